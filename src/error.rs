@@ -154,17 +154,35 @@ pub struct Failure {
 impl Failure {
     /// A failure of its own, with no cause below it.
     pub fn new(kind: Kind, what: impl fmt::Display + fmt::Debug + Send + Sync + 'static) -> Self {
-        Self { kind, facts: Vec::new(), chain: anyhow::Error::msg(what) }
+        Self {
+            kind,
+            facts: Vec::new(),
+            chain: anyhow::Error::msg(what),
+        }
     }
 
     /// A precondition that does not hold, by its stable name.
-    pub fn refused(name: &'static str, what: impl fmt::Display + fmt::Debug + Send + Sync + 'static) -> Self {
-        Self::new(Kind::Refused, what).with(Fact::Refusal { name, allowable: true })
+    pub fn refused(
+        name: &'static str,
+        what: impl fmt::Display + fmt::Debug + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(Kind::Refused, what).with(Fact::Refusal {
+            name,
+            allowable: true,
+        })
     }
 
     /// Wraps an error from below, saying what was being done ("opening /etc/…").
-    pub fn wrap(kind: Kind, cause: impl Into<anyhow::Error>, doing: impl fmt::Display + Send + Sync + 'static) -> Self {
-        Self { kind, facts: Vec::new(), chain: cause.into().context(doing) }
+    pub fn wrap(
+        kind: Kind,
+        cause: impl Into<anyhow::Error>,
+        doing: impl fmt::Display + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            kind,
+            facts: Vec::new(),
+            chain: cause.into().context(doing),
+        }
     }
 
     /// Adds a fact.
@@ -213,7 +231,9 @@ impl Failure {
 
     /// The operating system's error at the bottom of the chain, if there is one.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
-        self.chain.chain().find_map(|e| e.downcast_ref::<io::Error>().map(io::Error::kind))
+        self.chain
+            .chain()
+            .find_map(|e| e.downcast_ref::<io::Error>().map(io::Error::kind))
     }
 }
 
@@ -234,11 +254,19 @@ impl std::error::Error for Failure {}
 /// Turns a plain error into a [`Failure`] at the place that knows what was being done.
 pub trait Doing<T> {
     /// Wraps the error with a kind and a gerund phrase.
-    fn doing<S: fmt::Display + Send + Sync + 'static>(self, kind: Kind, doing: impl FnOnce() -> S) -> Result<T>;
+    fn doing<S: fmt::Display + Send + Sync + 'static>(
+        self,
+        kind: Kind,
+        doing: impl FnOnce() -> S,
+    ) -> Result<T>;
 }
 
 impl<T, E: Into<anyhow::Error>> Doing<T> for std::result::Result<T, E> {
-    fn doing<S: fmt::Display + Send + Sync + 'static>(self, kind: Kind, doing: impl FnOnce() -> S) -> Result<T> {
+    fn doing<S: fmt::Display + Send + Sync + 'static>(
+        self,
+        kind: Kind,
+        doing: impl FnOnce() -> S,
+    ) -> Result<T> {
         self.map_err(|cause| Failure::wrap(kind, cause, doing()))
     }
 }
@@ -252,7 +280,10 @@ mod tests {
         let low: Result<()> = Err(io::Error::new(io::ErrorKind::NotFound, "no such file"))
             .doing(Kind::Store, || "opening a");
         let failure = low.unwrap_err().doing("taking the backup");
-        assert_eq!(failure.to_string(), "taking the backup: opening a: no such file");
+        assert_eq!(
+            failure.to_string(),
+            "taking the backup: opening a: no such file"
+        );
         assert_eq!(failure.io_kind(), Some(io::ErrorKind::NotFound));
         assert_eq!(failure.kind().exit_code(), exit::STORE);
     }

@@ -67,7 +67,10 @@ pub struct Collected(Mutex<Vec<Event>>);
 impl Collected {
     /// The events so far.
     pub fn events(&self) -> Vec<Event> {
-        self.0.lock().map(|events| events.clone()).unwrap_or_default()
+        self.0
+            .lock()
+            .map(|events| events.clone())
+            .unwrap_or_default()
     }
 }
 

@@ -1,0 +1,3 @@
+//! etcd itself: its files read and written without an etcd binary, and its API over gRPC.
+
+pub mod finding;

@@ -1,0 +1,3 @@
+//! The `etcd-dr` command.
+
+fn main() {}
