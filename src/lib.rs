@@ -20,6 +20,9 @@
 //! | manifest | `Manifest` (of a backup set), `PodManifest` (a static pod's file) |
 //! | journal | a restore's own record; never the system's log |
 
+pub mod backup;
 pub mod error;
 pub mod etcd;
 pub mod event;
+pub mod plan;
+pub mod sys;
