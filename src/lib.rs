@@ -21,8 +21,11 @@
 //! | journal | a restore's own record; never the system's log |
 
 pub mod backup;
+pub mod cli;
 pub mod error;
 pub mod etcd;
 pub mod event;
+pub mod ops;
 pub mod plan;
+pub mod store;
 pub mod sys;

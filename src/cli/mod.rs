@@ -1,0 +1,12 @@
+//! The command line: reads arguments, environment and configuration, calls one operation, and
+//! shows what came of it.
+
+pub mod args;
+mod config;
+mod hints;
+mod human;
+mod machine;
+mod progress;
+mod run;
+
+pub use run::main;
