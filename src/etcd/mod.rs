@@ -1,3 +1,4 @@
 //! etcd itself: its files read and written without an etcd binary, and its API over gRPC.
 
 pub mod finding;
+pub mod kubernetes;

@@ -2,6 +2,7 @@
 
 pub mod cancel;
 pub mod catalog;
+pub mod quality;
 
 use std::sync::Arc;
 
