@@ -25,6 +25,7 @@ pub mod cli;
 pub mod error;
 pub mod etcd;
 pub mod event;
+pub mod node;
 pub mod ops;
 pub mod plan;
 pub mod store;
