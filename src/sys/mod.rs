@@ -7,3 +7,4 @@
 pub mod fs;
 pub mod seam;
 pub mod space;
+pub mod yaml;
