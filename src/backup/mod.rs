@@ -3,6 +3,7 @@
 pub mod environment;
 pub mod manifest;
 pub mod names;
+pub mod resources;
 pub mod sums;
 
 pub use manifest::Manifest;

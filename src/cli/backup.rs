@@ -30,10 +30,15 @@ pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
             let age = age.as_secs().unsigned_abs();
             Shown::done(
                 format!("nothing to do: {name} is {} old\n", human::span(age)),
-                machine::document("backup", &json!({"result": "young-enough", "set": name, "ageSeconds": age})),
+                machine::document(
+                    "backup",
+                    &json!({"result": "young-enough", "set": name, "ageSeconds": age}),
+                ),
             )
         }
-        Outcome::Taken(taken) => Shown::done(text(&taken), machine::document("backup", &document(&taken))),
+        Outcome::Taken(taken) => {
+            Shown::done(text(&taken), machine::document("backup", &document(&taken)))
+        }
     })
 }
 
@@ -43,9 +48,14 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
     allow.extend(configured.allow.iter().cloned());
     for name in &allow {
         if !CHECKS.contains(&name.as_str()) {
-            let nearest = config::nearest(name, &CHECKS).map(|near| format!("; did you mean {near:?}?"));
-            let known = nearest.unwrap_or_else(|| format!("; the checks are {}", CHECKS.join(", ")));
-            return Err(Failure::new(Kind::Usage, format!("there is no check {name:?}{known}")));
+            let nearest =
+                config::nearest(name, &CHECKS).map(|near| format!("; did you mean {near:?}?"));
+            let known =
+                nearest.unwrap_or_else(|| format!("; the checks are {}", CHECKS.join(", ")));
+            return Err(Failure::new(
+                Kind::Usage,
+                format!("there is no check {name:?}{known}"),
+            ));
         }
     }
     let usage = |what: String| Failure::new(Kind::Usage, what);
@@ -66,7 +76,10 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
         host: host_name(),
         destination: destination(session, args)?,
         if_older_than: args.if_older_than,
-        allowed: Allowed { names: allow, all: args.force },
+        allowed: Allowed {
+            names: allow,
+            all: args.force,
+        },
         check_members: args.check_members || configured.check_members,
         max_rate: max_rate.and_then(NonZeroU64::new),
         stall_timeout,
@@ -90,7 +103,9 @@ fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {
     if args.store.is_none() && session.config.store.is_none() {
         return Ok(Destination::DefaultStore);
     }
-    Ok(Destination::Store(session.store(args.store.as_deref())?.dir().to_owned()))
+    Ok(Destination::Store(
+        session.store(args.store.as_deref())?.dir().to_owned(),
+    ))
 }
 
 /// What flags, environment and configuration say of etcd, in this order; where the value came
@@ -98,19 +113,31 @@ fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {
 fn told(session: &Session) -> Result<Told> {
     let (global, config) = (&session.global, &session.config);
     let path = |flag: &Option<PathBuf>, name: &str, variable: &str, key: &Option<PathBuf>| {
-        let option = flag.clone().map(|path| Sourced::new(path, format!("--{name}")));
-        let environment = || Some(Sourced::new(PathBuf::from(std::env::var_os(variable)?), variable));
-        let file = || key.clone().map(|path| Sourced::new(path, format!("{name} in the configuration")));
+        let option = flag
+            .clone()
+            .map(|path| Sourced::new(path, format!("--{name}")));
+        let environment = || {
+            Some(Sourced::new(
+                PathBuf::from(std::env::var_os(variable)?),
+                variable,
+            ))
+        };
+        let file = || {
+            key.clone()
+                .map(|path| Sourced::new(path, format!("{name} in the configuration")))
+        };
         option.or_else(environment).or_else(file)
     };
     let endpoints = if global.endpoints.is_empty() {
         match std::env::var("ETCDCTL_ENDPOINTS") {
-            Ok(list) if !list.is_empty() => {
-                Some(Sourced::new(list.split(',').map(|url| url.trim().to_owned()).collect(), "ETCDCTL_ENDPOINTS"))
-            }
-            _ if !config.endpoints.is_empty() => {
-                Some(Sourced::new(config.endpoints.clone(), "endpoints in the configuration"))
-            }
+            Ok(list) if !list.is_empty() => Some(Sourced::new(
+                list.split(',').map(|url| url.trim().to_owned()).collect(),
+                "ETCDCTL_ENDPOINTS",
+            )),
+            _ if !config.endpoints.is_empty() => Some(Sourced::new(
+                config.endpoints.clone(),
+                "endpoints in the configuration",
+            )),
             _ => None,
         }
     } else {
@@ -134,14 +161,25 @@ fn told(session: &Session) -> Result<Told> {
 
 /// The kernel's name for this host; it goes into the Manifest only.
 fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn text(taken: &Taken) -> String {
     let manifest = &taken.manifest;
     let mut text = String::new();
-    let state = if manifest.quality.reasons.is_empty() { "good" } else { "dirty" };
-    let what = if taken.is_set { format!("{} ({state})", manifest.id) } else { format!("a {state} backup") };
+    let state = if manifest.quality.reasons.is_empty() {
+        "good"
+    } else {
+        "dirty"
+    };
+    let what = if taken.is_set {
+        format!("{} ({state})", manifest.id)
+    } else {
+        format!("a {state} backup")
+    };
     text.push_str(&format!("{what} in {}\n", taken.dir.display()));
     for file in &manifest.files {
         text.push_str(&format!("  {}  {}\n", file.name, HumanBytes(file.size)));

@@ -165,7 +165,9 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         Command::Backup(args) => backup::run(&session, args),
         Command::List(args) => list(&session, args),
         Command::Verify(args) => verify::run(&session, args),
-        Command::Completions { .. } | Command::Man { .. } => Ok(Shown::done(String::new(), Value::Null)),
+        Command::Completions { .. } | Command::Man { .. } => {
+            Ok(Shown::done(String::new(), Value::Null))
+        }
     }
 }
 
@@ -205,8 +207,14 @@ fn man(command: Option<&str>) -> Result<Vec<u8>> {
 /// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.
 async fn stop_on_signals(cancel: Cancel) {
     use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else { return };
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+        return;
+    };
     loop {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -225,8 +233,12 @@ fn arm_faults() -> Result<()> {
     #[cfg(feature = "faults")]
     if let Ok(text) = std::env::var("ETCD_DR_SEAM") {
         use crate::sys::seam;
-        let mode = seam::Mode::parse(&text)
-            .ok_or_else(|| Failure::new(Kind::Usage, format!("reading ETCD_DR_SEAM: {text:?} is no mode")))?;
+        let mode = seam::Mode::parse(&text).ok_or_else(|| {
+            Failure::new(
+                Kind::Usage,
+                format!("reading ETCD_DR_SEAM: {text:?} is no mode"),
+            )
+        })?;
         seam::arm(mode).doing(Kind::Unexpected, || "arming the seam")?;
     }
     Ok(())

@@ -18,12 +18,21 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let sets: Vec<BackupSet> = if args.all {
         let listed = catalog::list(&store)?;
         // What is being made is nobody's backup yet.
-        listed.into_iter().filter(|set| !(set.state == SetState::Incomplete && set.manifest.is_none())).collect()
+        listed
+            .into_iter()
+            .filter(|set| !(set.state == SetState::Incomplete && set.manifest.is_none()))
+            .collect()
     } else {
-        args.sets.iter().map(|word| catalog::resolve(&store, word)).collect::<Result<_>>()?
+        args.sets
+            .iter()
+            .map(|word| catalog::resolve(&store, word))
+            .collect::<Result<_>>()?
     };
     if sets.is_empty() {
-        return Err(Failure::new(Kind::Usage, format!("there is no backup in {}", store.dir().display())));
+        return Err(Failure::new(
+            Kind::Usage,
+            format!("there is no backup in {}", store.dir().display()),
+        ));
     }
     let mut reports = Vec::new();
     for set in &sets {
@@ -31,7 +40,8 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
             let context = session.context.clone();
             let set = set.clone();
             let work = tokio::task::spawn_blocking(move || verify::run(&context, &set));
-            work.await.map_err(|e| Failure::wrap(Kind::Unexpected, e, "verifying"))?
+            work.await
+                .map_err(|e| Failure::wrap(Kind::Unexpected, e, "verifying"))?
         });
         reports.push(report.map_err(|failure| failure.doing(format!("verifying {}", set.name)))?);
     }
@@ -46,7 +56,11 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
 }
 
 fn text(report: &Report, session: &Session) -> String {
-    let verdict = if report.good { console::style("good").green() } else { console::style("BAD").red().bold() };
+    let verdict = if report.good {
+        console::style("good").green()
+    } else {
+        console::style("BAD").red().bold()
+    };
     let mut text = format!("{}: {verdict}\n", report.set);
     for layer in &report.layers {
         let state = match layer.state {
@@ -54,17 +68,37 @@ fn text(report: &Report, session: &Session) -> String {
             LayerState::Failed => console::style(layer.state.word()).red().bold(),
             _ => console::style(layer.state.word()).yellow(),
         };
-        let detail = if layer.detail.is_empty() { String::new() } else { format!("  {}", layer.detail) };
+        let detail = if layer.detail.is_empty() {
+            String::new()
+        } else {
+            format!("  {}", layer.detail)
+        };
         let _ = writeln!(text, "  {:<12} {state}{detail}", word(layer.layer));
-        for found in report.findings.iter().filter(|found| found.layer == layer.layer) {
-            let mark = if found.severity == Severity::Error { "" } else { "warning: " };
+        for found in report
+            .findings
+            .iter()
+            .filter(|found| found.layer == layer.layer)
+        {
+            let mark = if found.severity == Severity::Error {
+                ""
+            } else {
+                "warning: "
+            };
             let _ = writeln!(text, "    {mark}{found}");
         }
     }
     if let Some(expiry) = &report.earliest_certificate_expiry {
         let left = expiry.time.duration_since(session.context.now).as_secs();
-        let when = if left < 0 { "expired".to_owned() } else { format!("in {}", human::span(left.unsigned_abs())) };
-        let _ = writeln!(text, "  first certificate to expire: {} {when} ({}, {})", expiry.time, expiry.subject, expiry.path);
+        let when = if left < 0 {
+            "expired".to_owned()
+        } else {
+            format!("in {}", human::span(left.unsigned_abs()))
+        };
+        let _ = writeln!(
+            text,
+            "  first certificate to expire: {} {when} ({}, {})",
+            expiry.time, expiry.subject, expiry.path
+        );
     }
     text
 }

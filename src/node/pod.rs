@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::component::{Component, PodRevision};
 use super::layout::{KUBERNETES, STATIC_POD_RESOURCES};
 use crate::error::{Failure, Kind, Result};
+use crate::sys::yaml;
 
 /// Longer manifests are not read.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -91,7 +92,7 @@ impl PodManifest {
         // An opening brace starts a YAML flow mapping too.
         let raw = match json {
             Some(raw) => raw,
-            None => serde_yaml_ng::from_slice(bytes)
+            None => yaml::from_slice(bytes)
                 .map_err(|e| Failure::wrap(Kind::Unexpected, e, "reading it as JSON or YAML"))?,
         };
         raw.try_into()

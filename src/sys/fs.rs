@@ -74,7 +74,11 @@ impl Write for OutFile {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         seam::pass(Op::Write(&self.path, self.offset, data))?;
         let written = self.file.write(data)?;
-        seam::done(Op::Write(&self.path, self.offset, data.get(..written).unwrap_or(data)));
+        seam::done(Op::Write(
+            &self.path,
+            self.offset,
+            data.get(..written).unwrap_or(data),
+        ));
         self.offset += written as u64;
         Ok(written)
     }
@@ -82,7 +86,11 @@ impl Write for OutFile {
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         // The seam takes a call's bytes in one piece.
         if cfg!(feature = "faults") {
-            return self.write(&pieces.concat());
+            let whole: Vec<u8> = pieces
+                .iter()
+                .flat_map(|piece| piece.iter().copied())
+                .collect();
+            return self.write(&whole);
         }
         let written = self.file.write_vectored(pieces)?;
         self.offset += written as u64;

@@ -8,3 +8,4 @@ pub mod fs;
 pub mod seam;
 pub mod space;
 pub mod stream;
+pub mod yaml;

@@ -15,7 +15,11 @@ pub struct Hashing<T> {
 impl<T> Hashing<T> {
     /// Hashes what will pass through `inner`.
     pub fn new(inner: T) -> Self {
-        Self { inner, hasher: Sha256::new(), count: 0 }
+        Self {
+            inner,
+            hasher: Sha256::new(),
+            count: 0,
+        }
     }
 
     /// What was wrapped, the SHA-256 of what passed, and how many bytes it was.
@@ -55,7 +59,10 @@ mod tests {
         let mut out = Hashing::new(Vec::new());
         out.write_all(b"abc").unwrap();
         let (bytes, hash, count) = out.finish();
-        assert_eq!(hex::encode(hash), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            hex::encode(hash),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
         let mut back = Hashing::new(bytes.as_slice());
         io::copy(&mut back, &mut io::sink()).unwrap();
         assert_eq!((back.finish().1, 3), (hash, count));

@@ -8,23 +8,24 @@
 //!           └ backup.env, SHA256SUMS, Manifest last ─ rename ─ latest-backup
 //! ```
 
-mod artifacts;
+pub(super) mod artifacts;
 mod source;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::quality::{self, Allowed};
 use super::{Context, catalog};
 use crate::backup::manifest::{
-    self, CertificateExpiry, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION, Tool,
+    self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION,
+    Tool,
 };
 use crate::backup::names::{self, BackupId, FileKind};
 use crate::backup::{Stamp, environment, sums};
-use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::error::{Fact, Failure, Kind, Result};
 use crate::event::Event;
 use crate::node::access::{EtcdAccess, Told, find_access};
 use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
@@ -123,13 +124,28 @@ pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> 
     if let Some(young) = young_enough(context, request, &store)? {
         return Ok(young);
     }
-    let mut run = Run { context, request, node, store: &store, lock: &lock };
-    let taken = run.take(flat).await.map_err(|failure| failure.doing("taking a backup"))?;
+    let mut run = Run {
+        context,
+        request,
+        node,
+        store: &store,
+        lock: &lock,
+    };
+    let taken = run
+        .take(flat)
+        .await
+        .map_err(|failure| failure.doing("taking a backup"))?;
     Ok(Outcome::Taken(Box::new(taken)))
 }
 
-fn young_enough(context: &Context, request: &BackupRequest, store: &LocalStore) -> Result<Option<Outcome>> {
-    let Some(limit) = request.if_older_than else { return Ok(None) };
+fn young_enough(
+    context: &Context,
+    request: &BackupRequest,
+    store: &LocalStore,
+) -> Result<Option<Outcome>> {
+    let Some(limit) = request.if_older_than else {
+        return Ok(None);
+    };
     if !store.dir().is_dir() {
         return Ok(None);
     }
@@ -150,7 +166,8 @@ fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
         let link = request.layout.backups();
         let target = request.layout.backups_target();
         let absent = link.symlink_metadata().is_err();
-        let ours = std::fs::read_link(&link).is_ok_and(|to| fs::parent(&link).join(to).is_dir() || !link.exists());
+        let ours = std::fs::read_link(&link)
+            .is_ok_and(|to| fs::parent(&link).join(to).is_dir() || !link.exists());
         if absent || (ours && !link.exists()) {
             fs::mkdir_all(&target)?;
         }
@@ -176,7 +193,10 @@ impl NodeFound {
         let layout = &request.layout;
         let detection = look(layout, request.profile)?;
         for reason in &detection.reasons {
-            context.tell(Event::Note(format!("profile {}: {reason}", detection.profile)));
+            context.tell(Event::Note(format!(
+                "profile {}: {reason}",
+                detection.profile
+            )));
         }
         if let Some(mount) = &detection.mounted_at {
             return Err(Failure::new(
@@ -189,10 +209,18 @@ impl NodeFound {
         for note in &access.notes {
             context.tell(Event::Note(note.clone()));
         }
-        context.tell(Event::Note(format!("endpoint {} from {}", access.endpoint.value, access.endpoint.source)));
+        context.tell(Event::Note(format!(
+            "endpoint {} from {}",
+            access.endpoint.value, access.endpoint.source
+        )));
         let plan = resource_plan(layout, detection.profile)?;
         let before = rollout_fingerprint(layout, detection.profile)?;
-        Ok(Self { detection, access, plan, before })
+        Ok(Self {
+            detection,
+            access,
+            plan,
+            before,
+        })
     }
 
     fn profile(&self) -> Profile {
@@ -200,7 +228,10 @@ impl NodeFound {
     }
 
     fn name(&self) -> Option<&str> {
-        self.access.member_name.as_ref().map(|name| name.value.as_str())
+        self.access
+            .member_name
+            .as_ref()
+            .map(|name| name.value.as_str())
     }
 }
 
@@ -221,7 +252,9 @@ impl Run<'_> {
             node: self.node.name(),
             check_members: self.request.check_members,
         };
-        let source = cancel.guard(Source::open(&self.node.access, &scope)).await?;
+        let source = cancel
+            .guard(Source::open(&self.node.access, &scope))
+            .await?;
         for note in &source.notes {
             self.context.warn("object-unreadable", note.clone());
         }
@@ -248,14 +281,20 @@ impl Run<'_> {
     /// Whether all static pods' resources can be archived.
     fn resources_check(&self) -> Check {
         let problems = &self.node.plan.problems;
-        let told = problems.iter().map(|problem| format!("{}: {}", problem.component, problem.message)).collect();
+        let told = problems
+            .iter()
+            .map(|problem| format!("{}: {}", problem.component, problem.message))
+            .collect();
         quality::verdict(quality::STATIC_PODS_INCOMPLETE, told)
     }
 
     /// Whether the static pods are still those of the beginning.
     fn rollout_check(&self) -> Result<Check> {
         let after = rollout_fingerprint(&self.request.layout, self.node.profile())?;
-        Ok(quality::verdict(quality::ROLLOUT_IN_BETWEEN, self.node.before.differences(&after)))
+        Ok(quality::verdict(
+            quality::ROLLOUT_IN_BETWEEN,
+            self.node.before.differences(&after),
+        ))
     }
 
     /// Refuses a store whose file system would not hold the backup.
@@ -274,9 +313,19 @@ impl Run<'_> {
             )
             .with(Fact::Path(here.mount)));
         }
-        let Some(data_dir) = self.node.access.data_dir.as_ref().map(|dir| dir.value.as_path()) else { return Ok(()) };
+        let Some(data_dir) = self
+            .node
+            .access
+            .data_dir
+            .as_ref()
+            .map(|dir| dir.value.as_path())
+        else {
+            return Ok(());
+        };
         // Where the data directory is not on this machine there is nothing to compare with.
-        let Ok(data) = space::space(data_dir) else { return Ok(()) };
+        let Ok(data) = space::space(data_dir) else {
+            return Ok(());
+        };
         if data.device == here.device && data_dir.exists() && here.available - needed < db_size {
             self.context.warn(
                 "little-space-beside-etcd",
@@ -303,12 +352,15 @@ impl Run<'_> {
         let version = source.version.as_ref();
         let components = self.node.plan.components.iter().map(|live| Component {
             name: live.component.name().to_owned(),
-            revision: live.revision.map(|revision| revision.number),
+            revision: live.revision.map(|revision| u64::from(revision.number)),
             image: live.image.clone(),
         });
         Manifest {
             schema_version: SCHEMA_VERSION,
-            tool: Tool { name: "etcd-dr".to_owned(), version: self.request.tool_version.clone() },
+            tool: Tool {
+                name: "etcd-dr".to_owned(),
+                version: self.request.tool_version.clone(),
+            },
             id: BackupId(number).to_string(),
             created: self.context.now,
             node: Node {
@@ -345,14 +397,28 @@ impl Run<'_> {
     fn commit(&self, staging: Staging, number: u64, mut manifest: Manifest) -> Result<Taken> {
         let dir = staging.dir();
         let summary = environment::render(&manifest);
-        manifest.files.push(add_file(dir, names::ENVIRONMENT, FileKind::Environment, summary.as_bytes())?);
+        manifest.files.push(add_file(
+            dir,
+            names::ENVIRONMENT,
+            FileKind::Environment,
+            summary.as_bytes(),
+        )?);
         let listed = sums::render(&manifest.files);
-        manifest.files.push(add_file(dir, names::SUMS, FileKind::Sums, listed.as_bytes())?);
+        manifest.files.push(add_file(
+            dir,
+            names::SUMS,
+            FileKind::Sums,
+            listed.as_bytes(),
+        )?);
         fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
         self.context.cancel.check()?;
         let dir = self.store.commit(staging, number)?;
         self.store.point_latest(number)?;
-        Ok(Taken { dir, manifest, is_set: true })
+        Ok(Taken {
+            dir,
+            manifest,
+            is_set: true,
+        })
     }
 
     /// Moves the staged files out as `cluster-backup.sh` leaves them; the snapshot goes last,
@@ -361,7 +427,9 @@ impl Run<'_> {
         let dirty = manifest.quality.state == manifest::QualityState::Dirty;
         let stamp = Stamp::new(self.context.now, dirty);
         fs::sync_dir(staging.dir())?;
-        manifest.files.sort_by_key(|file| file.kind == FileKind::Snapshot);
+        manifest
+            .files
+            .sort_by_key(|file| file.kind == FileKind::Snapshot);
         for file in &mut manifest.files {
             let name = match file.kind {
                 FileKind::Snapshot => stamp.snapshot(),
@@ -370,19 +438,31 @@ impl Run<'_> {
             };
             let to = dir.join(&name);
             if to.symlink_metadata().is_ok() {
-                return Err(Failure::new(Kind::Store, format!("{} exists already", to.display())));
+                return Err(Failure::new(
+                    Kind::Store,
+                    format!("{} exists already", to.display()),
+                ));
             }
             fs::rename(&staging.dir().join(&file.name), &to)?;
             file.name = name;
         }
         drop(staging);
         fs::sync_dir(dir)?;
-        Ok(Taken { dir: dir.to_owned(), manifest, is_set: false })
+        Ok(Taken {
+            dir: dir.to_owned(),
+            manifest,
+            is_set: false,
+        })
     }
 }
 
 /// Writes a small file into a set and describes it.
 fn add_file(dir: &Path, name: &str, kind: FileKind, content: &[u8]) -> Result<FileEntry> {
     fs::write_new(&dir.join(name), content)?;
-    Ok(artifacts::entry(name, kind, content.len() as u64, artifacts::sha256(content)))
+    Ok(artifacts::entry(
+        name,
+        kind,
+        content.len() as u64,
+        artifacts::sha256(content),
+    ))
 }
