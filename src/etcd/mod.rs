@@ -1,3 +1,10 @@
 //! etcd itself: its files read and written without an etcd binary, and its API over gRPC.
 
+pub mod bbolt;
+mod crc;
 pub mod finding;
+pub mod findings;
+pub mod hashkv;
+pub mod mvcc;
+pub mod snapshot;
+pub mod wireform;
