@@ -1,3 +1,6 @@
 //! etcd itself: its files read and written without an etcd binary, and its API over gRPC.
 
 pub mod finding;
+pub mod ids;
+pub mod membership;
+pub mod wire;
