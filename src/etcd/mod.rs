@@ -3,4 +3,5 @@
 pub mod finding;
 pub mod ids;
 pub mod membership;
+pub mod wal;
 pub mod wire;

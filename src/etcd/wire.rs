@@ -19,6 +19,9 @@ pub mod wal;
 
 /// Bytes of the longest varint: 64 bits in groups of seven.
 const VARINT_MAX: usize = 10;
+/// Values kept of a repeated field: many times what a cluster has members, so that a hostile file
+/// cannot turn every byte into eight.
+const REPEATED_MAX: usize = 4096;
 /// How deep groups (a deprecated wire type, never written by etcd) may nest in a skipped field.
 const GROUPS_MAX: u32 = 64;
 
@@ -57,6 +60,11 @@ pub enum Fault {
         /// The wire type that was found.
         found: u8,
     },
+    /// A repeated field with more values than any cluster has members.
+    TooMany {
+        /// The field's number.
+        field: u32,
+    },
     /// Text that is not UTF-8.
     Text {
         /// The field's number.
@@ -78,6 +86,7 @@ impl fmt::Display for WireError {
             Fault::FieldType { field, found } => {
                 write!(f, "field {field} with wire type {found}")
             }
+            Fault::TooMany { field } => write!(f, "field {field} has too many values"),
             Fault::Text { field } => write!(f, "field {field} is not UTF-8"),
         }
     }
@@ -186,15 +195,27 @@ impl<'a> Field<'a> {
     /// Appends the values of a repeated varint field, packed or not.
     pub fn push_u64s(&self, values: &mut Vec<u64>) -> Result<(), WireError> {
         match self.value {
-            Value::Varint(value) => values.push(value),
+            Value::Varint(value) => self.push(values, value)?,
             Value::Bytes(_) => {
                 let mut packed = self.message()?;
                 while !packed.rest.is_empty() {
-                    values.push(packed.varint()?);
+                    self.push(values, packed.varint()?)?;
                 }
             }
             _ => return Err(self.mismatch()),
         }
+        Ok(())
+    }
+
+    /// Appends a value of this repeated field, of which there may not be too many.
+    fn push<T>(&self, values: &mut Vec<T>, value: T) -> Result<(), WireError> {
+        if values.len() >= REPEATED_MAX {
+            return Err(WireError {
+                offset: self.offset,
+                fault: Fault::TooMany { field: self.number },
+            });
+        }
+        values.push(value);
         Ok(())
     }
 }
@@ -362,9 +383,14 @@ pub fn put_u64(out: &mut Vec<u8>, field: u32, value: u64) {
 
 /// Appends a length-delimited field, whatever its length.
 pub fn put_bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
-    put_varint(out, u64::from(field) << 3 | 2);
-    put_varint(out, value.len() as u64);
+    put_bytes_head(out, field, value.len());
     out.extend_from_slice(value);
+}
+
+/// Appends the key and the length of a length-delimited field.
+pub fn put_bytes_head(out: &mut Vec<u8>, field: u32, length: usize) {
+    put_varint(out, u64::from(field) << 3 | 2);
+    put_varint(out, length as u64);
 }
 
 #[cfg(test)]

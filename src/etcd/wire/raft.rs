@@ -209,7 +209,7 @@ impl ConfChangeV2 {
                             _ => {}
                         }
                     }
-                    change.changes.push((kind, node));
+                    field.push(&mut change.changes, (kind, node))?;
                 }
                 3 => change.context = field.bytes()?.to_vec(),
                 _ => {}

@@ -195,7 +195,7 @@ impl<'a> RaftRequest<'a> {
         Ok(())
     }
 
-    /// The first bytes field 1 of the request: the key of a put or of a deletion's start.
+    /// The key of a put, or the first key of a deletion or a range.
     pub fn key(&self) -> Option<&'a [u8]> {
         match self.kind {
             RequestKind::Put | RequestKind::DeleteRange | RequestKind::Range => {

@@ -2,7 +2,7 @@
 //! etcd's `walpb`, `Metadata` of `etcdserverpb`).
 
 use super::raft::ConfState;
-use super::{Fields, WireError, put_bytes, put_u64};
+use super::{Fields, WireError, put_bytes, put_bytes_head, put_u64};
 
 /// What a [`Record`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,10 +80,16 @@ impl<'a> Record<'a> {
 
     /// Appends the message's bytes.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
+        self.encode_head_into(out);
+        out.extend_from_slice(self.data.unwrap_or_default());
+    }
+
+    /// Appends the message's bytes up to where the data's own begin.
+    pub fn encode_head_into(&self, out: &mut Vec<u8>) {
         put_u64(out, 1, i64::from(self.kind) as u64);
         put_u64(out, 2, self.crc.into());
         if let Some(data) = self.data {
-            put_bytes(out, 3, data);
+            put_bytes_head(out, 3, data.len());
         }
     }
 }
