@@ -32,7 +32,8 @@ fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct MemberJson {
-    id: u64,
+    #[serde(default)]
+    id: Option<u64>,
     #[serde(default)]
     name: String,
     #[serde(default, rename = "peerURLs", deserialize_with = "list")]
@@ -85,13 +86,29 @@ impl Member {
     /// Reads a member from its JSON; unknown fields are ignored, as etcd does.
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         let member: MemberJson = serde_json::from_slice(json)?;
-        Ok(Self {
-            id: MemberId(member.id),
+        let id = member
+            .id
+            .ok_or_else(|| serde::de::Error::missing_field("id"))?;
+        Ok(member.with_id(MemberId(id)))
+    }
+
+    /// Reads what the v2 store keeps of a member as one of its attributes.
+    pub(crate) fn from_attributes(id: MemberId, json: &str) -> Result<Self, serde_json::Error> {
+        let member: MemberJson = serde_json::from_str(json)?;
+        Ok(member.with_id(id))
+    }
+}
+
+impl MemberJson {
+    fn with_id(self, id: MemberId) -> Member {
+        let member = self;
+        Member {
+            id,
             name: member.name,
             peer_urls: member.peer_urls,
             client_urls: member.client_urls,
             is_learner: member.is_learner,
-        })
+        }
     }
 }
 
