@@ -4,16 +4,22 @@ use crate::error::{Fact, Failure, Kind};
 
 /// The hint for a failure of a command, where there is a true one.
 pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
+    let refusals = failure.facts().iter().filter_map(|fact| match fact {
+        Fact::Refusal {
+            name,
+            allowable: true,
+        } => Some(*name),
+        _ => None,
+    });
+    let names: Vec<_> = refusals.collect();
+    if !names.is_empty() {
+        let names = names.join(",");
+        return Some(format!(
+            "to go on all the same: etcd-dr {command} --allow {names}"
+        ));
+    }
     for fact in failure.facts() {
         match fact {
-            Fact::Refusal {
-                name,
-                allowable: true,
-            } => {
-                return Some(format!(
-                    "to go on all the same: etcd-dr {command} --allow {name}"
-                ));
-            }
             Fact::Candidates(candidates) if !candidates.is_empty() => {
                 return Some(format!("one of: {}", candidates.join(", ")));
             }

@@ -2,11 +2,13 @@
 //! shows what came of it.
 
 pub mod args;
+mod backup;
 mod config;
 mod hints;
 mod human;
 mod machine;
 mod progress;
 mod run;
+mod verify;
 
 pub use run::main;

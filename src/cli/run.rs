@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
-use super::{human, machine, progress};
+use super::{backup, human, machine, progress, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::ops::{Cancel, Context, catalog};
 use crate::store::LocalStore;
@@ -152,6 +152,9 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         now: Timestamp::now(),
         cancel: Cancel::default(),
     };
+    // What is made is private whatever the caller's umask is; modes given to calls stay.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    arm_faults()?;
     let session = Session {
         global: cli.global,
         config,
@@ -159,8 +162,12 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         context,
     };
     match &cli.command {
+        Command::Backup(args) => backup::run(&session, args),
         Command::List(args) => list(&session, args),
-        _ => Err(Failure::new(Kind::Usage, "not here yet")),
+        Command::Verify(args) => verify::run(&session, args),
+        Command::Completions { .. } | Command::Man { .. } => {
+            Ok(Shown::done(String::new(), Value::Null))
+        }
     }
 }
 
@@ -197,7 +204,64 @@ fn man(command: Option<&str>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.
+async fn stop_on_signals(cancel: Cancel) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            std::process::exit(exit::INTERRUPTED.into());
+        }
+        cancel.cancel();
+    }
+}
+
+/// Arms the seam from `ETCD_DR_SEAM`, in builds for the suites only.
+fn arm_faults() -> Result<()> {
+    #[cfg(feature = "faults")]
+    if let Ok(text) = std::env::var("ETCD_DR_SEAM") {
+        use crate::sys::seam;
+        let mode = seam::Mode::parse(&text).ok_or_else(|| {
+            Failure::new(
+                Kind::Usage,
+                format!("reading ETCD_DR_SEAM: {text:?} is no mode"),
+            )
+        })?;
+        seam::arm(mode).doing(Kind::Unexpected, || "arming the seam")?;
+    }
+    Ok(())
+}
+
 impl Session {
+    /// Runs an operation, which the first signal asks to stop and a second one ends.
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .doing(Kind::Unexpected, || "starting the runtime")?;
+        let cancel = self.context.cancel.clone();
+        let result = runtime.block_on(async {
+            tokio::spawn(stop_on_signals(cancel));
+            work.await
+        });
+        // A thread that hangs on a dead disk must not keep the process.
+        runtime.shutdown_background();
+        result
+    }
+
     /// The store that is meant: the argument, the configuration, or the node's own.
     pub(super) fn store(&self, named: Option<&Path>) -> Result<LocalStore> {
         let named = named

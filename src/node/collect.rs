@@ -480,6 +480,14 @@ fn stat_tree(
 }
 
 impl Fingerprint {
+    /// Bytes of all files together.
+    pub fn total_size(&self) -> u64 {
+        self.files
+            .values()
+            .map(|stat| stat.size)
+            .fold(0, u64::saturating_add)
+    }
+
     /// What is different in a later one, in sentences; none if nothing changed.
     pub fn differences(&self, later: &Self) -> Vec<String> {
         let mut told = Vec::new();

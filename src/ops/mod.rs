@@ -1,8 +1,10 @@
 //! The operations: each takes a request and a [`Context`] and returns a result to be shown.
 
+pub mod backup;
 pub mod cancel;
 pub mod catalog;
 pub mod quality;
+pub mod verify;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 //! recorded mode is put back. Nothing here follows a symbolic link it is about to create over.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -64,10 +64,9 @@ impl OutFile {
         Ok(())
     }
 
-    /// Asks the kernel to start writing out what is there, without a promise; an error other
-    /// than "not supported" is the disk's and is returned.
-    pub fn sync_data_early(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+    /// The open file, for advice to the kernel; writing goes through [`Write`].
+    pub fn file(&self) -> &File {
+        &self.file
     }
 }
 
@@ -80,6 +79,20 @@ impl Write for OutFile {
             self.offset,
             data.get(..written).unwrap_or(data),
         ));
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        // The seam takes a call's bytes in one piece.
+        if cfg!(feature = "faults") {
+            let whole: Vec<u8> = pieces
+                .iter()
+                .flat_map(|piece| piece.iter().copied())
+                .collect();
+            return self.write(&whole);
+        }
+        let written = self.file.write_vectored(pieces)?;
         self.offset += written as u64;
         Ok(written)
     }

@@ -7,4 +7,5 @@
 pub mod fs;
 pub mod seam;
 pub mod space;
+pub mod stream;
 pub mod yaml;

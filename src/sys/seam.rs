@@ -2,6 +2,7 @@
 //!
 //! Without the `faults` feature [`pass`] and [`done`] compile to nothing.
 
+#[cfg(not(feature = "faults"))]
 use std::io;
 use std::path::Path;
 
