@@ -25,9 +25,11 @@
 mod certificates;
 mod check;
 mod compare;
+mod entry;
 mod links;
 mod names;
 mod pax;
+mod stream;
 mod tree;
 mod write;
 

@@ -1,6 +1,7 @@
 //! What an OpenShift control-plane node says about its etcd: `etcd.env`, or the same variables in
 //! the live manifest where that file is missing or broken.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::access::{Identity, NodeSays, Sourced, Told, host_file};
@@ -147,34 +148,12 @@ fn describe_member(
         );
         return Ok(());
     };
-    let own: Vec<&String> = says
-        .member_endpoints
-        .iter()
-        .flat_map(|list| &list.value)
-        .filter(|url| Endpoint::parse(url).and_then(|e| e.ip()) == Some(ip))
-        .collect();
-    says.endpoint = Some(match own.as_slice() {
-        [url] => Sourced::new((*url).clone(), all.map(|l| l.source).unwrap_or_default()),
-        [] => Sourced::new(
-            Endpoint::of(true, ip, CLIENT_PORT).to_string(),
-            format!(
-                "NODE_{}_IP in {}, port {CLIENT_PORT}",
-                member.safe, variables.source
-            ),
-        ),
-        several => {
-            return Err(refuse(
-                "local-endpoint-unknown",
-                format!(
-                    "choosing the endpoint of {}: several have its address",
-                    member.name
-                ),
-            )
-            .with(Fact::Candidates(
-                several.iter().map(|url| (*url).clone()).collect(),
-            )));
-        }
-    });
+    says.endpoint = Some(own_endpoint(
+        variables,
+        member,
+        ip,
+        says.member_endpoints.as_ref(),
+    )?);
     says.peer_urls = Some(Sourced::new(
         vec![Endpoint::of(true, ip, PEER_PORT).to_string()],
         format!(
@@ -183,6 +162,41 @@ fn describe_member(
         ),
     ));
     Ok(())
+}
+
+/// The listed URL with the member's address, whatever its port, or the usual one if none is.
+fn own_endpoint(
+    variables: &Variables,
+    member: &NamedMember,
+    ip: IpAddr,
+    all: Option<&Sourced<Vec<String>>>,
+) -> Result<Sourced<String>> {
+    let listed = all.map(|list| list.value.as_slice()).unwrap_or_default();
+    let own: Vec<&String> = listed
+        .iter()
+        .filter(|url| Endpoint::parse(url).and_then(|e| e.ip()) == Some(ip))
+        .collect();
+    match own.as_slice() {
+        [url] => {
+            let source = all.map(|list| list.source.clone()).unwrap_or_default();
+            Ok(Sourced::new((*url).clone(), source))
+        }
+        [] => Ok(Sourced::new(
+            Endpoint::of(true, ip, CLIENT_PORT).to_string(),
+            format!(
+                "NODE_{}_IP in {}, port {CLIENT_PORT}",
+                member.safe, variables.source
+            ),
+        )),
+        several => {
+            let what = format!(
+                "choosing the endpoint of {}: several have its address",
+                member.name
+            );
+            let candidates = several.iter().map(|url| (*url).clone()).collect();
+            Err(refuse("local-endpoint-unknown", what).with(Fact::Candidates(candidates)))
+        }
+    }
 }
 
 fn data_dir(

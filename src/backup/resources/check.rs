@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
@@ -10,9 +10,11 @@ use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType, Header};
 
 use super::certificates;
+use super::entry::{Pending, RawEntry, Wrong};
 use super::links::{Landing, follow};
-use super::names::{Names, Role, plain_name};
-use super::pax::{self, Records};
+use super::names::{Names, Role};
+use super::pax;
+use super::stream::{Source, Stream, Trouble, wide};
 use super::{ArchiveContents, Entry, EntryKind};
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::finding::{Finding, Layer, Place};
@@ -103,18 +105,16 @@ pub fn check_archive(input: impl Read, rules: &Rules) -> Result<ArchiveReport> {
         return Err(failure).doing(Kind::Store, || "reading the archive");
     }
     if let Err(Stop(finding)) = outcome {
-        let finding = match trouble {
-            Some(Trouble::Limit) => error(
-                format!("at most {} bytes unpacked", rules.max_unpacked),
-                "more".to_owned(),
-            )
-            .at(Place::Unpacked(position)),
+        let limit = rules.max_unpacked;
+        reader.report.findings.push(match trouble {
+            Some(Trouble::Limit) => {
+                stop(position, format!("at most {limit} bytes unpacked"), "more").0
+            }
             Some(Trouble::Gzip(text)) => {
                 error("a whole gzip stream".to_owned(), text).at(Place::Offset(source.count))
             }
             None => finding,
-        };
-        reader.report.findings.push(finding);
+        });
     }
     reader.check_links();
     Ok(reader.report)
@@ -129,85 +129,6 @@ fn error(expected: String, found: String) -> Finding {
 
 fn stop(at: u64, expected: impl Into<String>, found: impl Into<String>) -> Stop {
     Stop(error(expected.into(), found.into()).at(Place::Unpacked(at)))
-}
-
-/// The input, counted; tells its own errors from those of the formats.
-struct Source<R> {
-    inner: R,
-    count: u64,
-    failure: Option<io::Error>,
-}
-
-impl<R: Read> Read for Source<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.inner.read(buf) {
-                Ok(count) => {
-                    self.count = self.count.saturating_add(wide(count));
-                    return Ok(count);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    let told = io::Error::new(e.kind(), e.to_string());
-                    self.failure = Some(e);
-                    return Err(told);
-                }
-            }
-        }
-    }
-}
-
-fn wide(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
-}
-
-/// Why the tar stream could not be read on.
-enum Trouble {
-    Limit,
-    Gzip(String),
-}
-
-/// The unpacked tar stream, counted and bounded. Shared, because the tar reader keeps hold of its
-/// input while its entries are looked at.
-struct Stream<'a, R> {
-    gzip: RefCell<&'a mut GzDecoder<R>>,
-    position: Cell<u64>,
-    limit: u64,
-    trouble: Cell<Option<Trouble>>,
-}
-
-impl<R: BufRead> Read for &Stream<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.position.get() >= self.limit {
-            self.trouble.set(Some(Trouble::Limit));
-            return Err(io::Error::other("too large"));
-        }
-        match self.gzip.borrow_mut().read(buf) {
-            Ok(count) => {
-                self.position
-                    .set(self.position.get().saturating_add(wide(count)));
-                Ok(count)
-            }
-            Err(e) => {
-                self.trouble.set(Some(Trouble::Gzip(e.to_string())));
-                Err(e)
-            }
-        }
-    }
-}
-
-/// What extension headers said of the entry to come.
-#[derive(Default)]
-struct Pending {
-    name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    records: Option<Records>,
-}
-
-impl Pending {
-    fn is_empty(&self) -> bool {
-        self.name.is_none() && self.link.is_none() && self.records.is_none()
-    }
 }
 
 struct Reader<'a> {
@@ -298,192 +219,72 @@ impl Reader<'_> {
         at: u64,
         content: &mut impl Read,
     ) -> Result<(), Stop> {
-        let pending = std::mem::take(&mut self.pending);
-        let records = pending.records.unwrap_or_default();
-        if records.size.is_some_and(|told| told != size) {
-            return Err(stop(
-                at,
-                format!("{size} bytes, as the header has it"),
-                "another PAX size",
-            ));
+        let raw = RawEntry::new(header, std::mem::take(&mut self.pending), size);
+        if raw.records.size.is_some_and(|told| told != size) {
+            let expected = format!("{size} bytes, as the header has it");
+            return Err(stop(at, expected, "another PAX size"));
         }
-        if wide(self.report.contents.entries.len()) >= self.rules.max_entries {
-            return Err(stop(
-                at,
-                format!("at most {} entries", self.rules.max_entries),
-                "more",
-            ));
+        let most = self.rules.max_entries;
+        if wide(self.report.contents.entries.len()) >= most {
+            return Err(stop(at, format!("at most {most} entries"), "more"));
         }
-        let raw_name = records
-            .path
-            .clone()
-            .or(pending.name)
-            .unwrap_or_else(|| header.path_bytes().into_owned());
-        let raw_link = records
-            .link
-            .clone()
-            .or(pending.link)
-            .or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
-        self.keep(&raw_name, raw_link.as_deref(), &records, at)?;
-        let shown = String::from_utf8_lossy(&raw_name).into_owned();
-        let mut kind = match self.kind(header.entry_type(), &raw_name, raw_link, &shown, at) {
-            Some(kind) => kind,
-            None => return Ok(()),
-        };
-        let Some(name) = self.name(&raw_name, &kind, &shown, at) else {
-            return Ok(());
-        };
-        match &mut kind {
-            EntryKind::File { size: told, sha256 } => {
-                *told = size;
-                *sha256 = self.content(&name, size, at, content)?;
-                self.files.insert(name.clone());
-            }
-            EntryKind::Symlink { target } => {
-                self.links.insert(name.clone(), target.clone());
-            }
-            EntryKind::HardLink { target } => {
-                if !self.files.contains(target) {
-                    let found = format!("{} does not", target.display());
-                    self.found(
-                        at,
-                        &shown,
-                        "a hard link to a file that stands before it",
-                        found,
-                    );
-                    return Ok(());
-                }
-            }
-            EntryKind::Directory => {}
-        }
-        if size > 0 && !matches!(kind, EntryKind::File { .. }) {
-            self.found(
-                at,
-                &shown,
-                "no content but in a regular file",
-                format!("{size} bytes"),
-            );
-        }
-        match owned_entry(header, name, kind, records) {
-            Ok(entry) => self.report.contents.entries.push(entry),
-            Err(found) => self.found(at, &shown, "mode, owner and time in range", found),
-        }
-        Ok(())
-    }
-
-    /// Counts what stays in memory.
-    fn keep(
-        &mut self,
-        name: &[u8],
-        link: Option<&[u8]>,
-        records: &Records,
-        at: u64,
-    ) -> Result<(), Stop> {
-        let attributes: usize = records
-            .xattrs
-            .iter()
-            .map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(128))
-            .fold(0, usize::saturating_add);
-        let parents = name.iter().filter(|b| **b == b'/').count().min(64);
-        let more = name
-            .len()
-            .saturating_mul(parents.saturating_add(4))
-            .saturating_add(link.map_or(0, <[u8]>::len).saturating_mul(2))
-            .saturating_add(attributes);
-        self.kept = self.kept.saturating_add(wide(more));
+        self.kept = self.kept.saturating_add(raw.kept());
         if self.kept > self.rules.max_kept {
-            let expected = format!(
-                "at most {} bytes of names and attributes",
-                self.rules.max_kept
-            );
+            let most = self.rules.max_kept;
+            let expected = format!("at most {most} bytes of names and attributes");
             return Err(stop(at, expected, "more"));
         }
+        let checked = raw.entry().and_then(|entry| self.place(entry));
+        let mut entry = match checked {
+            Ok(entry) => entry,
+            Err(wrong) => {
+                self.found(at, &raw.shown(), wrong);
+                return Ok(());
+            }
+        };
+        if let EntryKind::File { sha256, .. } = &mut entry.kind {
+            *sha256 = self.content(&entry.name, size, at, content)?;
+        }
+        self.report.contents.entries.push(entry);
         Ok(())
     }
 
-    fn kind(
-        &mut self,
-        kind: EntryType,
-        raw_name: &[u8],
-        link: Option<Vec<u8>>,
-        shown: &str,
-        at: u64,
-    ) -> Option<EntryKind> {
-        let wanted = "a directory, a regular file or a link";
-        let kind = match kind {
-            // Before POSIX a directory was a file whose name ends in a slash.
-            EntryType::Regular | EntryType::Continuous if raw_name.ends_with(b"/") => {
-                self.found(
-                    at,
-                    shown,
-                    wanted,
-                    "a regular file whose name ends in a slash",
-                );
-                return None;
-            }
-            EntryType::Regular | EntryType::Continuous => EntryKind::File {
-                size: 0,
-                sha256: [0; 32],
-            },
-            EntryType::Directory => EntryKind::Directory,
-            EntryType::Symlink | EntryType::Link => {
-                let link = link.filter(|link| !link.is_empty() && !link.contains(&0));
-                let Some(link) = link else {
-                    self.found(at, shown, "a link with a target", "none");
-                    return None;
-                };
-                if kind == EntryType::Symlink {
-                    EntryKind::Symlink {
-                        target: path_of(&link),
-                    }
-                } else {
-                    match plain_name(&link) {
-                        Ok(target) => EntryKind::HardLink { target },
-                        Err(found) => {
-                            self.found(at, shown, "a hard link to an entry before it", found);
-                            return None;
-                        }
-                    }
-                }
-            }
-            other => {
-                let found = match other {
-                    EntryType::Char => "a character device".to_owned(),
-                    EntryType::Block => "a block device".to_owned(),
-                    EntryType::Fifo => "a named pipe".to_owned(),
-                    other => format!("type {:?}", char::from(other.as_byte())),
-                };
-                self.found(at, shown, wanted, found);
-                return None;
-            }
-        };
-        Some(kind)
-    }
-
-    fn name(&mut self, raw: &[u8], kind: &EntryKind, shown: &str, at: u64) -> Option<PathBuf> {
-        let name = match plain_name(raw) {
-            Ok(name) => name,
-            Err(found) => {
-                self.found(at, shown, "a plain relative name", found);
-                return None;
-            }
-        };
+    /// Gives an entry its place among the others, if it may have it.
+    fn place(&mut self, entry: Entry) -> Result<Entry, Wrong> {
         let tops = &self.rules.tops;
-        if !tops.is_empty() && !tops.iter().any(|top| name.starts_with(top)) {
-            let expected = format!("a name below {}", join(tops));
-            self.found(at, shown, expected, "another");
-            return None;
+        if !tops.is_empty() && !tops.iter().any(|top| entry.name.starts_with(top)) {
+            return Err(Wrong::new(
+                format!("a name below {}", join(tops)),
+                "another",
+            ));
         }
-        let role = match kind {
+        let role = match &entry.kind {
             EntryKind::Directory => Role::Directory,
             EntryKind::File { .. } | EntryKind::HardLink { .. } => Role::File,
             EntryKind::Symlink { .. } => Role::Symlink,
         };
-        if let Err(found) = self.names.add(&name, role) {
-            self.found(at, shown, "each name once, below directories", found);
-            return None;
+        if let EntryKind::HardLink { target } = &entry.kind
+            && !self.files.contains(target)
+        {
+            let found = format!("{} does not", target.display());
+            return Err(Wrong::new(
+                "a hard link to a file that stands before it",
+                found,
+            ));
         }
-        Some(name)
+        self.names
+            .add(&entry.name, role)
+            .map_err(|found| Wrong::new("each name once, below directories", found))?;
+        match &entry.kind {
+            EntryKind::File { .. } => {
+                self.files.insert(entry.name.clone());
+            }
+            EntryKind::Symlink { target } => {
+                self.links.insert(entry.name.clone(), target.clone());
+            }
+            EntryKind::Directory | EntryKind::HardLink { .. } => {}
+        }
+        Ok(entry)
     }
 
     fn content(
@@ -524,16 +325,10 @@ impl Reader<'_> {
         Ok(hash.finalize().into())
     }
 
-    fn found(
-        &mut self,
-        at: u64,
-        name: &str,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) {
+    fn found(&mut self, at: u64, name: &str, wrong: Wrong) {
         if self.report.findings.len() < MAX_FINDINGS {
-            let found = format!("{} ({})", found.into(), name.escape_debug());
-            let finding = error(expected.into(), found).at(Place::Unpacked(at));
+            let found = format!("{} ({name})", wrong.found);
+            let finding = error(wrong.expected, found).at(Place::Unpacked(at));
             self.report.findings.push(finding);
         }
     }
@@ -576,37 +371,6 @@ impl Reader<'_> {
         let room = MAX_FINDINGS.saturating_sub(self.report.findings.len());
         self.report.findings.extend(told.into_iter().take(room));
     }
-}
-
-fn owned_entry(
-    header: &Header,
-    name: PathBuf,
-    kind: EntryKind,
-    records: Records,
-) -> Result<Entry, String> {
-    let id = |told: io::Result<u64>| -> Result<u32, String> {
-        let told = told.map_err(|e| e.to_string())?;
-        u32::try_from(told).map_err(|_| format!("owner {told}"))
-    };
-    let modified = match records.modified {
-        Some(time) => time,
-        // Before 1970 GNU tar writes a negative number, of which this takes the low 64 bits.
-        None => i64::from_ne_bytes(header.mtime().map_err(|e| e.to_string())?.to_ne_bytes()),
-    };
-    Ok(Entry {
-        name,
-        kind,
-        mode: header.mode().map_err(|e| e.to_string())? & 0o7777,
-        uid: records.uid.map_or_else(|| id(header.uid()), Ok)?,
-        gid: records.gid.map_or_else(|| id(header.gid()), Ok)?,
-        modified: modified.max(0),
-        xattrs: records.xattrs,
-    })
-}
-
-fn path_of(bytes: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
 }
 
 fn join(paths: &[PathBuf]) -> String {
