@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cancel;
 pub mod catalog;
+pub mod database;
 pub mod quality;
 pub mod verify;
 

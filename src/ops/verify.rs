@@ -14,12 +14,14 @@ use sha2::{Digest, Sha256};
 use super::Context;
 use super::backup::artifacts;
 use super::catalog::{BackupSet, Verified, read_bounded};
+use super::database::{self, Wanted};
 use crate::backup::manifest::{CertificateExpiry, FileEntry, MAX_BYTES};
 use crate::backup::names::{self, FileKind, recognise};
 use crate::backup::resources::{Certificates, Rules, check_archive};
 use crate::backup::{Manifest, sums};
 use crate::error::{Doing, Kind, Result};
-use crate::etcd::finding::{Finding, Layer, Place, Severity};
+use crate::etcd::finding::{Finding, Layer, Severity};
+use crate::etcd::snapshot::LayerState as DatabaseLayer;
 use crate::event::Event;
 use crate::sys::fs;
 use crate::sys::stream::Hashing;
@@ -64,7 +66,7 @@ pub struct LayerReport {
 }
 
 /// What a verification found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The set's name.
@@ -80,6 +82,9 @@ pub struct Report {
     pub earliest_certificate_expiry: Option<CertificateExpiry>,
     /// Whether the result could be recorded beside the set.
     pub recorded: bool,
+    /// What the snapshot says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<Box<database::Report>>,
 }
 
 /// The layers of one set, as they are found out.
@@ -140,12 +145,18 @@ pub fn run(context: &Context, set: &BackupSet) -> Result<Report> {
         layers: Layers::default(),
         hashes: BTreeMap::new(),
         expiry: None,
+        database: None,
     };
     check.snapshot()?;
     check.archives()?;
     check.manifest()?;
     check.pair();
-    let Check { layers, expiry, .. } = check;
+    let Check {
+        layers,
+        expiry,
+        database,
+        ..
+    } = check;
     let good = layers.good();
     let recorded = set.manifest.is_some() && record(context, set, &layers, good);
     Ok(Report {
@@ -155,6 +166,7 @@ pub fn run(context: &Context, set: &BackupSet) -> Result<Report> {
         findings: layers.findings,
         earliest_certificate_expiry: expiry,
         recorded,
+        database,
     })
 }
 
@@ -165,42 +177,68 @@ struct Check<'a> {
     layers: Layers,
     hashes: BTreeMap<String, Hashed>,
     expiry: Option<CertificateExpiry>,
+    database: Option<Box<database::Report>>,
 }
 
 impl Check<'_> {
-    /// Reads the snapshot once: the trailer must be the digest of what stands before it.
+    /// Reads the snapshot: trailer, meta pages, all pages, every entry.
     fn snapshot(&mut self) -> Result<()> {
         let Some(path) = self.set.files.snapshot.clone() else {
-            self.layers.skip(Layer::Trailer, "there is no snapshot");
+            for layer in DATABASE_LAYERS {
+                self.layers.skip(layer, "there is no snapshot");
+            }
             return Ok(());
         };
         let name = file_name(&path);
-        let Some((hashed, trailer)) = hash_snapshot(self.context, &path)? else {
+        let Some(report) = database::read(self.context, &path, Wanted::default())? else {
             let finding =
                 Finding::error(Layer::Trailer, "the snapshot", "no such file").in_file(name);
             self.layers.findings.push(finding);
             self.layers.close(Layer::Trailer, "");
             return Ok(());
         };
-        match trailer {
-            Trailer::None => {
-                self.layers.put(
-                    Layer::Trailer,
-                    LayerState::Unsealed,
-                    "it does not end in a SHA-256",
-                );
-            }
-            Trailer::Holds => self.layers.close(Layer::Trailer, "SHA-256 holds"),
-            Trailer::Wrong { expected, found } => {
-                let place = Place::Offset(hashed.size.saturating_sub(TRAILER));
-                let finding = Finding::error(Layer::Trailer, format!("SHA-256 {expected}"), found)
-                    .at(place)
-                    .in_file(name.clone());
-                self.layers.findings.push(finding);
-                self.layers.close(Layer::Trailer, "");
+        self.layers.findings.extend(
+            report
+                .findings
+                .listed()
+                .iter()
+                .cloned()
+                .map(|found| found.in_file(name.clone())),
+        );
+        for layer in DATABASE_LAYERS {
+            let unlisted: u64 = report
+                .findings
+                .tallies()
+                .iter()
+                .filter(|tally| tally.layer == layer)
+                .map(|tally| tally.unlisted)
+                .sum();
+            let more = if unlisted == 0 {
+                String::new()
+            } else {
+                format!("{unlisted} more findings are not listed")
+            };
+            match report.layer(layer) {
+                Some(DatabaseLayer::Ok) => self.layers.close(layer, detail(layer, &report)),
+                Some(DatabaseLayer::Failed) => self.layers.put(layer, LayerState::Failed, more),
+                Some(DatabaseLayer::Unsealed) => {
+                    self.layers
+                        .put(layer, LayerState::Unsealed, "it does not end in a SHA-256");
+                }
+                Some(DatabaseLayer::NotChecked(why)) => self.layers.skip(layer, why.clone()),
+                None => self.layers.skip(layer, "it was not reached"),
             }
         }
-        self.hashes.insert(name, hashed);
+        if let Some(sha256) = &report.sha256 {
+            self.hashes.insert(
+                name,
+                Hashed {
+                    size: report.size,
+                    sha256: sha256.clone(),
+                },
+            );
+        }
+        self.database = Some(Box::new(report));
         Ok(())
     }
 
@@ -419,74 +457,29 @@ impl Check<'_> {
     }
 }
 
-/// Length of a snapshot's trailer, in bytes.
-const TRAILER: u64 = 32;
-/// A database's length is a multiple of this, a sealed snapshot's 32 more (etcd,
-/// `etcdutl/snapshot/v3_snapshot.go`).
-const SECTOR: u64 = 512;
+/// The layers that lie in the snapshot.
+const DATABASE_LAYERS: [Layer; 4] = [Layer::Trailer, Layer::Meta, Layer::Pages, Layer::Keys];
 
-/// How a snapshot ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Trailer {
-    None,
-    Holds,
-    Wrong { expected: String, found: String },
-}
-
-/// Hashes a snapshot once, for its trailer and for the Manifest.
-fn hash_snapshot(context: &Context, path: &Path) -> Result<Option<(Hashed, Trailer)>> {
-    const PHASE: &str = "verify";
-    let doing = || format!("reading {}", path.display());
-    let mut file = match File::open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.doing(Kind::NotChecked, doing)?,
+/// What is worth saying of a layer that is whole.
+fn detail(layer: Layer, report: &database::Report) -> String {
+    let Some(facts) = &report.facts else {
+        return String::new();
     };
-    let total = file.metadata().doing(Kind::NotChecked, doing)?.len();
-    let sealed = total % SECTOR == TRAILER;
-    let body = if sealed { total - TRAILER } else { total };
-    context.tell(Event::PhaseStarted {
-        phase: PHASE,
-        about: format!("checking {}", path.display()),
-        total: Some(total),
-    });
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    let mut done = 0;
-    while done < body {
-        context.cancel.check()?;
-        let want = usize::try_from(body - done)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let into = buffer.get_mut(..want).unwrap_or_default();
-        let read = file.read(into).doing(Kind::NotChecked, doing)?;
-        if read == 0 {
-            break;
+    match layer {
+        Layer::Trailer => "SHA-256 holds".to_owned(),
+        Layer::Meta => format!(
+            "transaction {}, pages of {} bytes",
+            facts.transaction, facts.page_size
+        ),
+        Layer::Pages => {
+            let pages = facts.total_size / u64::from(facts.page_size.max(1));
+            format!("{pages} pages, {} of them free", facts.free_pages)
         }
-        hasher.update(into.get(..read).unwrap_or_default());
-        done += read as u64;
-        context.tell(Event::PhaseProgress { phase: PHASE, done });
+        _ => format!(
+            "revision {}, {} keys, {} revisions",
+            facts.revision, facts.keys, facts.revisions
+        ),
     }
-    let found = hex::encode(hasher.clone().finalize());
-    let mut rest = Vec::new();
-    file.take(SECTOR)
-        .read_to_end(&mut rest)
-        .doing(Kind::NotChecked, doing)?;
-    hasher.update(&rest);
-    let hashed = Hashed {
-        size: done + rest.len() as u64,
-        sha256: hex::encode(hasher.finalize()),
-    };
-    context.tell(Event::PhaseDone {
-        phase: PHASE,
-        done: hashed.size,
-    });
-    let expected = hex::encode(&rest);
-    let trailer = match sealed {
-        false => Trailer::None,
-        true if expected == found => Trailer::Holds,
-        true => Trailer::Wrong { expected, found },
-    };
-    Ok(Some((hashed, trailer)))
 }
 
 fn file_name(path: &Path) -> String {

@@ -14,9 +14,11 @@ use crate::backup::names::{FileKind, Stamp};
 use crate::backup::resources::{self, ArchiveContents, Certificates, Rules, Selection};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::download::{DownloadOptions, SnapshotSink, begin_writeback, download};
+use crate::etcd::finding::Severity;
+use crate::etcd::kubernetes::ClusterVersion;
 use crate::event::Event;
 use crate::node::collect::CollectList;
-use crate::ops::{Cancel, Context};
+use crate::ops::{Cancel, Context, database};
 use crate::sys::fs::{FILE_MODE, OutFile};
 use crate::sys::stream::Hashing;
 
@@ -29,6 +31,30 @@ pub(super) struct Artifacts {
     pub(super) files: Vec<FileEntry>,
     pub(super) database: Database,
     pub(super) expiry: Option<CertificateExpiry>,
+    /// The ClusterVersion as it stands in the snapshot.
+    pub(super) version: Option<ClusterVersion>,
+}
+
+/// A snapshot that is not whole is no backup, whatever is allowed.
+fn sound(report: &database::Report, sha256: &str) -> Result<()> {
+    if let Some(found) = report
+        .findings
+        .listed()
+        .iter()
+        .find(|found| found.severity == Severity::Error)
+    {
+        return Err(Failure::new(
+            Kind::BadBackup,
+            format!("the snapshot that etcd gave is damaged: {found}"),
+        ));
+    }
+    if report.sha256.as_deref() != Some(sha256) {
+        return Err(Failure::new(
+            Kind::Store,
+            "the disk gives back other bytes than were written",
+        ));
+    }
+    Ok(())
 }
 
 /// A file's entry in the Manifest.
@@ -128,15 +154,27 @@ impl Artifacts {
             .cancel
             .guard(download(&source.connection, sink, &options))
             .await?;
+        context.tell(Event::PhaseDone {
+            phase: PHASE,
+            done: downloaded.size,
+        });
+        // Checked on another thread while the disk takes its time to make it durable.
+        let checking = {
+            let (context, path) = (context.clone(), path.clone());
+            tokio::task::spawn_blocking(move || {
+                database::read(&context, &path, database::cluster_keys())
+            })
+        };
         let synced = tokio::task::spawn_blocking(move || sink.file.sync());
         synced
             .await
             .doing(Kind::Unexpected, || "syncing")?
             .doing(Kind::Store, || format!("syncing {}", path.display()))?;
-        context.tell(Event::PhaseDone {
-            phase: PHASE,
-            done: downloaded.size,
-        });
+        let report = checking.await.doing(Kind::Unexpected, || "checking")??;
+        let report = report
+            .ok_or_else(|| Failure::new(Kind::Store, format!("{} is gone", path.display())))?;
+        let sha256 = hex::encode(downloaded.file_sha256);
+        sound(&report, &sha256).map_err(|f| f.doing(format!("checking {}", path.display())))?;
         context.tell(Event::Note(format!(
             "{} bytes in {:.2?}; waited {:.2?} for the server, {:.2?} for the disk",
             downloaded.size,
@@ -150,6 +188,17 @@ impl Artifacts {
             storage_version: downloaded.storage_version,
             ..Database::default()
         };
+        database::describe(&report, &mut self.database);
+        match database::cluster_version(&report) {
+            Some(Ok(version)) => self.version = Some(version),
+            Some(Err(why)) => {
+                context.warn(
+                    "object-unreadable",
+                    format!("the ClusterVersion cannot be read: {why}"),
+                );
+            }
+            None => {}
+        }
         self.files.push(entry(
             &name,
             FileKind::Snapshot,
@@ -265,7 +314,7 @@ impl Archive {
 
 /// The certificate that expires first, as the Manifest has it.
 pub(in crate::ops) fn expiry(certificates: &Certificates) -> Option<CertificateExpiry> {
-    certificates.earliest().map(|first| CertificateExpiry {
+    certificates.earliest_leaf().map(|first| CertificateExpiry {
         time: first.not_after,
         subject: first.subject.clone(),
         path: first.path.display().to_string(),

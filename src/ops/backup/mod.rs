@@ -349,7 +349,7 @@ impl Run<'_> {
         quality: Quality,
     ) -> Manifest {
         let status = &source.status;
-        let version = source.version.as_ref();
+        let version = artifacts.version.as_ref();
         let components = self.node.plan.components.iter().map(|live| Component {
             name: live.component.name().to_owned(),
             revision: live.revision.map(|revision| u64::from(revision.number)),

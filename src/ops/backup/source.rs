@@ -29,7 +29,6 @@ pub(super) struct Source {
     pub(super) endpoint: String,
     pub(super) status: Status,
     pub(super) member_name: String,
-    pub(super) version: Option<ClusterVersion>,
     pub(super) seen: Seen,
     /// What could not be read of the cluster's objects.
     pub(super) notes: Vec<String>,
@@ -116,7 +115,6 @@ impl Source {
             endpoint,
             status,
             member_name,
-            version: content.version,
             seen,
             notes: content.notes,
         })
