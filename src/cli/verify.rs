@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::args::VerifyArgs;
@@ -10,7 +11,11 @@ use super::{human, machine};
 use crate::error::{Failure, Kind, Result, exit};
 use crate::etcd::finding::{Layer, Severity};
 use crate::ops::catalog::{self, BackupSet, SetState};
+use crate::ops::database;
 use crate::ops::verify::{self, LayerState, Report};
+
+/// How many prefixes are shown to people.
+const PREFIXES_SHOWN: usize = 5;
 
 /// Checks the sets that are meant.
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
@@ -87,6 +92,9 @@ fn text(report: &Report, session: &Session) -> String {
             let _ = writeln!(text, "    {mark}{found}");
         }
     }
+    if let Some(database) = report.database.as_deref() {
+        describe(&mut text, database);
+    }
     if let Some(expiry) = &report.earliest_certificate_expiry {
         let left = expiry.time.duration_since(session.context.now).as_secs();
         let when = if left < 0 {
@@ -101,6 +109,50 @@ fn text(report: &Report, session: &Session) -> String {
         );
     }
     text
+}
+
+/// What a snapshot holds: what `snapshot status` prints, HashKV, what a defragmentation would
+/// save, and what fills it.
+fn describe(text: &mut String, database: &database::Report) {
+    if let Some(status) = &database.status {
+        let _ = writeln!(
+            text,
+            "  status: hash {:x}, revision {}, {} entries (as 3.4 and 3.5 count), {} live keys (3.6), {}",
+            status.hash,
+            status.revision,
+            status.total_entries,
+            status.total_keys,
+            HumanBytes(status.total_size)
+        );
+    }
+    if let Some(hash) = &database.hash_kv {
+        let _ = writeln!(
+            text,
+            "  HashKV: {} at revision {}, compacted at {}",
+            hash.hash, hash.revision, hash.compact_revision
+        );
+    }
+    let Some(facts) = &database.facts else { return };
+    if facts.free_pages > 0 {
+        let _ = writeln!(
+            text,
+            "  a defragmentation would save {} of {}",
+            HumanBytes(facts.reclaimable_size),
+            HumanBytes(facts.total_size)
+        );
+    }
+    if !facts.prefixes.is_empty() {
+        let _ = writeln!(text, "  biggest prefixes, by bytes of all revisions:");
+    }
+    for prefix in facts.prefixes.iter().take(PREFIXES_SHOWN) {
+        let _ = writeln!(
+            text,
+            "    {:>12}  {:>9} keys  {}",
+            HumanBytes(prefix.usage.revision_bytes).to_string(),
+            prefix.usage.keys,
+            prefix.prefix
+        );
+    }
 }
 
 /// A layer's stable word.
