@@ -106,7 +106,12 @@ async fn nobody_listens() {
     let ca = Ca::new("ca");
     for scheme in ["http", "https"] {
         let tls = (scheme == "https").then(|| trusting(&ca));
-        unreachable(&format!("{scheme}://{address}"), tls, &["connection refused"]).await;
+        unreachable(
+            &format!("{scheme}://{address}"),
+            tls,
+            &["connection refused"],
+        )
+        .await;
     }
 }
 
@@ -188,7 +193,9 @@ async fn a_server_that_is_not_trusted() {
     let tls = trusting(&Ca::new("true-signer"));
     let failure = fails(&format!("https://{server}"), Some(tls)).await;
     assert!(
-        failure.to_string().contains("the server's certificate is not accepted"),
+        failure
+            .to_string()
+            .contains("the server's certificate is not accepted"),
         "{failure}"
     );
     assert!(failure.facts().contains(&Fact::Path("ca.crt".into())));
@@ -215,11 +222,20 @@ async fn a_server_of_another_name() {
     unreachable(
         &format!("https://{server}"),
         Some(tls),
-        &["it is not for other.example, but for", "localhost", "127.0.0.1"],
+        &[
+            "it is not for other.example, but for",
+            "localhost",
+            "127.0.0.1",
+        ],
     )
     .await;
     let tls = trusting(&ca).with_server_name("10.9.8.7").unwrap();
-    unreachable(&format!("https://{server}"), Some(tls), &["not for 10.9.8.7"]).await;
+    unreachable(
+        &format!("https://{server}"),
+        Some(tls),
+        &["not for 10.9.8.7"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -251,7 +267,10 @@ fn bad_pem_is_a_usage_error_that_names_the_file() {
         &["/c/ca.crt", "no CERTIFICATE"],
     );
     let cut = ca.cert.replace("-----END CERTIFICATE-----", "");
-    usage(TlsConfig::new(&[Pem::new("/c/ca.crt", cut)], None), &["/c/ca.crt", "PEM"]);
+    usage(
+        TlsConfig::new(&[Pem::new("/c/ca.crt", cut)], None),
+        &["/c/ca.crt", "PEM"],
+    );
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     usage(
         TlsConfig::new(&[Pem::new("/c/ca.crt", nonsense)], None),
@@ -261,7 +280,8 @@ fn bad_pem_is_a_usage_error_that_names_the_file() {
         TlsConfig::new(&good, Some((&cert, &cert))),
         &["/c/tls.crt", "no private key"],
     );
-    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     usage(
         TlsConfig::new(&good, Some((&cert, &Pem::new("/c/tls.key", encrypted)))),
         &["/c/tls.key", "encrypted"],
@@ -277,7 +297,10 @@ fn bad_pem_is_a_usage_error_that_names_the_file() {
 
     let made = TlsConfig::new(&good, Some((&cert, &key))).unwrap();
     let shown = format!("{made:?} {key:?}");
-    assert!(!shown.contains("PRIVATE") && !shown.contains("MII"), "{shown}");
+    assert!(
+        !shown.contains("PRIVATE") && !shown.contains("MII"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -291,13 +314,20 @@ fn every_usual_kind_of_key_is_read() {
             Pem::new("tls.crt", cert.pem()),
             Pem::new("tls.key", key.serialize_pem()),
         );
-        assert!(TlsConfig::new(&authority, Some((&cert, &key))).unwrap().has_identity());
+        assert!(
+            TlsConfig::new(&authority, Some((&cert, &key)))
+                .unwrap()
+                .has_identity()
+        );
     }
     // PKCS#1 and SEC1, which Kubernetes and OpenSSL write.
     for (key, algorithm) in [("rsa:2048", "rsa"), ("ec", "ec")] {
         let (cert, key) = openssl_pair(key, algorithm);
         let text = String::from_utf8_lossy(&key);
-        assert!(text.contains("RSA PRIVATE KEY") || text.contains("EC PRIVATE KEY"), "{text}");
+        assert!(
+            text.contains("RSA PRIVATE KEY") || text.contains("EC PRIVATE KEY"),
+            "{text}"
+        );
         let (cert, key) = (Pem::new("tls.crt", cert), Pem::new("tls.key", key));
         TlsConfig::new(&authority, Some((&cert, &key))).unwrap();
     }
@@ -312,9 +342,15 @@ fn openssl_pair(new_key: &str, algorithm: &str) -> (Vec<u8>, Vec<u8>) {
             .current_dir(dir.path())
             .output()
             .expect("running openssl");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     };
-    let mut request = vec!["req", "-x509", "-newkey", new_key, "-nodes", "-subj", "/CN=a"];
+    let mut request = vec![
+        "req", "-x509", "-newkey", new_key, "-nodes", "-subj", "/CN=a",
+    ];
     if algorithm == "ec" {
         request.extend(["-pkeyopt", "ec_paramgen_curve:P-256"]);
     }

@@ -38,7 +38,9 @@ async fn refused(script: Vec<Step>, kind: Kind, word: &str) -> Failure {
     assert_eq!(failure.kind(), kind, "{failure}");
     assert!(failure.to_string().contains(word), "{word:?} in {failure}");
     assert!(
-        failure.to_string().contains("downloading the snapshot from http://127.0.0.1:"),
+        failure
+            .to_string()
+            .contains("downloading the snapshot from http://127.0.0.1:"),
         "{failure}"
     );
     failure
@@ -219,7 +221,9 @@ async fn sizes_that_cannot_be_are_refused() {
 async fn what_is_not_etcds_is_refused() {
     let compressed = vec![Step::Raw(vec![1, 0, 0, 0, 0])];
     refused(compressed, Kind::Unreachable, "message 1 is not etcd's").await;
-    let endless = vec![Step::Raw([vec![0, 255, 255, 255, 255], vec![0xff; 20]].concat())];
+    let endless = vec![Step::Raw(
+        [vec![0, 255, 255, 255, 255], vec![0xff; 20]].concat(),
+    )];
     refused(endless, Kind::Unreachable, "64 bits").await;
 }
 
@@ -242,7 +246,12 @@ async fn a_stall_is_noticed_and_slowness_is_none() {
         ..Default::default()
     })
     .chunks(300)
-    .flat_map(|cut| [Step::Raw(cut.to_vec()), Step::Wait(Duration::from_millis(150))])
+    .flat_map(|cut| {
+        [
+            Step::Raw(cut.to_vec()),
+            Step::Wait(Duration::from_millis(150)),
+        ]
+    })
     .collect();
     slow.push(send(0, &Sha256::digest(&database), ""));
     slow.push(Step::Status(0, ""));
@@ -336,7 +345,10 @@ async fn a_sink_that_blocks_is_given_up() {
         .map(|(_, downloaded)| downloaded)
         .unwrap_err();
     assert_eq!(failure.kind(), Kind::Store);
-    assert!(failure.to_string().contains("has taken nothing"), "{failure}");
+    assert!(
+        failure.to_string().contains("has taken nothing"),
+        "{failure}"
+    );
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
