@@ -25,6 +25,10 @@ pub(super) enum Cause {
     Broken(String),
     /// The server closed the connection without a word.
     Closed,
+    /// The server closed it when TLS was to begin.
+    ClosedInHandshake,
+    /// Without TLS, the server closed it before it had said a word.
+    ClosedUnanswered,
     /// An `http` endpoint answered with a TLS record.
     SpeaksTls,
     /// An `https` endpoint answered with something other than TLS.
@@ -273,6 +277,12 @@ impl fmt::Display for Cause {
             Self::Network(text) => f.write_str(text),
             Self::Broken(text) => write!(f, "the connection broke: {text}"),
             Self::Closed => f.write_str("the server closed the connection"),
+            Self::ClosedInHandshake => f.write_str(
+                "the server closed the connection in place of a TLS handshake, as one without TLS does",
+            ),
+            Self::ClosedUnanswered => f.write_str(
+                "the server closed the connection without a word, as one that expects TLS does",
+            ),
             Self::SpeaksTls => f.write_str("the server speaks TLS there, and not plain HTTP"),
             Self::SpeaksNoTls => f.write_str("the server does not speak TLS there"),
             Self::NoHttp2 => f.write_str("the server does not offer HTTP/2, which gRPC needs"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -84,6 +84,7 @@ impl Dialler {
                 identity: self.identity,
                 wire: self.wire,
                 begun: false,
+                dying: None,
             }),
             Err(cause) => {
                 self.wire.note(cause.clone());
@@ -109,7 +110,13 @@ impl Dialler {
                     return Ok(Box::new(stream));
                 };
                 let handshake = TlsConnector::from(config.clone()).connect(name.clone(), stream);
-                let stream = self.bounded(deadline, Phase::Tls, handshake).await?;
+                let stream = self
+                    .bounded(deadline, Phase::Tls, handshake)
+                    .await
+                    .map_err(|cause| match cause {
+                        Cause::Closed | Cause::Broken(_) => Cause::ClosedInHandshake,
+                        other => other,
+                    })?;
                 if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                     return Err(Cause::NoHttp2);
                 }
@@ -168,6 +175,9 @@ impl Dialler {
     }
 }
 
+/// How long after a failed write the server's last words are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A stream that tells its [`Wire`] what happens to it.
 pub(super) struct Watched<S> {
     stream: S,
@@ -175,22 +185,77 @@ pub(super) struct Watched<S> {
     identity: Option<String>,
     wire: Arc<Wire>,
     begun: bool,
+    dying: Option<Dying>,
+}
+
+/// After a write has failed.
+struct Dying {
+    error: io::Error,
+    until: Pin<Box<Sleep>>,
 }
 
 impl<S> Watched<S> {
+    /// Notices a TLS server behind a connection without TLS.
+    fn look_at_first(&mut self, read: &[u8]) {
+        // Content type "alert" or "handshake", and TLS's major version (RFC 8446, 5.1).
+        if self.plain && !self.begun && matches!(read, [0x15 | 0x16, 3, ..]) {
+            self.wire.note(Cause::SpeaksTls);
+        }
+        self.begun = self.begun || !read.is_empty();
+    }
+
     fn note(&self, error: &io::Error) {
-        self.wire
-            .note(Cause::of_io(error, self.identity.as_deref()));
+        self.note_end(Cause::of_io(error, self.identity.as_deref()));
+    }
+
+    fn note_end(&self, cause: Cause) {
+        let gone = matches!(cause, Cause::Closed | Cause::Broken(_));
+        // Every HTTP/2 server begins with its settings (RFC 9113, 3.4).
+        self.wire.note(if gone && self.plain && !self.begun {
+            Cause::ClosedUnanswered
+        } else {
+            cause
+        });
     }
 }
 
 impl<S: Stream> Watched<S> {
-    /// After a failed write: what the server sent before it closed is the reason.
-    fn note_last_words(&mut self, cx: &mut Context<'_>) {
-        let mut scratch = [0; 1024];
-        let mut buffer = ReadBuf::new(&mut scratch);
-        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-            self.note(&error);
+    /// Holds a failed write's error back until what the server sent before it closed has been
+    /// read, for that is the reason: a TLS 1.3 server rejects a client's certificate when the
+    /// client already writes its first request.
+    fn finish<T>(&mut self, cx: &mut Context<'_>, result: io::Result<T>) -> Poll<io::Result<T>> {
+        let error = match result {
+            Ok(value) => return Poll::Ready(Ok(value)),
+            Err(error) => error,
+        };
+        self.dying = Some(Dying {
+            error,
+            until: Box::pin(tokio::time::sleep(LAST_WORDS)),
+        });
+        self.die(cx).map(Err)
+    }
+
+    fn die(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            let mut scratch = [0; 1024];
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.look_at_first(buffer.filled());
+                    continue;
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.note(&error),
+                Poll::Pending => {
+                    if let Some(dying) = &mut self.dying {
+                        ready!(dying.until.as_mut().poll(cx));
+                    }
+                }
+            }
+            let dying = self.dying.take();
+            return Poll::Ready(
+                dying.map_or_else(|| io::ErrorKind::BrokenPipe.into(), |dying| dying.error),
+            );
         }
     }
 }
@@ -210,14 +275,9 @@ impl<S: Stream> AsyncRead for Watched<S> {
         }
         let read = buffer.filled().get(before..).unwrap_or_default();
         if read.is_empty() {
-            this.wire.note(Cause::Closed);
-        } else if !this.begun {
-            this.begun = true;
-            // Content type "alert" or "handshake", and TLS's major version (RFC 8446, 5.1).
-            if this.plain && matches!(read, [0x15 | 0x16, 3, ..]) {
-                this.wire.note(Cause::SpeaksTls);
-            }
+            this.note_end(Cause::Closed);
         }
+        this.look_at_first(read);
         this.wire
             .received
             .fetch_add(read.len() as u64, Ordering::Relaxed);
@@ -232,22 +292,20 @@ impl<S: Stream> AsyncWrite for Watched<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes));
-        if let Err(error) = &result {
-            this.note(error);
-            this.note_last_words(cx);
+        if this.dying.is_some() {
+            return this.die(cx).map(Err);
         }
-        Poll::Ready(result)
+        let result = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes));
+        this.finish(cx, result)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let result = ready!(Pin::new(&mut this.stream).poll_flush(cx));
-        if let Err(error) = &result {
-            this.note(error);
-            this.note_last_words(cx);
+        if this.dying.is_some() {
+            return this.die(cx).map(Err);
         }
-        Poll::Ready(result)
+        let result = ready!(Pin::new(&mut this.stream).poll_flush(cx));
+        this.finish(cx, result)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
