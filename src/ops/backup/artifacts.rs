@@ -13,7 +13,7 @@ use crate::backup::manifest::{CertificateExpiry, Database, FileEntry};
 use crate::backup::names::{FileKind, Stamp};
 use crate::backup::resources::{self, ArchiveContents, Certificates, Rules, Selection};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::download::{DownloadOptions, SnapshotSink, begin_writeback, download};
+use crate::etcd::download::{DownloadOptions, SnapshotSink, download, write_behind};
 use crate::etcd::finding::Severity;
 use crate::etcd::kubernetes::ClusterVersion;
 use crate::event::Event;
@@ -355,6 +355,6 @@ impl Sink {
 
 impl SnapshotSink for Sink {
     fn settle(&mut self, from: u64, to: u64) -> io::Result<()> {
-        begin_writeback(self.file.file(), from, to)
+        write_behind(self.file.file(), from, to)
     }
 }
