@@ -14,21 +14,45 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Call {
-    Mkdir { path: PathBuf },
-    Create { path: PathBuf },
-    Write { path: PathBuf, offset: usize, data: String },
-    SyncFile { path: PathBuf },
-    SyncDir { path: PathBuf },
-    Rename { path: PathBuf, to: PathBuf },
-    Symlink { path: PathBuf, to: PathBuf },
-    Unlink { path: PathBuf },
-    Rmdir { path: PathBuf },
+    Mkdir {
+        path: PathBuf,
+    },
+    Create {
+        path: PathBuf,
+    },
+    Write {
+        path: PathBuf,
+        offset: usize,
+        data: String,
+    },
+    SyncFile {
+        path: PathBuf,
+    },
+    SyncDir {
+        path: PathBuf,
+    },
+    Rename {
+        path: PathBuf,
+        to: PathBuf,
+    },
+    Symlink {
+        path: PathBuf,
+        to: PathBuf,
+    },
+    Unlink {
+        path: PathBuf,
+    },
+    Rmdir {
+        path: PathBuf,
+    },
 }
 
 /// Reads a recording.
 pub fn read(path: &Path) -> Vec<Call> {
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 impl Call {
@@ -49,7 +73,11 @@ enum Node {
 /// A change to one inode, and what makes it durable.
 #[derive(Debug, Clone)]
 enum Change {
-    Write { file: Inode, offset: usize, data: Vec<u8> },
+    Write {
+        file: Inode,
+        offset: usize,
+        data: Vec<u8>,
+    },
     /// Entries of directories set or removed together.
     Entries(Vec<(Inode, String, Option<Inode>)>),
 }
@@ -74,7 +102,10 @@ pub enum Entry {
 impl Disk {
     /// The state before the recording, read from the real directory `base`.
     pub fn load(base: &Path) -> Self {
-        let mut disk = Self { nodes: vec![Node::Dir(BTreeMap::new())], base: base.to_owned() };
+        let mut disk = Self {
+            nodes: vec![Node::Dir(BTreeMap::new())],
+            base: base.to_owned(),
+        };
         disk.load_dir(base, 0);
         disk
     }
@@ -104,7 +135,9 @@ impl Disk {
     }
 
     fn set(&mut self, dir: Inode, name: &str, to: Option<Inode>) {
-        let Node::Dir(entries) = &mut self.nodes[dir] else { panic!("not a directory") };
+        let Node::Dir(entries) = &mut self.nodes[dir] else {
+            panic!("not a directory")
+        };
         match to {
             Some(inode) => entries.insert(name.to_owned(), inode),
             None => entries.remove(name),
@@ -116,7 +149,9 @@ impl Disk {
         let mut at = 0;
         let mut walked = self.base.clone();
         for part in path.strip_prefix(&self.base).ok()?.components() {
-            let Node::Dir(entries) = &self.nodes[at] else { return None };
+            let Node::Dir(entries) = &self.nodes[at] else {
+                return None;
+            };
             let name = part.as_os_str().to_str()?;
             at = *entries.get(name)?;
             if let Node::Link(target) = &self.nodes[at] {
@@ -131,7 +166,10 @@ impl Disk {
     }
 
     fn parent(&self, path: &Path) -> Option<(Inode, String)> {
-        Some((self.find(path.parent()?)?, path.file_name()?.to_str()?.to_owned()))
+        Some((
+            self.find(path.parent()?)?,
+            path.file_name()?.to_str()?.to_owned(),
+        ))
     }
 
     fn entry(&self, path: &Path) -> Option<Inode> {
@@ -145,7 +183,9 @@ impl Disk {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Write { file, offset, data } => {
-                let Node::File(content) = &mut self.nodes[*file] else { panic!("not a file") };
+                let Node::File(content) = &mut self.nodes[*file] else {
+                    panic!("not a file")
+                };
                 content.resize(content.len().max(offset + data.len()), 0);
                 content[*offset..offset + data.len()].copy_from_slice(data);
             }
@@ -162,7 +202,9 @@ impl Disk {
         let mut tree = Tree::new();
         let mut dirs = vec![(PathBuf::new(), 0)];
         while let Some((path, inode)) = dirs.pop() {
-            let Node::Dir(entries) = &self.nodes[inode] else { continue };
+            let Node::Dir(entries) = &self.nodes[inode] else {
+                continue;
+            };
             for (name, &child) in entries {
                 let path = path.join(name);
                 match &self.nodes[child] {
@@ -179,7 +221,7 @@ impl Disk {
     }
 }
 
-fn clean(path: &Path) -> PathBuf {
+pub fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {
@@ -205,7 +247,12 @@ pub struct Replay {
 impl Replay {
     pub fn new(start: Disk, calls: &[Call]) -> Self {
         let mut now = start.clone();
-        let mut replay = Self { start, changes: vec![], covers: vec![], syncs: vec![] };
+        let mut replay = Self {
+            start,
+            changes: vec![],
+            covers: vec![],
+            syncs: vec![],
+        };
         for call in calls {
             let mut sync = None;
             let mut covers = BTreeSet::new();
@@ -216,20 +263,35 @@ impl Replay {
                 }
                 Call::Write { path, offset, data } => now.find(path).map(|file| {
                     covers.insert(file);
-                    Change::Write { file, offset: *offset, data: hex::decode(data).unwrap() }
+                    Change::Write {
+                        file,
+                        offset: *offset,
+                        data: hex::decode(data).unwrap(),
+                    }
                 }),
-                Call::Mkdir { path } => replay.made(&mut now, path, Node::Dir(BTreeMap::new()), &mut covers),
-                Call::Create { path } => replay.made(&mut now, path, Node::File(vec![]), &mut covers),
-                Call::Symlink { path, to } => replay.made(&mut now, path, Node::Link(to.clone()), &mut covers),
-                Call::Unlink { path } | Call::Rmdir { path } => now.parent(path).map(|(dir, name)| {
-                    covers.insert(dir);
-                    Change::Entries(vec![(dir, name, None)])
-                }),
+                Call::Mkdir { path } => {
+                    replay.made(&mut now, path, Node::Dir(BTreeMap::new()), &mut covers)
+                }
+                Call::Create { path } => {
+                    replay.made(&mut now, path, Node::File(vec![]), &mut covers)
+                }
+                Call::Symlink { path, to } => {
+                    replay.made(&mut now, path, Node::Link(to.clone()), &mut covers)
+                }
+                Call::Unlink { path } | Call::Rmdir { path } => {
+                    now.parent(path).map(|(dir, name)| {
+                        covers.insert(dir);
+                        Change::Entries(vec![(dir, name, None)])
+                    })
+                }
                 Call::Rename { path, to } => now.entry(path).and_then(|inode| {
                     let (from_dir, from_name) = now.parent(path)?;
                     let (to_dir, to_name) = now.parent(to)?;
                     covers.extend([from_dir, to_dir]);
-                    Some(Change::Entries(vec![(from_dir, from_name, None), (to_dir, to_name, Some(inode))]))
+                    Some(Change::Entries(vec![
+                        (from_dir, from_name, None),
+                        (to_dir, to_name, Some(inode)),
+                    ]))
                 }),
             };
             if let Some(change) = &change {
@@ -242,7 +304,13 @@ impl Replay {
         replay
     }
 
-    fn made(&mut self, now: &mut Disk, path: &Path, node: Node, covers: &mut BTreeSet<Inode>) -> Option<Change> {
+    fn made(
+        &mut self,
+        now: &mut Disk,
+        path: &Path,
+        node: Node,
+        covers: &mut BTreeSet<Inode>,
+    ) -> Option<Change> {
         let (dir, name) = now.parent(path)?;
         covers.insert(dir);
         let inode = now.add(node.clone());
@@ -254,37 +322,63 @@ impl Replay {
     /// Every tree that a crash right after the first `count` calls can leave, with call `dropped`
     /// taken out where it is a sync.
     pub fn after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Tree> {
-        let pending: Vec<usize> =
-            (0..count).filter(|&i| self.changes[i].is_some() && !self.durable(i, count, dropped)).collect();
-        let mut choices: Vec<(BTreeSet<usize>, Option<usize>)> =
-            vec![(pending.iter().copied().collect(), None), (BTreeSet::new(), None)];
+        let pending: Vec<usize> = (0..count)
+            .filter(|&i| self.changes[i].is_some() && !self.durable(i, count, dropped))
+            .collect();
+        let mut choices: Vec<(BTreeSet<usize>, Option<usize>)> = vec![
+            (pending.iter().copied().collect(), None),
+            (BTreeSet::new(), None),
+        ];
         for &one in &pending {
             choices.push((BTreeSet::from([one]), None));
-            choices.push((pending.iter().copied().filter(|&other| other != one).collect(), None));
+            choices.push((
+                pending
+                    .iter()
+                    .copied()
+                    .filter(|&other| other != one)
+                    .collect(),
+                None,
+            ));
             if matches!(self.changes[one], Some(Change::Write { .. })) {
                 choices.push((pending.iter().copied().collect(), Some(one)));
             }
         }
-        choices.into_iter().map(|(kept, torn)| self.state(count, &pending, &kept, torn)).collect()
+        choices
+            .into_iter()
+            .map(|(kept, torn)| self.state(count, &pending, &kept, torn))
+            .collect()
     }
 
     fn durable(&self, call: usize, count: usize, dropped: Option<usize>) -> bool {
         self.covers[call].iter().all(|inode| {
-            (call + 1..count).any(|later| Some(later) != dropped && self.syncs[later] == Some(*inode))
+            (call + 1..count)
+                .any(|later| Some(later) != dropped && self.syncs[later] == Some(*inode))
         })
     }
 
-    fn state(&self, count: usize, pending: &[usize], kept: &BTreeSet<usize>, torn: Option<usize>) -> Tree {
+    fn state(
+        &self,
+        count: usize,
+        pending: &[usize],
+        kept: &BTreeSet<usize>,
+        torn: Option<usize>,
+    ) -> Tree {
         let mut disk = self.start.clone();
         for call in 0..count {
-            let Some(change) = &self.changes[call] else { continue };
+            let Some(change) = &self.changes[call] else {
+                continue;
+            };
             if pending.contains(&call) && !kept.contains(&call) {
                 continue;
             }
             match change {
                 Change::Write { file, offset, data } if torn == Some(call) => {
                     let half = data[..data.len() / 2].to_vec();
-                    disk.apply(&Change::Write { file: *file, offset: *offset, data: half });
+                    disk.apply(&Change::Write {
+                        file: *file,
+                        offset: *offset,
+                        data: half,
+                    });
                 }
                 change => disk.apply(change),
             }

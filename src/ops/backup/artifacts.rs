@@ -153,7 +153,11 @@ impl Artifacts {
         let (mut sink, downloaded) = context
             .cancel
             .guard(download(&source.connection, sink, &options))
-            .await?;
+            .await
+            .map_err(|failure| match failure.kind() {
+                Kind::Store => failure.doing(format!("writing {}", path.display())),
+                _ => failure,
+            })?;
         context.tell(Event::PhaseDone {
             phase: PHASE,
             done: downloaded.size,
