@@ -37,6 +37,9 @@ fn main() {
     say("DEMO_NODE", cluster.name(0));
     say("DEMO_ROOT", &cluster.node_root(0).to_string_lossy());
     say("DEMO_ETCDCTL", &bins.etcdctl.to_string_lossy());
+    if let Some(etcdutl) = &bins.etcdutl {
+        say("DEMO_ETCDUTL", &etcdutl.to_string_lossy());
+    }
     for (name, value) in cluster.client_env() {
         say(&format!("DEMO_{name}"), &value);
     }

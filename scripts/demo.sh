@@ -80,5 +80,18 @@ show "${node[@]}" list
 show "${node[@]}" verify latest
 
 store=$DEMO_ROOT/etc/kubernetes/static-pod-backups
+if [ -L "$store" ]; then
+    # The node's own absolute links begin at the scratch root.
+    target=$(readlink "$store")
+    case $target in
+        "$DEMO_ROOT"/*) store=$target ;;
+        /*) store=$DEMO_ROOT$target ;;
+    esac
+fi
+if [ -n "${DEMO_ETCDUTL:-}" ]; then
+    printf '\n%s$ etcdutl snapshot status    (etcd'"'"'s own tool, on the same file)%s\n' "$bold" "$plain"
+    "$DEMO_ETCDUTL" snapshot status -w table "$store"/latest-backup/snapshot_*.db
+fi
+
 printf '\n%sThe tree of backups: /etc/kubernetes/static-pod-backups%s\n' "$bold" "$plain"
 (cd "$store/" && find . -mindepth 1 -printf '%M %9s  %P' \( -type l -printf ' -> %l\n' -o -printf '\n' \) | sort -k3)

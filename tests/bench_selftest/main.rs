@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -145,6 +146,49 @@ fn servers_end_with_the_thread_of_no_test() {
 }
 
 #[test]
+fn servers_end_with_a_killed_process() {
+    const CHILD: &str = "BENCH_SELFTEST_CHILD";
+    const NAME: &str = "servers_end_with_a_killed_process";
+    if std::env::var_os(CHILD).is_some() {
+        let mut command = support::process::bound_command(Path::new("sleep"));
+        command.arg("120");
+        let mut server = support::process::spawn_bound(command).expect("starting sleep");
+        eprintln!("server {}", server.id());
+        server.wait().expect("waiting to be killed");
+        return;
+    }
+    if !support::process::has_setpriv() {
+        bins::skip("no setpriv, which util-linux has");
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().expect("this suite's binary"))
+        .args(["--exact", NAME, "--nocapture"])
+        .env(CHILD, "1")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("starting this suite once more");
+    let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    let pid = stderr
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("server ")?.parse::<u32>().ok())
+        .expect("the child names its server");
+    let stat = format!("/proc/{pid}/stat");
+    assert!(Path::new(&stat).exists());
+    child.kill().expect("killing the child");
+    child.wait().expect("waiting for the child");
+    let limit = std::time::Duration::from_secs(10);
+    support::process::wait_for("the server's end", limit, || {
+        match std::fs::read_to_string(&stat) {
+            // Nobody may have collected it yet.
+            Ok(text) if !text.contains(") Z ") => Err(text),
+            _ => Ok(()),
+        }
+    })
+    .expect("the server ends with the process that started it");
+}
+
+#[test]
 fn placeholders_hide_what_differs_from_run_to_run() {
     let placeholders = Placeholders::default()
         .with("/tmp/x", "DIR")
@@ -152,10 +196,10 @@ fn placeholders_hide_what_differs_from_run_to_run() {
     assert_eq!(
         placeholders.apply(
             "/tmp/x/store/backup-12/snapshot_2026-11-21_061530.db of /tmp/x: 20.5 MiB, 4096 bytes, \
-             member 8e9e05c52164694d at 2026-11-21T06:15:30.123456Z in 1.25s; revision 4711"
+             member 8e9e05c52164694d at 2026-11-21T06:15:30.123456Z in 1.25s, 147 B, 3d 2h; revision 4711"
         ),
         "[STORE]/backup-12/snapshot_[STAMP].db of [DIR]: [SIZE], [SIZE], \
-         member [ID] at [TIME] in [DURATION]; revision 4711"
+         member [ID] at [TIME] in [DURATION], [SIZE], [DURATION]; revision 4711"
     );
 }
 
