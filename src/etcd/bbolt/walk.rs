@@ -45,6 +45,15 @@ pub enum Order {
     Descending,
 }
 
+impl Order {
+    fn follows(self, last: &[u8], key: &[u8]) -> bool {
+        match self {
+            Self::Ascending => last < key,
+            Self::Descending => last > key,
+        }
+    }
+}
+
 /// What to do with buckets inside of the bucket that is walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nested {
@@ -443,7 +452,7 @@ impl<'a> Walker<'a> {
                 if span <= MAX_RUN {
                     self.leaf(&table, *depth, seen, findings)
                 } else {
-                    self.large_leaf(&table, head, *depth, seen, findings)
+                    self.large_leaf(&table, head, order, *depth, seen, findings)
                 }
             }
             _ => {
@@ -676,6 +685,7 @@ impl<'a> Walker<'a> {
         &mut self,
         table: &Table,
         head: usize,
+        order: Order,
         depth: usize,
         seen: &mut Sink<'_>,
         findings: &mut Findings,
@@ -689,9 +699,12 @@ impl<'a> Walker<'a> {
             self.whole = false;
             return Ok(());
         }
+        if order == Order::Descending {
+            items.reverse();
+        }
         let (lower, upper) = bounds(self.frames.get(..depth).unwrap_or_default());
         let (lower, upper) = (lower.map(<[u8]>::to_vec), upper.map(<[u8]>::to_vec));
-        let mut before: Option<Vec<u8>> = None;
+        let mut last: Option<Vec<u8>> = None;
         for item in &items {
             if item.key_len > MAX_KEY {
                 self.whole = false;
@@ -703,48 +716,61 @@ impl<'a> Walker<'a> {
             self.window.fill(at, len)?;
             let data = self.window.get(at, len).unwrap_or_default();
             let key = data.get(..item.key_len).unwrap_or_default();
-            let bounds = (before.as_deref().or(lower.as_deref()), upper.as_deref());
-            check_keys(
-                table.page,
-                std::iter::once((item.start as u64, key)),
-                bounds,
-                findings,
-            );
-            if before.as_deref() == Some(key) {
+            let one = std::iter::once((item.start as u64, key));
+            let around = (lower.as_deref(), upper.as_deref());
+            check_keys(table.page, one, around, findings);
+            if last
+                .as_deref()
+                .is_some_and(|last| !order.follows(last, key))
+            {
                 report_order(table.page, item.start as u64, findings);
             }
-            before = Some(key.to_vec());
-            if held {
-                let single = [Item { start: 0, ..*item }];
-                let leaf = Leaf {
-                    page: table.page,
-                    base: item.start,
-                    data,
-                    items: &single,
-                };
-                self.whole &= seen.show(&leaf, findings)?;
-            } else {
-                let element = Large {
-                    key,
-                    value_len: item.value_len as u64,
-                    source: self.window.source(),
-                    file_offset: at + item.key_len as u64,
-                    page: table.page,
-                    offset: item.start as u64,
-                };
-                if item.bucket {
-                    self.give_up(
-                        findings,
-                        Some(element.place()),
-                        "an inline bucket of bounded size",
-                        "a larger one",
-                    );
-                } else {
-                    seen.visitor.large(&element, findings)?;
-                }
-            }
+            last = Some(key.to_vec());
+            self.whole &= self.show_single(table.page, at, item, held, seen, findings)?;
         }
         Ok(())
+    }
+
+    /// Shows one element of a large leaf, whose key and, if it is held, value are in the window.
+    fn show_single(
+        &self,
+        page: u64,
+        at: u64,
+        item: &Item,
+        held: bool,
+        seen: &mut Sink<'_>,
+        findings: &mut Findings,
+    ) -> io::Result<bool> {
+        let len = item.key_len + if held { item.value_len } else { 0 };
+        let data = self.window.get(at, len).unwrap_or_default();
+        if held {
+            let leaf = Leaf {
+                page,
+                base: item.start,
+                data,
+                items: &[Item { start: 0, ..*item }],
+            };
+            return seen.show(&leaf, findings);
+        }
+        let element = Large {
+            key: data,
+            value_len: item.value_len as u64,
+            source: self.window.source(),
+            file_offset: at + item.key_len as u64,
+            page,
+            offset: item.start as u64,
+        };
+        if item.bucket {
+            findings.error(Layer::Pages, element.place(), || {
+                (
+                    "an inline bucket of bounded size".into(),
+                    format!("{} bytes", element.value_len),
+                )
+            });
+            return Ok(false);
+        }
+        seen.visitor.large(&element, findings)?;
+        Ok(true)
     }
 
     pub(super) fn window(&mut self) -> &mut Window<'a> {
