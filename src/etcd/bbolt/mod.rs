@@ -19,6 +19,7 @@ mod pageset;
 pub mod source;
 pub mod walk;
 mod window;
+pub mod write;
 
 use std::io;
 
