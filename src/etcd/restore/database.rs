@@ -11,7 +11,9 @@ use super::changes::changes;
 use super::target::judge;
 use super::{Phase, Spec, Watch, stop_if};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::bbolt::write::{Change, Changes, amend, meta_pages, rewrite, small_bucket};
+use crate::etcd::bbolt::write::{
+    Change, Changes, amend, digests, meta_pages, rewrite, small_bucket,
+};
 use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt, check};
 use crate::etcd::datadir::DbFacts;
 use crate::etcd::finding::Severity;
@@ -89,7 +91,8 @@ impl Database {
             self.copy_and_amend(spec, &mut out, length, watch)?
         };
         stop_if(watch)?;
-        let facts = settle(&mut out, size, &plan, watch)?;
+        let origin = spec.compact.then_some(self);
+        let facts = settle(&mut out, size, &plan, origin, watch)?;
         Ok(Made {
             report: plan.report,
             decision: plan.decision,
@@ -307,8 +310,15 @@ fn chosen(source: &dyn ReadAt, length: u64) -> Result<Meta> {
         .ok_or_else(|| Failure::new(Kind::BadBackup, "the database lost its metas meanwhile"))
 }
 
-/// Makes the result durable and reads it again, every page of it.
-fn settle(out: &mut OutFile, size: u64, plan: &Plan, watch: &dyn Watch) -> Result<DbFacts> {
+/// Makes the result durable and reads it again, every page of it; with the database it was written
+/// anew from, every entry.
+fn settle(
+    out: &mut OutFile,
+    size: u64,
+    plan: &Plan,
+    origin: Option<&Database>,
+    watch: &dyn Watch,
+) -> Result<DbFacts> {
     watch.begin(Phase::Settle, size);
     let path = out.path().to_owned();
     let writing = || format!("writing {}", path.display());
@@ -316,7 +326,10 @@ fn settle(out: &mut OutFile, size: u64, plan: &Plan, watch: &dyn Watch) -> Resul
     let source = file.doing(Kind::Store, writing)?;
     let (read, synced) = std::thread::scope(|scope| {
         let sync = scope.spawn(|| out.sync());
-        let read = read_back(&source, size, plan);
+        let read = read_back(&source, size, plan).and_then(|facts| match origin {
+            Some(origin) => compare(origin, &source, plan).map(|()| facts),
+            None => Ok(facts),
+        });
         (read, sync.join())
     });
     synced
@@ -371,6 +384,36 @@ fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
         }
     }
     facts(source, size, &meta)
+}
+
+/// Holds every bucket that was not edited against the one it was written from.
+fn compare(origin: &Database, result: &FileSource, plan: &Plan) -> Result<()> {
+    let read = |source: &FileSource, data| digests(source, data, &chosen(source, data)?);
+    let mut expected = read(&origin.source, origin.data)?;
+    let found = read(result, result.size())?;
+    for (name, change) in &plan.changes {
+        match change {
+            Change::Edit(_) => {
+                expected.remove(name);
+            }
+            Change::Append { key, value } => {
+                expected.entry(name.clone()).or_default().add(key, value);
+            }
+        }
+    }
+    for (name, expected) in &expected {
+        if found.get(name) != Some(expected) {
+            return Err(Failure::new(
+                Kind::Unexpected,
+                format!(
+                    "expected bucket {} with {expected:?}, found {:?}",
+                    String::from_utf8_lossy(name),
+                    found.get(name)
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn facts(source: &FileSource, size: u64, meta: &Meta) -> Result<DbFacts> {

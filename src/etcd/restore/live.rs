@@ -27,8 +27,10 @@ pub fn newest_revision(source: &dyn ReadAt) -> Result<i64> {
             other => other.doing(Kind::NotChecked, reading),
         }
     };
-    let mut root = Latest::default();
-    root.all = true;
+    let mut root = Latest {
+        all: true,
+        ..Latest::default()
+    };
     walk(Root::Page(meta.root), Order::Ascending, &mut root)?;
     let mut newest = 1;
     if let Some(keys) = root.keys {

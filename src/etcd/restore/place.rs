@@ -136,7 +136,7 @@ fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
     let doing = || format!("looking at {}", data_dir.display());
     match fs::symlink_metadata(data_dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        other => drop(other.doing(Kind::Store, doing)?),
+        other => other.doing(Kind::Store, doing).map(|_| ())?,
     }
     let kind = fs::metadata(data_dir).doing(Kind::Store, doing)?;
     if !kind.is_dir() {
