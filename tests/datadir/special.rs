@@ -9,7 +9,9 @@ use etcd_dr::etcd::restore::Bump;
 use etcd_dr::event::Event;
 use etcd_dr::ops::datadir::run;
 
-use crate::bench::{changed, context, judge, made, made_up, network, put, request, save, serve};
+use crate::bench::{
+    changed, context, indulgent, judge, made, made_up, network, put, request, save, serve,
+};
 use crate::model::revision_key;
 use crate::support::bins::{EtcdBins, require, require_all};
 use crate::support::cluster::{Cluster, ClusterSpec};
@@ -114,6 +116,7 @@ fn authentication_stays_on_and_a_learner_goes() {
         assert!(facts.auth.enabled);
         assert_eq!(facts.members.len(), 1);
         assert!(facts.members_removed.is_empty());
+        let bins = indulgent(&bins, dir.path());
         let cluster = serve(&bins, network, &[("one".to_owned(), data_dir)], &[]);
         assert!(!cluster.etcdctl(&["get", "a"]).status.success());
         let as_root = ["--user", "root:secret", "get", "a"];
@@ -134,7 +137,8 @@ fn what_was_under_way_is_told() {
     // NOSPACE of a member that is no more.
     let alarm = hex::decode("08e2c9b0bfefe5d684a4011001").unwrap();
     let alarmed = changed(&snapshot, &put("alarm", &alarm, b""));
-    let restored_1 = restored(&bins, &file(&dir, &alarmed), AUTO, false);
+    let asking = indulgent(&bins, dir.path());
+    let restored_1 = restored(&asking, &file(&dir, &alarmed), AUTO, false);
     assert_eq!(restored_1.warnings, ["alarm-raised"]);
     let cluster = restored_1.cluster;
     assert!(cluster.etcdctl_ok(&["alarm", "list"]).contains("NOSPACE"));
