@@ -336,9 +336,10 @@ impl Cluster {
         command.output().expect("running etcdctl")
     }
 
-    /// A bounded etcdctl with this cluster's variables set, to change and run.
+    /// A bounded etcdctl with this cluster's variables set, to change and run. etcdctl refuses a
+    /// flag whose variable is set, so that other endpoints go into the variable too.
     pub fn etcdctl_command(&self) -> Command {
-        let mut command = bound_command(Path::new("timeout"));
+        let mut command = Command::new("timeout");
         command
             .args(["-k", "5", "300"])
             .arg(&self.spec.bins.etcdctl);

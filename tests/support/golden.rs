@@ -194,13 +194,14 @@ fn differences(expected: &str, actual: &str) -> String {
 
 /// Shapes: `0` is a digit, `0+` one or more, `x` a lower-case hexadecimal digit, the rest itself.
 /// The first that fits wins, so the longer come first.
-const PATTERNS: [(&str, &str); 16] = [
+const PATTERNS: [(&str, &str); 25] = [
     ("0000-00-00T00:00:00.0+Z", "[TIME]"),
     ("0000-00-00T00:00:00Z", "[TIME]"),
     ("0000-00-00 00:00:00 UTC", "[TIME]"),
     ("0000-00-00 00:00:00", "[TIME]"),
     ("0000-00-00 00:00", "[TIME]"),
     ("0000-00-00_000000", "[STAMP]"),
+    ("0000-00-00", "[DATE]"),
     (
         "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
         "[SHA256]",
@@ -213,7 +214,15 @@ const PATTERNS: [(&str, &str); 16] = [
     ("0+ MiB", "[SIZE]"),
     ("0+ GiB", "[SIZE]"),
     ("0+ bytes", "[SIZE]"),
+    ("0+ B", "[SIZE]"),
     ("0+.0+s", "[DURATION]"),
+    ("0+d 0+h", "[DURATION]"),
+    ("0+h 0+m", "[DURATION]"),
+    ("0+m 0+s", "[DURATION]"),
+    ("0+ms", "[DURATION]"),
+    ("0+d", "[DURATION]"),
+    ("0+m", "[DURATION]"),
+    ("0+s", "[DURATION]"),
 ];
 
 fn replace_patterns(text: &str) -> String {

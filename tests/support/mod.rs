@@ -13,4 +13,5 @@ pub mod cluster;
 pub mod golden;
 pub mod kube;
 pub mod loopback;
+pub mod node;
 pub mod process;

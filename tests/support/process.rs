@@ -39,24 +39,34 @@ pub fn spawn_bound(command: Command) -> std::io::Result<Child> {
     child.recv().expect("the spawner always answers")
 }
 
-/// A command whose process dies with ours, where this machine has util-linux's `setpriv`.
-pub fn bound_command(program: &Path) -> Command {
-    static HAS_SETPRIV: OnceLock<bool> = OnceLock::new();
-    let has_setpriv = HAS_SETPRIV.get_or_init(|| {
+/// Whether this machine has util-linux's `setpriv`.
+pub fn has_setpriv() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
         Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "true"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
-    });
-    if *has_setpriv {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        command
-    } else {
-        Command::new(program)
+    })
+}
+
+/// A command for [`spawn_bound`]. Without `setpriv` it is an ordinary one, which only the
+/// orderly end of a test ends.
+pub fn bound_command(program: &Path) -> Command {
+    if !has_setpriv() {
+        return Command::new(program);
     }
+    // The kernel's promise begins when setpriv asks for it; should we have died before that, the
+    // shell has another parent, and starts nothing.
+    let only_below_us = r#"[ "$PPID" = "$0" ] && exec "$@""#;
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--", "sh", "-c", only_below_us])
+        .arg(std::process::id().to_string())
+        .arg(program);
+    command
 }
 
 /// Polls until `check` yields a value; what it says meanwhile is shown when time runs out.

@@ -1,0 +1,165 @@
+//! What fills a store: counts and bytes by the first components of the keys.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+/// Prefixes counted by themselves; keys of further ones are counted together.
+const MOST: usize = 4096;
+/// A longer prefix is cut.
+const LONGEST: usize = 160;
+
+/// How much lies under one prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Keys that are alive.
+    pub keys: u64,
+    /// Bytes of their latest keys and values.
+    pub bytes: u64,
+    /// Revisions in the file, of keys alive or not.
+    pub revisions: u64,
+    /// Bytes of all these revisions as stored.
+    pub revision_bytes: u64,
+}
+
+impl Usage {
+    fn add(&mut self, live: bool, bytes: u64, stored: u64) {
+        if live {
+            self.keys += 1;
+            self.bytes += bytes;
+        }
+        self.revisions += 1;
+        self.revision_bytes += stored;
+    }
+}
+
+/// A prefix with its usage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrefixUsage {
+    /// The first components of the keys, like `/registry/pods`; a component that names an API
+    /// group (it has a dot) is followed by one more.
+    pub prefix: String,
+    /// How much there is.
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+#[derive(Default)]
+pub(super) struct Prefixes {
+    known: HashMap<Box<[u8]>, Usage>,
+    others: Usage,
+}
+
+impl Prefixes {
+    pub(super) fn add(&mut self, key: &[u8], live: bool, bytes: u64, stored: u64) {
+        let prefix = prefix_of(key);
+        if let Some(usage) = self.known.get_mut(prefix) {
+            usage.add(live, bytes, stored);
+        } else if self.known.len() < MOST {
+            let usage = self.known.entry(prefix.into()).or_default();
+            usage.add(live, bytes, stored);
+        } else {
+            self.others.add(live, bytes, stored);
+        }
+    }
+
+    /// The prefixes with most stored bytes first, at most `count`, and the sum of all others.
+    pub(super) fn top(self, count: usize) -> (Vec<PrefixUsage>, Usage) {
+        let mut all: Vec<_> = self.known.into_iter().collect();
+        all.sort_by(|(a, x), (b, y)| {
+            let size = |u: &Usage| (u.revision_bytes, u.revisions);
+            size(y).cmp(&size(x)).then_with(|| a.cmp(b))
+        });
+        let mut others = self.others;
+        for (_, usage) in all.drain(count.min(all.len())..) {
+            others.keys += usage.keys;
+            others.bytes += usage.bytes;
+            others.revisions += usage.revisions;
+            others.revision_bytes += usage.revision_bytes;
+        }
+        let top = all
+            .into_iter()
+            .map(|(prefix, usage)| PrefixUsage {
+                prefix: String::from_utf8_lossy(&prefix).into_owned(),
+                usage,
+            })
+            .collect();
+        (top, others)
+    }
+}
+
+/// `/a/b/c/d` → `/a/b`; `/a/g.io/c/d` → `/a/g.io/c`; `a/b/c` → `a/b`; a key with fewer
+/// components loses its last one, so that its siblings are counted with it.
+fn prefix_of(key: &[u8]) -> &[u8] {
+    let key = key.get(..key.len().min(LONGEST)).unwrap_or(key);
+    let from = usize::from(key.first() == Some(&b'/'));
+    let slash = |from: usize| {
+        let rest = key.get(from..)?;
+        rest.iter().position(|&b| b == b'/').map(|at| from + at)
+    };
+    let Some(first) = slash(from) else {
+        return key.get(..from).unwrap_or(key);
+    };
+    let Some(second) = slash(first + 1) else {
+        return key.get(..first).unwrap_or(key);
+    };
+    let group = key.get(first + 1..second).unwrap_or_default();
+    let end = match slash(second + 1) {
+        Some(third) if group.contains(&b'.') => third,
+        _ => second,
+    };
+    key.get(..end).unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_keys() {
+        for (key, prefix) in [
+            ("/registry/pods/ns/name", "/registry/pods"),
+            ("/kubernetes.io/events/ns/e", "/kubernetes.io/events"),
+            (
+                "/registry/apps.example.com/things/ns/x",
+                "/registry/apps.example.com/things",
+            ),
+            (
+                "/registry/apiregistration.k8s.io/apiservices/v1",
+                "/registry/apiregistration.k8s.io/apiservices",
+            ),
+            ("/registry/ranges/serviceips", "/registry/ranges"),
+            ("/registry/health", "/registry"),
+            ("compact_rev_key", ""),
+            ("/health", "/"),
+            ("a/b/c", "a/b"),
+            ("/", "/"),
+            ("//", "/"),
+            ("", ""),
+        ] {
+            let found = prefix_of(key.as_bytes());
+            assert_eq!(String::from_utf8_lossy(found), prefix, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_listed_is_summed() {
+        let mut prefixes = Prefixes::default();
+        for n in 0..5000u64 {
+            prefixes.add(format!("/r/{n}/x").as_bytes(), n % 2 == 0, 10, 20);
+        }
+        prefixes.add(b"/r/7/y", true, 1000, 2000);
+        let (top, others) = prefixes.top(3);
+        assert_eq!(top.len(), 3);
+        assert_eq!(top[0].prefix, "/r/7");
+        assert_eq!(top[0].usage.revision_bytes, 2020);
+        let keys: u64 = top.iter().map(|p| p.usage.keys).sum();
+        assert_eq!(keys + others.keys, 2501);
+        assert_eq!(
+            others.revisions,
+            5001 - top.iter().map(|p| p.usage.revisions).sum::<u64>()
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! The 32 bytes of SHA-256 that a streamed snapshot ends with, and what lies before them.
+//!
+//! A database is whole pages, a power of two of at least 1024 bytes each; a snapshot is that and
+//! 32 bytes more. So the length modulo 512 tells whether there is a trailer: etcd's own rule
+//! (`etcdutl snapshot restore`).
+
+use std::io;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::etcd::bbolt::ReadAt;
+
+/// Bytes of the trailer.
+pub const TRAILER: u64 = 32;
+/// Bytes hashed at a time; stays in a second-level cache.
+const PIECE: usize = 256 << 10;
+
+/// What the file's length says about a trailer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Whole pages and 32 bytes.
+    Sealed,
+    /// Whole pages.
+    Unsealed,
+    /// Neither: the file was cut or added to.
+    Odd,
+}
+
+impl Shape {
+    /// Judges a length.
+    pub fn of(size: u64) -> Self {
+        match size % 512 {
+            32 => Self::Sealed,
+            0 => Self::Unsealed,
+            _ => Self::Odd,
+        }
+    }
+
+    /// Bytes of the database in a file of this size.
+    pub fn data(self, size: u64) -> u64 {
+        match self {
+            Self::Sealed => size.saturating_sub(TRAILER),
+            Self::Unsealed | Self::Odd => size,
+        }
+    }
+}
+
+/// The state of a snapshot's trailer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Trailer {
+    /// It is the SHA-256 of everything before it.
+    Ok {
+        /// In hexadecimal.
+        sha256: String,
+    },
+    /// It is not.
+    Mismatch {
+        /// What stands there.
+        expected: String,
+        /// What was computed.
+        found: String,
+    },
+    /// There is none: a copy of a database's own file, or a snapshot that was never sealed. No
+    /// corruption by itself.
+    Unsealed,
+    /// The length fits neither: the file was cut or added to.
+    Odd {
+        /// The file's length.
+        size: u64,
+    },
+    /// It was not looked at.
+    NotChecked,
+}
+
+/// What reading a whole file gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Digests {
+    pub(super) trailer: Trailer,
+    /// SHA-256 of the whole file, trailer included.
+    pub(super) file: [u8; 32],
+    /// The first byte after the database, before the trailer, that is not zero.
+    pub(super) stray: Option<u64>,
+}
+
+/// Reads the file from its beginning to its end, once.
+pub(super) fn digest(
+    source: &dyn ReadAt,
+    database: Option<u64>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> io::Result<Digests> {
+    let size = source.size();
+    let shape = Shape::of(size);
+    let data = shape.data(size);
+    let mut hasher = Sha256::new();
+    let mut stray = None;
+    let mut buf = vec![0; PIECE];
+    let mut at = 0;
+    while at < data {
+        let len = (data - at).min(PIECE as u64);
+        let piece = buf.get_mut(..len as usize).unwrap_or_default();
+        source.read_exact_at(piece, at)?;
+        hasher.update(&*piece);
+        if stray.is_none()
+            && let Some(end) = database
+            && at + len > end
+        {
+            let skip = end.saturating_sub(at);
+            let after = piece.get(skip as usize..).unwrap_or_default();
+            stray = after
+                .iter()
+                .position(|b| *b != 0)
+                .map(|i| at + skip + i as u64);
+        }
+        at += len;
+        progress(len);
+    }
+    let body: [u8; 32] = hasher.clone().finalize().into();
+    let trailer = match shape {
+        Shape::Sealed => {
+            let mut stored = [0; TRAILER as usize];
+            source.read_exact_at(&mut stored, data)?;
+            hasher.update(stored);
+            judge(&stored, &body)
+        }
+        Shape::Unsealed => Trailer::Unsealed,
+        Shape::Odd => Trailer::Odd { size },
+    };
+    Ok(Digests {
+        trailer,
+        file: hasher.finalize().into(),
+        stray,
+    })
+}
+
+fn judge(stored: &[u8; 32], computed: &[u8; 32]) -> Trailer {
+    if stored == computed {
+        Trailer::Ok {
+            sha256: hex::encode(computed),
+        }
+    } else {
+        Trailer::Mismatch {
+            expected: hex::encode(stored),
+            found: hex::encode(computed),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Collecting the latest values of a few keys while the store is read.
+
+/// Which keys' latest values a caller wants, and how much of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Keys, exactly.
+    pub keys: Vec<Vec<u8>>,
+    /// Beginnings of keys.
+    pub prefixes: Vec<Vec<u8>>,
+    /// A longer value is told by its length only.
+    pub max_value: usize,
+    /// Bytes of all collected keys and values; what comes after is left out.
+    pub max_total: usize,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            prefixes: Vec::new(),
+            max_value: 1 << 20,
+            max_total: 8 << 20,
+        }
+    }
+}
+
+/// The latest version of a key that is alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatestValue {
+    /// The user's key.
+    pub key: Vec<u8>,
+    /// The value; nothing if it is longer than was wanted.
+    pub value: Option<Vec<u8>>,
+    /// Bytes of the value.
+    pub value_len: u64,
+    /// Revision at which the key was created.
+    pub create_revision: i64,
+    /// Revision of this version.
+    pub mod_revision: i64,
+    /// Puts since it was created.
+    pub version: i64,
+}
+
+/// What was collected.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// By key, ascending.
+    pub values: Vec<LatestValue>,
+    /// Keys left out because there was no room for them.
+    pub left_out: u64,
+}
+
+impl Collected {
+    /// The latest value of a key, if it was collected.
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        let at = self.values.binary_search_by(|v| v.key.as_slice().cmp(key));
+        self.values.get(at.ok()?)?.value.as_deref()
+    }
+}
+
+/// The collector.
+pub(super) struct Collector {
+    wanted: Wanted,
+    room: usize,
+    collected: Collected,
+}
+
+impl Collector {
+    pub(super) fn new(mut wanted: Wanted) -> Self {
+        wanted.keys.sort();
+        Self {
+            room: wanted.max_total,
+            wanted,
+            collected: Collected::default(),
+        }
+    }
+
+    pub(super) fn wants(&self, key: &[u8]) -> bool {
+        self.wanted.prefixes.iter().any(|p| key.starts_with(p))
+            || (!self.wanted.keys.is_empty()
+                && self
+                    .wanted
+                    .keys
+                    .binary_search_by(|k| k.as_slice().cmp(key))
+                    .is_ok())
+    }
+
+    /// Takes a key that is wanted. `value` is nothing if it could not be held.
+    pub(super) fn take(&mut self, mut latest: LatestValue, value: Option<&[u8]>) {
+        let value = value.filter(|v| v.len() <= self.wanted.max_value);
+        let size = latest.key.len() + value.map_or(0, <[u8]>::len) + 64;
+        if size > self.room {
+            self.collected.left_out += 1;
+            return;
+        }
+        self.room -= size;
+        latest.value = value.map(<[u8]>::to_vec);
+        self.collected.values.push(latest);
+    }
+
+    pub(super) fn finish(mut self) -> Collected {
+        self.collected.values.sort_by(|a, b| a.key.cmp(&b.key));
+        self.collected
+    }
+}
