@@ -1,20 +1,15 @@
 //! `backup`: arguments, configuration and environment to a request, its result to text and JSON.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use super::args::{BackupArgs, ProfileArg, parse_duration, parse_size};
+use super::args::{BackupArgs, parse_duration, parse_size};
 use super::run::{Session, Shown};
-use super::{config, human, machine};
+use super::{config, human, machine, target};
 use crate::error::{Failure, Kind, Result};
-use crate::node::access::{Sourced, Told};
-use crate::node::layout::NodeLayout;
-use crate::node::member::machine_addresses;
-use crate::node::profile::Profile;
 use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
 use crate::ops::quality::{Allowed, CHECKS};
 
@@ -70,9 +65,7 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
         (None, None) => STALL_TIMEOUT,
     };
     Ok(BackupRequest {
-        layout: NodeLayout::new(&session.root),
-        profile: profile(session),
-        told: told(session)?,
+        target: target::target(session)?,
         host: host_name(),
         destination: destination(session, args)?,
         if_older_than: args.if_older_than,
@@ -87,15 +80,6 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
     })
 }
 
-fn profile(session: &Session) -> Option<Profile> {
-    match session.global.profile.or(session.config.profile)? {
-        ProfileArg::Auto => None,
-        ProfileArg::Openshift => Some(Profile::Openshift),
-        ProfileArg::Kubeadm => Some(Profile::Kubeadm),
-        ProfileArg::Bare => Some(Profile::Bare),
-    }
-}
-
 fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {
     if let Some(dir) = &args.flat {
         return Ok(Destination::Flat(dir.clone()));
@@ -106,57 +90,6 @@ fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {
     Ok(Destination::Store(
         session.store(args.store.as_deref())?.dir().to_owned(),
     ))
-}
-
-/// What flags, environment and configuration say of etcd, in this order; where the value came
-/// from goes with it.
-fn told(session: &Session) -> Result<Told> {
-    let (global, config) = (&session.global, &session.config);
-    let path = |flag: &Option<PathBuf>, name: &str, variable: &str, key: &Option<PathBuf>| {
-        let option = flag
-            .clone()
-            .map(|path| Sourced::new(path, format!("--{name}")));
-        let environment = || {
-            Some(Sourced::new(
-                PathBuf::from(std::env::var_os(variable)?),
-                variable,
-            ))
-        };
-        let file = || {
-            key.clone()
-                .map(|path| Sourced::new(path, format!("{name} in the configuration")))
-        };
-        option.or_else(environment).or_else(file)
-    };
-    let endpoints = if global.endpoints.is_empty() {
-        match std::env::var("ETCDCTL_ENDPOINTS") {
-            Ok(list) if !list.is_empty() => Some(Sourced::new(
-                list.split(',').map(|url| url.trim().to_owned()).collect(),
-                "ETCDCTL_ENDPOINTS",
-            )),
-            _ if !config.endpoints.is_empty() => Some(Sourced::new(
-                config.endpoints.clone(),
-                "endpoints in the configuration",
-            )),
-            _ => None,
-        }
-    } else {
-        Some(Sourced::new(global.endpoints.clone(), "--endpoints"))
-    };
-    let node = match (&global.node_name, &config.node_name) {
-        (Some(name), _) => Some(Sourced::new(name.clone(), "--node-name")),
-        (None, Some(name)) => Some(Sourced::new(name.clone(), "node-name in the configuration")),
-        (None, None) => None,
-    };
-    Ok(Told {
-        endpoints,
-        ca: path(&global.cacert, "cacert", "ETCDCTL_CACERT", &config.cacert),
-        cert: path(&global.cert, "cert", "ETCDCTL_CERT", &config.cert),
-        key: path(&global.key, "key", "ETCDCTL_KEY", &config.key),
-        node,
-        data_dir: None,
-        local_addresses: machine_addresses()?,
-    })
 }
 
 /// The kernel's name for this host; it goes into the Manifest only.
