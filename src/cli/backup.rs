@@ -11,7 +11,7 @@ use super::run::{Session, Shown};
 use super::{config, human, machine, target};
 use crate::error::{Failure, Kind, Result};
 use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
-use crate::ops::quality::{Allowed, CHECKS};
+use crate::ops::quality::{ALLOWABLE, Allowed};
 
 /// How long nothing may come of a snapshot, unless told.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,11 +42,11 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
     let mut allow = args.allow.clone();
     allow.extend(configured.allow.iter().cloned());
     for name in &allow {
-        if !CHECKS.contains(&name.as_str()) {
+        if !ALLOWABLE.contains(&name.as_str()) {
             let nearest =
-                config::nearest(name, &CHECKS).map(|near| format!("; did you mean {near:?}?"));
+                config::nearest(name, &ALLOWABLE).map(|near| format!("; did you mean {near:?}?"));
             let known =
-                nearest.unwrap_or_else(|| format!("; the checks are {}", CHECKS.join(", ")));
+                nearest.unwrap_or_else(|| format!("; the checks are {}", ALLOWABLE.join(", ")));
             return Err(Failure::new(
                 Kind::Usage,
                 format!("there is no check {name:?}{known}"),
@@ -77,6 +77,7 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
         max_rate: max_rate.and_then(NonZeroU64::new),
         stall_timeout,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        privileged: rustix::process::geteuid().is_root(),
     })
 }
 

@@ -45,7 +45,7 @@ pub async fn compare(
     known: HashKv,
     cluster_id: Option<&str>,
 ) -> Result<Live> {
-    let (_, access) = target.find(context)?;
+    let access = target.access(context, &target.detect(context)?)?;
     let work = async {
         let connection = reach::connect(&access, &reach::options(&access)?).await?;
         ask(&connection, snapshot, known, cluster_id).await

@@ -22,8 +22,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Looks at the node: which kind it is, and how its member is reached.
-    pub fn find(&self, context: &Context) -> Result<(Detection, EtcdAccess)> {
+    /// Looks which kind of node it is.
+    pub fn detect(&self, context: &Context) -> Result<Detection> {
         let detection = look(&self.layout, self.profile)?;
         for reason in &detection.reasons {
             context.tell(Event::Note(format!(
@@ -41,7 +41,12 @@ impl Target {
                 format!("Pacemaker owns etcd on this node: {sign}"),
             );
         }
-        let access = find_access(&self.layout, &detection, &self.told)?;
+        Ok(detection)
+    }
+
+    /// Finds out how the node's member is reached.
+    pub fn access(&self, context: &Context, detection: &Detection) -> Result<EtcdAccess> {
+        let access = find_access(&self.layout, detection, &self.told)?;
         for note in &access.notes {
             context.tell(Event::Note(note.clone()));
         }
@@ -49,7 +54,7 @@ impl Target {
             "endpoint {} from {}",
             access.endpoint.value, access.endpoint.source
         )));
-        Ok((detection, access))
+        Ok(access)
     }
 }
 

@@ -59,6 +59,8 @@ pub struct BackupRequest {
     pub stall_timeout: Duration,
     /// The version the Manifest names.
     pub tool_version: String,
+    /// Whether this process is root.
+    pub privileged: bool,
 }
 
 /// Where a backup goes.
@@ -186,7 +188,9 @@ struct NodeFound {
 
 impl NodeFound {
     fn find(context: &Context, request: &BackupRequest) -> Result<Self> {
-        let (detection, access) = request.target.find(context)?;
+        let detection = request.target.detect(context)?;
+        refuse_unprivileged(request, detection.profile)?;
+        let access = request.target.access(context, &detection)?;
         let layout = &request.target.layout;
         let plan = resource_plan(layout, detection.profile)?;
         let before = rollout_fingerprint(layout, detection.profile)?;
@@ -388,7 +392,13 @@ impl Run<'_> {
         fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
         self.context.cancel.check()?;
         let dir = self.store.commit(staging, number)?;
-        self.store.point_latest(number)?;
+        match self.store.point_latest(number) {
+            // The set is there; what is missing is a convenience that this file system lacks.
+            Err(failure) if failure.io_kind().is_some_and(no_links) => {
+                self.context.warn("no-symbolic-links", failure.to_string());
+            }
+            other => other?,
+        }
         Ok(Taken {
             dir,
             manifest,
@@ -429,6 +439,24 @@ impl Run<'_> {
             is_set: false,
         })
     }
+}
+
+/// What a file system without symbolic links answers.
+fn no_links(error: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error, PermissionDenied | Unsupported)
+}
+
+/// The node's keys and its static pods' resources are root's alone.
+fn refuse_unprivileged(request: &BackupRequest, profile: Profile) -> Result<()> {
+    if profile == Profile::Bare
+        || request.privileged
+        || request.allowed.allows(quality::ROOT_NEEDED)
+    {
+        return Ok(());
+    }
+    let what = format!("a backup of a node of profile {profile} reads what only root may read");
+    Err(Failure::refused(quality::ROOT_NEEDED, what))
 }
 
 /// Writes a small file into a set and describes it.
