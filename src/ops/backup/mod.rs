@@ -203,7 +203,17 @@ impl NodeFound {
                 Kind::Usage,
                 format!("the node's file system is mounted at {}", mount.display()),
             )
-            .with(Fact::Missing("host-root")));
+            .with(Fact::Mounted(mount.clone())));
+        }
+        if !detection.two_node_fencing.is_empty() {
+            context.warn(
+                "two-node-fencing",
+                format!(
+                    "Pacemaker owns etcd on this node ({}): a backup is taken as on any other, \
+                     but a restore must go through Pacemaker",
+                    detection.two_node_fencing.join("; ")
+                ),
+            );
         }
         let access = find_access(layout, &detection, &request.told)?;
         for note in &access.notes {
