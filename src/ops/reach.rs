@@ -33,13 +33,7 @@ impl Target {
         }
         if let Some(mount) = &detection.mounted_at {
             let what = format!("the node's file system is mounted at {}", mount.display());
-            return Err(Failure::new(Kind::Usage, what).with(Fact::Missing("host-root")));
-        }
-        for sign in &detection.two_node_fencing {
-            context.warn(
-                "two-node-fencing",
-                format!("Pacemaker owns etcd on this node: {sign}"),
-            );
+            return Err(Failure::new(Kind::Usage, what).with(Fact::Mounted(mount.clone())));
         }
         Ok(detection)
     }

@@ -74,6 +74,26 @@ impl Status {
     pub fn is_leader(&self) -> bool {
         self.leader == Some(self.header.member_id)
     }
+
+    /// The alarms that a member repeats among its errors, as `memberID:8 alarm:NOSPACE` (the text
+    /// form of `AlarmMember`, server/etcdserver/api/v3rpc/maintenance.go). It says them from its
+    /// own memory, also where raft answers nothing.
+    pub fn alarms_among_errors(&self) -> Vec<Alarm> {
+        let alarm = |error: &String| {
+            let mut words = error.split_whitespace();
+            let member_id = words.next()?.strip_prefix("memberID:")?.parse().ok()?;
+            let kind = match words.next()?.strip_prefix("alarm:")? {
+                "NOSPACE" => AlarmKind::NoSpace,
+                "CORRUPT" => AlarmKind::Corrupt,
+                _ => AlarmKind::Other(-1),
+            };
+            Some(Alarm {
+                member_id: Id(member_id),
+                kind,
+            })
+        };
+        self.errors.iter().filter_map(alarm).collect()
+    }
 }
 
 /// A member as the cluster's list has it.

@@ -190,6 +190,16 @@ impl NodeFound {
     fn find(context: &Context, request: &BackupRequest) -> Result<Self> {
         let detection = request.target.detect(context)?;
         refuse_unprivileged(request, detection.profile)?;
+        if !detection.two_node_fencing.is_empty() {
+            context.warn(
+                "two-node-fencing",
+                format!(
+                    "Pacemaker owns etcd on this node ({}): a backup is taken as on any other, \
+                     but a restore must go through Pacemaker",
+                    detection.two_node_fencing.join("; ")
+                ),
+            );
+        }
         let access = request.target.access(context, &detection)?;
         let layout = &request.target.layout;
         let plan = resource_plan(layout, detection.profile)?;
