@@ -191,8 +191,8 @@ def etcd_dr(server, mode, tls, target):
     endpoint = (f"https://127.0.0.1:{server.tls}" if mode == "tls"
                 else f"http://127.0.0.1:{server.plain}")
     if binary := os.environ.get("ETCD_DR"):
-        command = [binary, "backup", target / "store", "--profile", "bare", "--force",
-                   "--endpoints", endpoint]
+        command = [binary, "--progress", "never", "--profile", "bare", "--endpoints", endpoint,
+                   "backup", target / "store"]
         if mode == "tls":
             command += ["--cacert", tls / "ca.crt", "--cert", tls / "peer.crt",
                         "--key", tls / "peer.key"]

@@ -123,5 +123,16 @@ fn text(taken: &Taken) -> String {
 }
 
 fn document(taken: &Taken) -> Value {
-    json!({"result": "taken", "directory": taken.dir, "isSet": taken.is_set, "manifest": taken.manifest})
+    let timings = &taken.timings;
+    json!({
+        "result": "taken",
+        "directory": taken.dir,
+        "isSet": taken.is_set,
+        "manifest": taken.manifest,
+        "seconds": {
+            "snapshot": timings.snapshot.as_secs_f64(),
+            "check": timings.check.as_secs_f64(),
+            "archives": timings.archives.as_secs_f64(),
+        },
+    })
 }

@@ -36,6 +36,7 @@ use crate::store::{LocalStore, Staging};
 use crate::sys::{fs, space};
 
 use artifacts::Artifacts;
+pub use artifacts::Timings;
 use source::{Scope, Source};
 
 /// What is asked of `backup`.
@@ -97,6 +98,8 @@ pub struct Taken {
     pub manifest: Manifest,
     /// Whether it is a set of a store.
     pub is_set: bool,
+    /// Where the time went.
+    pub timings: Timings,
 }
 
 /// How far above the estimate the free space must be, in per cent.
@@ -261,10 +264,14 @@ impl Run<'_> {
         checks.push(self.rollout_check()?);
         let quality = quality::gate(&checks, &self.request.allowed)?;
         let manifest = self.manifest(&source, &artifacts, number, checks, quality);
-        match flat {
-            Some(dir) => self.commit_flat(staging, dir, manifest),
-            None => self.commit(staging, number, manifest),
-        }
+        let taken = match flat {
+            Some(dir) => self.commit_flat(staging, dir, manifest)?,
+            None => self.commit(staging, number, manifest)?,
+        };
+        Ok(Taken {
+            timings: artifacts.timings,
+            ..taken
+        })
     }
 
     /// Whether all static pods' resources can be archived.
@@ -413,6 +420,7 @@ impl Run<'_> {
             dir,
             manifest,
             is_set: true,
+            timings: Timings::default(),
         })
     }
 
@@ -447,6 +455,7 @@ impl Run<'_> {
             dir: dir.to_owned(),
             manifest,
             is_set: false,
+            timings: Timings::default(),
         })
     }
 }
