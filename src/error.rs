@@ -127,6 +127,8 @@ pub enum Fact {
     },
     /// A path that matters to the reader.
     Path(PathBuf),
+    /// Where the node's file system is mounted, when it is not the root that was given.
+    Mounted(PathBuf),
     /// The endpoint that was spoken to.
     Endpoint(String),
     /// Who holds a lock.

@@ -1,3 +1,7 @@
-//! The `etcd-dr` command.
+//! The `etcd-dr` command: everything is in the library's `cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    etcd_dr::cli::main(std::env::args_os())
+}

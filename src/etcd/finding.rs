@@ -50,6 +50,8 @@ pub enum Severity {
 pub enum Place {
     /// Byte offset from the file's start.
     Offset(u64),
+    /// Byte offset in the tar stream that a `tar.gz` unpacks to.
+    Unpacked(u64),
     /// A bbolt page number, and a byte offset within that page (0: the page as a whole).
     Page {
         /// bbolt page number.
@@ -63,6 +65,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Offset(offset) => write!(f, "offset {offset}"),
+            Self::Unpacked(offset) => write!(f, "unpacked offset {offset}"),
             Self::Page { page, offset: 0 } => write!(f, "page {page}"),
             Self::Page { page, offset } => write!(f, "page {page} offset {offset}"),
         }

@@ -1,10 +1,19 @@
 //! etcd itself: its files read and written without an etcd binary, and its API over gRPC.
 
 pub mod bbolt;
+pub mod client;
 mod crc;
+pub mod datadir;
+pub mod download;
 pub mod finding;
 pub mod findings;
 pub mod hashkv;
+pub mod ids;
+pub mod kubernetes;
+pub mod membership;
 pub mod mvcc;
+pub mod raftsnap;
 pub mod snapshot;
+pub mod wal;
+pub mod wire;
 pub mod wireform;

@@ -1,0 +1,47 @@
+# make demo    a real three-member etcd behind a scratch node: backup, list, verify
+# make test    everything that fits in about 25 minutes on two cores
+# make bench   side by side with etcdctl, etcdutl and sha256sum on this machine
+# make docs    regenerate man/ and completions/
+# make release an optimised binary: target/release/etcd-dr
+
+SHELL := /bin/bash
+CARGO ?= cargo
+FEATURES := --features faults
+
+.PHONY: all demo test lint unit suites bench docs deps etcd release clean
+
+all: release
+
+deps:
+	@scripts/deps.sh
+
+etcd:
+	@scripts/fetch-etcd.sh
+
+release: deps
+	$(CARGO) build --release --locked
+
+demo: deps etcd
+	$(CARGO) build --locked --bin etcd-dr --example demo_cluster
+	@ETCD_DR=$${ETCD_DR:-target/debug/etcd-dr} scripts/demo.sh
+
+test: deps etcd lint unit suites
+
+lint: deps
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets $(FEATURES) -- -D warnings
+
+unit: deps
+	$(CARGO) test --locked $(FEATURES) --lib --bins
+
+suites: deps etcd
+	$(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
+
+bench: deps etcd release
+	@scripts/bench.sh
+
+docs: deps
+	@scripts/generate-docs.sh
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,56 @@
+#!/bin/sh
+# Installs what the build needs and a fresh Debian machine with Rust, gcc and
+# python3 lacks: protoc, which the etcd client's build script runs.
+# Does nothing, and needs no network and no root, where it is already there.
+set -eu
+
+say() { printf 'deps: %s\n' "$*" >&2; }
+
+missing_packages() {
+    # A PROTOC set by hand is how prost's build script finds a protoc outside PATH.
+    if [ -n "${PROTOC:-}" ] && [ -x "$PROTOC" ]; then
+        return
+    fi
+    command -v protoc >/dev/null 2>&1 || printf 'protobuf-compiler\n'
+}
+
+packages=$(missing_packages)
+if [ -z "$packages" ]; then
+    say "nothing is missing"
+    exit 0
+fi
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    say "protoc is missing, and there is no apt-get here to install it with;"
+    say "install the Protocol Buffers compiler by hand, or set PROTOC to its path"
+    exit 1
+fi
+
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        say "installing $packages needs root, and there is no sudo"
+        exit 1
+    fi
+    as_root=sudo
+fi
+
+# The lists are refreshed only when the first try fails: a fresh image has
+# none, and stale ones name package files that are gone from the mirror.
+install() {
+    # shellcheck disable=SC2086  # one word a package, and an empty as_root must vanish
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=120 $packages
+}
+if ! install >/dev/null 2>&1; then
+    say "refreshing the package lists"
+    $as_root apt-get update -q >&2
+    install >&2
+fi
+
+packages=$(missing_packages)
+if [ -n "$packages" ]; then
+    say "still missing after the installation: $packages"
+    exit 1
+fi
+say "installed protoc: $(protoc --version)"

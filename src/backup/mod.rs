@@ -1,0 +1,10 @@
+//! A backup set: its name, its files' names, and the Manifest that makes it one.
+
+pub mod environment;
+pub mod manifest;
+pub mod names;
+pub mod resources;
+pub mod sums;
+
+pub use manifest::Manifest;
+pub use names::{BackupId, Stamp};

@@ -1,0 +1,327 @@
+//! The clap tree: what may be typed, and its help.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+/// Examples shown below the top-level help.
+const EXAMPLES: &str = "\
+Examples:
+  etcd-dr backup                     take a backup on this control-plane node
+  etcd-dr list                       show what is in the store
+  etcd-dr verify latest              check the newest good backup, offline
+  etcd-dr --root /host backup        from an `oc debug node` shell
+
+Exit status: 0 done, 1 unexpected, 2 usage, 3 bad backup, 4 etcd unreachable,
+5 refused, 6 store unavailable or full, 7 busy, 10 done in part, 11 stale or
+different, 12 could not check, 130 interrupted.";
+
+/// Back up and restore the etcd of Kubernetes and OpenShift control planes
+#[derive(Debug, Parser)]
+#[command(name = "etcd-dr", version, max_term_width = 80, after_help = EXAMPLES)]
+#[command(
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The node's file system; for an `oc debug node` shell, /host
+    #[arg(long, global = true, value_name = "DIR", env = "ETCD_DR_ROOT", value_hint = ValueHint::DirPath)]
+    pub root: Option<PathBuf>,
+
+    /// Configuration file [default: /etc/etcd-dr/config.toml, if present]
+    #[arg(long, global = true, value_name = "FILE", env = "ETCD_DR_CONFIG", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// Where manifests, certificates and data lie [default: auto]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "PROFILE",
+        env = "ETCD_DR_PROFILE"
+    )]
+    pub profile: Option<ProfileArg>,
+
+    /// This node's name, where its addresses do not tell it
+    #[arg(long, global = true, value_name = "NAME", env = "ETCD_DR_NODE_NAME")]
+    pub node_name: Option<String>,
+
+    /// etcd's client URLs; a snapshot is taken from the first
+    #[arg(long, global = true, value_name = "URL", env = "ETCD_DR_ENDPOINTS", value_delimiter = ',', value_hint = ValueHint::Url)]
+    pub endpoints: Vec<String>,
+
+    /// CA bundle that etcd's certificate is checked with
+    #[arg(long, global = true, value_name = "FILE", env = "ETCD_DR_CACERT", value_hint = ValueHint::FilePath)]
+    pub cacert: Option<PathBuf>,
+
+    /// Client certificate
+    #[arg(long, global = true, value_name = "FILE", env = "ETCD_DR_CERT", value_hint = ValueHint::FilePath)]
+    pub cert: Option<PathBuf>,
+
+    /// Client key
+    #[arg(long, global = true, value_name = "FILE", env = "ETCD_DR_KEY", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+
+    /// Form of the result on standard output
+    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = OutputArg::Text, env = "ETCD_DR_OUTPUT")]
+    pub output: OutputArg,
+
+    /// Progress on standard error; json: one event a line
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ProgressArg::Auto, env = "ETCD_DR_PROGRESS")]
+    pub progress: ProgressArg,
+
+    /// Colours; NO_COLOR is honoured
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorArg::Auto, env = "ETCD_DR_COLOR")]
+    pub color: ColorArg,
+
+    /// More detail; secrets are never shown
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take a backup of etcd and of the static-pod resources in use
+    Backup(BackupArgs),
+    /// Show every backup in a store
+    List(ListArgs),
+    /// Check backups, offline: which layer is broken, and where
+    Verify(VerifyArgs),
+    /// Print a completion script
+    Completions {
+        /// The shell it is for
+        shell: Shell,
+    },
+    /// Print a manual page
+    Man {
+        /// The command it is for; none: the overview
+        command: Option<String>,
+    },
+}
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  etcd-dr backup                               into the default store
+  etcd-dr backup /mnt/backups --if-older-than 1h
+  etcd-dr backup --flat /home/core/backup      the pair cluster-backup.sh makes
+  etcd-dr backup --allow operator-progressing  during a rollout, marked dirty";
+
+/// `backup`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub struct BackupArgs {
+    /// The directory that holds the backups
+    /// [default: /etc/kubernetes/static-pod-backups]
+    #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub store: Option<PathBuf>,
+
+    /// Write the plain files into DIR, as cluster-backup.sh does
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["store", "if_older_than"], value_hint = ValueHint::DirPath)]
+    pub flat: Option<PathBuf>,
+
+    /// Do nothing if a good backup is younger than this (30m, 1h, 1d)
+    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    pub if_older_than: Option<Duration>,
+
+    /// Go on although this check fails; the backup is marked dirty
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub allow: Vec<String>,
+
+    /// Go on whichever quality check fails, as cluster-backup.sh --force
+    #[arg(long)]
+    pub force: bool,
+
+    /// Compare the data of all members (costs each a full scan)
+    #[arg(long)]
+    pub check_members: bool,
+
+    /// At most this many bytes a second (50MiB)
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub max_rate: Option<u64>,
+
+    /// Give up when nothing has come for this long [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub stall_timeout: Option<Duration>,
+}
+
+/// `list`
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  etcd-dr list\n  etcd-dr list --stale-after 2h || alert\n  etcd-dr list -o json /mnt/backups"
+)]
+pub struct ListArgs {
+    /// The directory that holds the backups
+    /// [default: /etc/kubernetes/static-pod-backups]
+    #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub store: Option<PathBuf>,
+
+    /// Exit with 11 if the newest good backup is older than this (2h)
+    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    pub stale_after: Option<Duration>,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  etcd-dr verify latest
+  etcd-dr verify backup-12 -o json
+  etcd-dr verify /home/core/backup             a pair made by cluster-backup.sh
+  etcd-dr verify snapshot.db
+  etcd-dr verify latest --live                 is it of this cluster's history?
+  etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files";
+
+/// `verify`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub struct VerifyArgs {
+    /// A backup's name, `latest`, a directory, or a snapshot file
+    #[arg(value_name = "SET", required_unless_present_any = ["all", "data_dir"])]
+    pub sets: Vec<String>,
+
+    /// Every backup in the store
+    #[arg(long, conflicts_with = "sets")]
+    pub all: bool,
+
+    /// Compare with the running member too: HashKV at the backup's revision
+    #[arg(long, conflicts_with = "data_dir")]
+    pub live: bool,
+
+    /// A stopped member's data directory instead of a backup
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["sets", "all"], value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+
+    /// That member's WAL, where it has a directory of its own
+    #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath)]
+    pub wal_dir: Option<PathBuf>,
+
+    /// The directory that holds the backups
+    /// [default: /etc/kubernetes/static-pod-backups]
+    #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub store: Option<PathBuf>,
+}
+
+/// `--profile`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProfileArg {
+    /// Look which it is
+    Auto,
+    /// OpenShift's static pods and their revisions
+    Openshift,
+    /// kubeadm's manifests and PKI
+    Kubeadm,
+    /// An etcd with no static pods: everything from options
+    Bare,
+}
+
+/// `--output`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputArg {
+    /// For people; may change
+    Text,
+    /// One versioned JSON document
+    Json,
+}
+
+/// `--progress`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressArg {
+    /// A bar on a terminal, a line every few seconds elsewhere
+    Auto,
+    /// Lines, also on a terminal
+    Always,
+    /// None
+    Never,
+    /// One JSON event a line
+    Json,
+}
+
+/// `--color`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Reads `90s`, `30m`, `1h30m`, `2d`; a day is 24 hours.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span = text
+        .parse()
+        .map_err(|_| format!("expected a time such as 90s, 30m, 1h or 2d, found {text:?}"))?;
+    let whole = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| format!("expected a time in days or smaller units, found {text:?}"))?;
+    Duration::try_from(whole).map_err(|_| format!("expected a time above zero, found {text:?}"))
+}
+
+/// Reads `1048576`, `50MB`, `50MiB`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    match text.parse::<bytesize::ByteSize>() {
+        Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
+        _ => Err(format!(
+            "expected a size above zero such as 50MiB, found {text:?}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_is_sound_and_its_help_fits_a_narrow_terminal() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        command.build();
+        let mut pages = vec![command.clone()];
+        pages.extend(command.get_subcommands().cloned());
+        for mut page in pages {
+            for text in [
+                page.render_help().to_string(),
+                page.render_long_help().to_string(),
+            ] {
+                for line in text.lines() {
+                    assert!(line.chars().count() <= 80, "{}: {line}", page.get_name());
+                }
+            }
+            let undescribed: Vec<_> = page
+                .get_arguments()
+                .filter(|arg| arg.get_help().is_none())
+                .collect();
+            assert!(undescribed.is_empty(), "{undescribed:?}");
+        }
+    }
+
+    #[test]
+    fn times_and_sizes() {
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(172_800)));
+        assert!(
+            parse_duration("-1h").is_err()
+                && parse_duration("1y").is_err()
+                && parse_duration("").is_err()
+        );
+        assert_eq!(parse_size("50MiB"), Ok(50 << 20));
+        assert!(parse_size("0").is_err() && parse_size("x").is_err());
+    }
+}

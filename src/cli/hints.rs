@@ -1,0 +1,73 @@
+//! The next command to type, made from a failure's kind and facts.
+
+use crate::error::{Fact, Failure, Kind};
+
+/// The hint for a failure of a command, where there is a true one.
+pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
+    let refusals = failure.facts().iter().filter_map(|fact| match fact {
+        Fact::Refusal {
+            name,
+            allowable: true,
+        } => Some(*name),
+        _ => None,
+    });
+    let names: Vec<_> = refusals.collect();
+    if !names.is_empty() {
+        let names = names.join(",");
+        return Some(format!(
+            "to go on all the same: etcd-dr {command} --allow {names}"
+        ));
+    }
+    let names = failure.facts().iter().find_map(|fact| match fact {
+        Fact::Candidates(names) => Some(names.as_slice()),
+        _ => None,
+    });
+    if let Some(missing) = failure
+        .facts()
+        .iter()
+        .find_map(|fact| missing(command, fact))
+    {
+        return Some(match names {
+            Some(names) if !names.is_empty() => format!("{missing}, of {}", names.join(", ")),
+            _ => missing,
+        });
+    }
+    for fact in failure.facts() {
+        match fact {
+            Fact::Candidates(names) if !names.is_empty() => {
+                return Some(format!("one of: {}", names.join(", ")));
+            }
+            Fact::Candidates(_) if command != "backup" => {
+                return Some("to take a backup: etcd-dr backup".to_owned());
+            }
+            Fact::Holder { pid, .. } => return Some(format!("to see what it does: ps -fp {pid}")),
+            _ => {}
+        }
+    }
+    match failure.kind() {
+        Kind::BadBackup => Some("to find one that is good: etcd-dr verify --all".to_owned()),
+        _ => None,
+    }
+}
+
+/// The option that gives what was not given.
+fn missing(command: &str, fact: &Fact) -> Option<String> {
+    Some(match fact {
+        Fact::Missing("node-name") => format!("name it: etcd-dr --node-name NAME {command}"),
+        Fact::Missing("endpoint") => {
+            format!("name it: etcd-dr --endpoints https://ADDRESS:2379 {command}")
+        }
+        Fact::Missing("ca") => format!("give it: etcd-dr --cacert FILE {command}"),
+        Fact::Missing("cert" | "key") => {
+            format!("give both: etcd-dr --cert FILE --key FILE {command}")
+        }
+        Fact::Missing("profile") => {
+            format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")
+        }
+        Fact::Mounted(root) => {
+            let root = root.display();
+            format!("the node's file system is at {root}: etcd-dr --root {root} {command}")
+        }
+        _ => return None,
+    })
+}

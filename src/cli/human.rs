@@ -1,0 +1,202 @@
+//! Results and errors for people: tables, sentences, and where to go on.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+use jiff::{SignedDuration, Timestamp};
+
+use super::hints;
+use crate::backup::manifest::QualityState;
+use crate::error::Failure;
+use crate::ops::catalog::{BackupSet, SetState};
+
+/// What stands where nothing is known.
+const NOTHING: &str = "-";
+
+/// A failure with its name and hint, for standard error.
+pub(super) fn failure(command: &str, failure: &Failure) -> String {
+    let mut text = format!(
+        "{}: {failure}",
+        console::style("error").red().bold().for_stderr()
+    );
+    if let Some(name) = failure.refusal() {
+        let _ = write!(text, " [{name}]");
+    }
+    if let Some(hint) = hints::hint(command, failure) {
+        let _ = write!(
+            text,
+            "\n  {}: {hint}",
+            console::style("hint").cyan().for_stderr()
+        );
+    }
+    text
+}
+
+/// The table that `list` prints.
+pub(super) fn list(sets: &[BackupSet], now: Timestamp) -> String {
+    let mut table = Table::new(&[
+        "BACKUP", "CREATED", "AGE", "REVISION", "KEYS", "SIZE", "OCP", "QUALITY", "VERIFIED",
+        "EXPIRES",
+    ]);
+    for set in sets {
+        let manifest = set.manifest.as_ref();
+        let database = manifest.map(|manifest| &manifest.database);
+        let verified = set.verified.as_ref().map(|verified| {
+            let age = age(verified.time, now);
+            if verified.good {
+                format!("{age} ago")
+            } else {
+                format!("FAILED {age} ago")
+            }
+        });
+        let expiry = manifest.and_then(|manifest| manifest.earliest_certificate_expiry.as_ref());
+        table.row(vec![
+            format!("{}{}", set.name, if set.latest { " *" } else { "" }),
+            set.created
+                .map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
+                .unwrap_or_else(nothing),
+            set.created.map(|at| age(at, now)).unwrap_or_else(nothing),
+            database
+                .and_then(|db| db.kv_revision)
+                .map(|n| n.to_string())
+                .unwrap_or_else(nothing),
+            database
+                .and_then(|db| db.keys)
+                .map(|n| n.to_string())
+                .unwrap_or_else(nothing),
+            HumanBytes(set.size).to_string(),
+            manifest
+                .and_then(|manifest| manifest.cluster.ocp_version.clone())
+                .unwrap_or_else(nothing),
+            quality(set),
+            verified.unwrap_or_else(nothing),
+            expiry
+                .map(|expiry| expiry.time.strftime("%Y-%m-%d").to_string())
+                .unwrap_or_else(nothing),
+        ]);
+    }
+    table.render()
+}
+
+/// The quality column: the state, and what makes it so.
+fn quality(set: &BackupSet) -> String {
+    match set.state {
+        SetState::Dirty => {
+            let reasons = set
+                .manifest
+                .iter()
+                .flat_map(|manifest| &manifest.quality.reasons);
+            let names: Vec<_> = reasons.map(|reason| reason.check.as_str()).collect();
+            format!("dirty ({})", names.join(", "))
+        }
+        SetState::Foreign if set.marked_dirty => "foreign, dirty".to_owned(),
+        state => state.word().to_owned(),
+    }
+}
+
+fn nothing() -> String {
+    NOTHING.to_owned()
+}
+
+/// A span as one or two units: `45s`, `12m`, `3h 5m`, `2d 4h`.
+pub(super) fn age(from: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(from).as_secs();
+    if seconds < 0 {
+        return format!("in {}", span(seconds.unsigned_abs()));
+    }
+    span(seconds.unsigned_abs())
+}
+
+/// See [`age`].
+pub(super) fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m"),
+        (0, _, 0) => format!("{hours}h"),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        (_, 0, _) => format!("{days}d"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+/// What `--stale-after` found.
+pub(super) fn staleness(newest: Option<(&str, SignedDuration)>, limit: Duration) -> String {
+    let limit = span(limit.as_secs());
+    match newest {
+        Some((name, age)) => {
+            format!(
+                "stale: the newest good backup, {name}, is {} old; the limit is {limit}",
+                span(age.as_secs().unsigned_abs())
+            )
+        }
+        None => format!("stale: there is no good backup; the limit is {limit}"),
+    }
+}
+
+/// Why a committed set is dirty, a line each.
+pub(super) fn reasons(manifest: &crate::backup::Manifest) -> String {
+    if manifest.quality.state == QualityState::Good {
+        return String::new();
+    }
+    manifest
+        .quality
+        .reasons
+        .iter()
+        .map(|reason| format!("  dirty: {} [{}]\n", reason.message, reason.check))
+        .collect()
+}
+
+/// Columns as wide as their widest cell, two spaces apart, nothing behind the last.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(head: &[&str]) -> Self {
+        Self {
+            rows: vec![head.iter().map(|&name| name.to_owned()).collect()],
+        }
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    fn render(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let mut widths = vec![0; columns];
+        for row in &self.rows {
+            for (widest, cell) in widths.iter_mut().zip(row) {
+                *widest = console::measure_text_width(cell).max(*widest);
+            }
+        }
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let gap = width.saturating_sub(console::measure_text_width(cell)) + 2;
+                let _ = write!(line, "{cell}{:gap$}", "");
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let now: Timestamp = "2026-11-21T06:00:00Z".parse().unwrap();
+        let before = |text: &str| age(text.parse().unwrap(), now);
+        assert_eq!(before("2026-11-21T05:59:15Z"), "45s");
+        assert_eq!(before("2026-11-21T02:55:00Z"), "3h 5m");
+        assert_eq!(before("2026-11-19T02:00:00Z"), "2d 4h");
+        assert_eq!(before("2026-11-21T07:00:00Z"), "in 1h");
+    }
+}

@@ -1,0 +1,80 @@
+//! Results as JSON: one document on standard output, with `schemaVersion`.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::hints;
+use crate::error::{Fact, Failure};
+use crate::ops::catalog::BackupSet;
+use crate::store::LocalStore;
+
+/// The version of every document and event line.
+pub(super) const SCHEMA_VERSION: u32 = 1;
+
+/// A command's result as its document.
+pub(super) fn document(command: &str, result: &impl Serialize) -> Value {
+    let mut value =
+        serde_json::to_value(result).unwrap_or_else(|e| json!({"error": e.to_string()}));
+    if let Some(object) = value.as_object_mut() {
+        object.insert("schemaVersion".into(), SCHEMA_VERSION.into());
+        object.insert("command".into(), command.into());
+    }
+    value
+}
+
+/// A failure as its document.
+pub(super) fn failure(command: &str, failure: &Failure) -> Value {
+    let candidates = failure.facts().iter().find_map(|fact| match fact {
+        Fact::Candidates(candidates) => Some(candidates.clone()),
+        _ => None,
+    });
+    json!({
+        "schemaVersion": SCHEMA_VERSION,
+        "command": command,
+        "error": {
+            "kind": failure.kind().word(),
+            "exitCode": failure.kind().exit_code(),
+            "message": failure.to_string(),
+            "chain": failure.chain(),
+            "refusal": failure.refusal(),
+            "candidates": candidates,
+            "hint": hints::hint(command, failure),
+        },
+    })
+}
+
+/// What `list` knows.
+pub(super) fn list(
+    store: &LocalStore,
+    sets: &[BackupSet],
+    newest: Option<&BackupSet>,
+    stale: Option<bool>,
+) -> Value {
+    json!({
+        "store": store.dir(),
+        "latest": store.latest(),
+        "newestGood": newest.map(|set| &set.name),
+        "stale": stale,
+        "sets": sets.iter().map(set).collect::<Vec<_>>(),
+    })
+}
+
+fn set(set: &BackupSet) -> Value {
+    json!({
+        "name": set.name,
+        "directory": set.dir,
+        "state": set.state,
+        "markedDirty": set.marked_dirty,
+        "created": set.created,
+        "size": set.size,
+        "latest": set.latest,
+        "files": {
+            "snapshot": set.files.snapshot,
+            "resources": set.files.resources,
+            "certificates": set.files.certificates,
+        },
+        "problems": set.problems,
+        "verified": set.verified,
+        "manifest": set.manifest,
+    })
+}

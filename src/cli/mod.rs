@@ -1,0 +1,15 @@
+//! The command line: reads arguments, environment and configuration, calls one operation, and
+//! shows what came of it.
+
+pub mod args;
+mod backup;
+mod config;
+mod hints;
+mod human;
+mod machine;
+mod progress;
+mod run;
+mod target;
+mod verify;
+
+pub use run::main;

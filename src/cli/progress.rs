@@ -1,0 +1,215 @@
+//! Observers: a bar on a terminal, plain lines elsewhere, JSON lines for programs.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::args::ProgressArg;
+use super::machine::SCHEMA_VERSION;
+use crate::event::{Event, Observer};
+
+/// How often a plain line is written while a phase goes on.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Picks the observer for this run; `verbose` shows notes too.
+pub(super) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
+    let terminal = console::user_attended_stderr();
+    match when {
+        ProgressArg::Json => Arc::new(JsonLines),
+        ProgressArg::Auto if terminal => Arc::new(Bar {
+            bar: Mutex::new(None),
+            verbose,
+        }),
+        ProgressArg::Auto | ProgressArg::Always => Arc::new(Lines {
+            phases: Mutex::default(),
+            verbose,
+            progress: true,
+        }),
+        ProgressArg::Never => Arc::new(Lines {
+            phases: Mutex::default(),
+            verbose,
+            progress: false,
+        }),
+    }
+}
+
+/// Writes a line to standard error; a closed one is no reason to stop.
+fn line(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// What is shown the same way everywhere.
+fn aside(event: &Event, verbose: u8) -> Option<String> {
+    let warning = console::style("warning").yellow().bold().for_stderr();
+    match event {
+        Event::Warning { name, message } => Some(format!("{warning}: {message} [{name}]")),
+        Event::LeftoverRemoved(path) => Some(format!(
+            "removed {}, left by a run that was cut off",
+            path.display()
+        )),
+        Event::Note(note) if verbose > 0 => Some(note.clone()),
+        _ => None,
+    }
+}
+
+/// One line when a phase begins and ends, and one every few seconds between.
+struct Lines {
+    phases: Mutex<HashMap<&'static str, Running>>,
+    verbose: u8,
+    progress: bool,
+}
+
+struct Running {
+    total: Option<u64>,
+    began: Instant,
+    told: Instant,
+}
+
+impl Observer for Lines {
+    fn event(&self, event: Event) {
+        if let Some(text) = aside(&event, self.verbose) {
+            line(format_args!("{text}"));
+        }
+        let (true, Ok(mut phases)) = (self.progress, self.phases.lock()) else {
+            return;
+        };
+        match event {
+            Event::PhaseStarted {
+                phase,
+                about,
+                total,
+            } => {
+                let now = Instant::now();
+                phases.insert(
+                    phase,
+                    Running {
+                        total,
+                        began: now,
+                        told: now,
+                    },
+                );
+                line(format_args!("{about}"));
+            }
+            Event::PhaseProgress { phase, done } => {
+                let Some(running) = phases.get_mut(phase) else {
+                    return;
+                };
+                if running.told.elapsed() >= LINE_INTERVAL {
+                    running.told = Instant::now();
+                    let of = running
+                        .total
+                        .map(|total| format!(" of {}", HumanBytes(total)))
+                        .unwrap_or_default();
+                    line(format_args!("{phase}: {}{of}", HumanBytes(done)));
+                }
+            }
+            Event::PhaseDone { phase, done } => {
+                let Some(running) = phases.remove(phase) else {
+                    return;
+                };
+                let took = running.began.elapsed();
+                if took >= LINE_INTERVAL {
+                    line(format_args!(
+                        "{phase}: {} in {}",
+                        HumanBytes(done),
+                        HumanDuration(took)
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A bar for the phase that runs.
+struct Bar {
+    bar: Mutex<Option<(&'static str, ProgressBar)>>,
+    verbose: u8,
+}
+
+impl Observer for Bar {
+    fn event(&self, event: Event) {
+        let Ok(mut current) = self.bar.lock() else {
+            return;
+        };
+        if let Some(text) = aside(&event, self.verbose) {
+            match current.as_ref() {
+                Some((_, bar)) => bar.suspend(|| line(format_args!("{text}"))),
+                None => line(format_args!("{text}")),
+            }
+        }
+        match event {
+            Event::PhaseStarted {
+                phase,
+                about,
+                total,
+            } => {
+                if let Some((_, bar)) = current.take() {
+                    bar.finish_and_clear();
+                }
+                let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+                let form = match total {
+                    Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+                    None => "{msg} {spinner} {bytes}",
+                };
+                if let Ok(style) = ProgressStyle::with_template(form) {
+                    bar.set_style(style);
+                }
+                bar.set_message(about);
+                *current = Some((phase, bar));
+            }
+            Event::PhaseProgress { phase, done } => {
+                if let Some((running, bar)) = current.as_ref()
+                    && *running == phase
+                {
+                    bar.set_position(done);
+                }
+            }
+            Event::PhaseDone { phase, .. } => {
+                if current
+                    .as_ref()
+                    .is_some_and(|(running, _)| *running == phase)
+                    && let Some((_, bar)) = current.take()
+                {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One JSON object a line.
+struct JsonLines;
+
+impl Observer for JsonLines {
+    fn event(&self, event: Event) {
+        let body = match event {
+            Event::PhaseStarted {
+                phase,
+                about,
+                total,
+            } => {
+                json!({"event": "phase-started", "phase": phase, "about": about, "total": total})
+            }
+            Event::PhaseProgress { phase, done } => {
+                json!({"event": "phase-progress", "phase": phase, "done": done})
+            }
+            Event::PhaseDone { phase, done } => {
+                json!({"event": "phase-done", "phase": phase, "done": done})
+            }
+            Event::Warning { name, message } => {
+                json!({"event": "warning", "name": name, "message": message})
+            }
+            Event::Note(message) => json!({"event": "note", "message": message}),
+            Event::LeftoverRemoved(path) => json!({"event": "leftover-removed", "path": path}),
+        };
+        let mut body = body;
+        body["schemaVersion"] = SCHEMA_VERSION.into();
+        line(format_args!("{body}"));
+    }
+}

@@ -1,0 +1,355 @@
+//! From arguments to a result: builds the request, runs it, shows what came.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
+use super::config::{self, Config};
+use super::{backup, human, machine, progress, verify};
+use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
+use crate::ops::{Cancel, Context, catalog};
+use crate::store::LocalStore;
+
+/// What a command has to show, and the status that goes with it.
+pub(super) struct Shown {
+    /// For people.
+    pub(super) text: String,
+    /// For programs.
+    pub(super) json: Value,
+    /// What goes to standard error besides.
+    pub(super) remark: Option<String>,
+    /// The exit status.
+    pub(super) status: u8,
+}
+
+impl Shown {
+    /// A result that is simply done.
+    pub(super) fn done(text: String, json: Value) -> Self {
+        Self {
+            text,
+            json,
+            remark: None,
+            status: exit::DONE,
+        }
+    }
+}
+
+/// Everything a command needs besides its own arguments.
+pub(super) struct Session {
+    pub(super) global: super::args::Global,
+    pub(super) config: Config,
+    pub(super) root: PathBuf,
+    pub(super) context: Context,
+}
+
+/// Runs the command line; what is returned is the process's exit status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::DONE
+            });
+        }
+    };
+    colours(cli.global.color);
+    let output = cli.global.output;
+    let name = command_name(&cli.command);
+    match dispatch(cli) {
+        Ok(shown) => show(output, &shown),
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "{}", human::failure(name, &failure));
+            if output == OutputArg::Json {
+                let _ = write_out(&format!("{:#}\n", machine::failure(name, &failure)));
+            }
+            ExitCode::from(failure.kind().exit_code())
+        }
+    }
+}
+
+fn show(output: OutputArg, shown: &Shown) -> ExitCode {
+    let written = match output {
+        OutputArg::Text => write_out(&shown.text),
+        OutputArg::Json => write_out(&format!("{:#}\n", shown.json)),
+    };
+    if let Some(remark) = &shown.remark {
+        let _ = writeln!(std::io::stderr(), "{remark}");
+    }
+    match written {
+        // The reader has gone; what was done is done.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(shown.status),
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "error: writing the result: {e}");
+            ExitCode::from(if shown.status == exit::DONE {
+                exit::UNEXPECTED
+            } else {
+                shown.status
+            })
+        }
+        Ok(()) => ExitCode::from(shown.status),
+    }
+}
+
+fn write_out(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Honours `--color` and `NO_COLOR`; what is not a terminal gets none unless told.
+fn colours(when: ColorArg) {
+    let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let (out, err) = match when {
+        ColorArg::Always => (true, true),
+        ColorArg::Never => (false, false),
+        ColorArg::Auto => (
+            allowed && std::io::stdout().is_terminal(),
+            allowed && std::io::stderr().is_terminal(),
+        ),
+    };
+    console::set_colors_enabled(out);
+    console::set_colors_enabled_stderr(err);
+}
+
+fn command_name(command: &Command) -> &'static str {
+    match command {
+        Command::Backup(_) => "backup",
+        Command::List(_) => "list",
+        Command::Verify(_) => "verify",
+        Command::Completions { .. } => "completions",
+        Command::Man { .. } => "man",
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Shown> {
+    match &cli.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "etcd-dr", &mut script);
+            return text_only(script);
+        }
+        Command::Man { command } => return text_only(man(command.as_deref())?),
+        _ => {}
+    }
+    let root = cli
+        .global
+        .root
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("/"));
+    let config = config::load(cli.global.config.as_deref(), &root)?;
+    let context = Context {
+        observer: progress::observer(cli.global.progress, cli.global.verbose),
+        now: Timestamp::now(),
+        cancel: Cancel::default(),
+    };
+    // What is made is private whatever the caller's umask is; modes given to calls stay.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    arm_faults()?;
+    let session = Session {
+        global: cli.global,
+        config,
+        root,
+        context,
+    };
+    match &cli.command {
+        Command::Backup(args) => backup::run(&session, args),
+        Command::List(args) => list(&session, args),
+        Command::Verify(args) => verify::run(&session, args),
+        Command::Completions { .. } | Command::Man { .. } => {
+            Ok(Shown::done(String::new(), Value::Null))
+        }
+    }
+}
+
+fn text_only(bytes: Vec<u8>) -> Result<Shown> {
+    let text = String::from_utf8(bytes).doing(Kind::Unexpected, || "generating text")?;
+    let json = json!({"schemaVersion": machine::SCHEMA_VERSION, "text": text});
+    Ok(Shown::done(text, json))
+}
+
+/// The manual page of a command, or the overview.
+fn man(command: Option<&str>) -> Result<Vec<u8>> {
+    let mut tree = Cli::command();
+    tree.build();
+    let page = match command {
+        None => tree,
+        Some(name) => match tree.find_subcommand(name) {
+            Some(found) => found.clone().name(format!("etcd-dr-{name}").leak() as &str),
+            None => {
+                let names = tree
+                    .get_subcommands()
+                    .map(|command| command.get_name().to_owned())
+                    .collect();
+                return Err(
+                    Failure::new(Kind::Usage, format!("there is no command {name:?}"))
+                        .with(Fact::Candidates(names)),
+                );
+            }
+        },
+    };
+    let mut bytes = Vec::new();
+    clap_mangen::Man::new(page)
+        .render(&mut bytes)
+        .doing(Kind::Unexpected, || "writing the manual page")?;
+    Ok(bytes)
+}
+
+/// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.
+async fn stop_on_signals(cancel: Cancel) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            std::process::exit(exit::INTERRUPTED.into());
+        }
+        cancel.cancel();
+    }
+}
+
+/// Arms the seam from `ETCD_DR_SEAM`, in builds for the suites only.
+fn arm_faults() -> Result<()> {
+    #[cfg(feature = "faults")]
+    if let Ok(text) = std::env::var("ETCD_DR_SEAM") {
+        use crate::sys::seam;
+        let mode = seam::Mode::parse(&text).ok_or_else(|| {
+            Failure::new(
+                Kind::Usage,
+                format!("reading ETCD_DR_SEAM: {text:?} is no mode"),
+            )
+        })?;
+        seam::arm(mode).doing(Kind::Unexpected, || "arming the seam")?;
+    }
+    Ok(())
+}
+
+impl Session {
+    /// Runs an operation that blocks, on a thread of its own.
+    pub(super) fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Context) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let context = self.context.clone();
+        self.block_on(async {
+            let done = tokio::task::spawn_blocking(move || work(context)).await;
+            done.doing(Kind::Unexpected, || "running a thread")?
+        })
+    }
+
+    /// Runs an operation, which the first signal asks to stop and a second one ends.
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .doing(Kind::Unexpected, || "starting the runtime")?;
+        let cancel = self.context.cancel.clone();
+        let result = runtime.block_on(async {
+            tokio::spawn(stop_on_signals(cancel));
+            work.await
+        });
+        // A thread that hangs on a dead disk must not keep the process.
+        runtime.shutdown_background();
+        result
+    }
+
+    /// The store that is meant: the argument, the configuration, or the node's own.
+    pub(super) fn store(&self, named: Option<&Path>) -> Result<LocalStore> {
+        let named = named
+            .map(Path::to_owned)
+            .or_else(|| self.config.store.clone());
+        match named {
+            Some(path) => {
+                let text = path.to_string_lossy();
+                if text.contains("://") {
+                    return Err(Failure::new(
+                        Kind::Usage,
+                        format!("opening store {text}: only directories are stores here"),
+                    ));
+                }
+                Ok(LocalStore::at(path))
+            }
+            None => Ok(LocalStore::at(
+                self.root.join("etc/kubernetes/static-pod-backups"),
+            )),
+        }
+    }
+}
+
+fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
+    let store = session.store(args.store.as_deref())?;
+    let exists = store.dir().symlink_metadata().is_ok();
+    if !exists && args.store.is_some() {
+        return Err(Failure::new(
+            Kind::Store,
+            format!(
+                "listing {}: there is no such directory",
+                store.dir().display()
+            ),
+        )
+        .with(Fact::Path(store.dir().to_owned())));
+    }
+    let sets = if exists {
+        catalog::list(&store)?
+    } else {
+        Vec::new()
+    };
+    let now = session.context.now;
+    let newest = catalog::newest_good(&sets);
+    let age = newest
+        .and_then(|set| set.created)
+        .map(|created| now.duration_since(created));
+    let stale = args.stale_after.map(|limit| {
+        age.is_none_or(|age| {
+            age > jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX)
+        })
+    });
+    let mut remarks: Vec<String> = sets
+        .iter()
+        .flat_map(|set| {
+            set.problems
+                .iter()
+                .map(move |problem| format!("{}: {problem}", set.name))
+        })
+        .collect();
+    let mut status = exit::DONE;
+    if let (Some(true), Some(limit)) = (stale, args.stale_after) {
+        remarks.push(human::staleness(
+            newest.map(|set| set.name.as_str()).zip(age),
+            limit,
+        ));
+        status = exit::DIFFERS;
+    }
+    let text = if sets.is_empty() {
+        format!("no backups in {}\n", store.dir().display())
+    } else {
+        human::list(&sets, now)
+    };
+    let json = machine::document("list", &machine::list(&store, &sets, newest, stale));
+    Ok(Shown {
+        text,
+        json,
+        remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
+        status,
+    })
+}

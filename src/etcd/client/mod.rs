@@ -1,0 +1,575 @@
+//! A connection to exactly one etcd member, and the calls that a backup makes over it.
+//!
+//! Every call has a bound of its own. A failure tells the endpoint, what was asked and the true
+//! cause (refused, timed out, whose certificate was not accepted and why), never just that the
+//! transport failed.
+//!
+//! The calls are those of the `etcd_client` crate, run over a channel of ours, which does the
+//! dialling and TLS, carries the log-in's token and keeps the causes of errors. A call that does
+//! not go through it says why.
+
+mod cause;
+mod endpoint;
+mod grpc;
+mod messages;
+mod tls;
+mod types;
+mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{GetOptions, GetResponse};
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use tonic::Code;
+use tonic::codegen::http::{HeaderValue, Uri};
+use tonic::transport::Endpoint as Target;
+use tower::util::BoxCloneSyncService;
+
+pub use self::endpoint::Endpoint;
+pub use self::tls::{Pem, TlsConfig};
+pub use self::types::{
+    Alarm, AlarmKind, Consistency, HashKv, HashKvAnswer, Header, Id, KeyValue, Member, MemberList,
+    Probe, Range, Status,
+};
+
+use self::cause::{Cause, Phase};
+use self::grpc::{Caller, Reply};
+use self::wire::{Dialler, Wire};
+use crate::error::{Fact, Failure, Kind, Result};
+
+pub(crate) use self::cause::seconds;
+pub(crate) use self::grpc::PREFIX;
+
+/// The largest reply to a call that is not a stream.
+const REPLY_LIMIT: usize = 16 << 20;
+
+/// How to connect.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectOptions {
+    /// Whom to trust and who we are; needed for `https`, unused for `http`.
+    pub tls: Option<TlsConfig>,
+    /// Bound on resolving, connecting and the TLS handshake together.
+    pub connect_timeout: Duration,
+    /// Bound on each call that is not a stream.
+    pub call_timeout: Duration,
+    /// HTTP/2 flow-control window in bytes: how much the server may send ahead of us.
+    pub window: u32,
+    /// Name and password, where etcd's own authentication is on.
+    pub credentials: Option<Credentials>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            connect_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(10),
+            window: 4 << 20,
+            credentials: None,
+        }
+    }
+}
+
+/// A user of etcd's own authentication; `Debug` does not show the password.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The user's name.
+    pub name: String,
+    /// The user's password.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection to one member. Clones share it; it reconnects by itself before a call, should it
+/// have broken since the last one.
+#[derive(Clone)]
+pub struct Connection {
+    endpoint: Endpoint,
+    caller: Caller,
+    /// Over the same channel as `caller`.
+    client: etcd_client::Client,
+    call_timeout: Duration,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("endpoint", &self.endpoint)
+            .field("call_timeout", &self.call_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects, and logs in where credentials are given.
+    ///
+    /// A server that wants a client certificate may speak up no sooner than at the first call
+    /// (TLS 1.3).
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for an `https` endpoint without [`ConnectOptions::tls`], and
+    /// [`Kind::Unreachable`] for everything on the way.
+    pub async fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self> {
+        let doing = format!("connecting to etcd at {endpoint}");
+        let opened = Self::connect(endpoint, options).await;
+        let mut connection = opened.map_err(|failure| failure.doing(doing))?;
+        if let Some(credentials) = &options.credentials {
+            connection.log_in(credentials).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self> {
+        let wire = Arc::new(Wire::default());
+        let identity = options
+            .tls
+            .as_ref()
+            .and_then(TlsConfig::described_identity)
+            .map(str::to_owned);
+        let dialler = Dialler {
+            endpoint: endpoint.clone(),
+            tls: dial_tls(endpoint, options, &wire)?,
+            identity: identity.clone(),
+            timeout: options.connect_timeout,
+            wire: wire.clone(),
+        };
+        let unreachable = |cause: Cause| failure(endpoint, cause);
+        let target = target(endpoint, options)
+            .map_err(|error| unreachable(Cause::Protocol(error.to_string())))?;
+        let connector = Connector(dialler);
+        let channel = target
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| {
+                unreachable(
+                    wire.cause()
+                        .unwrap_or_else(|| Cause::of_chain(&error, identity.as_deref())),
+                )
+            })?;
+        let caller = Caller {
+            channel,
+            wire,
+            identity,
+            token: None,
+        };
+        Ok(Self {
+            endpoint: endpoint.clone(),
+            client: client(&caller).await.map_err(unreachable)?,
+            caller,
+            call_timeout: options.call_timeout,
+        })
+    }
+
+    /// Asks for a token, and sends it with every call from then on. The crate would do both by
+    /// itself, but keeps its token from the calls that do not go through it.
+    async fn log_in(&mut self, credentials: &Credentials) -> Result<()> {
+        let Credentials { name, password } = credentials.clone();
+        let doing = format!("to log in {name:?}");
+        let mut auth = self.client.auth_client();
+        let reply = self.ask(&doing, auth.authenticate(name, password)).await?;
+        let mut token = HeaderValue::from_str(reply.token()).map_err(|_| {
+            let cause = Cause::Protocol("the token is not printable".to_owned());
+            self.failed(cause, &doing)
+        })?;
+        token.set_sensitive(true);
+        self.caller.token = Some(token);
+        self.client = client(&self.caller)
+            .await
+            .map_err(|cause| self.failed(cause, &doing))?;
+        Ok(())
+    }
+
+    /// The same connection with another bound on each call, for one that takes long.
+    #[must_use]
+    pub fn with_call_timeout(&self, call_timeout: Duration) -> Self {
+        Self {
+            call_timeout,
+            ..self.clone()
+        }
+    }
+
+    /// Where it leads.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The member's own view of itself.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`], as of every call here.
+    pub async fn status(&self) -> Result<Status> {
+        let mut maintenance = self.client.maintenance_client();
+        let reply = self.ask("for its status", maintenance.status()).await?;
+        Ok(reply.into())
+    }
+
+    /// The cluster's members.
+    ///
+    /// The linearizable list does not go through `etcd_client`, for that leaves the request's
+    /// `linearizable` false and offers no way to set it.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`]; a linearizable list needs a quorum.
+    pub async fn member_list(&self, consistency: Consistency) -> Result<MemberList> {
+        const WHAT: &str = "for the cluster's members";
+        match consistency {
+            Consistency::Local => {
+                let mut cluster = self.client.cluster_client();
+                Ok(self.ask(WHAT, cluster.member_list()).await?.into())
+            }
+            Consistency::Linearizable => {
+                let request = messages::MemberListRequest { linearizable: true };
+                let path = "/etcdserverpb.Cluster/MemberList";
+                let list: messages::MemberListResponse =
+                    self.ask_by_path(WHAT, path, &request).await?;
+                Ok(list.into())
+            }
+        }
+    }
+
+    /// The alarms raised in the cluster.
+    ///
+    /// Not through `etcd_client`: it takes the number that stands for an alarm's kind as its own
+    /// enum without a look, which for a kind of a newer server is undefined behaviour.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`].
+    pub async fn alarms(&self) -> Result<Vec<Alarm>> {
+        let path = "/etcdserverpb.Maintenance/Alarm";
+        let reply: messages::AlarmResponse = self
+            .ask_by_path("for the alarms raised", path, &messages::AlarmRequest {})
+            .await?;
+        Ok(reply.alarms.into_iter().map(Alarm::from).collect())
+    }
+
+    /// The member's hash over its key-value store up to a revision (0: its newest). The member
+    /// reads its whole store for that; the bound on the call should be of that order.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`]. That the member no longer or not yet has the revision is an answer.
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKvAnswer> {
+        let mut maintenance = self.client.maintenance_client();
+        match self
+            .bounded(of_library(maintenance.hash_kv(revision)))
+            .await
+        {
+            Ok(reply) => Ok(HashKvAnswer::Hash(reply.into())),
+            Err(Cause::Answer {
+                code: Code::OutOfRange,
+                message,
+            }) if message.contains("compacted") => Ok(HashKvAnswer::Compacted),
+            Err(Cause::Answer {
+                code: Code::OutOfRange,
+                message,
+            }) if message.contains("future") => Ok(HashKvAnswer::Future),
+            Err(cause) => Err(self.failed(cause, &format!("for the hash at revision {revision}"))),
+        }
+    }
+
+    /// One key.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`].
+    pub async fn get(&self, key: &[u8], consistency: Consistency) -> Result<Option<KeyValue>> {
+        let mut range = self.range(key, GetOptions::new(), consistency).await?;
+        Ok(range.take_kvs().into_iter().next().map(KeyValue::from))
+    }
+
+    /// The keys that begin with a prefix, ascending, at most `limit` of them (0: all). The reply
+    /// must not be longer than 16 MiB.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`].
+    pub async fn get_prefix(
+        &self,
+        prefix: &[u8],
+        limit: u32,
+        consistency: Consistency,
+    ) -> Result<Range> {
+        let options = GetOptions::new().with_prefix().with_limit(limit.into());
+        Ok(self.range(prefix, options, consistency).await?.into())
+    }
+
+    async fn range(
+        &self,
+        key: &[u8],
+        options: GetOptions,
+        consistency: Consistency,
+    ) -> Result<GetResponse> {
+        let options = match consistency {
+            Consistency::Linearizable => options,
+            Consistency::Local => options.with_serializable(),
+        };
+        let doing = format!("for the key {:?}", String::from_utf8_lossy(key));
+        let mut kv = self
+            .client
+            .kv_client()
+            .max_decoding_message_size(REPLY_LIMIT);
+        self.ask(&doing, kv.get(key, Some(options))).await
+    }
+
+    /// Begins a snapshot's stream.
+    ///
+    /// Not through `etcd_client`, whose generated decoder gathers each message whole and copies it
+    /// twice: this is the one call where speed counts (docs/performance.md).
+    pub(crate) async fn snapshot(&self) -> Result<SnapshotReply> {
+        let call = self
+            .caller
+            .call("/etcdserverpb.Maintenance/Snapshot", &messages::Empty {});
+        match self.bounded(call).await {
+            Ok(reply) => Ok(SnapshotReply {
+                endpoint: self.endpoint.clone(),
+                reply,
+            }),
+            Err(cause) => Err(self.failed(cause, "for a snapshot")),
+        }
+    }
+
+    /// Awaits a call of the crate's.
+    async fn ask<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T> {
+        self.bounded(of_library(call))
+            .await
+            .map_err(|cause| self.failed(cause, what))
+    }
+
+    /// Makes a call that the crate cannot make.
+    async fn ask_by_path<M: Message + Default>(
+        &self,
+        what: &str,
+        path: &str,
+        request: &impl Message,
+    ) -> Result<M> {
+        self.bounded(self.caller.unary(path, request, REPLY_LIMIT))
+            .await
+            .map_err(|cause| self.failed(cause, what))
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
+        match tokio::time::timeout(self.call_timeout, call).await {
+            Ok(reply) => reply,
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    fn late(&self) -> Cause {
+        Cause::Timeout {
+            phase: Phase::Call,
+            after: self.call_timeout,
+        }
+    }
+
+    fn failed(&self, cause: Cause, what: &str) -> Failure {
+        failure(&self.endpoint, cause).doing(format!("asking etcd at {} {what}", self.endpoint))
+    }
+}
+
+/// A snapshot's stream, as HTTP/2 delivers it.
+pub(crate) struct SnapshotReply {
+    endpoint: Endpoint,
+    reply: Reply,
+}
+
+impl SnapshotReply {
+    /// The next piece; none at the end that the server has declared to be good.
+    pub(crate) async fn next(&mut self) -> Result<Option<bytes::Bytes>> {
+        self.reply
+            .next()
+            .await
+            .map_err(|cause| failure(&self.endpoint, cause))
+    }
+
+    /// Bytes received on the connection, whatever they were for.
+    pub(crate) fn received(&self) -> u64 {
+        self.reply.received()
+    }
+
+    /// Where it comes from.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+/// Asks every member for its status at the same time, each over its own connection, trying its
+/// client URLs in turn within one bound (the connection's and the call's together).
+pub async fn probe_members(members: Vec<Member>, options: &ConnectOptions) -> Vec<Probe> {
+    let mut running = Vec::with_capacity(members.len());
+    for member in members {
+        let options = options.clone();
+        running.push(tokio::spawn(probe(member, options)));
+    }
+    let mut probes = Vec::with_capacity(running.len());
+    for task in running {
+        // A task neither panics nor is cancelled but with the whole runtime.
+        if let Ok(probe) = task.await {
+            probes.push(probe);
+        }
+    }
+    probes
+}
+
+async fn probe(member: Member, options: ConnectOptions) -> Probe {
+    let mut probe = Probe {
+        endpoint: None,
+        status: Err(Failure::new(
+            Kind::Unreachable,
+            format!(
+                "asking member {}: it has no client URL yet: it has never started",
+                member.label()
+            ),
+        )),
+        member,
+    };
+    let bound = options.connect_timeout.saturating_add(options.call_timeout);
+    let deadline = tokio::time::Instant::now() + bound;
+    for url in &probe.member.client_urls {
+        let endpoint = match Endpoint::parse(url, options.tls.is_some()) {
+            Ok(endpoint) => endpoint,
+            Err(failure) => {
+                probe.status = Err(failure.as_kind(Kind::Unreachable));
+                continue;
+            }
+        };
+        let asked = tokio::time::timeout_at(deadline, async {
+            Connection::open(&endpoint, &options).await?.status().await
+        })
+        .await;
+        let late = || {
+            let cause = Cause::Timeout {
+                phase: Phase::Call,
+                after: bound,
+            };
+            Err(failure(&endpoint, cause).doing(format!("asking etcd at {endpoint}")))
+        };
+        probe.status = asked.unwrap_or_else(|_| late());
+        probe.endpoint = Some(endpoint);
+        if probe.status.is_ok() {
+            break;
+        }
+    }
+    probe.status = match probe.status {
+        Ok(status) if status.header.member_id != probe.member.id => Err(Failure::new(
+            Kind::Unreachable,
+            format!(
+                "asking member {}: another one answers at its client URL, {}",
+                probe.member.label(),
+                status.header.member_id
+            ),
+        )),
+        other => other,
+    };
+    probe
+}
+
+/// What TLS needs to dial an endpoint; none for plain HTTP.
+type DialTls = Option<(
+    Arc<tokio_rustls::rustls::ClientConfig>,
+    tokio_rustls::rustls::pki_types::ServerName<'static>,
+)>;
+
+fn dial_tls(endpoint: &Endpoint, options: &ConnectOptions, wire: &Arc<Wire>) -> Result<DialTls> {
+    if !endpoint.is_tls() {
+        return Ok(None);
+    }
+    let Some(tls) = &options.tls else {
+        return Err(Failure::new(
+            Kind::Usage,
+            "it speaks TLS, and no certificate authority to trust is given",
+        )
+        .with(Fact::Missing("ca"))
+        .with(endpoint.fact()));
+    };
+    let name = tls.name_for(endpoint.host().unwrap_or_default())?;
+    let config = tls
+        .client_config(wire.clone())
+        .map_err(|error| Failure::wrap(Kind::Usage, error, "setting up TLS"))?;
+    Ok(Some((Arc::new(config), name)))
+}
+
+/// HTTP/2's settings for an endpoint. TLS is ours, so the library is told of none; what it sends
+/// as scheme and authority is the true one all the same.
+fn target(
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+) -> std::result::Result<Target, Box<dyn std::error::Error + Send + Sync>> {
+    let origin: Uri = match endpoint.host() {
+        Some(_) => endpoint.as_str().parse()?,
+        None => Uri::from_static("http://localhost"),
+    };
+    let authority = origin.authority().map_or("localhost", |a| a.as_str());
+    Ok(Target::from_shared(format!("http://{authority}"))?
+        .origin(origin)
+        .user_agent(concat!("etcd-dr/", env!("CARGO_PKG_VERSION")))?
+        .initial_stream_window_size(options.window)
+        .initial_connection_window_size(options.window))
+}
+
+/// The service that the HTTP/2 library calls to be connected.
+struct Connector(Dialler);
+
+impl tonic::codegen::Service<Uri> for Connector {
+    type Response = TokioIo<wire::Watched<Box<dyn wire::Stream>>>;
+    type Error = Cause;
+    type Future = tonic::codegen::BoxFuture<Self::Response, Cause>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::result::Result<(), Cause>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let dialler = self.0.clone();
+        Box::pin(async move { Ok(TokioIo::new(dialler.dial().await?)) })
+    }
+}
+
+/// The crate's client over our channel.
+async fn client(caller: &Caller) -> Result<etcd_client::Client, Cause> {
+    let channel = etcd_client::Channel::Custom(BoxCloneSyncService::new(caller.clone()));
+    of_library(etcd_client::Client::from_channel(channel, None)).await
+}
+
+async fn of_library<T>(
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> Result<T, Cause> {
+    call.await.map_err(|error| Cause::of_library(&error))
+}
+
+fn failure(endpoint: &Endpoint, cause: Cause) -> Failure {
+    let file = match &cause {
+        Cause::ServerCertificate(certificate) => certificate.ca.first().cloned(),
+        _ => None,
+    };
+    let failure = Failure::new(Kind::Unreachable, cause).with(endpoint.fact());
+    match file {
+        Some(path) => failure.with(Fact::Path(path)),
+        None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_as_etcd_does() {
+        assert_eq!(Id(0x067d_d97d_af3d_ed3f).to_string(), "67dd97daf3ded3f");
+        assert_eq!(serde_json::to_string(&Id(16)).unwrap(), "\"10\"");
+    }
+}

@@ -1,0 +1,424 @@
+//! A member's data directory as a whole: do database, WAL and `.snap` files agree, and does a
+//! running etcd hold them?
+//!
+//! ```text
+//! member/snap/db              the database (bbolt)
+//! member/snap/<t>-<i>.snap    raft snapshots; <i>.snap.db is a database received from a leader
+//! member/wal/<s>-<i>.wal      the write-ahead log; or in a directory of its own
+//! ```
+//!
+//! With S the snapshot that etcd starts from, L the last entry and *ci* the database's consistent
+//! index, a sound directory has S ≤ *ci* ≤ L: below S the database lacks what the log no longer
+//! has, and beyond L etcd would skip new entries as applied already (etcd,
+//! `server/etcdserver/server.go` and `cindex`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Doing, Kind, Result};
+use crate::etcd::finding::{Finding, Layer};
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::Member;
+use crate::etcd::raftsnap::{self, RaftSnap, SnapFile};
+use crate::etcd::wal::{SnapshotId, Summary, Tail, Wal};
+use crate::etcd::wire::raft::{ConfChangeKind, ConfState, EntryKind};
+use crate::etcd::wire::request::Request;
+
+mod locks;
+
+pub use locks::{LockState, Locks};
+
+/// Where the parts of a data directory lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// `member/snap`.
+    pub snap: PathBuf,
+    /// The WAL's directory.
+    pub wal: PathBuf,
+}
+
+impl Layout {
+    /// The layout below a data directory, the WAL's own directory given or not.
+    pub fn new(data_dir: &Path, wal_dir: Option<&Path>) -> Self {
+        let member = data_dir.join("member");
+        Self {
+            snap: member.join("snap"),
+            wal: wal_dir.map_or_else(|| member.join("wal"), Path::to_owned),
+        }
+    }
+
+    /// The database.
+    pub fn db(&self) -> PathBuf {
+        self.snap.join("db")
+    }
+
+    /// Asks whether a running etcd holds the directory; touches nothing.
+    pub fn locks(&self) -> Result<Locks> {
+        let wal = match fs::exists(&self.wal) {
+            Ok(true) => Wal::list(&self.wal)?,
+            _ => Wal::default(),
+        };
+        Ok(self.locks_with(&wal))
+    }
+
+    fn locks_with(&self, wal: &Wal) -> Locks {
+        let newest = wal.segments().last();
+        Locks {
+            db: locks::of_database(&self.db()),
+            wal: newest.map_or(LockState::Absent, |segment| {
+                locks::of_segment(&self.wal.join(segment.name.to_string()))
+            }),
+        }
+    }
+}
+
+/// What the database says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DbFacts {
+    /// `meta/consistent_index`; 0 if absent.
+    pub consistent_index: u64,
+    /// `meta/term`: since 3.5.
+    pub term: Option<u64>,
+    /// The bucket `members`.
+    pub members: Vec<Member>,
+    /// The bucket `members_removed`.
+    pub removed: Vec<MemberId>,
+}
+
+/// What the log holds beyond the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beyond {
+    /// How many entries.
+    pub tail: Tail,
+    /// How many of each kind of request.
+    pub kinds: BTreeMap<&'static str, u64>,
+    /// How many of them can make a new key-value revision.
+    pub key_writes: u64,
+}
+
+/// What a look at a data directory tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Whether etcd runs on it; then all else is a moment's view.
+    pub locks: Locks,
+    /// The log.
+    pub wal: Summary,
+    /// The `.snap` files, newest first.
+    pub snaps: Vec<SnapFile>,
+    /// The snapshot that etcd up to 3.6 would start from, if any `.snap` file is usable.
+    pub start: Option<SnapshotId>,
+    /// The members as raft knows them at the database's consistent index, or at the end of the
+    /// log without database facts; `None` where nothing tells whom it began with.
+    pub raft_members: Option<RaftMembers>,
+    /// What the log holds beyond the database; `None` without database facts.
+    pub beyond: Option<Beyond>,
+    /// Other files beside the database: `*.snap.db`, `db.tmp.*`, `*.broken`.
+    pub leftovers: Vec<String>,
+    /// Everything that is wrong, in the layers WAL, `.snap` and agreement.
+    pub findings: Vec<Finding>,
+}
+
+/// Ids of voters and learners.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RaftMembers {
+    /// Members that vote.
+    pub voters: BTreeSet<MemberId>,
+    /// Members that only follow.
+    pub learners: BTreeSet<MemberId>,
+}
+
+impl RaftMembers {
+    fn of(state: &ConfState) -> Self {
+        let ids = |list: &[u64]| list.iter().copied().map(MemberId).collect();
+        Self {
+            voters: ids(&state.voters),
+            learners: ids(&state.learners),
+        }
+    }
+
+    fn apply(&mut self, kind: ConfChangeKind, id: MemberId) {
+        match kind {
+            ConfChangeKind::AddNode => {
+                self.learners.remove(&id);
+                self.voters.insert(id);
+            }
+            ConfChangeKind::AddLearnerNode => {
+                self.voters.remove(&id);
+                self.learners.insert(id);
+            }
+            ConfChangeKind::RemoveNode => {
+                self.voters.remove(&id);
+                self.learners.remove(&id);
+            }
+            ConfChangeKind::UpdateNode | ConfChangeKind::Other(_) => {}
+        }
+    }
+
+    fn contains(&self, id: MemberId) -> bool {
+        self.voters.contains(&id) || self.learners.contains(&id)
+    }
+
+    fn ids(&self) -> BTreeSet<MemberId> {
+        self.voters.union(&self.learners).copied().collect()
+    }
+}
+
+/// Looks at a data directory: the files' own soundness, and with the database's facts whether all
+/// agree. Changes nothing.
+pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
+    let wal = Wal::list(&layout.wal)?;
+    let locks = layout.locks_with(&wal);
+    let scan = wal.scan()?;
+    let snaps = raftsnap::list(&layout.snap)?
+        .into_iter()
+        .map(|name| SnapFile::read(&layout.snap, name))
+        .collect::<Result<Vec<_>>>()?;
+    let usable = scan.usable_snapshots();
+    let newest = usable.last().copied().unwrap_or_default();
+    let chosen = snaps
+        .iter()
+        .filter_map(|file| file.snap.as_ref())
+        .find(|snap| usable.contains(&snap.id));
+    let start = chosen.map(|snap| snap.id);
+    let summary = wal.summary_of(scan, start)?;
+
+    let mut findings = summary.findings.clone();
+    findings.extend(snaps.iter().flat_map(|file| file.findings.iter().cloned()));
+    if summary.scan.end.is_some() {
+        check_start(&wal, newest, start, &mut findings);
+    }
+    let up_to = db.map_or(u64::MAX, |db| db.consistent_index);
+    let raft_members = members_at(&summary, chosen, up_to);
+    let committed = members_at(&summary, chosen, summary.hard_state().commit);
+    if committed.is_some_and(|members| members.voters.is_empty()) && !summary.is_corrupt() {
+        findings.push(doubt(
+            "a committed membership in the log",
+            "none: etcd waits until a leader sends it, as a member does that has just joined",
+        ));
+    }
+    let leftovers = leftovers(layout, &wal)?;
+    let mut beyond = None;
+    if let Some(db) = db {
+        check_indexes(&summary, db, &leftovers, &mut findings);
+        if let Some(raft_members) = &raft_members {
+            check_members(raft_members, db, &mut findings);
+        }
+        beyond = Some(beyond_database(&wal, &summary, db)?);
+    }
+    if let Some(raft_members) = &raft_members {
+        check_self(&summary, raft_members, &mut findings);
+    }
+    Ok(Report {
+        locks,
+        start,
+        raft_members,
+        beyond,
+        leftovers,
+        findings,
+        snaps,
+        wal: summary,
+    })
+}
+
+fn agreement(expected: impl Into<String>, found: impl Into<String>) -> Finding {
+    Finding::error(Layer::Agreement, expected, found)
+}
+
+fn doubt(expected: impl Into<String>, found: impl Into<String>) -> Finding {
+    Finding::warning(Layer::Agreement, expected, found)
+}
+
+/// Up to 3.6 etcd starts from the newest `.snap` file that the log knows; without any, from the
+/// log's beginning, which is there in young members only.
+fn check_start(
+    wal: &Wal,
+    newest: SnapshotId,
+    start: Option<SnapshotId>,
+    findings: &mut Vec<Finding>,
+) {
+    if start.unwrap_or_default() == newest {
+        return;
+    }
+    let expected = format!(
+        "a .snap file for the log's snapshot {} at term {}",
+        newest.index, newest.term
+    );
+    let from_the_beginning = wal.segments().first().is_some_and(|s| s.name.index == 0);
+    findings.push(match start {
+        Some(older) => doubt(expected, format!("one for {} at most", older.index)),
+        None if from_the_beginning => {
+            doubt(expected, "none; the log reaches back to its beginning")
+        }
+        None => agreement(expected, "none that etcd up to 3.6 could start from"),
+    });
+}
+
+/// A mark in the log has told the members since 3.5 only.
+fn members_at(summary: &Summary, chosen: Option<&RaftSnap>, index: u64) -> Option<RaftMembers> {
+    let base = chosen
+        .map(|snap| &snap.conf_state)
+        .or(summary.log.conf_state.as_ref());
+    let mut members = match base {
+        Some(state) => RaftMembers::of(state),
+        None if summary.log.start.index == 0 => RaftMembers::default(),
+        None => return None,
+    };
+    for change in summary.log.changes.iter().filter(|c| c.index <= index) {
+        if let Some(change) = &change.change {
+            members.apply(change.kind, MemberId(change.node));
+        }
+    }
+    Some(members)
+}
+
+/// What etcd leaves lying about: databases from a leader, interrupted defragmentations, repaired
+/// or refused files.
+fn leftovers(layout: &Layout, wal: &Wal) -> Result<Vec<String>> {
+    let doing = || format!("listing {}", layout.snap.display());
+    let mut left: Vec<String> = wal
+        .others()
+        .iter()
+        .filter(|name| name.ends_with(".broken"))
+        .cloned()
+        .collect();
+    for entry in fs::read_dir(&layout.snap).doing(Kind::NotChecked, doing)? {
+        let name = entry.doing(Kind::NotChecked, doing)?.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".snap.db") || name.ends_with(".broken") || name.starts_with("db.tmp.") {
+            left.push(name.into_owned());
+        }
+    }
+    left.sort();
+    Ok(left)
+}
+
+fn check_indexes(
+    summary: &Summary,
+    db: &DbFacts,
+    leftovers: &[String],
+    findings: &mut Vec<Finding>,
+) {
+    let applied = db.consistent_index;
+    let start = summary.log.start.index;
+    let last = summary.last_entry();
+    if applied < start {
+        let received = format!("{start:016x}.snap.db");
+        let expected = format!("a consistent index of {start} at least, the log's snapshot");
+        findings.push(if leftovers.contains(&received) {
+            doubt(
+                expected,
+                format!("{applied}; etcd takes {received} instead"),
+            )
+        } else {
+            agreement(expected, applied.to_string())
+        });
+    }
+    // Of a damaged log the end is not known.
+    let log_is_whole = !summary.is_corrupt() && summary.log.findings.is_empty();
+    if applied > last.index && log_is_whole {
+        findings.push(agreement(
+            format!("a log that reaches the consistent index {applied}"),
+            format!(
+                "its last entry at {}; etcd would take the next {} writes for applied already",
+                last.index,
+                applied.saturating_sub(last.index)
+            ),
+        ));
+    }
+    let Some(term) = db.term else { return };
+    // A restore by etcdctl 3.4 leaves the old cluster's term in the database.
+    let state = summary.hard_state();
+    if term > state.term && log_is_whole {
+        findings.push(doubt(
+            format!("a database of term {} at most", state.term),
+            format!("term {term}"),
+        ));
+    } else if let Some(expected) = summary.log.term_of(applied)
+        && expected != term
+    {
+        findings.push(doubt(
+            format!("term {expected}, the log's at the consistent index {applied}"),
+            format!("term {term} in the database"),
+        ));
+    }
+}
+
+fn check_members(raft: &RaftMembers, db: &DbFacts, findings: &mut Vec<Finding>) {
+    let in_db: BTreeSet<MemberId> = db.members.iter().map(|member| member.id).collect();
+    let in_raft = raft.ids();
+    let list = |ids: Vec<&MemberId>| {
+        let ids: Vec<String> = ids.into_iter().map(ToString::to_string).collect();
+        ids.join(", ")
+    };
+    let zombies: Vec<&MemberId> = in_db.difference(&in_raft).collect();
+    if !zombies.is_empty() {
+        findings.push(doubt(
+            "no member in the database but raft's",
+            format!(
+                "{}, which etcd from 3.6 on takes for members",
+                list(zombies)
+            ),
+        ));
+    }
+    let missing: Vec<&MemberId> = in_raft.difference(&in_db).collect();
+    if !missing.is_empty() {
+        findings.push(doubt(
+            format!("raft's member {} in the database", list(missing)),
+            "none, with which etcd from 3.6 on does not start",
+        ));
+    }
+    let removed: BTreeSet<MemberId> = db.removed.iter().copied().collect();
+    let both: Vec<&MemberId> = in_db.intersection(&removed).collect();
+    if !both.is_empty() {
+        findings.push(doubt(
+            "no member that was removed",
+            format!("{} in both lists of the database", list(both)),
+        ));
+    }
+}
+
+fn check_self(summary: &Summary, raft: &RaftMembers, findings: &mut Vec<Finding>) {
+    let Some(metadata) = summary.scan.metadata else {
+        return;
+    };
+    let me = MemberId(metadata.node);
+    if !raft.ids().is_empty() && !raft.contains(me) {
+        findings.push(doubt(
+            format!("the log's own member {me} in the membership"),
+            "others only: it was removed, or has not joined yet",
+        ));
+    }
+}
+
+fn beyond_database(wal: &Wal, summary: &Summary, db: &DbFacts) -> Result<Beyond> {
+    let mut beyond = Beyond {
+        tail: summary.tail_after(db.consistent_index),
+        kinds: BTreeMap::new(),
+        key_writes: 0,
+    };
+    wal.entries(&summary.log, db.consistent_index, |logged| {
+        let kind = match logged.entry.kind {
+            EntryKind::Normal => match Request::decode(logged.entry.data) {
+                Ok(request) => {
+                    if let Request::V3(request) = request
+                        && request.kind.writes_keys()
+                    {
+                        beyond.key_writes = beyond.key_writes.saturating_add(1);
+                    }
+                    request.name()
+                }
+                Err(_) => "undecodable",
+            },
+            EntryKind::ConfChange | EntryKind::ConfChangeV2 => "membership change",
+            EntryKind::Other(_) => "undecodable",
+        };
+        let count = beyond.kinds.entry(kind).or_default();
+        *count = count.saturating_add(1);
+        Ok(())
+    })?;
+    Ok(beyond)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+use super::*;
+use crate::etcd::finding::Severity;
+use crate::etcd::ids::{FoundingCluster, InitialCluster};
+use crate::etcd::wal::{SegmentName, SegmentWriter, write_founding};
+use crate::etcd::wire::raft::{ConfChange, Entry, HardState};
+use crate::etcd::wire::wal::SnapshotMark;
+
+struct Dir {
+    root: tempfile::TempDir,
+    cluster: FoundingCluster,
+}
+
+impl Dir {
+    fn layout(&self) -> Layout {
+        Layout::new(self.root.path(), None)
+    }
+
+    fn db(&self) -> DbFacts {
+        DbFacts {
+            consistent_index: self.cluster.commit(),
+            term: Some(1),
+            members: self.cluster.members.clone(),
+            removed: Vec::new(),
+        }
+    }
+
+    fn segment(&self, name: SegmentName) -> PathBuf {
+        self.layout().wal.join(name.to_string())
+    }
+}
+
+const FIRST: SegmentName = SegmentName {
+    sequence: 0,
+    index: 0,
+};
+
+/// A restored member's directory, with more records after those of the restore.
+fn dir(more: impl FnOnce(&mut SegmentWriter<Vec<u8>>)) -> Dir {
+    let root = tempfile::tempdir().unwrap();
+    let cluster = InitialCluster::parse("m1=http://127.0.0.1:1,m2=http://127.0.0.1:2")
+        .unwrap()
+        .found("T")
+        .unwrap();
+    let dir = Dir { root, cluster };
+    let layout = dir.layout();
+    fs::create_dir_all(&layout.snap).unwrap();
+    fs::create_dir_all(&layout.wal).unwrap();
+    fs::write(layout.db(), b"").unwrap();
+    let me = dir.cluster.member("m1").unwrap().id;
+    let mut writer = write_founding(Vec::new(), &dir.cluster, me).unwrap();
+    more(&mut writer);
+    fs::write(dir.segment(FIRST), writer.finish().unwrap()).unwrap();
+    let (name, bytes) = raftsnap::founding(&dir.cluster);
+    fs::write(layout.snap.join(name.to_string()), bytes).unwrap();
+    dir
+}
+
+fn entry(index: u64, term: u64, data: &[u8]) -> Entry<'_> {
+    Entry {
+        kind: EntryKind::Normal,
+        term,
+        index,
+        data,
+    }
+}
+
+fn state(term: u64, commit: u64) -> HardState {
+    HardState {
+        term,
+        vote: 0,
+        commit,
+    }
+}
+
+fn texts(report: &Report) -> Vec<String> {
+    report.findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_restored_member_s_directory_agrees() {
+    let dir = dir(|_| {});
+    let report = check(&dir.layout(), Some(&dir.db())).unwrap();
+    assert_eq!(texts(&report), [""; 0]);
+    assert_eq!(report.start, Some(SnapshotId { index: 2, term: 1 }));
+    assert_eq!(report.raft_members.unwrap().voters.len(), 2);
+    assert_eq!(report.beyond.unwrap().kinds, BTreeMap::new());
+    assert!(!report.locks.any_held());
+    assert_eq!(report.locks.db, LockState::Free);
+    assert_eq!(report.locks.wal, LockState::Free);
+}
+
+#[test]
+fn what_lies_beyond_the_database_is_counted() {
+    // A put of an empty key, then a compaction: fields 4 and 7 of the request.
+    let dir = dir(|log| {
+        log.entry(&entry(3, 2, &[])).unwrap();
+        log.entry(&entry(4, 2, &[0x22, 0x00])).unwrap();
+        log.entry(&entry(5, 2, &[0x3a, 0x00])).unwrap();
+        log.hard_state(state(2, 4)).unwrap();
+    });
+    let report = check(&dir.layout(), Some(&dir.db())).unwrap();
+    assert_eq!(texts(&report), [""; 0]);
+    let beyond = report.beyond.unwrap();
+    assert_eq!(
+        beyond.tail,
+        Tail {
+            committed: 2,
+            uncommitted: 1
+        }
+    );
+    assert_eq!(
+        beyond.kinds,
+        BTreeMap::from([("compaction", 1), ("empty", 1), ("put", 1)])
+    );
+    assert_eq!(beyond.key_writes, 1);
+}
+
+#[test]
+fn indexes_out_of_step_are_found() {
+    let dir = dir(|log| {
+        log.entry(&entry(3, 2, &[])).unwrap();
+        log.hard_state(state(2, 3)).unwrap();
+    });
+    let at = |consistent_index, term| DbFacts {
+        consistent_index,
+        term: Some(term),
+        ..dir.db()
+    };
+    let found = |db: DbFacts| {
+        let report = check(&dir.layout(), Some(&db)).unwrap();
+        let severity = report.findings.iter().map(|f| f.severity).max();
+        (texts(&report).join("; "), severity)
+    };
+    assert_eq!(found(at(3, 2)).0, "");
+    let (ahead, severity) = found(at(9, 2));
+    assert!(ahead.contains("next 6 writes"), "{ahead}");
+    assert_eq!(severity, Some(Severity::Error));
+    let (behind, severity) = found(at(1, 1));
+    assert!(
+        behind.contains("consistent index of 2 at least"),
+        "{behind}"
+    );
+    assert_eq!(severity, Some(Severity::Error));
+    let (term, severity) = found(at(3, 1));
+    assert!(term.contains("term 2, the log's"), "{term}");
+    assert_eq!(severity, Some(Severity::Warning));
+    assert!(found(at(3, 7)).0.contains("term 2 at most"));
+
+    // A database that a leader sent makes up for one that is behind.
+    fs::write(dir.layout().snap.join(format!("{:016x}.snap.db", 2)), b"").unwrap();
+    let (behind, severity) = found(at(1, 1));
+    assert!(behind.contains("instead"), "{behind}");
+    assert_eq!(severity, Some(Severity::Warning));
+}
+
+#[test]
+fn memberships_are_compared_where_the_database_stands() {
+    let removal = |node| {
+        ConfChange {
+            id: 1,
+            kind: ConfChangeKind::RemoveNode,
+            node,
+            context: Vec::new(),
+        }
+        .encode()
+    };
+    let mut gone = MemberId(0);
+    let dir = {
+        let cluster = InitialCluster::parse("m1=http://127.0.0.1:1,m2=http://127.0.0.1:2");
+        let cluster = cluster.unwrap().found("T").unwrap();
+        gone.0 = cluster.member("m2").unwrap().id.0;
+        let change = removal(gone.0);
+        dir(|log| {
+            let removal = Entry {
+                kind: EntryKind::ConfChange,
+                ..entry(3, 1, &change)
+            };
+            log.entry(&removal).unwrap();
+            log.hard_state(state(1, 3)).unwrap();
+        })
+    };
+    let before = check(&dir.layout(), Some(&dir.db())).unwrap();
+    assert_eq!(texts(&before), [""; 0]);
+    let after = DbFacts {
+        consistent_index: 3,
+        ..dir.db()
+    };
+    let report = check(&dir.layout(), Some(&after)).unwrap();
+    assert!(texts(&report)[0].contains(&format!("found {gone}, which etcd from 3.6")));
+    let trimmed = DbFacts {
+        members: after
+            .members
+            .iter()
+            .filter(|m| m.id != gone)
+            .cloned()
+            .collect(),
+        removed: vec![gone],
+        ..after.clone()
+    };
+    let report = check(&dir.layout(), Some(&trimmed)).unwrap();
+    assert_eq!(texts(&report), [""; 0]);
+    let both = DbFacts {
+        removed: vec![dir.cluster.member("m1").unwrap().id],
+        ..dir.db()
+    };
+    let report = check(&dir.layout(), Some(&both)).unwrap();
+    assert!(texts(&report)[0].contains("in both lists"));
+    let empty = DbFacts {
+        members: Vec::new(),
+        ..dir.db()
+    };
+    let report = check(&dir.layout(), Some(&empty)).unwrap();
+    assert!(texts(&report)[0].contains("does not start"));
+}
+
+#[test]
+fn a_snapshot_without_its_file_is_found() {
+    let dir = dir(|log| {
+        log.entry(&entry(3, 1, &[])).unwrap();
+        log.hard_state(state(1, 3)).unwrap();
+        let mark = SnapshotMark {
+            index: 3,
+            term: 1,
+            conf_state: None,
+        };
+        log.snapshot(&mark).unwrap();
+    });
+    let db = DbFacts {
+        consistent_index: 3,
+        ..dir.db()
+    };
+    let report = check(&dir.layout(), Some(&db)).unwrap();
+    assert!(texts(&report)[0].contains("found one for 2 at most"));
+    assert_eq!(report.start, Some(SnapshotId { index: 2, term: 1 }));
+
+    let snap = dir.layout().snap;
+    for name in raftsnap::list(&snap).unwrap() {
+        fs::remove_file(snap.join(name.to_string())).unwrap();
+    }
+    let report = check(&dir.layout(), Some(&db)).unwrap();
+    assert!(texts(&report)[0].contains("reaches back to its beginning"));
+    assert_eq!(report.findings[0].severity, Severity::Warning);
+
+    let later = SegmentName {
+        sequence: 4,
+        index: 2,
+    };
+    fs::rename(dir.segment(FIRST), dir.segment(later)).unwrap();
+    let report = check(&dir.layout(), Some(&db)).unwrap();
+    let worst = report.findings.iter().find(|f| f.layer == Layer::Agreement);
+    assert_eq!(worst.unwrap().severity, Severity::Error);
+}
+
+#[test]
+fn leftovers_are_listed_and_a_missing_directory_is_a_failure() {
+    let dir = dir(|_| {});
+    let layout = dir.layout();
+    for name in ["db.tmp.123", "0000000000000001.snap.db", "x.snap.broken"] {
+        fs::write(layout.snap.join(name), b"").unwrap();
+    }
+    fs::write(layout.wal.join("0.tmp"), b"").unwrap();
+    fs::write(layout.wal.join("y.wal.broken"), b"").unwrap();
+    let report = check(&layout, None).unwrap();
+    assert_eq!(
+        report.leftovers,
+        [
+            "0000000000000001.snap.db",
+            "db.tmp.123",
+            "x.snap.broken",
+            "y.wal.broken"
+        ]
+    );
+    assert_eq!(report.beyond, None);
+    let nowhere = Layout::new(&dir.root.path().join("none"), None);
+    assert_eq!(check(&nowhere, None).unwrap_err().kind(), Kind::NotChecked);
+    assert_eq!(nowhere.locks().unwrap().wal, LockState::Absent);
+}

@@ -1,0 +1,324 @@
+//! Member and cluster ids, and the initial cluster they are made from.
+//!
+//! ```text
+//! member  = big-endian u64 of the first 8 bytes of SHA-1(peer URLs, sorted, concatenated ++ token)
+//! cluster = big-endian u64 of the first 8 bytes of SHA-1(member ids, sorted, 8 bytes big-endian each)
+//! ```
+//!
+//! (etcd, `server/etcdserver/api/membership/member.go` and `cluster.go`.) The name does not enter,
+//! so that a changed token or address means another member. As text an id is lower-case hex
+//! *without* padding; in JSON it is a decimal number.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+use crate::error::{Failure, Kind, Result};
+use crate::etcd::membership::Member;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// Reads the text form: hex, as etcd prints it, with or without `0x`.
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let digits = text.strip_prefix("0x").unwrap_or(text);
+                let hex = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+                hex.then(|| u64::from_str_radix(digits, 16).ok())?.map(Self)
+            }
+
+            /// Reads the form that JSON output has: decimal.
+            pub fn from_decimal(text: &str) -> Option<Self> {
+                let decimal = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                decimal.then(|| text.parse().ok())?.map(Self)
+            }
+
+            /// Everything that a text can mean: digits alone are hex and decimal alike.
+            pub fn readings(text: &str) -> Vec<Self> {
+                let mut readings: Vec<Self> =
+                    [Self::from_hex(text), Self::from_decimal(text)].into_iter().flatten().collect();
+                readings.dedup();
+                readings
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:x}", self.0)
+            }
+        }
+    };
+}
+
+id! {
+    /// A member's id; `Display` gives etcd's hex form.
+    MemberId
+}
+id! {
+    /// A cluster's id; `Display` gives etcd's hex form.
+    ClusterId
+}
+
+fn first_eight(digest: &[u8]) -> u64 {
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
+impl MemberId {
+    /// The id of a founding member.
+    pub fn founding(peers: &PeerUrls, token: &str) -> Self {
+        let mut hash = Sha1::new();
+        for url in peers.iter() {
+            hash.update(url);
+        }
+        hash.update(token);
+        Self(first_eight(&hash.finalize()))
+    }
+}
+
+impl ClusterId {
+    /// The id of the cluster that these members found.
+    pub fn founded_by(members: impl IntoIterator<Item = MemberId>) -> Self {
+        let mut hash = Sha1::new();
+        for member in members.into_iter().collect::<BTreeSet<_>>() {
+            hash.update(member.0.to_be_bytes());
+        }
+        Self(first_eight(&hash.finalize()))
+    }
+}
+
+/// The peer URLs of one member: checked by etcd's rules, sorted, at least one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerUrls(Vec<String>);
+
+impl PeerUrls {
+    /// Checks and sorts URLs.
+    ///
+    /// etcd's rules: `http` or `https` with host and port and no path, or `unix`/`unixs`. What
+    /// etcd would take but never could dial is refused too: an empty host, a port that is no port,
+    /// user info, a query or a fragment.
+    pub fn parse<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let mut parsed = urls.into_iter().map(peer_url).collect::<Result<Vec<_>>>()?;
+        if parsed.is_empty() {
+            return Err(usage("no peer URL is given"));
+        }
+        parsed.sort();
+        Ok(Self(parsed))
+    }
+
+    /// Checks and sorts a comma-separated list.
+    pub fn parse_list(text: &str) -> Result<Self> {
+        Self::parse(text.split(','))
+    }
+
+    /// The URLs, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// The URLs as they stand in a [`Member`].
+    pub fn to_vec(&self) -> Vec<String> {
+        self.0.clone()
+    }
+}
+
+impl fmt::Display for PeerUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+fn usage(what: impl fmt::Display) -> Failure {
+    Failure::new(Kind::Usage, what.to_string())
+}
+
+fn peer_url(text: &str) -> Result<String> {
+    let url = text.trim();
+    let refuse = |what: &str| usage(format!("peer URL {url:?} {what}"));
+    if url.chars().any(|c| c.is_control() || c == ' ') {
+        return Err(refuse("has a blank or control character in it"));
+    }
+    let (scheme, rest) = url
+        .split_once("://")
+        .ok_or_else(|| refuse("does not have the form scheme://host:port"))?;
+    let scheme = scheme.to_ascii_lowercase();
+    match scheme.as_str() {
+        "http" | "https" => {
+            if rest.contains(['?', '#', '@', '%', '\\']) {
+                return Err(refuse("has more than a host and a port"));
+            }
+            if rest.contains('/') {
+                return Err(refuse("must not contain a path"));
+            }
+            host_and_port(rest).map_err(|what| refuse(&what))?;
+        }
+        "unix" | "unixs" if rest.is_empty() => return Err(refuse("names no socket")),
+        "unix" | "unixs" => {}
+        _ => return Err(refuse("has a scheme other than http, https, unix or unixs")),
+    }
+    Ok(format!("{scheme}://{rest}"))
+}
+
+fn host_and_port(text: &str) -> Result<(), String> {
+    let form = "does not have the form scheme://host:port";
+    let (host, port) = text.rsplit_once(':').ok_or(form)?;
+    match host.strip_prefix('[') {
+        Some(inner) => {
+            let address = inner.strip_suffix(']').ok_or(form)?;
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err("has brackets around what is no IPv6 address".into());
+            }
+        }
+        None if host.contains([':', '[', ']']) => {
+            return Err("has an IPv6 address without brackets".into());
+        }
+        None if host.is_empty() => return Err("has no host".into()),
+        None => {}
+    }
+    match port.parse::<u16>() {
+        Ok(1..) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
+        _ => Err(format!("has the port {port:?}, which is none")),
+    }
+}
+
+/// Who founds a cluster: `name=url,name=url2,other=url3`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitialCluster {
+    text: String,
+    /// In the order the names first appear.
+    members: Vec<(String, PeerUrls)>,
+}
+
+impl InitialCluster {
+    /// Reads the text form; a repeated name adds a URL, and no URL may appear twice.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut members: Vec<(String, Vec<&str>)> = Vec::new();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (name, url) = part
+                .split_once('=')
+                .ok_or_else(|| usage(format!("{part:?} does not have the form name=url")))?;
+            if name.is_empty() || name.trim() != name {
+                return Err(usage(format!("{name:?} is no member name")));
+            }
+            match members.iter_mut().find(|(known, _)| known == name) {
+                Some((_, urls)) => urls.push(url),
+                None => members.push((name.to_owned(), vec![url])),
+            }
+        }
+        if members.is_empty() {
+            return Err(usage("the initial cluster has no member"));
+        }
+        let members = members
+            .into_iter()
+            .map(|(name, urls)| Ok((name, PeerUrls::parse(urls)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let mut seen = BTreeSet::new();
+        for url in members.iter().flat_map(|(_, urls)| urls.iter()) {
+            if !seen.insert(url) {
+                return Err(usage(format!(
+                    "initial cluster {text} has duplicate URL {url}"
+                )));
+            }
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            members,
+        })
+    }
+
+    /// The members' names, in the order they first appear.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The URLs of a member.
+    pub fn urls(&self, name: &str) -> Option<&PeerUrls> {
+        self.members
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, urls)| urls)
+    }
+
+    /// Demands that a member is in the cluster with just these URLs.
+    pub fn check_local(&self, name: &str, advertised: &PeerUrls) -> Result<()> {
+        let urls = self.urls(name).ok_or_else(|| {
+            usage(format!(
+                "the local name {name:?} is not in the initial cluster {}",
+                self.text
+            ))
+        })?;
+        if urls != advertised {
+            return Err(usage(format!(
+                "the initial cluster has {name}={urls}, but {advertised} is advertised"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The cluster that is founded with a token.
+    pub fn found(&self, token: &str) -> Result<FoundingCluster> {
+        let mut members: Vec<Member> = self
+            .members
+            .iter()
+            .map(|(name, urls)| Member {
+                id: MemberId::founding(urls, token),
+                name: name.clone(),
+                peer_urls: urls.to_vec(),
+                client_urls: Vec::new(),
+                is_learner: false,
+            })
+            .collect();
+        members.sort_by_key(|member| member.id);
+        let ids: BTreeSet<MemberId> = members.iter().map(|member| member.id).collect();
+        if ids.len() != members.len() || ids.contains(&MemberId(0)) {
+            return Err(usage(format!(
+                "the members of {} do not get ids of their own",
+                self.text
+            )));
+        }
+        Ok(FoundingCluster {
+            id: ClusterId::founded_by(ids),
+            members,
+        })
+    }
+}
+
+/// A cluster about to be founded, or restored, which is the same to raft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundingCluster {
+    /// The cluster's id.
+    pub id: ClusterId,
+    /// Its members, in the order of their ids.
+    pub members: Vec<Member>,
+}
+
+impl FoundingCluster {
+    /// The member of a name.
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    /// The index that the founding log ends at, all of it committed: an entry a member.
+    pub fn commit(&self) -> u64 {
+        self.members.len() as u64
+    }
+
+    /// The members' ids, ascending.
+    pub fn ids(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.id.0).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "ids_tests.rs"]
+mod tests;

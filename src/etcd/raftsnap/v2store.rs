@@ -1,0 +1,210 @@
+//! The v2 store's JSON, as far as membership goes.
+//!
+//! ```text
+//! /0/members/<id>/raftAttributes   {"peerURLs":[…],"isLearner":true}
+//! /0/members/<id>/attributes       {"name":"…","clientURLs":[…]}
+//! /0/removed_members/<id>          removed
+//! /0/version                       3.5.0
+//! /1/…                             what users stored through the v2 API
+//! ```
+
+use std::fmt;
+use std::fmt::Write;
+use std::marker::PhantomData;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::{BTreeMap, Finding, FoundingCluster, Layer, Member, MemberId, V2Store, push_string};
+
+/// Children kept of one directory; a hostile file has more.
+const CHILDREN_KEPT: usize = 1000;
+
+/// The named children of a node, of very many the first.
+struct Children<T> {
+    named: BTreeMap<String, T>,
+}
+
+impl<T> Default for Children<T> {
+    fn default() -> Self {
+        Self {
+            named: BTreeMap::new(),
+        }
+    }
+}
+
+impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Children<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read<T>(PhantomData<T>);
+
+        impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for Read<T> {
+            type Value = Children<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object or null")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Children::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut children = Children::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    if children.named.len() < CHILDREN_KEPT {
+                        children.named.insert(name, map.next_value()?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(children)
+            }
+        }
+
+        deserializer.deserialize_any(Read(PhantomData))
+    }
+}
+
+/// A node whose children are `T`; what lies deeper is ignored.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase", bound = "T: serde::Deserialize<'de>")]
+struct Node<T> {
+    #[serde(default)]
+    value: String,
+    #[serde(default = "Children::default")]
+    children: Children<T>,
+}
+
+impl<T> Node<T> {
+    fn child(&self, name: &str) -> Option<&T> {
+        self.children.named.get(name)
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Leaf {
+    #[serde(default)]
+    value: String,
+}
+
+/// The tree down to the attributes of a member.
+type Root = Node<Node<Node<Node<Leaf>>>>;
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Store {
+    root: Root,
+}
+
+impl V2Store {
+    pub(super) fn parse(
+        json: &[u8],
+        findings: &mut Vec<Finding>,
+    ) -> Result<Self, serde_json::Error> {
+        let root = serde_json::from_slice::<Store>(json)?.root;
+        let mut store = Self {
+            has_user_keys: root
+                .child("1")
+                .is_some_and(|users| !users.children.named.is_empty()),
+            ..Self::default()
+        };
+        if store.has_user_keys {
+            findings.push(Finding::warning(
+                Layer::RaftSnap,
+                "nothing that users stored below /1",
+                "keys of the v2 API, with which etcd 3.6 does not start",
+            ));
+        }
+        let Some(own) = root.child("0") else {
+            return Ok(store);
+        };
+        store.cluster_version = own
+            .child("version")
+            .map(|version| version.value.clone())
+            .filter(|version| !version.is_empty());
+        if let Some(removed) = own.child("removed_members") {
+            for name in removed.children.named.keys() {
+                match MemberId::from_hex(name) {
+                    Some(id) => store.removed.push(id),
+                    None => findings.push(no_id(name)),
+                }
+            }
+        }
+        if let Some(members) = own.child("members") {
+            for (name, node) in &members.children.named {
+                let Some(id) = MemberId::from_hex(name) else {
+                    findings.push(no_id(name));
+                    continue;
+                };
+                store.members.push(member(id, node)?);
+            }
+        }
+        store.members.sort_by_key(|member| member.id);
+        store.removed.sort();
+        Ok(store)
+    }
+}
+
+fn no_id(name: &str) -> Finding {
+    Finding::error(Layer::RaftSnap, "a member id", format!("{name:?}"))
+}
+
+fn member(id: MemberId, node: &Node<Leaf>) -> Result<Member, serde_json::Error> {
+    let text = |name| node.child(name).map(|leaf| leaf.value.as_str());
+    // Both texts have some of the fields of a whole member.
+    let raft = Member::from_attributes(id, text("raftAttributes").unwrap_or_default())?;
+    let published = Member::from_attributes(id, text("attributes").unwrap_or("{}"))?;
+    Ok(Member {
+        name: published.name,
+        client_urls: published.client_urls,
+        ..raft
+    })
+}
+
+const FILE: &str = "\"ExpireTime\":\"0001-01-01T00:00:00Z\",\"Value\":";
+
+/// Opens a directory: its path and the index it came with.
+fn open(out: &mut String, path: &str, index: u64) {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if path != "/" {
+        let _ = write!(out, "\"{name}\":");
+    }
+    let _ = write!(
+        out,
+        "{{\"Path\":\"{path}\",\"CreatedIndex\":{index},\"ModifiedIndex\":{index},{FILE}\"\",\
+         \"Children\":{{"
+    );
+}
+
+/// The store of a cluster about to be founded, each node as etcd writes it.
+pub(super) fn founding(cluster: &FoundingCluster) -> String {
+    let mut out = String::from("{\"Root\":");
+    open(&mut out, "/", 0);
+    open(&mut out, "/0", 0);
+    open(&mut out, "/0/members", 1);
+    let mut members: Vec<(&Member, u64)> = cluster.members.iter().zip(1..).collect();
+    // As text an id has no leading zeros, so that the order is another one.
+    members.sort_by_key(|(member, _)| member.db_key());
+    for (i, (member, index)) in members.into_iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        let path = format!("/0/members/{}", member.id);
+        open(&mut out, &path, index);
+        let _ = write!(
+            out,
+            "\"raftAttributes\":{{\"Path\":\"{path}/raftAttributes\",\"CreatedIndex\":{index},\
+             \"ModifiedIndex\":{index},{FILE}"
+        );
+        push_string(&mut out, &member.raft_attributes_json());
+        out.push_str(",\"Children\":null}}}");
+    }
+    out.push_str("}}}},");
+    open(&mut out, "/1", 0);
+    let _ = write!(
+        out,
+        "}}}}}}}},\"CurrentIndex\":{},\"CurrentVersion\":2}}",
+        cluster.commit()
+    );
+    out
+}

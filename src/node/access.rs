@@ -1,0 +1,349 @@
+//! How to reach this node's own etcd member: endpoint, certificates, names, data directory, and
+//! for each where it was found.
+//!
+//! What the caller was told goes first, then what the node says. Certificate paths may be those
+//! that pods see, wherever they come from: one that does not exist as given is looked for where
+//! the node keeps what the pods mount.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::component::Component;
+use super::endpoint::Endpoint;
+use super::files::exists;
+use super::layout::{KUBERNETES, NodeLayout, STATIC_POD_CERTS_IN_POD, STATIC_POD_RESOURCES};
+use super::profile::{Detection, Profile};
+use super::{kubeadm, openshift, refuse};
+use crate::error::{Fact, Failure, Kind, Result};
+
+/// A datum and where it comes from, in words for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sourced<T> {
+    /// The datum.
+    pub value: T,
+    /// Where it was found.
+    pub source: String,
+}
+
+impl<T> Sourced<T> {
+    /// A datum from somewhere.
+    pub fn new(value: T, source: impl Into<String>) -> Self {
+        Self {
+            value,
+            source: source.into(),
+        }
+    }
+}
+
+/// What the caller was told, by flags or variables, and what it knows of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Client URLs.
+    pub endpoints: Option<Sourced<Vec<String>>>,
+    /// The CA that signed the server's certificate.
+    pub ca: Option<Sourced<PathBuf>>,
+    /// The client certificate.
+    pub cert: Option<Sourced<PathBuf>>,
+    /// Its key.
+    pub key: Option<Sourced<PathBuf>>,
+    /// This node's name, which is its member's.
+    pub node: Option<Sourced<String>>,
+    /// etcd's data directory.
+    pub data_dir: Option<Sourced<PathBuf>>,
+    /// The machine's addresses.
+    pub local_addresses: Vec<IpAddr>,
+}
+
+/// The files of a TLS connection, as host paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The CA that signed the server's certificate; absent only if nobody named one.
+    pub ca: Option<Sourced<PathBuf>>,
+    /// The client certificate and its key; absent only if nobody named them.
+    pub identity: Option<Identity>,
+}
+
+/// A client certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate's host path.
+    pub cert: Sourced<PathBuf>,
+    /// The key's host path.
+    pub key: Sourced<PathBuf>,
+}
+
+/// How to reach this node's own etcd member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdAccess {
+    /// The local member's client URL: the only one a snapshot is taken from.
+    pub endpoint: Sourced<String>,
+    /// Client URLs of all members that are known, the local one among them.
+    pub member_endpoints: Sourced<Vec<String>>,
+    /// Certificates, where the endpoint speaks TLS.
+    pub tls: Option<TlsFiles>,
+    /// The local member's name.
+    pub member_name: Option<Sourced<String>>,
+    /// The local member's peer URLs.
+    pub peer_urls: Option<Sourced<Vec<String>>>,
+    /// The data directory's host path.
+    pub data_dir: Option<Sourced<PathBuf>>,
+    /// What was passed over on the way, for a reader who asks for detail.
+    pub notes: Vec<String>,
+}
+
+/// What the node itself says, before anything told is laid over it.
+#[derive(Debug, Default)]
+pub(super) struct NodeSays {
+    pub(super) member_name: Option<Sourced<String>>,
+    pub(super) member_ip: Option<IpAddr>,
+    pub(super) endpoint: Option<Sourced<String>>,
+    pub(super) member_endpoints: Option<Sourced<Vec<String>>>,
+    /// Host paths, the best first.
+    pub(super) cas: Vec<Sourced<PathBuf>>,
+    /// Host paths of certificate and key, the best first.
+    pub(super) identities: Vec<Identity>,
+    pub(super) peer_urls: Option<Sourced<Vec<String>>>,
+    pub(super) data_dir: Option<Sourced<PathBuf>>,
+    pub(super) notes: Vec<String>,
+    /// Why the local member or its endpoint is not known.
+    pub(super) why_no_endpoint: Option<Failure>,
+}
+
+/// Finds out how to reach this node's own etcd member.
+pub fn find_access(layout: &NodeLayout, detection: &Detection, told: &Told) -> Result<EtcdAccess> {
+    let mut says = match detection.profile {
+        Profile::Openshift => openshift::ask(layout, told)?,
+        Profile::Kubeadm => kubeadm::ask(layout, detection)?,
+        Profile::Bare => NodeSays::default(),
+    };
+    let (endpoint, member_endpoints) = endpoints(told, &mut says)?;
+    let tls = if endpoint_of(&endpoint.value)?.tls {
+        Some(tls_files(layout, told, &says, detection.profile)?)
+    } else {
+        None
+    };
+    let data_dir = match &told.data_dir {
+        Some(dir) => Some(Sourced::new(told_path(layout, &dir.value)?, &dir.source)),
+        None => says.data_dir,
+    };
+    Ok(EtcdAccess {
+        endpoint,
+        member_endpoints,
+        tls,
+        member_name: told.node.clone().or(says.member_name),
+        peer_urls: says.peer_urls,
+        data_dir,
+        notes: says.notes,
+    })
+}
+
+fn endpoints(told: &Told, says: &mut NodeSays) -> Result<(Sourced<String>, Sourced<Vec<String>>)> {
+    if let Some(list) = &told.endpoints {
+        let local = local_of(list, told, says)?;
+        // A single endpoint says nothing of the other members; the node may know them.
+        let all = match says.member_endpoints.take() {
+            Some(known) if list.value.len() == 1 && known.value.contains(&local) => known,
+            _ => list.clone(),
+        };
+        return Ok((Sourced::new(local, &list.source), all));
+    }
+    match says.endpoint.take() {
+        Some(endpoint) => {
+            let alone = Sourced::new(vec![endpoint.value.clone()], &endpoint.source);
+            let all = says.member_endpoints.take().unwrap_or(alone);
+            Ok((endpoint, all))
+        }
+        None => Err(says.why_no_endpoint.take().unwrap_or_else(|| {
+            Failure::new(Kind::Usage, "finding etcd's endpoint: nothing names one")
+                .with(Fact::Missing("endpoint"))
+        })),
+    }
+}
+
+fn local_of(list: &Sourced<Vec<String>>, told: &Told, says: &NodeSays) -> Result<String> {
+    let parsed: Vec<(&String, Endpoint)> = list
+        .value
+        .iter()
+        .map(|url| {
+            Ok((
+                url,
+                endpoint_of(url).map_err(|e| e.doing(list.source.clone()))?,
+            ))
+        })
+        .collect::<Result<_>>()?;
+    if let [(url, _)] = parsed.as_slice() {
+        return Ok((*url).clone());
+    }
+    let members = |endpoint: &Endpoint| endpoint.ip().is_some() && endpoint.ip() == says.member_ip;
+    let machines = |endpoint: &Endpoint| {
+        endpoint.is_loopback()
+            || endpoint.ip().is_some_and(|ip| {
+                told.local_addresses
+                    .iter()
+                    .any(|own| own.to_canonical() == ip)
+            })
+    };
+    for is_local in [&members as &dyn Fn(&Endpoint) -> bool, &machines] {
+        let mut local = parsed.iter().filter(|(_, endpoint)| is_local(endpoint));
+        match (local.next(), local.next()) {
+            (Some((url, _)), None) => return Ok((*url).clone()),
+            (Some(_), Some(_)) => break,
+            (None, _) => {}
+        }
+    }
+    Err(refuse(
+        "local-endpoint-unknown",
+        format!(
+            "choosing the local member's endpoint among {} from {}: exactly one must be this \
+             machine's",
+            parsed.len(),
+            list.source
+        ),
+    )
+    .with(Fact::Candidates(list.value.clone()))
+    .with(Fact::Missing("endpoint")))
+}
+
+fn endpoint_of(url: &str) -> Result<Endpoint> {
+    Endpoint::parse(url).ok_or_else(|| {
+        Failure::new(
+            Kind::Usage,
+            format!("reading the endpoint {url:?}: expected https://HOST:PORT, IPv6 in brackets"),
+        )
+    })
+}
+
+fn tls_files(
+    layout: &NodeLayout,
+    told: &Told,
+    says: &NodeSays,
+    profile: Profile,
+) -> Result<TlsFiles> {
+    let ca = match &told.ca {
+        Some(path) => Some(told_file(layout, path)?),
+        None => first_existing(&says.cas, |ca| vec![&ca.value])?.cloned(),
+    };
+    let identity = match (&told.cert, &told.key) {
+        (Some(cert), Some(key)) => Some(Identity {
+            cert: told_file(layout, cert)?,
+            key: told_file(layout, key)?,
+        }),
+        (None, None) => {
+            first_existing(&says.identities, |id| vec![&id.cert.value, &id.key.value])?.cloned()
+        }
+        (Some(only), None) => return Err(half(only, "key")),
+        (None, Some(only)) => return Err(half(only, "cert")),
+    };
+    if profile != Profile::Bare {
+        if ca.is_none() {
+            return Err(nowhere(
+                "the CA certificate",
+                "ca",
+                says.cas.iter().map(|ca| &ca.value),
+            ));
+        }
+        if identity.is_none() {
+            let tried = says
+                .identities
+                .iter()
+                .flat_map(|id| [&id.cert.value, &id.key.value]);
+            return Err(nowhere("a client certificate with its key", "cert", tried));
+        }
+    }
+    Ok(TlsFiles { ca, identity })
+}
+
+fn first_existing<T>(candidates: &[T], files: impl Fn(&T) -> Vec<&PathBuf>) -> Result<Option<&T>> {
+    for candidate in candidates {
+        let mut all = true;
+        for file in files(candidate) {
+            all &= exists(file)?;
+        }
+        if all {
+            return Ok(Some(candidate));
+        }
+    }
+    Ok(None)
+}
+
+fn half(only: &Sourced<PathBuf>, other: &'static str) -> Failure {
+    Failure::new(
+        Kind::Usage,
+        format!(
+            "reading the client identity: {} names {}, nothing names its {other}",
+            only.source,
+            only.value.display()
+        ),
+    )
+    .with(Fact::Missing(other))
+}
+
+fn nowhere<'a>(
+    what: &str,
+    missing: &'static str,
+    tried: impl Iterator<Item = &'a PathBuf>,
+) -> Failure {
+    let tried: Vec<String> = tried.map(|path| path.display().to_string()).collect();
+    let found = if tried.is_empty() {
+        "nothing names one".to_owned()
+    } else {
+        format!("none of these exists: {}", tried.join(", "))
+    };
+    Failure::new(Kind::Usage, format!("finding {what} for etcd: {found}"))
+        .with(Fact::Missing(missing))
+}
+
+fn told_file(layout: &NodeLayout, path: &Sourced<PathBuf>) -> Result<Sourced<PathBuf>> {
+    let found = told_path(layout, &path.value)?;
+    if exists(&found)? {
+        return Ok(Sourced::new(found, &path.source));
+    }
+    Err(Failure::new(
+        Kind::Usage,
+        format!(
+            "finding {} from {}: it exists neither as given nor where pods' paths lead on this \
+             node",
+            path.value.display(),
+            path.source
+        ),
+    )
+    .with(Fact::Path(path.value.clone())))
+}
+
+/// What the caller was told may be meant as this process sees it, so that goes first.
+fn told_path(layout: &NodeLayout, path: &Path) -> Result<PathBuf> {
+    if !path.is_absolute() || exists(path)? {
+        return Ok(path.to_path_buf());
+    }
+    host_file(layout, path)
+}
+
+/// The host path of a certificate's node path, mapped from the pods' view where it does not exist
+/// as given.
+pub(super) fn host_file(layout: &NodeLayout, node_path: &Path) -> Result<PathBuf> {
+    let given = follow(layout, node_path)?;
+    if exists(&given)? {
+        return Ok(given);
+    }
+    match node_path.strip_prefix(STATIC_POD_CERTS_IN_POD) {
+        Ok(below) => {
+            let certs = Path::new(KUBERNETES)
+                .join(STATIC_POD_RESOURCES)
+                .join(Component::Etcd.certs_dir());
+            follow(layout, &certs.join(below))
+        }
+        Err(_) => Ok(given),
+    }
+}
+
+/// Under a root of its own, links must be followed here; the kernel would leave the root.
+fn follow(layout: &NodeLayout, node_path: &Path) -> Result<PathBuf> {
+    if layout.root() == Path::new("/") {
+        Ok(layout.host(node_path))
+    } else {
+        layout.resolve(node_path)
+    }
+}
+
+#[cfg(test)]
+mod tests;

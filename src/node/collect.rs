@@ -1,0 +1,529 @@
+//! What a backup must archive of this node, and whether a rollout changed it meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::component::{Component, PodRevision};
+use super::files::{exists, list, read_bounded};
+use super::layout::{NodeLayout, STATIC_POD_RESOURCES};
+use super::pod::{self, PodManifest, RevisionInUse};
+use super::profile::Profile;
+use crate::error::{Doing, Failure, Kind, Result};
+
+/// In the archive of a kubeadm node: what its manifests use from outside of `/etc/kubernetes`
+/// lies under this name, followed by its node path.
+pub const OUTSIDE: &str = "outside-etc-kubernetes";
+
+/// Directories that an installer fills before it swaps them into place; never in use.
+const STAGING: &str = "staging";
+
+/// More files than this are no static-pod resources.
+const MAX_FILES: usize = 1_000_000;
+
+/// Files and directories to archive, named relative to a base.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CollectList {
+    /// The host path that `entries` and `skip` are relative to.
+    pub base: PathBuf,
+    /// Files, and directories with all they hold, in the archive's order.
+    pub entries: Vec<PathBuf>,
+    /// Left out, with all they hold.
+    pub skip: Vec<PathBuf>,
+    /// What has another name in the archive than below `base`; after `entries`.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// A file or directory that is archived under a name of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Elsewhere {
+    /// Its host path; never a symbolic link.
+    pub source: PathBuf,
+    /// Its name in the archive.
+    pub name: PathBuf,
+}
+
+/// A component as its live manifest shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveComponent {
+    /// Which one.
+    pub component: Component,
+    /// The live manifest's host path.
+    pub manifest: PathBuf,
+    /// SHA-256 of the live manifest, where it could be read.
+    pub manifest_sha256: Option<[u8; 32]>,
+    /// The revision in use, on OpenShift.
+    pub revision: Option<PodRevision>,
+    /// The image of the component's main container.
+    pub image: Option<String>,
+}
+
+/// Something that keeps a backup of the resources from being whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Stable name: `manifest-missing`, `manifest-unreadable`, `restore-pod-running`,
+    /// `revision-unknown`, `revision-missing`, `encryption-config-missing`.
+    pub name: &'static str,
+    /// The component concerned.
+    pub component: Component,
+    /// What is so, in a sentence.
+    pub message: String,
+}
+
+/// What a backup must archive on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourcePlan {
+    /// The components, in the archive's order.
+    pub components: Vec<LiveComponent>,
+    /// On OpenShift the revisions in use, on kubeadm manifests, keys and kubeconfigs. Empty on a
+    /// bare etcd.
+    pub resources: CollectList,
+    /// On OpenShift the unrevisioned certificates, which the pods mount too.
+    pub certs: Option<CollectList>,
+    /// What keeps the backup from being whole; the rest is listed all the same.
+    pub problems: Vec<Problem>,
+    /// Worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// Reads the live manifests and lists what a backup must archive.
+pub fn resource_plan(layout: &NodeLayout, profile: Profile) -> Result<ResourcePlan> {
+    let mut plan = ResourcePlan {
+        components: Vec::new(),
+        resources: CollectList {
+            base: layout.kubernetes(),
+            ..CollectList::default()
+        },
+        certs: None,
+        problems: Vec::new(),
+        notes: Vec::new(),
+    };
+    let mut pods = Vec::new();
+    for component in Component::ALL {
+        pods.extend(plan.read_component(layout, profile, component)?);
+    }
+    match profile {
+        Profile::Openshift => {
+            for (component, pod, bytes) in &pods {
+                plan.add_revision(layout, *component, pod, bytes)?;
+            }
+            plan.add_certs(layout)?;
+        }
+        Profile::Kubeadm => {
+            plan.add_kubeadm(layout)?;
+            for (component, pod, _) in &pods {
+                plan.add_named_files(layout, *component, pod)?;
+            }
+        }
+        Profile::Bare => {}
+    }
+    Ok(plan)
+}
+
+impl ResourcePlan {
+    fn problem(&mut self, name: &'static str, component: Component, message: String) {
+        self.problems.push(Problem {
+            name,
+            component,
+            message,
+        });
+    }
+
+    fn read_component(
+        &mut self,
+        layout: &NodeLayout,
+        profile: Profile,
+        component: Component,
+    ) -> Result<Option<(Component, PodManifest, Vec<u8>)>> {
+        let Some(manifest) = layout.manifest(component, profile) else {
+            return Ok(None);
+        };
+        let mut live = LiveComponent {
+            component,
+            manifest: manifest.clone(),
+            manifest_sha256: None,
+            revision: None,
+            image: None,
+        };
+        let mut read = None;
+        if exists(&manifest)? {
+            let bytes = read_bounded(&manifest, pod::MAX_BYTES);
+            let parsed = bytes.and_then(|bytes| {
+                live.manifest_sha256 = Some(Sha256::digest(&bytes).into());
+                let pod = PodManifest::parse(&bytes)
+                    .map_err(|e| e.doing(format!("reading {}", manifest.display())))?;
+                Ok((pod, bytes))
+            });
+            match parsed {
+                Ok((pod, bytes)) => {
+                    let main = pod.container(component.name()).or(pod.containers.first());
+                    live.image = main.map(|container| container.image.clone());
+                    read = Some((component, pod, bytes));
+                }
+                Err(failure) => {
+                    self.problem("manifest-unreadable", component, failure.to_string());
+                }
+            }
+        } else {
+            let path = layout.node_path(&manifest);
+            self.problem(
+                "manifest-missing",
+                component,
+                format!("{} does not exist", path.display()),
+            );
+        }
+        self.components.push(live);
+        Ok(read)
+    }
+
+    fn add_revision(
+        &mut self,
+        layout: &NodeLayout,
+        component: Component,
+        pod: &PodManifest,
+        live_bytes: &[u8],
+    ) -> Result<()> {
+        let revision = match pod.revision(component) {
+            Ok(RevisionInUse::Revision(revision)) => revision,
+            Ok(RevisionInUse::RestorePod { label }) => {
+                let label = label.map_or("no revision label".to_owned(), |l| {
+                    format!("label revision={l}")
+                });
+                let message = format!(
+                    "a restore pod runs ({label}): no revision is in use until the operator has \
+                     rolled out a normal pod"
+                );
+                self.problem("restore-pod-running", component, message);
+                return Ok(());
+            }
+            Err(failure) => {
+                let message = format!("the live manifest of {component}: {failure}");
+                self.problem("revision-unknown", component, message);
+                return Ok(());
+            }
+        };
+        if let Some(live) = self
+            .components
+            .iter_mut()
+            .find(|c| c.component == component)
+        {
+            live.revision = Some(revision);
+        }
+        let dir = layout.revision(revision);
+        let own = dir.join(format!("{component}-pod.yaml"));
+        if !exists(&own)? {
+            let path = layout.node_path(&own);
+            self.problem(
+                "revision-missing",
+                component,
+                format!("{} does not exist", path.display()),
+            );
+            if !exists(&dir)? {
+                return Ok(());
+            }
+        } else if read_bounded(&own, pod::MAX_BYTES).ok().as_deref() != Some(live_bytes) {
+            self.notes.push(format!(
+                "the live manifest of {component} differs from {}",
+                layout.node_path(&own).display()
+            ));
+        }
+        let entry = Path::new(STATIC_POD_RESOURCES).join(revision.to_string());
+        self.resources.skip.push(entry.join(STAGING));
+        self.resources.entries.push(entry);
+        Ok(())
+    }
+
+    fn add_certs(&mut self, layout: &NodeLayout) -> Result<()> {
+        let mut certs = CollectList {
+            base: layout.kubernetes(),
+            ..CollectList::default()
+        };
+        for component in Component::ALL {
+            if !exists(&layout.certs(component))? {
+                self.notes.push(format!(
+                    "{} does not exist",
+                    layout.node_path(&layout.certs(component)).display()
+                ));
+                continue;
+            }
+            let entry = Path::new(STATIC_POD_RESOURCES).join(component.certs_dir());
+            certs.skip.push(entry.join(STAGING));
+            certs.entries.push(entry);
+        }
+        self.certs = Some(certs);
+        Ok(())
+    }
+
+    fn add_kubeadm(&mut self, layout: &NodeLayout) -> Result<()> {
+        let has_extension = |path: &PathBuf, wanted: &[&str]| {
+            path.extension()
+                .and_then(|e| e.to_str())
+                .is_some_and(|e| wanted.contains(&e))
+        };
+        let mut paths: Vec<PathBuf> = list(&layout.manifests())?
+            .into_iter()
+            .filter(|path| has_extension(path, &["yaml", "yml", "json"]))
+            .collect();
+        // An absolute link leads below the root here, not where the kernel would follow it.
+        if layout.pki().is_symlink() || exists(&layout.pki())? {
+            paths.push(layout.pki());
+        }
+        paths.extend(
+            list(&layout.kubernetes())?
+                .into_iter()
+                .filter(|path| has_extension(path, &["conf"])),
+        );
+        for path in paths {
+            let Ok(name) = path
+                .strip_prefix(layout.kubernetes())
+                .map(Path::to_path_buf)
+            else {
+                continue;
+            };
+            if path.is_symlink() {
+                let source = layout.resolve(layout.node_path(&path))?;
+                self.notes.push(format!(
+                    "{} is a link; what it leads to, {}, is archived in its place",
+                    layout.node_path(&path).display(),
+                    layout.node_path(&source).display()
+                ));
+                self.resources.elsewhere.push(Elsewhere { source, name });
+            } else {
+                self.resources.entries.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the files that a component's flags name and nothing above covers: without its
+    /// encryption configuration an encrypted backup is unreadable, and without its audit policy
+    /// an API server does not start.
+    fn add_named_files(
+        &mut self,
+        layout: &NodeLayout,
+        component: Component,
+        pod: &PodManifest,
+    ) -> Result<()> {
+        let Some(container) = pod.container(component.name()).or(pod.containers.first()) else {
+            return Ok(());
+        };
+        let names = container
+            .words
+            .iter()
+            .filter_map(|word| {
+                Some(
+                    word.strip_prefix("--")?
+                        .split('=')
+                        .next()
+                        .unwrap_or_default(),
+                )
+            })
+            .filter(|name| name.ends_with("file") || name.ends_with("config"));
+        for name in names {
+            let Some(inside) = container.flag(name).filter(|value| value.starts_with('/')) else {
+                continue;
+            };
+            let inside = Path::new(inside);
+            let node_path = pod
+                .node_path(container, inside)
+                .unwrap_or_else(|| inside.to_path_buf());
+            let source = layout.resolve(&node_path)?;
+            if !fs::metadata(&source).is_ok_and(|meta| meta.is_file()) {
+                let message = format!(
+                    "--{name} of {component} names {}, which is no file on this node",
+                    node_path.display()
+                );
+                if name == "encryption-provider-config" {
+                    self.problem("encryption-config-missing", component, message);
+                } else {
+                    self.notes.push(message);
+                }
+                continue;
+            }
+            self.add_file(layout, &layout.host(&node_path), source);
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, layout: &NodeLayout, named: &Path, source: PathBuf) {
+        let inside = named
+            .strip_prefix(layout.kubernetes())
+            .ok()
+            .map(Path::to_path_buf);
+        let covered = inside.as_ref().is_some_and(|name| {
+            self.resources
+                .entries
+                .iter()
+                .any(|entry| name.starts_with(entry))
+                || self
+                    .resources
+                    .elsewhere
+                    .iter()
+                    .any(|e| name.starts_with(&e.name))
+        });
+        if covered {
+            return;
+        }
+        match inside {
+            Some(name) if named == source => self.resources.entries.push(name),
+            inside => {
+                let below = layout.node_path(named);
+                let name = inside.unwrap_or_else(|| {
+                    Path::new(OUTSIDE).join(below.strip_prefix("/").unwrap_or(&below))
+                });
+                let elsewhere = Elsewhere { source, name };
+                if !self.resources.elsewhere.contains(&elsewhere) {
+                    self.notes.push(format!(
+                        "{} is archived as {}",
+                        below.display(),
+                        elsewhere.name.display()
+                    ));
+                    self.resources.elsewhere.push(elsewhere);
+                }
+            }
+        }
+    }
+}
+
+/// What would be different if a rollout had come in between: revisions in use, manifests, and
+/// every archived file's name, size, times and owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    components: Vec<LiveComponent>,
+    resources: CollectList,
+    files: BTreeMap<PathBuf, Stat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    mode: u32,
+    owner: (u32, u32),
+    size: u64,
+    inode: u64,
+    modified: (i64, i64),
+}
+
+/// Takes the fingerprint of what is in use now.
+pub fn rollout_fingerprint(layout: &NodeLayout, profile: Profile) -> Result<Fingerprint> {
+    let plan = resource_plan(layout, profile)?;
+    let mut files = BTreeMap::new();
+    let list = &plan.resources;
+    for entry in &list.entries {
+        stat_tree(&list.base.join(entry), entry, &list.skip, &mut files)?;
+    }
+    for elsewhere in &list.elsewhere {
+        stat_tree(&elsewhere.source, &elsewhere.name, &[], &mut files)?;
+    }
+    Ok(Fingerprint {
+        components: plan.components,
+        resources: plan.resources,
+        files,
+    })
+}
+
+fn stat_tree(
+    source: &Path,
+    name: &Path,
+    skip: &[PathBuf],
+    files: &mut BTreeMap<PathBuf, Stat>,
+) -> Result<()> {
+    let mut todo = vec![(source.to_path_buf(), name.to_path_buf())];
+    while let Some((source, name)) = todo.pop() {
+        if skip.contains(&name) {
+            continue;
+        }
+        let meta = match fs::symlink_metadata(&source) {
+            Ok(meta) => meta,
+            // It went away since it was listed: the other fingerprint will have it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => {
+                return Err(e).doing(Kind::Unexpected, || {
+                    format!("looking at {}", source.display())
+                });
+            }
+        };
+        // A directory's size and time change with what it holds, which is compared itself.
+        let is_dir = meta.is_dir();
+        let stat = Stat {
+            mode: meta.mode(),
+            owner: (meta.uid(), meta.gid()),
+            size: if is_dir { 0 } else { meta.size() },
+            inode: meta.ino(),
+            modified: if is_dir {
+                (0, 0)
+            } else {
+                (meta.mtime(), meta.mtime_nsec())
+            },
+        };
+        if files.len() >= MAX_FILES {
+            return Err(Failure::new(
+                Kind::Unexpected,
+                format!("listing {}: more than {MAX_FILES} files", source.display()),
+            ));
+        }
+        files.insert(name.clone(), stat);
+        if is_dir {
+            for child in list(&source)? {
+                let below = child
+                    .file_name()
+                    .map(|file| name.join(file))
+                    .unwrap_or_default();
+                todo.push((child, below));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Fingerprint {
+    /// Bytes of all files together.
+    pub fn total_size(&self) -> u64 {
+        self.files
+            .values()
+            .map(|stat| stat.size)
+            .fold(0, u64::saturating_add)
+    }
+
+    /// What is different in a later one, in sentences; none if nothing changed.
+    pub fn differences(&self, later: &Self) -> Vec<String> {
+        let mut told = Vec::new();
+        for (before, after) in self.components.iter().zip(&later.components) {
+            let name = before.component;
+            if before.revision != after.revision {
+                let show = |r: Option<PodRevision>| r.map_or("none".to_owned(), |r| r.to_string());
+                told.push(format!(
+                    "{name}: the revision in use was {} and is {}",
+                    show(before.revision),
+                    show(after.revision)
+                ));
+            } else if before.manifest_sha256 != after.manifest_sha256 {
+                told.push(format!("{name}: the live manifest changed"));
+            }
+        }
+        for (path, before) in &self.files {
+            match later.files.get(path) {
+                None => told.push(format!("{}: gone", path.display())),
+                Some(after) if after != before => told.push(format!("{}: changed", path.display())),
+                Some(_) => {}
+            }
+        }
+        for path in later
+            .files
+            .keys()
+            .filter(|path| !self.files.contains_key(*path))
+        {
+            told.push(format!("{}: new", path.display()));
+        }
+        if told.is_empty() && self != later {
+            told.push("the list of what must be archived changed".to_owned());
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! URLs of etcd members, and addresses as nodes write them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// An etcd URL, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Reads `https://host:port`, `http://host:port`, `host:port` (without TLS, as etcdctl takes
+    /// it); IPv6 addresses in brackets. A path, a user or a missing port is no endpoint.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (tls, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            Some(_) => return None,
+            None => (false, text),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = rest.rsplit_once(':')?;
+        let bare = match host.strip_prefix('[') {
+            Some(inner) => {
+                let inner = inner.strip_suffix(']')?;
+                inner.parse::<Ipv6Addr>().ok()?;
+                inner
+            }
+            None => host,
+        };
+        let named = bare.len() < host.len() || bare.bytes().all(is_host_byte);
+        if bare.is_empty() || !named || !port.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        Some(Self {
+            tls,
+            host: bare.to_owned(),
+            port: port.parse().ok()?,
+        })
+    }
+
+    /// The URL of an address.
+    pub fn of(tls: bool, ip: IpAddr, port: u16) -> Self {
+        Self {
+            tls,
+            host: ip.to_string(),
+            port,
+        }
+    }
+
+    /// The host as an address; `localhost` is none, since it may be either of two.
+    pub fn ip(&self) -> Option<IpAddr> {
+        parse_ip(&self.host)
+    }
+
+    /// Whether the host can only be the machine that connects.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.ip().is_some_and(|ip| ip.is_loopback())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
+}
+
+/// Reads an address with or without brackets; an IPv4 address mapped into IPv6 is the IPv4 one.
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+/// Splits a comma-separated list; empty parts are dropped.
+pub fn split_list(text: &str) -> Vec<String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_read_and_print_back() {
+        for text in [
+            "https://192.168.10.10:2379",
+            "https://[fd00::10]:2379",
+            "http://localhost:2379",
+            "https://master-0.ocp.example.com:2380",
+        ] {
+            assert_eq!(Endpoint::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(
+            Endpoint::parse("10.0.0.1:2379").unwrap().to_string(),
+            "http://10.0.0.1:2379"
+        );
+        let v6 = Endpoint::parse("https://[::ffff:10.0.0.1]:1").unwrap();
+        assert_eq!(v6.ip(), parse_ip("10.0.0.1"));
+        assert!(Endpoint::parse("https://[::1]:2379").unwrap().is_loopback());
+        assert_eq!(
+            Endpoint::of(true, parse_ip("[fd00::1]").unwrap(), 2379).to_string(),
+            "https://[fd00::1]:2379"
+        );
+    }
+
+    #[test]
+    fn other_texts_are_no_endpoints() {
+        for text in [
+            "",
+            "https://",
+            "https://a",
+            "https://a:",
+            "https://a:99999",
+            "https://[::1:2379",
+            "https://[zz]:1",
+            "https://fd00::1:2379",
+            "unix:///x:1",
+            "https://u@h:1",
+            "https://h:1/path",
+            "https://:1",
+            "https://h:+1",
+            "https://[]:1",
+        ] {
+            assert_eq!(Endpoint::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What a kubeadm control-plane node says about its etcd: the flags in `manifests/etcd.yaml`, or
+//! the variables that etcd reads in their place.
+
+use std::path::{Path, PathBuf};
+
+use super::access::{Identity, NodeSays, Sourced};
+use super::component::Component;
+use super::endpoint::{Endpoint, split_list};
+use super::files::read_bounded;
+use super::layout::NodeLayout;
+use super::pod::{self, Container, PodManifest};
+use super::profile::{Detection, Profile};
+use super::refuse;
+use crate::error::{Fact, Failure, Kind, Result};
+
+/// A manifest, its main container, and where they were read.
+struct Live {
+    pod: PodManifest,
+    container: Container,
+    source: String,
+}
+
+impl Live {
+    fn read(layout: &NodeLayout, component: Component) -> Result<Self> {
+        let path = layout
+            .manifest(component, Profile::Kubeadm)
+            .ok_or_else(|| Failure::new(Kind::Unexpected, "kubeadm names its manifests"))?;
+        let doing = |e: Failure| e.doing(format!("reading {}", path.display()));
+        let bytes = read_bounded(&path, pod::MAX_BYTES)?;
+        let pod = PodManifest::parse(&bytes).map_err(doing)?;
+        let container = pod
+            .container(component.name())
+            .or(pod.containers.first())
+            .cloned();
+        let container = container
+            .ok_or_else(|| Failure::new(Kind::Unexpected, "expected a container, found none"))
+            .map_err(doing)?;
+        let source = layout.node_path(&path).display().to_string();
+        Ok(Self {
+            pod,
+            container,
+            source,
+        })
+    }
+
+    /// A flag of etcd, or the variable etcd reads when the flag is absent (etcd documentation,
+    /// "Configuration options").
+    fn etcd_flag(&self, name: &str) -> Option<Sourced<&str>> {
+        if let Some(value) = self.container.flag(name) {
+            return Some(Sourced::new(value, format!("--{name} in {}", self.source)));
+        }
+        let variable = format!("ETCD_{}", name.replace('-', "_").to_uppercase());
+        let value = self.container.env(&variable)?;
+        Some(Sourced::new(
+            value,
+            format!("{variable} in {}", self.source),
+        ))
+    }
+
+    fn host_path(&self, layout: &NodeLayout, inside: &str) -> PathBuf {
+        let inside = Path::new(inside);
+        let node_path = self.pod.node_path(&self.container, inside);
+        layout.host(node_path.as_deref().unwrap_or(inside))
+    }
+
+    fn host_file(&self, layout: &NodeLayout, told: &Sourced<&str>) -> Sourced<PathBuf> {
+        Sourced::new(self.host_path(layout, told.value), &told.source)
+    }
+}
+
+/// Asks the node.
+pub(super) fn ask(layout: &NodeLayout, detection: &Detection) -> Result<NodeSays> {
+    let mut says = NodeSays::default();
+    match Live::read(layout, Component::Etcd) {
+        Ok(etcd) => describe_member(layout, &etcd, &mut says),
+        Err(failure) => {
+            says.notes.push(failure.to_string());
+            says.why_no_endpoint = Some(match &detection.external_etcd {
+                Some(external) => refuse(
+                    "external-etcd",
+                    format!(
+                        "finding etcd's endpoint: the API server uses an etcd that is not a \
+                         static pod of this node ({} in {})",
+                        external.servers.join(", "),
+                        external.manifest.display()
+                    ),
+                )
+                .with(Fact::Candidates(external.servers.clone()))
+                .with(Fact::Missing("endpoint")),
+                None => failure.with(Fact::Missing("endpoint")),
+            });
+        }
+    }
+    client_certificates(layout, &mut says);
+    Ok(says)
+}
+
+fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
+    says.member_name = etcd
+        .etcd_flag("name")
+        .map(|name| Sourced::new(name.value.to_owned(), name.source));
+    let urls = |flag: &str| {
+        etcd.etcd_flag(flag)
+            .map(|told| Sourced::new(split_list(told.value), told.source))
+    };
+    let advertised = urls("advertise-client-urls");
+    let listening = urls("listen-client-urls");
+    // A loopback URL can be nobody else's, and it stays right when the node's address changes.
+    says.endpoint = pick(&listening, |e| e.is_loopback())
+        .or_else(|| pick(&advertised, |e| !is_unspecified(e)))
+        .or_else(|| pick(&listening, |e| !is_unspecified(e)));
+    says.member_ip = pick(&advertised, |_| true)
+        .and_then(|url| Endpoint::parse(&url.value))
+        .and_then(|endpoint| endpoint.ip());
+    says.member_endpoints = advertised;
+    says.peer_urls = urls("initial-advertise-peer-urls");
+    says.data_dir = etcd
+        .etcd_flag("data-dir")
+        .map(|told| etcd.host_file(layout, &told));
+    if says.endpoint.is_none() {
+        says.why_no_endpoint = Some(
+            Failure::new(
+                Kind::Usage,
+                format!(
+                    "finding etcd's endpoint: {} names no client URL",
+                    etcd.source
+                ),
+            )
+            .with(Fact::Missing("endpoint")),
+        );
+    }
+    if let Some(ca) = etcd.etcd_flag("trusted-ca-file") {
+        let ca = etcd.host_file(layout, &ca);
+        if let Some(dir) = ca.value.parent() {
+            says.identities
+                .push(pair(layout, dir, "healthcheck-client"));
+        }
+        says.cas.push(ca);
+    }
+    says.identities
+        .push(pair(layout, &layout.etcd_pki(), "healthcheck-client"));
+    if let (Some(cert), Some(key)) = (etcd.etcd_flag("cert-file"), etcd.etcd_flag("key-file")) {
+        says.identities.push(Identity {
+            cert: etcd.host_file(layout, &cert),
+            key: etcd.host_file(layout, &key),
+        });
+    }
+}
+
+/// What does not depend on etcd's own manifest: kubeadm's file names, then the API server's
+/// identity as a client of etcd, which is all there is for an external one.
+fn client_certificates(layout: &NodeLayout, says: &mut NodeSays) {
+    let external = says.endpoint.is_none();
+    let mut cas = Vec::new();
+    let mut identities = Vec::new();
+    if let Ok(api) = Live::read(layout, Component::KubeApiserver) {
+        let flag = |name: &str| {
+            let value = api.container.flag(name)?;
+            let source = format!("--{name} in {}", api.source);
+            Some(Sourced::new(api.host_path(layout, value), source))
+        };
+        cas.extend(flag("etcd-cafile"));
+        if let (Some(cert), Some(key)) = (flag("etcd-certfile"), flag("etcd-keyfile")) {
+            identities.push(Identity { cert, key });
+        }
+    }
+    let own_ca = layout.etcd_pki().join("ca.crt");
+    let own_source = layout.node_path(&own_ca).display().to_string();
+    let own_ca = Sourced::new(own_ca, own_source);
+    let server = pair(layout, &layout.etcd_pki(), "server");
+    if external {
+        says.cas.extend(cas);
+        says.identities.extend(identities);
+        says.cas.push(own_ca);
+        says.identities
+            .push(pair(layout, &layout.etcd_pki(), "healthcheck-client"));
+        says.identities.push(server);
+    } else {
+        says.cas.push(own_ca);
+        says.identities.push(server);
+        says.cas.extend(cas);
+        says.identities.extend(identities);
+    }
+}
+
+fn pair(layout: &NodeLayout, dir: &Path, stem: &str) -> Identity {
+    let file = |extension: &str| {
+        let path = dir.join(format!("{stem}.{extension}"));
+        let source = layout.node_path(&path).display().to_string();
+        Sourced::new(path, source)
+    };
+    Identity {
+        cert: file("crt"),
+        key: file("key"),
+    }
+}
+
+fn pick(
+    urls: &Option<Sourced<Vec<String>>>,
+    fits: impl Fn(&Endpoint) -> bool,
+) -> Option<Sourced<String>> {
+    let urls = urls.as_ref()?;
+    let url = urls
+        .value
+        .iter()
+        .find(|url| Endpoint::parse(url).is_some_and(|endpoint| fits(&endpoint)))?;
+    Some(Sourced::new(url.clone(), &urls.source))
+}
+
+fn is_unspecified(endpoint: &Endpoint) -> bool {
+    endpoint.ip().is_some_and(|ip| ip.is_unspecified())
+}

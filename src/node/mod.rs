@@ -1,0 +1,30 @@
+//! The control-plane node: where everything lies on it, how its etcd is reached, and which static
+//! pods it runs.
+//!
+//! Everything starts at a [`NodeLayout`](layout::NodeLayout). [`look`](profile::look) says which
+//! kind of node it is and why; [`find_access`](access::find_access) says how to reach its own
+//! etcd member and where each datum was found; [`collect`] says what a backup must archive and
+//! whether a rollout changed it meanwhile. Local addresses and all settings are parameters.
+
+pub mod access;
+pub mod collect;
+pub mod component;
+pub mod endpoint;
+pub mod env_file;
+mod files;
+mod kubeadm;
+pub mod layout;
+pub mod member;
+mod openshift;
+pub mod pod;
+pub mod profile;
+
+use crate::error::{Fact, Failure, Kind};
+
+/// A refusal that no permission overrides: something must be named or repaired first.
+fn refuse(name: &'static str, what: String) -> Failure {
+    Failure::new(Kind::Refused, what).with(Fact::Refusal {
+        name,
+        allowable: false,
+    })
+}

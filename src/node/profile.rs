@@ -1,0 +1,293 @@
+//! Which kind of node this is.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::component::Component;
+use super::endpoint::{Endpoint, split_list};
+use super::files::{exists, read_bounded};
+use super::layout::NodeLayout;
+use super::pod::{self, PodManifest};
+use crate::error::Result;
+
+/// Where manifests, certificates and data lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// OpenShift: revisioned static pods and `etcd.env`.
+    Openshift,
+    /// kubeadm: plain manifests and `/etc/kubernetes/pki`.
+    Kubeadm,
+    /// An etcd without static pods; everything is told by the caller.
+    Bare,
+}
+
+impl Profile {
+    /// The stable word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Openshift => "openshift",
+            Self::Kubeadm => "kubeadm",
+            Self::Bare => "bare",
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What a look at the node found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detection {
+    /// The profile to use.
+    pub profile: Profile,
+    /// Why this one, in sentences.
+    pub reasons: Vec<String>,
+    /// kubeadm: the API server uses an etcd that is no static pod of this node.
+    pub external_etcd: Option<ExternalEtcd>,
+    /// OpenShift, two nodes with fencing: the signs that Pacemaker owns etcd here. Empty
+    /// otherwise.
+    pub two_node_fencing: Vec<String>,
+    /// The node's own file system seems to be mounted here, below the root that was given, as in
+    /// a debug pod.
+    pub mounted_at: Option<PathBuf>,
+}
+
+/// An etcd outside of the node's static pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalEtcd {
+    /// The API server's `--etcd-servers`.
+    pub servers: Vec<String>,
+    /// The manifest that says so.
+    pub manifest: PathBuf,
+}
+
+/// Looks at the node; a profile that was told is kept, and only the facts about it are gathered.
+pub fn look(layout: &NodeLayout, told: Option<Profile>) -> Result<Detection> {
+    let (profile, reasons) = match told {
+        Some(profile) => (
+            profile,
+            vec![format!("the profile {profile} was asked for")],
+        ),
+        None => guess(layout)?,
+    };
+    let mut found = Detection {
+        profile,
+        reasons,
+        external_etcd: None,
+        two_node_fencing: Vec::new(),
+        mounted_at: None,
+    };
+    match profile {
+        Profile::Openshift => found.two_node_fencing = fencing_signs(layout)?,
+        Profile::Kubeadm => found.external_etcd = external_etcd(layout)?,
+        Profile::Bare => found.mounted_at = mounted_below(layout)?,
+    }
+    Ok(found)
+}
+
+fn guess(layout: &NodeLayout) -> Result<(Profile, Vec<String>)> {
+    let signs = [
+        (Profile::Openshift, layout.etcd_env()),
+        (Profile::Openshift, layout.manifests().join("etcd-pod.yaml")),
+        (
+            Profile::Openshift,
+            layout.manifests().join("kube-apiserver-pod.yaml"),
+        ),
+        (Profile::Kubeadm, layout.manifests().join("etcd.yaml")),
+        (Profile::Kubeadm, layout.etcd_pki()),
+        (
+            Profile::Kubeadm,
+            layout.manifests().join("kube-apiserver.yaml"),
+        ),
+    ];
+    let mut chosen = None;
+    let mut reasons = Vec::new();
+    for (profile, path) in &signs {
+        if !exists(path)? {
+            continue;
+        }
+        let chosen = *chosen.get_or_insert(*profile);
+        let told = layout.node_path(path);
+        reasons.push(if chosen == *profile {
+            format!("{} exists", told.display())
+        } else {
+            format!("{} exists too, but {chosen} goes first", told.display())
+        });
+    }
+    if let Some(profile) = chosen {
+        return Ok((profile, reasons));
+    }
+    reasons.extend(
+        signs
+            .iter()
+            .map(|(_, path)| format!("{} does not exist", layout.node_path(path).display())),
+    );
+    Ok((Profile::Bare, reasons))
+}
+
+fn mounted_below(layout: &NodeLayout) -> Result<Option<PathBuf>> {
+    let mount = layout.debug_mount();
+    let (profile, _) = guess(&NodeLayout::new(&mount))?;
+    Ok((profile != Profile::Bare).then_some(mount))
+}
+
+fn fencing_signs(layout: &NodeLayout) -> Result<Vec<String>> {
+    let mut signs = Vec::new();
+    let configmap = layout.external_etcd_pod();
+    if exists(&configmap)? {
+        signs.push(format!("{} exists", layout.node_path(&configmap).display()));
+    }
+    let script = layout.etcd_scripts().join("update-fencing-credentials.sh");
+    if exists(&script)? {
+        signs.push(format!("{} exists", layout.node_path(&script).display()));
+    }
+    let manifest = layout.manifests().join("etcd-pod.yaml");
+    if let Some(pod) = readable(&manifest)
+        && pod.container("etcd").is_none()
+    {
+        signs.push(format!(
+            "the pod in {} has no container \"etcd\"",
+            layout.node_path(&manifest).display()
+        ));
+    }
+    // Corosync alone may serve something else, so its files only add to the signs above.
+    if !signs.is_empty() {
+        for path in layout.pacemaker() {
+            if exists(&path)? {
+                signs.push(format!("{} exists", layout.node_path(&path).display()));
+            }
+        }
+    }
+    Ok(signs)
+}
+
+/// A look must not fail because a manifest is broken; whoever needs the manifest says so.
+fn readable(path: &std::path::Path) -> Option<PodManifest> {
+    let bytes = read_bounded(path, pod::MAX_BYTES).ok()?;
+    PodManifest::parse(&bytes).ok()
+}
+
+fn external_etcd(layout: &NodeLayout) -> Result<Option<ExternalEtcd>> {
+    let path = layout.manifests().join("kube-apiserver.yaml");
+    let Some(servers) = readable(&path).and_then(|pod| {
+        let flag = pod
+            .container(Component::KubeApiserver.name())?
+            .flag("etcd-servers")?;
+        Some(split_list(flag))
+    }) else {
+        return Ok(None);
+    };
+    let own = servers
+        .iter()
+        .any(|url| Endpoint::parse(url).is_some_and(|endpoint| endpoint.is_loopback()));
+    let stacked = exists(&layout.manifests().join("etcd.yaml"))?;
+    if servers.is_empty() || own || stacked {
+        return Ok(None);
+    }
+    Ok(Some(ExternalEtcd {
+        servers,
+        manifest: layout.node_path(&path),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn node(files: &[(&str, &str)]) -> (tempfile::TempDir, NodeLayout) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let layout = NodeLayout::new(dir.path());
+        (dir, layout)
+    }
+
+    const ENV: &str =
+        "etc/kubernetes/static-pod-resources/etcd-certs/configmaps/etcd-scripts/etcd.env";
+
+    #[test]
+    fn each_sign_alone_decides() {
+        for (path, profile) in [
+            (ENV, Profile::Openshift),
+            ("etc/kubernetes/manifests/etcd-pod.yaml", Profile::Openshift),
+            ("etc/kubernetes/manifests/etcd.yaml", Profile::Kubeadm),
+            ("etc/kubernetes/pki/etcd/ca.crt", Profile::Kubeadm),
+            ("etc/hostname", Profile::Bare),
+        ] {
+            let (_dir, layout) = node(&[(path, "")]);
+            let found = look(&layout, None).unwrap();
+            assert_eq!(found.profile, profile, "{path}");
+            assert!(!found.reasons.is_empty());
+        }
+        let (_dir, layout) = node(&[(ENV, ""), ("etc/kubernetes/manifests/etcd.yaml", "")]);
+        let found = look(&layout, None).unwrap();
+        assert_eq!(found.profile, Profile::Openshift);
+        assert!(
+            found.reasons[1].contains("openshift goes first"),
+            "{:?}",
+            found.reasons
+        );
+        assert_eq!(
+            look(&layout, Some(Profile::Bare)).unwrap().profile,
+            Profile::Bare
+        );
+    }
+
+    #[test]
+    fn a_debug_pod_is_noticed() {
+        let (_dir, layout) = node(&[(&format!("host/{ENV}"), "")]);
+        let found = look(&layout, None).unwrap();
+        assert_eq!(found.profile, Profile::Bare);
+        assert_eq!(found.mounted_at, Some(layout.root().join("host")));
+    }
+
+    #[test]
+    fn external_etcd_is_told_from_a_stacked_one() {
+        let api = |servers: &str| {
+            format!(
+                "kind: Pod\nmetadata: {{name: kube-apiserver}}\nspec: {{containers: [{{name: \
+                 kube-apiserver, command: [kube-apiserver, \"--etcd-servers={servers}\"]}}]}}"
+            )
+        };
+        let path = "etc/kubernetes/manifests/kube-apiserver.yaml";
+        let (_dir, layout) = node(&[(path, &api("https://10.0.0.8:2379,https://[fd00::9]:2379"))]);
+        let found = look(&layout, None).unwrap();
+        assert_eq!(found.profile, Profile::Kubeadm);
+        assert_eq!(
+            found.external_etcd.unwrap().servers,
+            ["https://10.0.0.8:2379", "https://[fd00::9]:2379"]
+        );
+        let (_dir, layout) = node(&[(path, &api("https://[::1]:2379"))]);
+        assert_eq!(look(&layout, None).unwrap().external_etcd, None);
+        let (_dir, layout) = node(&[(path, "broken: [")]);
+        assert_eq!(look(&layout, None).unwrap().external_etcd, None);
+    }
+
+    #[test]
+    fn two_nodes_with_fencing_are_named() {
+        let pod = "kind: Pod\nmetadata: {name: etcd}\nspec: {containers: [{name: etcdctl}]}";
+        let (_dir, layout) = node(&[("etc/kubernetes/manifests/etcd-pod.yaml", pod)]);
+        let found = look(&layout, None).unwrap();
+        assert_eq!(found.two_node_fencing.len(), 1);
+        let configmap = "etc/kubernetes/static-pod-resources/etcd-certs/configmaps/\
+                         external-etcd-pod/pod.yaml";
+        let (_dir, layout) = node(&[
+            (ENV, ""),
+            (configmap, "{}"),
+            ("etc/corosync/corosync.conf", ""),
+        ]);
+        assert_eq!(look(&layout, None).unwrap().two_node_fencing.len(), 2);
+        let (_dir, layout) = node(&[(ENV, ""), ("etc/corosync/corosync.conf", "")]);
+        assert_eq!(
+            look(&layout, None).unwrap().two_node_fencing,
+            Vec::<String>::new()
+        );
+    }
+}

@@ -1,0 +1,481 @@
+//! `backup`: checks the cluster, streams the snapshot, archives the static pods' resources,
+//! checks what it wrote, and only then makes it a set.
+//!
+//! ```text
+//! locked store ─ leftovers removed
+//!   └ source asked, resources listed ─ quality gate ─ free space
+//!       └ staging: snapshot, archives ─ re-read and compared ─ rollout looked for again
+//!           └ backup.env, SHA256SUMS, Manifest last ─ rename ─ latest-backup
+//! ```
+
+pub(super) mod artifacts;
+mod source;
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::quality::{self, Allowed};
+use super::reach::Target;
+use super::{Context, catalog};
+use crate::backup::manifest::{
+    self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION,
+    Tool,
+};
+use crate::backup::names::{self, BackupId, FileKind};
+use crate::backup::{Stamp, environment, sums};
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::event::Event;
+use crate::node::access::EtcdAccess;
+use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
+use crate::node::profile::{Detection, Profile};
+use crate::plan::lock::Lock;
+use crate::store::{LocalStore, Staging};
+use crate::sys::{fs, space};
+
+use artifacts::Artifacts;
+use source::{Scope, Source};
+
+/// What is asked of `backup`.
+#[derive(Debug, Clone)]
+pub struct BackupRequest {
+    /// The node.
+    pub target: Target,
+    /// The host's own name, for the Manifest.
+    pub host: String,
+    /// Where the backup goes.
+    pub destination: Destination,
+    /// Do nothing where the newest good set is younger.
+    pub if_older_than: Option<Duration>,
+    /// Checks that may fail.
+    pub allowed: Allowed,
+    /// Whether the members' data are compared.
+    pub check_members: bool,
+    /// Bytes a second at the most.
+    pub max_rate: Option<NonZeroU64>,
+    /// How long nothing may come.
+    pub stall_timeout: Duration,
+    /// The version the Manifest names.
+    pub tool_version: String,
+    /// Whether this process is root.
+    pub privileged: bool,
+}
+
+/// Where a backup goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A store.
+    Store(PathBuf),
+    /// The node's own store, made where it is missing.
+    DefaultStore,
+    /// Plain files in a directory, as `cluster-backup.sh` leaves them.
+    Flat(PathBuf),
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A backup was taken.
+    Taken(Box<Taken>),
+    /// The newest good one is young enough.
+    YoungEnough {
+        /// Its name.
+        name: String,
+        /// Its age.
+        age: SignedDuration,
+    },
+}
+
+/// A backup that was taken.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// Where it is: the set's directory, or the plain one.
+    pub dir: PathBuf,
+    /// Its Manifest; with plain files it is not on disk.
+    pub manifest: Manifest,
+    /// Whether it is a set of a store.
+    pub is_set: bool,
+}
+
+/// How far above the estimate the free space must be, in per cent.
+const HEADROOM_PER_CENT: u64 = 10;
+
+/// Takes a backup.
+pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> {
+    let (store, flat) = match &request.destination {
+        Destination::Store(dir) => (LocalStore::at(dir), None),
+        Destination::DefaultStore => (LocalStore::at(request.target.layout.backups()), None),
+        Destination::Flat(dir) => (LocalStore::at(dir), Some(dir.as_path())),
+    };
+    if let Some(young) = young_enough(context, request, &store)? {
+        return Ok(young);
+    }
+    let node = NodeFound::find(context, request)?;
+    open_store(request, &store)?;
+    let lock = store.lock("backup")?;
+    for path in store.remove_leftovers(&lock)? {
+        context.tell(Event::LeftoverRemoved(path));
+    }
+    // Another run may have taken one while this one waited to begin.
+    if let Some(young) = young_enough(context, request, &store)? {
+        return Ok(young);
+    }
+    let mut run = Run {
+        context,
+        request,
+        node,
+        store: &store,
+        lock: &lock,
+    };
+    let taken = run
+        .take(flat)
+        .await
+        .map_err(|failure| failure.doing("taking a backup"))?;
+    Ok(Outcome::Taken(Box::new(taken)))
+}
+
+fn young_enough(
+    context: &Context,
+    request: &BackupRequest,
+    store: &LocalStore,
+) -> Result<Option<Outcome>> {
+    let Some(limit) = request.if_older_than else {
+        return Ok(None);
+    };
+    if !store.dir().is_dir() {
+        return Ok(None);
+    }
+    let sets = catalog::list(store)?;
+    let newest = catalog::newest_good(&sets).and_then(|set| Some((set.name.clone(), set.created?)));
+    Ok(newest.and_then(|(name, created)| {
+        let age = context.now.duration_since(created);
+        // A set from the future says nothing about its age: take a new one.
+        let young = !age.is_negative() && age.unsigned_abs() <= limit;
+        young.then_some(Outcome::YoungEnough { name, age })
+    }))
+}
+
+/// Makes the store's directory. The node's own lies under /var where it is missing, since an
+/// OSTree host copies /etc with every deployment.
+fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
+    if request.destination == Destination::DefaultStore {
+        let link = request.target.layout.backups();
+        let target = request.target.layout.backups_target();
+        let absent = link.symlink_metadata().is_err();
+        let ours = std::fs::read_link(&link)
+            .is_ok_and(|to| fs::parent(&link).join(to).is_dir() || !link.exists());
+        if absent || (ours && !link.exists()) {
+            fs::mkdir_all(&target)?;
+        }
+        if absent {
+            fs::mkdir_all(fs::parent(&link))?;
+            fs::symlink(Path::new("../../var/lib/etcd-dr/static-pod-backups"), &link)?;
+            fs::sync_dir(fs::parent(&link))?;
+        }
+    }
+    store.ensure()
+}
+
+/// What was found out about the node.
+struct NodeFound {
+    detection: Detection,
+    access: EtcdAccess,
+    plan: ResourcePlan,
+    before: Fingerprint,
+}
+
+impl NodeFound {
+    fn find(context: &Context, request: &BackupRequest) -> Result<Self> {
+        let detection = request.target.detect(context)?;
+        refuse_unprivileged(request, detection.profile)?;
+        if !detection.two_node_fencing.is_empty() {
+            context.warn(
+                "two-node-fencing",
+                format!(
+                    "Pacemaker owns etcd on this node ({}): a backup is taken as on any other, \
+                     but a restore must go through Pacemaker",
+                    detection.two_node_fencing.join("; ")
+                ),
+            );
+        }
+        let access = request.target.access(context, &detection)?;
+        let layout = &request.target.layout;
+        let plan = resource_plan(layout, detection.profile)?;
+        let before = rollout_fingerprint(layout, detection.profile)?;
+        Ok(Self {
+            detection,
+            access,
+            plan,
+            before,
+        })
+    }
+
+    fn profile(&self) -> Profile {
+        self.detection.profile
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.access
+            .member_name
+            .as_ref()
+            .map(|name| name.value.as_str())
+    }
+}
+
+/// One run, with the store locked.
+struct Run<'a> {
+    context: &'a Context,
+    request: &'a BackupRequest,
+    node: NodeFound,
+    store: &'a LocalStore,
+    lock: &'a Lock,
+}
+
+impl Run<'_> {
+    async fn take(&mut self, flat: Option<&Path>) -> Result<Taken> {
+        let cancel = &self.context.cancel;
+        let scope = Scope {
+            profile: self.node.profile(),
+            node: self.node.name(),
+            check_members: self.request.check_members,
+        };
+        let source = cancel
+            .guard(Source::open(&self.node.access, &scope))
+            .await?;
+        for note in &source.notes {
+            self.context.warn("object-unreadable", note.clone());
+        }
+        let mut checks = quality::assess(&source.seen, self.context.now);
+        checks.push(self.resources_check());
+        quality::gate(&checks, &self.request.allowed)?;
+        self.check_space(source.status.db_size)?;
+
+        let number = self.store.next_number()?;
+        let staging = self.store.stage(number, self.lock)?;
+        let stamp = Stamp::new(self.context.now, false);
+        let artifacts = Artifacts::write(self, &source, staging.dir(), &stamp).await?;
+        cancel.check()?;
+
+        checks.push(self.rollout_check()?);
+        let quality = quality::gate(&checks, &self.request.allowed)?;
+        let manifest = self.manifest(&source, &artifacts, number, checks, quality);
+        match flat {
+            Some(dir) => self.commit_flat(staging, dir, manifest),
+            None => self.commit(staging, number, manifest),
+        }
+    }
+
+    /// Whether all static pods' resources can be archived.
+    fn resources_check(&self) -> Check {
+        let problems = &self.node.plan.problems;
+        let told = problems
+            .iter()
+            .map(|problem| format!("{}: {}", problem.component, problem.message))
+            .collect();
+        quality::verdict(quality::STATIC_PODS_INCOMPLETE, told)
+    }
+
+    /// Whether the static pods are still those of the beginning.
+    fn rollout_check(&self) -> Result<Check> {
+        let after = rollout_fingerprint(&self.request.target.layout, self.node.profile())?;
+        Ok(quality::verdict(
+            quality::ROLLOUT_IN_BETWEEN,
+            self.node.before.differences(&after),
+        ))
+    }
+
+    /// Refuses a store whose file system would not hold the backup.
+    fn check_space(&self, db_size: u64) -> Result<()> {
+        let estimate = db_size.saturating_add(self.node.before.total_size());
+        let needed = estimate.saturating_add(estimate / 100 * HEADROOM_PER_CENT);
+        let here = space::space(self.store.dir())?;
+        if here.available < needed {
+            return Err(Failure::new(
+                Kind::Store,
+                format!(
+                    "the file system at {} has {} bytes free, the backup needs {needed}",
+                    here.mount.display(),
+                    here.available
+                ),
+            )
+            .with(Fact::Path(here.mount)));
+        }
+        let Some(data_dir) = self
+            .node
+            .access
+            .data_dir
+            .as_ref()
+            .map(|dir| dir.value.as_path())
+        else {
+            return Ok(());
+        };
+        // Where the data directory is not on this machine there is nothing to compare with.
+        let Ok(data) = space::space(data_dir) else {
+            return Ok(());
+        };
+        if data.device == here.device && data_dir.exists() && here.available - needed < db_size {
+            self.context.warn(
+                "little-space-beside-etcd",
+                format!(
+                    "the file system at {} also holds etcd's data; after this backup about {} bytes stay free, less \
+                     than the database's {db_size}",
+                    here.mount.display(),
+                    here.available - needed
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    fn manifest(
+        &self,
+        source: &Source,
+        artifacts: &Artifacts,
+        number: u64,
+        checks: Vec<Check>,
+        quality: Quality,
+    ) -> Manifest {
+        let status = &source.status;
+        let version = artifacts.version.as_ref();
+        let components = self.node.plan.components.iter().map(|live| Component {
+            name: live.component.name().to_owned(),
+            revision: live.revision.map(|revision| u64::from(revision.number)),
+            image: live.image.clone(),
+        });
+        Manifest {
+            schema_version: SCHEMA_VERSION,
+            tool: Tool {
+                name: "etcd-dr".to_owned(),
+                version: self.request.tool_version.clone(),
+            },
+            id: BackupId(number).to_string(),
+            created: self.context.now,
+            node: Node {
+                host: self.request.host.clone(),
+                name: self.node.name().map(str::to_owned),
+                profile: self.node.profile().word().to_owned(),
+            },
+            cluster: Cluster {
+                etcd_id: status.header.cluster_id.to_string(),
+                uuid: version.and_then(|version| version.uuid.clone()),
+                ocp_version: version.and_then(|version| version.version.clone()),
+            },
+            member: Member {
+                id: status.header.member_id.to_string(),
+                name: source.member_name.clone(),
+                endpoint: source.endpoint.clone(),
+                etcd_version: status.version.clone(),
+                leader: status.is_leader(),
+                learner: status.is_learner,
+                raft_term: status.raft_term,
+                raft_index: status.raft_index,
+                raft_applied_index: status.raft_applied_index,
+            },
+            database: artifacts.database.clone(),
+            files: artifacts.files.clone(),
+            components: components.collect(),
+            quality,
+            checks,
+            earliest_certificate_expiry: artifacts.expiry.clone(),
+        }
+    }
+
+    /// Makes the staged files a set: summary, checksums, the Manifest last, then the rename.
+    fn commit(&self, staging: Staging, number: u64, mut manifest: Manifest) -> Result<Taken> {
+        let dir = staging.dir();
+        let summary = environment::render(&manifest);
+        manifest.files.push(add_file(
+            dir,
+            names::ENVIRONMENT,
+            FileKind::Environment,
+            summary.as_bytes(),
+        )?);
+        let listed = sums::render(&manifest.files);
+        manifest.files.push(add_file(
+            dir,
+            names::SUMS,
+            FileKind::Sums,
+            listed.as_bytes(),
+        )?);
+        fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
+        self.context.cancel.check()?;
+        let dir = self.store.commit(staging, number)?;
+        match self.store.point_latest(number) {
+            // The set is there; what is missing is a convenience that this file system lacks.
+            Err(failure) if failure.io_kind().is_some_and(no_links) => {
+                self.context.warn("no-symbolic-links", failure.to_string());
+            }
+            other => other?,
+        }
+        Ok(Taken {
+            dir,
+            manifest,
+            is_set: true,
+        })
+    }
+
+    /// Moves the staged files out as `cluster-backup.sh` leaves them; the snapshot goes last,
+    /// since the stock restore looks for that first.
+    fn commit_flat(&self, staging: Staging, dir: &Path, mut manifest: Manifest) -> Result<Taken> {
+        let dirty = manifest.quality.state == manifest::QualityState::Dirty;
+        let stamp = Stamp::new(self.context.now, dirty);
+        fs::sync_dir(staging.dir())?;
+        manifest
+            .files
+            .sort_by_key(|file| file.kind == FileKind::Snapshot);
+        for file in &mut manifest.files {
+            let name = match file.kind {
+                FileKind::Snapshot => stamp.snapshot(),
+                FileKind::Resources => stamp.resources(),
+                _ => stamp.certificates(),
+            };
+            let to = dir.join(&name);
+            if to.symlink_metadata().is_ok() {
+                return Err(Failure::new(
+                    Kind::Store,
+                    format!("{} exists already", to.display()),
+                ));
+            }
+            fs::rename(&staging.dir().join(&file.name), &to)?;
+            file.name = name;
+        }
+        drop(staging);
+        fs::sync_dir(dir)?;
+        Ok(Taken {
+            dir: dir.to_owned(),
+            manifest,
+            is_set: false,
+        })
+    }
+}
+
+/// What a file system without symbolic links answers.
+fn no_links(error: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error, PermissionDenied | Unsupported)
+}
+
+/// The node's keys and its static pods' resources are root's alone.
+fn refuse_unprivileged(request: &BackupRequest, profile: Profile) -> Result<()> {
+    if profile == Profile::Bare
+        || request.privileged
+        || request.allowed.allows(quality::ROOT_NEEDED)
+    {
+        return Ok(());
+    }
+    let what = format!("a backup of a node of profile {profile} reads what only root may read");
+    Err(Failure::refused(quality::ROOT_NEEDED, what))
+}
+
+/// Writes a small file into a set and describes it.
+fn add_file(dir: &Path, name: &str, kind: FileKind, content: &[u8]) -> Result<FileEntry> {
+    fs::write_new(&dir.join(name), content)?;
+    Ok(artifacts::entry(
+        name,
+        kind,
+        content.len() as u64,
+        artifacts::sha256(content),
+    ))
+}

@@ -1,0 +1,480 @@
+//! What a store holds: its own sets, what the stock scripts made, and what is none of ours.
+//!
+//! Nothing is guessed: a set of ours is bound together by its Manifest, a script-made pair by the
+//! stamp that both names bear, and what fits neither is shown as it is and never touched.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::backup::manifest::{MAX_BYTES, QualityState};
+use crate::backup::names::{self, BackupId, FileKind, Stamp};
+use crate::backup::{Manifest, names::recognise};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::store::local::{self, LATEST, LocalStore, STAGING_PREFIX, StoreEntry};
+
+/// What kind of set it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SetState {
+    /// Ours, and every check held when it was taken.
+    Good,
+    /// Ours, and taken although a check failed.
+    Dirty,
+    /// In the making, cut off, or with files missing.
+    Incomplete,
+    /// Made by another program.
+    Foreign,
+}
+
+impl SetState {
+    /// The word shown for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Dirty => "dirty",
+            Self::Incomplete => "incomplete",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// When a set was last verified, and with what result; kept beside the Manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// The schema version of this document.
+    pub schema_version: u32,
+    /// When.
+    pub time: Timestamp,
+    /// Whether nothing was found.
+    pub good: bool,
+    /// The version of the tool that looked.
+    pub tool_version: String,
+    /// The layers that were found broken.
+    #[serde(default)]
+    pub failed: Vec<String>,
+}
+
+/// The files of a set, by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetFiles {
+    /// The snapshot.
+    pub snapshot: Option<PathBuf>,
+    /// The archive of static-pod resources.
+    pub resources: Option<PathBuf>,
+    /// The archive of certificate directories.
+    pub certificates: Option<PathBuf>,
+}
+
+/// A set as the catalog knows it.
+#[derive(Debug, Clone)]
+pub struct BackupSet {
+    /// How it is called in this store.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What kind it is.
+    pub state: SetState,
+    /// When it was taken: from the Manifest, or from a script-made stamp read as UTC.
+    pub created: Option<Timestamp>,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Whether a script-made name carries the dirty suffix.
+    pub marked_dirty: bool,
+    /// Its Manifest, where it has a readable one.
+    pub manifest: Option<Manifest>,
+    /// Its files.
+    pub files: SetFiles,
+    /// Whether `latest-backup` points at it.
+    pub latest: bool,
+    /// What is wrong with it, in sentences.
+    pub problems: Vec<String>,
+    /// When it was last verified.
+    pub verified: Option<Verified>,
+}
+
+impl BackupSet {
+    /// Whether this is a set of ours that is whole and good.
+    pub fn is_good(&self) -> bool {
+        self.state == SetState::Good
+    }
+}
+
+/// All sets of a store: ours by number, then what others made, by name.
+pub fn list(store: &LocalStore) -> Result<Vec<BackupSet>> {
+    let latest = store.latest();
+    let entries = store.entries()?;
+    let mut own = Vec::new();
+    let mut others = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.is_dir) {
+        match BackupId::parse(&entry.name) {
+            Some(id) => own.push((id, numbered(entry, latest.as_deref() == Some(&entry.name)))),
+            None if entry.name.starts_with(STAGING_PREFIX) => others.push(staging(entry)),
+            // One level is looked into, as the stock programs make a directory a backup.
+            None if !entry.name.starts_with('.') => {
+                others.extend(foreign(&entry.path, &entry.name)?)
+            }
+            None => {}
+        }
+    }
+    own.sort_by_key(|(id, _)| *id);
+    others.extend(group(store.dir(), "", &entries));
+    Ok(own.into_iter().map(|(_, set)| set).chain(others).collect())
+}
+
+/// The newest set of ours that is good, by its Manifest's time.
+pub fn newest_good(sets: &[BackupSet]) -> Option<&BackupSet> {
+    sets.iter()
+        .filter(|set| set.is_good())
+        .max_by_key(|set| (set.created, BackupId::parse(&set.name)))
+}
+
+/// Finds the one set that a word means: `latest`, a name of this store, a directory or a `.db`.
+///
+/// # Errors
+/// [`Kind::Usage`] where nothing or more than one thing is meant, with [`Fact::Candidates`].
+pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
+    let path = Path::new(word);
+    let as_path = word.contains('/') || word.ends_with(".db") || word == "." || word == "..";
+    if as_path && path.symlink_metadata().is_ok() {
+        return resolve_path(path);
+    }
+    let sets = if store.dir().is_dir() {
+        list(store)?
+    } else {
+        Vec::new()
+    };
+    if word == "latest" {
+        return newest_good(&sets).cloned().ok_or_else(|| {
+            candidates(
+                format!(
+                    "finding the latest good backup in {}: there is none",
+                    store.dir().display()
+                ),
+                &sets,
+            )
+        });
+    }
+    let number = word
+        .parse::<u64>()
+        .ok()
+        .map(|number| BackupId(number).to_string());
+    let meant = |set: &&BackupSet| set.name == word || Some(&set.name) == number.as_ref();
+    match sets.iter().filter(meant).collect::<Vec<_>>().as_slice() {
+        [one] => Ok((*one).clone()),
+        [] if path.symlink_metadata().is_ok() => resolve_path(path),
+        [] => Err(candidates(
+            format!(
+                "finding backup {word:?} in {}: there is none of that name",
+                store.dir().display()
+            ),
+            &sets,
+        )),
+        several => Err(Failure::new(
+            Kind::Usage,
+            format!("finding backup {word:?}: several sets bear that name"),
+        )
+        .with(Fact::Candidates(
+            several.iter().map(|set| set.name.clone()).collect(),
+        ))),
+    }
+}
+
+fn candidates(what: String, sets: &[BackupSet]) -> Failure {
+    Failure::new(Kind::Usage, what).with(Fact::Candidates(
+        sets.iter().map(|set| set.name.clone()).collect(),
+    ))
+}
+
+/// A set given by its path: a directory of ours or of others, or one snapshot.
+fn resolve_path(path: &Path) -> Result<BackupSet> {
+    let full = path
+        .canonicalize()
+        .doing(Kind::Usage, || format!("opening {}", path.display()))?;
+    let name = full
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if !full.is_dir() {
+        return Ok(bare(
+            &full,
+            path.display().to_string(),
+            std::fs::metadata(&full).map_or(0, |meta| meta.len()),
+        ));
+    }
+    if full.join(names::MANIFEST).exists() {
+        let entry = StoreEntry {
+            name,
+            path: full,
+            is_dir: true,
+            size: 0,
+        };
+        return Ok(BackupSet {
+            name: path.display().to_string(),
+            ..numbered(&entry, false)
+        });
+    }
+    let mut sets = group(&full, "", &local::entries(&full)?);
+    match sets.len() {
+        1 => Ok(BackupSet {
+            name: path.display().to_string(),
+            ..sets.remove(0)
+        }),
+        0 => Err(Failure::new(
+            Kind::Usage,
+            format!(
+                "finding a backup in {}: there is no snapshot there",
+                path.display()
+            ),
+        )),
+        _ => Err(Failure::new(
+            Kind::Usage,
+            format!("finding the backup in {}: it holds several", path.display()),
+        )
+        .with(Fact::Candidates(
+            sets.iter()
+                .map(|set| path.join(&set.name).display().to_string())
+                .collect(),
+        ))),
+    }
+}
+
+/// A directory called `backup-N`.
+fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
+    let mut set = BackupSet {
+        name: entry.name.clone(),
+        dir: entry.path.clone(),
+        state: SetState::Incomplete,
+        created: None,
+        size: 0,
+        marked_dirty: false,
+        manifest: None,
+        files: SetFiles::default(),
+        latest,
+        problems: Vec::new(),
+        verified: None,
+    };
+    let path = entry.path.join(names::MANIFEST);
+    match read_manifest(&path) {
+        Ok(Some(manifest)) => adopt(&mut set, manifest),
+        Ok(None) => return without_manifest(entry, set),
+        Err(failure) => set.problems.push(failure.to_string()),
+    }
+    match read_verified(&entry.path.join(names::VERIFIED)) {
+        Ok(verified) => set.verified = verified,
+        Err(failure) => set.problems.push(failure.to_string()),
+    }
+    set
+}
+
+/// Takes over what a Manifest says, and holds it against the files' presence and sizes.
+fn adopt(set: &mut BackupSet, manifest: Manifest) {
+    for file in &manifest.files {
+        let path = set.dir.join(&file.name);
+        match std::fs::symlink_metadata(&path) {
+            Ok(meta) if !meta.is_file() => set
+                .problems
+                .push(format!("{} is not a plain file", file.name)),
+            Ok(meta) if meta.len() != file.size => {
+                set.problems.push(format!(
+                    "{} has {} bytes, the Manifest says {}",
+                    file.name,
+                    meta.len(),
+                    file.size
+                ));
+            }
+            Ok(_) => {}
+            Err(e) => set.problems.push(format!("{}: {e}", file.name)),
+        }
+        match file.kind {
+            FileKind::Snapshot => set.files.snapshot = Some(path),
+            FileKind::Resources => set.files.resources = Some(path),
+            FileKind::Certificates => set.files.certificates = Some(path),
+            FileKind::Environment | FileKind::Sums => {}
+        }
+    }
+    set.size = manifest.total_size();
+    set.created = Some(manifest.created);
+    set.state = match (set.problems.is_empty(), manifest.quality.state) {
+        (false, _) => SetState::Incomplete,
+        (true, QualityState::Good) => SetState::Good,
+        (true, QualityState::Dirty) => SetState::Dirty,
+    };
+    set.manifest = Some(manifest);
+}
+
+/// `backup-N` with no Manifest: a script's pair, or what is left of a set.
+fn without_manifest(entry: &StoreEntry, mut set: BackupSet) -> BackupSet {
+    let inside = local::entries(&entry.path)
+        .map(|inside| group(&entry.path, "", &inside))
+        .unwrap_or_default();
+    match <[BackupSet; 1]>::try_from(inside) {
+        Ok([pair]) if pair.files.resources.is_some() && pair.files.snapshot.is_some() => {
+            BackupSet {
+                name: set.name,
+                latest: set.latest,
+                ..pair
+            }
+        }
+        _ => {
+            set.problems.push(format!("it has no {}", names::MANIFEST));
+            set
+        }
+    }
+}
+
+fn staging(entry: &StoreEntry) -> BackupSet {
+    BackupSet {
+        name: entry.name.clone(),
+        dir: entry.path.clone(),
+        state: SetState::Incomplete,
+        created: None,
+        size: local::entries(&entry.path)
+            .map_or(0, |files| files.iter().map(|file| file.size).sum()),
+        marked_dirty: false,
+        manifest: None,
+        files: SetFiles::default(),
+        latest: false,
+        problems: vec![
+            "it is being made, or was cut off and the next backup removes it".to_owned(),
+        ],
+        verified: None,
+    }
+}
+
+/// What other programs left in a directory of the store.
+fn foreign(dir: &Path, name: &str) -> Result<Vec<BackupSet>> {
+    let inside = match local::entries(dir) {
+        Ok(inside) => inside,
+        Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied) => {
+            return Ok(Vec::new());
+        }
+        Err(failure) => return Err(failure),
+    };
+    let mut sets = group(dir, name, &inside);
+    if let [one] = sets.as_mut_slice() {
+        one.name = name.to_owned();
+    }
+    Ok(sets)
+}
+
+/// Pairs the files of one directory by their stamp.
+fn group(dir: &Path, prefix: &str, entries: &[StoreEntry]) -> Vec<BackupSet> {
+    let mut pairs: BTreeMap<Stamp, Vec<(FileKind, &StoreEntry)>> = BTreeMap::new();
+    let mut sets = Vec::new();
+    let named = |name: &str| {
+        if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}/{name}")
+        }
+    };
+    for entry in entries
+        .iter()
+        .filter(|entry| !entry.is_dir && entry.name != LATEST)
+    {
+        match recognise(&entry.name) {
+            Some((kind, stamp)) => pairs.entry(stamp).or_default().push((kind, entry)),
+            None if entry.name.ends_with(".db") && !entry.name.starts_with('.') => {
+                sets.push(bare(&entry.path, named(&entry.name), entry.size));
+            }
+            None => {}
+        }
+    }
+    for (stamp, files) in pairs {
+        let mut set = BackupSet {
+            name: named(&stamp.to_string()),
+            dir: dir.to_owned(),
+            state: SetState::Foreign,
+            created: stamp.as_utc(),
+            size: files.iter().map(|(_, entry)| entry.size).sum(),
+            marked_dirty: stamp.is_dirty(),
+            manifest: None,
+            files: SetFiles::default(),
+            latest: false,
+            problems: Vec::new(),
+            verified: None,
+        };
+        for (kind, entry) in files {
+            let place = match kind {
+                FileKind::Snapshot => &mut set.files.snapshot,
+                FileKind::Resources => &mut set.files.resources,
+                _ => &mut set.files.certificates,
+            };
+            *place = Some(entry.path.clone());
+        }
+        if set.files.snapshot.is_none() {
+            set.state = SetState::Incomplete;
+            set.problems
+                .push(format!("{} is missing", stamp.snapshot()));
+        } else if set.files.resources.is_none() {
+            set.problems
+                .push(format!("{} is missing", stamp.resources()));
+        }
+        sets.push(set);
+    }
+    sets.sort_by(|a, b| a.name.cmp(&b.name));
+    sets
+}
+
+/// A snapshot by itself.
+fn bare(path: &Path, name: String, size: u64) -> BackupSet {
+    BackupSet {
+        name,
+        dir: path.parent().unwrap_or(Path::new(".")).to_owned(),
+        state: SetState::Foreign,
+        created: None,
+        size,
+        marked_dirty: false,
+        manifest: None,
+        files: SetFiles {
+            snapshot: Some(path.to_owned()),
+            ..SetFiles::default()
+        },
+        latest: false,
+        problems: Vec::new(),
+        verified: None,
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<Option<Manifest>> {
+    match read_bounded(path, MAX_BYTES)? {
+        Some(bytes) => Manifest::from_bytes(&bytes, path).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn read_verified(path: &Path) -> Result<Option<Verified>> {
+    match read_bounded(path, MAX_BYTES)? {
+        Some(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .doing(Kind::BadBackup, || format!("reading {}", path.display())),
+        None => Ok(None),
+    }
+}
+
+/// Reads a small file; `None` where there is none.
+pub fn read_bounded(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let doing = || format!("reading {}", path.display());
+    let file = match File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(most + 1)
+        .read_to_end(&mut bytes)
+        .doing(Kind::Store, doing)?;
+    if bytes.len() as u64 > most {
+        return Err(Failure::new(
+            Kind::BadBackup,
+            format!("expected at most {most} bytes, found more"),
+        )
+        .doing(doing()));
+    }
+    Ok(Some(bytes))
+}

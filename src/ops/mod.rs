@@ -1,0 +1,44 @@
+//! The operations: each takes a request and a [`Context`] and returns a result to be shown.
+
+pub mod backup;
+pub mod cancel;
+pub mod catalog;
+pub mod database;
+pub mod live;
+pub mod member_files;
+pub mod quality;
+pub mod reach;
+pub mod verify;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::event::{Event, Observer};
+pub use cancel::Cancel;
+
+/// What every operation is given: who watches, what time it is, and whether to stop.
+#[derive(Clone)]
+pub struct Context {
+    /// Told what goes on.
+    pub observer: Arc<dyn Observer>,
+    /// The time the operation began; stamps and ages are reckoned from it.
+    pub now: Timestamp,
+    /// Set when the operator wants it to stop.
+    pub cancel: Cancel,
+}
+
+impl Context {
+    /// Sends an event.
+    pub fn tell(&self, event: Event) {
+        self.observer.event(event);
+    }
+
+    /// Sends a warning.
+    pub fn warn(&self, name: &'static str, message: impl Into<String>) {
+        self.tell(Event::Warning {
+            name,
+            message: message.into(),
+        });
+    }
+}

@@ -1,0 +1,237 @@
+//! A store that is a directory: one directory a set, made beside and renamed into place.
+//!
+//! ```text
+//! .etcd-dr.lock        held while the store is changed
+//! .staging-12/         a set being made, or left by a run that was cut off
+//! backup-12/           a set
+//! latest-backup        symbolic link to the newest set
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::plan::lock::Lock;
+use crate::sys::fs;
+
+/// The lock file's name within a store.
+pub const LOCK: &str = ".etcd-dr.lock";
+/// The link to the newest set.
+pub const LATEST: &str = "latest-backup";
+/// What the names of sets in the making begin with.
+pub const STAGING_PREFIX: &str = ".staging-";
+/// What the names of sets begin with.
+pub const SET_PREFIX: &str = "backup-";
+
+/// A directory of sets.
+#[derive(Debug, Clone)]
+pub struct LocalStore {
+    dir: PathBuf,
+}
+
+/// A directory within a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreEntry {
+    /// Its name within the store.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it is a directory (a link to one is not).
+    pub is_dir: bool,
+    /// Bytes, of a file.
+    pub size: u64,
+}
+
+impl LocalStore {
+    /// The store in a directory, which need not exist yet.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The store's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes the directory, durably, where it is missing.
+    pub fn ensure(&self) -> Result<()> {
+        fs::mkdir_all(&self.dir)
+    }
+
+    /// Takes the store's lock; the directory must exist.
+    pub fn lock(&self, doing: &str) -> Result<Lock> {
+        Lock::acquire(&self.dir.join(LOCK), doing)
+    }
+
+    /// What is in the store's directory, sorted by name.
+    pub fn entries(&self) -> Result<Vec<StoreEntry>> {
+        entries(&self.dir)
+    }
+
+    /// The name that `latest-backup` points at, where there is such a link.
+    pub fn latest(&self) -> Option<String> {
+        let target = std::fs::read_link(self.dir.join(LATEST)).ok()?;
+        target.to_str().map(str::to_owned)
+    }
+
+    /// Removes what runs that were cut off have left; the lock must be held, since a directory
+    /// in the making looks the same. Returns what was removed.
+    pub fn remove_leftovers(&self, _held: &Lock) -> Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        for entry in self.entries()? {
+            if entry.is_dir && entry.name.starts_with(STAGING_PREFIX) {
+                fs::remove_tree(&entry.path)?;
+                removed.push(entry.path);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The number of the next set: one above every number that is there in any form, so that a
+    /// number is never used twice while anything still bears it.
+    pub fn next_number(&self) -> Result<u64> {
+        let bearing = |name: &str| {
+            let digits = name
+                .strip_prefix(SET_PREFIX)
+                .or_else(|| name.strip_prefix(STAGING_PREFIX))?;
+            let end = digits.bytes().take_while(u8::is_ascii_digit).count();
+            digits.get(..end)?.parse::<u64>().ok()
+        };
+        let highest = self
+            .entries()?
+            .iter()
+            .filter_map(|entry| bearing(&entry.name))
+            .max();
+        let linked = self.latest().and_then(|name| bearing(&name));
+        match highest.max(linked).unwrap_or(0).checked_add(1) {
+            Some(next) => Ok(next),
+            None => Err(Failure::new(
+                Kind::Store,
+                format!(
+                    "numbering a set in {}: no number is left",
+                    self.dir.display()
+                ),
+            )),
+        }
+    }
+
+    /// Makes a private directory to prepare set `number` in.
+    pub fn stage(&self, number: u64, _held: &Lock) -> Result<Staging> {
+        let dir = self.dir.join(format!("{STAGING_PREFIX}{number}"));
+        fs::mkdir(&dir)?;
+        Ok(Staging { dir, armed: true })
+    }
+
+    /// Makes a staged set one of the store's: its directory synced, renamed, the store synced.
+    pub fn commit(&self, mut staging: Staging, number: u64) -> Result<PathBuf> {
+        let to = self.dir.join(format!("{SET_PREFIX}{number}"));
+        if to.symlink_metadata().is_ok() {
+            return Err(Failure::new(
+                Kind::Store,
+                format!("committing {}: it exists already", to.display()),
+            ));
+        }
+        fs::sync_dir(&staging.dir)?;
+        fs::rename(&staging.dir, &to)?;
+        staging.armed = false;
+        fs::sync_dir(&self.dir)?;
+        Ok(to)
+    }
+
+    /// Points `latest-backup` at a set, atomically and durably.
+    pub fn point_latest(&self, number: u64) -> Result<()> {
+        fs::swap_symlink(
+            Path::new(&format!("{SET_PREFIX}{number}")),
+            &self.dir.join(LATEST),
+        )
+    }
+}
+
+/// What is in a directory, sorted by name; names that are not UTF-8 are nothing of ours.
+pub fn entries(dir: &Path) -> Result<Vec<StoreEntry>> {
+    let doing = || format!("listing {}", dir.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).doing(Kind::Store, doing)? {
+        let entry = entry.doing(Kind::Store, doing)?;
+        let meta = match entry.metadata() {
+            // Gone since the directory was read: another run's leftover or temporary name.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.doing(Kind::Store, doing)?,
+        };
+        if let Ok(name) = entry.file_name().into_string() {
+            found.push(StoreEntry {
+                name,
+                path: entry.path(),
+                is_dir: meta.is_dir(),
+                size: meta.len(),
+            });
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// A set in the making. Dropped without being committed, it removes what it can of itself; what
+/// remains is a leftover that the next run removes.
+#[derive(Debug)]
+pub struct Staging {
+    dir: PathBuf,
+    armed: bool,
+}
+
+impl Staging {
+    /// The private directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.armed {
+            // The failure that led here is what the operator must see; the next run cleans up.
+            let _ = fs::remove_tree(&self.dir);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_only_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::at(dir.path().join("s"));
+        store.ensure().unwrap();
+        let lock = store.lock("test").unwrap();
+        assert_eq!(store.next_number().unwrap(), 1);
+        let staging = store.stage(1, &lock).unwrap();
+        fs::write_new(&staging.dir().join("backup.json"), b"{}").unwrap();
+        store.commit(staging, 1).unwrap();
+        store.point_latest(1).unwrap();
+        std::fs::create_dir(dir.path().join("s/backup-7.broken")).unwrap();
+        assert_eq!(store.next_number().unwrap(), 8);
+        std::fs::remove_dir(dir.path().join("s/backup-7.broken")).unwrap();
+        std::fs::remove_dir_all(dir.path().join("s/backup-1")).unwrap();
+        assert_eq!(store.next_number().unwrap(), 2, "the link still bears 1");
+    }
+
+    #[test]
+    fn a_dropped_staging_leaves_nothing_and_a_killed_one_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::at(dir.path());
+        let lock = store.lock("test").unwrap();
+        let staging = store.stage(3, &lock).unwrap();
+        fs::write_new(&staging.dir().join("x"), b"x").unwrap();
+        let path = staging.dir().to_owned();
+        drop(staging);
+        assert!(!path.exists());
+        std::mem::forget(store.stage(4, &lock).unwrap());
+        assert_eq!(store.next_number().unwrap(), 5);
+        assert_eq!(
+            store.remove_leftovers(&lock).unwrap(),
+            vec![dir.path().join(".staging-4")]
+        );
+        assert!(store.remove_leftovers(&lock).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,321 @@
+//! Changes to the file system, each through the [`seam`](super::seam).
+//!
+//! Modes are given, never left to the umask: 0600 for files, 0700 for directories, unless a
+//! recorded mode is put back. Nothing here follows a symbolic link it is about to create over.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::seam::{self, Op};
+use crate::error::{Doing, Kind, Result};
+
+/// The mode of every file the tool makes on its own account.
+pub const FILE_MODE: u32 = 0o600;
+/// The mode of every directory the tool makes on its own account.
+pub const DIR_MODE: u32 = 0o700;
+
+/// A file being written from its start to its end.
+#[derive(Debug)]
+pub struct OutFile {
+    file: File,
+    path: PathBuf,
+    offset: u64,
+}
+
+impl OutFile {
+    /// Makes a file that must not exist yet, mode 0600.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        seam::pass(Op::Create(path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(path)?;
+        seam::done(Op::Create(path));
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            offset: 0,
+        })
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether nothing has been written yet.
+    pub fn is_empty(&self) -> bool {
+        self.offset == 0
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the content durable.
+    pub fn sync(&mut self) -> io::Result<()> {
+        seam::pass(Op::SyncFile(&self.path))?;
+        self.file.sync_all()?;
+        seam::done(Op::SyncFile(&self.path));
+        Ok(())
+    }
+
+    /// The open file, for advice to the kernel; writing goes through [`Write`].
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Write for OutFile {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        seam::pass(Op::Write(&self.path, self.offset, data))?;
+        let written = self.file.write(data)?;
+        seam::done(Op::Write(
+            &self.path,
+            self.offset,
+            data.get(..written).unwrap_or(data),
+        ));
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        // The seam takes a call's bytes in one piece.
+        if cfg!(feature = "faults") {
+            let whole: Vec<u8> = pieces
+                .iter()
+                .flat_map(|piece| piece.iter().copied())
+                .collect();
+            return self.write(&whole);
+        }
+        let written = self.file.write_vectored(pieces)?;
+        self.offset += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes a directory, mode 0700; its parent must exist.
+pub fn mkdir(path: &Path) -> Result<()> {
+    let make = || {
+        seam::pass(Op::Mkdir(path))?;
+        std::fs::DirBuilder::new().mode(DIR_MODE).create(path)?;
+        seam::done(Op::Mkdir(path));
+        io::Result::Ok(())
+    };
+    make().doing(Kind::Store, || {
+        format!("creating directory {}", path.display())
+    })
+}
+
+/// Makes a directory and those above it that are missing, each durable in its parent.
+pub fn mkdir_all(path: &Path) -> Result<()> {
+    let mut missing = Vec::new();
+    let mut at = path;
+    while !at.exists() {
+        missing.push(at);
+        match at.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => at = parent,
+            _ => break,
+        }
+    }
+    for dir in missing.into_iter().rev() {
+        mkdir(dir)?;
+        if let Some(parent) = dir.parent() {
+            sync_dir(if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a directory's entries durable.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    let sync = || {
+        seam::pass(Op::SyncDir(path))?;
+        File::open(path)?.sync_all()?;
+        seam::done(Op::SyncDir(path));
+        io::Result::Ok(())
+    };
+    sync().doing(Kind::Store, || {
+        format!("syncing directory {}", path.display())
+    })
+}
+
+/// Moves an entry within one file system; neither parent is synced.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    let go = || {
+        seam::pass(Op::Rename(from, to))?;
+        std::fs::rename(from, to)?;
+        seam::done(Op::Rename(from, to));
+        io::Result::Ok(())
+    };
+    go().doing(Kind::Store, || {
+        format!("renaming {} to {}", from.display(), to.display())
+    })
+}
+
+/// Makes a symbolic link.
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    let go = || {
+        seam::pass(Op::Symlink(target, link))?;
+        std::os::unix::fs::symlink(target, link)?;
+        seam::done(Op::Symlink(target, link));
+        io::Result::Ok(())
+    };
+    go().doing(Kind::Store, || {
+        format!("linking {} to {}", link.display(), target.display())
+    })
+}
+
+/// Removes a file or a link; one that is not there is no error.
+pub fn unlink(path: &Path) -> Result<()> {
+    let go = || {
+        seam::pass(Op::Unlink(path))?;
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        seam::done(Op::Unlink(path));
+        io::Result::Ok(())
+    };
+    go().doing(Kind::Store, || format!("removing {}", path.display()))
+}
+
+/// Removes a directory and all below it, without following links. The order is files first, so
+/// that a crash leaves a smaller tree, never a moved one.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    let doing = || format!("removing {}", path.display());
+    let mut dirs = vec![path.to_owned()];
+    let mut empty = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).doing(Kind::Store, doing)? {
+            let entry = entry.doing(Kind::Store, doing)?;
+            if entry.file_type().doing(Kind::Store, doing)?.is_dir() {
+                dirs.push(entry.path());
+            } else {
+                unlink(&entry.path())?;
+            }
+        }
+        empty.push(dir);
+    }
+    for dir in empty.into_iter().rev() {
+        let go = || {
+            seam::pass(Op::Rmdir(&dir))?;
+            std::fs::remove_dir(&dir)?;
+            seam::done(Op::Rmdir(&dir));
+            io::Result::Ok(())
+        };
+        go().doing(Kind::Store, doing)?;
+    }
+    Ok(())
+}
+
+/// Writes a whole new file and makes its content durable; the parent is not synced.
+pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    let go = || {
+        let mut file = OutFile::create(path)?;
+        file.write_all(content)?;
+        file.sync()
+    };
+    go().doing(Kind::Store, || format!("writing {}", path.display()))
+}
+
+/// Replaces a file's content atomically and durably: sibling, fsync, rename, fsync of the parent.
+pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    let beside = beside(path);
+    unlink(&beside)?;
+    write_new(&beside, content)?;
+    rename(&beside, path)?;
+    sync_dir(parent(path))
+}
+
+/// Points a symbolic link at another target, atomically and durably.
+pub fn swap_symlink(target: &Path, link: &Path) -> Result<()> {
+    let beside = beside(link);
+    unlink(&beside)?;
+    symlink(target, &beside)?;
+    rename(&beside, link)?;
+    sync_dir(parent(link))
+}
+
+/// The directory that holds an entry; `.` for a bare name.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The name under which a replacement is prepared: hidden, in the same directory.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_private_and_replaced_whole() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        mkdir_all(&deep).unwrap();
+        assert_eq!(
+            std::fs::metadata(&deep).unwrap().permissions().mode() & 0o777,
+            DIR_MODE
+        );
+        let file = deep.join("f");
+        write_atomic(&file, b"one").unwrap();
+        write_atomic(&file, b"two").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"two");
+        assert_eq!(
+            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            FILE_MODE
+        );
+        assert_eq!(std::fs::read_dir(&deep).unwrap().count(), 1);
+        let link = dir.path().join("l");
+        swap_symlink(Path::new("a"), &link).unwrap();
+        swap_symlink(Path::new("a/b"), &link).unwrap();
+        assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("a/b"));
+    }
+
+    #[test]
+    fn a_tree_is_removed_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        std::fs::write(&outside, b"x").unwrap();
+        let tree = dir.path().join("tree");
+        mkdir_all(&tree.join("x/y")).unwrap();
+        std::fs::write(tree.join("x/f"), b"x").unwrap();
+        std::os::unix::fs::symlink(dir.path(), tree.join("x/y/up")).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists() && outside.exists());
+    }
+
+    #[test]
+    fn a_new_file_never_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        write_new(&file, b"one").unwrap();
+        assert_eq!(
+            write_new(&file, b"two").unwrap_err().io_kind(),
+            Some(io::ErrorKind::AlreadyExists)
+        );
+        assert_eq!(std::fs::read(&file).unwrap(), b"one");
+    }
+}

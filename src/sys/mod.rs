@@ -1,0 +1,11 @@
+//! The operating system: files, directories and links, changed through one seam.
+//!
+//! Every call that changes a disk goes through [`fs`], and each passes [`seam`] first. With the
+//! `faults` feature the suites count those calls, kill the process at each, make one fail, or
+//! record them to replay every legal loss of what was not yet fsynced.
+
+pub mod fs;
+pub mod seam;
+pub mod space;
+pub mod stream;
+pub mod yaml;

@@ -1,0 +1,183 @@
+//! The one place where a call that changes a disk can be counted, killed, failed or recorded.
+//!
+//! Without the `faults` feature [`pass`] and [`done`] compile to nothing.
+
+#[cfg(not(feature = "faults"))]
+use std::io;
+use std::path::Path;
+
+/// A call that changes a disk, as the seam sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op<'a> {
+    /// A directory is made.
+    Mkdir(&'a Path),
+    /// A file is made, empty.
+    Create(&'a Path),
+    /// Bytes are written at an offset.
+    Write(&'a Path, u64, &'a [u8]),
+    /// A file's content is made durable.
+    SyncFile(&'a Path),
+    /// A directory's entries are made durable.
+    SyncDir(&'a Path),
+    /// An entry moves, replacing what is there.
+    Rename(&'a Path, &'a Path),
+    /// A symbolic link is made: target, then the link's own path.
+    Symlink(&'a Path, &'a Path),
+    /// A file or link is removed.
+    Unlink(&'a Path),
+    /// An empty directory is removed.
+    Rmdir(&'a Path),
+}
+
+/// Called before the change; an error stands in for the change's own failure.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub fn pass(_op: Op<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Called after the change succeeded.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub fn done(_op: Op<'_>) {}
+
+#[cfg(feature = "faults")]
+pub use armed::{Mode, arm, done, pass};
+
+#[cfg(feature = "faults")]
+mod armed {
+    use std::fs::File;
+    use std::io::{self, Write};
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+
+    use super::Op;
+
+    /// What the seam does in this process.
+    #[derive(Debug)]
+    pub enum Mode {
+        /// Writes the number of calls to a file, after each.
+        Count(PathBuf),
+        /// Kills the process with SIGKILL before call `n`, counted from 1.
+        Kill(u64),
+        /// Makes call `n` fail with this `errno`; with `sticky`, every later one too.
+        Fail {
+            /// Which call, counted from 1.
+            at: u64,
+            /// The operating system's error number.
+            errno: i32,
+            /// Whether later calls fail too, as on a full disk.
+            sticky: bool,
+        },
+        /// Appends every call that succeeded to a file, one JSON object a line; bytes in hex.
+        Record(PathBuf),
+    }
+
+    impl Mode {
+        /// Reads `count:FILE`, `kill:N`, `fail:N:ERRNO`, `full:N` or `record:FILE`.
+        pub fn parse(text: &str) -> Option<Self> {
+            let (word, rest) = text.split_once(':')?;
+            match word {
+                "count" => Some(Self::Count(rest.into())),
+                "kill" => rest.parse().ok().map(Self::Kill),
+                "fail" => {
+                    let (at, errno) = rest.split_once(':')?;
+                    Some(Self::Fail {
+                        at: at.parse().ok()?,
+                        errno: errno.parse().ok()?,
+                        sticky: false,
+                    })
+                }
+                "full" => Some(Self::Fail {
+                    at: rest.parse().ok()?,
+                    errno: 28,
+                    sticky: true,
+                }),
+                "record" => Some(Self::Record(rest.into())),
+                _ => None,
+            }
+        }
+    }
+
+    struct State {
+        mode: Mode,
+        calls: u64,
+        log: Option<File>,
+    }
+
+    static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+    /// Arms the seam for the rest of the process.
+    pub fn arm(mode: Mode) -> io::Result<()> {
+        let log = match &mode {
+            Mode::Record(path) => Some(File::create(path)?),
+            _ => None,
+        };
+        if let Ok(mut state) = STATE.lock() {
+            *state = Some(State {
+                mode,
+                calls: 0,
+                log,
+            });
+        }
+        Ok(())
+    }
+
+    /// Called before the change; an error stands in for the change's own failure.
+    pub fn pass(_op: Op<'_>) -> io::Result<()> {
+        let Ok(mut guard) = STATE.lock() else {
+            return Ok(());
+        };
+        let Some(state) = guard.as_mut() else {
+            return Ok(());
+        };
+        state.calls += 1;
+        match &state.mode {
+            Mode::Count(path) => std::fs::write(path, state.calls.to_string()),
+            Mode::Kill(at) if *at == state.calls => {
+                let me = rustix::process::getpid();
+                let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+                // The signal is delivered before this thread runs on; should it lag, stop here.
+                loop {
+                    std::thread::park();
+                }
+            }
+            Mode::Fail { at, errno, sticky }
+                if *at == state.calls || (*sticky && state.calls > *at) =>
+            {
+                Err(io::Error::from_raw_os_error(*errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Called after the change succeeded.
+    pub fn done(op: Op<'_>) {
+        let Ok(mut guard) = STATE.lock() else { return };
+        let Some(log) = guard.as_mut().and_then(|state| state.log.as_mut()) else {
+            return;
+        };
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let line = match op {
+            Op::Mkdir(p) => serde_json::json!({"op": "mkdir", "path": path(p)}),
+            Op::Create(p) => serde_json::json!({"op": "create", "path": path(p)}),
+            Op::Write(p, offset, data) => {
+                serde_json::json!({"op": "write", "path": path(p), "offset": offset, "data": hex::encode(data)})
+            }
+            Op::SyncFile(p) => serde_json::json!({"op": "sync-file", "path": path(p)}),
+            Op::SyncDir(p) => serde_json::json!({"op": "sync-dir", "path": path(p)}),
+            Op::Rename(from, to) => {
+                serde_json::json!({"op": "rename", "path": path(from), "to": path(to)})
+            }
+            Op::Symlink(target, link) => {
+                serde_json::json!({"op": "symlink", "path": path(link), "to": path(target)})
+            }
+            Op::Unlink(p) => serde_json::json!({"op": "unlink", "path": path(p)}),
+            Op::Rmdir(p) => serde_json::json!({"op": "rmdir", "path": path(p)}),
+        };
+        // A recording that cannot be written would make the replay lie: stop.
+        if writeln!(log, "{line}").is_err() {
+            std::process::abort();
+        }
+    }
+}

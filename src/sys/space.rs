@@ -1,0 +1,65 @@
+//! How much room a file system has, and which one a path lies on.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Doing, Kind, Result};
+
+/// The room on the file system that holds a path. Sizes are bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    /// What an unprivileged writer can still use.
+    pub available: u64,
+    /// The file system's whole size.
+    pub total: u64,
+    /// The device number: equal numbers, same file system.
+    pub device: u64,
+    /// The nearest mount point above the path.
+    pub mount: PathBuf,
+}
+
+/// Asks the file system that holds `path`, or the nearest existing directory above it.
+pub fn space(path: &Path) -> Result<Space> {
+    let mut at = path.to_owned();
+    while !at.exists() {
+        match at.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => at = parent.to_owned(),
+            _ => {
+                at = PathBuf::from(".");
+                break;
+            }
+        }
+    }
+    let doing = || format!("asking for the free space of {}", path.display());
+    let at = at.canonicalize().doing(Kind::Store, doing)?;
+    let stat = rustix::fs::statvfs(&at).doing(Kind::Store, doing)?;
+    let device = std::fs::metadata(&at).doing(Kind::Store, doing)?.dev();
+    let unit = stat.f_frsize.max(1);
+    let mut mount = at.clone();
+    while let Some(parent) = mount.parent() {
+        match std::fs::metadata(parent) {
+            Ok(meta) if meta.dev() == device => mount = parent.to_owned(),
+            _ => break,
+        }
+    }
+    Ok(Space {
+        available: stat.f_bavail.saturating_mul(unit),
+        total: stat.f_blocks.saturating_mul(unit),
+        device,
+        mount,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_not_there_is_asked_for_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = space(dir.path()).unwrap();
+        let below = space(&dir.path().join("not/there")).unwrap();
+        assert_eq!((here.device, here.mount), (below.device, below.mount));
+        assert!(here.total > 0);
+    }
+}

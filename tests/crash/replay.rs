@@ -1,0 +1,400 @@
+//! A disk in memory that forgets what was not fsynced.
+//!
+//! A recording from the seam is replayed up to a crash; what a later fsync of the file or of the
+//! directory does not cover may or may not have reached the disk. POSIX promises no order among
+//! those, so any subset is legal. For each crash point these are tried: all of them, none, each
+//! one alone, each one missing, and each unsynced write torn in the middle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// One recorded call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub(crate) enum Call {
+    Mkdir {
+        path: PathBuf,
+    },
+    Create {
+        path: PathBuf,
+    },
+    Write {
+        path: PathBuf,
+        offset: usize,
+        data: String,
+    },
+    SyncFile {
+        path: PathBuf,
+    },
+    SyncDir {
+        path: PathBuf,
+    },
+    Rename {
+        path: PathBuf,
+        to: PathBuf,
+    },
+    Symlink {
+        path: PathBuf,
+        to: PathBuf,
+    },
+    Unlink {
+        path: PathBuf,
+    },
+    Rmdir {
+        path: PathBuf,
+    },
+}
+
+/// Reads a recording.
+pub(crate) fn read(path: &Path) -> Vec<Call> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+impl Call {
+    pub(crate) fn is_sync(&self) -> bool {
+        matches!(self, Self::SyncFile { .. } | Self::SyncDir { .. })
+    }
+}
+
+type Inode = usize;
+
+#[derive(Debug, Clone)]
+enum Node {
+    File(Vec<u8>),
+    Dir(BTreeMap<String, Inode>),
+    Link(PathBuf),
+}
+
+/// A change to one inode, and what makes it durable.
+#[derive(Debug, Clone)]
+enum Change {
+    Write {
+        file: Inode,
+        offset: usize,
+        data: Vec<u8>,
+    },
+    /// Entries of directories set or removed together.
+    Entries(Vec<(Inode, String, Option<Inode>)>),
+}
+
+/// The tree of files below one directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    nodes: Vec<Node>,
+    base: PathBuf,
+}
+
+/// What a crash can leave: the tree as a map from path to content.
+pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Entry {
+    Dir,
+    File(Vec<u8>),
+    Link(PathBuf),
+}
+
+impl Disk {
+    /// The state before the recording, read from the real directory `base`.
+    pub(crate) fn load(base: &Path) -> Self {
+        let mut disk = Self {
+            nodes: vec![Node::Dir(BTreeMap::new())],
+            base: base.to_owned(),
+        };
+        disk.load_dir(base, 0);
+        disk
+    }
+
+    fn load_dir(&mut self, path: &Path, into: Inode) {
+        for entry in std::fs::read_dir(path).unwrap() {
+            let entry = entry.unwrap();
+            let kind = entry.file_type().unwrap();
+            let node = if kind.is_dir() {
+                Node::Dir(BTreeMap::new())
+            } else if kind.is_symlink() {
+                Node::Link(std::fs::read_link(entry.path()).unwrap())
+            } else {
+                Node::File(std::fs::read(entry.path()).unwrap())
+            };
+            let inode = self.add(node);
+            self.set(into, &entry.file_name().into_string().unwrap(), Some(inode));
+            if kind.is_dir() {
+                self.load_dir(&entry.path(), inode);
+            }
+        }
+    }
+
+    fn add(&mut self, node: Node) -> Inode {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    fn set(&mut self, dir: Inode, name: &str, to: Option<Inode>) {
+        let Node::Dir(entries) = &mut self.nodes[dir] else {
+            panic!("not a directory")
+        };
+        match to {
+            Some(inode) => entries.insert(name.to_owned(), inode),
+            None => entries.remove(name),
+        };
+    }
+
+    /// Finds an inode by path, following links on the way; `None` outside the base.
+    fn find(&self, path: &Path) -> Option<Inode> {
+        let mut at = 0;
+        let mut walked = self.base.clone();
+        for part in path.strip_prefix(&self.base).ok()?.components() {
+            let Node::Dir(entries) = &self.nodes[at] else {
+                return None;
+            };
+            let name = part.as_os_str().to_str()?;
+            at = *entries.get(name)?;
+            if let Node::Link(target) = &self.nodes[at] {
+                let full = clean(&walked.join(target));
+                at = self.find(&full)?;
+                walked = full;
+            } else {
+                walked.push(name);
+            }
+        }
+        Some(at)
+    }
+
+    fn parent(&self, path: &Path) -> Option<(Inode, String)> {
+        Some((
+            self.find(path.parent()?)?,
+            path.file_name()?.to_str()?.to_owned(),
+        ))
+    }
+
+    fn entry(&self, path: &Path) -> Option<Inode> {
+        let (dir, name) = self.parent(path)?;
+        match &self.nodes[dir] {
+            Node::Dir(entries) => entries.get(&name).copied(),
+            _ => None,
+        }
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Write { file, offset, data } => {
+                let Node::File(content) = &mut self.nodes[*file] else {
+                    panic!("not a file")
+                };
+                content.resize(content.len().max(offset + data.len()), 0);
+                content[*offset..offset + data.len()].copy_from_slice(data);
+            }
+            Change::Entries(entries) => {
+                for (dir, name, to) in entries {
+                    self.set(*dir, name, *to);
+                }
+            }
+        }
+    }
+
+    /// What is reachable from the base.
+    fn tree(&self) -> Tree {
+        let mut tree = Tree::new();
+        let mut dirs = vec![(PathBuf::new(), 0)];
+        while let Some((path, inode)) = dirs.pop() {
+            let Node::Dir(entries) = &self.nodes[inode] else {
+                continue;
+            };
+            for (name, &child) in entries {
+                let path = path.join(name);
+                match &self.nodes[child] {
+                    Node::Dir(_) => {
+                        tree.insert(path.clone(), Entry::Dir);
+                        dirs.push((path, child));
+                    }
+                    Node::File(content) => drop(tree.insert(path, Entry::File(content.clone()))),
+                    Node::Link(target) => drop(tree.insert(path, Entry::Link(target.clone()))),
+                }
+            }
+        }
+        tree
+    }
+}
+
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => drop(out.pop()),
+            std::path::Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// A recording laid out as changes on inodes, each with the calls at which it became durable.
+pub(crate) struct Replay {
+    start: Disk,
+    /// One a call; `None` for syncs and for what lies outside the base.
+    changes: Vec<Option<Change>>,
+    /// For each call: the inodes whose sync makes it durable.
+    covers: Vec<BTreeSet<Inode>>,
+    /// For each call that syncs: the inode.
+    syncs: Vec<Option<Inode>>,
+}
+
+impl Replay {
+    pub(crate) fn new(start: Disk, calls: &[Call]) -> Self {
+        let mut now = start.clone();
+        let mut replay = Self {
+            start,
+            changes: vec![],
+            covers: vec![],
+            syncs: vec![],
+        };
+        for call in calls {
+            let mut sync = None;
+            let mut covers = BTreeSet::new();
+            let change = match call {
+                Call::SyncFile { path } | Call::SyncDir { path } => {
+                    sync = now.find(path);
+                    None
+                }
+                Call::Write { path, offset, data } => now.find(path).map(|file| {
+                    covers.insert(file);
+                    Change::Write {
+                        file,
+                        offset: *offset,
+                        data: hex::decode(data).unwrap(),
+                    }
+                }),
+                Call::Mkdir { path } => {
+                    replay.made(&mut now, path, Node::Dir(BTreeMap::new()), &mut covers)
+                }
+                Call::Create { path } => {
+                    replay.made(&mut now, path, Node::File(vec![]), &mut covers)
+                }
+                Call::Symlink { path, to } => {
+                    replay.made(&mut now, path, Node::Link(to.clone()), &mut covers)
+                }
+                Call::Unlink { path } | Call::Rmdir { path } => {
+                    now.parent(path).map(|(dir, name)| {
+                        covers.insert(dir);
+                        Change::Entries(vec![(dir, name, None)])
+                    })
+                }
+                Call::Rename { path, to } => now.entry(path).and_then(|inode| {
+                    let (from_dir, from_name) = now.parent(path)?;
+                    let (to_dir, to_name) = now.parent(to)?;
+                    covers.extend([from_dir, to_dir]);
+                    Some(Change::Entries(vec![
+                        (from_dir, from_name, None),
+                        (to_dir, to_name, Some(inode)),
+                    ]))
+                }),
+            };
+            if let Some(change) = &change {
+                now.apply(change);
+            }
+            replay.changes.push(change);
+            replay.covers.push(covers);
+            replay.syncs.push(sync);
+        }
+        replay
+    }
+
+    fn made(
+        &mut self,
+        now: &mut Disk,
+        path: &Path,
+        node: Node,
+        covers: &mut BTreeSet<Inode>,
+    ) -> Option<Change> {
+        let (dir, name) = now.parent(path)?;
+        covers.insert(dir);
+        let inode = now.add(node.clone());
+        // Inodes are numbered alike in the disk that replays begin from.
+        assert_eq!(self.start.add(node), inode);
+        Some(Change::Entries(vec![(dir, name, Some(inode))]))
+    }
+
+    /// Every tree that a crash right after the first `count` calls can leave, with call `dropped`
+    /// taken out where it is a sync.
+    pub(crate) fn after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Tree> {
+        let pending: Vec<usize> = (0..count)
+            .filter(|&i| self.changes[i].is_some() && !self.durable(i, count, dropped))
+            .collect();
+        let mut choices: Vec<(BTreeSet<usize>, Option<usize>)> = vec![
+            (pending.iter().copied().collect(), None),
+            (BTreeSet::new(), None),
+        ];
+        for &one in &pending {
+            choices.push((BTreeSet::from([one]), None));
+            choices.push((
+                pending
+                    .iter()
+                    .copied()
+                    .filter(|&other| other != one)
+                    .collect(),
+                None,
+            ));
+            if matches!(self.changes[one], Some(Change::Write { .. })) {
+                choices.push((pending.iter().copied().collect(), Some(one)));
+            }
+        }
+        choices
+            .into_iter()
+            .map(|(kept, torn)| self.state(count, &pending, &kept, torn))
+            .collect()
+    }
+
+    fn durable(&self, call: usize, count: usize, dropped: Option<usize>) -> bool {
+        self.covers[call].iter().all(|inode| {
+            (call + 1..count)
+                .any(|later| Some(later) != dropped && self.syncs[later] == Some(*inode))
+        })
+    }
+
+    fn state(
+        &self,
+        count: usize,
+        pending: &[usize],
+        kept: &BTreeSet<usize>,
+        torn: Option<usize>,
+    ) -> Tree {
+        let mut disk = self.start.clone();
+        for call in 0..count {
+            let Some(change) = &self.changes[call] else {
+                continue;
+            };
+            if pending.contains(&call) && !kept.contains(&call) {
+                continue;
+            }
+            match change {
+                Change::Write { file, offset, data } if torn == Some(call) => {
+                    let half = data[..data.len() / 2].to_vec();
+                    disk.apply(&Change::Write {
+                        file: *file,
+                        offset: *offset,
+                        data: half,
+                    });
+                }
+                change => disk.apply(change),
+            }
+        }
+        disk.tree()
+    }
+}
+
+/// Lays a tree out in a real, empty directory.
+pub(crate) fn lay_out(tree: &Tree, into: &Path) {
+    for (path, entry) in tree {
+        let path = into.join(path);
+        match entry {
+            Entry::Dir => std::fs::create_dir(&path).unwrap(),
+            Entry::File(content) => std::fs::write(&path, content).unwrap(),
+            Entry::Link(target) => std::os::unix::fs::symlink(target, &path).unwrap(),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Imports point one way only; this reads every path that begins with `crate::` and holds it
+//! against the layers. Also: only `cli` may use the packages that speak to a person, and nothing
+//! below it prints or reads the environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What each module may import besides itself, `error` and `event`.
+const LAYERS: [(&str, &[&str]); 8] = [
+    (
+        "cli",
+        &["ops", "backup", "store", "node", "etcd", "plan", "sys"],
+    ),
+    ("ops", &["backup", "store", "node", "etcd", "plan", "sys"]),
+    ("backup", &["etcd", "plan", "sys"]),
+    ("store", &["plan", "sys"]),
+    ("node", &["plan", "sys"]),
+    ("etcd", &["plan", "sys"]),
+    ("plan", &["sys"]),
+    ("sys", &[]),
+];
+
+/// Words that only `cli` (and `main.rs`) may use.
+const CLI_ONLY: [&str; 9] = [
+    "clap::",
+    "indicatif::",
+    "console::",
+    "println!",
+    "eprintln!",
+    "print!(",
+    "std::env::",
+    "env::var",
+    "process::exit",
+];
+
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut dirs: Vec<PathBuf> = vec![root.clone()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let name = path
+                    .strip_prefix(&root)
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned();
+                found.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The source without comments, and without what stands under `#[cfg(test)]`.
+fn shipped(name: &str, text: &str) -> String {
+    let stem = name.trim_end_matches(".rs");
+    if stem.ends_with("tests") || stem.contains("/tests/") {
+        return String::new();
+    }
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let code = code
+        .split("#[cfg(test)]\npub(crate) mod ")
+        .next()
+        .unwrap_or_default();
+    code.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn module(name: &str) -> String {
+    name.split('/')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".rs")
+        .to_owned()
+}
+
+/// The top-level modules that a source's `crate::` paths name.
+fn imported(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        let end = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+        match rest.strip_prefix('{') {
+            Some(group) => {
+                let group = group.split('}').next().unwrap_or_default();
+                names.extend(
+                    group
+                        .split(',')
+                        .map(|part| part.trim().split(end).next().unwrap_or_default().to_owned()),
+                );
+            }
+            None => names.push(rest.split(end).next().unwrap_or_default().to_owned()),
+        }
+    }
+    names.retain(|name| name.chars().next().is_some_and(char::is_lowercase));
+    names
+}
+
+#[test]
+fn imports_point_one_way() {
+    let allowed: BTreeMap<&str, &[&str]> = LAYERS.into_iter().collect();
+    let mut wrong = Vec::new();
+    let mut arrows = 0;
+    for (name, text) in sources() {
+        let from = module(&name);
+        let Some(may) = allowed.get(from.as_str()) else {
+            assert!(
+                ["lib", "main", "error", "event"].contains(&from.as_str()),
+                "{name} is in no layer"
+            );
+            if from == "error" || from == "event" {
+                let out: Vec<_> = imported(&shipped(&name, &text))
+                    .into_iter()
+                    .filter(|to| *to != from && to != "error")
+                    .collect();
+                assert!(out.is_empty(), "{name} imports {out:?}");
+            }
+            continue;
+        };
+        for to in imported(&shipped(&name, &text)) {
+            if to != from && to != "error" && to != "event" {
+                arrows += 1;
+                if !may.contains(&to.as_str()) {
+                    wrong.push(format!("{name}: {from} imports {to}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(
+        arrows > 10,
+        "the reading of imports is broken: {arrows} found"
+    );
+}
+
+#[test]
+fn only_the_command_line_speaks_to_people() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        if ["cli", "main"].contains(&module(&name).as_str()) {
+            continue;
+        }
+        let code = shipped(&name, &text);
+        wrong.extend(
+            CLI_ONLY
+                .iter()
+                .filter(|word| code.contains(**word))
+                .map(|word| format!("{name}: {word}")),
+        );
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let main =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/main.rs")).unwrap();
+    assert!(main.lines().count() < 60);
+}
+
+#[test]
+fn the_rule_itself_sees_a_wrong_import() {
+    assert_eq!(
+        imported("use crate::{node::X, ops};\nlet x = crate::sys::fs::y();"),
+        ["node", "ops", "sys"]
+    );
+    assert_eq!(
+        shipped(
+            "a/b.rs",
+            "x // crate::cli\n#[cfg(test)]\nmod tests { use crate::cli; }"
+        ),
+        "x "
+    );
+}

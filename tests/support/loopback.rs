@@ -1,0 +1,53 @@
+//! Loopback networks of one's own, so that etcd's standard ports hold for every cluster at once.
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A `127.A.B.0/24` that no other cluster on this machine uses.
+#[derive(Debug)]
+pub struct Loopback {
+    a: u8,
+    b: u8,
+    // Bound as long as the network is in use: who cannot bind it must look elsewhere. The kernel
+    // frees it however this process ends.
+    _reservation: TcpListener,
+}
+
+impl Loopback {
+    /// Reserves one; starts at a place that depends on the process, so that suites running side
+    /// by side rarely meet.
+    pub fn reserve() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // 127.0.x.x is left to others; the numbers below are all of 127.16.0 to 127.254.254.
+        const NETWORKS: u32 = 239 * 255;
+        let start = std::process::id().wrapping_mul(97);
+        for _ in 0..4096 {
+            let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % NETWORKS;
+            let a = u8::try_from(16 + n / 255).expect("at most 254");
+            let b = u8::try_from(n % 255).expect("at most 254");
+            if let Ok(reservation) = TcpListener::bind((Ipv4Addr::new(127, a, b, 254), 2379)) {
+                let mine = Self {
+                    a,
+                    b,
+                    _reservation: reservation,
+                };
+                if (0..8).all(|member| mine.is_free(member)) {
+                    return mine;
+                }
+            }
+        }
+        panic!("no free 127.x.y.0/24 for a cluster");
+    }
+
+    fn is_free(&self, member: usize) -> bool {
+        [2379, 2380]
+            .iter()
+            .all(|port| TcpListener::bind((self.ip(member), *port)).is_ok())
+    }
+
+    /// The address of member `i`: `127.A.B.(i+1)`.
+    pub fn ip(&self, member: usize) -> IpAddr {
+        let host = u8::try_from(member + 1).expect("few members");
+        IpAddr::V4(Ipv4Addr::new(127, self.a, self.b, host))
+    }
+}
