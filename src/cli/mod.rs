@@ -9,6 +9,7 @@ mod human;
 mod machine;
 mod progress;
 mod run;
+mod target;
 mod verify;
 
 pub use run::main;

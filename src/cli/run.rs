@@ -245,10 +245,21 @@ fn arm_faults() -> Result<()> {
 }
 
 impl Session {
+    /// Runs an operation that blocks, on a thread of its own.
+    pub(super) fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Context) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let context = self.context.clone();
+        self.block_on(async {
+            let done = tokio::task::spawn_blocking(move || work(context)).await;
+            done.doing(Kind::Unexpected, || "running a thread")?
+        })
+    }
+
     /// Runs an operation, which the first signal asks to stop and a second one ends.
     pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .doing(Kind::Unexpected, || "starting the runtime")?;

@@ -4,7 +4,10 @@ pub mod backup;
 pub mod cancel;
 pub mod catalog;
 pub mod database;
+pub mod live;
+pub mod member_files;
 pub mod quality;
+pub mod reach;
 pub mod verify;
 
 use std::sync::Arc;

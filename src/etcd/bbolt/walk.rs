@@ -434,6 +434,7 @@ impl<'a> Walker<'a> {
             base: 0,
             count: usize::from(header.count),
             span: span as usize,
+            page_size: Some(self.page_size as usize),
         };
         let Some(head) = table.head() else {
             table.report_too_many(findings);
@@ -660,6 +661,7 @@ impl<'a> Walker<'a> {
             base: offset as usize,
             count: usize::from(header.count),
             span: run.len(),
+            page_size: None,
         };
         if table.head().is_none() {
             table.report_too_many(findings);

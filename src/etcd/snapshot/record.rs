@@ -15,6 +15,8 @@ use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey, UnknownField};
 use crate::etcd::wireform::{WireFault, long_varint};
 
+/// No transaction has so many changes: etcd holds them all in memory.
+const MOST_CHANGES: i64 = 1 << 31;
 /// A longer key is known by its SHA-256.
 const LONG_KEY: usize = 64 << 10;
 
@@ -129,7 +131,8 @@ impl Reader {
         place: Place,
         findings: &mut Findings,
     ) -> Option<RevisionKey> {
-        let parsed = RevisionKey::parse(key).filter(|k| k.revision.main >= 1);
+        let possible = |k: &RevisionKey| k.revision.main >= 1 && k.revision.sub < MOST_CHANGES;
+        let parsed = RevisionKey::parse(key).filter(possible);
         if parsed.is_none() {
             findings.error(Layer::Keys, place, || {
                 (

@@ -107,7 +107,7 @@ impl Artifacts {
                 path: dir.join(&name),
                 name,
                 kind,
-                selection: selection(list, run.request.layout.node_path(&list.base)),
+                selection: selection(list, run.request.target.layout.node_path(&list.base)),
             };
             let written = tokio::task::spawn_blocking(move || work.write());
             let (file, expiry) = written.await.doing(Kind::Unexpected, || "archiving")??;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::quality::{self, Allowed};
+use super::reach::Target;
 use super::{Context, catalog};
 use crate::backup::manifest::{
     self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION,
@@ -27,10 +28,9 @@ use crate::backup::names::{self, BackupId, FileKind};
 use crate::backup::{Stamp, environment, sums};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::event::Event;
-use crate::node::access::{EtcdAccess, Told, find_access};
+use crate::node::access::EtcdAccess;
 use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
-use crate::node::layout::NodeLayout;
-use crate::node::profile::{Detection, Profile, look};
+use crate::node::profile::{Detection, Profile};
 use crate::plan::lock::Lock;
 use crate::store::{LocalStore, Staging};
 use crate::sys::{fs, space};
@@ -42,11 +42,7 @@ use source::{Scope, Source};
 #[derive(Debug, Clone)]
 pub struct BackupRequest {
     /// The node.
-    pub layout: NodeLayout,
-    /// Its profile, where it was told.
-    pub profile: Option<Profile>,
-    /// What was told of etcd.
-    pub told: Told,
+    pub target: Target,
     /// The host's own name, for the Manifest.
     pub host: String,
     /// Where the backup goes.
@@ -63,6 +59,8 @@ pub struct BackupRequest {
     pub stall_timeout: Duration,
     /// The version the Manifest names.
     pub tool_version: String,
+    /// Whether this process is root.
+    pub privileged: bool,
 }
 
 /// Where a backup goes.
@@ -108,7 +106,7 @@ const HEADROOM_PER_CENT: u64 = 10;
 pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> {
     let (store, flat) = match &request.destination {
         Destination::Store(dir) => (LocalStore::at(dir), None),
-        Destination::DefaultStore => (LocalStore::at(request.layout.backups()), None),
+        Destination::DefaultStore => (LocalStore::at(request.target.layout.backups()), None),
         Destination::Flat(dir) => (LocalStore::at(dir), Some(dir.as_path())),
     };
     if let Some(young) = young_enough(context, request, &store)? {
@@ -163,8 +161,8 @@ fn young_enough(
 /// OSTree host copies /etc with every deployment.
 fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
     if request.destination == Destination::DefaultStore {
-        let link = request.layout.backups();
-        let target = request.layout.backups_target();
+        let link = request.target.layout.backups();
+        let target = request.target.layout.backups_target();
         let absent = link.symlink_metadata().is_err();
         let ours = std::fs::read_link(&link)
             .is_ok_and(|to| fs::parent(&link).join(to).is_dir() || !link.exists());
@@ -190,21 +188,8 @@ struct NodeFound {
 
 impl NodeFound {
     fn find(context: &Context, request: &BackupRequest) -> Result<Self> {
-        let layout = &request.layout;
-        let detection = look(layout, request.profile)?;
-        for reason in &detection.reasons {
-            context.tell(Event::Note(format!(
-                "profile {}: {reason}",
-                detection.profile
-            )));
-        }
-        if let Some(mount) = &detection.mounted_at {
-            return Err(Failure::new(
-                Kind::Usage,
-                format!("the node's file system is mounted at {}", mount.display()),
-            )
-            .with(Fact::Mounted(mount.clone())));
-        }
+        let detection = request.target.detect(context)?;
+        refuse_unprivileged(request, detection.profile)?;
         if !detection.two_node_fencing.is_empty() {
             context.warn(
                 "two-node-fencing",
@@ -215,14 +200,8 @@ impl NodeFound {
                 ),
             );
         }
-        let access = find_access(layout, &detection, &request.told)?;
-        for note in &access.notes {
-            context.tell(Event::Note(note.clone()));
-        }
-        context.tell(Event::Note(format!(
-            "endpoint {} from {}",
-            access.endpoint.value, access.endpoint.source
-        )));
+        let access = request.target.access(context, &detection)?;
+        let layout = &request.target.layout;
         let plan = resource_plan(layout, detection.profile)?;
         let before = rollout_fingerprint(layout, detection.profile)?;
         Ok(Self {
@@ -300,7 +279,7 @@ impl Run<'_> {
 
     /// Whether the static pods are still those of the beginning.
     fn rollout_check(&self) -> Result<Check> {
-        let after = rollout_fingerprint(&self.request.layout, self.node.profile())?;
+        let after = rollout_fingerprint(&self.request.target.layout, self.node.profile())?;
         Ok(quality::verdict(
             quality::ROLLOUT_IN_BETWEEN,
             self.node.before.differences(&after),
@@ -423,7 +402,13 @@ impl Run<'_> {
         fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
         self.context.cancel.check()?;
         let dir = self.store.commit(staging, number)?;
-        self.store.point_latest(number)?;
+        match self.store.point_latest(number) {
+            // The set is there; what is missing is a convenience that this file system lacks.
+            Err(failure) if failure.io_kind().is_some_and(no_links) => {
+                self.context.warn("no-symbolic-links", failure.to_string());
+            }
+            other => other?,
+        }
         Ok(Taken {
             dir,
             manifest,
@@ -464,6 +449,24 @@ impl Run<'_> {
             is_set: false,
         })
     }
+}
+
+/// What a file system without symbolic links answers.
+fn no_links(error: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error, PermissionDenied | Unsupported)
+}
+
+/// The node's keys and its static pods' resources are root's alone.
+fn refuse_unprivileged(request: &BackupRequest, profile: Profile) -> Result<()> {
+    if profile == Profile::Bare
+        || request.privileged
+        || request.allowed.allows(quality::ROOT_NEEDED)
+    {
+        return Ok(());
+    }
+    let what = format!("a backup of a node of profile {profile} reads what only root may read");
+    Err(Failure::refused(quality::ROOT_NEEDED, what))
 }
 
 /// Writes a small file into a set and describes it.

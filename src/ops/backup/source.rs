@@ -1,20 +1,20 @@
 //! The member that gives the snapshot, and what it and etcd's content say of the cluster.
 
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::client::{
-    ConnectOptions, Connection, Consistency, Endpoint, HashKvAnswer, Member, Pem, Probe, Status,
-    TlsConfig, probe_members,
+    ConnectOptions, Connection, Consistency, Endpoint, HashKvAnswer, Member, Probe, Status,
+    probe_members,
 };
 use crate::etcd::kubernetes::{self, ClusterVersion};
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::profile::Profile;
 use crate::ops::quality::{HashSeen, MemberAnswer, MemberSeen, OperatorSeen, Seen};
+use crate::ops::reach;
 
 /// How often members' hashes are asked for again when their compactions differ.
 const HASH_ATTEMPTS: u32 = 3;
@@ -41,34 +41,11 @@ pub(super) struct Scope<'a> {
     pub(super) check_members: bool,
 }
 
-/// How to connect, with the certificates that were found.
-pub(super) fn options(access: &EtcdAccess) -> Result<ConnectOptions> {
-    let mut options = ConnectOptions::default();
-    if let Some(files) = &access.tls {
-        let pem = |path: &Path| Pem::read(path.to_owned());
-        let ca: Vec<Pem> = files
-            .ca
-            .iter()
-            .map(|ca| pem(&ca.value))
-            .collect::<Result<_>>()?;
-        let identity = match &files.identity {
-            Some(identity) => Some((pem(&identity.cert.value)?, pem(&identity.key.value)?)),
-            None => None,
-        };
-        options.tls = Some(TlsConfig::new(
-            &ca,
-            identity.as_ref().map(|(cert, key)| (cert, key)),
-        )?);
-    }
-    Ok(options)
-}
-
 impl Source {
     /// Connects to the local member and asks all that the quality gate looks at.
     pub(super) async fn open(access: &EtcdAccess, scope: &Scope<'_>) -> Result<Self> {
-        let options = options(access)?;
-        let endpoint = Endpoint::parse(&access.endpoint.value, access.tls.is_some())?;
-        let connection = Connection::open(&endpoint, &options).await?;
+        let options = reach::options(access)?;
+        let connection = reach::connect(access, &options).await?;
         let status = connection.status().await?;
         let voter = if status.is_learner {
             another_voter(access, &options, &connection).await
