@@ -28,7 +28,9 @@ pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
         .find_map(|fact| missing(command, fact))
     {
         return Some(match names {
-            Some(names) if !names.is_empty() => format!("{missing}, of {}", names.join(", ")),
+            Some(names) if !names.is_empty() => {
+                format!("{missing}  (one of: {})", names.join(", "))
+            }
             _ => missing,
         });
     }

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::args::VerifyArgs;
 use super::run::{Session, Shown};
 use super::{human, machine, target};
+use crate::backup::names::MANIFEST;
 use crate::error::{Failure, Kind, Result, exit};
-use crate::etcd::finding::{Finding, Layer, Severity};
+use crate::etcd::finding::{Finding, Layer, Severity, printable};
 use crate::ops::catalog::{self, BackupSet, SetState};
 use crate::ops::live::Live;
 use crate::ops::verify::{self, LayerReport, LayerState, Report};
@@ -25,11 +26,11 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
         return data_dir(session, dir, args.wal_dir.as_deref());
     }
     let store = session.store(args.store.as_deref())?;
+    let mut passed_over = Vec::new();
     let sets: Vec<BackupSet> = if args.all {
-        let listed = catalog::list(&store)?;
-        // What is being made is nobody's backup yet.
-        let made = |set: &BackupSet| set.state != SetState::Incomplete || set.manifest.is_some();
-        listed.into_iter().filter(made).collect()
+        let (sets, unmade): (Vec<_>, Vec<_>) = catalog::list(&store)?.into_iter().partition(made);
+        passed_over = unmade;
+        sets
     } else {
         args.sets
             .iter()
@@ -61,11 +62,29 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     Ok(Shown {
         text: text.join("\n"),
         json: machine::document("verify", &json!({"good": good, "sets": sets})),
-        remark: None,
+        remark: remark(&passed_over),
         status: status
             .min_by_key(|status| SEVERITY.iter().position(|worse| worse == status))
             .unwrap_or(exit::DONE),
     })
+}
+
+/// Whether it is a backup at all, whole or broken: what is being made, or is the rest of one that
+/// never was, is nobody's.
+fn made(set: &BackupSet) -> bool {
+    set.state != SetState::Incomplete || set.dir.join(MANIFEST).exists()
+}
+
+/// Which were passed over, and why.
+fn remark(sets: &[BackupSet]) -> Option<String> {
+    let line = |set: &BackupSet| {
+        printable(format!(
+            "{} is no backup: {}",
+            set.name,
+            set.problems.join("; ")
+        ))
+    };
+    (!sets.is_empty()).then(|| sets.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 /// Of several sets' statuses the first of these is the command's.
@@ -164,7 +183,7 @@ fn head(name: &str, good: bool) -> String {
     } else {
         console::style("BAD").red().bold()
     };
-    format!("{name}: {verdict}\n")
+    format!("{}: {verdict}\n", printable(name.to_owned()))
 }
 
 fn layers(text: &mut String, reports: &[LayerReport], findings: &[Finding]) {
@@ -215,7 +234,9 @@ fn text(report: &Report, live: Option<&Live>, session: &Session) -> String {
         let _ = writeln!(
             text,
             "  first certificate to expire: {} {when} ({}, {})",
-            expiry.time, expiry.subject, expiry.path
+            expiry.time,
+            printable(expiry.subject.clone()),
+            printable(expiry.path.clone())
         );
     }
     text
@@ -260,7 +281,7 @@ fn describe(text: &mut String, database: &database::Report) {
             "    {:>12}  {:>9} keys  {}",
             HumanBytes(prefix.usage.revision_bytes).to_string(),
             prefix.usage.keys,
-            prefix.prefix
+            printable(prefix.prefix.to_string())
         );
     }
 }

@@ -228,6 +228,9 @@ impl Check<'_> {
                 Finding::error(Layer::Trailer, "the snapshot", "no such file").in_file(name);
             self.layers.findings.push(finding);
             self.layers.close(Layer::Trailer, "");
+            for layer in DATABASE_LAYERS.into_iter().skip(1) {
+                self.layers.skip(layer, "there is no snapshot");
+            }
             return Ok(());
         };
         self.layers.database(&report, &name);

@@ -77,7 +77,15 @@ fn what_cannot_be_meant() {
     let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
     let loose = text(&loose);
     several.push(&loose);
-    golden("verify-several", &several, &hide).expect(2);
+    let run = golden("verify-several", &several, &hide).expect(2);
+    // The candidates are words that can be typed.
+    let one = format!("{loose}/2025-01-03_030405");
+    assert!(run.stderr.contains(&one), "{run}");
+    let run = golden("verify-one-of-several", &["verify", &one], &hide).expect(0);
+    assert!(
+        run.stdout.contains("both names bear the same stamp"),
+        "{run}"
+    );
     std::fs::create_dir(&empty).expect("a folder");
     let empty = text(&empty);
     golden("verify-no-snapshot", &["verify", &empty], &hide).expect(2);
@@ -258,5 +266,44 @@ fn a_manifest_that_was_altered() {
         golden(&format!("altered-{name}"), &args, &shelf.placeholders()).expect(3);
         let json = run(&[&args[..], &["-o", "json"]].concat(), &[]).expect(3);
         assert_eq!(failed(&json), ["manifest"], "{name}");
+    }
+}
+
+#[test]
+fn no_file_speaks_to_the_terminal() {
+    let escape = "\u{1b}[2J\u{1b}]0;owned\u{7}";
+    let shelf = Shelf::new();
+    shelf.good(1);
+    shelf.edit(1, |manifest| {
+        manifest["cluster"]["ocpVersion"] = format!("4.17{escape}").into();
+        manifest["files"][0]["sha256"] = escape.into();
+    });
+    let named = shelf.store().join(format!("old{escape}.db"));
+    std::fs::copy(snapshot(&shelf.store().join("backup-1")), named).expect("copying");
+    shelf.good(2);
+    shelf.edit(2, |manifest| manifest["schemaVersion"] = escape.into());
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join(escape), "x").expect("a file");
+    let output = Command::new("tar")
+        .arg("-czf")
+        .arg(resources(&shelf.good(3)))
+        .args(["--format=ustar", escape])
+        .current_dir(dir.path())
+        .output();
+    expect_success("tar", &output.expect("running tar"));
+    let store = shelf.store_text();
+    for (args, status) in [
+        (&["list", &store] as &[&str], 0),
+        (&["verify", "--store", &store, "--all"], 3),
+        (&["verify", "--store", &store, &format!("x{escape}")], 2),
+    ] {
+        let run = run(args, &[]).expect(status);
+        let both = format!("{}{}", run.stdout, run.stderr);
+        let raw = both.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(raw, None, "{both:?}");
+        assert!(
+            both.contains("owned"),
+            "what it says is shown all the same: {both}"
+        );
     }
 }

@@ -174,7 +174,11 @@ fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
         }
         if absent {
             fs::mkdir_all(fs::parent(&link))?;
-            fs::symlink(Path::new("../../var/lib/etcd-dr/static-pod-backups"), &link)?;
+            match fs::symlink(Path::new("../../var/lib/etcd-dr/static-pod-backups"), &link) {
+                // Another first run was faster.
+                Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) => {}
+                made => made?,
+            }
             fs::sync_dir(fs::parent(&link))?;
         }
     }
