@@ -103,6 +103,8 @@ pub enum Command {
     List(ListArgs),
     /// Check backups, offline: which layer is broken, and where
     Verify(VerifyArgs),
+    /// Make a data directory from a backup, as `etcdutl snapshot restore` does
+    Restore(Box<RestoreArgs>),
     /// Print a completion script
     Completions {
         /// The shell it is for
@@ -215,6 +217,104 @@ pub struct VerifyArgs {
     pub store: Option<PathBuf>,
 }
 
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  etcd-dr restore latest --data-dir /var/lib/etcd-new
+  etcd-dr restore snapshot.db --data-dir d --bump-revision 0   plain
+  etcd-dr restore latest --data-dir d --name m1 \\
+    --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380 \\
+    --initial-advertise-peer-urls https://10.0.0.1:2380 \\
+    --initial-cluster-token NEW --bump-revision 1000000000 --mark-compacted";
+
+/// `restore`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = RESTORE_EXAMPLES)]
+pub struct RestoreArgs {
+    /// A backup's name, `latest`, a directory, or a snapshot file
+    #[arg(value_name = "SET")]
+    pub set: String,
+
+    /// The directory to make; absent, or there and empty
+    #[arg(long, value_name = "DIR", required = true, value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+
+    /// A directory of its own for the write-ahead log; must be absent
+    /// [default: member/wal in the data directory]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub wal_dir: Option<PathBuf>,
+
+    /// The member's name
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub name: String,
+
+    /// All members of the new cluster: name=url,name2=url2
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "default=http://localhost:2380"
+    )]
+    pub initial_cluster: String,
+
+    /// What the new ids are made from [default: random, for one member]
+    #[arg(long, value_name = "TOKEN")]
+    pub initial_cluster_token: Option<String>,
+
+    /// The member's own peer URLs
+    #[arg(long, value_name = "URLS", default_value = "http://localhost:2380", value_hint = ValueHint::Url)]
+    pub initial_advertise_peer_urls: String,
+
+    /// Take a snapshot whose SHA-256 is wrong or not there
+    #[arg(long)]
+    pub skip_hash_check: bool,
+
+    /// Raise the revision: auto, above all that is known to have been
+    /// served; N, by so many; 0, not at all [default: auto, for one member]
+    #[arg(long, value_name = "BUMP", value_parser = parse_bump, verbatim_doc_comment)]
+    pub bump_revision: Option<Bump>,
+
+    /// Make watchers of older revisions list anew; needed with N
+    #[arg(long)]
+    pub mark_compacted: bool,
+
+    /// Write the database anew, without what was deleted from it
+    #[arg(long)]
+    pub compact: bool,
+
+    /// The etcd that is to start, if not the backup's or a later one:
+    /// 3.4, 3.5, 3.6 or 3.7
+    #[arg(long, value_name = "VERSION", verbatim_doc_comment)]
+    pub target_version: Option<String>,
+
+    /// Go on although this is refused
+    #[arg(long, value_name = "REFUSAL", value_delimiter = ',')]
+    pub allow: Vec<String>,
+
+    /// The directory that holds the backups
+    /// [default: /etc/kubernetes/static-pod-backups]
+    #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub store: Option<PathBuf>,
+}
+
+/// `--bump-revision`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bump {
+    /// Above everything known.
+    Auto,
+    /// By so many.
+    By(i64),
+}
+
+/// Reads `auto` or a number.
+pub fn parse_bump(text: &str) -> Result<Bump, String> {
+    match text.parse::<i64>() {
+        _ if text == "auto" => Ok(Bump::Auto),
+        Ok(more) if more >= 0 => Ok(Bump::By(more)),
+        _ => Err(format!(
+            "expected auto, 0 or a number above it, found {text:?}"
+        )),
+    }
+}
+
 /// `--profile`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -309,6 +409,16 @@ mod tests {
                 .filter(|arg| arg.get_help().is_none())
                 .collect();
             assert!(undescribed.is_empty(), "{undescribed:?}");
+        }
+    }
+
+    #[test]
+    fn bumps() {
+        assert_eq!(parse_bump("auto"), Ok(Bump::Auto));
+        assert_eq!(parse_bump("0"), Ok(Bump::By(0)));
+        assert_eq!(parse_bump("1000000000"), Ok(Bump::By(1_000_000_000)));
+        for bad in ["", "-1", "1e9", "9223372036854775808", "Auto"] {
+            assert!(parse_bump(bad).is_err(), "{bad}");
         }
     }
 

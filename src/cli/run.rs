@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
-use super::{backup, human, machine, progress, verify};
+use super::{backup, human, machine, progress, restore, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::ops::{Cancel, Context, catalog};
@@ -127,6 +127,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::Backup(_) => "backup",
         Command::List(_) => "list",
         Command::Verify(_) => "verify",
+        Command::Restore(_) => "restore",
         Command::Completions { .. } => "completions",
         Command::Man { .. } => "man",
     }
@@ -164,6 +165,7 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         Command::Backup(args) => backup::run(&session, args),
         Command::List(args) => list(&session, args),
         Command::Verify(args) => verify::run(&session, args),
+        Command::Restore(args) => restore::run(&session, args),
         Command::Completions { .. } | Command::Man { .. } => {
             Ok(Shown::done(String::new(), Value::Null))
         }

@@ -13,6 +13,7 @@ pub mod kubernetes;
 pub mod membership;
 pub mod mvcc;
 pub mod raftsnap;
+pub mod restore;
 pub mod snapshot;
 pub mod wal;
 pub mod wire;

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod cancel;
 pub mod catalog;
 pub mod database;
+pub mod datadir;
 pub mod live;
 pub mod member_files;
 pub mod quality;

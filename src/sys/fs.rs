@@ -19,9 +19,9 @@ pub const DIR_MODE: u32 = 0o700;
 /// A file being written from its start to its end.
 #[derive(Debug)]
 pub struct OutFile {
-    file: File,
-    path: PathBuf,
-    offset: u64,
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) offset: u64,
 }
 
 impl OutFile {
@@ -29,6 +29,7 @@ impl OutFile {
     pub fn create(path: &Path) -> io::Result<Self> {
         seam::pass(Op::Create(path))?;
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create_new(true)
             .mode(FILE_MODE)

@@ -4,6 +4,7 @@
 //! `faults` feature the suites count those calls, kill the process at each, make one fail, or
 //! record them to replay every legal loss of what was not yet fsynced.
 
+mod copy;
 pub mod fs;
 pub mod seam;
 pub mod space;

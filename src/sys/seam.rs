@@ -15,6 +15,8 @@ pub enum Op<'a> {
     Create(&'a Path),
     /// Bytes are written at an offset.
     Write(&'a Path, u64, &'a [u8]),
+    /// A file gets another length, with room for all of it.
+    Resize(&'a Path, u64),
     /// A file's content is made durable.
     SyncFile(&'a Path),
     /// A directory's entries are made durable.
@@ -163,6 +165,9 @@ mod armed {
             Op::Create(p) => serde_json::json!({"op": "create", "path": path(p)}),
             Op::Write(p, offset, data) => {
                 serde_json::json!({"op": "write", "path": path(p), "offset": offset, "data": hex::encode(data)})
+            }
+            Op::Resize(p, len) => {
+                serde_json::json!({"op": "resize", "path": path(p), "len": len})
             }
             Op::SyncFile(p) => serde_json::json!({"op": "sync-file", "path": path(p)}),
             Op::SyncDir(p) => serde_json::json!({"op": "sync-dir", "path": path(p)}),

@@ -25,6 +25,11 @@ pub(crate) enum Call {
         offset: usize,
         data: String,
     },
+    /// Room for what is yet to be written, or zeros behind it.
+    Resize {
+        path: PathBuf,
+        len: u64,
+    },
     SyncFile {
         path: PathBuf,
     },
@@ -257,6 +262,8 @@ impl Replay {
             let mut sync = None;
             let mut covers = BTreeSet::new();
             let change = match call {
+                // Zeros at a file's end are left out: no reader here minds them.
+                Call::Resize { .. } => None,
                 Call::SyncFile { path } | Call::SyncDir { path } => {
                     sync = now.find(path);
                     None

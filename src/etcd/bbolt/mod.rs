@@ -21,6 +21,7 @@ pub mod source;
 pub mod visit;
 pub mod walk;
 mod window;
+pub mod write;
 
 use std::io;
 

@@ -1,0 +1,134 @@
+//! `restore`: arguments to a request, its result to text and JSON.
+
+use std::collections::hash_map::RandomState;
+use std::fmt::Write as _;
+use std::hash::BuildHasher;
+
+use indicatif::HumanBytes;
+
+use super::args::{Bump as BumpArg, RestoreArgs};
+use super::machine;
+use super::run::{Session, Shown};
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::restore::{Bump, SLACK};
+use crate::ops::catalog;
+use crate::ops::datadir::{self, Outcome, Request};
+
+/// Refusals that an operator may let pass here.
+const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "unsealed-snapshot"];
+
+/// Makes a data directory.
+pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+    let request = request(session, args)?;
+    let outcome = session.block_on(async {
+        let context = session.context.clone();
+        let work = tokio::task::spawn_blocking(move || datadir::run(&context, &request));
+        work.await
+            .map_err(|e| Failure::wrap(Kind::Unexpected, e, "restoring"))?
+    })?;
+    Ok(Shown::done(
+        text(&outcome),
+        machine::document("restore", &outcome),
+    ))
+}
+
+fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
+    for name in &args.allow {
+        if !ALLOWABLE.contains(&name.as_str()) {
+            return Err(Failure::new(
+                Kind::Usage,
+                format!("there is no refusal {name:?} to be let pass"),
+            )
+            .with(Fact::Candidates(ALLOWABLE.map(str::to_owned).to_vec())));
+        }
+    }
+    let data_dir = args
+        .data_dir
+        .clone()
+        .ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))?;
+    let store = session.store(args.store.as_deref())?;
+    let set = catalog::resolve(&store, &args.set)?;
+    let snapshot = set.files.snapshot.clone().ok_or_else(|| {
+        Failure::new(
+            Kind::BadBackup,
+            format!("restoring {}: it has no snapshot", set.name),
+        )
+    })?;
+    // What others of the store say of the revision is worth knowing, whatever is restored.
+    let evidence = if store.dir().is_dir() {
+        datadir::evidence(&catalog::list(&store)?)
+    } else {
+        Vec::new()
+    };
+    let target = args.target_version.as_deref().map(str::parse).transpose()?;
+    Ok(Request {
+        snapshot,
+        data_dir,
+        wal_dir: args.wal_dir.clone(),
+        name: args.name.clone(),
+        initial_cluster: args.initial_cluster.clone(),
+        advertise_peer_urls: args.initial_advertise_peer_urls.clone(),
+        token: args.initial_cluster_token.clone(),
+        skip_hash_check: args.skip_hash_check,
+        bump: args.bump_revision.map(|bump| match bump {
+            BumpArg::Auto => Bump::Auto { slack: SLACK },
+            BumpArg::By(more) => Bump::By(more),
+        }),
+        mark_compacted: args.mark_compacted,
+        evidence,
+        target,
+        compact: args.compact,
+        allow: args.allow.clone(),
+        random: random(),
+    })
+}
+
+/// 128 bits that nobody foresees: the standard library keys its hashes from the system.
+fn random() -> u128 {
+    let state = RandomState::new();
+    u128::from(state.hash_one(0u8)) << 64 | u128::from(state.hash_one(1u8))
+}
+
+fn text(outcome: &Outcome) -> String {
+    let mut text = format!(
+        "made {} from {}\n",
+        outcome.data_dir.display(),
+        outcome.snapshot.display()
+    );
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<10} {value}");
+    };
+    line(
+        "cluster",
+        format!("{}, token {}", outcome.cluster_id, outcome.token),
+    );
+    for member in &outcome.members {
+        let own = if member.id == outcome.member_id {
+            ", this one"
+        } else {
+            ""
+        };
+        line(
+            "member",
+            format!(
+                "{} {} {}{own}",
+                member.id,
+                member.name,
+                member.peer_urls.join(",")
+            ),
+        );
+    }
+    line("revision", outcome.revision.to_string());
+    for reason in &outcome.reasons {
+        line("", reason.clone());
+    }
+    line(
+        "database",
+        format!(
+            "{} keys, {}",
+            outcome.keys,
+            HumanBytes(outcome.database_size)
+        ),
+    );
+    text
+}

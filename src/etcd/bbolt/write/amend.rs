@@ -1,0 +1,268 @@
+//! A few changes to a database, as pages behind its last one.
+
+use std::io;
+
+use super::pages::{Draft, MOST_ELEMENTS, Pages};
+use super::tree::{Bucket, Tree};
+use super::{Change, Changes, Input, Top, meta_pages, next_meta, sequence, writing};
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::bbolt::elements::{Child, Item, Table};
+use crate::etcd::bbolt::layout::{
+    BRANCH, BUCKET_LEAF, ELEMENT, LEAF, META_PAGE, PAGE_HEADER, PageHeader,
+};
+use crate::etcd::bbolt::meta::Meta;
+use crate::etcd::bbolt::source::ReadAt;
+use crate::etcd::bbolt::walk::Root;
+use crate::etcd::findings::Findings;
+
+/// Levels of a tree, and bytes of a branch page, beyond which nobody writes.
+const MAX_DEPTH: usize = 64;
+const MAX_BRANCH: usize = 4 << 20;
+
+/// What makes a changed database of a copy: write the pages at their offset, then the metas at
+/// the beginning of pages 0 and 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amendment {
+    /// Where the pages belong: the end of the database as it was.
+    pub offset: u64,
+    /// The pages, whole.
+    pub pages: Vec<u8>,
+    /// The meta that is in force afterwards.
+    pub meta: Meta,
+    /// The beginnings of pages 0 and 1.
+    pub metas: [[u8; META_PAGE]; 2],
+}
+
+/// Works out an amendment. Memory is that of the buckets edited, the root, and the branch pages
+/// on the way to the last entry of a bucket that is appended to.
+pub fn amend(source: &dyn ReadAt, data: u64, meta: &Meta, changes: &Changes) -> Result<Amendment> {
+    let input = Input {
+        source,
+        data,
+        meta,
+        progress: &|_| {},
+    };
+    let offset = meta.database_size().filter(|size| *size <= data);
+    let offset = offset.ok_or_else(|| bad("expected a whole database, found one cut short"))?;
+    let mut tops = input.tops()?;
+    let mut pages = Pages::new(Vec::new(), meta.page_size, meta.high_water);
+    for (name, change) in changes {
+        let known = tops.iter().position(|top| top.name == *name);
+        let top = known.and_then(|index| tops.get(index));
+        let bucket = changed(&input, &mut pages, top, change)?;
+        let value = bucket.value(sequence(top));
+        match known.and_then(|index| tops.get_mut(index)) {
+            Some(top) => top.value = value,
+            None => tops.push(Top {
+                name: name.clone(),
+                value,
+                root: Root::Page(0),
+            }),
+        }
+    }
+    tops.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut root = Tree::new(meta.page_size as usize);
+    for top in &tops {
+        writing(root.push(&mut pages, BUCKET_LEAF, &top.name, &top.value))?;
+    }
+    let root = writing(root.finish_page(&mut pages))?;
+    let (high_water, pages) = pages.finish();
+    let meta = next_meta(meta, root, high_water);
+    Ok(Amendment {
+        offset,
+        pages,
+        meta,
+        metas: meta_pages(&meta),
+    })
+}
+
+type Out = Pages<Vec<u8>>;
+
+fn changed(
+    input: &Input<'_>,
+    pages: &mut Out,
+    top: Option<&Top>,
+    change: &Change,
+) -> Result<Bucket> {
+    let entries = match (change, top.map(|top| top.root)) {
+        (Change::Append { key, value }, Some(Root::Page(root))) => {
+            return append(input, pages, root, key, value).map(Bucket::Page);
+        }
+        (Change::Append { key, value }, root) => {
+            let mut entries = match root {
+                Some(root) => input.entries(root)?,
+                None => Vec::new(),
+            };
+            if entries.last().is_some_and(|(last, _)| last >= key) {
+                return Err(out_of_order());
+            }
+            entries.push((key.clone(), value.clone()));
+            entries
+        }
+        (Change::Edit(edit), _) => input.edited(top, edit)?.into_iter().collect(),
+    };
+    let mut tree = Tree::new(pages.page_size());
+    for (key, value) in entries {
+        writing(tree.push(pages, 0, &key, &value))?;
+    }
+    writing(tree.finish(pages))
+}
+
+fn out_of_order() -> Failure {
+    Failure::new(
+        Kind::Unexpected,
+        "appending an entry to a bucket: its key is not above the last one",
+    )
+}
+
+fn bad(what: impl Into<String>) -> Failure {
+    Failure::new(Kind::BadBackup, what.into()).doing("reading the database")
+}
+
+/// A branch page's separators and children.
+type Children = Vec<(Vec<u8>, u64)>;
+
+/// Puts an entry into a leaf of its own behind the last one, which stays as it is, and makes the
+/// branch pages above anew. Says where the new root is.
+fn append(input: &Input<'_>, pages: &mut Out, root: u64, key: &[u8], value: &[u8]) -> Result<u64> {
+    let mut path: Vec<Children> = Vec::new();
+    let mut at = root;
+    let (first, last) = loop {
+        if path.len() >= MAX_DEPTH {
+            return Err(bad(format!("page {at}: expected a flatter tree")));
+        }
+        match read_page(input, at)? {
+            Page::Branch(children) => {
+                let last = children.last().map(|(_, child)| *child);
+                at = last.ok_or_else(|| bad(format!("page {at}: expected children")))?;
+                path.push(children);
+            }
+            Page::Leaf(ends) => break ends,
+        }
+    };
+    if last.as_deref().is_some_and(|last| last >= key) {
+        return Err(out_of_order());
+    }
+    let mut leaf = Draft::default();
+    writing(leaf.push_leaf(0, key, value))?;
+    let new = writing(pages.leaf(&leaf))?;
+    let Some(first) = first else {
+        // Only a root is an empty leaf.
+        return Ok(new);
+    };
+    let mut below = match path.pop() {
+        Some(mut parent) => {
+            parent.push((key.to_vec(), new));
+            parent
+        }
+        None => vec![(first, at), (key.to_vec(), new)],
+    };
+    loop {
+        let page = branch(pages, &below)?;
+        match path.pop() {
+            Some(mut parent) => {
+                if let Some((_, child)) = parent.last_mut() {
+                    *child = page;
+                }
+                below = parent;
+            }
+            None => return Ok(page),
+        }
+    }
+}
+
+/// A branch page may overflow, where one more element does not fit: the next writer splits it.
+fn branch(pages: &mut Out, children: &Children) -> Result<u64> {
+    if children.len() > MOST_ELEMENTS {
+        return Err(bad("expected fewer children of a branch page"));
+    }
+    let mut draft = Draft::default();
+    for (key, child) in children {
+        writing(draft.push_branch(key, *child))?;
+    }
+    writing(pages.branch(&draft))
+}
+
+enum Page {
+    Branch(Children),
+    /// The first and the last key.
+    Leaf((Option<Vec<u8>>, Option<Vec<u8>>)),
+}
+
+fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
+    let page_size = u64::from(input.meta.page_size);
+    let high_water = input.meta.high_water;
+    let reading = |result: io::Result<()>| {
+        result.doing(Kind::NotChecked, move || format!("reading page {page}"))
+    };
+    if page < 2 || page >= high_water {
+        return Err(bad(format!(
+            "expected a page from 2 to below {high_water}, found a reference to page {page}"
+        )));
+    }
+    let offset = page * page_size;
+    let mut head = [0; PAGE_HEADER];
+    reading(input.source.read_exact_at(&mut head, offset))?;
+    let header = PageHeader::parse(&head)
+        .filter(|h| h.id == page && u64::from(h.overflow) < high_water - page)
+        .ok_or_else(|| bad(format!("page {page}: expected its own header")))?;
+    let span = (1 + u64::from(header.overflow)) * page_size;
+    let table = Table {
+        page,
+        base: 0,
+        count: usize::from(header.count),
+        span: span as usize,
+    };
+    let head = table.head();
+    let head = head.ok_or_else(|| bad(format!("page {page}: expected fewer elements")))?;
+    let broken = |findings: &Findings| {
+        let found = findings.listed().first().map(ToString::to_string);
+        bad(found.unwrap_or_else(|| format!("page {page}: expected sound elements")))
+    };
+    let mut findings = Findings::keeping(1);
+    match header.flags {
+        BRANCH if span as usize <= MAX_BRANCH => {
+            let mut bytes = vec![0; span as usize];
+            reading(input.source.read_exact_at(&mut bytes, offset))?;
+            let elements = elements(&bytes, head);
+            let mut children: Vec<Child> = Vec::new();
+            if !table.branch(elements, &mut children, &mut findings) {
+                return Err(broken(&findings));
+            }
+            let pair = |child: &Child| {
+                let key = bytes.get(child.start..child.start + child.key_len);
+                Some((key?.to_vec(), child.page))
+            };
+            let children: Option<Children> = children.iter().map(pair).collect();
+            children.map(Page::Branch).ok_or_else(|| broken(&findings))
+        }
+        LEAF => {
+            let mut bytes = vec![0; head];
+            reading(input.source.read_exact_at(&mut bytes, offset))?;
+            let mut items: Vec<Item> = Vec::new();
+            if !table.leaf(elements(&bytes, head), &mut items, &mut findings) {
+                return Err(broken(&findings));
+            }
+            let key = |item: Option<&Item>| {
+                let Some(item) = item else { return Ok(None) };
+                let mut key = vec![0; item.key_len.min(MAX_BRANCH)];
+                let at = offset + item.start as u64;
+                reading(input.source.read_exact_at(&mut key, at))?;
+                Ok(Some(key))
+            };
+            Ok(Page::Leaf((key(items.first())?, key(items.last())?)))
+        }
+        _ => Err(bad(format!(
+            "page {page}: expected a branch or a leaf, found {}",
+            header.kind()
+        ))),
+    }
+}
+
+fn elements(bytes: &[u8], head: usize) -> &[[u8; ELEMENT]] {
+    bytes
+        .get(PAGE_HEADER..head)
+        .unwrap_or_default()
+        .as_chunks()
+        .0
+}

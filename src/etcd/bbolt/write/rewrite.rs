@@ -1,0 +1,118 @@
+//! A whole database written anew, in order.
+
+use std::io::{self, Write};
+
+use super::pages::Pages;
+use super::tree::{Bucket, Tree};
+use super::{Change, Changes, Input, Top, next_meta, sequence, writing};
+use crate::error::Result;
+use crate::etcd::bbolt::layout::BUCKET_LEAF;
+use crate::etcd::bbolt::meta::Meta;
+use crate::etcd::bbolt::source::ReadAt;
+use crate::etcd::bbolt::walk::{Large, Leaf, Root, Visitor};
+use crate::etcd::findings::Findings;
+
+/// Writes a database with its changes from `out`'s beginning on, in pages of `page_size`: two
+/// pages of zeros, to be overwritten by [`meta_pages`](super::meta_pages) of what comes back, then
+/// the buckets by name, then the root. `progress` is told bytes read.
+///
+/// Leaves are filled to nine tenths, as etcd's own defragmentation does. A bucket in a bucket,
+/// which etcd never makes, is an error.
+pub fn rewrite<W: Write>(
+    source: &dyn ReadAt,
+    data: u64,
+    meta: &Meta,
+    changes: &Changes,
+    page_size: u32,
+    out: W,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(Meta, W)> {
+    let input = Input {
+        source,
+        data,
+        meta,
+        progress,
+    };
+    let mut tops = input.tops()?;
+    let mut pages = Pages::new(out, page_size, 2);
+    writing(pages.pad(2 * page_size as usize))?;
+    let fill = page_size as usize / 10 * 9;
+    let mut root = Tree::new(page_size as usize);
+    for name in changes.keys() {
+        if !tops.iter().any(|top| top.name == *name) {
+            tops.push(Top {
+                name: name.clone(),
+                value: Vec::new(),
+                root: Root::Inline {
+                    page: 0,
+                    offset: 0,
+                    len: 0,
+                },
+            });
+        }
+    }
+    tops.sort_by(|a, b| a.name.cmp(&b.name));
+    for top in &tops {
+        let was = (!top.value.is_empty()).then_some(top);
+        let bucket = bucket(&input, &mut pages, was, changes.get(&top.name), fill)?;
+        let value = bucket.value(sequence(was));
+        writing(root.push(&mut pages, BUCKET_LEAF, &top.name, &value))?;
+    }
+    let root = writing(root.finish_page(&mut pages))?;
+    let (high_water, out) = pages.finish();
+    let meta = Meta {
+        page_size,
+        ..next_meta(meta, root, high_water)
+    };
+    Ok((meta, out))
+}
+
+fn bucket<W: Write>(
+    input: &Input<'_>,
+    pages: &mut Pages<W>,
+    top: Option<&Top>,
+    change: Option<&Change>,
+    fill: usize,
+) -> Result<Bucket> {
+    let mut tree = Tree::new(fill);
+    if let Some(Change::Edit(edit)) = change {
+        for (key, value) in input.edited(top, edit)? {
+            writing(tree.push(pages, 0, &key, &value))?;
+        }
+        return writing(tree.finish(pages));
+    }
+    let mut copy = Copy { tree, pages };
+    if let Some(top) = top {
+        input.walk(top.root, &mut copy)?;
+    }
+    let Copy { mut tree, pages } = copy;
+    if let Some(Change::Append { key, value }) = change {
+        writing(tree.push(pages, 0, key, value))?;
+    }
+    writing(tree.finish(pages))
+}
+
+/// Hands entries from one tree to another.
+struct Copy<'p, W> {
+    tree: Tree,
+    pages: &'p mut Pages<W>,
+}
+
+impl<W: Write> Visitor for Copy<'_, W> {
+    fn leaf(&mut self, leaf: &Leaf<'_>, _: &mut Findings) -> io::Result<()> {
+        for entry in leaf.entries() {
+            if entry.bucket {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{}: a bucket where etcd has none", entry.place()),
+                ));
+            }
+            self.tree.push(self.pages, 0, entry.key, entry.value)?;
+        }
+        Ok(())
+    }
+
+    fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
+        self.tree.push_large(self.pages, element)
+    }
+}

@@ -1,0 +1,291 @@
+//! Raising the revision above all that clients can have seen.
+//!
+//! A client that watched revision 900 of the lost cluster would, against a store restored at 500,
+//! wait for what it believes to have seen already, and keep a cache of things that never happened.
+//! A restore therefore may raise the revision above all that were ever served and mark everything
+//! below as compacted: such a client is told "compacted" and lists anew. etcd does so for
+//! `etcdutl snapshot restore --bump-revision N --mark-compacted`: one entry with an empty value at
+//! the new revision in the bucket `key`, and the same as `scheduledCompactRev` in `meta`; the
+//! server finishes that compaction when it starts (etcd, `etcdutl/snapshot/v3_snapshot.go`).
+
+use std::fmt;
+
+use crate::error::{Failure, Kind, Result};
+
+/// What is added to the highest revision known: what the lost cluster may have written since. At
+/// a thousand writes a second it is more than eleven days' worth.
+pub const SLACK: i64 = 1_000_000_000;
+
+/// The highest revision that a restore raises to. Half of all numbers stay for writes, and for
+/// further restores.
+pub const HIGHEST: i64 = i64::MAX / 2;
+
+/// How the revision is to be raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bump {
+    /// Above the highest revision known of, by so many.
+    Auto {
+        /// What is added.
+        slack: i64,
+    },
+    /// By so many above the snapshot's own; 0 leaves it as it is.
+    By(i64),
+}
+
+/// A revision that the cluster is known to have reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// Where that is known from: `backup-12`, a path.
+    pub source: String,
+    /// The revision, or a bound that it cannot have exceeded.
+    pub revision: i64,
+}
+
+impl Evidence {
+    /// What a raft index says of the revision. A raft entry makes one revision at most, so between
+    /// two moments of *one* raft history the revision grows by no more than the index does. Across
+    /// a restore, which begins a new history at index 1, it says nothing: the caller must know
+    /// that both are of one cluster id.
+    ///
+    /// `None` where the sum is no revision any more.
+    pub fn from_raft_index(
+        source: impl Into<String>,
+        index: u64,
+        known: (i64, u64),
+    ) -> Option<Self> {
+        let (revision, at_index) = known;
+        let grown = i64::try_from(index.saturating_sub(at_index)).ok()?;
+        Some(Self {
+            source: source.into(),
+            revision: revision.checked_add(grown)?,
+        })
+    }
+}
+
+/// What was decided, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The new revision, marked as compacted; `None` where the snapshot's stays.
+    pub revision: Option<i64>,
+    /// The reasoning, a line each.
+    pub reasons: Vec<String>,
+}
+
+/// What a bump is decided on.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// What was asked for.
+    pub bump: Bump,
+    /// Whether everything up to the new revision is to be marked as compacted. It must be where
+    /// the revision is raised by a number, and cannot be where it is not raised.
+    pub mark_compacted: bool,
+    /// The snapshot's current revision.
+    pub snapshot: i64,
+    /// What else is known.
+    pub evidence: &'a [Evidence],
+    /// Whether a bump that does not exceed everything known is let pass.
+    pub allow_low: bool,
+}
+
+fn refuse(name: &'static str, what: impl fmt::Display) -> Failure {
+    Failure::refused(name, what.to_string())
+}
+
+/// Decides on the new revision.
+///
+/// # Errors
+/// [`Kind::Usage`] where the options do not go together, and the refusals `bump-too-small` and,
+/// not to be allowed, `bump-too-large`.
+pub fn decide(question: &Question<'_>) -> Result<Decision> {
+    let Question {
+        bump,
+        mark_compacted,
+        snapshot,
+        evidence,
+        allow_low,
+    } = *question;
+    let mut reasons = vec![format!("the snapshot is at revision {snapshot}")];
+    reasons.extend(
+        evidence
+            .iter()
+            .map(|known| format!("{} says {}", known.source, known.revision)),
+    );
+    let highest = evidence
+        .iter()
+        .filter(|known| known.revision > snapshot)
+        .max_by_key(|known| known.revision);
+    let (top, source) = highest.map_or((snapshot, "the snapshot"), |known| {
+        (known.revision, known.source.as_str())
+    });
+    let too_large = || {
+        Failure::new(
+            Kind::Refused,
+            format!("raising the revision above {HIGHEST} would leave too few for later writes"),
+        )
+        .with(crate::error::Fact::Refusal {
+            name: "bump-too-large",
+            allowable: false,
+        })
+    };
+    let sum = |base: i64, more: i64| {
+        base.checked_add(more)
+            .filter(|sum| *sum <= HIGHEST)
+            .ok_or_else(too_large)
+    };
+    let usage = |what: &str| Err(Failure::new(Kind::Usage, what.to_owned()));
+    let revision = match bump {
+        Bump::By(0) if mark_compacted => {
+            return usage("nothing is marked as compacted where the revision is not raised");
+        }
+        Bump::By(0) => {
+            reasons.push("the revision stays, as asked".to_owned());
+            if top > snapshot {
+                reasons.push(format!(
+                    "clients that have seen revisions up to {top} ({source}) will not notice"
+                ));
+            }
+            return Ok(Decision {
+                revision: None,
+                reasons,
+            });
+        }
+        Bump::By(more) if more < 0 => return usage("the revision cannot be lowered"),
+        Bump::By(_) if !mark_compacted => {
+            return usage("the revision is raised only where all below is marked as compacted");
+        }
+        Bump::By(more) => {
+            let raised = sum(snapshot, more)?;
+            if raised <= top && !allow_low {
+                return Err(refuse(
+                    "bump-too-small",
+                    format!(
+                        "raising the revision by {more} gives {raised}, which does not exceed {top}, known from {source}"
+                    ),
+                ));
+            }
+            reasons.push(format!("raised by {more} to {raised}, as asked"));
+            raised
+        }
+        Bump::Auto { slack } if slack < 1 => {
+            return usage("something must be added to the highest revision known");
+        }
+        Bump::Auto { slack } => {
+            let raised = sum(top, slack)?;
+            reasons.push(format!(
+                "the highest known is {top}, from {source}; {slack} for what may have been written since gives {raised}"
+            ));
+            raised
+        }
+    };
+    reasons.push(format!(
+        "all up to {revision} is marked as compacted, so that watchers from before list anew"
+    ));
+    Ok(Decision {
+        revision: Some(revision),
+        reasons,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(source: &str, revision: i64) -> Evidence {
+        Evidence {
+            source: source.into(),
+            revision,
+        }
+    }
+
+    fn ask(bump: Bump, mark_compacted: bool, evidence: &[Evidence]) -> Result<Decision> {
+        decide(&Question {
+            bump,
+            mark_compacted,
+            snapshot: 500,
+            evidence,
+            allow_low: false,
+        })
+    }
+
+    #[test]
+    fn auto_exceeds_everything_known() {
+        let evidence = [
+            known("backup-1", 499),
+            known("backup-2", 900),
+            known("x", 7),
+        ];
+        let auto = Bump::Auto { slack: SLACK };
+        let decision = ask(auto, true, &evidence).unwrap();
+        assert_eq!(decision.revision, Some(900 + SLACK));
+        assert!(
+            decision
+                .reasons
+                .iter()
+                .any(|r| r.contains("900, from backup-2")),
+            "{:?}",
+            decision.reasons
+        );
+        let alone = ask(auto, true, &[]).unwrap();
+        assert_eq!(alone.revision, Some(500 + SLACK));
+    }
+
+    #[test]
+    fn a_number_must_exceed_everything_known() {
+        let evidence = [known("backup-2", 900)];
+        let low = ask(Bump::By(400), true, &evidence).unwrap_err();
+        assert_eq!(low.refusal(), Some("bump-too-small"));
+        assert_eq!(
+            ask(Bump::By(401), true, &evidence).unwrap().revision,
+            Some(901)
+        );
+        let allowed = decide(&Question {
+            bump: Bump::By(1),
+            mark_compacted: true,
+            snapshot: 500,
+            evidence: &evidence,
+            allow_low: true,
+        });
+        assert_eq!(allowed.unwrap().revision, Some(501));
+        // Its own revision is known too.
+        assert_eq!(ask(Bump::By(1), true, &[]).unwrap().revision, Some(501));
+    }
+
+    #[test]
+    fn both_or_neither() {
+        assert_eq!(ask(Bump::By(0), false, &[]).unwrap().revision, None);
+        for (bump, mark) in [
+            (Bump::By(0), true),
+            (Bump::By(1), false),
+            (Bump::By(-1), true),
+            (Bump::Auto { slack: 0 }, true),
+        ] {
+            assert_eq!(ask(bump, mark, &[]).unwrap_err().kind(), Kind::Usage);
+        }
+        let warned = ask(Bump::By(0), false, &[known("b", 900)]).unwrap();
+        assert!(warned.reasons.iter().any(|r| r.contains("up to 900")));
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        for (bump, evidence) in [
+            (Bump::By(i64::MAX), vec![]),
+            (Bump::By(HIGHEST), vec![]),
+            (Bump::Auto { slack: SLACK }, vec![known("x", i64::MAX)]),
+            (Bump::Auto { slack: i64::MAX }, vec![]),
+        ] {
+            let failure = ask(bump, true, &evidence).unwrap_err();
+            assert_eq!(failure.refusal(), Some("bump-too-large"));
+        }
+        assert!(ask(Bump::By(HIGHEST - 500), true, &[]).is_ok());
+    }
+
+    #[test]
+    fn a_raft_index_bounds_the_revision() {
+        let of = |index, known| Evidence::from_raft_index("revision.json", index, known);
+        assert_eq!(of(1200, (500, 1000)).unwrap().revision, 700);
+        // Of another history: no more than what is known.
+        assert_eq!(of(3, (500, 1000)).unwrap().revision, 500);
+        assert_eq!(of(u64::MAX, (500, 1000)), None);
+        assert_eq!(of(1 << 62, (i64::MAX, 1)), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! What a restore changes in the database.
+//!
+//! | bucket | becomes |
+//! | --- | --- |
+//! | `members` | the founding members, as JSON |
+//! | `members_removed` | empty |
+//! | `meta/consistent_index` | the index that the founding log ends at |
+//! | `meta/term` | 1 |
+//! | `meta/confState` | the founding members as voters |
+//! | `meta/scheduledCompactRev`, `key` | the new revision, where it is raised |
+//! | `meta/storageVersion`, `cluster/clusterVersion` | as they were, or dropped for an older release |
+//! | `cluster/downgrade` | gone: an interrupted downgrade would go on in the new cluster |
+//!
+//! All ten buckets are there afterwards. Everything else stays: keys, leases, users, roles, alarms.
+//! (etcd, `etcdutl/snapshot/v3_snapshot.go`, which leaves `confState` and `downgrade` as they are.)
+
+use std::collections::BTreeSet;
+
+use crate::etcd::bbolt::write::{Change, Changes, Edit};
+use crate::etcd::ids::FoundingCluster;
+use crate::etcd::mvcc::{KvRevision, RevisionKey};
+
+/// The buckets of every release since 3.4.
+const BUCKETS: [&str; 10] = [
+    "alarm",
+    "auth",
+    "authRoles",
+    "authUsers",
+    "cluster",
+    "key",
+    "lease",
+    "members",
+    "members_removed",
+    "meta",
+];
+
+/// The term of the founding log.
+pub(super) const TERM: u64 = 1;
+
+/// The changes for one cluster; `revision` is the one that the store is raised to.
+pub(super) fn changes(
+    cluster: &FoundingCluster,
+    revision: Option<i64>,
+    drop_versions: bool,
+    present: &BTreeSet<String>,
+) -> Changes {
+    let mut changes = Changes::new();
+    let mut set = |bucket: &str, edit: Edit| {
+        changes.insert(bucket.as_bytes().to_vec(), Change::Edit(edit));
+    };
+    for bucket in BUCKETS.into_iter().filter(|name| !present.contains(*name)) {
+        set(bucket, Edit::default());
+    }
+    set(
+        "members",
+        Edit {
+            clear: true,
+            put: cluster
+                .members
+                .iter()
+                .map(|member| {
+                    let key = member.db_key().into_bytes();
+                    (key, member.to_json().into_bytes())
+                })
+                .collect(),
+            ..Edit::default()
+        },
+    );
+    set(
+        "members_removed",
+        Edit {
+            clear: true,
+            ..Edit::default()
+        },
+    );
+    let mut gone = BTreeSet::from([b"downgrade".to_vec()]);
+    if drop_versions {
+        gone.insert(b"clusterVersion".to_vec());
+    }
+    set(
+        "cluster",
+        Edit {
+            remove: gone,
+            ..Edit::default()
+        },
+    );
+    set("meta", meta(cluster, revision, drop_versions));
+    if let Some(revision) = revision {
+        changes.insert(
+            b"key".to_vec(),
+            Change::Append {
+                key: revision_key(revision),
+                value: Vec::new(),
+            },
+        );
+    }
+    changes
+}
+
+fn meta(cluster: &FoundingCluster, revision: Option<i64>, drop_versions: bool) -> Edit {
+    let voters: Vec<String> = cluster.ids().iter().map(u64::to_string).collect();
+    let conf_state = format!("{{\"voters\":[{}],\"auto_leave\":false}}", voters.join(","));
+    let mut edit = Edit::default();
+    let mut put = |key: &str, value: Vec<u8>| {
+        edit.put.insert(key.as_bytes().to_vec(), value);
+    };
+    put("consistent_index", cluster.commit().to_be_bytes().to_vec());
+    put("term", TERM.to_be_bytes().to_vec());
+    put("confState", conf_state.into_bytes());
+    if let Some(revision) = revision {
+        put("scheduledCompactRev", revision_key(revision));
+    }
+    if drop_versions {
+        edit.remove.insert(b"storageVersion".to_vec());
+    }
+    edit
+}
+
+fn revision_key(main: i64) -> Vec<u8> {
+    RevisionKey {
+        revision: KvRevision { main, sub: 0 },
+        tombstone: false,
+    }
+    .encode()
+}

@@ -1,0 +1,471 @@
+//! The database of the new directory: copied or written anew, checked, changed, read again.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::bump::{Decision, Question, decide};
+use super::changes::changes;
+use super::target::judge;
+use super::{Phase, Spec, Watch, stop_if};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::bbolt::write::{
+    Change, Changes, amend, digests, meta_pages, rewrite, small_bucket,
+};
+use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt, check};
+use crate::etcd::datadir::DbFacts;
+use crate::etcd::finding::Severity;
+use crate::etcd::findings::Findings;
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::Member;
+use crate::etcd::snapshot::{Options, Report, Shape, inspect};
+use crate::sys::fs::OutFile;
+
+/// Buffered by so many bytes where a database is written anew.
+const BUFFER: usize = 1 << 20;
+
+/// A snapshot that was looked at from outside.
+pub(super) struct Database {
+    file: File,
+    source: FileSource,
+    /// Bytes before the trailer.
+    data: u64,
+    skip_hash_check: bool,
+}
+
+/// A database in the making.
+pub(super) struct Made {
+    pub(super) report: Report,
+    pub(super) decision: Decision,
+    pub(super) notes: Vec<String>,
+    pub(super) size: u64,
+    /// What the result says of itself.
+    pub(super) facts: DbFacts,
+}
+
+impl Database {
+    /// Opens a snapshot, which must have a trailer unless its check is skipped.
+    pub(super) fn open(path: &Path, skip_hash_check: bool) -> Result<Self> {
+        let doing = || format!("opening {}", path.display());
+        let probe = FileSource::open(path).doing(Kind::NotChecked, doing)?;
+        drop(probe);
+        let file = File::open(path).doing(Kind::NotChecked, doing)?;
+        let source = file.try_clone().and_then(FileSource::new);
+        let source = source.doing(Kind::NotChecked, doing)?;
+        let shape = Shape::of(source.size());
+        if shape == Shape::Unsealed && !skip_hash_check {
+            return Err(Failure::refused(
+                "unsealed-snapshot",
+                format!(
+                    "{} does not end in a SHA-256: it is a copy of a database and no streamed snapshot, and a changed byte in it could go unnoticed",
+                    path.display()
+                ),
+            )
+            .with(Fact::Path(path.to_owned())));
+        }
+        Ok(Self {
+            data: shape.data(source.size()),
+            file,
+            source,
+            skip_hash_check,
+        })
+    }
+
+    /// Bytes that the copy will have at most.
+    pub(super) fn size(&self) -> u64 {
+        self.data
+    }
+
+    /// Makes the database at a path that must not be there, durable but for its directory's entry.
+    pub(super) fn make(&self, spec: &Spec<'_>, to: &Path, watch: &dyn Watch) -> Result<Made> {
+        let writing = || format!("writing {}", to.display());
+        let Some(length) = self.length()? else {
+            return Err(self.no_database(watch));
+        };
+        let mut out = OutFile::create(to).doing(Kind::Store, writing)?;
+        let (plan, size) = if spec.compact {
+            self.write_anew(spec, &mut out, watch)?
+        } else {
+            self.copy_and_amend(spec, &mut out, length, watch)?
+        };
+        stop_if(watch)?;
+        let origin = spec.compact.then_some(self);
+        let facts = settle(&mut out, size, &plan, origin, watch)?;
+        Ok(Made {
+            report: plan.report,
+            decision: plan.decision,
+            notes: plan.notes,
+            size,
+            facts,
+        })
+    }
+
+    /// Bytes up to the high-water mark, which is all that is copied; `None` if there is no
+    /// database of that size.
+    fn length(&self) -> Result<Option<u64>> {
+        let mut unheard = Findings::keeping(0);
+        let metas = Metas::read(&self.source, self.data, Origin::File, &mut unheard)
+            .doing(Kind::NotChecked, || "reading the snapshot")?;
+        let length = metas.and_then(|metas| metas.chosen.database_size());
+        Ok(length.filter(|length| *length <= self.data))
+    }
+
+    /// The failure for a file whose metas alone show that it cannot be restored.
+    fn no_database(&self, watch: &dyn Watch) -> Failure {
+        let source = Source {
+            copy: None,
+            whole: &self.source,
+            watch,
+        };
+        match self.inspect(&source, watch) {
+            Ok(report) => refuse(&report),
+            Err(failure) => failure,
+        }
+    }
+
+    fn copy_and_amend(
+        &self,
+        spec: &Spec<'_>,
+        out: &mut OutFile,
+        length: u64,
+        watch: &dyn Watch,
+    ) -> Result<(Plan, u64)> {
+        let path = out.path().to_owned();
+        let writing = || format!("writing {}", path.display());
+        watch.begin(Phase::Copy, length);
+        let mut done = 0;
+        let mut each = |more| {
+            done += more;
+            watch.progress(Phase::Copy, done);
+            going_on(watch)
+        };
+        let copied = out.append_from(&self.file, length, &mut each);
+        stop_if(watch)?;
+        copied.doing(Kind::Store, writing)?;
+        watch.done(Phase::Copy, length);
+        let copy = out.file().try_clone().doing(Kind::Store, writing)?;
+        let source = Source {
+            copy: Some((&copy, length)),
+            whole: &self.source,
+            watch,
+        };
+        // The disk works while the copy, which is in memory still, is checked.
+        let (report, synced) = std::thread::scope(|scope| {
+            let sync = scope.spawn(|| out.sync());
+            let report = self.inspect(&source, watch);
+            (report, sync.join())
+        });
+        let plan = Plan::make(spec, report?)?;
+        synced
+            .map_err(|_| Failure::new(Kind::Unexpected, "the syncing thread ended early"))?
+            .doing(Kind::Store, writing)?;
+        let meta = chosen(&source, length)?;
+        let amendment = amend(&source, length, &meta, &plan.changes)?;
+        let mut amended = || {
+            out.write_all(&amendment.pages)?;
+            for (page, bytes) in (0..).zip(&amendment.metas) {
+                out.write_at(page * u64::from(meta.page_size), bytes)?;
+            }
+            io::Result::Ok(())
+        };
+        amended().doing(Kind::Store, writing)?;
+        Ok((plan, length + amendment.pages.len() as u64))
+    }
+
+    fn write_anew(
+        &self,
+        spec: &Spec<'_>,
+        out: &mut OutFile,
+        watch: &dyn Watch,
+    ) -> Result<(Plan, u64)> {
+        let path = out.path().to_owned();
+        let writing = || format!("writing {}", path.display());
+        let source = Source {
+            copy: None,
+            whole: &self.source,
+            watch,
+        };
+        let plan = Plan::make(spec, self.inspect(&source, watch)?)?;
+        let meta = chosen(&source, self.data)?;
+        watch.begin(Phase::Rewrite, self.data);
+        let done = AtomicU64::new(0);
+        let progress = |more| {
+            let done = done.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+            watch.progress(Phase::Rewrite, done);
+        };
+        let buffered = BufWriter::with_capacity(BUFFER, &mut *out);
+        let written = rewrite(
+            &source,
+            self.data,
+            &meta,
+            &plan.changes,
+            meta.page_size,
+            buffered,
+            &progress,
+        );
+        stop_if(watch)?;
+        let (meta, mut buffered) = written?;
+        watch.done(Phase::Rewrite, self.data);
+        buffered.flush().doing(Kind::Store, writing)?;
+        drop(buffered);
+        for (page, bytes) in (0..).zip(&meta_pages(&meta)) {
+            out.write_at(page * u64::from(meta.page_size), bytes)
+                .doing(Kind::Store, writing)?;
+        }
+        Ok((plan, out.len()))
+    }
+
+    /// Checks everything that will be read of the snapshot.
+    fn inspect(&self, source: &Source<'_>, watch: &dyn Watch) -> Result<Report> {
+        watch.begin(Phase::Check, source.size());
+        let options = Options {
+            trailer: !self.skip_hash_check,
+            ..Options::default()
+        };
+        let progress = |progress: crate::etcd::snapshot::Progress| {
+            watch.progress(Phase::Check, progress.hashed.max(progress.walked));
+        };
+        let report = inspect(source, &options, &progress);
+        stop_if(watch)?;
+        watch.done(Phase::Check, source.size());
+        report
+    }
+}
+
+/// What is to be done about a snapshot that was checked.
+struct Plan {
+    report: Report,
+    decision: Decision,
+    notes: Vec<String>,
+    changes: Changes,
+}
+
+impl Plan {
+    fn make(spec: &Spec<'_>, report: Report) -> Result<Self> {
+        let facts = match &report.facts {
+            Some(facts) if report.is_good() && facts.complete => facts,
+            _ => return Err(refuse(&report)),
+        };
+        let decision = decide(&Question {
+            bump: spec.bump,
+            mark_compacted: spec.mark_compacted,
+            snapshot: facts.revision,
+            evidence: spec.evidence,
+            allow_low: spec.allow_low_bump,
+        })?;
+        let versions = judge(
+            facts.storage_version.as_deref(),
+            facts.cluster_version.as_deref(),
+            spec.target,
+            spec.allow_unknown_version,
+        )?;
+        let present = facts.buckets.iter().map(|b| b.name.clone()).collect();
+        let changes = changes(spec.cluster, decision.revision, versions.drop, &present);
+        let mut notes = versions.notes;
+        if let Some(downgrade) = facts.downgrade.as_ref().filter(|d| d.enabled) {
+            notes.push(format!(
+                "the snapshot is from the middle of a downgrade to {}, which the new cluster does not go on with",
+                downgrade.target_version
+            ));
+        }
+        let scheduled = facts.scheduled_compact_revision;
+        if scheduled > facts.finished_compact_revision {
+            notes.push(format!(
+                "the snapshot is from the middle of a compaction at revision {}, which the server finishes when it starts",
+                scheduled.unwrap_or_default()
+            ));
+        }
+        Ok(Self {
+            decision,
+            notes,
+            changes,
+            report,
+        })
+    }
+}
+
+/// The failure for a snapshot that is broken.
+fn refuse(report: &Report) -> Failure {
+    let errors = report.findings.errors();
+    let first = report
+        .findings
+        .listed()
+        .iter()
+        .find(|finding| finding.severity == Severity::Error);
+    let what = match first {
+        Some(first) if errors > 1 => format!("{first}, and {} more findings", errors - 1),
+        Some(first) => first.to_string(),
+        None => "not all of it could be read".to_owned(),
+    };
+    Failure::new(Kind::BadBackup, what).doing("checking the snapshot")
+}
+
+fn chosen(source: &dyn ReadAt, length: u64) -> Result<Meta> {
+    let mut findings = Findings::keeping(1);
+    Metas::read(source, length, Origin::File, &mut findings)
+        .doing(Kind::NotChecked, || "reading the database")?
+        .map(|metas| metas.chosen)
+        .ok_or_else(|| Failure::new(Kind::BadBackup, "the database lost its metas meanwhile"))
+}
+
+/// Makes the result durable and reads it again, every page of it; with the database it was written
+/// anew from, every entry.
+fn settle(
+    out: &mut OutFile,
+    size: u64,
+    plan: &Plan,
+    origin: Option<&Database>,
+    watch: &dyn Watch,
+) -> Result<DbFacts> {
+    watch.begin(Phase::Settle, size);
+    let path = out.path().to_owned();
+    let writing = || format!("writing {}", path.display());
+    let file = out.file().try_clone().and_then(FileSource::new);
+    let source = file.doing(Kind::Store, writing)?;
+    let (read, synced) = std::thread::scope(|scope| {
+        let sync = scope.spawn(|| out.sync());
+        let read = read_back(&source, size, plan).and_then(|facts| match origin {
+            Some(origin) => compare(origin, &source, plan).map(|()| facts),
+            None => Ok(facts),
+        });
+        (read, sync.join())
+    });
+    synced
+        .map_err(|_| Failure::new(Kind::Unexpected, "the syncing thread ended early"))?
+        .doing(Kind::Store, writing)?;
+    let facts = read.map_err(|failure| {
+        failure
+            .as_kind(Kind::Unexpected)
+            .doing(format!("reading {} again", path.display()))
+    })?;
+    watch.done(Phase::Settle, size);
+    Ok(facts)
+}
+
+fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
+    let wrong = |what: String| Failure::new(Kind::Unexpected, what);
+    if source.size() != size {
+        return Err(wrong(format!(
+            "expected {size} bytes, found {}",
+            source.size()
+        )));
+    }
+    let mut findings = Findings::keeping(1);
+    let usage = check(source, size, Origin::File, &mut findings)
+        .doing(Kind::NotChecked, || "checking the pages")?;
+    if let Some(finding) = findings
+        .listed()
+        .iter()
+        .find(|finding| finding.severity == Severity::Error)
+    {
+        return Err(wrong(finding.to_string()));
+    }
+    let meta = chosen(source, size)?;
+    if usage.is_none_or(|usage| usage.freelist_stored) {
+        return Err(wrong("expected no freelist, found one".to_owned()));
+    }
+    for name in plan.changes.keys().filter(|name| *name != b"key") {
+        let entries = small_bucket(source, size, &meta, name)?;
+        let Some(Change::Edit(edit)) = plan.changes.get(name) else {
+            continue;
+        };
+        let put = edit.put.iter().all(|(key, value)| {
+            let found = entries.iter().find(|(known, _)| known == key);
+            found.is_some_and(|(_, found)| found == value)
+        });
+        let gone = entries.iter().all(|(key, _)| {
+            edit.put.contains_key(key) || !(edit.clear || edit.remove.contains(key))
+        });
+        if !(put && gone) {
+            let name = String::from_utf8_lossy(name);
+            return Err(wrong(format!("expected bucket {name} as it was written")));
+        }
+    }
+    facts(source, size, &meta)
+}
+
+/// Holds every bucket that was not edited against the one it was written from.
+fn compare(origin: &Database, result: &FileSource, plan: &Plan) -> Result<()> {
+    let read = |source: &FileSource, data| digests(source, data, &chosen(source, data)?);
+    let mut expected = read(&origin.source, origin.data)?;
+    let found = read(result, result.size())?;
+    for (name, change) in &plan.changes {
+        match change {
+            Change::Edit(_) => {
+                expected.remove(name);
+            }
+            Change::Append { key, value } => {
+                expected.entry(name.clone()).or_default().add(key, value);
+            }
+        }
+    }
+    for (name, expected) in &expected {
+        if found.get(name) != Some(expected) {
+            return Err(Failure::new(
+                Kind::Unexpected,
+                format!(
+                    "expected bucket {} with {expected:?}, found {:?}",
+                    String::from_utf8_lossy(name),
+                    found.get(name)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn facts(source: &FileSource, size: u64, meta: &Meta) -> Result<DbFacts> {
+    let number = |entries: &[(Vec<u8>, Vec<u8>)], name: &[u8]| {
+        let (_, value) = entries.iter().find(|(key, _)| key == name)?;
+        value.as_slice().try_into().ok().map(u64::from_be_bytes)
+    };
+    let entries = small_bucket(source, size, meta, b"meta")?;
+    let members = small_bucket(source, size, meta, b"members")?;
+    let removed = small_bucket(source, size, meta, b"members_removed")?;
+    Ok(DbFacts {
+        consistent_index: number(&entries, b"consistent_index").unwrap_or(0),
+        term: number(&entries, b"term"),
+        members: members
+            .iter()
+            .map(|(_, json)| Member::from_json(json))
+            .collect::<std::result::Result<_, _>>()
+            .doing(Kind::Unexpected, || "reading the members")?,
+        removed: removed
+            .iter()
+            .filter_map(|(key, _)| MemberId::from_hex(std::str::from_utf8(key).ok()?))
+            .collect(),
+    })
+}
+
+fn going_on(watch: &dyn Watch) -> io::Result<()> {
+    if watch.stopped() {
+        return Err(io::Error::other("interrupted"));
+    }
+    Ok(())
+}
+
+/// The snapshot as its copy has it; what is not copied, the trailer or padding, as the snapshot.
+struct Source<'a> {
+    copy: Option<(&'a File, u64)>,
+    whole: &'a FileSource,
+    watch: &'a dyn Watch,
+}
+
+impl ReadAt for Source<'_> {
+    fn size(&self) -> u64 {
+        self.whole.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        going_on(self.watch)?;
+        let Some((copy, length)) = self.copy else {
+            return self.whole.read_exact_at(buf, offset);
+        };
+        let here = length.saturating_sub(offset).min(buf.len() as u64);
+        let (copied, rest) = buf.split_at_mut(here as usize);
+        copy.read_exact_at(copied, offset)?;
+        self.whole.read_exact_at(rest, offset + here)
+    }
+}

@@ -1,0 +1,287 @@
+//! Where a data directory is built, and how it gets into its place.
+//!
+//! An absent directory is built under a hidden name beside its place and renamed. One that is
+//! there and empty keeps its mount, owner and label: `member` is built in a hidden directory
+//! inside of it and renamed. Either way one rename makes it complete. A WAL directory elsewhere is
+//! renamed first; it holds a mark until the data directory is in place, so that the next run can
+//! tell it from one that is somebody's.
+//!
+//! What a run that was cut off leaves, the next one removes. A run that still goes holds a lock on
+//! what it builds.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::sys::fs as change;
+
+/// How hidden names begin: of what is being built, and of the mark in a WAL directory.
+pub const HIDDEN: &str = ".etcd-dr-restore-";
+const MARK: &str = ".etcd-dr-restore-unfinished";
+
+/// Places to build in, and the places that it is for.
+#[derive(Debug)]
+pub(super) struct Site {
+    /// Where `member` is built.
+    pub(super) root: Staging,
+    /// Where the WAL is built.
+    pub(super) wal: PathBuf,
+    data_dir: PathBuf,
+    /// Whether the data directory is there already.
+    existing: bool,
+    outer_wal: Option<(Staging, PathBuf)>,
+}
+
+/// A hidden directory that is locked as long as this lives, and removed unless it got its place.
+#[derive(Debug)]
+pub(super) struct Staging {
+    path: PathBuf,
+    _lock: File,
+    done: bool,
+}
+
+impl Staging {
+    fn make(dir: &Path, tag: u64) -> Result<Self> {
+        let path = dir.join(format!("{HIDDEN}{tag:016x}"));
+        change::mkdir(&path)?;
+        let lock =
+            File::open(&path).doing(Kind::Store, || format!("opening {}", path.display()))?;
+        let staging = Self {
+            path,
+            _lock: lock,
+            done: false,
+        };
+        flock(&staging._lock, FlockOperation::NonBlockingLockExclusive)
+            .doing(Kind::Store, || {
+                format!("locking {}", staging.path.display())
+            })?;
+        Ok(staging)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.done {
+            // The failure that led here is the one to tell; the next run removes what is left.
+            let _ = change::remove_tree(&self.path);
+        }
+    }
+}
+
+fn refuse(name: &'static str, path: &Path, what: String) -> Failure {
+    Failure::new(Kind::Refused, what)
+        .with(Fact::Refusal {
+            name,
+            allowable: false,
+        })
+        .with(Fact::Path(path.to_owned()))
+}
+
+/// Removes what earlier runs left in a directory, and says what it was.
+fn sweep(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
+    let doing = || format!("listing {}", dir.display());
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    for entry in entries {
+        let entry = entry.doing(Kind::Store, doing)?;
+        let ours = entry.file_name().to_string_lossy().starts_with(HIDDEN);
+        if !ours || !entry.file_type().doing(Kind::Store, doing)?.is_dir() {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(lock) = File::open(&path) else {
+            continue;
+        };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Failure::new(
+                Kind::Busy,
+                format!("another restore is building {}", path.display()),
+            )
+            .with(Fact::Path(path)));
+        }
+        change::remove_tree(&path)?;
+        removed.push(path);
+    }
+    Ok(())
+}
+
+/// An absolute path without `.` and `..`, so that one can be told to lie below the other.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let full =
+        std::path::absolute(path).doing(Kind::Usage, || format!("finding {}", path.display()))?;
+    let mut out = PathBuf::new();
+    for part in full.components() {
+        match part {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    Ok(out)
+}
+
+/// Whether a directory is there, after leftovers in it were removed; it must be empty then.
+fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
+    let doing = || format!("looking at {}", data_dir.display());
+    match fs::symlink_metadata(data_dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.doing(Kind::Store, doing).map(|_| ())?,
+    }
+    let kind = fs::metadata(data_dir).doing(Kind::Store, doing)?;
+    if !kind.is_dir() {
+        let what = format!("{} is no directory", data_dir.display());
+        return Err(refuse("data-dir-not-empty", data_dir, what));
+    }
+    sweep(data_dir, removed)?;
+    let mut entries = fs::read_dir(data_dir).doing(Kind::Store, doing)?;
+    if entries.next().is_some() {
+        let what = format!(
+            "{} is not empty: a restore never replaces data",
+            data_dir.display()
+        );
+        return Err(refuse("data-dir-not-empty", data_dir, what));
+    }
+    Ok(true)
+}
+
+impl Site {
+    /// Looks at the places and makes the hidden directories; what earlier runs left is removed and
+    /// told in `removed`. `tag` is random.
+    pub(super) fn prepare(
+        data_dir: &Path,
+        wal_dir: Option<&Path>,
+        tag: u64,
+        removed: &mut Vec<PathBuf>,
+    ) -> Result<Self> {
+        let data_dir = absolute(data_dir)?;
+        if data_dir.file_name().is_none() {
+            let what = format!("{} cannot be a data directory", data_dir.display());
+            return Err(refuse("data-dir-not-empty", &data_dir, what));
+        }
+        let inner = data_dir.join("member").join("wal");
+        let wal_dir = wal_dir.map(absolute).transpose()?;
+        let wal_dir = wal_dir.filter(|wal| *wal != inner);
+        if let Some(wal) = &wal_dir {
+            if wal.starts_with(data_dir.join("member")) || data_dir.starts_with(wal) {
+                let what = format!(
+                    "{} cannot be the WAL directory of {}",
+                    wal.display(),
+                    data_dir.display()
+                );
+                return Err(refuse("wal-dir-in-the-way", wal, what));
+            }
+            clear_marked(wal, &data_dir, removed)?;
+        }
+        let existing = look(&data_dir, removed)?;
+        let parent = change::parent(&data_dir).to_owned();
+        if !existing {
+            change::mkdir_all(&parent)?;
+            sweep(&parent, removed)?;
+        }
+        let beside = if existing { &data_dir } else { &parent };
+        let root = Staging::make(beside, tag)?;
+        let (wal, outer_wal) = match wal_dir {
+            None => (root.path.join("member").join("wal"), None),
+            Some(wal) => match wal.strip_prefix(&data_dir) {
+                // Goes into place with the directory that it lies in.
+                Ok(below) if !existing => (root.path.join(below), None),
+                Ok(below) if below.components().count() > 1 => {
+                    let what = format!(
+                        "{} is there, so that the WAL cannot lie deeper in it than {}",
+                        data_dir.display(),
+                        wal.display()
+                    );
+                    return Err(refuse("wal-dir-in-the-way", &wal, what));
+                }
+                _ => {
+                    let parent = change::parent(&wal).to_owned();
+                    change::mkdir_all(&parent)?;
+                    if parent != *beside {
+                        sweep(&parent, removed)?;
+                    }
+                    let staging = Staging::make(&parent, tag.wrapping_add(1))?;
+                    (staging.path.join("wal"), Some((staging, wal)))
+                }
+            },
+        };
+        Ok(Self {
+            root,
+            wal,
+            data_dir,
+            existing,
+            outer_wal,
+        })
+    }
+
+    /// Moves everything into its place. All of it must be durable but the entries of the hidden
+    /// directories themselves.
+    pub(super) fn commit(mut self) -> Result<()> {
+        change::sync_dir(&self.root.path)?;
+        let outer = self.outer_wal.take();
+        if let Some((staging, place)) = outer {
+            self.place_wal(staging, &place)?;
+            if let Err(failure) = self.place_data() {
+                if !self.root.done {
+                    // The failure that led here is the one to tell; the mark is there still.
+                    let _ = change::remove_tree(&place);
+                }
+                return Err(failure);
+            }
+            change::unlink(&place.join(MARK))?;
+            return change::sync_dir(&place);
+        }
+        self.place_data()
+    }
+
+    fn place_wal(&self, mut staging: Staging, place: &Path) -> Result<()> {
+        change::write_new(&self.wal.join(MARK), b"")?;
+        change::sync_dir(&self.wal)?;
+        change::rename(&self.wal, place)?;
+        change::sync_dir(change::parent(place))?;
+        change::remove_tree(&staging.path)?;
+        staging.done = true;
+        Ok(())
+    }
+
+    fn place_data(&mut self) -> Result<()> {
+        if self.existing {
+            let from = self.root.path.join("member");
+            change::rename(&from, &self.data_dir.join("member"))?;
+            // What is left is an empty hidden directory.
+            self.root.done = true;
+            change::sync_dir(&self.data_dir)?;
+            change::remove_tree(&self.root.path)?;
+            return change::sync_dir(&self.data_dir);
+        }
+        change::rename(&self.root.path, &self.data_dir)?;
+        self.root.done = true;
+        change::sync_dir(change::parent(&self.data_dir))
+    }
+}
+
+/// A WAL directory with a mark was put in place by a run that was cut off. It is removed unless
+/// the data directory got into its place too.
+fn clear_marked(wal: &Path, data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
+    if wal.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let marked = wal.join(MARK).symlink_metadata().is_ok();
+    if !marked || data_dir.join("member").symlink_metadata().is_ok() {
+        let what = format!("{} is there already", wal.display());
+        return Err(refuse("wal-dir-not-absent", wal, what));
+    }
+    change::remove_tree(wal)?;
+    removed.push(wal.to_owned());
+    Ok(())
+}
