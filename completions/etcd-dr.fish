@@ -31,7 +31,7 @@ openshift\t'OpenShift\'s static pods and their revisions'
 kubeadm\t'kubeadm\'s manifests and PKI'
 bare\t'An etcd with no static pods: everything from options'"
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
-complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -l endpoints -d 'etcd\'s client URLs; a snapshot is taken from the first' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -l cert -d 'Client certificate' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -l key -d 'Client key' -r -F
@@ -65,7 +65,7 @@ openshift\t'OpenShift\'s static pods and their revisions'
 kubeadm\t'kubeadm\'s manifests and PKI'
 bare\t'An etcd with no static pods: everything from options'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l endpoints -d 'etcd\'s client URLs; a snapshot is taken from the first' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l cert -d 'Client certificate' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l key -d 'Client key' -r -F
@@ -90,7 +90,7 @@ openshift\t'OpenShift\'s static pods and their revisions'
 kubeadm\t'kubeadm\'s manifests and PKI'
 bare\t'An etcd with no static pods: everything from options'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l endpoints -d 'etcd\'s client URLs; a snapshot is taken from the first' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l cert -d 'Client certificate' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l key -d 'Client key' -r -F
@@ -115,7 +115,7 @@ openshift\t'OpenShift\'s static pods and their revisions'
 kubeadm\t'kubeadm\'s manifests and PKI'
 bare\t'An etcd with no static pods: everything from options'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l endpoints -d 'etcd\'s client URLs; a snapshot is taken from the first' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l cert -d 'Client certificate' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l key -d 'Client key' -r -F
@@ -139,7 +139,7 @@ openshift\t'OpenShift\'s static pods and their revisions'
 kubeadm\t'kubeadm\'s manifests and PKI'
 bare\t'An etcd with no static pods: everything from options'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l endpoints -d 'etcd\'s client URLs; a snapshot is taken from the first' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l cert -d 'Client certificate' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l key -d 'Client key' -r -F
@@ -161,7 +161,7 @@ openshift\t'OpenShift\'s static pods and their revisions'
 kubeadm\t'kubeadm\'s manifests and PKI'
 bare\t'An etcd with no static pods: everything from options'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -l endpoints -d 'etcd\'s client URLs; a snapshot is taken from the first' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -l cert -d 'Client certificate' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -l key -d 'Client key' -r -F

@@ -61,7 +61,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME", env = "ETCD_DR_NODE_NAME")]
     pub node_name: Option<String>,
 
-    /// etcd's client URLs; a snapshot is taken from the first
+    /// etcd's client URLs; of several a snapshot uses the local member's
     #[arg(long, global = true, value_name = "URL", env = "ETCD_DR_ENDPOINTS", value_delimiter = ',', value_hint = ValueHint::Url)]
     pub endpoints: Vec<String>,
 

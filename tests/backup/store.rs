@@ -5,13 +5,13 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::bench::{Node, assert_only_good, listed, states, text};
+use crate::bench::{Node, assert_only_good, listed, text};
 use crate::support::bins;
 use crate::support::bulk::Bulk;
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::golden;
 use crate::support::kube::OpenShift;
-use crate::support::node::NodeOptions;
+use crate::support::node::{NodeOptions, generator};
 use crate::support::process::expect_success;
 
 /// A member with some data and the node around it.
@@ -55,14 +55,6 @@ impl Tmpfs {
             .arg(&self.0)
             .output();
         expect_success("mount -o remount,ro", &output.expect("running mount"));
-    }
-
-    fn read_write(&self) {
-        let output = Command::new("mount")
-            .args(["-o", "remount,rw"])
-            .arg(&self.0)
-            .output();
-        expect_success("mount -o remount,rw", &output.expect("running mount"));
     }
 }
 
@@ -163,40 +155,61 @@ fn a_store_that_cannot_be_written() {
         "{run}"
     );
     node.backup(&store, &["--if-older-than", "1h"]).expect(0);
-    mount.read_write();
-
-    as_nobody(&cluster, &node, &store);
 }
 
-/// A user who may not: named plainly, with nothing changed.
-fn as_nobody(cluster: &Cluster, node: &Node, store: &Path) {
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid",
-        "65534",
-        "--regid",
-        "65534",
-        "--clear-groups",
-        "--",
-    ]);
-    command
-        .arg(golden::binary())
-        .args(node.args(&["backup", text(store)]));
-    let output = command.env("NO_COLOR", "1").output();
-    let Ok(output) = output else {
-        bins::skip("there is no setpriv");
-        return;
+/// A user who may not: refused by name before anything is tried, and allowed by it the node's own
+/// files say no.
+#[test]
+fn root_is_needed_on_a_node() {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        return bins::skip("only root can become somebody else");
+    }
+    // All but the node's own files is open to everybody.
+    let dir = tempfile::tempdir().expect("a folder");
+    let open = |path: &Path| {
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(path, mode).expect("opening it to everybody");
     };
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{stderr}");
-    assert!(stderr.contains("ermission denied"), "{stderr}");
-    assert!(
-        matches!(output.status.code(), Some(2 | 5 | 6)),
-        "{:?} {stderr}",
-        output.status
-    );
-    assert_eq!(states(store).len(), 1);
-    assert!(cluster.is_running(0));
+    open(dir.path());
+    let (root, program) = (dir.path().join("root"), dir.path().join("etcd-dr"));
+    let made = generator()
+        .arg(&root)
+        .args(["--nodes", "master-0=127.1.9.4"])
+        .output();
+    expect_success("make-node.py", &made.expect("running python3"));
+    open(&root);
+    std::fs::copy(golden::binary(), &program).expect("copying the binary");
+    open(&program);
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).expect("a store");
+    let run = |more: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--",
+        ]);
+        command
+            .arg(&program)
+            .args(["--root", text(&root), "--node-name", "master-0", "backup"]);
+        let output = command.arg(&store).args(more).env("NO_COLOR", "1").output();
+        let output = output.expect("running setpriv");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (status, said) = run(&[]);
+    assert_eq!(status, Some(5), "{said}");
+    assert!(said.contains("[root-needed]"), "{said}");
+    let (status, said) = run(&["--allow", "root-needed"]);
+    assert!(matches!(status, Some(2 | 6)), "{status:?} {said}");
+    assert!(said.contains("Permission denied"), "{said}");
+    assert_eq!(std::fs::read_dir(&store).expect("the store").count(), 0);
 }
 
 #[test]

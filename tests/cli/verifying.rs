@@ -245,9 +245,12 @@ fn each_layer_broken_in_its_own_way() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What is changed in a Manifest, and the golden's name.
+type Edit = (&'static str, fn(&mut serde_json::Value));
+
 #[test]
 fn a_manifest_that_was_altered() {
-    let cases: [(&str, fn(&mut serde_json::Value)); 4] = [
+    let cases: [Edit; 4] = [
         ("size", |m| m["files"][0]["size"] = 1.into()),
         ("digest", |m| {
             m["files"][1]["sha256"] = "0".repeat(64).into()
