@@ -226,6 +226,15 @@ impl Failure {
         })
     }
 
+    /// The names of all refusals it holds.
+    pub fn refusals(&self) -> Vec<&'static str> {
+        let name = |fact: &Fact| match fact {
+            Fact::Refusal { name, .. } => Some(*name),
+            _ => None,
+        };
+        self.facts.iter().filter_map(name).collect()
+    }
+
     /// The chain of messages, outermost first.
     pub fn chain(&self) -> Vec<String> {
         self.chain.chain().map(ToString::to_string).collect()

@@ -29,8 +29,9 @@ pub(super) fn failure(command: &str, failure: &Failure) -> String {
         console::style("error").red().bold().for_stderr(),
         lines.join("\n")
     );
-    if let Some(name) = failure.refusal() {
-        let _ = write!(text, " [{name}]");
+    let names = failure.refusals();
+    if !names.is_empty() {
+        let _ = write!(text, " [{}]", names.join(", "));
     }
     if let Some(hint) = hints::hint(command, failure) {
         let _ = write!(
