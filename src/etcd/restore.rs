@@ -135,9 +135,14 @@ pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -
     };
     change::mkdir_all(&layout.snap)?;
     let made = database.make(spec, &layout.db(), watch)?;
-    write_log(spec, &layout.wal)?;
+    let mut log = write_log(spec, &layout.wal)?;
     write_snap(spec.cluster, &layout.snap)?;
     agree(spec, &layout, &made.facts)?;
+    // Room comes last, so that nobody has to read all the zeros.
+    log.preallocate(SEGMENT_SIZE)
+        .and_then(|()| log.sync())
+        .doing(Kind::Store, || format!("writing {}", log.path().display()))?;
+    change::sync_dir(&layout.wal)?;
     for dir in [&layout.snap, &site.root.path().join("member")] {
         change::sync_dir(dir)?;
     }
@@ -189,23 +194,21 @@ fn check_room(spec: &Spec<'_>, database: &Database) -> Result<()> {
     Ok(())
 }
 
-fn write_log(spec: &Spec<'_>, dir: &Path) -> Result<()> {
+fn write_log(spec: &Spec<'_>, dir: &Path) -> Result<OutFile> {
     change::mkdir_all(dir)?;
     let name = SegmentName {
         sequence: 0,
         index: 0,
     };
     let path = dir.join(name.to_string());
-    let write = || -> io::Result<()> {
+    let write = || -> io::Result<OutFile> {
         let mut bytes = Vec::new();
         write_founding(&mut bytes, spec.cluster, spec.me)?.finish()?;
         let mut file = OutFile::create(&path)?;
-        file.preallocate(SEGMENT_SIZE)?;
         file.write_all(&bytes)?;
-        file.sync()
+        Ok(file)
     };
-    write().doing(Kind::Store, || format!("writing {}", path.display()))?;
-    change::sync_dir(dir)
+    write().doing(Kind::Store, || format!("writing {}", path.display()))
 }
 
 fn write_snap(cluster: &FoundingCluster, dir: &Path) -> Result<()> {

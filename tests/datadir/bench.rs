@@ -64,6 +64,13 @@ pub(crate) fn restore(request: &Request) -> Result<Outcome> {
     run(&context().0, request)
 }
 
+/// A folder in memory where that is to be had: what is tested there needs no disk.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 /// A made-up store as a streamed snapshot.
 pub(crate) fn made_up(shape: &Shape, txns: u64) -> (Store, Vec<u8>) {
     let store = Store::random(&mut Random(shape.seed), txns, 40, true);

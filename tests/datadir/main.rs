@@ -21,6 +21,6 @@ mod real;
 mod records;
 #[cfg(feature = "faults")]
 #[path = "../crash/replay.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod replay;
 mod special;

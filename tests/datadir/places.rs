@@ -9,7 +9,7 @@ use etcd_dr::etcd::restore::{Bump, Evidence, HIDDEN, SLACK, TargetVersion};
 use etcd_dr::event::Event;
 use etcd_dr::ops::datadir::{Request, evidence_of_member, run};
 
-use crate::bench::{changed, context, judge, made_up, put, request, restore};
+use crate::bench::{changed, context, judge, made_up, put, request, restore, scratch};
 use crate::writer::{Freelist, Shape, seal};
 
 struct Place {
@@ -23,7 +23,7 @@ impl Place {
     }
 
     fn with(bytes: &[u8]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let snapshot = dir.path().join("snapshot.db");
         fs::write(&snapshot, bytes).unwrap();
         Self { dir, snapshot }

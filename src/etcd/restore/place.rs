@@ -228,26 +228,26 @@ impl Site {
     /// directories themselves.
     pub(super) fn commit(mut self) -> Result<()> {
         change::sync_dir(&self.root.path)?;
-        let outer = self.outer_wal.take();
-        if let Some((staging, place)) = outer {
-            self.place_wal(staging, &place)?;
-            if let Err(failure) = self.place_data() {
-                if !self.root.done {
-                    // The failure that led here is the one to tell; the mark is there still.
-                    let _ = change::remove_tree(&place);
-                }
-                return Err(failure);
-            }
-            change::unlink(&place.join(MARK))?;
-            return change::sync_dir(&place);
+        let Some((staging, place)) = self.outer_wal.take() else {
+            return self.place_data();
+        };
+        let placed = self
+            .place_wal(staging, &place)
+            .and_then(|()| self.place_data());
+        if placed.is_err() && !self.root.done && marked(&place) {
+            // The failure that led here is the one to tell; the next run sees the mark.
+            let _ = change::remove_tree(&place);
         }
-        self.place_data()
+        placed?;
+        change::unlink(&place.join(MARK))?;
+        change::sync_dir(&place)
     }
 
     fn place_wal(&self, mut staging: Staging, place: &Path) -> Result<()> {
         change::write_new(&self.wal.join(MARK), b"")?;
         change::sync_dir(&self.wal)?;
         change::rename(&self.wal, place)?;
+        change::sync_dir(&staging.path)?;
         change::sync_dir(change::parent(place))?;
         change::remove_tree(&staging.path)?;
         staging.done = true;
@@ -260,6 +260,7 @@ impl Site {
             change::rename(&from, &self.data_dir.join("member"))?;
             // What is left is an empty hidden directory.
             self.root.done = true;
+            change::sync_dir(&self.root.path)?;
             change::sync_dir(&self.data_dir)?;
             change::remove_tree(&self.root.path)?;
             return change::sync_dir(&self.data_dir);
@@ -270,14 +271,17 @@ impl Site {
     }
 }
 
+fn marked(wal: &Path) -> bool {
+    wal.join(MARK).symlink_metadata().is_ok()
+}
+
 /// A WAL directory with a mark was put in place by a run that was cut off. It is removed unless
 /// the data directory got into its place too.
 fn clear_marked(wal: &Path, data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
     if wal.symlink_metadata().is_err() {
         return Ok(());
     }
-    let marked = wal.join(MARK).symlink_metadata().is_ok();
-    if !marked || data_dir.join("member").symlink_metadata().is_ok() {
+    if !marked(wal) || data_dir.join("member").symlink_metadata().is_ok() {
         let what = format!("{} is there already", wal.display());
         return Err(refuse("wal-dir-not-absent", wal, what));
     }
