@@ -50,6 +50,7 @@ complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -s V -l version -d 'Print 
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "list" -d 'Show every backup in a store'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
+complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "completions" -d 'Print a completion script'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "man" -d 'Print a manual page'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -132,6 +133,41 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l all -d 'Every
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l live -d 'Compare with the running member too: HashKV at the backup\'s revision'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l data-dir -d 'The directory to make; absent, or there and empty' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l wal-dir -d 'A directory of its own for the write-ahead log; must be absent [default: member/wal in the data directory]' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l name -d 'The member\'s name' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l initial-cluster -d 'All members of the new cluster: name=url,name2=url2' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l initial-cluster-token -d 'What the new ids are made from [default: random, for one member]' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l initial-advertise-peer-urls -d 'The member\'s own peer URLs' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l bump-revision -d 'Raise the revision: auto, above all that is known to have been served; N, by so many; 0, not at all [default: auto, for one member]' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l target-version -d 'The etcd that is to start, if not the backup\'s or a later one: 3.4, 3.5, 3.6 or 3.7' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l allow -d 'Go on although this is refused' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l store -d 'The directory that holds the backups [default: /etc/kubernetes/static-pod-backups]' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
+openshift\t'OpenShift\'s static pods and their revisions'
+kubeadm\t'kubeadm\'s manifests and PKI'
+bare\t'An etcd with no static pods: everything from options'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l cert -d 'Client certificate' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l key -d 'Client key' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -s o -l output -d 'Form of the result on standard output' -r -f -a "text\t'For people; may change'
+json\t'One versioned JSON document'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l progress -d 'Progress on standard error; json: one event a line' -r -f -a "auto\t'A bar on a terminal, a line every few seconds elsewhere'
+always\t'Lines, also on a terminal'
+never\t'None'
+json\t'One JSON event a line'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l color -d 'Colours; NO_COLOR is honoured' -r -f -a "auto\t'On a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l skip-hash-check -d 'Take a snapshot whose SHA-256 is wrong or not there'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l mark-compacted -d 'Make watchers of older revisions list anew; needed with N'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l compact -d 'Write the database anew, without what was deleted from it'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -s v -l verbose -d 'More detail; secrets are never shown'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
@@ -176,9 +212,10 @@ always\t'Always'
 never\t'Never'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify completions man help" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify completions man help" -f -a "list" -d 'Show every backup in a store'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify completions man help" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify completions man help" -f -a "completions" -d 'Print a completion script'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify completions man help" -f -a "man" -d 'Print a manual page'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "list" -d 'Show every backup in a store'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "completions" -d 'Print a completion script'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "man" -d 'Print a manual page'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

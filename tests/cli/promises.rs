@@ -41,6 +41,7 @@ fn json_always_bears_its_version() {
                 "kind",
                 "message",
                 "refusal",
+                "refusals",
             ];
             assert_eq!(keys, expected, "{run}");
             // People still find it on stderr.

@@ -26,10 +26,7 @@ pub(crate) enum Call {
         data: String,
     },
     /// Room for what is yet to be written, or zeros behind it.
-    Resize {
-        path: PathBuf,
-        len: u64,
-    },
+    Resize {},
     SyncFile {
         path: PathBuf,
     },
