@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::everything::Walk;
+use super::paced::Paced;
 use super::report::{Report, assemble};
 use super::trailer::{Digests, Shape, Trailer, digest};
 use super::wanted::Wanted;
@@ -80,17 +81,27 @@ pub fn inspect(
         .doing(Kind::NotChecked, || "reading the database")?;
     let database = metas.and_then(|m| m.chosen.database_size());
     let meter = Meter::new(size, progress);
-    let hashed = |bytes| meter.hashed(bytes);
+    let paced = Paced::new(source);
+    let leader = options.trailer.then(|| paced.leader());
+    let hashed = |bytes| {
+        paced.advance(bytes);
+        meter.hashed(bytes);
+    };
     let walked = |bytes| meter.walked(bytes);
+    let followed: &dyn ReadAt = if options.trailer { &paced } else { source };
     let walk = |findings: &mut Findings| {
         metas
-            .map(|metas| Walk::new(source, data, metas.chosen, options, &walked).run(findings))
+            .map(|metas| Walk::new(followed, data, metas.chosen, options, &walked).run(findings))
             .transpose()
     };
     let (digests, walk) = std::thread::scope(|scope| {
-        let hashing = options
-            .trailer
-            .then(|| scope.spawn(|| digest(source, database, &hashed)));
+        let hashing = leader.map(|leader| {
+            let hash = || digest(source, database, &hashed);
+            scope.spawn(move || {
+                let _leader = leader;
+                hash()
+            })
+        });
         let walk = walk(&mut findings);
         (hashing.map(|h| h.join()).transpose(), walk)
     });

@@ -18,6 +18,7 @@ mod everything;
 mod facts;
 mod inspect;
 mod keys;
+mod paced;
 mod prefixes;
 mod record;
 mod report;
