@@ -17,7 +17,7 @@ struct Report {
     fsync: Duration,
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run(&arguments).await {

@@ -1,14 +1,29 @@
 #!/usr/bin/env bash
-# Writes man/ and completions/ from the command tree; `--check DIR` style use is in tests/docs.
+# Writes man/ and completions/ from the command tree: a page for each command there is, and
+# nothing else. tests/docs holds the committed files to it.
+#
+# usage: generate-docs.sh [DIR]     into DIR (default: the project)
+#
+#   ETCD_DR     the binary that prints them (default: built here)
 set -euo pipefail
-cd "$(dirname "$0")/.."
-cargo build --locked --quiet --bin etcd-dr
-bin=target/debug/etcd-dr
-mkdir -p man completions
-"$bin" man > man/etcd-dr.1
-for command in backup list verify; do
-    "$bin" man "$command" > "man/etcd-dr-$command.1"
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+to=${1:-$project}
+if [ -z "${ETCD_DR:-}" ]; then
+    (cd "$project" && cargo build --locked --quiet --bin etcd-dr)
+    ETCD_DR=$project/target/debug/etcd-dr
+fi
+
+# The commands, as the help lists them; "help" has no page of its own.
+commands=$("$ETCD_DR" -h | awk '/^Commands:/ { listing = 1; next } /^[^ ]/ { listing = 0 }
+    listing && /^  [a-z]/ && $1 != "help" { print $1 }')
+[ -n "$commands" ] || { echo "generate-docs: the help lists no commands" >&2; exit 1; }
+
+rm -rf "$to/man" "$to/completions"
+mkdir -p "$to/man" "$to/completions"
+"$ETCD_DR" man > "$to/man/etcd-dr.1"
+for command in $commands; do
+    "$ETCD_DR" man "$command" > "$to/man/etcd-dr-$command.1"
 done
-"$bin" completions bash > completions/etcd-dr.bash
-"$bin" completions zsh > completions/_etcd-dr
-"$bin" completions fish > completions/etcd-dr.fish
+"$ETCD_DR" completions bash > "$to/completions/etcd-dr.bash"
+"$ETCD_DR" completions zsh > "$to/completions/_etcd-dr"
+"$ETCD_DR" completions fish > "$to/completions/etcd-dr.fish"

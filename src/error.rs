@@ -127,6 +127,8 @@ pub enum Fact {
     },
     /// A path that matters to the reader.
     Path(PathBuf),
+    /// Where the node's file system is mounted, when it is not the root that was given.
+    Mounted(PathBuf),
     /// The endpoint that was spoken to.
     Endpoint(String),
     /// Who holds a lock.
@@ -222,6 +224,15 @@ impl Failure {
             Fact::Refusal { name, .. } => Some(*name),
             _ => None,
         })
+    }
+
+    /// The names of all refusals it holds.
+    pub fn refusals(&self) -> Vec<&'static str> {
+        let name = |fact: &Fact| match fact {
+            Fact::Refusal { name, .. } => Some(*name),
+            _ => None,
+        };
+        self.facts.iter().filter_map(name).collect()
     }
 
     /// The chain of messages, outermost first.

@@ -20,6 +20,8 @@
 //! | manifest | `Manifest` (of a backup set), `PodManifest` (a static pod's file) |
 //! | journal | a restore's own record; never the system's log |
 
+#![warn(unreachable_pub)]
+
 pub mod backup;
 pub mod cli;
 pub mod error;

@@ -61,7 +61,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME", env = "ETCD_DR_NODE_NAME")]
     pub node_name: Option<String>,
 
-    /// etcd's client URLs; a snapshot is taken from the first
+    /// etcd's client URLs; of several a snapshot uses the local member's
     #[arg(long, global = true, value_name = "URL", env = "ETCD_DR_ENDPOINTS", value_delimiter = ',', value_hint = ValueHint::Url)]
     pub endpoints: Vec<String>,
 
@@ -183,19 +183,33 @@ Examples:
   etcd-dr verify latest
   etcd-dr verify backup-12 -o json
   etcd-dr verify /home/core/backup             a pair made by cluster-backup.sh
-  etcd-dr verify snapshot.db";
+  etcd-dr verify snapshot.db
+  etcd-dr verify latest --live                 is it of this cluster's history?
+  etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files";
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
     /// A backup's name, `latest`, a directory, or a snapshot file
-    #[arg(value_name = "SET", required_unless_present = "all")]
+    #[arg(value_name = "SET", required_unless_present_any = ["all", "data_dir"])]
     pub sets: Vec<String>,
 
     /// Every backup in the store
     #[arg(long, conflicts_with = "sets")]
     pub all: bool,
+
+    /// Compare with the running member too: HashKV at the backup's revision
+    #[arg(long, conflicts_with = "data_dir")]
+    pub live: bool,
+
+    /// A stopped member's data directory instead of a backup
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["sets", "all"], value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+
+    /// That member's WAL, where it has a directory of its own
+    #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath)]
+    pub wal_dir: Option<PathBuf>,
 
     /// The directory that holds the backups
     /// [default: /etc/kubernetes/static-pod-backups]

@@ -1,22 +1,17 @@
 //! `backup`: arguments, configuration and environment to a request, its result to text and JSON.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use super::args::{BackupArgs, ProfileArg, parse_duration, parse_size};
+use super::args::{BackupArgs, parse_duration, parse_size};
 use super::run::{Session, Shown};
-use super::{config, human, machine};
+use super::{config, human, machine, target};
 use crate::error::{Failure, Kind, Result};
-use crate::node::access::{Sourced, Told};
-use crate::node::layout::NodeLayout;
-use crate::node::member::machine_addresses;
-use crate::node::profile::Profile;
 use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
-use crate::ops::quality::{Allowed, CHECKS};
+use crate::ops::quality::{ALLOWABLE, Allowed};
 
 /// How long nothing may come of a snapshot, unless told.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,11 +42,11 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
     let mut allow = args.allow.clone();
     allow.extend(configured.allow.iter().cloned());
     for name in &allow {
-        if !CHECKS.contains(&name.as_str()) {
+        if !ALLOWABLE.contains(&name.as_str()) {
             let nearest =
-                config::nearest(name, &CHECKS).map(|near| format!("; did you mean {near:?}?"));
+                config::nearest(name, &ALLOWABLE).map(|near| format!("; did you mean {near:?}?"));
             let known =
-                nearest.unwrap_or_else(|| format!("; the checks are {}", CHECKS.join(", ")));
+                nearest.unwrap_or_else(|| format!("; the checks are {}", ALLOWABLE.join(", ")));
             return Err(Failure::new(
                 Kind::Usage,
                 format!("there is no check {name:?}{known}"),
@@ -70,9 +65,7 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
         (None, None) => STALL_TIMEOUT,
     };
     Ok(BackupRequest {
-        layout: NodeLayout::new(&session.root),
-        profile: profile(session),
-        told: told(session)?,
+        target: target::target(session)?,
         host: host_name(),
         destination: destination(session, args)?,
         if_older_than: args.if_older_than,
@@ -84,16 +77,8 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
         max_rate: max_rate.and_then(NonZeroU64::new),
         stall_timeout,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        privileged: rustix::process::geteuid().is_root(),
     })
-}
-
-fn profile(session: &Session) -> Option<Profile> {
-    match session.global.profile.or(session.config.profile)? {
-        ProfileArg::Auto => None,
-        ProfileArg::Openshift => Some(Profile::Openshift),
-        ProfileArg::Kubeadm => Some(Profile::Kubeadm),
-        ProfileArg::Bare => Some(Profile::Bare),
-    }
 }
 
 fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {
@@ -106,57 +91,6 @@ fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {
     Ok(Destination::Store(
         session.store(args.store.as_deref())?.dir().to_owned(),
     ))
-}
-
-/// What flags, environment and configuration say of etcd, in this order; where the value came
-/// from goes with it.
-fn told(session: &Session) -> Result<Told> {
-    let (global, config) = (&session.global, &session.config);
-    let path = |flag: &Option<PathBuf>, name: &str, variable: &str, key: &Option<PathBuf>| {
-        let option = flag
-            .clone()
-            .map(|path| Sourced::new(path, format!("--{name}")));
-        let environment = || {
-            Some(Sourced::new(
-                PathBuf::from(std::env::var_os(variable)?),
-                variable,
-            ))
-        };
-        let file = || {
-            key.clone()
-                .map(|path| Sourced::new(path, format!("{name} in the configuration")))
-        };
-        option.or_else(environment).or_else(file)
-    };
-    let endpoints = if global.endpoints.is_empty() {
-        match std::env::var("ETCDCTL_ENDPOINTS") {
-            Ok(list) if !list.is_empty() => Some(Sourced::new(
-                list.split(',').map(|url| url.trim().to_owned()).collect(),
-                "ETCDCTL_ENDPOINTS",
-            )),
-            _ if !config.endpoints.is_empty() => Some(Sourced::new(
-                config.endpoints.clone(),
-                "endpoints in the configuration",
-            )),
-            _ => None,
-        }
-    } else {
-        Some(Sourced::new(global.endpoints.clone(), "--endpoints"))
-    };
-    let node = match (&global.node_name, &config.node_name) {
-        (Some(name), _) => Some(Sourced::new(name.clone(), "--node-name")),
-        (None, Some(name)) => Some(Sourced::new(name.clone(), "node-name in the configuration")),
-        (None, None) => None,
-    };
-    Ok(Told {
-        endpoints,
-        ca: path(&global.cacert, "cacert", "ETCDCTL_CACERT", &config.cacert),
-        cert: path(&global.cert, "cert", "ETCDCTL_CERT", &config.cert),
-        key: path(&global.key, "key", "ETCDCTL_KEY", &config.key),
-        node,
-        data_dir: None,
-        local_addresses: machine_addresses()?,
-    })
 }
 
 /// The kernel's name for this host; it goes into the Manifest only.
@@ -189,5 +123,16 @@ fn text(taken: &Taken) -> String {
 }
 
 fn document(taken: &Taken) -> Value {
-    json!({"result": "taken", "directory": taken.dir, "isSet": taken.is_set, "manifest": taken.manifest})
+    let timings = &taken.timings;
+    json!({
+        "result": "taken",
+        "directory": taken.dir,
+        "isSet": taken.is_set,
+        "manifest": taken.manifest,
+        "seconds": {
+            "snapshot": timings.snapshot.as_secs_f64(),
+            "check": timings.check.as_secs_f64(),
+            "archives": timings.archives.as_secs_f64(),
+        },
+    })
 }

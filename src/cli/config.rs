@@ -90,24 +90,22 @@ fn parse(text: &str, path: &Path) -> Result<Config> {
         } else {
             table.get(name).and_then(toml::Value::as_table)
         };
-        for key in here
+        let mut unknown = here
             .into_iter()
             .flat_map(toml::Table::keys)
-            .filter(|key| !keys.contains(&key.as_str()))
-        {
+            .filter(|key| !keys.contains(&key.as_str()));
+        if let Some(key) = unknown.next() {
             let section = if name.is_empty() {
                 String::new()
             } else {
                 format!(" in [{name}]")
             };
-            let nearest = nearest(key, keys)
-                .map(|near| format!("; did you mean {near:?}?"))
-                .unwrap_or_default();
-            return Err(Failure::new(
-                Kind::Usage,
-                format!("unknown key {key:?}{section}{nearest}"),
-            )
-            .doing(doing()));
+            let near = nearest(key, keys).map(|near| format!("; did you mean {near:?}?"));
+            let near = near.unwrap_or_default();
+            return Err(
+                Failure::new(Kind::Usage, format!("unknown key {key:?}{section}{near}"))
+                    .doing(doing()),
+            );
         }
     }
     let config: Config = toml::from_str(text).doing(Kind::Usage, doing)?;

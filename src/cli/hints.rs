@@ -18,31 +18,29 @@ pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
             "to go on all the same: etcd-dr {command} --allow {names}"
         ));
     }
+    let names = failure.facts().iter().find_map(|fact| match fact {
+        Fact::Candidates(names) => Some(names.as_slice()),
+        _ => None,
+    });
+    if let Some(missing) = failure
+        .facts()
+        .iter()
+        .find_map(|fact| missing(command, fact))
+    {
+        return Some(match names {
+            Some(names) if !names.is_empty() => {
+                format!("{missing}  (one of: {})", names.join(", "))
+            }
+            _ => missing,
+        });
+    }
     for fact in failure.facts() {
         match fact {
-            Fact::Candidates(candidates) if !candidates.is_empty() => {
-                return Some(format!("one of: {}", candidates.join(", ")));
+            Fact::Candidates(names) if !names.is_empty() => {
+                return Some(format!("one of: {}", names.join(", ")));
             }
             Fact::Candidates(_) if command != "backup" => {
                 return Some("to take a backup: etcd-dr backup".to_owned());
-            }
-            Fact::Missing("node-name") => {
-                return Some(format!("name it: etcd-dr --node-name NAME {command}"));
-            }
-            Fact::Missing("endpoint") => {
-                return Some(format!(
-                    "name it: etcd-dr --endpoints https://ADDRESS:2379 {command}"
-                ));
-            }
-            Fact::Missing("profile") => {
-                return Some(format!(
-                    "say where to look: etcd-dr --profile openshift|kubeadm|bare {command}"
-                ));
-            }
-            Fact::Missing("host-root") => {
-                return Some(format!(
-                    "the node's file system is at /host: etcd-dr --root /host {command}"
-                ));
             }
             Fact::Holder { pid, .. } => return Some(format!("to see what it does: ps -fp {pid}")),
             _ => {}
@@ -52,4 +50,26 @@ pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
         Kind::BadBackup => Some("to find one that is good: etcd-dr verify --all".to_owned()),
         _ => None,
     }
+}
+
+/// The option that gives what was not given.
+fn missing(command: &str, fact: &Fact) -> Option<String> {
+    Some(match fact {
+        Fact::Missing("node-name") => format!("name it: etcd-dr --node-name NAME {command}"),
+        Fact::Missing("endpoint") => {
+            format!("name it: etcd-dr --endpoints https://ADDRESS:2379 {command}")
+        }
+        Fact::Missing("ca") => format!("give it: etcd-dr --cacert FILE {command}"),
+        Fact::Missing("cert" | "key") => {
+            format!("give both: etcd-dr --cert FILE --key FILE {command}")
+        }
+        Fact::Missing("profile") => {
+            format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")
+        }
+        Fact::Mounted(root) => {
+            let root = root.display();
+            format!("the node's file system is at {root}: etcd-dr --root {root} {command}")
+        }
+        _ => return None,
+    })
 }

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::hints;
 use crate::backup::manifest::QualityState;
 use crate::error::Failure;
+use crate::etcd::finding::printable;
 use crate::ops::catalog::{BackupSet, SetState};
 
 /// What stands where nothing is known.
@@ -16,18 +17,28 @@ const NOTHING: &str = "-";
 
 /// A failure with its name and hint, for standard error.
 pub(super) fn failure(command: &str, failure: &Failure) -> String {
+    // Some causes are several lines long; none may hold commands for the terminal.
+    let told = failure.to_string();
+    let lines: Vec<String> = told
+        .trim_end()
+        .lines()
+        .map(|line| printable(line.to_owned()))
+        .collect();
     let mut text = format!(
-        "{}: {failure}",
-        console::style("error").red().bold().for_stderr()
+        "{}: {}",
+        console::style("error").red().bold().for_stderr(),
+        lines.join("\n")
     );
-    if let Some(name) = failure.refusal() {
-        let _ = write!(text, " [{name}]");
+    let names = failure.refusals();
+    if !names.is_empty() {
+        let _ = write!(text, " [{}]", names.join(", "));
     }
     if let Some(hint) = hints::hint(command, failure) {
         let _ = write!(
             text,
-            "\n  {}: {hint}",
-            console::style("hint").cyan().for_stderr()
+            "\n  {}: {}",
+            console::style("hint").cyan().for_stderr(),
+            printable(hint)
         );
     }
     text
@@ -144,7 +155,8 @@ pub(super) fn reasons(manifest: &crate::backup::Manifest) -> String {
         .quality
         .reasons
         .iter()
-        .map(|reason| format!("  dirty: {} [{}]\n", reason.message, reason.check))
+        .map(|reason| format!("{} [{}]", reason.message, reason.check))
+        .map(|reason| format!("  dirty: {}\n", printable(reason)))
         .collect()
 }
 
@@ -161,7 +173,7 @@ impl Table {
     }
 
     fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.into_iter().map(printable).collect());
     }
 
     fn render(&self) -> String {

@@ -37,6 +37,7 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
             "message": failure.to_string(),
             "chain": failure.chain(),
             "refusal": failure.refusal(),
+            "refusals": failure.refusals(),
             "candidates": candidates,
             "hint": hints::hint(command, failure),
         },

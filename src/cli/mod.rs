@@ -10,6 +10,7 @@ mod machine;
 mod progress;
 mod restore;
 mod run;
+mod target;
 mod verify;
 
 pub use run::main;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::args::ProgressArg;
 use super::machine::SCHEMA_VERSION;
+use crate::etcd::finding::printable;
 use crate::event::{Event, Observer};
 
 /// How often a plain line is written while a phase goes on.
@@ -46,7 +47,10 @@ fn line(text: std::fmt::Arguments<'_>) {
 fn aside(event: &Event, verbose: u8) -> Option<String> {
     let warning = console::style("warning").yellow().bold().for_stderr();
     match event {
-        Event::Warning { name, message } => Some(format!("{warning}: {message} [{name}]")),
+        Event::Warning { name, message } => Some(format!(
+            "{warning}: {} [{name}]",
+            printable(message.clone())
+        )),
         Event::LeftoverRemoved(path) => Some(format!(
             "removed {}, left by a run that was cut off",
             path.display()
@@ -92,7 +96,7 @@ impl Observer for Lines {
                         told: now,
                     },
                 );
-                line(format_args!("{about}"));
+                line(format_args!("{}", printable(about)));
             }
             Event::PhaseProgress { phase, done } => {
                 let Some(running) = phases.get_mut(phase) else {
@@ -159,7 +163,7 @@ impl Observer for Bar {
                 if let Ok(style) = ProgressStyle::with_template(form) {
                     bar.set_style(style);
                 }
-                bar.set_message(about);
+                bar.set_message(printable(about));
                 *current = Some((phase, bar));
             }
             Event::PhaseProgress { phase, done } => {

@@ -1,8 +1,6 @@
 //! `restore`: arguments to a request, its result to text and JSON.
 
-use std::collections::hash_map::RandomState;
 use std::fmt::Write as _;
-use std::hash::BuildHasher;
 
 use indicatif::HumanBytes;
 
@@ -79,14 +77,26 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
         target,
         compact: args.compact,
         allow: args.allow.clone(),
-        random: random(),
+        random: random()?,
     })
 }
 
-/// 128 bits that nobody foresees: the standard library keys its hashes from the system.
-fn random() -> u128 {
-    let state = RandomState::new();
-    u128::from(state.hash_one(0u8)) << 64 | u128::from(state.hash_one(1u8))
+/// 128 bits from the kernel.
+fn random() -> Result<u128> {
+    let mut bytes = [0; 16];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match got {
+        Ok(count) if count == bytes.len() => Ok(u128::from_ne_bytes(bytes)),
+        Ok(_) => Err(Failure::new(
+            Kind::Unexpected,
+            "asking the kernel for randomness: it gave too little",
+        )),
+        Err(e) => Err(Failure::wrap(
+            Kind::Unexpected,
+            e,
+            "asking the kernel for randomness",
+        )),
+    }
 }
 
 fn text(outcome: &Outcome) -> String {

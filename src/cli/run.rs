@@ -13,6 +13,7 @@ use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::{backup, human, machine, progress, restore, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
+use crate::etcd::finding::printable;
 use crate::ops::{Cancel, Context, catalog};
 use crate::store::LocalStore;
 
@@ -135,9 +136,7 @@ fn command_name(command: &Command) -> &'static str {
 fn dispatch(cli: Cli) -> Result<Shown> {
     match &cli.command {
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "etcd-dr", &mut script);
-            return text_only(script);
+            return text_only(completions(*shell)?);
         }
         Command::Man { command } => return text_only(man(command.as_deref())?),
         _ => {}
@@ -173,6 +172,20 @@ fn dispatch(cli: Cli) -> Result<Shown> {
     }
 }
 
+fn completions(shell: clap_complete::Shell) -> Result<Vec<u8>> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "etcd-dr", &mut script);
+    if shell != clap_complete::Shell::Bash {
+        return Ok(script);
+    }
+    // With a hyphen in the program's name the state that the script is in and the branches that
+    // it looks for are spelt differently (clap-rs/clap#6421), and no option is ever offered.
+    let text = String::from_utf8(script).doing(Kind::Unexpected, || "generating text")?;
+    Ok(text
+        .replace("etcd__subcmd__dr__subcmd__", "etcd__dr__subcmd__")
+        .into_bytes())
+}
+
 fn text_only(bytes: Vec<u8>) -> Result<Shown> {
     let text = String::from_utf8(bytes).doing(Kind::Unexpected, || "generating text")?;
     let json = json!({"schemaVersion": machine::SCHEMA_VERSION, "text": text});
@@ -181,7 +194,7 @@ fn text_only(bytes: Vec<u8>) -> Result<Shown> {
 
 /// The manual page of a command, or the overview.
 fn man(command: Option<&str>) -> Result<Vec<u8>> {
-    let mut tree = Cli::command();
+    let mut tree = Cli::command().disable_help_subcommand(true);
     tree.build();
     let page = match command {
         None => tree,
@@ -203,7 +216,27 @@ fn man(command: Option<&str>) -> Result<Vec<u8>> {
     clap_mangen::Man::new(page)
         .render(&mut bytes)
         .doing(Kind::Unexpected, || "writing the manual page")?;
-    Ok(bytes)
+    let text = String::from_utf8(bytes).doing(Kind::Unexpected, || "writing the manual page")?;
+    Ok(examples_as_they_are(&text).into_bytes())
+}
+
+/// The examples below the help keep their lines, which roff would fill like prose.
+fn examples_as_they_are(page: &str) -> String {
+    let Some((before, after)) = page.split_once(".SH EXTRA\nExamples:\n") else {
+        return page.to_owned();
+    };
+    let is_example = |line: &&str| line.starts_with(' ');
+    let examples: String = after
+        .lines()
+        .take_while(is_example)
+        .map(|line| format!("{}\n", line.trim_start()))
+        .collect();
+    let rest: String = after
+        .lines()
+        .skip_while(is_example)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    format!("{before}.SH EXAMPLES\n.nf\n.in -4n\n{examples}.in\n.fi\n{rest}")
 }
 
 /// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.
@@ -247,10 +280,21 @@ fn arm_faults() -> Result<()> {
 }
 
 impl Session {
+    /// Runs an operation that blocks, on a thread of its own.
+    pub(super) fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Context) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let context = self.context.clone();
+        self.block_on(async {
+            let done = tokio::task::spawn_blocking(move || work(context)).await;
+            done.doing(Kind::Unexpected, || "running a thread")?
+        })
+    }
+
     /// Runs an operation, which the first signal asks to stop and a second one ends.
     pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .doing(Kind::Unexpected, || "starting the runtime")?;
@@ -320,7 +364,7 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
         .flat_map(|set| {
             set.problems
                 .iter()
-                .map(move |problem| format!("{}: {problem}", set.name))
+                .map(move |problem| printable(format!("{}: {problem}", set.name)))
         })
         .collect();
     let mut status = exit::DONE;

@@ -1,32 +1,36 @@
 //! `verify`: which sets, and what was found of each.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use indicatif::HumanBytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::run::{Session, Shown};
-use super::{human, machine};
+use super::{human, machine, target};
+use crate::backup::names::MANIFEST;
 use crate::error::{Failure, Kind, Result, exit};
-use crate::etcd::finding::{Layer, Severity};
+use crate::etcd::finding::{Finding, Layer, Severity, printable};
 use crate::ops::catalog::{self, BackupSet, SetState};
-use crate::ops::database;
-use crate::ops::verify::{self, LayerState, Report};
+use crate::ops::live::Live;
+use crate::ops::verify::{self, LayerReport, LayerState, Report};
+use crate::ops::{database, live, member_files};
 
 /// How many prefixes are shown to people.
 const PREFIXES_SHOWN: usize = 5;
 
-/// Checks the sets that are meant.
+/// Checks what is meant.
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
+    if let Some(dir) = &args.data_dir {
+        return data_dir(session, dir, args.wal_dir.as_deref());
+    }
     let store = session.store(args.store.as_deref())?;
+    let mut passed_over = Vec::new();
     let sets: Vec<BackupSet> = if args.all {
-        let listed = catalog::list(&store)?;
-        // What is being made is nobody's backup yet.
-        listed
-            .into_iter()
-            .filter(|set| !(set.state == SetState::Incomplete && set.manifest.is_none()))
-            .collect()
+        let (sets, unmade): (Vec<_>, Vec<_>) = catalog::list(&store)?.into_iter().partition(made);
+        passed_over = unmade;
+        sets
     } else {
         args.sets
             .iter()
@@ -34,40 +38,156 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
             .collect::<Result<_>>()?
     };
     if sets.is_empty() {
-        return Err(Failure::new(
-            Kind::Usage,
-            format!("there is no backup in {}", store.dir().display()),
-        ));
+        let what = format!("there is no backup in {}", store.dir().display());
+        return Err(Failure::new(Kind::Usage, what));
     }
-    let mut reports = Vec::new();
-    for set in &sets {
-        let report = session.block_on(async {
-            let context = session.context.clone();
-            let set = set.clone();
-            let work = tokio::task::spawn_blocking(move || verify::run(&context, &set));
-            work.await
-                .map_err(|e| Failure::wrap(Kind::Unexpected, e, "verifying"))?
-        });
-        reports.push(report.map_err(|failure| failure.doing(format!("verifying {}", set.name)))?);
+    let mut checked = Vec::new();
+    for set in sets {
+        let name = set.name.clone();
+        let one = check(session, set, args.live);
+        checked.push(one.map_err(|failure| failure.doing(format!("verifying {name}")))?);
     }
-    let good = reports.iter().all(|report| report.good);
-    let text: Vec<String> = reports.iter().map(|report| text(report, session)).collect();
+    let good = checked.iter().all(|(report, _)| report.good);
+    let text: Vec<String> = checked
+        .iter()
+        .map(|(report, live)| text(report, live.as_ref(), session))
+        .collect();
+    let sets: Vec<Value> = checked
+        .iter()
+        .map(|(report, live)| document(report, live.as_ref()))
+        .collect();
+    let status = checked
+        .iter()
+        .map(|(report, live)| status(report.good, live.as_ref()));
     Ok(Shown {
         text: text.join("\n"),
-        json: machine::document("verify", &json!({"good": good, "sets": reports})),
-        remark: None,
-        status: if good { exit::DONE } else { exit::BAD_BACKUP },
+        json: machine::document("verify", &json!({"good": good, "sets": sets})),
+        remark: remark(&passed_over),
+        status: status
+            .min_by_key(|status| SEVERITY.iter().position(|worse| worse == status))
+            .unwrap_or(exit::DONE),
     })
 }
 
-fn text(report: &Report, session: &Session) -> String {
-    let verdict = if report.good {
+/// Whether it is a backup at all, whole or broken: what is being made, or is the rest of one that
+/// never was, is nobody's.
+fn made(set: &BackupSet) -> bool {
+    set.state != SetState::Incomplete || set.dir.join(MANIFEST).exists()
+}
+
+/// Which were passed over, and why.
+fn remark(sets: &[BackupSet]) -> Option<String> {
+    let line = |set: &BackupSet| {
+        printable(format!(
+            "{} is no backup: {}",
+            set.name,
+            set.problems.join("; ")
+        ))
+    };
+    (!sets.is_empty()).then(|| sets.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// Of several sets' statuses the first of these is the command's.
+const SEVERITY: [u8; 4] = [
+    exit::BAD_BACKUP,
+    exit::DIFFERS,
+    exit::NOT_CHECKED,
+    exit::DONE,
+];
+
+fn status(good: bool, live: Option<&Live>) -> u8 {
+    match live {
+        _ if !good => exit::BAD_BACKUP,
+        Some(Live::Differs { .. }) => exit::DIFFERS,
+        Some(Live::NotChecked { .. }) => exit::NOT_CHECKED,
+        _ => exit::DONE,
+    }
+}
+
+/// Checks one set, and compares it with the running member where that is asked for.
+fn check(session: &Session, set: BackupSet, live: bool) -> Result<(Report, Option<Live>)> {
+    let cluster = set
+        .manifest
+        .as_ref()
+        .map(|manifest| manifest.cluster.etcd_id.clone());
+    let snapshot = set.files.snapshot.clone();
+    let report = session.blocking(move |context| verify::run(&context, &set))?;
+    if !live {
+        return Ok((report, None));
+    }
+    let hash = report
+        .database
+        .as_ref()
+        .and_then(|database| database.hash_kv);
+    let (Some(snapshot), Some(hash)) = (snapshot, hash) else {
+        let detail = "the snapshot has no HashKV".to_owned();
+        return Ok((report, Some(Live::NotChecked { detail })));
+    };
+    let target = target::target(session)?;
+    let compared = live::compare(
+        &session.context,
+        &target,
+        &snapshot,
+        hash,
+        cluster.as_deref(),
+    );
+    Ok((report, Some(session.block_on(compared)?)))
+}
+
+fn document(report: &Report, live: Option<&Live>) -> Value {
+    let mut value = json!(report);
+    if let (Some(object), Some(live)) = (value.as_object_mut(), live) {
+        object.insert("live".to_owned(), json!(live));
+    }
+    value
+}
+
+/// Checks a member's own files.
+fn data_dir(session: &Session, dir: &Path, wal_dir: Option<&Path>) -> Result<Shown> {
+    let (dir, wal_dir) = (dir.to_owned(), wal_dir.map(Path::to_owned));
+    let report = session
+        .blocking(move |context| member_files::run(&context, &dir, wal_dir.as_deref()))
+        .map_err(|failure| failure.doing("verifying the data directory"))?;
+    let mut text = head(&report.data_dir, report.good);
+    layers(&mut text, &report.layers, &report.findings);
+    if let Some(beyond) = report
+        .wal
+        .get("beyondDatabase")
+        .filter(|beyond| !beyond.is_null())
+    {
+        let _ = writeln!(
+            text,
+            "  the WAL holds {} committed and {} uncommitted entries beyond the database",
+            beyond["committed"], beyond["uncommitted"]
+        );
+    }
+    if let Some(database) = report.database.as_deref() {
+        describe(&mut text, database);
+    }
+    let status = if report.good {
+        exit::DONE
+    } else {
+        exit::BAD_BACKUP
+    };
+    Ok(Shown {
+        text,
+        json: machine::document("verify", &report),
+        remark: None,
+        status,
+    })
+}
+
+fn head(name: &str, good: bool) -> String {
+    let verdict = if good {
         console::style("good").green()
     } else {
         console::style("BAD").red().bold()
     };
-    let mut text = format!("{}: {verdict}\n", report.set);
-    for layer in &report.layers {
+    format!("{}: {verdict}\n", printable(name.to_owned()))
+}
+
+fn layers(text: &mut String, reports: &[LayerReport], findings: &[Finding]) {
+    for layer in reports {
         let state = match layer.state {
             LayerState::Ok => console::style(layer.state.word()).green(),
             LayerState::Failed => console::style(layer.state.word()).red().bold(),
@@ -79,11 +199,7 @@ fn text(report: &Report, session: &Session) -> String {
             format!("  {}", layer.detail)
         };
         let _ = writeln!(text, "  {:<12} {state}{detail}", word(layer.layer));
-        for found in report
-            .findings
-            .iter()
-            .filter(|found| found.layer == layer.layer)
-        {
+        for found in findings.iter().filter(|found| found.layer == layer.layer) {
             let mark = if found.severity == Severity::Error {
                 ""
             } else {
@@ -91,6 +207,19 @@ fn text(report: &Report, session: &Session) -> String {
             };
             let _ = writeln!(text, "    {mark}{found}");
         }
+    }
+}
+
+fn text(report: &Report, live: Option<&Live>, session: &Session) -> String {
+    let mut text = head(&report.set, report.good);
+    layers(&mut text, &report.layers, &report.findings);
+    let compared = live.map(|live| match live {
+        Live::Same { detail } => (console::style("same").green(), detail),
+        Live::Differs { detail } => (console::style("DIFFERS").red().bold(), detail),
+        Live::NotChecked { detail } => (console::style("not checked").yellow(), detail),
+    });
+    if let Some((state, detail)) = compared {
+        let _ = writeln!(text, "  {:<12} {state}  {detail}", "live");
     }
     if let Some(database) = report.database.as_deref() {
         describe(&mut text, database);
@@ -105,7 +234,9 @@ fn text(report: &Report, session: &Session) -> String {
         let _ = writeln!(
             text,
             "  first certificate to expire: {} {when} ({}, {})",
-            expiry.time, expiry.subject, expiry.path
+            expiry.time,
+            printable(expiry.subject.clone()),
+            printable(expiry.path.clone())
         );
     }
     text
@@ -150,7 +281,7 @@ fn describe(text: &mut String, database: &database::Report) {
             "    {:>12}  {:>9} keys  {}",
             HumanBytes(prefix.usage.revision_bytes).to_string(),
             prefix.usage.keys,
-            prefix.prefix
+            printable(prefix.prefix.to_string())
         );
     }
 }

@@ -190,6 +190,13 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     }
     let up_to = db.map_or(u64::MAX, |db| db.consistent_index);
     let raft_members = members_at(&summary, chosen, up_to);
+    let committed = members_at(&summary, chosen, summary.hard_state().commit);
+    if committed.is_some_and(|members| members.voters.is_empty()) && !summary.is_corrupt() {
+        findings.push(doubt(
+            "a committed membership in the log",
+            "none: etcd waits until a leader sends it, as a member does that has just joined",
+        ));
+    }
     let leftovers = leftovers(layout, &wal)?;
     let mut beyond = None;
     if let Some(db) = db {

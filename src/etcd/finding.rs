@@ -100,8 +100,8 @@ impl Finding {
             severity: Severity::Error,
             file: String::new(),
             place: None,
-            expected: expected.into(),
-            found: found.into(),
+            expected: printable(expected.into()),
+            found: printable(found.into()),
         }
     }
 
@@ -123,9 +123,25 @@ impl Finding {
     /// The same finding, in a named file.
     #[must_use]
     pub fn in_file(mut self, file: impl Into<String>) -> Self {
-        self.file = file.into();
+        self.file = printable(file.into());
         self
     }
+}
+
+/// A file's own words may be meant for the terminal rather than the reader: control characters
+/// are written as escapes.
+pub fn printable(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(shown).collect()
 }
 
 impl fmt::Display for Finding {

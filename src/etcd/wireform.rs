@@ -3,6 +3,9 @@
 //! A field is a tag (`number << 3 | type`, a varint) and a value: type 0 a varint, type 2 a length
 //! and bytes; etcd's messages in the database use no other. Numbers are written in their shortest
 //! form, so that a longer one is damage. See "Encoding" in the Protocol Buffers documentation.
+//!
+//! [`wire`](super::wire) reads the raft log's messages as raft itself does, which takes any
+//! well-formed message; here a check wants to notice what etcd would never have written.
 
 use std::fmt;
 

@@ -80,7 +80,8 @@ pub fn local_member(
                 )
                 .with(Fact::Candidates(
                     several.iter().map(|(member, _)| describe(member)).collect(),
-                )));
+                ))
+                .with(Fact::Missing("node-name")));
             }
         }
     }
@@ -92,7 +93,8 @@ pub fn local_member(
             seen.join(", ")
         ),
     )
-    .with(Fact::Candidates(members.iter().map(describe).collect())))
+    .with(Fact::Candidates(members.iter().map(describe).collect()))
+    .with(Fact::Missing("node-name")))
 }
 
 fn by_name(members: &[NamedMember], name: &str) -> Result<(NamedMember, Evidence)> {
@@ -103,7 +105,8 @@ fn by_name(members: &[NamedMember], name: &str) -> Result<(NamedMember, Evidence
             "local-member-unknown",
             format!("finding this node's etcd member: no member is named {name:?}"),
         )
-        .with(Fact::Candidates(members.iter().map(describe).collect()))),
+        .with(Fact::Candidates(members.iter().map(describe).collect()))
+        .with(Fact::Missing("node-name"))),
     }
 }
 

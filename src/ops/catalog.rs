@@ -144,6 +144,9 @@ pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
     if as_path && path.symlink_metadata().is_ok() {
         return resolve_path(path);
     }
+    if let Some(pair) = pair_in(path)? {
+        return Ok(pair);
+    }
     let sets = if store.dir().is_dir() {
         list(store)?
     } else {
@@ -189,6 +192,22 @@ fn candidates(what: String, sets: &[BackupSet]) -> Failure {
     Failure::new(Kind::Usage, what).with(Fact::Candidates(
         sets.iter().map(|set| set.name.clone()).collect(),
     ))
+}
+
+/// One pair of a directory that holds several, as their candidates are named: `DIR/STAMP`.
+fn pair_in(path: &Path) -> Result<Option<BackupSet>> {
+    let (Some(dir), Some(stamp)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
+    if dir.as_os_str().is_empty() || !dir.is_dir() {
+        return Ok(None);
+    }
+    let sets = group(dir, "", &local::entries(dir)?);
+    let found = sets.into_iter().find(|set| stamp == set.name.as_str());
+    Ok(found.map(|set| BackupSet {
+        name: path.display().to_string(),
+        ..set
+    }))
 }
 
 /// A set given by its path: a directory of ours or of others, or one snapshot.
@@ -263,7 +282,13 @@ fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
     match read_manifest(&path) {
         Ok(Some(manifest)) => adopt(&mut set, manifest),
         Ok(None) => return without_manifest(entry, set),
-        Err(failure) => set.problems.push(failure.to_string()),
+        Err(failure) => {
+            set.problems.push(failure.to_string());
+            // What lies there can be looked at by its names all the same.
+            if let Ok([found]) = <[BackupSet; 1]>::try_from(files_of(entry)) {
+                (set.files, set.size) = (found.files, found.size);
+            }
+        }
     }
     match read_verified(&entry.path.join(names::VERIFIED)) {
         Ok(verified) => set.verified = verified,
@@ -308,12 +333,16 @@ fn adopt(set: &mut BackupSet, manifest: Manifest) {
     set.manifest = Some(manifest);
 }
 
+/// The files of a directory, by their names alone.
+fn files_of(entry: &StoreEntry) -> Vec<BackupSet> {
+    local::entries(&entry.path)
+        .map(|inside| group(&entry.path, "", &inside))
+        .unwrap_or_default()
+}
+
 /// `backup-N` with no Manifest: a script's pair, or what is left of a set.
 fn without_manifest(entry: &StoreEntry, mut set: BackupSet) -> BackupSet {
-    let inside = local::entries(&entry.path)
-        .map(|inside| group(&entry.path, "", &inside))
-        .unwrap_or_default();
-    match <[BackupSet; 1]>::try_from(inside) {
+    match <[BackupSet; 1]>::try_from(files_of(entry)) {
         Ok([pair]) if pair.files.resources.is_some() && pair.files.snapshot.is_some() => {
             BackupSet {
                 name: set.name,

@@ -5,7 +5,10 @@ pub mod cancel;
 pub mod catalog;
 pub mod database;
 pub mod datadir;
+pub mod live;
+pub mod member_files;
 pub mod quality;
+pub mod reach;
 pub mod verify;
 
 use std::sync::Arc;

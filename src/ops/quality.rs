@@ -28,8 +28,25 @@ pub const FIRST_DAY: &str = "first-day";
 pub const ROLLOUT_IN_BETWEEN: &str = "rollout-in-between";
 /// Not every static pod has resources that can be archived.
 pub const STATIC_PODS_INCOMPLETE: &str = "static-pods-incomplete";
+/// The profile's files are root's, and this process is not; no check of the backup's quality.
+pub const ROOT_NEEDED: &str = "root-needed";
 
 /// Every name that can be allowed.
+pub const ALLOWABLE: [&str; 11] = [
+    UNHEALTHY_MEMBER,
+    ALARM,
+    NO_LEADER,
+    LEARNER_SOURCE,
+    RAFT_LAG,
+    MEMBERS_DISAGREE,
+    OPERATOR_PROGRESSING,
+    FIRST_DAY,
+    ROLLOUT_IN_BETWEEN,
+    STATIC_PODS_INCOMPLETE,
+    ROOT_NEEDED,
+];
+
+/// The checks of a backup's quality: a failed one that is allowed makes it dirty.
 pub const CHECKS: [&str; 10] = [
     UNHEALTHY_MEMBER,
     ALARM,

@@ -121,6 +121,39 @@ impl Layers {
         });
     }
 
+    /// Takes over the layers of a database.
+    pub(super) fn database(&mut self, report: &database::Report, file: &str) {
+        let findings = &report.findings;
+        self.findings.extend(
+            findings
+                .listed()
+                .iter()
+                .cloned()
+                .map(|found| found.in_file(file)),
+        );
+        for layer in DATABASE_LAYERS {
+            let of_layer = findings
+                .tallies()
+                .iter()
+                .filter(|tally| tally.layer == layer);
+            let unlisted: u64 = of_layer.map(|tally| tally.unlisted).sum();
+            let more = if unlisted == 0 {
+                String::new()
+            } else {
+                format!("{unlisted} more findings are not listed")
+            };
+            match report.layer(layer) {
+                Some(DatabaseLayer::Ok) => self.close(layer, detail(layer, report)),
+                Some(DatabaseLayer::Failed) => self.put(layer, LayerState::Failed, more),
+                Some(DatabaseLayer::Unsealed) => {
+                    self.put(layer, LayerState::Unsealed, "it does not end in a SHA-256")
+                }
+                Some(DatabaseLayer::NotChecked(why)) => self.skip(layer, why.clone()),
+                None => self.skip(layer, "it was not reached"),
+            }
+        }
+    }
+
     pub(super) fn good(&self) -> bool {
         self.reports
             .iter()
@@ -195,40 +228,12 @@ impl Check<'_> {
                 Finding::error(Layer::Trailer, "the snapshot", "no such file").in_file(name);
             self.layers.findings.push(finding);
             self.layers.close(Layer::Trailer, "");
+            for layer in DATABASE_LAYERS.into_iter().skip(1) {
+                self.layers.skip(layer, "there is no snapshot");
+            }
             return Ok(());
         };
-        self.layers.findings.extend(
-            report
-                .findings
-                .listed()
-                .iter()
-                .cloned()
-                .map(|found| found.in_file(name.clone())),
-        );
-        for layer in DATABASE_LAYERS {
-            let unlisted: u64 = report
-                .findings
-                .tallies()
-                .iter()
-                .filter(|tally| tally.layer == layer)
-                .map(|tally| tally.unlisted)
-                .sum();
-            let more = if unlisted == 0 {
-                String::new()
-            } else {
-                format!("{unlisted} more findings are not listed")
-            };
-            match report.layer(layer) {
-                Some(DatabaseLayer::Ok) => self.layers.close(layer, detail(layer, &report)),
-                Some(DatabaseLayer::Failed) => self.layers.put(layer, LayerState::Failed, more),
-                Some(DatabaseLayer::Unsealed) => {
-                    self.layers
-                        .put(layer, LayerState::Unsealed, "it does not end in a SHA-256");
-                }
-                Some(DatabaseLayer::NotChecked(why)) => self.layers.skip(layer, why.clone()),
-                None => self.layers.skip(layer, "it was not reached"),
-            }
-        }
+        self.layers.database(&report, &name);
         if let Some(sha256) = &report.sha256 {
             self.hashes.insert(
                 name,

@@ -128,7 +128,13 @@ pub fn mkdir_all(path: &Path) -> Result<()> {
         }
     }
     for dir in missing.into_iter().rev() {
-        mkdir(dir)?;
+        match mkdir(dir) {
+            // Another run made it in this very moment; it is synced all the same, since that run
+            // may not have come so far.
+            Err(failure)
+                if failure.io_kind() == Some(io::ErrorKind::AlreadyExists) && dir.is_dir() => {}
+            made => made?,
+        }
         if let Some(parent) = dir.parent() {
             sync_dir(if parent.as_os_str().is_empty() {
                 Path::new(".")
@@ -293,6 +299,23 @@ mod tests {
         swap_symlink(Path::new("a"), &link).unwrap();
         swap_symlink(Path::new("a/b"), &link).unwrap();
         assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("a/b"));
+    }
+
+    #[test]
+    fn whoever_makes_a_directory_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let deep = dir.path().join(format!("{round}/a/b"));
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| mkdir_all(&deep).unwrap());
+                }
+            });
+            assert!(deep.is_dir());
+        }
+        let file = dir.path().join("f");
+        std::fs::write(&file, b"").unwrap();
+        assert!(mkdir_all(&file.join("below")).is_err());
     }
 
     #[test]

@@ -8,3 +8,4 @@ mod connect;
 mod fake;
 mod real;
 mod stream;
+mod unary;

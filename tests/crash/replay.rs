@@ -13,7 +13,7 @@ use serde::Deserialize;
 /// One recorded call.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
-pub enum Call {
+pub(crate) enum Call {
     Mkdir {
         path: PathBuf,
     },
@@ -26,10 +26,7 @@ pub enum Call {
         data: String,
     },
     /// Room for what is yet to be written, or zeros behind it.
-    Resize {
-        path: PathBuf,
-        len: u64,
-    },
+    Resize {},
     SyncFile {
         path: PathBuf,
     },
@@ -53,7 +50,7 @@ pub enum Call {
 }
 
 /// Reads a recording.
-pub fn read(path: &Path) -> Vec<Call> {
+pub(crate) fn read(path: &Path) -> Vec<Call> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -61,7 +58,7 @@ pub fn read(path: &Path) -> Vec<Call> {
 }
 
 impl Call {
-    pub fn is_sync(&self) -> bool {
+    pub(crate) fn is_sync(&self) -> bool {
         matches!(self, Self::SyncFile { .. } | Self::SyncDir { .. })
     }
 }
@@ -89,16 +86,16 @@ enum Change {
 
 /// The tree of files below one directory.
 #[derive(Debug, Clone)]
-pub struct Disk {
+pub(crate) struct Disk {
     nodes: Vec<Node>,
     base: PathBuf,
 }
 
 /// What a crash can leave: the tree as a map from path to content.
-pub type Tree = BTreeMap<PathBuf, Entry>;
+pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Entry {
+pub(crate) enum Entry {
     Dir,
     File(Vec<u8>),
     Link(PathBuf),
@@ -106,7 +103,7 @@ pub enum Entry {
 
 impl Disk {
     /// The state before the recording, read from the real directory `base`.
-    pub fn load(base: &Path) -> Self {
+    pub(crate) fn load(base: &Path) -> Self {
         let mut disk = Self {
             nodes: vec![Node::Dir(BTreeMap::new())],
             base: base.to_owned(),
@@ -226,7 +223,7 @@ impl Disk {
     }
 }
 
-pub fn clean(path: &Path) -> PathBuf {
+pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {
@@ -239,7 +236,7 @@ pub fn clean(path: &Path) -> PathBuf {
 }
 
 /// A recording laid out as changes on inodes, each with the calls at which it became durable.
-pub struct Replay {
+pub(crate) struct Replay {
     start: Disk,
     /// One a call; `None` for syncs and for what lies outside the base.
     changes: Vec<Option<Change>>,
@@ -250,7 +247,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    pub fn new(start: Disk, calls: &[Call]) -> Self {
+    pub(crate) fn new(start: Disk, calls: &[Call]) -> Self {
         let mut now = start.clone();
         let mut replay = Self {
             start,
@@ -328,7 +325,7 @@ impl Replay {
 
     /// Every tree that a crash right after the first `count` calls can leave, with call `dropped`
     /// taken out where it is a sync.
-    pub fn after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Tree> {
+    pub(crate) fn after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Tree> {
         let pending: Vec<usize> = (0..count)
             .filter(|&i| self.changes[i].is_some() && !self.durable(i, count, dropped))
             .collect();
@@ -395,7 +392,7 @@ impl Replay {
 }
 
 /// Lays a tree out in a real, empty directory.
-pub fn lay_out(tree: &Tree, into: &Path) {
+pub(crate) fn lay_out(tree: &Tree, into: &Path) {
     for (path, entry) in tree {
         let path = into.join(path);
         match entry {

@@ -1,5 +1,8 @@
 //! The reader of etcd's database: generated trees, damage, and real programs as oracles.
 
+mod damage;
+mod etcd;
 mod model;
+mod oracle;
 mod trees;
 mod writer;

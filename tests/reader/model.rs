@@ -247,7 +247,7 @@ pub(crate) fn revision_key(main: i64, sub: i64, tombstone: bool) -> Vec<u8> {
 
 pub(crate) fn encode(main: i64, version: &Version) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut bytes = |out: &mut Vec<u8>, tag: u8, bytes: &[u8]| {
+    let bytes = |out: &mut Vec<u8>, tag: u8, bytes: &[u8]| {
         if !bytes.is_empty() {
             out.push(tag);
             varint(out, bytes.len() as u64);

@@ -369,7 +369,9 @@ impl ReadAt for Claims {
 #[test]
 fn claims_of_gigabytes_take_no_memory() {
     // One leaf of 2 GiB in a sparse file of as much.
-    let pages = 1u64 << 19;
+    let value = 0x7fff_0000u32;
+    let leaf = (16 + 16 + 1 + u64::from(value)).div_ceil(4096);
+    let pages = 2 + leaf;
     let mut root = Bucket::default();
     root.put(b"k", b"v");
     let mut file = write(
@@ -384,8 +386,8 @@ fn claims_of_gigabytes_take_no_memory() {
     seal_meta(&mut file[..80]);
     file[4096 + 56..4096 + 64].copy_from_slice(&pages.to_le_bytes());
     seal_meta(&mut file[4096..4096 + 80]);
-    file[8192 + 12..8192 + 16].copy_from_slice(&(pages as u32 - 3).to_le_bytes());
-    file[8192 + 16 + 12..8192 + 16 + 16].copy_from_slice(&0x7fff_0000u32.to_le_bytes());
+    file[8192 + 12..8192 + 16].copy_from_slice(&(leaf as u32 - 1).to_le_bytes());
+    file[8192 + 16 + 12..8192 + 16 + 16].copy_from_slice(&value.to_le_bytes());
     let source = Claims(file, pages * 4096);
     let mut findings = Findings::default();
     let usage = bbolt::check(&source, source.1, Origin::File, &mut findings).unwrap();

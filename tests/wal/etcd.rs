@@ -109,12 +109,10 @@ impl Server {
     ) -> Server {
         let client = format!("http://{address}:{CLIENT_PORT}");
         let peer = format!("http://{address}:{PEER_PORT}");
-        let log = data_dir.with_extension("log");
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .unwrap();
+        let mut log = data_dir.as_os_str().to_owned();
+        log.push(".log");
+        let log = PathBuf::from(log);
+        let out = File::create(&log).unwrap();
         let child = Command::new(release.bin.join("etcd"))
             .env_clear()
             .arg("--data-dir")

@@ -1,9 +1,12 @@
 //! Data directories of real servers, read and compared with what the servers said of themselves.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use etcd_client::{Client, MemberAddOptions, StatusResponse};
 use etcd_dr::etcd::datadir::{self, DbFacts, Layout, LockState, Report};
+use etcd_dr::etcd::finding::Severity;
 use etcd_dr::etcd::ids::MemberId;
 use etcd_dr::etcd::membership::Member;
 use etcd_dr::etcd::wal::EndKind;
@@ -157,14 +160,14 @@ fn a_member_that_received_a_snapshot_is_sound() {
                 client.put("k", i.to_string(), None).await.unwrap();
             }
             // The learner serves no reads but its own status.
-            let until = std::time::Instant::now() + Duration::from_secs(10);
+            let until = Instant::now() + Duration::from_secs(10);
             loop {
                 let leads = client.status().await.unwrap().raft_index();
                 let follows = learner.status().await.unwrap();
                 if follows.raft_applied_index() >= leads {
                     break;
                 }
-                assert!(std::time::Instant::now() < until, "the learner lags");
+                assert!(Instant::now() < until, "the learner lags");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             let status = learner.status().await.unwrap();
@@ -179,4 +182,94 @@ fn a_member_that_received_a_snapshot_is_sound() {
         let members = report.raft_members.unwrap();
         assert_eq!((members.voters.len(), members.learners.len()), (1, 1));
     }
+}
+
+/// Three members under load, all killed: each disk is sound, as is what `--force-new-cluster`
+/// makes of one of them.
+#[test]
+fn killed_members_and_a_forced_cluster_are_sound() {
+    for release in Release::all() {
+        let what = &release.version;
+        let dir = tempfile::tempdir().unwrap();
+        let members: Vec<(String, String)> =
+            (1..=3).map(|i| (format!("m{i}"), address())).collect();
+        let cluster: Vec<String> = members
+            .iter()
+            .map(|(name, address)| format!("{name}=http://{address}:{PEER_PORT}"))
+            .collect();
+        let cluster = cluster.join(",");
+        let args = ["--initial-cluster", &cluster, "--snapshot-count", "100"];
+        let mut servers: Vec<Server> = members
+            .iter()
+            .map(|(name, address)| {
+                Server::spawn(&release, &dir.path().join(name), name, address, &args)
+            })
+            .collect();
+        for server in &mut servers {
+            let start = server.wait(Duration::from_secs(30));
+            assert_eq!(start, Start::Serves, "{}", server.log());
+        }
+        let runtime = runtime();
+        runtime.block_on(async {
+            let written = Arc::new(AtomicU64::new(0));
+            let mut writers = tokio::task::JoinSet::new();
+            for (i, server) in servers.iter().enumerate() {
+                let mut client = server.client().await;
+                let counter = Arc::clone(&written);
+                writers.spawn(async move {
+                    for n in 0.. {
+                        let put = client.put(format!("k{i}"), n.to_string(), None);
+                        if put.await.is_ok() {
+                            counter.fetch_add(1, Ordering::Relaxed);
+                        } else {
+                            // A leader may not be there yet, or no more.
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                    }
+                });
+            }
+            let until = Instant::now() + Duration::from_secs(60);
+            while written.load(Ordering::Relaxed) < 600 {
+                assert!(Instant::now() < until, "{what}: too slow");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            servers.drain(..).for_each(Server::kill);
+        });
+        let reports: Vec<Report> = members
+            .iter()
+            .map(|(name, _)| {
+                datadir::check(&Layout::new(&dir.path().join(name), None), None).unwrap()
+            })
+            .collect();
+        for report in &reports {
+            assert!(!has_error(report), "{what}: {:?}", report.findings);
+            assert!(report.start.unwrap().index >= 100, "{what}");
+            assert_eq!(report.raft_members.as_ref().unwrap().voters.len(), 3);
+            assert_eq!(
+                report.wal.hard_state().term,
+                reports[0].wal.hard_state().term
+            );
+        }
+
+        let (name, address) = &members[1];
+        let data_dir = dir.path().join(name);
+        let force = ["--force-new-cluster", "--snapshot-count", "100"];
+        let mut server = Server::spawn(&release, &data_dir, name, address, &force);
+        let start = server.wait(Duration::from_secs(30));
+        assert_eq!(start, Start::Serves, "{}", server.log());
+        let (status, facts) = runtime.block_on(async {
+            let mut client = server.client().await;
+            client.put("after", "force", None).await.unwrap();
+            facts(&mut client).await
+        });
+        server.stop();
+        let report = datadir::check(&Layout::new(&data_dir, None), Some(&facts)).unwrap();
+        assert_agrees(&report, &status, what);
+        assert_eq!(report.raft_members.unwrap().voters.len(), 1, "{what}");
+    }
+}
+
+fn has_error(report: &Report) -> bool {
+    let mut severities = report.findings.iter().map(|finding| finding.severity);
+    severities.any(|severity| severity == Severity::Error)
 }

@@ -148,11 +148,8 @@ fn refuse(name: &'static str, what: String, path: &Path) -> Failure {
 
 /// The failure of something that changed under the reader.
 pub(super) fn changed(path: &Path) -> Failure {
-    Failure::refused(
-        "resources-changed",
-        format!("reading {}: it changed meanwhile", path.display()),
-    )
-    .with(Fact::Path(path.to_path_buf()))
+    let what = format!("reading {}: it changed meanwhile", path.display());
+    refuse("resources-changed", what, path)
 }
 
 /// A file's content, which must stay what it was when it was listed: as many bytes, and no write

@@ -42,6 +42,8 @@ pub(crate) struct Table {
     pub(crate) count: usize,
     /// Bytes from `base` to the end of the page with its overflow.
     pub(crate) span: usize,
+    /// Bytes of one page; nothing in an inline bucket, which has no overflow.
+    pub(crate) page_size: Option<usize>,
 }
 
 impl Table {
@@ -106,6 +108,7 @@ impl Table {
                 bucket,
             });
         }
+        self.check_overflow(layout.end, findings);
         true
     }
 
@@ -134,7 +137,24 @@ impl Table {
                 page,
             });
         }
+        self.check_overflow(layout.end, findings);
         true
+    }
+
+    /// A page has no more overflow than its data needs; writers differ when data ends exactly
+    /// with a page.
+    fn check_overflow(&self, end: usize, findings: &mut Findings) {
+        let Some(page_size) = self.page_size else {
+            return;
+        };
+        if self.span > (end / page_size + 1) * page_size {
+            findings.warning(Layer::Pages, self.place(12), || {
+                (
+                    format!("overflow of {} for {end} bytes", end / page_size),
+                    format!("{}", self.span / page_size - 1),
+                )
+            });
+        }
     }
 }
 

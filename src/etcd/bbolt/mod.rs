@@ -12,11 +12,13 @@
 //! `Tx.Check`; go.etcd.io/bbolt.
 
 pub(crate) mod elements;
+mod frames;
 mod freelist;
 pub mod layout;
 pub mod meta;
 mod pageset;
 pub mod source;
+pub mod visit;
 pub mod walk;
 mod window;
 pub mod write;
@@ -26,7 +28,8 @@ use std::io;
 pub use freelist::Usage;
 pub use meta::{Meta, Metas, Origin};
 pub use source::{FileSource, ReadAt};
-pub use walk::{Entry, Large, Leaf, Nested, Order, Root, Visitor, Walker};
+pub use visit::{Entry, Large, Leaf, Nested, Order, Root, Visitor};
+pub use walk::Walker;
 
 use super::findings::Findings;
 
@@ -47,7 +50,7 @@ pub fn check(
         Root::Page(meta.root),
         Order::Ascending,
         Nested::Check,
-        &mut walk::Unseen,
+        &mut visit::Unseen,
         findings,
     )?;
     walker.finish(&meta, findings).map(Some)

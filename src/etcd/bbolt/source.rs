@@ -1,9 +1,11 @@
 //! Where a database's bytes come from.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// Bytes that can be read at any position, by several threads at once.
 ///
@@ -15,6 +17,12 @@ pub trait ReadAt: Sync {
 
     /// Fills `buf` from `offset` on, or fails.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// As [`ReadAt::read_exact_at`] if that needs no disk; false, with `buf` in any state, if it
+    /// does. A source that cannot tell reads.
+    fn read_in_memory(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.read_exact_at(buf, offset).map(|()| true)
+    }
 }
 
 /// A regular file, with the length it had when it was opened.
@@ -58,6 +66,17 @@ impl ReadAt for FileSource {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buf, offset)
+    }
+
+    fn read_in_memory(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        let len = buf.len();
+        let mut parts = [IoSliceMut::new(buf)];
+        match preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read == len),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            // A file system or a kernel that does not know the flag; a true error comes again.
+            Err(_) => self.read_exact_at(buf, offset).map(|()| true),
+        }
     }
 }
 
@@ -107,6 +126,15 @@ mod tests {
         assert!(FileSource::open(&dir.path().join("none")).is_err());
         let path = dir.path().join("f");
         fs::write(&path, b"abc").unwrap();
-        assert_eq!(FileSource::open(&path).unwrap().size(), 3);
+        let source = FileSource::open(&path).unwrap();
+        assert_eq!(source.size(), 3);
+        let mut buf = [0; 2];
+        if source.read_in_memory(&mut buf, 1).unwrap() {
+            assert_eq!(&buf, b"bc");
+        }
+        assert!(matches!(
+            source.read_in_memory(&mut buf, 2),
+            Ok(false) | Err(_)
+        ));
     }
 }

@@ -8,13 +8,13 @@
 
 use std::io;
 
-use super::elements::{Child, Item, Table};
-use super::layout::{
-    BRANCH, BUCKET_HEADER, ELEMENT, LEAF, MAX_KEY, PAGE_HEADER, PageHeader, u64_at,
-};
+use super::elements::{Item, Table};
+use super::frames::{Bounds, Frame, bounds, check_keys, report_order};
+use super::layout::{BRANCH, ELEMENT, LEAF, MAX_KEY, PAGE_HEADER, PageHeader};
 use super::meta::Meta;
 use super::pageset::PageSet;
 use super::source::ReadAt;
+use super::visit::{Large, Leaf, Nested, Order, Root, Unseen, Visitor};
 use super::window::Window;
 use crate::etcd::finding::{Layer, Place};
 use crate::etcd::findings::Findings;
@@ -33,266 +33,6 @@ const MAX_STACK_BYTES: usize = 24 << 20;
 const MAX_DEPTH: usize = 64;
 /// Buckets in buckets that wait to be walked.
 const MAX_PENDING: usize = 65_536;
-/// Neighbouring leaves that are read together; stays within a second-level cache.
-const READ_AHEAD: u64 = 256 << 10;
-
-/// Which end of a bucket a walk begins at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Smallest key first.
-    Ascending,
-    /// Greatest key first; the elements of one [`Leaf`] ascend nevertheless.
-    Descending,
-}
-
-impl Order {
-    fn follows(self, last: &[u8], key: &[u8]) -> bool {
-        match self {
-            Self::Ascending => last < key,
-            Self::Descending => last > key,
-        }
-    }
-}
-
-/// What to do with buckets inside of the bucket that is walked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Nested {
-    /// Check them too. A visitor does not see their content.
-    Check,
-    /// Leave them to the caller.
-    Leave,
-}
-
-/// Where a bucket's tree begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Root {
-    /// At a page of its own.
-    Page(u64),
-    /// In a leaf page inside of the parent's leaf.
-    Inline {
-        /// The parent's page.
-        page: u64,
-        /// Offset in that page of the inline page's header.
-        offset: u64,
-        /// Bytes of the inline page.
-        len: u64,
-    },
-}
-
-/// Takes what a walk comes by. Failures stop the walk.
-pub trait Visitor {
-    /// A leaf page with its elements, or one element of a leaf too big to be held.
-    fn leaf(&mut self, leaf: &Leaf<'_>, findings: &mut Findings) -> io::Result<()>;
-
-    /// One element too big to be held.
-    fn large(&mut self, element: &Large<'_>, findings: &mut Findings) -> io::Result<()>;
-}
-
-/// Elements of a leaf, in ascending order, with the bytes they lie in.
-#[derive(Debug)]
-pub struct Leaf<'a> {
-    page: u64,
-    base: usize,
-    data: &'a [u8],
-    items: &'a [Item],
-}
-
-impl<'a> Leaf<'a> {
-    /// How many elements.
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// The elements, in ascending order of keys.
-    pub fn entries(&self) -> impl DoubleEndedIterator<Item = Entry<'a>> + ExactSizeIterator {
-        let Self {
-            page, base, data, ..
-        } = *self;
-        self.items.iter().map(move |item| Entry {
-            key: data.get(item.start..item.value_start()).unwrap_or_default(),
-            value: data.get(item.value_start()..item.end()).unwrap_or_default(),
-            bucket: item.bucket,
-            page,
-            offset: (base + item.start) as u64,
-        })
-    }
-
-    /// The bytes from the first key to the last value, if they are the elements' keys and values
-    /// with nothing between, and there is no bucket among them.
-    pub fn contiguous(&self) -> Option<&'a [u8]> {
-        let (first, last) = (self.items.first()?, self.items.last()?);
-        let total: usize = self.items.iter().map(|i| i.key_len + i.value_len).sum();
-        let whole = self.data.get(first.start..last.end())?;
-        (whole.len() == total && self.items.iter().all(|i| !i.bucket)).then_some(whole)
-    }
-}
-
-/// A key and its value, in place.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// The value, or the bucket's header and what follows it.
-    pub value: &'a [u8],
-    /// Whether the value is a bucket.
-    pub bucket: bool,
-    page: u64,
-    offset: u64,
-}
-
-impl Entry<'_> {
-    /// Where the key begins.
-    pub fn place(&self) -> Place {
-        Place::Page {
-            page: self.page,
-            offset: self.offset,
-        }
-    }
-
-    /// Where the value's byte `offset` lies.
-    pub fn value_place(&self, offset: usize) -> Place {
-        Place::Page {
-            page: self.page,
-            offset: self.offset + (self.key.len() + offset) as u64,
-        }
-    }
-
-    /// Where the bucket that the value is begins; `None` if the value is none, or broken.
-    pub fn root(&self) -> Option<Root> {
-        let page = u64_at(self.value, 0).filter(|_| self.bucket)?;
-        let len = self.value.len().checked_sub(BUCKET_HEADER)?;
-        Some(match page {
-            0 => Root::Inline {
-                page: self.page,
-                offset: self.offset + (self.key.len() + BUCKET_HEADER) as u64,
-                len: len as u64,
-            },
-            page => Root::Page(page),
-        })
-    }
-
-    /// The bucket's sequence.
-    pub fn sequence(&self) -> Option<u64> {
-        u64_at(self.value, 8).filter(|_| self.bucket)
-    }
-}
-
-/// An element whose value must be read in pieces.
-pub struct Large<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// Bytes of the value.
-    pub value_len: u64,
-    source: &'a dyn ReadAt,
-    file_offset: u64,
-    page: u64,
-    offset: u64,
-}
-
-impl Large<'_> {
-    /// Fills `buf` from the value's byte `at` on.
-    pub fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
-        let end = at.checked_add(buf.len() as u64);
-        if end.is_none_or(|end| end > self.value_len) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.source.read_exact_at(buf, self.file_offset + at)
-    }
-
-    /// Where the key begins.
-    pub fn place(&self) -> Place {
-        Place::Page {
-            page: self.page,
-            offset: self.offset,
-        }
-    }
-}
-
-/// Sees nothing: for checking alone.
-pub struct Unseen;
-
-impl Visitor for Unseen {
-    fn leaf(&mut self, _: &Leaf<'_>, _: &mut Findings) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn large(&mut self, _: &Large<'_>, _: &mut Findings) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A branch page on the way to the leaf that is looked at.
-#[derive(Default)]
-struct Frame {
-    data: Vec<u8>,
-    children: Vec<Child>,
-    /// How many children have been entered, and which is the last of them.
-    entered: usize,
-    current: usize,
-}
-
-impl Frame {
-    fn enter(&mut self, order: Order) -> Option<u64> {
-        self.current = match order {
-            Order::Ascending => self.entered,
-            Order::Descending => self.children.len().checked_sub(self.entered + 1)?,
-        };
-        let page = self.children.get(self.current)?.page;
-        self.entered += 1;
-        Some(page)
-    }
-
-    fn separator(&self, index: usize) -> Option<&[u8]> {
-        let child = self.children.get(index)?;
-        self.data.get(child.start..child.start + child.key_len)
-    }
-
-    /// The pages from the current child on that lie close together, as (first, count).
-    fn neighbours(&self, order: Order, page_size: u64) -> (u64, u64) {
-        let Some(current) = self.children.get(self.current) else {
-            return (0, 0);
-        };
-        let (mut low, mut high) = (current.page, current.page);
-        let most = READ_AHEAD / page_size;
-        let mut take = |count: u64, child: &Child| {
-            let (l, h) = (low.min(child.page), high.max(child.page));
-            let fits = h.checked_sub(l).is_some_and(|d| d < most && d < 2 * count);
-            if fits {
-                (low, high) = (l, h);
-            }
-            fits
-        };
-        let (before, after) = (
-            self.children.get(..self.current).unwrap_or_default(),
-            self.children.get(self.current + 1..).unwrap_or_default(),
-        );
-        let (before, after) = match order {
-            Order::Ascending => (&[][..], after),
-            Order::Descending => (before, &[][..]),
-        };
-        let rest = (2..).zip(after.iter().chain(before.iter().rev()));
-        for (count, child) in rest {
-            if !take(count, child) {
-                break;
-            }
-        }
-        (low, high - low + 1)
-    }
-}
-
-/// Separators around a page: at or above the first, below the second.
-type Bounds<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
-
-fn bounds(frames: &[Frame]) -> Bounds<'_> {
-    let lower = frames.last().and_then(|f| f.separator(f.current));
-    let upper = frames.iter().rev().find_map(|f| f.separator(f.current + 1));
-    (lower, upper)
-}
 
 /// Walks trees of one database and remembers which pages they reached.
 pub struct Walker<'a> {
@@ -434,6 +174,7 @@ impl<'a> Walker<'a> {
             base: 0,
             count: usize::from(header.count),
             span: span as usize,
+            page_size: Some(self.page_size as usize),
         };
         let Some(head) = table.head() else {
             table.report_too_many(findings);
@@ -568,7 +309,7 @@ impl<'a> Walker<'a> {
         let (Some(frame), offset) = (rest.first_mut(), table.page * self.page_size) else {
             return Ok(());
         };
-        ensure(&mut self.window, offset, table.span)?;
+        self.window.ensure(offset, table.span)?;
         let run = self.window.get(offset, table.span).unwrap_or_default();
         frame.data.clear();
         frame.data.extend_from_slice(run);
@@ -596,7 +337,7 @@ impl<'a> Walker<'a> {
         findings: &mut Findings,
     ) -> io::Result<()> {
         let offset = table.page * self.page_size;
-        ensure(&mut self.window, offset, table.span)?;
+        self.window.ensure(offset, table.span)?;
         let run = self.window.get(offset, table.span).unwrap_or_default();
         let above = self.frames.get(..depth).unwrap_or_default();
         self.whole &= show_leaf(table, run, &mut self.items, bounds(above), seen, findings)?;
@@ -625,41 +366,21 @@ impl<'a> Walker<'a> {
             );
             return Ok(());
         };
-        ensure(&mut self.window, file_offset, len as usize)?;
+        self.window.ensure(file_offset, len as usize)?;
         let run = self
             .window
             .get(file_offset, len as usize)
             .unwrap_or_default();
-        let Some(header) = PageHeader::parse(run) else {
-            self.give_up(findings, at, "an inline leaf page", "fewer than 16 bytes");
-            return Ok(());
-        };
-        let good = PageHeader {
-            id: 0,
-            flags: LEAF,
-            overflow: 0,
-            ..header
-        };
-        if header != good {
-            findings.error(Layer::Pages, at, || {
-                (
-                    "an inline leaf page: id 0, flags 0x2, no overflow".into(),
-                    format!(
-                        "id {}, flags {:#x}, overflow {}",
-                        header.id, header.flags, header.overflow
-                    ),
-                )
-            });
-        }
-        if header.flags != LEAF {
+        let Some(header) = inline_header(run, place(page, offset), findings) else {
             self.whole = false;
             return Ok(());
-        }
+        };
         let table = Table {
             page,
             base: offset as usize,
             count: usize::from(header.count),
             span: run.len(),
+            page_size: None,
         };
         if table.head().is_none() {
             table.report_too_many(findings);
@@ -691,7 +412,7 @@ impl<'a> Walker<'a> {
         findings: &mut Findings,
     ) -> io::Result<()> {
         let offset = table.page * self.page_size;
-        ensure(&mut self.window, offset, head)?;
+        self.window.ensure(offset, head)?;
         let run = self.window.get(offset, head).unwrap_or_default();
         let elements = run.get(PAGE_HEADER..).unwrap_or_default();
         let mut items = Vec::new();
@@ -838,11 +559,32 @@ fn place(page: u64, offset: u64) -> Place {
     Place::Page { page, offset }
 }
 
-fn ensure(window: &mut Window<'_>, offset: u64, len: usize) -> io::Result<()> {
-    if window.get(offset, len).is_none() {
-        window.fill(offset, len)?;
+/// The header of an inline page, if it is a leaf's.
+fn inline_header(run: &[u8], at: Place, findings: &mut Findings) -> Option<PageHeader> {
+    let Some(header) = PageHeader::parse(run) else {
+        findings.error(Layer::Pages, at, || {
+            ("an inline leaf page".into(), format!("{} bytes", run.len()))
+        });
+        return None;
+    };
+    let good = PageHeader {
+        id: 0,
+        flags: LEAF,
+        overflow: 0,
+        ..header
+    };
+    if header != good {
+        findings.error(Layer::Pages, at, || {
+            (
+                "an inline leaf page: id 0, flags 0x2, no overflow".into(),
+                format!(
+                    "id {}, flags {:#x}, overflow {}",
+                    header.id, header.flags, header.overflow
+                ),
+            )
+        });
     }
-    Ok(())
+    (header.flags == LEAF).then_some(header)
 }
 
 fn show_leaf(
@@ -868,54 +610,4 @@ fn show_leaf(
     let keys = leaf.entries().map(|e| (e.offset, e.key));
     check_keys(table.page, keys, bounds, findings);
     seen.show(&leaf, findings)
-}
-
-/// Keys ascend strictly, from the lower bound on, below the upper.
-fn check_keys<'k>(
-    page: u64,
-    keys: impl Iterator<Item = (u64, &'k [u8])>,
-    (lower, upper): Bounds<'_>,
-    findings: &mut Findings,
-) {
-    let mut before: Option<&[u8]> = None;
-    let mut last = 0;
-    for (at, key) in keys {
-        match before {
-            Some(before) if before >= key => report_order(page, at, findings),
-            None if lower.is_some_and(|lower| key < lower) => {
-                findings.error(Layer::Pages, place(page, at), || {
-                    (
-                        format!("a key at or above {}", show(lower.unwrap_or_default())),
-                        show(key),
-                    )
-                });
-            }
-            _ => {}
-        }
-        before = Some(key);
-        last = at;
-    }
-    if let (Some(upper), Some(key)) = (upper, before)
-        && key >= upper
-    {
-        findings.error(Layer::Pages, place(page, last), || {
-            (format!("keys below {}", show(upper)), show(key))
-        });
-    }
-}
-
-fn report_order(page: u64, at: u64, findings: &mut Findings) {
-    findings.error(Layer::Pages, place(page, at), || {
-        (
-            "keys in strictly ascending order".into(),
-            "a key not above the one before it".into(),
-        )
-    });
-}
-
-/// A key for a finding: hex, cut short.
-fn show(key: &[u8]) -> String {
-    let shown = key.get(..key.len().min(24)).unwrap_or_default();
-    let more = if shown.len() < key.len() { "…" } else { "" };
-    format!("key {}{more}", hex::encode(shown))
 }

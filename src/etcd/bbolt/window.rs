@@ -44,6 +44,14 @@ impl<'a> Window<'a> {
         Ok(())
     }
 
+    /// Reads the bytes unless the window holds them.
+    pub(crate) fn ensure(&mut self, offset: u64, len: usize) -> io::Result<()> {
+        if self.get(offset, len).is_none() {
+            self.fill(offset, len)?;
+        }
+        Ok(())
+    }
+
     /// The bytes, if the window holds them all.
     pub(crate) fn get(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;

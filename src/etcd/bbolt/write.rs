@@ -24,7 +24,7 @@ use std::io;
 use super::layout::{META_PAGE, NO_FREELIST};
 use super::meta::{Meta, encode_meta};
 use super::source::ReadAt;
-use super::walk::{Large, Leaf, Nested, Order, Root, Visitor, Walker};
+use super::{Large, Leaf, Nested, Order, Root, Visitor, Walker};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::findings::Findings;
 

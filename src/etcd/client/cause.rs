@@ -139,6 +139,18 @@ impl Cause {
         })
     }
 
+    /// What stands behind an error of the library that knows etcd's calls. Each error from below
+    /// it, a server's refusal too, is a cause already; a status without one is the library's own
+    /// word on a reply it cannot read.
+    pub(super) fn of_library(error: &etcd_client::Error) -> Self {
+        match error {
+            etcd_client::Error::GRpcStatus(status) => find::<Self>(status)
+                .cloned()
+                .unwrap_or_else(|| Self::Protocol(status.message().to_owned())),
+            other => Self::Protocol(other.to_string()),
+        }
+    }
+
     /// The innermost message of an error that came from no answer of etcd's.
     pub(super) fn of_chain(error: &(dyn Error + 'static), given: Option<&str>) -> Self {
         if let Some(io) = find::<io::Error>(error) {

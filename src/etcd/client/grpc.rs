@@ -1,17 +1,23 @@
-//! One gRPC call over HTTP/2, its reply as the pieces that HTTP/2 delivers
-//! (gRPC's `doc/PROTOCOL-HTTP2.md`). Nothing is copied or decoded here, so that the snapshot's
-//! stream costs no more than it must, and a server's status is read without trusting it.
+//! gRPC over HTTP/2 (gRPC's `doc/PROTOCOL-HTTP2.md`), below the library that knows etcd's calls:
+//! each request with the log-in's token, each refusal with its true cause. A server's status is
+//! read without trusting it.
+//!
+//! [`Caller::call`] serves the few calls that do not go through that library. The reply is handed
+//! on as the pieces that HTTP/2 delivers, neither copied nor decoded, so that the snapshot's stream
+//! costs no more than it must.
 
 use std::error::Error;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use prost::Message;
 use tonic::Code;
 use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic::codegen::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use tonic::codegen::tokio_stream::StreamExt;
+use tonic::codegen::{BoxFuture, Service, StdError};
 use tonic::transport::Channel;
 
 use super::cause::Cause;
@@ -20,7 +26,8 @@ use super::wire::Wire;
 /// Before each message: whether it is compressed (1 byte), its length (u32, big-endian).
 pub(crate) const PREFIX: usize = 5;
 
-/// What a call needs beside its message.
+/// What a call needs beside its message. As a service it sends any request, and every error it
+/// gives, also in the midst of a reply, is a [`Cause`].
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) channel: Channel,
@@ -41,11 +48,22 @@ impl Caller {
         framed.put_u32(length);
         framed.extend_from_slice(&message.encode_to_vec());
 
-        let mut request = Request::post(path)
+        let request = Request::post(path)
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
             .body(Body::new(Full::new(framed.freeze())))
             .map_err(|error| Cause::Protocol(error.to_string()))?;
+        let response = self.send(request).await?;
+        let ended = response.headers().contains_key(STATUS);
+        Ok(Reply {
+            caller: self.clone(),
+            body: response.into_body(),
+            ended,
+        })
+    }
+
+    /// Sends a request, and waits for a reply that is no refusal to begin.
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Cause> {
         if let Some(token) = &self.token {
             request.headers_mut().insert("token", token.clone());
         }
@@ -57,19 +75,25 @@ impl Caller {
             .call(request)
             .await
             .map_err(|error| self.explain(&error))?;
-
         if let Some(refusal) = refusal(response.headers())? {
             return Err(refusal);
         }
         if response.status() != StatusCode::OK {
             return Err(Cause::Protocol(format!("HTTP {}", response.status())));
         }
-        let ended = response.headers().contains_key(STATUS);
-        Ok(Reply {
-            caller: self.clone(),
-            body: response.into_body(),
-            ended,
-        })
+        Ok(response)
+    }
+
+    /// The body with causes as its errors, a refusal at its end among them.
+    fn watched(self, body: Body) -> Body {
+        let frames = BodyStream::new(body).map(move |frame| {
+            let frame = frame.map_err(|status| self.explain(&status))?;
+            match frame.trailers_ref().map(refusal).transpose()?.flatten() {
+                Some(refusal) => Err(refusal),
+                None => Ok(frame),
+            }
+        });
+        Body::new(StreamBody::new(frames))
     }
 
     /// Sends one message, and reads the one that is the reply, of at most `limit` bytes.
@@ -107,6 +131,25 @@ impl Caller {
             Some(noted) if noted.is_telling() || !found.is_telling() => noted,
             _ => found,
         }
+    }
+}
+
+impl Service<Request<Body>> for Caller {
+    type Response = Response<Body>;
+    type Error = StdError;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    /// Always ready: an error told here would lose its cause above.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let caller = self.clone();
+        Box::pin(async move {
+            let response = caller.send(request).await?;
+            Ok(response.map(|body| caller.watched(body)))
+        })
     }
 }
 

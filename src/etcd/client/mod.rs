@@ -3,6 +3,10 @@
 //! Every call has a bound of its own. A failure tells the endpoint, what was asked and the true
 //! cause (refused, timed out, whose certificate was not accepted and why), never just that the
 //! transport failed.
+//!
+//! The calls are those of the `etcd_client` crate, run over a channel of ours, which does the
+//! dialling and TLS, carries the log-in's token and keeps the causes of errors. A call that does
+//! not go through it says why.
 
 mod cause;
 mod endpoint;
@@ -16,11 +20,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_client::{GetOptions, GetResponse};
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use tonic::Code;
 use tonic::codegen::http::{HeaderValue, Uri};
 use tonic::transport::Endpoint as Target;
+use tower::util::BoxCloneSyncService;
 
 pub use self::endpoint::Endpoint;
 pub use self::tls::{Pem, TlsConfig};
@@ -91,6 +97,8 @@ impl fmt::Debug for Credentials {
 pub struct Connection {
     endpoint: Endpoint,
     caller: Caller,
+    /// Over the same channel as `caller`.
+    client: etcd_client::Client,
     call_timeout: Duration,
 }
 
@@ -149,33 +157,36 @@ impl Connection {
                         .unwrap_or_else(|| Cause::of_chain(&error, identity.as_deref())),
                 )
             })?;
+        let caller = Caller {
+            channel,
+            wire,
+            identity,
+            token: None,
+        };
         Ok(Self {
             endpoint: endpoint.clone(),
-            caller: Caller {
-                channel,
-                wire,
-                identity,
-                token: None,
-            },
+            client: client(&caller).await.map_err(unreachable)?,
+            caller,
             call_timeout: options.call_timeout,
         })
     }
 
+    /// Asks for a token, and sends it with every call from then on. The crate would do both by
+    /// itself, but keeps its token from the calls that do not go through it.
     async fn log_in(&mut self, credentials: &Credentials) -> Result<()> {
-        let request = messages::AuthenticateRequest {
-            name: credentials.name.clone(),
-            password: credentials.password.clone(),
-        };
-        let doing = format!("to log in {:?}", credentials.name);
-        let reply: messages::AuthenticateResponse = self
-            .ask(&doing, "/etcdserverpb.Auth/Authenticate", &request)
-            .await?;
-        let mut token = HeaderValue::from_str(&reply.token).map_err(|_| {
+        let Credentials { name, password } = credentials.clone();
+        let doing = format!("to log in {name:?}");
+        let mut auth = self.client.auth_client();
+        let reply = self.ask(&doing, auth.authenticate(name, password)).await?;
+        let mut token = HeaderValue::from_str(reply.token()).map_err(|_| {
             let cause = Cause::Protocol("the token is not printable".to_owned());
             self.failed(cause, &doing)
         })?;
         token.set_sensitive(true);
         self.caller.token = Some(token);
+        self.client = client(&self.caller)
+            .await
+            .map_err(|cause| self.failed(cause, &doing))?;
         Ok(())
     }
 
@@ -198,44 +209,46 @@ impl Connection {
     /// # Errors
     /// [`Kind::Unreachable`], as of every call here.
     pub async fn status(&self) -> Result<Status> {
-        let reply: messages::StatusResponse = self
-            .ask(
-                "for its status",
-                "/etcdserverpb.Maintenance/Status",
-                &messages::Empty {},
-            )
-            .await?;
+        let mut maintenance = self.client.maintenance_client();
+        let reply = self.ask("for its status", maintenance.status()).await?;
         Ok(reply.into())
     }
 
     /// The cluster's members.
     ///
+    /// The linearizable list does not go through `etcd_client`, for that leaves the request's
+    /// `linearizable` false and offers no way to set it.
+    ///
     /// # Errors
     /// [`Kind::Unreachable`]; a linearizable list needs a quorum.
     pub async fn member_list(&self, consistency: Consistency) -> Result<MemberList> {
-        let reply: messages::MemberListResponse = self
-            .ask(
-                "for the cluster's members",
-                "/etcdserverpb.Cluster/MemberList",
-                &messages::MemberListRequest {
-                    linearizable: consistency == Consistency::Linearizable,
-                },
-            )
-            .await?;
-        Ok(reply.into())
+        const WHAT: &str = "for the cluster's members";
+        match consistency {
+            Consistency::Local => {
+                let mut cluster = self.client.cluster_client();
+                Ok(self.ask(WHAT, cluster.member_list()).await?.into())
+            }
+            Consistency::Linearizable => {
+                let request = messages::MemberListRequest { linearizable: true };
+                let path = "/etcdserverpb.Cluster/MemberList";
+                let list: messages::MemberListResponse =
+                    self.ask_by_path(WHAT, path, &request).await?;
+                Ok(list.into())
+            }
+        }
     }
 
     /// The alarms raised in the cluster.
     ///
+    /// Not through `etcd_client`: it takes the number that stands for an alarm's kind as its own
+    /// enum without a look, which for a kind of a newer server is undefined behaviour.
+    ///
     /// # Errors
     /// [`Kind::Unreachable`].
     pub async fn alarms(&self) -> Result<Vec<Alarm>> {
+        let path = "/etcdserverpb.Maintenance/Alarm";
         let reply: messages::AlarmResponse = self
-            .ask(
-                "for the alarms raised",
-                "/etcdserverpb.Maintenance/Alarm",
-                &messages::AlarmRequest {},
-            )
+            .ask_by_path("for the alarms raised", path, &messages::AlarmRequest {})
             .await?;
         Ok(reply.alarms.into_iter().map(Alarm::from).collect())
     }
@@ -246,13 +259,11 @@ impl Connection {
     /// # Errors
     /// [`Kind::Unreachable`]. That the member no longer or not yet has the revision is an answer.
     pub async fn hash_kv(&self, revision: i64) -> Result<HashKvAnswer> {
-        let answer = self
-            .try_ask::<messages::HashKvResponse>(
-                "/etcdserverpb.Maintenance/HashKV",
-                &messages::HashKvRequest { revision },
-            )
-            .await;
-        match answer {
+        let mut maintenance = self.client.maintenance_client();
+        match self
+            .bounded(of_library(maintenance.hash_kv(revision)))
+            .await
+        {
             Ok(reply) => Ok(HashKvAnswer::Hash(reply.into())),
             Err(Cause::Answer {
                 code: Code::OutOfRange,
@@ -271,14 +282,8 @@ impl Connection {
     /// # Errors
     /// [`Kind::Unreachable`].
     pub async fn get(&self, key: &[u8], consistency: Consistency) -> Result<Option<KeyValue>> {
-        let range = self
-            .range(messages::RangeRequest {
-                key: key.to_vec(),
-                serializable: consistency == Consistency::Local,
-                ..Default::default()
-            })
-            .await?;
-        Ok(range.kvs.into_iter().next())
+        let mut range = self.range(key, GetOptions::new(), consistency).await?;
+        Ok(range.take_kvs().into_iter().next().map(KeyValue::from))
     }
 
     /// The keys that begin with a prefix, ascending, at most `limit` of them (0: all). The reply
@@ -292,33 +297,37 @@ impl Connection {
         limit: u32,
         consistency: Consistency,
     ) -> Result<Range> {
-        self.range(messages::RangeRequest {
-            key: nonempty(prefix),
-            range_end: prefix_end(prefix),
-            limit: i64::from(limit),
-            serializable: consistency == Consistency::Local,
-            ..Default::default()
-        })
-        .await
+        let options = GetOptions::new().with_prefix().with_limit(limit.into());
+        Ok(self.range(prefix, options, consistency).await?.into())
     }
 
-    async fn range(&self, request: messages::RangeRequest) -> Result<Range> {
-        let doing = format!("for the key {:?}", String::from_utf8_lossy(&request.key));
-        let reply: messages::RangeResponse =
-            self.ask(&doing, "/etcdserverpb.KV/Range", &request).await?;
-        Ok(reply.into())
+    async fn range(
+        &self,
+        key: &[u8],
+        options: GetOptions,
+        consistency: Consistency,
+    ) -> Result<GetResponse> {
+        let options = match consistency {
+            Consistency::Linearizable => options,
+            Consistency::Local => options.with_serializable(),
+        };
+        let doing = format!("for the key {:?}", String::from_utf8_lossy(key));
+        let mut kv = self
+            .client
+            .kv_client()
+            .max_decoding_message_size(REPLY_LIMIT);
+        self.ask(&doing, kv.get(key, Some(options))).await
     }
 
     /// Begins a snapshot's stream.
+    ///
+    /// Not through `etcd_client`, whose generated decoder gathers each message whole and copies it
+    /// twice: this is the one call where speed counts (docs/performance.md).
     pub(crate) async fn snapshot(&self) -> Result<SnapshotReply> {
         let call = self
             .caller
             .call("/etcdserverpb.Maintenance/Snapshot", &messages::Empty {});
-        let begun = match tokio::time::timeout(self.call_timeout, call).await {
-            Ok(reply) => reply,
-            Err(_) => Err(self.late()),
-        };
-        match begun {
+        match self.bounded(call).await {
             Ok(reply) => Ok(SnapshotReply {
                 endpoint: self.endpoint.clone(),
                 reply,
@@ -327,23 +336,30 @@ impl Connection {
         }
     }
 
-    async fn ask<M: Message + Default>(
+    /// Awaits a call of the crate's.
+    async fn ask<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T> {
+        self.bounded(of_library(call))
+            .await
+            .map_err(|cause| self.failed(cause, what))
+    }
+
+    /// Makes a call that the crate cannot make.
+    async fn ask_by_path<M: Message + Default>(
         &self,
         what: &str,
         path: &str,
         request: &impl Message,
     ) -> Result<M> {
-        self.try_ask(path, request)
+        self.bounded(self.caller.unary(path, request, REPLY_LIMIT))
             .await
             .map_err(|cause| self.failed(cause, what))
     }
 
-    async fn try_ask<M: Message + Default>(
-        &self,
-        path: &str,
-        request: &impl Message,
-    ) -> Result<M, Cause> {
-        let call = self.caller.unary(path, request, REPLY_LIMIT);
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
         match tokio::time::timeout(self.call_timeout, call).await {
             Ok(reply) => reply,
             Err(_) => Err(self.late()),
@@ -523,6 +539,18 @@ impl tonic::codegen::Service<Uri> for Connector {
     }
 }
 
+/// The crate's client over our channel.
+async fn client(caller: &Caller) -> Result<etcd_client::Client, Cause> {
+    let channel = etcd_client::Channel::Custom(BoxCloneSyncService::new(caller.clone()));
+    of_library(etcd_client::Client::from_channel(channel, None)).await
+}
+
+async fn of_library<T>(
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> Result<T, Cause> {
+    call.await.map_err(|error| Cause::of_library(&error))
+}
+
 fn failure(endpoint: &Endpoint, cause: Cause) -> Failure {
     let file = match &cause {
         Cause::ServerCertificate(certificate) => certificate.ca.first().cloned(),
@@ -535,39 +563,9 @@ fn failure(endpoint: &Endpoint, cause: Cause) -> Failure {
     }
 }
 
-/// The key that a range over a prefix begins with: one zero byte stands for "from the first key".
-fn nonempty(prefix: &[u8]) -> Vec<u8> {
-    if prefix.is_empty() {
-        vec![0]
-    } else {
-        prefix.to_vec()
-    }
-}
-
-/// The first key after all those with a prefix; one zero byte stands for "to the last key"
-/// (`RangeRequest.range_end` in etcd's `rpc.proto`).
-fn prefix_end(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if let Some(next) = last.checked_add(1) {
-            end.push(next);
-            return end;
-        }
-    }
-    vec![0]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_one() {
-        assert_eq!(prefix_end(b"/a"), b"/b");
-        assert_eq!(prefix_end(b"a\xff\xff"), b"b");
-        assert_eq!(prefix_end(b"\xff"), b"\0");
-        assert_eq!(prefix_end(b""), b"\0");
-    }
 
     #[test]
     fn an_id_is_written_as_etcd_does() {

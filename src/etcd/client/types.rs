@@ -74,6 +74,26 @@ impl Status {
     pub fn is_leader(&self) -> bool {
         self.leader == Some(self.header.member_id)
     }
+
+    /// The alarms that a member repeats among its errors, as `memberID:8 alarm:NOSPACE` (the text
+    /// form of `AlarmMember`, server/etcdserver/api/v3rpc/maintenance.go). It says them from its
+    /// own memory, also where raft answers nothing.
+    pub fn alarms_among_errors(&self) -> Vec<Alarm> {
+        let alarm = |error: &String| {
+            let mut words = error.split_whitespace();
+            let member_id = words.next()?.strip_prefix("memberID:")?.parse().ok()?;
+            let kind = match words.next()?.strip_prefix("alarm:")? {
+                "NOSPACE" => AlarmKind::NoSpace,
+                "CORRUPT" => AlarmKind::Corrupt,
+                _ => AlarmKind::Other(-1),
+            };
+            Some(Alarm {
+                member_id: Id(member_id),
+                kind,
+            })
+        };
+        self.errors.iter().filter_map(alarm).collect()
+    }
 }
 
 /// A member as the cluster's list has it.
@@ -244,21 +264,54 @@ impl From<messages::Header> for Header {
     }
 }
 
-impl From<messages::StatusResponse> for Status {
-    fn from(status: messages::StatusResponse) -> Self {
+impl From<Option<&etcd_client::ResponseHeader>> for Header {
+    fn from(header: Option<&etcd_client::ResponseHeader>) -> Self {
+        header.map_or_else(Self::default, |header| Self {
+            cluster_id: Id(header.cluster_id()),
+            member_id: Id(header.member_id()),
+            revision: header.revision(),
+            raft_term: header.raft_term(),
+        })
+    }
+}
+
+impl From<etcd_client::StatusResponse> for Status {
+    fn from(status: etcd_client::StatusResponse) -> Self {
+        let storage_version = status.storage_version();
         Self {
-            header: status.header.unwrap_or_default().into(),
-            version: status.version,
-            db_size: size(status.db_size),
-            db_size_in_use: size(status.db_size_in_use),
-            leader: (status.leader != 0).then_some(Id(status.leader)),
-            raft_index: status.raft_index,
-            raft_applied_index: status.raft_applied_index,
-            raft_term: status.raft_term,
-            is_learner: status.is_learner,
-            errors: status.errors,
-            storage_version: Some(status.storage_version).filter(|version| !version.is_empty()),
-            db_size_quota: Some(size(status.db_size_quota)).filter(|quota| *quota != 0),
+            header: status.header().into(),
+            version: status.version().to_owned(),
+            db_size: size(status.db_size()),
+            db_size_in_use: size(status.raft_used_db_size()),
+            leader: (status.leader() != 0).then_some(Id(status.leader())),
+            raft_index: status.raft_index(),
+            raft_applied_index: status.raft_applied_index(),
+            raft_term: status.raft_term(),
+            is_learner: status.is_learner(),
+            errors: status.errors().to_vec(),
+            storage_version: (!storage_version.is_empty()).then(|| storage_version.to_owned()),
+            db_size_quota: Some(size(status.db_size_quota())).filter(|quota| *quota != 0),
+        }
+    }
+}
+
+impl From<etcd_client::MemberListResponse> for MemberList {
+    fn from(list: etcd_client::MemberListResponse) -> Self {
+        Self {
+            header: list.header().into(),
+            members: list.members().iter().map(Member::from).collect(),
+        }
+    }
+}
+
+impl From<&etcd_client::Member> for Member {
+    fn from(member: &etcd_client::Member) -> Self {
+        Self {
+            id: Id(member.id()),
+            name: member.name().to_owned(),
+            peer_urls: member.peer_urls().to_vec(),
+            client_urls: member.client_urls().to_vec(),
+            is_learner: member.is_learner(),
         }
     }
 }
@@ -297,35 +350,37 @@ impl From<messages::AlarmMember> for Alarm {
     }
 }
 
-impl From<messages::HashKvResponse> for HashKv {
-    fn from(hash: messages::HashKvResponse) -> Self {
+impl From<etcd_client::HashKvResponse> for HashKv {
+    fn from(hash: etcd_client::HashKvResponse) -> Self {
         Self {
-            header: hash.header.unwrap_or_default().into(),
-            hash: hash.hash,
-            compact_revision: hash.compact_revision,
-            hash_revision: (hash.hash_revision != 0).then_some(hash.hash_revision),
+            header: hash.header().into(),
+            hash: hash.hash(),
+            compact_revision: hash.compact_version(),
+            hash_revision: (hash.hash_revision() != 0).then_some(hash.hash_revision()),
         }
     }
 }
 
-impl From<messages::KeyValue> for KeyValue {
-    fn from(kv: messages::KeyValue) -> Self {
+impl From<etcd_client::KeyValue> for KeyValue {
+    fn from(kv: etcd_client::KeyValue) -> Self {
+        let (create_revision, mod_revision) = (kv.create_revision(), kv.mod_revision());
+        let (key, value) = kv.into_key_value();
         Self {
-            key: kv.key,
-            value: kv.value,
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
+            key,
+            value,
+            create_revision,
+            mod_revision,
         }
     }
 }
 
-impl From<messages::RangeResponse> for Range {
-    fn from(range: messages::RangeResponse) -> Self {
+impl From<etcd_client::GetResponse> for Range {
+    fn from(mut range: etcd_client::GetResponse) -> Self {
         Self {
-            header: range.header.unwrap_or_default().into(),
-            kvs: range.kvs.into_iter().map(KeyValue::from).collect(),
-            more: range.more,
-            count: size(range.count),
+            header: range.header().into(),
+            kvs: range.take_kvs().into_iter().map(KeyValue::from).collect(),
+            more: range.more(),
+            count: size(range.count()),
         }
     }
 }

@@ -362,11 +362,6 @@ pub(super) fn check_relations(gathered: &Gathered, findings: &mut Findings) {
             });
         }
     }
-    if gathered.consistent_index.is_none() {
-        findings.warning(Layer::Keys, None, || {
-            ("meta/consistent_index".into(), "none".into())
-        });
-    }
 }
 
 pub(super) fn report_nested(name: &[u8], place: Place, findings: &mut Findings) {

@@ -57,10 +57,6 @@ impl Confirm {
         let digest = record.key.digest();
         let owner = self.owners.entry(record.fingerprint).or_insert(digest);
         self.collided |= *owner != digest;
-        if self.collided {
-            // The pass is going to be repeated: nothing found here counts.
-            return;
-        }
         let newer = Newer {
             revision: record.revision,
             act: record.act,

@@ -302,29 +302,38 @@ impl<'a> KeyPass<'a> {
     /// Reads and takes the entries of a leaf, newest first; their parts in HashKV go to `parts`,
     /// newest first too.
     fn take_leaf(&mut self, leaf: &Leaf<'_>, findings: &mut Findings) {
-        self.parts.clear();
+        let mut records = Vec::with_capacity(leaf.len());
         for entry in leaf.entries().rev() {
             self.counts.entries += 1;
-            let part = self.take_entry(&entry, findings);
-            // An entry that cannot be read leaves the hash without a value anyway.
-            self.parts.push(part.unwrap_or(Part {
-                main: i64::MAX,
-                tombstone: false,
-                kept: false,
-            }));
+            self.counts.bytes += (entry.key.len() + entry.value.len()) as u64;
+            let record = self.read_entry(&entry, findings);
+            self.counts.unreadable += u64::from(record.is_none());
+            records.push(record);
+        }
+        let read = records.iter().flatten();
+        self.table.warm(read.map(|record| record.fingerprint));
+        self.parts.clear();
+        for record in &records {
+            let part = match record {
+                Some(record) => self.take(record, findings),
+                // The hash has no value then.
+                None => Part {
+                    main: i64::MAX,
+                    tombstone: false,
+                    kept: false,
+                },
+            };
+            self.parts.push(part);
         }
     }
 
-    fn take_entry(&mut self, entry: &Entry<'_>, findings: &mut Findings) -> Option<Part> {
+    fn read_entry<'e>(&mut self, entry: &Entry<'e>, findings: &mut Findings) -> Option<Record<'e>> {
         if entry.bucket {
             report_nested(b"key", entry.place(), findings);
-            self.counts.unreadable += 1;
             return None;
         }
         let key = self.take_revision(entry.key, entry.place(), findings)?;
-        let record = self.reader.record(key, entry, findings);
-        self.counts.unreadable += u64::from(record.is_none());
-        Some(self.take(&record?, findings))
+        self.reader.record(key, entry, findings)
     }
 
     fn take_revision(
@@ -333,10 +342,7 @@ impl<'a> KeyPass<'a> {
         place: Place,
         findings: &mut Findings,
     ) -> Option<RevisionKey> {
-        let Some(key) = self.reader.revision(key, place, findings) else {
-            self.counts.unreadable += 1;
-            return None;
-        };
+        let key = self.reader.revision(key, place, findings)?;
         self.check_gap(key.revision, place, findings);
         Some(key)
     }
@@ -374,10 +380,6 @@ impl<'a> KeyPass<'a> {
 
 impl Visitor for KeyPass<'_> {
     fn leaf(&mut self, leaf: &Leaf<'_>, findings: &mut Findings) -> io::Result<()> {
-        self.counts.bytes += leaf
-            .entries()
-            .map(|e| (e.key.len() + e.value.len()) as u64)
-            .sum::<u64>();
         self.take_leaf(leaf, findings);
         self.hash_leaf(leaf);
         Ok(())
@@ -398,10 +400,11 @@ impl Visitor for KeyPass<'_> {
         }
         let run = CrcSpan::new(crc, element.key.len() as u64 + element.value_len);
         self.status = run.then(self.status);
-        let Some(key) = self.take_revision(element.key, element.place(), findings) else {
-            return Ok(());
+        let record = match self.take_revision(element.key, element.place(), findings) {
+            Some(key) => self.reader.large(key, element, findings)?,
+            None => None,
         };
-        let Some(record) = self.reader.large(key, element, findings)? else {
+        let Some(record) = record else {
             self.counts.unreadable += 1;
             return Ok(());
         };

@@ -9,24 +9,31 @@
 //! have no checksums of their own: without the trailer a changed byte of a value goes unnoticed,
 //! unless the value has a form that is known here.
 //!
-//! Memory does not grow with the file, but for one bit a page and 12.5 to 14.1 bytes a distinct
+//! Memory does not grow with the file, but for one bit a page and 12 to 14 bytes a distinct
 //! key.
 
 mod buckets;
 mod confirm;
+mod everything;
 mod facts;
 mod inspect;
 mod keys;
+mod paced;
 mod prefixes;
 mod record;
+mod report;
 mod table;
+#[cfg(test)]
+mod tests;
+mod tops;
 mod trailer;
 mod wanted;
 
 pub use facts::{
     Alarm, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member, Status,
 };
-pub use inspect::{LayerState, Options, Progress, Report, hash_kv, inspect};
+pub use inspect::{Options, Progress, hash_kv, inspect};
 pub use prefixes::{PrefixUsage, Usage};
+pub use report::{LayerState, Report};
 pub use trailer::{Shape, TRAILER, Trailer};
 pub use wanted::{Collected, LatestValue, Wanted};

@@ -15,8 +15,16 @@ use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey, UnknownField};
 use crate::etcd::wireform::{WireFault, long_varint};
 
+/// No transaction has so many changes: etcd holds them all in memory.
+const MOST_CHANGES: i64 = 1 << 31;
 /// A longer key is known by its SHA-256.
 const LONG_KEY: usize = 64 << 10;
+
+#[cfg(test)]
+thread_local! {
+    /// Lets tests make keys collide.
+    pub(super) static MASK: std::cell::Cell<u64> = const { std::cell::Cell::new(u64::MAX) };
+}
 
 /// A hash of users' keys that nobody outside can foresee: SipHash behind a secret beginning.
 #[derive(Clone)]
@@ -30,7 +38,7 @@ impl KeyHasher {
         Self(hasher)
     }
 
-    fn fingerprint(&self, key: &UserKey<'_>) -> Fingerprint {
+    pub(super) fn fingerprint(&self, key: &UserKey<'_>) -> Fingerprint {
         let mut hasher = self.0.clone();
         match key {
             UserKey::Whole(key) => hasher.write(key),
@@ -39,7 +47,10 @@ impl KeyHasher {
                 hasher.write(b"long");
             }
         }
-        Fingerprint::of(hasher.finish())
+        let hash = hasher.finish();
+        #[cfg(test)]
+        let hash = hash & MASK.get();
+        Fingerprint::of(hash)
     }
 }
 
@@ -115,6 +126,19 @@ struct Head<'a> {
     value_len: u64,
 }
 
+impl Head<'_> {
+    /// Whether the numbers fit each other and the revision of a version.
+    fn fits(&self, main: i64) -> bool {
+        let created = self.version == 1;
+        self.mod_revision == main
+            && self.create >= 1
+            && self.create <= main
+            && self.version >= 1
+            && created == (self.create == main)
+            && self.version - 1 <= main - self.create
+    }
+}
+
 /// Reads entries; `compact` is the revision the store is compacted at, −1 if it is not.
 pub(super) struct Reader {
     pub(super) hasher: KeyHasher,
@@ -129,7 +153,8 @@ impl Reader {
         place: Place,
         findings: &mut Findings,
     ) -> Option<RevisionKey> {
-        let parsed = RevisionKey::parse(key).filter(|k| k.revision.main >= 1);
+        let possible = |k: &RevisionKey| k.revision.main >= 1 && k.revision.sub < MOST_CHANGES;
+        let parsed = RevisionKey::parse(key).filter(possible);
         if parsed.is_none() {
             findings.error(Layer::Keys, place, || {
                 (
@@ -221,15 +246,7 @@ impl Reader {
             }
             Act::Bump
         } else {
-            let created = head.version == 1;
-            let sound = !empty
-                && head.mod_revision == main
-                && head.create >= 1
-                && head.create <= main
-                && head.version >= 1
-                && created == (head.create == main)
-                && head.version - 1 <= main - head.create;
-            if !sound {
+            if empty || !head.fits(main) {
                 report(
                     at,
                     place,

@@ -6,10 +6,10 @@
 //! pair collides with a probability of about `n²/2^59`: 2·10⁻⁶ for a million, 7·10⁻⁴ for twenty
 //! millions. What the caller makes of it is described at the key pass.
 //!
-//! Memory: a segment is a list of 4 KiB blocks, at most four fifths full; when it fills up it
-//! grows by an eighth of its blocks, with one segment's content copied aside. Nothing is ever
-//! doubled, so that a key takes 10/0.8 = 12.5 to 14.1 bytes once a segment has eight blocks; below
-//! that the whole table is smaller than 32 MiB.
+//! Memory: a segment is a list of 4 KiB blocks, at most five sixths full; when it fills up it
+//! grows by a sixth of its blocks, with one segment's content copied aside. Nothing is ever
+//! doubled, so that a key takes 12 to 14 bytes once a segment has six blocks; below that the whole
+//! table is smaller than 24 MiB.
 
 /// Bits of the hash that choose a segment.
 const SEGMENT_BITS: u32 = 10;
@@ -55,12 +55,16 @@ impl Segment {
         self.blocks.len() * SLOTS
     }
 
+    fn home(&self, tag: u64) -> (usize, usize) {
+        let home = (u128::from(tag) * self.capacity() as u128) >> TAG_BITS;
+        (home as usize / SLOTS, home as usize % SLOTS)
+    }
+
     /// The slot with this tag, or the empty one where it belongs (there always is one), and the
     /// count of slots in use.
     fn find(&mut self, tag: u64) -> Option<(&mut Slot, &mut usize)> {
         let capacity = self.capacity();
-        let home = (u128::from(tag) * capacity as u128) >> TAG_BITS;
-        let (mut block, mut slot) = (home as usize / SLOTS, home as usize % SLOTS);
+        let (mut block, mut slot) = self.home(tag);
         for _ in 0..capacity {
             let found = tag_of(self.blocks.get(block)?.get(slot)?);
             if found == tag || found == 0 {
@@ -83,10 +87,10 @@ impl Segment {
     fn grow(&mut self, aside: &mut Vec<Slot>) {
         aside.clear();
         for block in &mut self.blocks {
-            aside.extend(block.iter().filter(|slot| **slot != EMPTY));
-            block.fill(EMPTY);
+            aside.extend(block.iter().filter(|slot| tag_of(slot) != 0));
+            block.as_flattened_mut().fill(0);
         }
-        let more = (self.blocks.len() / 8).max(1);
+        let more = (self.blocks.len() / 6).max(1);
         self.blocks.reserve_exact(more);
         for _ in 0..more {
             self.blocks.push(Box::new([EMPTY; SLOTS]));
@@ -101,8 +105,13 @@ impl Segment {
 }
 
 fn tag_of(slot: &Slot) -> u64 {
-    let [a, b, c, d, e, f, ..] = *slot;
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    let [a, b, c, d, e, f, g, h, ..] = *slot;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h]) & ((1 << TAG_BITS) - 1)
+}
+
+fn state_of(slot: &Slot) -> u32 {
+    let [.., a, b, c, d] = *slot;
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// A key's state, in place.
@@ -110,8 +119,7 @@ pub(super) struct State<'a>(&'a mut Slot);
 
 impl State<'_> {
     pub(super) fn get(&self) -> u32 {
-        let [.., a, b, c, d] = *self.0;
-        u32::from_le_bytes([a, b, c, d])
+        state_of(self.0)
     }
 
     pub(super) fn set(&mut self, state: u32) {
@@ -139,10 +147,23 @@ impl KeyTable {
         }
     }
 
+    /// Brings the slots of some keys into the processor's cache. One by one each look-up would
+    /// wait for memory; here the processor fetches several at once.
+    pub(super) fn warm(&self, keys: impl Iterator<Item = Fingerprint>) {
+        let touched = keys.fold(0u8, |sum, key| {
+            let slot = self.segments.get(key.segment()).and_then(|segment| {
+                let (block, slot) = segment.home(key.tag());
+                segment.blocks.get(block)?.get(slot)?.first()
+            });
+            sum.wrapping_add(slot.copied().unwrap_or(0))
+        });
+        std::hint::black_box(touched);
+    }
+
     /// The state of a key, 0 if the key is new; and whether it is.
     pub(super) fn entry(&mut self, key: Fingerprint) -> Option<(bool, State<'_>)> {
         let segment = self.segments.get_mut(key.segment())?;
-        if (segment.len + 1) * 5 > segment.capacity() * 4 {
+        if (segment.len + 1) * 6 > segment.capacity() * 5 {
             segment.grow(&mut self.aside);
         }
         let tag = key.tag();
@@ -168,10 +189,7 @@ impl KeyTable {
             .zip(&self.segments)
             .flat_map(|(number, s)| s.blocks.iter().map(move |b| (number, b)))
             .flat_map(|(number, b)| b.iter().map(move |slot| (number, slot)))
-            .filter(move |(_, slot)| {
-                let [.., a, b, c, d] = **slot;
-                **slot != EMPTY && wanted(u32::from_le_bytes([a, b, c, d]))
-            })
+            .filter(move |(_, slot)| tag_of(slot) != 0 && wanted(state_of(slot)))
             .map(|(number, slot)| Fingerprint(number << TAG_BITS | tag_of(slot)))
     }
 

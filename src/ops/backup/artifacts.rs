@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -33,6 +34,18 @@ pub(super) struct Artifacts {
     pub(super) expiry: Option<CertificateExpiry>,
     /// The ClusterVersion as it stands in the snapshot.
     pub(super) version: Option<ClusterVersion>,
+    pub(super) timings: Timings,
+}
+
+/// Where a backup's time went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// The snapshot streamed, hashed, written and made durable.
+    pub snapshot: Duration,
+    /// Its file read back from the disk and checked, which nothing waited for meanwhile.
+    pub check: Duration,
+    /// The archives written, made durable, read back and compared.
+    pub archives: Duration,
 }
 
 /// A snapshot that is not whole is no backup, whatever is allowed.
@@ -83,6 +96,7 @@ impl Artifacts {
     ) -> Result<Self> {
         let mut artifacts = Self::default();
         artifacts.snapshot(run, source, dir, stamp).await?;
+        let began = Instant::now();
         let plan = &run.node.plan;
         let lists = [
             (
@@ -107,13 +121,14 @@ impl Artifacts {
                 path: dir.join(&name),
                 name,
                 kind,
-                selection: selection(list, run.request.layout.node_path(&list.base)),
+                selection: selection(list, run.request.target.layout.node_path(&list.base)),
             };
             let written = tokio::task::spawn_blocking(move || work.write());
             let (file, expiry) = written.await.doing(Kind::Unexpected, || "archiving")??;
             artifacts.files.push(file);
             artifacts.expiry = earlier(artifacts.expiry.take(), expiry);
         }
+        artifacts.timings.archives = began.elapsed();
         Ok(artifacts)
     }
 
@@ -146,6 +161,7 @@ impl Artifacts {
             about: format!("taking a snapshot from {}", source.endpoint),
             total: Some(source.status.db_size),
         });
+        let began = Instant::now();
         let sink = Sink {
             file,
             cancel: context.cancel.clone(),
@@ -174,7 +190,9 @@ impl Artifacts {
             .await
             .doing(Kind::Unexpected, || "syncing")?
             .doing(Kind::Store, || format!("syncing {}", path.display()))?;
+        self.timings.snapshot = began.elapsed();
         let report = checking.await.doing(Kind::Unexpected, || "checking")??;
+        self.timings.check = began.elapsed().saturating_sub(self.timings.snapshot);
         let report = report
             .ok_or_else(|| Failure::new(Kind::Store, format!("{} is gone", path.display())))?;
         let sha256 = hex::encode(downloaded.file_sha256);

@@ -18,6 +18,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::quality::{self, Allowed};
+use super::reach::Target;
 use super::{Context, catalog};
 use crate::backup::manifest::{
     self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION,
@@ -27,26 +28,22 @@ use crate::backup::names::{self, BackupId, FileKind};
 use crate::backup::{Stamp, environment, sums};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::event::Event;
-use crate::node::access::{EtcdAccess, Told, find_access};
+use crate::node::access::EtcdAccess;
 use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
-use crate::node::layout::NodeLayout;
-use crate::node::profile::{Detection, Profile, look};
+use crate::node::profile::{Detection, Profile};
 use crate::plan::lock::Lock;
 use crate::store::{LocalStore, Staging};
 use crate::sys::{fs, space};
 
 use artifacts::Artifacts;
+pub use artifacts::Timings;
 use source::{Scope, Source};
 
 /// What is asked of `backup`.
 #[derive(Debug, Clone)]
 pub struct BackupRequest {
     /// The node.
-    pub layout: NodeLayout,
-    /// Its profile, where it was told.
-    pub profile: Option<Profile>,
-    /// What was told of etcd.
-    pub told: Told,
+    pub target: Target,
     /// The host's own name, for the Manifest.
     pub host: String,
     /// Where the backup goes.
@@ -63,6 +60,8 @@ pub struct BackupRequest {
     pub stall_timeout: Duration,
     /// The version the Manifest names.
     pub tool_version: String,
+    /// Whether this process is root.
+    pub privileged: bool,
 }
 
 /// Where a backup goes.
@@ -99,6 +98,8 @@ pub struct Taken {
     pub manifest: Manifest,
     /// Whether it is a set of a store.
     pub is_set: bool,
+    /// Where the time went.
+    pub timings: Timings,
 }
 
 /// How far above the estimate the free space must be, in per cent.
@@ -108,7 +109,7 @@ const HEADROOM_PER_CENT: u64 = 10;
 pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> {
     let (store, flat) = match &request.destination {
         Destination::Store(dir) => (LocalStore::at(dir), None),
-        Destination::DefaultStore => (LocalStore::at(request.layout.backups()), None),
+        Destination::DefaultStore => (LocalStore::at(request.target.layout.backups()), None),
         Destination::Flat(dir) => (LocalStore::at(dir), Some(dir.as_path())),
     };
     if let Some(young) = young_enough(context, request, &store)? {
@@ -163,8 +164,8 @@ fn young_enough(
 /// OSTree host copies /etc with every deployment.
 fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
     if request.destination == Destination::DefaultStore {
-        let link = request.layout.backups();
-        let target = request.layout.backups_target();
+        let link = request.target.layout.backups();
+        let target = request.target.layout.backups_target();
         let absent = link.symlink_metadata().is_err();
         let ours = std::fs::read_link(&link)
             .is_ok_and(|to| fs::parent(&link).join(to).is_dir() || !link.exists());
@@ -173,7 +174,11 @@ fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
         }
         if absent {
             fs::mkdir_all(fs::parent(&link))?;
-            fs::symlink(Path::new("../../var/lib/etcd-dr/static-pod-backups"), &link)?;
+            match fs::symlink(Path::new("../../var/lib/etcd-dr/static-pod-backups"), &link) {
+                // Another first run was faster.
+                Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) => {}
+                made => made?,
+            }
             fs::sync_dir(fs::parent(&link))?;
         }
     }
@@ -190,29 +195,20 @@ struct NodeFound {
 
 impl NodeFound {
     fn find(context: &Context, request: &BackupRequest) -> Result<Self> {
-        let layout = &request.layout;
-        let detection = look(layout, request.profile)?;
-        for reason in &detection.reasons {
-            context.tell(Event::Note(format!(
-                "profile {}: {reason}",
-                detection.profile
-            )));
+        let detection = request.target.detect(context)?;
+        refuse_unprivileged(request, detection.profile)?;
+        if !detection.two_node_fencing.is_empty() {
+            context.warn(
+                "two-node-fencing",
+                format!(
+                    "Pacemaker owns etcd on this node ({}): a backup is taken as on any other, \
+                     but a restore must go through Pacemaker",
+                    detection.two_node_fencing.join("; ")
+                ),
+            );
         }
-        if let Some(mount) = &detection.mounted_at {
-            return Err(Failure::new(
-                Kind::Usage,
-                format!("the node's file system is mounted at {}", mount.display()),
-            )
-            .with(Fact::Missing("host-root")));
-        }
-        let access = find_access(layout, &detection, &request.told)?;
-        for note in &access.notes {
-            context.tell(Event::Note(note.clone()));
-        }
-        context.tell(Event::Note(format!(
-            "endpoint {} from {}",
-            access.endpoint.value, access.endpoint.source
-        )));
+        let access = request.target.access(context, &detection)?;
+        let layout = &request.target.layout;
         let plan = resource_plan(layout, detection.profile)?;
         let before = rollout_fingerprint(layout, detection.profile)?;
         Ok(Self {
@@ -272,10 +268,14 @@ impl Run<'_> {
         checks.push(self.rollout_check()?);
         let quality = quality::gate(&checks, &self.request.allowed)?;
         let manifest = self.manifest(&source, &artifacts, number, checks, quality);
-        match flat {
-            Some(dir) => self.commit_flat(staging, dir, manifest),
-            None => self.commit(staging, number, manifest),
-        }
+        let taken = match flat {
+            Some(dir) => self.commit_flat(staging, dir, manifest)?,
+            None => self.commit(staging, number, manifest)?,
+        };
+        Ok(Taken {
+            timings: artifacts.timings,
+            ..taken
+        })
     }
 
     /// Whether all static pods' resources can be archived.
@@ -290,7 +290,7 @@ impl Run<'_> {
 
     /// Whether the static pods are still those of the beginning.
     fn rollout_check(&self) -> Result<Check> {
-        let after = rollout_fingerprint(&self.request.layout, self.node.profile())?;
+        let after = rollout_fingerprint(&self.request.target.layout, self.node.profile())?;
         Ok(quality::verdict(
             quality::ROLLOUT_IN_BETWEEN,
             self.node.before.differences(&after),
@@ -413,11 +413,18 @@ impl Run<'_> {
         fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
         self.context.cancel.check()?;
         let dir = self.store.commit(staging, number)?;
-        self.store.point_latest(number)?;
+        match self.store.point_latest(number) {
+            // The set is there; what is missing is a convenience that this file system lacks.
+            Err(failure) if failure.io_kind().is_some_and(no_links) => {
+                self.context.warn("no-symbolic-links", failure.to_string());
+            }
+            other => other?,
+        }
         Ok(Taken {
             dir,
             manifest,
             is_set: true,
+            timings: Timings::default(),
         })
     }
 
@@ -452,8 +459,27 @@ impl Run<'_> {
             dir: dir.to_owned(),
             manifest,
             is_set: false,
+            timings: Timings::default(),
         })
     }
+}
+
+/// What a file system without symbolic links answers.
+fn no_links(error: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error, PermissionDenied | Unsupported)
+}
+
+/// The node's keys and its static pods' resources are root's alone.
+fn refuse_unprivileged(request: &BackupRequest, profile: Profile) -> Result<()> {
+    if profile == Profile::Bare
+        || request.privileged
+        || request.allowed.allows(quality::ROOT_NEEDED)
+    {
+        return Ok(());
+    }
+    let what = format!("a backup of a node of profile {profile} reads what only root may read");
+    Err(Failure::refused(quality::ROOT_NEEDED, what))
 }
 
 /// Writes a small file into a set and describes it.

@@ -1,20 +1,20 @@
 //! The member that gives the snapshot, and what it and etcd's content say of the cluster.
 
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::client::{
-    ConnectOptions, Connection, Consistency, Endpoint, HashKvAnswer, Member, Pem, Probe, Status,
-    TlsConfig, probe_members,
+    ConnectOptions, Connection, Consistency, Endpoint, HashKvAnswer, Member, Probe, Status,
+    probe_members,
 };
 use crate::etcd::kubernetes::{self, ClusterVersion};
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::profile::Profile;
 use crate::ops::quality::{HashSeen, MemberAnswer, MemberSeen, OperatorSeen, Seen};
+use crate::ops::reach;
 
 /// How often members' hashes are asked for again when their compactions differ.
 const HASH_ATTEMPTS: u32 = 3;
@@ -41,53 +41,42 @@ pub(super) struct Scope<'a> {
     pub(super) check_members: bool,
 }
 
-/// How to connect, with the certificates that were found.
-pub(super) fn options(access: &EtcdAccess) -> Result<ConnectOptions> {
-    let mut options = ConnectOptions::default();
-    if let Some(files) = &access.tls {
-        let pem = |path: &Path| Pem::read(path.to_owned());
-        let ca: Vec<Pem> = files
-            .ca
-            .iter()
-            .map(|ca| pem(&ca.value))
-            .collect::<Result<_>>()?;
-        let identity = match &files.identity {
-            Some(identity) => Some((pem(&identity.cert.value)?, pem(&identity.key.value)?)),
-            None => None,
-        };
-        options.tls = Some(TlsConfig::new(
-            &ca,
-            identity.as_ref().map(|(cert, key)| (cert, key)),
-        )?);
-    }
-    Ok(options)
-}
-
 impl Source {
     /// Connects to the local member and asks all that the quality gate looks at.
     pub(super) async fn open(access: &EtcdAccess, scope: &Scope<'_>) -> Result<Self> {
-        let options = options(access)?;
-        let endpoint = Endpoint::parse(&access.endpoint.value, access.tls.is_some())?;
-        let connection = Connection::open(&endpoint, &options).await?;
+        let options = reach::options(access)?;
+        let connection = reach::connect(access, &options).await?;
         let status = connection.status().await?;
-        let members = connection.member_list(Consistency::Local).await?.members;
+        let voter = if status.is_learner {
+            another_voter(access, &options, &connection).await
+        } else {
+            Ok(connection.clone())
+        };
+        let members = match &voter {
+            Ok(voter) => voter.member_list(Consistency::Local).await?.members,
+            Err(_) => Vec::new(),
+        };
         let own = status.header.member_id;
-        let member_name = members
-            .iter()
-            .find(|member| member.id == own)
-            .map(Member::label)
-            .ok_or_else(|| {
-                Failure::new(
+        let member_name = match members.iter().find(|member| member.id == own) {
+            Some(member) => member.label(),
+            None if voter.is_err() => own.to_string(),
+            None => {
+                return Err(Failure::new(
                     Kind::Unreachable,
                     format!("member {own} answers but is not in its own member list"),
                 )
-                .with(Fact::Endpoint(access.endpoint.value.clone()))
-            })?;
+                .with(Fact::Endpoint(access.endpoint.value.clone())));
+            }
+        };
+        let alarms = match &voter {
+            // It is asked through raft, which answers nobody without a leader.
+            Ok(voter) if status.leader.is_some() => voter.alarms().await?,
+            _ => status.alarms_among_errors(),
+        };
         let label = |id| {
             let found = members.iter().find(|member| member.id == id);
             found.map_or_else(|| id.to_string(), Member::label)
         };
-        let alarms = connection.alarms().await?;
         let alarms = alarms
             .iter()
             .map(|alarm| (label(alarm.member_id), alarm.kind.to_string()))
@@ -99,11 +88,16 @@ impl Source {
             None
         };
         let content = Content::read(&connection, scope).await?;
+        let unasked = voter.err().map(|why| MemberSeen {
+            name: "list".to_owned(),
+            learner: false,
+            answer: Err(why),
+        });
         let seen = Seen {
             source: member_name.clone(),
             source_learner: status.is_learner,
             has_leader: status.leader.is_some(),
-            members: probes.iter().map(seen_member).collect(),
+            members: probes.iter().map(seen_member).chain(unasked).collect(),
             alarms,
             hashes,
             operators: content.operators,
@@ -121,6 +115,35 @@ impl Source {
     }
 }
 
+/// A member that may be asked about the cluster, which a learner may not; or why there is none.
+async fn another_voter(
+    access: &EtcdAccess,
+    options: &ConnectOptions,
+    learner: &Connection,
+) -> Result<Connection, String> {
+    let mut why = "a learner does not give it, and no other endpoint is known".to_owned();
+    for url in &access.member_endpoints.value {
+        let asked = async {
+            let endpoint = Endpoint::parse(url, access.tls.is_some())?;
+            if endpoint == *learner.endpoint() {
+                return Ok(None);
+            }
+            let connection = Connection::open(&endpoint, options).await?;
+            let status = connection.status().await?;
+            Ok((!status.is_learner).then_some(connection))
+        };
+        match asked.await {
+            Ok(Some(voter)) => return Ok(voter),
+            Ok(None) => {}
+            Err(failure) => {
+                let failure: Failure = failure;
+                why = failure.to_string();
+            }
+        }
+    }
+    Err(why)
+}
+
 fn seen_member(probe: &Probe) -> MemberSeen {
     let answer = match &probe.status {
         Ok(status) => Ok(MemberAnswer {
@@ -136,16 +159,16 @@ fn seen_member(probe: &Probe) -> MemberSeen {
     }
 }
 
-/// Every member's HashKV at the highest revision that all of them have.
+/// Every voting member's HashKV at the highest revision that all of them have; a learner gives
+/// none.
 async fn hashes(probes: &[Probe], options: &ConnectOptions) -> Vec<HashSeen> {
-    let revisions = probes
-        .iter()
-        .filter_map(|probe| Some(probe.status.as_ref().ok()?.header.revision));
+    let voters = || probes.iter().filter(|probe| !probe.member.is_learner);
+    let revisions = voters().filter_map(|probe| Some(probe.status.as_ref().ok()?.header.revision));
     let revision = revisions.min().unwrap_or(0);
     let mut seen = Vec::new();
     for attempt in 1..=HASH_ATTEMPTS {
         seen.clear();
-        for probe in probes {
+        for probe in voters() {
             let hash = hash_of(probe, revision, options)
                 .await
                 .map_err(|failure| failure.to_string());

@@ -6,13 +6,13 @@ use super::pages::{Draft, MOST_ELEMENTS, Pages};
 use super::tree::{Bucket, Tree};
 use super::{Change, Changes, Input, Top, meta_pages, next_meta, sequence, writing};
 use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::bbolt::Root;
 use crate::etcd::bbolt::elements::{Child, Item, Table};
 use crate::etcd::bbolt::layout::{
     BRANCH, BUCKET_LEAF, ELEMENT, LEAF, META_PAGE, PAGE_HEADER, PageHeader,
 };
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
-use crate::etcd::bbolt::walk::Root;
 use crate::etcd::findings::Findings;
 
 /// Levels of a tree, and bytes of a branch page, beyond which nobody writes.
@@ -212,6 +212,7 @@ fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
         base: 0,
         count: usize::from(header.count),
         span: span as usize,
+        page_size: Some(page_size as usize),
     };
     let head = table.head();
     let head = head.ok_or_else(|| bad(format!("page {page}: expected fewer elements")))?;

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::etcd::bbolt::layout::BUCKET_LEAF;
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
-use crate::etcd::bbolt::walk::{Large, Leaf, Root, Visitor};
+use crate::etcd::bbolt::{Large, Leaf, Root, Visitor};
 use crate::etcd::findings::Findings;
 
 /// Writes a database with its changes from `out`'s beginning on, in pages of `page_size`: two

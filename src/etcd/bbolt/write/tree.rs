@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::pages::{Draft, MOST_ELEMENTS, Pages};
+use crate::etcd::bbolt::Large;
 use crate::etcd::bbolt::layout::BUCKET_HEADER;
-use crate::etcd::bbolt::walk::Large;
 
 /// Where a finished bucket is.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,0 +1,60 @@
+//! What the fuzz targets do with their input, shared with the smoke test that runs on a stable
+//! compiler: `cargo test`. The targets themselves:
+//! `cargo +nightly fuzz run --features libfuzzer bbolt`.
+
+use etcd_dr::etcd::bbolt::layout::{fnv1a, is_page_size};
+use etcd_dr::etcd::bbolt::{self, Origin};
+use etcd_dr::etcd::findings::Findings;
+use etcd_dr::etcd::mvcc::{KeyValue, RevisionKey};
+use etcd_dr::etcd::snapshot::{Options, Wanted};
+
+/// Opens and checks any bytes as a database.
+pub fn bbolt(data: &[u8]) {
+    for origin in [Origin::Streamed, Origin::File] {
+        let mut findings = Findings::default();
+        let usage = bbolt::check(&data, data.len() as u64, origin, &mut findings)
+            .expect("bytes can always be read");
+        assert!(usage.is_some() || findings.errors() > 0);
+    }
+}
+
+/// Inspects any bytes as a snapshot.
+pub fn inspect(data: &[u8]) {
+    let options = Options {
+        trailer: data.len().is_multiple_of(2),
+        wanted: Wanted {
+            prefixes: vec![b"/registry".to_vec()],
+            ..Wanted::default()
+        },
+        seed: 7,
+        ..Options::default()
+    };
+    let report = etcd_dr::etcd::snapshot::inspect(&data, &options, &|_| {})
+        .expect("bytes can always be read");
+    assert!(report.facts.is_some() || !report.is_good());
+}
+
+/// Decodes any bytes as a value and as a revision key.
+pub fn key_value(data: &[u8]) {
+    if let Ok((kv, None)) = KeyValue::decode(data) {
+        let again = kv.encode();
+        assert_eq!(KeyValue::decode(&again), Ok((kv, None)));
+    }
+    if let Some(key) = RevisionKey::parse(data) {
+        assert_eq!(key.encode(), data);
+    }
+}
+
+/// Sets the checksums of both metas right, so that what they say is believed.
+pub fn seal_metas(data: &mut [u8]) {
+    let size = data.get(24..28).and_then(|b| b.first_chunk().copied());
+    let size = size.map(u32::from_le_bytes).filter(|s| is_page_size(*s));
+    for at in [0, size.unwrap_or(4096) as usize] {
+        let Some(page) = data.get_mut(at..at + 80) else {
+            continue;
+        };
+        let (hashed, sum) = page.split_at_mut(72);
+        let checksum = fnv1a(hashed.get(16..).unwrap_or_default());
+        sum.copy_from_slice(&checksum.to_le_bytes());
+    }
+}

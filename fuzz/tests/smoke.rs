@@ -1,0 +1,169 @@
+//! Mutated databases through the fuzz targets' functions, on any compiler. `FUZZ_SECONDS` is how
+//! long each target runs (by default 5 seconds); the number of executions is printed.
+
+use std::time::{Duration, Instant};
+
+use etcd_dr_fuzz::{bbolt, inspect, key_value, seal_metas};
+use model::Store;
+use writer::{Freelist, Random, Shape, seal, write};
+
+#[path = "../../tests/reader/model.rs"]
+#[allow(dead_code)]
+mod model;
+#[path = "../../tests/reader/writer.rs"]
+#[allow(dead_code)]
+mod writer;
+
+fn duration() -> Duration {
+    let seconds = std::env::var("FUZZ_SECONDS").ok();
+    Duration::from_secs(seconds.and_then(|s| s.parse().ok()).unwrap_or(5))
+}
+
+/// Small databases of different shapes.
+fn seeds() -> Vec<Vec<u8>> {
+    let mut random = Random(1);
+    let shapes = [
+        Shape::default(),
+        Shape {
+            page_size: 1024,
+            fill: 300,
+            gaps: 2,
+            ..Shape::default()
+        },
+        Shape {
+            page_size: 1024,
+            freelist: Freelist::Stored,
+            gaps: 1,
+            streamed: false,
+            ..Shape::default()
+        },
+        Shape {
+            page_size: 1024,
+            inline: false,
+            freelist: Freelist::StoredLong,
+            ..Shape::default()
+        },
+        Shape {
+            page_size: 2048,
+            fill: 600,
+            inline: false,
+            ..Shape::default()
+        },
+    ];
+    let mut seeds = Vec::new();
+    for shape in shapes {
+        for txns in [0, 5, 40] {
+            let store = Store::random(&mut random, txns, 8, txns == 40);
+            seeds.push(seal(write(&store.buckets(), &shape).bytes));
+        }
+    }
+    seeds
+}
+
+const NUMBERS: [u64; 14] = [
+    0,
+    1,
+    2,
+    3,
+    0x7f,
+    0x80,
+    0xff,
+    0xffff,
+    0x7fff_ffff,
+    0xffff_ffff,
+    1 << 32,
+    u64::MAX,
+    u64::MAX - 1,
+    1 << 63,
+];
+
+fn mutate(random: &mut Random, file: &mut Vec<u8>, other: &[u8]) {
+    for _ in 0..1 + random.below(6) {
+        let len = file.len() as u64;
+        if len < 32 {
+            return;
+        }
+        let at = random.below(len - 8) as usize;
+        match random.below(12) {
+            0..=2 => file[at] ^= 1 << random.below(8),
+            3 => file[at] = random.next() as u8,
+            // Fields lie at even offsets, most of them near a page's beginning.
+            4..=6 => {
+                let page = random.below(len / 1024 + 1) as usize * 1024;
+                let at = (page + 2 * random.below(48) as usize).min(file.len() - 8);
+                let number = NUMBERS[random.below(14) as usize].to_le_bytes();
+                let width = 2 << random.below(3);
+                file[at..at + width].copy_from_slice(&number[..width]);
+            }
+            7 => {
+                let page = random.below(len / 1024 + 1) as usize * 1024;
+                let at = (page + 2 * random.below(48) as usize).min(file.len() - 8);
+                let small = random.below(40).to_le_bytes();
+                let width = 2 << random.below(3);
+                file[at..at + width].copy_from_slice(&small[..width]);
+            }
+            8 => file.truncate(random.below(len) as usize),
+            9 => {
+                let (from, to) = (random.below(len) as usize, random.below(len) as usize);
+                let run = (random.below(1024) as usize).min(file.len() - from.max(to));
+                file.copy_within(from..from + run, to);
+            }
+            10 => {
+                let from = random.below(other.len() as u64) as usize;
+                let run = (random.below(2048) as usize).min(other.len() - from);
+                let to = at.min(file.len().saturating_sub(run));
+                let run = run.min(file.len() - to);
+                file[to..to + run].copy_from_slice(&other[from..from + run]);
+            }
+            _ if len < 1024 => {}
+            _ => {
+                let (a, b) = (
+                    random.below(len / 1024) as usize,
+                    random.below(len / 1024) as usize,
+                );
+                file.copy_within(a * 1024..(a + 1) * 1024, b * 1024);
+            }
+        }
+    }
+}
+
+fn run(name: &str, seeds: &[Vec<u8>], seed: u64, target: fn(&[u8])) {
+    let mut random = Random(seed);
+    let (began, mut executions, mut slowest) = (Instant::now(), 0u64, Duration::ZERO);
+    while began.elapsed() < duration() {
+        let pick = |random: &mut Random| &seeds[random.below(seeds.len() as u64) as usize];
+        let mut file = pick(&mut random).clone();
+        let other = pick(&mut random);
+        mutate(&mut random, &mut file, other);
+        if random.below(4) > 0 {
+            seal_metas(&mut file);
+        }
+        let one = Instant::now();
+        target(&file);
+        slowest = slowest.max(one.elapsed());
+        executions += 1;
+    }
+    println!("{name}: {executions} executions, slowest {slowest:?}");
+    assert!(executions > 100);
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+}
+
+#[test]
+fn mutated_databases_are_checked() {
+    run("bbolt", &seeds(), 11, bbolt);
+}
+
+#[test]
+fn mutated_snapshots_are_inspected() {
+    run("inspect", &seeds(), 12, inspect);
+}
+
+#[test]
+fn mutated_values_are_decoded() {
+    let store = Store::random(&mut Random(3), 60, 9, false);
+    let pairs = store.pairs().into_iter();
+    let values: Vec<_> = pairs
+        .flat_map(|(key, value)| [key.repeat(3), value.repeat(2)])
+        .collect();
+    run("key_value", &values, 13, key_value);
+}

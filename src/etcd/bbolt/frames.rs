@@ -1,0 +1,131 @@
+//! The branch pages on the way to a leaf, and the bounds that they set to the keys below.
+
+use super::elements::Child;
+use super::visit::Order;
+use crate::etcd::finding::{Layer, Place};
+use crate::etcd::findings::Findings;
+
+/// Neighbouring leaves that are read together; stays within a second-level cache.
+const READ_AHEAD: u64 = 256 << 10;
+
+/// A branch page on the way to the leaf that is looked at.
+#[derive(Default)]
+pub(super) struct Frame {
+    pub(super) data: Vec<u8>,
+    pub(super) children: Vec<Child>,
+    /// How many children have been entered, and which is the last of them.
+    pub(super) entered: usize,
+    pub(super) current: usize,
+}
+
+impl Frame {
+    pub(super) fn enter(&mut self, order: Order) -> Option<u64> {
+        self.current = match order {
+            Order::Ascending => self.entered,
+            Order::Descending => self.children.len().checked_sub(self.entered + 1)?,
+        };
+        let page = self.children.get(self.current)?.page;
+        self.entered += 1;
+        Some(page)
+    }
+
+    fn separator(&self, index: usize) -> Option<&[u8]> {
+        let child = self.children.get(index)?;
+        self.data.get(child.start..child.start + child.key_len)
+    }
+
+    /// The pages from the current child on that lie close together, as (first, count).
+    pub(super) fn neighbours(&self, order: Order, page_size: u64) -> (u64, u64) {
+        let Some(current) = self.children.get(self.current) else {
+            return (0, 0);
+        };
+        let (mut low, mut high) = (current.page, current.page);
+        let most = READ_AHEAD / page_size;
+        let mut take = |count: u64, child: &Child| {
+            let (l, h) = (low.min(child.page), high.max(child.page));
+            let fits = h.checked_sub(l).is_some_and(|d| d < most && d < 2 * count);
+            if fits {
+                (low, high) = (l, h);
+            }
+            fits
+        };
+        let (before, after) = (
+            self.children.get(..self.current).unwrap_or_default(),
+            self.children.get(self.current + 1..).unwrap_or_default(),
+        );
+        let (before, after) = match order {
+            Order::Ascending => (&[][..], after),
+            Order::Descending => (before, &[][..]),
+        };
+        let rest = (2..).zip(after.iter().chain(before.iter().rev()));
+        for (count, child) in rest {
+            if !take(count, child) {
+                break;
+            }
+        }
+        (low, high - low + 1)
+    }
+}
+
+/// Separators around a page: at or above the first, below the second.
+pub(super) type Bounds<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
+pub(super) fn bounds(frames: &[Frame]) -> Bounds<'_> {
+    let lower = frames.last().and_then(|f| f.separator(f.current));
+    let upper = frames.iter().rev().find_map(|f| f.separator(f.current + 1));
+    (lower, upper)
+}
+
+/// Keys ascend strictly, from the lower bound on, below the upper.
+pub(super) fn check_keys<'k>(
+    page: u64,
+    keys: impl Iterator<Item = (u64, &'k [u8])>,
+    (lower, upper): Bounds<'_>,
+    findings: &mut Findings,
+) {
+    let mut before: Option<&[u8]> = None;
+    let mut last = 0;
+    for (at, key) in keys {
+        match before {
+            Some(before) if before >= key => report_order(page, at, findings),
+            None if lower.is_some_and(|lower| key < lower) => {
+                findings.error(Layer::Pages, place(page, at), || {
+                    (
+                        format!("a key at or above {}", show(lower.unwrap_or_default())),
+                        show(key),
+                    )
+                });
+            }
+            _ => {}
+        }
+        before = Some(key);
+        last = at;
+    }
+    if let (Some(upper), Some(key)) = (upper, before)
+        && key >= upper
+    {
+        findings.error(Layer::Pages, place(page, last), || {
+            (format!("keys below {}", show(upper)), show(key))
+        });
+    }
+}
+
+pub(super) fn report_order(page: u64, at: u64, findings: &mut Findings) {
+    findings.error(Layer::Pages, place(page, at), || {
+        (
+            "keys in strictly ascending order".into(),
+            "a key not above the one before it".into(),
+        )
+    });
+}
+
+/// A key for a finding: hex, cut short.
+fn show(key: &[u8]) -> String {
+    let shown = key.get(..key.len().min(24)).unwrap_or_default();
+    let more = if shown.len() < key.len() { "…" } else { "" };
+    format!("key {}{more}", hex::encode(shown))
+}
+
+fn place(page: u64, offset: u64) -> Place {
+    Place::Page { page, offset }
+}

@@ -1,0 +1,199 @@
+//! What a walk shows, and to whom.
+
+use std::io;
+
+use super::elements::Item;
+use super::layout::{BUCKET_HEADER, u64_at};
+use super::source::ReadAt;
+use crate::etcd::finding::Place;
+use crate::etcd::findings::Findings;
+
+/// Which end of a bucket a walk begins at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Smallest key first.
+    Ascending,
+    /// Greatest key first; the elements of one [`Leaf`] ascend nevertheless.
+    Descending,
+}
+
+impl Order {
+    pub(super) fn follows(self, last: &[u8], key: &[u8]) -> bool {
+        match self {
+            Self::Ascending => last < key,
+            Self::Descending => last > key,
+        }
+    }
+}
+
+/// What to do with buckets inside of the bucket that is walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nested {
+    /// Check them too. A visitor does not see their content.
+    Check,
+    /// Leave them to the caller.
+    Leave,
+}
+
+/// Where a bucket's tree begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// At a page of its own.
+    Page(u64),
+    /// In a leaf page inside of the parent's leaf.
+    Inline {
+        /// The parent's page.
+        page: u64,
+        /// Offset in that page of the inline page's header.
+        offset: u64,
+        /// Bytes of the inline page.
+        len: u64,
+    },
+}
+
+/// Takes what a walk comes by. Failures stop the walk.
+pub trait Visitor {
+    /// A leaf page with its elements, or one element of a leaf too big to be held.
+    fn leaf(&mut self, leaf: &Leaf<'_>, findings: &mut Findings) -> io::Result<()>;
+
+    /// One element too big to be held.
+    fn large(&mut self, element: &Large<'_>, findings: &mut Findings) -> io::Result<()>;
+}
+
+/// Elements of a leaf, in ascending order, with the bytes they lie in.
+#[derive(Debug)]
+pub struct Leaf<'a> {
+    pub(super) page: u64,
+    pub(super) base: usize,
+    pub(super) data: &'a [u8],
+    pub(super) items: &'a [Item],
+}
+
+impl<'a> Leaf<'a> {
+    /// How many elements.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The elements, in ascending order of keys.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = Entry<'a>> + ExactSizeIterator {
+        let Self {
+            page, base, data, ..
+        } = *self;
+        self.items.iter().map(move |item| Entry {
+            key: data.get(item.start..item.value_start()).unwrap_or_default(),
+            value: data.get(item.value_start()..item.end()).unwrap_or_default(),
+            bucket: item.bucket,
+            page,
+            offset: (base + item.start) as u64,
+        })
+    }
+
+    /// The bytes from the first key to the last value, if they are the elements' keys and values
+    /// with nothing between, and there is no bucket among them.
+    pub fn contiguous(&self) -> Option<&'a [u8]> {
+        let (first, last) = (self.items.first()?, self.items.last()?);
+        let total: usize = self.items.iter().map(|i| i.key_len + i.value_len).sum();
+        let whole = self.data.get(first.start..last.end())?;
+        (whole.len() == total && self.items.iter().all(|i| !i.bucket)).then_some(whole)
+    }
+}
+
+/// A key and its value, in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value, or the bucket's header and what follows it.
+    pub value: &'a [u8],
+    /// Whether the value is a bucket.
+    pub bucket: bool,
+    pub(super) page: u64,
+    pub(super) offset: u64,
+}
+
+impl Entry<'_> {
+    /// Where the key begins.
+    pub fn place(&self) -> Place {
+        Place::Page {
+            page: self.page,
+            offset: self.offset,
+        }
+    }
+
+    /// Where the value's byte `offset` lies.
+    pub fn value_place(&self, offset: usize) -> Place {
+        Place::Page {
+            page: self.page,
+            offset: self.offset + (self.key.len() + offset) as u64,
+        }
+    }
+
+    /// Where the bucket that the value is begins; `None` if the value is none, or broken.
+    pub fn root(&self) -> Option<Root> {
+        let page = u64_at(self.value, 0).filter(|_| self.bucket)?;
+        let len = self.value.len().checked_sub(BUCKET_HEADER)?;
+        Some(match page {
+            0 => Root::Inline {
+                page: self.page,
+                offset: self.offset + (self.key.len() + BUCKET_HEADER) as u64,
+                len: len as u64,
+            },
+            page => Root::Page(page),
+        })
+    }
+
+    /// The bucket's sequence.
+    pub fn sequence(&self) -> Option<u64> {
+        u64_at(self.value, 8).filter(|_| self.bucket)
+    }
+}
+
+/// An element whose value must be read in pieces.
+pub struct Large<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Bytes of the value.
+    pub value_len: u64,
+    pub(super) source: &'a dyn ReadAt,
+    pub(super) file_offset: u64,
+    pub(super) page: u64,
+    pub(super) offset: u64,
+}
+
+impl Large<'_> {
+    /// Fills `buf` from the value's byte `at` on.
+    pub fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        let end = at.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.value_len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.source.read_exact_at(buf, self.file_offset + at)
+    }
+
+    /// Where the key begins.
+    pub fn place(&self) -> Place {
+        Place::Page {
+            page: self.page,
+            offset: self.offset,
+        }
+    }
+}
+
+/// Sees nothing: for checking alone.
+pub struct Unseen;
+
+impl Visitor for Unseen {
+    fn leaf(&mut self, _: &Leaf<'_>, _: &mut Findings) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn large(&mut self, _: &Large<'_>, _: &mut Findings) -> io::Result<()> {
+        Ok(())
+    }
+}

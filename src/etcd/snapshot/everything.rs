@@ -1,0 +1,258 @@
+//! The walk over everything in a database.
+
+use std::io;
+
+use super::buckets::{self, Content, Gathered, SmallBucket};
+use super::confirm::Confirm;
+use super::facts::BucketFacts;
+use super::inspect::Options;
+use super::keys::{Counts, KeyPass};
+use super::prefixes::Prefixes;
+use super::tops::{Top, Tops, report_names};
+use super::wanted::Collected;
+use crate::etcd::bbolt::{Meta, Nested, Order, ReadAt, Root, Usage, Walker};
+use crate::etcd::crc::CrcSpan;
+use crate::etcd::finding::Layer;
+use crate::etcd::findings::Findings;
+use crate::etcd::hashkv::Rules;
+
+/// Passes over the keys, each with another hash, before giving up.
+const MOST_PASSES: u64 = 4;
+
+/// What the walk yields.
+pub(super) struct Walked {
+    pub(super) meta: Meta,
+    pub(super) gathered: Gathered,
+    pub(super) usage: Usage,
+    pub(super) whole: bool,
+    pub(super) buckets: Vec<BucketFacts>,
+    pub(super) status_hash: Option<u32>,
+    pub(super) entries: u64,
+    pub(super) keys: Keys,
+}
+
+/// What the pass over the bucket `key` yields.
+pub(super) struct Keys {
+    pub(super) counts: Counts,
+    pub(super) distinct: u64,
+    pub(super) status: CrcSpan,
+    pub(super) rules: Rules,
+    pub(super) prefixes: Prefixes,
+    pub(super) collected: Collected,
+}
+
+/// Walks everything.
+pub(super) struct Walk<'a> {
+    source: &'a dyn ReadAt,
+    data: u64,
+    meta: Meta,
+    options: &'a Options,
+    walker: Walker<'a>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        source: &'a dyn ReadAt,
+        data: u64,
+        meta: Meta,
+        options: &'a Options,
+        progress: &'a (dyn Fn(u64) + Sync),
+    ) -> Self {
+        Self {
+            source,
+            data,
+            meta,
+            options,
+            walker: Walker::new(source, data, &meta, progress),
+        }
+    }
+
+    pub(super) fn run(mut self, findings: &mut Findings) -> io::Result<Walked> {
+        let mut tops = Tops::new();
+        let root = Root::Page(self.meta.root);
+        self.walker
+            .walk(root, Order::Ascending, Nested::Leave, &mut tops, findings)?;
+        report_names(&tops.found, findings);
+        let mut gathered = Gathered::default();
+        let mut contents = Vec::new();
+        for top in tops.found.iter().filter(|top| top.name != b"key") {
+            let mut bucket = SmallBucket::new(&top.name, &mut gathered);
+            self.walker.walk(
+                top.root,
+                Order::Ascending,
+                Nested::Check,
+                &mut bucket,
+                findings,
+            )?;
+            contents.push((top.name.as_slice(), bucket.content));
+        }
+        buckets::check_relations(&gathered, findings);
+        let root = tops.found.iter().find(|top| top.name == b"key");
+        let keys = self.keys(root.map(|top| top.root), &gathered, findings)?;
+        check_current(&gathered, &keys.counts, findings);
+        let usage = self.walker.finish(&self.meta, findings)?;
+        let whole = tops.whole && self.walker.is_whole();
+        let found = tops.found.as_slice();
+        Ok(Walked {
+            meta: self.meta,
+            usage,
+            whole,
+            status_hash: whole.then(|| status_hash(found, &contents, keys.status)),
+            entries: contents.iter().map(|(_, c)| c.entries).sum::<u64>() + keys.counts.entries,
+            buckets: list_buckets(found, &contents, &keys.counts),
+            gathered,
+            keys,
+        })
+    }
+
+    /// The pass over the keys, again with another hash if two keys were taken for one.
+    fn keys(
+        &mut self,
+        root: Option<Root>,
+        gathered: &Gathered,
+        findings: &mut Findings,
+    ) -> io::Result<Keys> {
+        let mut attempt = 0;
+        loop {
+            let last = attempt + 1 == MOST_PASSES;
+            let mut found = Findings::keeping(self.options.findings);
+            let pass = self.pass(root, attempt, last, gathered, &mut found)?;
+            // Only the first pass judges pages: the others are over the same ones.
+            if attempt == 0 {
+                findings.merge_layer(&found, Layer::Pages);
+            }
+            if let Some(keys) = pass {
+                findings.merge_layer(&found, Layer::Keys);
+                return Ok(keys);
+            }
+            attempt += 1;
+        }
+    }
+
+    /// One pass; nothing comes back if two keys were taken for one and it is not the last.
+    fn pass(
+        &mut self,
+        root: Option<Root>,
+        attempt: u64,
+        last: bool,
+        gathered: &Gathered,
+        found: &mut Findings,
+    ) -> io::Result<Option<Keys>> {
+        let compact = gathered.compact_revision();
+        let at = self.options.hash_kv;
+        // What is compacted in the file cannot be hashed as if it were not.
+        let compacted_at = at.compacted_at.max(compact).unwrap_or(-1);
+        // As a server takes it, 0 is the current revision.
+        let revision = at.revision.filter(|r| *r != 0).unwrap_or(i64::MAX);
+        let seed = self.options.seed.wrapping_add(attempt);
+        let rules = Rules::new(revision, compacted_at);
+        let wanted = self.options.wanted.clone();
+        let mut pass = KeyPass::new(seed, compact, rules, &gathered.leases, wanted);
+        if let Some(root) = root {
+            let mut again = self.another();
+            let walker = if attempt == 0 {
+                &mut self.walker
+            } else {
+                &mut again
+            };
+            walker.walk(root, Order::Descending, Nested::Check, &mut pass, found)?;
+        }
+        let (suspects, more) = pass.finish(found);
+        if let (Some(root), false) = (root, suspects.is_empty()) {
+            let mut confirm = Confirm::new(seed, compact, suspects, self.options.findings);
+            let mut unheard = Findings::keeping(0);
+            self.another().walk(
+                root,
+                Order::Descending,
+                Nested::Leave,
+                &mut confirm,
+                &mut unheard,
+            )?;
+            if confirm.collided && !last {
+                return Ok(None);
+            }
+            confirm.finish();
+            found.merge(confirm.findings);
+        }
+        report_more(more, found);
+        Ok(Some(Keys {
+            distinct: pass.distinct_keys(),
+            counts: pass.counts,
+            status: pass.status,
+            rules: pass.rules,
+            prefixes: pass.prefixes,
+            collected: pass.collector.finish(),
+        }))
+    }
+
+    /// A walker that has reached nothing yet.
+    fn another(&self) -> Walker<'a> {
+        Walker::new(self.source, self.data, &self.meta, &|_| {})
+    }
+}
+
+fn report_more(more: u64, findings: &mut Findings) {
+    if more > 0 {
+        findings.error(Layer::Keys, None, || {
+            (
+                "versions of every key that follow each other".into(),
+                format!("{more} more that do not, and were not looked at one by one"),
+            )
+        });
+    }
+}
+
+/// What must hold between the keys and the small buckets.
+fn check_current(gathered: &Gathered, counts: &Counts, findings: &mut Findings) {
+    // Young databases have none yet.
+    if gathered.consistent_index.is_none() && counts.revisions > 0 {
+        findings.warning(Layer::Keys, None, || {
+            ("meta/consistent_index".into(), "none".into())
+        });
+    }
+    // One that runs may have taken the newest tombstones, but hardly all of a long range.
+    if let Some(scheduled) = gathered.scheduled
+        && gathered.finished != Some(scheduled)
+        && scheduled > counts.newest
+    {
+        findings.warning(Layer::Keys, None, || {
+            (
+                format!(
+                    "a compaction scheduled up to the newest entry, {}",
+                    counts.newest
+                ),
+                format!("at {scheduled}"),
+            )
+        });
+    }
+}
+
+fn status_hash(found: &[Top], contents: &[(&[u8], Content)], keys: CrcSpan) -> u32 {
+    let mut all = CrcSpan::EMPTY;
+    for top in found {
+        let span = contents
+            .iter()
+            .find(|(name, _)| *name == top.name)
+            .map_or(keys, |(_, content)| content.span());
+        all = all.then(CrcSpan::of(&top.name)).then(span);
+    }
+    all.crc()
+}
+
+fn list_buckets(found: &[Top], contents: &[(&[u8], Content)], keys: &Counts) -> Vec<BucketFacts> {
+    let counted = |top: &Top| {
+        let content = contents.iter().find(|(name, _)| *name == top.name);
+        content.map_or((keys.entries, keys.bytes), |(_, c)| (c.entries, c.bytes))
+    };
+    found
+        .iter()
+        .map(|top| {
+            let (entries, bytes) = counted(top);
+            BucketFacts {
+                name: String::from_utf8_lossy(&top.name).into_owned(),
+                entries,
+                bytes,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,14 @@
+//! `backup`, `list` and `verify` as the operator runs them, against real etcd of every release at
+//! hand: what a backup holds is held against what etcd's own tools say, and each thing that can
+//! go wrong is made to.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod broken;
+mod gate;
+mod nodes;
+mod oracle;
+mod store;
+mod stream;

@@ -1,0 +1,65 @@
+//! The command line as others see it: each golden file shows arguments, status, stdout and stderr
+//! of one run. Needs no etcd: the one real set is a fixture, and all others are made of it.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod errors;
+mod listing;
+mod promises;
+mod shelf;
+mod verifying;
+
+use support::golden::{Placeholders, Run, assert_golden, run};
+
+/// Runs and compares; the name is the golden file's.
+#[track_caller]
+fn golden(name: &str, args: &[&str], placeholders: &Placeholders) -> Run {
+    let run = run(args, &[]);
+    assert_golden("cli", name, &squeezed(&run), placeholders);
+    run
+}
+
+/// The widths of columns hang on how old things are; what is said does not. Help pages keep
+/// their layout, which is theirs to promise.
+fn squeezed(run: &Run) -> Run {
+    let mut run = run.clone();
+    if run.stdout.starts_with("BACKUP ") {
+        let columns = |line: &str| {
+            line.split("  ")
+                .map(str::trim)
+                .filter(|c| !c.is_empty())
+                .collect::<Vec<_>>()
+                .join("  ")
+        };
+        run.stdout = run
+            .stdout
+            .lines()
+            .map(|line| columns(line) + "\n")
+            .collect();
+    }
+    run
+}
+
+#[test]
+fn the_help_of_each_command() {
+    let none = Placeholders::default();
+    for (name, args) in [
+        ("help", &["--help"] as &[&str]),
+        ("help-short", &["-h"]),
+        ("help-backup", &["backup", "--help"]),
+        ("help-list", &["list", "--help"]),
+        ("help-verify", &["verify", "--help"]),
+        ("help-completions", &["completions", "--help"]),
+        ("help-man", &["man", "--help"]),
+    ] {
+        let run = golden(name, args, &none).expect(0);
+        let wide = run.stdout.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None, "{name} does not fit 80 columns");
+    }
+    let version = run(&["--version"], &[]).expect(0);
+    assert_eq!(
+        version.stdout,
+        format!("etcd-dr {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
