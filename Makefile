@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test lint unit suites bench docs deps etcd release clean
+.PHONY: all demo test lint unit suites fuzz-smoke bench docs deps etcd release clean
 
 all: release
 
@@ -25,7 +25,7 @@ demo: deps etcd
 	$(CARGO) build --locked --bin etcd-dr --example demo_cluster
 	@ETCD_DR=$${ETCD_DR:-target/debug/etcd-dr} scripts/demo.sh
 
-test: deps etcd lint unit suites
+test: deps etcd lint unit suites fuzz-smoke
 
 lint: deps
 	$(CARGO) fmt --check
@@ -36,6 +36,10 @@ unit: deps
 
 suites: deps etcd
 	$(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
+
+# Every fuzz target for a few seconds, on the stable compiler; FUZZ_SECONDS=600 for longer.
+fuzz-smoke: deps
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(CARGO) test --locked --manifest-path fuzz/Cargo.toml --target-dir target -- --nocapture
 
 bench: deps etcd release
 	@scripts/bench.sh

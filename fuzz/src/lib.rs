@@ -2,11 +2,15 @@
 //! compiler: `cargo test`. The targets themselves:
 //! `cargo +nightly fuzz run --features libfuzzer bbolt`.
 
+use etcd_dr::backup::manifest::Manifest;
+use etcd_dr::backup::resources::{Rules, check_archive};
 use etcd_dr::etcd::bbolt::layout::{fnv1a, is_page_size};
 use etcd_dr::etcd::bbolt::{self, Origin};
 use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::mvcc::{KeyValue, RevisionKey};
+use etcd_dr::etcd::raftsnap::{SnapFile, SnapName};
 use etcd_dr::etcd::snapshot::{Options, Wanted};
+use etcd_dr::etcd::wal::{Segment, SegmentName, Wal};
 
 /// Opens and checks any bytes as a database.
 pub fn bbolt(data: &[u8]) {
@@ -42,6 +46,33 @@ pub fn key_value(data: &[u8]) {
     }
     if let Some(key) = RevisionKey::parse(data) {
         assert_eq!(key.encode(), data);
+    }
+}
+
+/// Reads any bytes as the only segment of a WAL.
+pub fn wal(data: &[u8]) {
+    let name = SegmentName::parse("0000000000000000-0000000000000000.wal").expect("a name");
+    let wal = Wal::of_segments(vec![Segment::from_bytes(name, data)]);
+    let summary = wal.summary(None).expect("bytes can always be read");
+    assert!(!summary.is_corrupt() || !summary.findings.is_empty());
+}
+
+/// Reads any bytes as a `.snap` file.
+pub fn raft_snap(data: &[u8]) {
+    let name = SnapName::parse("0000000000000001-0000000000000001.snap").expect("a name");
+    let file = SnapFile::parse(name, data);
+    assert!(file.snap.is_some() || !file.findings.is_empty());
+}
+
+/// Reads any bytes as an archive, and as a Manifest.
+pub fn archive(data: &[u8]) {
+    let rules = Rules {
+        max_unpacked: 1 << 20,
+        ..Rules::default()
+    };
+    check_archive(data, &rules).expect("bytes can always be read");
+    if let Ok(manifest) = Manifest::from_bytes(data, "backup.json".as_ref()) {
+        manifest.to_bytes().expect("what was read can be written");
     }
 }
 

@@ -3,7 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use etcd_dr_fuzz::{bbolt, inspect, key_value, seal_metas};
+use etcd_dr::backup::resources::{Selection, write_archive};
+use etcd_dr::etcd::ids::{FoundingCluster, InitialCluster, MemberId};
+use etcd_dr::etcd::raftsnap;
+use etcd_dr::etcd::wal::write_founding;
+use etcd_dr_fuzz::{archive, bbolt, inspect, key_value, raft_snap, seal_metas, wal};
 use model::Store;
 use writer::{Freelist, Random, Shape, seal, write};
 
@@ -166,4 +170,94 @@ fn mutated_values_are_decoded() {
         .flat_map(|(key, value)| [key.repeat(3), value.repeat(2)])
         .collect();
     run("key_value", &values, 13, key_value);
+}
+
+/// Changes some bytes of one of the seeds and hands it over.
+fn run_plain(name: &str, seeds: &[Vec<u8>], seed: u64, target: fn(&[u8])) {
+    let mut random = Random(seed);
+    let (began, mut executions) = (Instant::now(), 0u64);
+    while began.elapsed() < duration() {
+        let mut file = seeds[random.below(seeds.len() as u64) as usize].clone();
+        for _ in 0..random.below(5) {
+            let len = file.len() as u64;
+            if len == 0 {
+                break;
+            }
+            let at = random.below(len) as usize;
+            match random.below(5) {
+                0 => file.truncate(at),
+                1 => file[at] = random.next() as u8,
+                2 => file.insert(at, random.next() as u8),
+                3 => {
+                    let number = NUMBERS[random.below(14) as usize].to_le_bytes();
+                    let end = (at + 8).min(file.len());
+                    file[at..end].copy_from_slice(&number[..end - at]);
+                }
+                _ => file[at] ^= 1 << random.below(8),
+            }
+        }
+        target(&file);
+        executions += 1;
+    }
+    println!("{name}: {executions} executions");
+    assert!(executions > 100);
+}
+
+#[test]
+fn mutated_logs_and_raft_snapshots_are_read() {
+    let members = "a=http://127.0.0.1:2380,b=http://127.0.0.2:2380";
+    let found = |text: &str| InitialCluster::parse(text).unwrap().found("token").unwrap();
+    let clusters = [found("a=http://127.0.0.1:2380"), found(members)];
+    let log = |cluster: &FoundingCluster| {
+        let mut bytes = Vec::new();
+        let me = first_member(cluster);
+        write_founding(&mut bytes, cluster, me)
+            .unwrap()
+            .finish()
+            .unwrap();
+        bytes.extend([0; 512]);
+        bytes
+    };
+    let logs: Vec<_> = clusters.iter().map(log).collect();
+    run_plain("wal", &logs, 14, wal);
+    let snaps: Vec<_> = clusters
+        .iter()
+        .map(|cluster| raftsnap::founding(cluster).1)
+        .collect();
+    run_plain("raft_snap", &snaps, 15, raft_snap);
+}
+
+fn first_member(cluster: &FoundingCluster) -> MemberId {
+    cluster.members.first().unwrap().id
+}
+
+#[test]
+fn mutated_archives_and_manifests_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("static-pod-resources")).unwrap();
+    std::fs::write(
+        dir.path().join("static-pod-resources/a.crt"),
+        "no certificate",
+    )
+    .unwrap();
+    let selection = Selection {
+        base: dir.path().to_owned(),
+        entries: vec!["static-pod-resources".into()],
+        ..Selection::default()
+    };
+    let mut packed = Vec::new();
+    write_archive(&selection, &mut packed).unwrap();
+    // What lies under the compression, in blocks that are stored as they are: so a changed byte
+    // reaches the reader of tar.
+    let mut tar = Vec::new();
+    std::io::copy(
+        &mut flate2::read::GzDecoder::new(packed.as_slice()),
+        &mut tar,
+    )
+    .unwrap();
+    let mut stored = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    std::io::Write::write_all(&mut stored, &tar).unwrap();
+    let manifest = br#"{"schemaVersion":1,"tool":{"name":"x","version":"0"},"id":"backup-1"}"#;
+    let seeds = [packed, stored.finish().unwrap(), manifest.to_vec()];
+    run_plain("archive", &seeds, 16, archive);
 }
