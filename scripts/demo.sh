@@ -78,6 +78,9 @@ ETCDCTL_API=3 ETCDCTL_ENDPOINTS=$DEMO_ETCDCTL_ENDPOINTS ETCDCTL_CACERT=$DEMO_ETC
 show "${node[@]}" backup
 show "${node[@]}" list
 show "${node[@]}" verify latest
+show "${node[@]}" verify latest --live
+show "${node[@]}" restore latest --data-dir "$work/drill"
+show "${node[@]}" verify --data-dir "$work/drill"
 
 store=$DEMO_ROOT/etc/kubernetes/static-pod-backups
 if [ -L "$store" ]; then
