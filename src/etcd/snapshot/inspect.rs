@@ -116,11 +116,10 @@ pub fn inspect(
     Ok(assemble(size, digests, walk, options, findings))
 }
 
-/// Computes HashKV alone. The bucket is walked and decoded as in an inspection, and the file is
-/// not hashed; findings are not told, but a bucket that cannot be read whole has no hash.
+/// Computes HashKV alone. The file is inspected as a whole, so that a cold disk is read in order;
+/// findings are not told, but a bucket that cannot be read whole has no hash.
 pub fn hash_kv(source: &dyn ReadAt, at: At) -> Result<std::result::Result<HashKv, NoHash>> {
     let options = Options {
-        trailer: false,
         hash_kv: at,
         findings: 0,
         ..Options::default()

@@ -9,8 +9,7 @@
 //! have no checksums of their own: without the trailer a changed byte of a value goes unnoticed,
 //! unless the value has a form that is known here.
 //!
-//! Memory does not grow with the file, but for one bit a page and 12 to 14 bytes a distinct
-//! key.
+//! Memory does not grow with the file, but for one bit a page and at most 16 bytes a distinct key.
 
 mod buckets;
 mod confirm;

@@ -46,28 +46,74 @@ pub struct PrefixUsage {
     pub usage: Usage,
 }
 
-#[derive(Default)]
+/// Counts by prefix. Keys come in the order of their revisions, a few prefixes again and again:
+/// a small cache saves most of the hashing.
 pub(super) struct Prefixes {
-    known: HashMap<Box<[u8]>, Usage>,
+    counted: Vec<(Box<[u8]>, Usage)>,
+    index: HashMap<Box<[u8]>, usize>,
+    recent: [usize; RECENT],
     others: Usage,
+}
+
+/// Slots of the cache.
+const RECENT: usize = 64;
+
+impl Default for Prefixes {
+    fn default() -> Self {
+        Self {
+            counted: Vec::new(),
+            index: HashMap::new(),
+            recent: [usize::MAX; RECENT],
+            others: Usage::default(),
+        }
+    }
 }
 
 impl Prefixes {
     pub(super) fn add(&mut self, key: &[u8], live: bool, bytes: u64, stored: u64) {
         let prefix = prefix_of(key);
-        if let Some(usage) = self.known.get_mut(prefix) {
-            usage.add(live, bytes, stored);
-        } else if self.known.len() < MOST {
-            let usage = self.known.entry(prefix.into()).or_default();
-            usage.add(live, bytes, stored);
+        let tail = prefix.last_chunk().copied().map_or(0, u32::from_le_bytes);
+        let mixed = tail
+            .wrapping_add(prefix.len() as u32)
+            .wrapping_mul(0x9E37_79B9);
+        let slot = (mixed >> 26) as usize % RECENT;
+        let recent = self.recent.get(slot).copied().unwrap_or(usize::MAX);
+        let known = self
+            .counted
+            .get(recent)
+            .is_some_and(|(p, _)| **p == *prefix);
+        let at = if known {
+            Some(recent)
         } else {
-            self.others.add(live, bytes, stored);
+            self.look_up(prefix)
+        };
+        let usage = match at {
+            Some(at) => {
+                if let Some(recent) = self.recent.get_mut(slot) {
+                    *recent = at;
+                }
+                self.counted.get_mut(at).map(|(_, usage)| usage)
+            }
+            None => None,
+        };
+        usage.unwrap_or(&mut self.others).add(live, bytes, stored);
+    }
+
+    fn look_up(&mut self, prefix: &[u8]) -> Option<usize> {
+        if let Some(at) = self.index.get(prefix) {
+            return Some(*at);
         }
+        let at = self.counted.len();
+        (at < MOST).then(|| {
+            self.counted.push((prefix.into(), Usage::default()));
+            self.index.insert(prefix.into(), at);
+            at
+        })
     }
 
     /// The prefixes with most stored bytes first, at most `count`, and the sum of all others.
     pub(super) fn top(self, count: usize) -> (Vec<PrefixUsage>, Usage) {
-        let mut all: Vec<_> = self.known.into_iter().collect();
+        let mut all = self.counted;
         all.sort_by(|(a, x), (b, y)| {
             let size = |u: &Usage| (u.revision_bytes, u.revisions);
             size(y).cmp(&size(x)).then_with(|| a.cmp(b))
