@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bump::{Decision, Question, decide};
 use super::changes::changes;
+use super::live::newest_revision;
 use super::target::judge;
 use super::{Phase, Spec, Watch, stop_if};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
@@ -381,6 +382,14 @@ fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
         if !(put && gone) {
             let name = String::from_utf8_lossy(name);
             return Err(wrong(format!("expected bucket {name} as it was written")));
+        }
+    }
+    if let Some(revision) = plan.decision.revision {
+        let found = newest_revision(source)?;
+        if found != revision {
+            return Err(wrong(format!(
+                "expected revision {revision}, found {found}"
+            )));
         }
     }
     facts(source, size, &meta)
