@@ -20,7 +20,9 @@ fn both_ways(node: &Node, store: &Path, names: &[&str], words: &[&str], args: &[
     let error = &run.json()["error"];
     assert_eq!(error["kind"], "refused", "{run}");
     assert_eq!(error["refusal"], names[0], "{run}");
-    assert!(run.stderr.contains(&format!("[{}]", names[0])), "{run}");
+    assert_eq!(error["refusals"], serde_json::json!(names), "{run}");
+    let told = format!("[{}]", names.join(", "));
+    assert!(run.stderr.contains(&told), "no {told:?} in {run}");
     let hint = format!("--allow {}", names.join(","));
     assert!(run.stderr.contains(&hint), "no {hint:?} in {run}");
     for word in words {
