@@ -286,7 +286,6 @@ fn judge(name: &str, outcomes: &BTreeMap<Role, Outcome>) {
             | Role::LeaseValue
             | Role::MetaValue
             | Role::MembersValue
-            | Role::OtherKey
             | Role::OtherValue
             | Role::KeyValueForm => {}
             // The sub revision of what is compacted has no neighbours to tell it by.
