@@ -246,4 +246,5 @@ def main():
         row(name, path, rounds(path, arguments.rounds, arguments.cold))
 
 
-main()
+if __name__ == "__main__":
+    main()

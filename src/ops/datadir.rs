@@ -8,7 +8,8 @@ use super::catalog::BackupSet;
 use super::{Context, cancel};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::bbolt::FileSource;
-use crate::etcd::ids::{InitialCluster, PeerUrls};
+use crate::etcd::ids::{FoundingCluster, InitialCluster, MemberId, PeerUrls};
+use crate::etcd::membership::Member;
 use crate::etcd::restore::{
     Bump, Evidence, Phase, Restored, SLACK, Spec, TargetVersion, Watch, newest_revision, restore,
 };
@@ -147,26 +148,8 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     let advertised = PeerUrls::parse_list(&request.advertise_peer_urls)?;
     founders.check_local(&request.name, &advertised)?;
     let several = founders.names().count() > 1;
-    let token = match &request.token {
-        Some(token) => token.clone(),
-        None if several => {
-            return Err(must_be_given(
-                "token-not-given",
-                "the members of one cluster need one token: with a random one for each they would never find together",
-            ));
-        }
-        None => format!("etcd-dr-{:032x}", request.random),
-    };
-    let bump = match request.bump {
-        Some(Bump::Auto { .. }) | None if several => {
-            return Err(must_be_given(
-                "bump-not-given",
-                "the members of one cluster need one and the same bump, as a number: found out on each, it could differ",
-            ));
-        }
-        Some(bump) => bump,
-        None => Bump::Auto { slack: SLACK },
-    };
+    let token = token(request, several)?;
+    let bump = bump(request, several)?;
     let cluster = founders.found(&token)?;
     let me = cluster
         .member(&request.name)
@@ -202,22 +185,50 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         )),
     })?;
     tell(context, &restored);
+    Ok(outcome(request, &cluster, me.id, token, restored))
+}
+
+fn token(request: &Request, several: bool) -> Result<String> {
+    match &request.token {
+        Some(token) => Ok(token.clone()),
+        None if several => Err(must_be_given(
+            "token-not-given",
+            "the members of one cluster need one token: with a random one for each they would never find together",
+        )),
+        None => Ok(format!("etcd-dr-{:032x}", request.random)),
+    }
+}
+
+fn bump(request: &Request, several: bool) -> Result<Bump> {
+    match request.bump {
+        Some(Bump::Auto { .. }) | None if several => Err(must_be_given(
+            "bump-not-given",
+            "the members of one cluster need one and the same bump, as a number: found out on each, it could differ",
+        )),
+        bump => Ok(bump.unwrap_or(Bump::Auto { slack: SLACK })),
+    }
+}
+
+fn outcome(
+    request: &Request,
+    cluster: &FoundingCluster,
+    me: MemberId,
+    token: String,
+    restored: Restored,
+) -> Outcome {
     let facts = restored.report.facts.as_ref();
-    Ok(Outcome {
+    let member = |member: &Member| NewMember {
+        id: member.id.to_string(),
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+    };
+    Outcome {
         snapshot: request.snapshot.clone(),
         data_dir: request.data_dir.clone(),
         wal_dir: request.wal_dir.clone(),
         cluster_id: cluster.id.to_string(),
-        member_id: me.id.to_string(),
-        members: cluster
-            .members
-            .iter()
-            .map(|member| NewMember {
-                id: member.id.to_string(),
-                name: member.name.clone(),
-                peer_urls: member.peer_urls.clone(),
-            })
-            .collect(),
+        member_id: me.to_string(),
+        members: cluster.members.iter().map(member).collect(),
         token,
         snapshot_revision: facts.map_or(1, |facts| facts.revision),
         revision: restored.revision,
@@ -227,7 +238,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         database_size: restored.database_size,
         alarms: restored.alarms,
         notes: restored.notes,
-    })
+    }
 }
 
 /// Tells what the operator should know.

@@ -168,7 +168,7 @@ fn a_kill_at_every_changing_call_leaves_all_or_nothing() {
             let told = text(&again.stderr);
             assert!(again.status.success(), "{what}: {told}");
             assert!(run.complete(), "{what}");
-            assert_eq!(run.hidden(), [PathBuf::new(); 0], "{what}");
+            assert_eq!(run.hidden(), Vec::<PathBuf>::new(), "{what}");
             assert!(told.matches("cut off").count() >= left, "{what}: {told}");
         }
         println!(
@@ -199,7 +199,7 @@ fn a_full_disk_and_a_failing_one_leave_all_or_nothing() {
                 let done = run.complete();
                 if mode == "fail" && !done {
                     // The disk works again, so that it cleans up.
-                    assert_eq!(run.hidden(), [PathBuf::new(); 0], "{what}");
+                    assert_eq!(run.hidden(), Vec::<PathBuf>::new(), "{what}");
                     assert!(run.wal_dir().is_none_or(|wal| !wal.exists()), "{what}");
                 }
                 if !done && call % 4 == 0 {

@@ -1,7 +1,7 @@
 //! Real etcd, started on directories that were made for it: each release's snapshot, started by
 //! that release and every later one.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::WatchOptions;
@@ -27,7 +27,7 @@ struct Started {
     hash: u64,
 }
 
-fn start(bins: &EtcdBins, made: &Made, bump: i64, ours: Option<bool>, dir: &PathBuf) -> Started {
+fn start(bins: &EtcdBins, made: &Made, bump: i64, ours: Option<bool>, dir: &Path) -> Started {
     let (network, peer) = network();
     let url = peer(0);
     let initial = format!("one={url}");

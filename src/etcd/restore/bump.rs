@@ -8,9 +8,7 @@
 //! the new revision in the bucket `key`, and the same as `scheduledCompactRev` in `meta`; the
 //! server finishes that compaction when it starts (etcd, `etcdutl/snapshot/v3_snapshot.go`).
 
-use std::fmt;
-
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Fact, Failure, Kind, Result};
 
 /// What is added to the highest revision known: what the lost cluster may have written since. At
 /// a thousand writes a second it is more than eleven days' worth.
@@ -87,8 +85,39 @@ pub struct Question<'a> {
     pub allow_low: bool,
 }
 
-fn refuse(name: &'static str, what: impl fmt::Display) -> Failure {
-    Failure::refused(name, what.to_string())
+/// The sum, unless it leaves too few numbers for what is to come.
+fn raised(base: i64, more: i64) -> Result<i64> {
+    base.checked_add(more)
+        .filter(|sum| *sum <= HIGHEST)
+        .ok_or_else(|| {
+            Failure::new(
+                Kind::Refused,
+                format!(
+                    "raising the revision above {HIGHEST} would leave too few for later writes"
+                ),
+            )
+            .with(Fact::Refusal {
+                name: "bump-too-large",
+                allowable: false,
+            })
+        })
+}
+
+fn check_options(bump: Bump, mark_compacted: bool) -> Result<()> {
+    let what = match bump {
+        Bump::By(0) if mark_compacted => {
+            "nothing is marked as compacted where the revision is not raised"
+        }
+        Bump::By(more) if more < 0 => "the revision cannot be lowered",
+        Bump::By(more) if more > 0 && !mark_compacted => {
+            "the revision is raised only where all below is marked as compacted"
+        }
+        Bump::Auto { slack } if slack < 1 => {
+            "something must be added to the highest revision known"
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::new(Kind::Usage, what))
 }
 
 /// Decides on the new revision.
@@ -104,6 +133,7 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
         evidence,
         allow_low,
     } = *question;
+    check_options(bump, mark_compacted)?;
     let mut reasons = vec![format!("the snapshot is at revision {snapshot}")];
     reasons.extend(
         evidence
@@ -117,26 +147,7 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
     let (top, source) = highest.map_or((snapshot, "the snapshot"), |known| {
         (known.revision, known.source.as_str())
     });
-    let too_large = || {
-        Failure::new(
-            Kind::Refused,
-            format!("raising the revision above {HIGHEST} would leave too few for later writes"),
-        )
-        .with(crate::error::Fact::Refusal {
-            name: "bump-too-large",
-            allowable: false,
-        })
-    };
-    let sum = |base: i64, more: i64| {
-        base.checked_add(more)
-            .filter(|sum| *sum <= HIGHEST)
-            .ok_or_else(too_large)
-    };
-    let usage = |what: &str| Err(Failure::new(Kind::Usage, what.to_owned()));
     let revision = match bump {
-        Bump::By(0) if mark_compacted => {
-            return usage("nothing is marked as compacted where the revision is not raised");
-        }
         Bump::By(0) => {
             reasons.push("the revision stays, as asked".to_owned());
             if top > snapshot {
@@ -149,14 +160,10 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
                 reasons,
             });
         }
-        Bump::By(more) if more < 0 => return usage("the revision cannot be lowered"),
-        Bump::By(_) if !mark_compacted => {
-            return usage("the revision is raised only where all below is marked as compacted");
-        }
         Bump::By(more) => {
-            let raised = sum(snapshot, more)?;
+            let raised = raised(snapshot, more)?;
             if raised <= top && !allow_low {
-                return Err(refuse(
+                return Err(Failure::refused(
                     "bump-too-small",
                     format!(
                         "raising the revision by {more} gives {raised}, which does not exceed {top}, known from {source}"
@@ -166,11 +173,8 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
             reasons.push(format!("raised by {more} to {raised}, as asked"));
             raised
         }
-        Bump::Auto { slack } if slack < 1 => {
-            return usage("something must be added to the highest revision known");
-        }
         Bump::Auto { slack } => {
-            let raised = sum(top, slack)?;
+            let raised = raised(top, slack)?;
             reasons.push(format!(
                 "the highest known is {top}, from {source}; {slack} for what may have been written since gives {raised}"
             ));
