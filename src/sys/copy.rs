@@ -1,68 +1,27 @@
-//! Copying into a file, giving it room, and changing bytes that are written already.
+//! Giving a file another's blocks, room, or other bytes in place.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FallocateFlags, copy_file_range, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::fs::OutFile;
 use super::seam::{self, Op};
 
-/// Bytes asked for at once: progress and the wish to stop are seen in between.
-const STEP: u64 = 16 << 20;
-/// Bytes read and written at once where the kernel does not copy by itself.
-const PIECE: usize = 1 << 20;
-
 impl OutFile {
-    /// Appends bytes `0..len` of another file. `each` is told how many more have been copied, and
-    /// stops the copy by an error.
-    ///
-    /// The kernel copies, and a file system that can share blocks between files (XFS, btrfs)
-    /// shares them instead: `copy_file_range` tries that first (Linux, `fs/read_write.c`).
-    pub fn append_from(
-        &mut self,
-        from: &File,
-        len: u64,
-        each: &mut dyn FnMut(u64) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let mut done = 0;
-        // The seam must see the bytes.
-        while !cfg!(feature = "faults") && done < len {
-            let want = usize::try_from((len - done).min(STEP)).unwrap_or(PIECE);
-            let (mut read, mut write) = (done, self.offset);
-            match copy_file_range(from, Some(&mut read), &self.file, Some(&mut write), want) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(copied) => {
-                    done += copied as u64;
-                    self.offset += copied as u64;
-                    each(copied as u64)?;
-                }
-                // Between file systems, or on one that cannot.
-                Err(
-                    Errno::XDEV
-                    | Errno::OPNOTSUPP
-                    | Errno::NOSYS
-                    | Errno::INVAL
-                    | Errno::PERM
-                    | Errno::BADF,
-                ) => break,
-                Err(Errno::INTR) => {}
-                Err(cause) => return Err(cause.into()),
-            }
+    /// Makes the empty file share the blocks of another one, cut to `len` bytes, where the file
+    /// system can do that (XFS, btrfs); says whether it did. It takes no time and no room.
+    pub fn clone_from(&mut self, from: &File, len: u64) -> io::Result<bool> {
+        if rustix::fs::ioctl_ficlone(&self.file, from).is_err() {
+            return Ok(false);
         }
-        self.file.seek(SeekFrom::Start(self.offset))?;
-        let mut buffer = vec![0; PIECE];
-        while done < len {
-            let want = usize::try_from((len - done).min(PIECE as u64)).unwrap_or(PIECE);
-            let piece = buffer.get_mut(..want).unwrap_or_default();
-            from.read_exact_at(piece, done)?;
-            self.write_all(piece)?;
-            done += want as u64;
-            each(want as u64)?;
-        }
-        Ok(())
+        seam::pass(Op::Resize(&self.path, len))?;
+        self.file.set_len(len)?;
+        seam::done(Op::Resize(&self.path, len));
+        self.go_on_at(len)?;
+        Ok(true)
     }
 
     /// Overwrites bytes that are written already.
@@ -85,55 +44,46 @@ impl OutFile {
         seam::done(Op::Resize(&self.path, len));
         Ok(())
     }
+
+    /// Lets the next write begin there.
+    pub(super) fn go_on_at(&mut self, offset: u64) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.offset = offset;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::io::Write;
 
     use super::*;
 
-    fn content(path: &Path) -> Vec<u8> {
-        std::fs::read(path).unwrap()
-    }
-
     #[test]
-    fn a_part_is_copied_and_changed_and_given_room() {
+    fn bytes_are_changed_in_place_and_room_is_made() {
         let dir = tempfile::tempdir().unwrap();
-        let from = dir.path().join("from");
-        let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
-        std::fs::write(&from, &bytes).unwrap();
-        let to = dir.path().join("to");
-        let mut out = OutFile::create(&to).unwrap();
-        let mut told = 0;
-        let from = File::open(&from).unwrap();
-        out.append_from(&from, 2_000_000, &mut |more| {
-            told += more;
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(told, 2_000_000);
-        assert_eq!(content(&to), bytes[..2_000_000]);
-        out.write_all(b"end").unwrap();
+        let path = dir.path().join("f");
+        let mut out = OutFile::create(&path).unwrap();
+        out.write_all(b"abc").unwrap();
         out.write_at(1, b"xx").unwrap();
-        out.preallocate(2_000_100).unwrap();
-        let now = content(&to);
-        assert_eq!(now.len(), 2_000_100);
-        assert_eq!(&now[..4], &[0, b'x', b'x', 3]);
-        assert_eq!(&now[2_000_000..2_000_004], b"end\0");
+        out.preallocate(100).unwrap();
+        out.write_all(b"end").unwrap();
+        let now = std::fs::read(&path).unwrap();
+        assert_eq!(now.len(), 100);
+        assert_eq!(&now[..7], b"axxend\0");
     }
 
     #[test]
-    fn a_source_that_is_too_short_and_a_stop_are_errors() {
+    fn a_clone_is_cut_and_gone_on_with_or_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let from = dir.path().join("from");
-        std::fs::write(&from, b"abc").unwrap();
-        let from = File::open(&from).unwrap();
-        let mut out = OutFile::create(&dir.path().join("to")).unwrap();
-        let cut = out.append_from(&from, 4, &mut |_| Ok(())).unwrap_err();
-        assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
-        let mut out = OutFile::create(&dir.path().join("other")).unwrap();
-        let stop = out.append_from(&from, 3, &mut |_| Err(io::Error::other("stop")));
-        assert_eq!(stop.unwrap_err().to_string(), "stop");
+        std::fs::write(&from, vec![7; 10_000]).unwrap();
+        let path = dir.path().join("to");
+        let mut out = OutFile::create(&path).unwrap();
+        let cloned = out.clone_from(&File::open(&from).unwrap(), 8192).unwrap();
+        out.write_all(b"end").unwrap();
+        let expected = if cloned { 8195 } else { 3 };
+        assert_eq!(std::fs::read(&path).unwrap().len(), expected);
+        assert_eq!(out.len(), expected as u64);
     }
 }

@@ -9,4 +9,5 @@ pub mod fs;
 pub mod seam;
 pub mod space;
 pub mod stream;
+pub mod stream_out;
 pub mod yaml;

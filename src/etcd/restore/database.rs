@@ -1,10 +1,12 @@
 //! The database of the new directory: copied or written anew, checked, changed, read again.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
 
 use super::bump::{Decision, Question, decide};
 use super::changes::changes;
@@ -17,20 +19,22 @@ use crate::etcd::bbolt::write::{
 };
 use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt, check};
 use crate::etcd::datadir::DbFacts;
-use crate::etcd::finding::Severity;
+use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::findings::Findings;
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
-use crate::etcd::snapshot::{Options, Report, Shape, inspect};
+use crate::etcd::snapshot::{LayerState, Options, Report, Shape, Trailer, inspect};
 use crate::sys::fs::OutFile;
+use crate::sys::stream_out::StreamOut;
 
-/// Buffered by so many bytes where a database is written anew.
-const BUFFER: usize = 1 << 20;
+/// Bytes read at a time behind the database.
+const REST: usize = 64 << 10;
 
 /// A snapshot that was looked at from outside.
 pub(super) struct Database {
     file: File,
     source: FileSource,
+    shape: Shape,
     /// Bytes before the trailer.
     data: u64,
     skip_hash_check: bool,
@@ -67,6 +71,7 @@ impl Database {
             .with(Fact::Path(path.to_owned())));
         }
         Ok(Self {
+            shape,
             data: shape.data(source.size()),
             file,
             source,
@@ -85,13 +90,14 @@ impl Database {
         let Some(length) = self.length()? else {
             return Err(self.no_database(watch));
         };
-        let mut out = OutFile::create(to).doing(Kind::Store, writing)?;
-        let (plan, size) = if spec.compact {
-            self.write_anew(spec, &mut out, watch)?
+        let out = OutFile::create(to).doing(Kind::Store, writing)?;
+        let (plan, mut out) = if spec.compact {
+            self.write_anew(spec, out, watch)?
         } else {
-            self.copy_and_amend(spec, &mut out, length, watch)?
+            self.copy_and_amend(spec, out, length, watch)?
         };
         stop_if(watch)?;
+        let size = out.len();
         let origin = spec.compact.then_some(self);
         let facts = settle(&mut out, size, &plan, origin, watch)?;
         Ok(Made {
@@ -115,11 +121,7 @@ impl Database {
 
     /// The failure for a file whose metas alone show that it cannot be restored.
     fn no_database(&self, watch: &dyn Watch) -> Failure {
-        let source = Source {
-            copy: None,
-            whole: &self.source,
-            watch,
-        };
+        let source = Source::of(self, watch);
         match self.inspect(&source, watch) {
             Ok(report) => refuse(&report),
             Err(failure) => failure,
@@ -129,39 +131,30 @@ impl Database {
     fn copy_and_amend(
         &self,
         spec: &Spec<'_>,
-        out: &mut OutFile,
+        mut out: OutFile,
         length: u64,
         watch: &dyn Watch,
-    ) -> Result<(Plan, u64)> {
+    ) -> Result<(Plan, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
-        watch.begin(Phase::Copy, length);
-        let mut done = 0;
-        let mut each = |more| {
-            done += more;
-            watch.progress(Phase::Copy, done);
-            going_on(watch)
+        let cloned = out.clone_from(&self.file, length);
+        let report = if !cloned.doing(Kind::Store, writing)? {
+            let report;
+            (report, out) = self.copy(out, length, watch)?;
+            report
+        } else {
+            None
         };
-        let copied = out.append_from(&self.file, length, &mut each);
-        stop_if(watch)?;
-        copied.doing(Kind::Store, writing)?;
-        watch.done(Phase::Copy, length);
         let copy = out.file().try_clone().doing(Kind::Store, writing)?;
         let source = Source {
             copy: Some((&copy, length)),
-            whole: &self.source,
-            watch,
+            ..Source::of(self, watch)
         };
-        // The disk works while the copy, which is in memory still, is checked.
-        let (report, synced) = std::thread::scope(|scope| {
-            let sync = scope.spawn(|| out.sync());
-            let report = self.inspect(&source, watch);
-            (report, sync.join())
-        });
-        let plan = Plan::make(spec, report?)?;
-        synced
-            .map_err(|_| Failure::new(Kind::Unexpected, "the syncing thread ended early"))?
-            .doing(Kind::Store, writing)?;
+        let report = match report {
+            Some(report) => report,
+            None => self.inspect(&source, watch)?,
+        };
+        let plan = Plan::make(spec, report)?;
         let meta = chosen(&source, length)?;
         let amendment = amend(&source, length, &meta, &plan.changes)?;
         let mut amended = || {
@@ -172,22 +165,138 @@ impl Database {
             io::Result::Ok(())
         };
         amended().doing(Kind::Store, writing)?;
-        Ok((plan, length + amendment.pages.len() as u64))
+        Ok((plan, out))
+    }
+
+    /// Copies the database. One with a trailer is hashed as it passes, so that what the trailer
+    /// vouches for is the very bytes that were written, and its trees are walked meanwhile. One
+    /// without could change between a walk and the copy: then nothing is said of it yet.
+    fn copy(
+        &self,
+        mut out: OutFile,
+        length: u64,
+        watch: &dyn Watch,
+    ) -> Result<(Option<Report>, OutFile)> {
+        let path = out.path().to_owned();
+        let writing = || format!("writing {}", path.display());
+        out.preallocate(length).doing(Kind::Store, writing)?;
+        watch.begin(Phase::Copy, self.data);
+        if self.shape != Shape::Sealed || self.skip_hash_check {
+            let source = Source::of(self, watch);
+            let copied = self.pass(&source, out, length, &mut |_| {}, watch);
+            stop_if(watch)?;
+            let (out, _) = copied.doing(Kind::Store, writing)?;
+            watch.done(Phase::Copy, self.data);
+            return Ok((None, out));
+        }
+        let halt = AtomicBool::new(false);
+        let source = Source {
+            halt: Some(&halt),
+            ..Source::of(self, watch)
+        };
+        let options = Options {
+            trailer: false,
+            ..Options::default()
+        };
+        let mut hasher = Sha256::new();
+        let (report, copied) = std::thread::scope(|scope| {
+            let walk = scope.spawn(|| inspect(&source, &options, &|_| {}));
+            let mut hash = |piece: &[u8]| hasher.update(piece);
+            let copied = self.pass(&source, out, length, &mut hash, watch);
+            halt.store(copied.is_err(), Ordering::Relaxed);
+            (walk.join(), copied)
+        });
+        stop_if(watch)?;
+        let (out, zeros) = copied.doing(Kind::Store, writing)?;
+        let report = report
+            .map_err(|_| Failure::new(Kind::Unexpected, "the walking thread ended early"))??;
+        watch.done(Phase::Copy, self.data);
+        let report = self.sealed(report, hasher.finalize().into(), zeros)?;
+        Ok((Some(report), out))
+    }
+
+    /// Sends all bytes before the trailer through `each`, and those up to `length` to the file.
+    /// Says whether those behind are all zero.
+    fn pass(
+        &self,
+        source: &Source<'_>,
+        out: OutFile,
+        length: u64,
+        each: &mut dyn FnMut(&[u8]),
+        watch: &dyn Watch,
+    ) -> io::Result<(OutFile, bool)> {
+        let mut stream = StreamOut::new(out)?;
+        let mut done = 0;
+        while done < length {
+            let made = stream.fill(|space| {
+                let most = (length - done).min(space.len() as u64);
+                let piece = space.get_mut(..most as usize).unwrap_or_default();
+                source.read_exact_at(piece, done)?;
+                each(piece);
+                Ok(piece.len())
+            })?;
+            done += made as u64;
+            watch.progress(Phase::Copy, done);
+        }
+        let mut rest = vec![0; REST];
+        let mut zeros = true;
+        while done < self.data {
+            let most = (self.data - done).min(REST as u64);
+            let piece = rest.get_mut(..most as usize).unwrap_or_default();
+            source.read_exact_at(piece, done)?;
+            each(piece);
+            zeros &= piece.iter().all(|byte| *byte == 0);
+            done += most;
+        }
+        Ok((stream.finish()?, zeros))
+    }
+
+    /// Adds to a report what the trailer says.
+    fn sealed(&self, mut report: Report, found: [u8; 32], zeros: bool) -> Result<Report> {
+        let mut stored = [0; 32];
+        self.source
+            .read_exact_at(&mut stored, self.data)
+            .doing(Kind::NotChecked, || "reading the snapshot's trailer")?;
+        let (expected, found) = (hex::encode(stored), hex::encode(found));
+        if expected != found {
+            report.findings.error(Layer::Trailer, None, || {
+                (format!("SHA-256 {expected}"), found.clone())
+            });
+        }
+        if !zeros {
+            report.findings.error(Layer::Trailer, None, || {
+                (
+                    "nothing but zeros between the database and its trailer".into(),
+                    "other bytes".into(),
+                )
+            });
+        }
+        let state = match report.findings.errors_in(Layer::Trailer) {
+            0 => LayerState::Ok,
+            _ => LayerState::Failed,
+        };
+        for (layer, known) in &mut report.layers {
+            if *layer == Layer::Trailer {
+                known.clone_from(&state);
+            }
+        }
+        report.trailer = if expected == found {
+            Trailer::Ok { sha256: found }
+        } else {
+            Trailer::Mismatch { expected, found }
+        };
+        Ok(report)
     }
 
     fn write_anew(
         &self,
         spec: &Spec<'_>,
-        out: &mut OutFile,
+        out: OutFile,
         watch: &dyn Watch,
-    ) -> Result<(Plan, u64)> {
+    ) -> Result<(Plan, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
-        let source = Source {
-            copy: None,
-            whole: &self.source,
-            watch,
-        };
+        let source = Source::of(self, watch);
         let plan = Plan::make(spec, self.inspect(&source, watch)?)?;
         let meta = chosen(&source, self.data)?;
         watch.begin(Phase::Rewrite, self.data);
@@ -196,26 +305,25 @@ impl Database {
             let done = done.fetch_add(more, Ordering::Relaxed).saturating_add(more);
             watch.progress(Phase::Rewrite, done);
         };
-        let buffered = BufWriter::with_capacity(BUFFER, &mut *out);
+        let stream = StreamOut::new(out).doing(Kind::Store, writing)?;
         let written = rewrite(
             &source,
             self.data,
             &meta,
             &plan.changes,
             meta.page_size,
-            buffered,
+            stream,
             &progress,
         );
         stop_if(watch)?;
-        let (meta, mut buffered) = written?;
+        let (meta, stream) = written?;
+        let mut out = stream.finish().doing(Kind::Store, writing)?;
         watch.done(Phase::Rewrite, self.data);
-        buffered.flush().doing(Kind::Store, writing)?;
-        drop(buffered);
         for (page, bytes) in (0..).zip(&meta_pages(&meta)) {
             out.write_at(page * u64::from(meta.page_size), bytes)
                 .doing(Kind::Store, writing)?;
         }
-        Ok((plan, out.len()))
+        Ok((plan, out))
     }
 
     /// Checks everything that will be read of the snapshot.
@@ -311,8 +419,8 @@ fn chosen(source: &dyn ReadAt, length: u64) -> Result<Meta> {
         .ok_or_else(|| Failure::new(Kind::BadBackup, "the database lost its metas meanwhile"))
 }
 
-/// Makes the result durable and reads it again, every page of it; with the database it was written
-/// anew from, every entry.
+/// Makes the result durable and reads it again: the pages that are new, which lead to those that
+/// were copied; with the database it was written anew from, every page and every entry.
 fn settle(
     out: &mut OutFile,
     size: u64,
@@ -353,19 +461,9 @@ fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
             source.size()
         )));
     }
-    let mut findings = Findings::keeping(1);
-    let usage = check(source, size, Origin::File, &mut findings)
-        .doing(Kind::NotChecked, || "checking the pages")?;
-    if let Some(finding) = findings
-        .listed()
-        .iter()
-        .find(|finding| finding.severity == Severity::Error)
-    {
-        return Err(wrong(finding.to_string()));
-    }
     let meta = chosen(source, size)?;
-    if usage.is_none_or(|usage| usage.freelist_stored) {
-        return Err(wrong("expected no freelist, found one".to_owned()));
+    if meta.database_size() != Some(size) {
+        return Err(wrong(format!("expected a database of {size} bytes")));
     }
     for name in plan.changes.keys().filter(|name| *name != b"key") {
         let entries = small_bucket(source, size, &meta, name)?;
@@ -395,8 +493,15 @@ fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
     facts(source, size, &meta)
 }
 
-/// Holds every bucket that was not edited against the one it was written from.
+/// Checks every page, and holds every bucket that was not edited against the one it was written from.
 fn compare(origin: &Database, result: &FileSource, plan: &Plan) -> Result<()> {
+    let mut findings = Findings::keeping(1);
+    check(result, result.size(), Origin::File, &mut findings)
+        .doing(Kind::NotChecked, || "checking the pages")?;
+    let errors = |finding: &&Finding| finding.severity == Severity::Error;
+    if let Some(finding) = findings.listed().iter().find(errors) {
+        return Err(Failure::new(Kind::Unexpected, finding.to_string()));
+    }
     let read = |source: &FileSource, data| digests(source, data, &chosen(source, data)?);
     let mut expected = read(&origin.source, origin.data)?;
     let found = read(result, result.size())?;
@@ -448,18 +553,23 @@ fn facts(source: &FileSource, size: u64, meta: &Meta) -> Result<DbFacts> {
     })
 }
 
-fn going_on(watch: &dyn Watch) -> io::Result<()> {
-    if watch.stopped() {
-        return Err(io::Error::other("interrupted"));
-    }
-    Ok(())
-}
-
 /// The snapshot as its copy has it; what is not copied, the trailer or padding, as the snapshot.
 struct Source<'a> {
     copy: Option<(&'a File, u64)>,
     whole: &'a FileSource,
     watch: &'a dyn Watch,
+    halt: Option<&'a AtomicBool>,
+}
+
+impl<'a> Source<'a> {
+    fn of(database: &'a Database, watch: &'a dyn Watch) -> Self {
+        Self {
+            copy: None,
+            whole: &database.source,
+            watch,
+            halt: None,
+        }
+    }
 }
 
 impl ReadAt for Source<'_> {
@@ -468,7 +578,10 @@ impl ReadAt for Source<'_> {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        going_on(self.watch)?;
+        let halted = self.halt.is_some_and(|halt| halt.load(Ordering::Relaxed));
+        if halted || self.watch.stopped() {
+            return Err(io::Error::other("interrupted"));
+        }
         let Some((copy, length)) = self.copy else {
             return self.whole.read_exact_at(buf, offset);
         };
