@@ -19,20 +19,7 @@ use std::collections::BTreeSet;
 use crate::etcd::bbolt::write::{Change, Changes, Edit};
 use crate::etcd::ids::FoundingCluster;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
-
-/// The buckets of every release since 3.4.
-const BUCKETS: [&str; 10] = [
-    "alarm",
-    "auth",
-    "authRoles",
-    "authUsers",
-    "cluster",
-    "key",
-    "lease",
-    "members",
-    "members_removed",
-    "meta",
-];
+use crate::etcd::snapshot::STANDARD;
 
 /// The term of the founding log.
 pub(super) const TERM: u64 = 1;
@@ -48,7 +35,7 @@ pub(super) fn changes(
     let mut set = |bucket: &str, edit: Edit| {
         changes.insert(bucket.as_bytes().to_vec(), Change::Edit(edit));
     };
-    for bucket in BUCKETS.into_iter().filter(|name| !present.contains(*name)) {
+    for bucket in STANDARD.into_iter().filter(|name| !present.contains(*name)) {
         set(bucket, Edit::default());
     }
     set(

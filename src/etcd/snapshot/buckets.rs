@@ -28,7 +28,7 @@ use crate::etcd::mvcc::{KvRevision, RevisionKey};
 use crate::etcd::wireform::{Field, Fields, Value, WireFault};
 
 /// The buckets that every release since 3.4 makes, by name.
-pub(super) const STANDARD: [&str; 10] = [
+pub const STANDARD: [&str; 10] = [
     "alarm",
     "auth",
     "authRoles",

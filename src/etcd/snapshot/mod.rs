@@ -28,6 +28,7 @@ mod tops;
 mod trailer;
 mod wanted;
 
+pub use buckets::STANDARD;
 pub use facts::{
     Alarm, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member, Status,
 };
