@@ -35,6 +35,7 @@ unit: deps
 	$(CARGO) test --locked $(FEATURES) --lib --bins
 
 suites: deps etcd
+	-@scripts/deps.sh --tests
 	$(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
 
 # Every fuzz target for a few seconds, on the stable compiler; FUZZ_SECONDS=600 for longer.

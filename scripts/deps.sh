@@ -1,12 +1,18 @@
 #!/bin/sh
 # Installs what the build needs and a fresh Debian machine with Rust, gcc and
 # python3 lacks: protoc, which the etcd client's build script runs.
+# With --tests also man, which reads the manual pages in the suites.
 # Does nothing, and needs no network and no root, where it is already there.
 set -eu
 
 say() { printf 'deps: %s\n' "$*" >&2; }
 
+tests=${1:-}
+
 missing_packages() {
+    if [ "$tests" = --tests ] && ! command -v man >/dev/null 2>&1; then
+        printf 'man-db\n'
+    fi
     # A PROTOC set by hand is how prost's build script finds a protoc outside PATH.
     if [ -n "${PROTOC:-}" ] && [ -x "$PROTOC" ]; then
         return
@@ -21,8 +27,8 @@ if [ -z "$packages" ]; then
 fi
 
 if ! command -v apt-get >/dev/null 2>&1; then
-    say "protoc is missing, and there is no apt-get here to install it with;"
-    say "install the Protocol Buffers compiler by hand, or set PROTOC to its path"
+    say "missing, and there is no apt-get here to install it with:" $packages
+    say "install it by hand; of the Protocol Buffers compiler PROTOC may be the path"
     exit 1
 fi
 
@@ -53,4 +59,4 @@ if [ -n "$packages" ]; then
     say "still missing after the installation: $packages"
     exit 1
 fi
-say "installed protoc: $(protoc --version)"
+say "installed what was missing"
