@@ -9,6 +9,7 @@ use std::path::Path;
 use etcd_dr::etcd::bbolt::Meta;
 use etcd_dr::etcd::bbolt::meta::encode_meta;
 use etcd_dr::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
+use etcd_dr::etcd::snapshot::STANDARD;
 use sha2::{Digest, Sha256};
 
 const PAGE: usize = 4096;
@@ -178,18 +179,7 @@ fn first(elements: &[(Vec<u8>, Vec<u8>, u64)]) -> Vec<u8> {
 
 fn write_top(writer: &mut Writer, root: u64, revisions: i64) -> std::io::Result<u64> {
     let mut elements = Vec::new();
-    for name in [
-        "alarm",
-        "auth",
-        "authRoles",
-        "authUsers",
-        "cluster",
-        "key",
-        "lease",
-        "members",
-        "members_removed",
-        "meta",
-    ] {
+    for name in STANDARD {
         let mut value = vec![0; 16];
         match name {
             "key" => value[..8].copy_from_slice(&root.to_le_bytes()),

@@ -18,12 +18,7 @@ const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "unsealed-sna
 /// Makes a data directory.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let request = request(session, args)?;
-    let outcome = session.block_on(async {
-        let context = session.context.clone();
-        let work = tokio::task::spawn_blocking(move || datadir::run(&context, &request));
-        work.await
-            .map_err(|e| Failure::wrap(Kind::Unexpected, e, "restoring"))?
-    })?;
+    let outcome = session.blocking(move |context| datadir::run(&context, &request))?;
     Ok(Shown::done(
         text(&outcome),
         machine::document("restore", &outcome),

@@ -14,6 +14,7 @@ use super::config::{self, Config};
 use super::{backup, human, machine, progress, restore, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
+use crate::node::layout::NodeLayout;
 use crate::ops::{Cancel, Context, catalog};
 use crate::store::LocalStore;
 
@@ -324,9 +325,7 @@ impl Session {
                 }
                 Ok(LocalStore::at(path))
             }
-            None => Ok(LocalStore::at(
-                self.root.join("etc/kubernetes/static-pod-backups"),
-            )),
+            None => Ok(LocalStore::at(NodeLayout::new(&self.root).backups())),
         }
     }
 }

@@ -5,11 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::Context;
 use super::backup::artifacts;
@@ -23,6 +21,7 @@ use crate::error::{Doing, Kind, Result};
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::snapshot::LayerState as DatabaseLayer;
 use crate::event::Event;
+use crate::node::layout::KUBERNETES;
 use crate::sys::fs;
 use crate::sys::stream::Hashing;
 
@@ -284,7 +283,7 @@ impl Check<'_> {
         };
         let mut input = Hashing::new(file);
         let rules = Rules {
-            node_base: Some("/etc/kubernetes".into()),
+            node_base: Some(KUBERNETES.into()),
             ..Rules::default()
         };
         let read = check_archive(&mut input, &rules).map_err(|failure| failure.doing(doing()))?;
@@ -497,25 +496,18 @@ fn file_name(path: &Path) -> String {
 /// Hashes a whole file; `None` where there is none.
 pub(super) fn hash_file(context: &Context, path: &Path) -> Result<Option<Hashed>> {
     let doing = || format!("reading {}", path.display());
-    let mut file = match File::open(path) {
+    let file = match File::open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.doing(Kind::NotChecked, doing)?,
     };
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    let mut size = 0;
-    loop {
-        context.cancel.check()?;
-        let read = file.read(&mut buffer).doing(Kind::NotChecked, doing)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(buffer.get(..read).unwrap_or_default());
-        size += read as u64;
-    }
+    let mut input = Hashing::new(file);
+    let read = std::io::copy(&mut input, &mut context.cancel.writer(std::io::sink()));
+    context.cancel.check()?;
+    read.doing(Kind::NotChecked, doing)?;
+    let (_, sha256, size) = input.finish();
     Ok(Some(Hashed {
         size,
-        sha256: hex::encode(hasher.finalize()),
+        sha256: hex::encode(sha256),
     }))
 }
 

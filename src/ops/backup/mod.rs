@@ -167,9 +167,8 @@ fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
         let link = request.target.layout.backups();
         let target = request.target.layout.backups_target();
         let absent = link.symlink_metadata().is_err();
-        let ours = std::fs::read_link(&link)
-            .is_ok_and(|to| fs::parent(&link).join(to).is_dir() || !link.exists());
-        if absent || (ours && !link.exists()) {
+        let dangling = link.is_symlink() && !link.exists();
+        if absent || dangling {
             fs::mkdir_all(&target)?;
         }
         if absent {
