@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the build needs and a fresh Debian machine with Rust, gcc and
-# python3 lacks: protoc, which the etcd client's build script runs.
+# python3 lacks: protoc with Google's own .proto files, which the etcd client's
+# build script runs.
 # With --tests also man, which reads the manual pages in the suites.
 # Does nothing, and needs no network and no root, where it is already there.
 set -eu
@@ -8,6 +9,17 @@ set -eu
 say() { printf 'deps: %s\n' "$*" >&2; }
 
 tests=${1:-}
+
+# Whether protoc finds descriptor.proto, which etcd's own files import.
+knows_well_known_types() {
+    command -v protoc >/dev/null 2>&1 || return 1
+    probe=$(mktemp -d)
+    printf 'syntax = "proto3";\nimport "google/protobuf/descriptor.proto";\n' >"$probe/p.proto"
+    known=0
+    protoc -I "$probe" --descriptor_set_out=/dev/null "$probe/p.proto" >/dev/null 2>&1 || known=1
+    rm -rf "$probe"
+    return "$known"
+}
 
 missing_packages() {
     if [ "$tests" = --tests ] && ! command -v man >/dev/null 2>&1; then
@@ -18,6 +30,8 @@ missing_packages() {
         return
     fi
     command -v protoc >/dev/null 2>&1 || printf 'protobuf-compiler\n'
+    # Google's own .proto files are a package that the compiler only recommends.
+    knows_well_known_types || printf 'libprotobuf-dev\n'
 }
 
 packages=$(missing_packages)
