@@ -138,6 +138,15 @@ pub enum Fact {
         /// What it was doing, as the holder wrote it.
         doing: String,
     },
+    /// An operation that is not finished.
+    Unfinished {
+        /// Its name.
+        id: String,
+        /// Its journal.
+        journal: PathBuf,
+        /// Whether it goes back already, and cannot go on.
+        goes_back: bool,
+    },
     /// The things that were meant, where one had to be chosen.
     Candidates(Vec<String>),
     /// A setting that was not given and could not be found; the word names it ("endpoint").

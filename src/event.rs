@@ -33,6 +33,32 @@ pub enum Event {
         /// Bytes handled.
         done: u64,
     },
+    /// A step of a plan begins, or is done.
+    Step {
+        /// Which, counted from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+        /// Its stable name.
+        name: &'static str,
+        /// What it does, in a sentence.
+        about: String,
+        /// Whether it is being undone.
+        undo: bool,
+        /// Whether that is done.
+        done: bool,
+    },
+    /// What is waited for, and is not there yet.
+    Waiting {
+        /// The stable name of what is waited for.
+        what: &'static str,
+        /// What is still missing, in words.
+        missing: String,
+        /// Seconds since the wait began.
+        seconds: u64,
+        /// Seconds after which it fails.
+        limit: u64,
+    },
     /// Something the operator should know, which does not stop the operation.
     Warning {
         /// The stable name of the condition.

@@ -56,6 +56,27 @@ fn aside(event: &Event, verbose: u8) -> Option<String> {
             path.display()
         )),
         Event::Note(note) if verbose > 0 => Some(note.clone()),
+        Event::Step {
+            number,
+            of,
+            about,
+            undo,
+            done: false,
+            ..
+        } => Some(format!(
+            "{}[{number}/{of}] {}",
+            if *undo { "undoing " } else { "" },
+            printable(about.clone())
+        )),
+        Event::Waiting {
+            what,
+            missing,
+            seconds,
+            limit,
+        } => Some(format!(
+            "waiting for {what}, {seconds} s of {limit}: {}",
+            printable(missing.clone())
+        )),
         _ => None,
     }
 }
@@ -211,6 +232,26 @@ impl Observer for JsonLines {
             }
             Event::Note(message) => json!({"event": "note", "message": message}),
             Event::LeftoverRemoved(path) => json!({"event": "leftover-removed", "path": path}),
+            Event::Step {
+                number,
+                of,
+                name,
+                about,
+                undo,
+                done,
+            } => json!({
+                "event": "step", "number": number, "of": of, "name": name, "about": about,
+                "undo": undo, "done": done,
+            }),
+            Event::Waiting {
+                what,
+                missing,
+                seconds,
+                limit,
+            } => json!({
+                "event": "waiting", "for": what, "missing": missing, "seconds": seconds,
+                "limit": limit,
+            }),
         };
         let mut body = body;
         body["schemaVersion"] = SCHEMA_VERSION.into();

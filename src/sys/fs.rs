@@ -42,6 +42,27 @@ impl OutFile {
         })
     }
 
+    /// Opens a file to go on at its byte `len`; what lies behind that is cut off.
+    pub fn go_on(path: &Path, len: u64) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+            .open(path)?;
+        if file.metadata()?.len() != len {
+            seam::pass(Op::Resize(path, len))?;
+            file.set_len(len)?;
+            seam::done(Op::Resize(path, len));
+        }
+        let mut file = Self {
+            file,
+            path: path.to_owned(),
+            offset: 0,
+        };
+        file.go_on_at(len)?;
+        Ok(file)
+    }
+
     /// Bytes written so far.
     pub fn len(&self) -> u64 {
         self.offset

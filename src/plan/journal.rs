@@ -1,0 +1,342 @@
+//! The journal of an operation that changes the node: what it intends, what it did.
+//!
+//! # Format
+//!
+//! A text file, mode 0600, one record a line, only ever appended to:
+//!
+//! ```text
+//! <8 hex digits> <JSON object>\n
+//! ```
+//!
+//! The digits are the CRC-32C (Castagnoli) of the JSON's bytes. Every object has `time` (RFC 3339)
+//! and `record`; the first record is `begin` and holds the whole plan, so that nothing but the
+//! journal is needed to go on or to go back:
+//!
+//! | record | besides |
+//! | --- | --- |
+//! | `begin` | `schema` (1), `tool`, `id`, `kind`, `about`, `steps` |
+//! | `doing`, `undoing`, `undone` | `step`, counted from 0 |
+//! | `done` | `step`, and `facts` if the step found some |
+//! | `resumed` | - |
+//! | `completed` | - |
+//! | `rolling-back` | `why` |
+//! | `rolled-back`, `committing`, `committed` | - |
+//!
+//! # Invariants
+//!
+//! - The file appears with its first record whole and durable: it is written under another name,
+//!   fsynced and renamed.
+//! - Each record is fsynced before what it announces begins, and before what comes after what it
+//!   confirms begins.
+//! - A last line that is cut off or whose sum is wrong was being written when the machine stopped:
+//!   what it announces had not begun, so it counts for nothing and is cut away before the next
+//!   record. A wrong line before the last one is damage, and an error.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::sys::fs::{self, OutFile};
+
+/// The name of the file in an operation's folder.
+pub const FILE: &str = "journal";
+/// The version of the format.
+pub const SCHEMA: u32 = 1;
+/// Longer journals are not read: a plan has some dozens of steps.
+const MAX_BYTES: u64 = 16 << 20;
+/// Bytes of the sum and the blank after it.
+const SUM: usize = 9;
+
+/// What an operation is, written once at its beginning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The version of this format.
+    pub schema: u32,
+    /// The version of the tool that wrote it.
+    pub tool: String,
+    /// The operation's name, which is its folder's too.
+    pub id: String,
+    /// What kind it is: `restore`, …
+    pub kind: String,
+    /// What it is about, for those who show it and for the steps.
+    pub about: Value,
+    /// The steps, in order.
+    pub steps: Vec<Value>,
+}
+
+/// One line's content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// The plan.
+    Begin(Begin),
+    /// A step is about to act.
+    Doing {
+        /// Which.
+        step: usize,
+    },
+    /// A step has acted.
+    Done {
+        /// Which.
+        step: usize,
+        /// What it found out, for later steps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        facts: Option<Value>,
+    },
+    /// A step is about to be undone.
+    Undoing {
+        /// Which.
+        step: usize,
+    },
+    /// A step is undone.
+    Undone {
+        /// Which.
+        step: usize,
+    },
+    /// Another process goes on.
+    Resumed,
+    /// All steps are done.
+    Completed,
+    /// From here on it goes back.
+    RollingBack {
+        /// Why.
+        why: String,
+    },
+    /// Everything is undone.
+    RolledBack,
+    /// What is kept for going back is being removed.
+    Committing,
+    /// It is removed.
+    Committed,
+}
+
+/// A record and when it was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// When.
+    pub time: Timestamp,
+    /// What.
+    #[serde(flatten)]
+    pub record: Record,
+}
+
+/// A journal that records are added to.
+#[derive(Debug)]
+pub struct Journal {
+    file: OutFile,
+}
+
+impl Journal {
+    /// Makes the journal in an operation's folder, durable with its first record.
+    pub fn create(dir: &Path, begin: Begin, time: Timestamp) -> Result<Self> {
+        let path = dir.join(FILE);
+        let doing = || format!("writing {}", path.display());
+        let line = encoded(&Line {
+            time,
+            record: Record::Begin(begin),
+        })?;
+        fs::write_atomic(&path, &line)?;
+        let file = OutFile::go_on(&path, line.len() as u64).doing(Kind::Store, doing)?;
+        Ok(Self { file })
+    }
+
+    /// Opens a journal to go on with it, and says what stands in it.
+    pub fn open(dir: &Path) -> Result<(Self, Vec<Line>)> {
+        let path = dir.join(FILE);
+        let (lines, len) = read_with_length(&path)?;
+        let file = OutFile::go_on(&path, len)
+            .doing(Kind::Store, || format!("opening {}", path.display()))?;
+        Ok((Self { file }, lines))
+    }
+
+    /// Adds a record; it is durable when this returns.
+    pub fn append(&mut self, record: Record, time: Timestamp) -> Result<Line> {
+        let line = Line { time, record };
+        let bytes = encoded(&line)?;
+        self.file
+            .write_all(&bytes)
+            .and_then(|()| self.file.sync())
+            .doing(Kind::Store, || {
+                format!("writing {}", self.file.path().display())
+            })?;
+        Ok(line)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+}
+
+/// Reads the journal in an operation's folder.
+pub fn read(dir: &Path) -> Result<Vec<Line>> {
+    read_with_length(&dir.join(FILE)).map(|(lines, _)| lines)
+}
+
+fn encoded(line: &Line) -> Result<Vec<u8>> {
+    let json = serde_json::to_vec(line)
+        .doing(Kind::Unexpected, || "writing a journal's record as JSON")?;
+    let mut bytes = format!("{:08x} ", crc32c::crc32c(&json)).into_bytes();
+    bytes.extend_from_slice(&json);
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// The lines, and how many bytes of the file they are.
+fn read_with_length(path: &Path) -> Result<(Vec<Line>, u64)> {
+    let doing = || format!("reading the journal {}", path.display());
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .doing(Kind::Store, doing)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let what = format!("expected at most {MAX_BYTES} bytes");
+        return Err(damaged(path, what));
+    }
+    let mut lines = Vec::new();
+    let mut good = 0;
+    let mut rest = bytes.as_slice();
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let (line, after) = (rest.get(..end), rest.get(end + 1..));
+        let (line, after) = (line.unwrap_or_default(), after.unwrap_or_default());
+        let number = lines.len() + 1;
+        match decoded(line) {
+            Ok(line) => lines.push(line),
+            // What a crash cut off in the middle of writing is the last thing in the file.
+            Err(_) if after.is_empty() && number > 1 => break,
+            Err(what) => return Err(damaged(path, format!("line {number}: {what}"))),
+        }
+        good += end as u64 + 1;
+        rest = after;
+    }
+    match lines.first().map(|line| &line.record) {
+        Some(Record::Begin(begin)) if begin.schema == SCHEMA => Ok((lines, good)),
+        Some(Record::Begin(begin)) => Err(damaged(
+            path,
+            format!(
+                "expected schema {SCHEMA}, found {}: another version of the tool wrote it",
+                begin.schema
+            ),
+        )),
+        _ => Err(damaged(
+            path,
+            "expected a plan in line 1, found none".to_owned(),
+        )),
+    }
+}
+
+fn decoded(line: &[u8]) -> Result<Line, String> {
+    let (sum, json) = line.split_at_checked(SUM).ok_or("it is cut off")?;
+    let sum = std::str::from_utf8(sum)
+        .ok()
+        .and_then(|sum| sum.strip_suffix(' '))
+        .and_then(|sum| u32::from_str_radix(sum, 16).ok())
+        .ok_or("expected a checksum of 8 hex digits")?;
+    let found = crc32c::crc32c(json);
+    if found != sum {
+        return Err(format!(
+            "expected the checksum {sum:08x}, found {found:08x}"
+        ));
+    }
+    serde_json::from_slice(json).map_err(|e| e.to_string())
+}
+
+fn damaged(path: &Path, what: String) -> Failure {
+    Failure::new(Kind::Busy, what)
+        .doing(format!("reading the journal {}", path.display()))
+        .with(Fact::Path(PathBuf::from(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin() -> Begin {
+        Begin {
+            schema: SCHEMA,
+            tool: "0.1.0".to_owned(),
+            id: "restore-1".to_owned(),
+            kind: "restore".to_owned(),
+            about: serde_json::json!({"set": "backup-1\n"}),
+            steps: vec![Value::from("a"), Value::from("b")],
+        }
+    }
+
+    fn written(dir: &Path) -> Vec<Line> {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut journal = Journal::create(dir, begin(), now).unwrap();
+        for step in 0..2 {
+            journal.append(Record::Doing { step }, now).unwrap();
+            let facts = Some(serde_json::json!({"id": u64::MAX}));
+            journal.append(Record::Done { step, facts }, now).unwrap();
+        }
+        journal.append(Record::Completed, now).unwrap();
+        read(dir).unwrap()
+    }
+
+    #[test]
+    fn cut_at_every_byte_it_loses_the_last_record_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = written(dir.path());
+        assert_eq!(lines.len(), 6);
+        let path = dir.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        let first = whole.iter().position(|b| *b == b'\n').unwrap() + 1;
+        for cut in 0..=whole.len() {
+            let kept = whole.get(..cut).unwrap();
+            std::fs::write(&path, kept).unwrap();
+            if cut < first {
+                assert!(read(dir.path()).is_err(), "cut at {cut}");
+                continue;
+            }
+            let complete = kept.iter().filter(|b| **b == b'\n').count();
+            let (mut journal, found) = Journal::open(dir.path()).unwrap();
+            assert_eq!(found, lines[..complete], "cut at {cut}");
+            // What follows is readable again.
+            journal
+                .append(Record::Resumed, Timestamp::UNIX_EPOCH)
+                .unwrap();
+            let again = read(dir.path()).unwrap();
+            assert_eq!(again.len(), complete + 1);
+            assert_eq!(again.last().unwrap().record, Record::Resumed);
+        }
+    }
+
+    #[test]
+    fn damage_before_the_end_is_an_error_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path());
+        let path = dir.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        let last = whole[..whole.len() - 1]
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            std::fs::write(&path, &bytes).unwrap();
+            match read(dir.path()) {
+                // Without the line end between them the last two are one that is wrong.
+                Ok(lines) => {
+                    let kept = if at == last { 4 } else { 5 };
+                    assert!(at >= last && lines.len() == kept, "flipped at {at}");
+                }
+                Err(failure) => {
+                    assert!(at < last, "flipped at {at}: {failure}");
+                    assert_eq!(failure.kind(), Kind::Busy);
+                }
+            }
+        }
+        // Zeros behind the end, as a file system may leave them after a crash.
+        let mut bytes = whole.clone();
+        bytes.extend_from_slice(&[0; 512]);
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(read(dir.path()).unwrap().len(), 6);
+    }
+}

@@ -1,0 +1,128 @@
+//! Which operations there are on this node, by the folders of their journals.
+
+use std::path::{Path, PathBuf};
+
+use super::engine::Progress;
+use super::journal;
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::sys::fs;
+
+/// An operation's folder, and what its journal tells.
+#[derive(Debug)]
+pub struct Found {
+    /// The folder's name.
+    pub id: String,
+    /// The folder.
+    pub dir: PathBuf,
+    /// What the journal tells, or why it cannot be read.
+    pub progress: Result<Progress>,
+}
+
+impl Found {
+    /// Whether other commands that change the node must wait for it. A journal that cannot be read
+    /// may be of an operation that is not finished.
+    pub fn blocks(&self) -> bool {
+        match &self.progress {
+            Ok(progress) => progress.state.is_unfinished(),
+            Err(_) => true,
+        }
+    }
+}
+
+/// All operations below a directory, oldest first. Folders without a journal had not begun.
+pub fn list(state: &Path) -> Result<Vec<Found>> {
+    let doing = || format!("listing {}", state.display());
+    let entries = match std::fs::read_dir(state) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.doing(Kind::Store, doing)?;
+        let dir = entry.path();
+        if dir.join(journal::FILE).symlink_metadata().is_err() {
+            continue;
+        }
+        found.push(Found {
+            id: entry.file_name().to_string_lossy().into_owned(),
+            progress: Progress::read(&dir),
+            dir,
+        });
+    }
+    let began = |found: &Found| found.progress.as_ref().ok().map(|progress| progress.began);
+    found.sort_by(|a, b| began(a).cmp(&began(b)).then_with(|| a.id.cmp(&b.id)));
+    Ok(found)
+}
+
+/// Refuses to go on while an operation is unfinished.
+///
+/// # Errors
+/// [`Kind::Busy`] with [`Fact::Unfinished`] that names it.
+pub fn refuse_while_unfinished(state: &Path) -> Result<()> {
+    let blocking = list(state)?.into_iter().find(Found::blocks);
+    let Some(found) = blocking else {
+        return Ok(());
+    };
+    let what = match &found.progress {
+        Ok(progress) => format!(
+            "the {} {} is not finished: it is {}",
+            progress.begin.kind,
+            found.id,
+            progress.state.word()
+        ),
+        Err(failure) => format!("whether {} is finished cannot be told: {failure}", found.id),
+    };
+    Err(Failure::new(Kind::Busy, what).with(Fact::Unfinished {
+        id: found.id,
+        journal: found.dir.join(journal::FILE),
+        goes_back: matches!(&found.progress, Ok(progress) if progress.state == super::engine::State::RollingBack),
+    }))
+}
+
+/// Makes the folder of a new operation, with a name that is not taken.
+pub fn new_folder(state: &Path, wanted: &str) -> Result<(String, PathBuf)> {
+    fs::mkdir_all(state)?;
+    for number in 1..1000 {
+        let id = match number {
+            1 => wanted.to_owned(),
+            number => format!("{wanted}-{number}"),
+        };
+        let dir = state.join(&id);
+        match fs::mkdir(&dir) {
+            Ok(()) => {
+                fs::sync_dir(state)?;
+                return Ok((id, dir));
+            }
+            Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Err(Failure::new(
+        Kind::Store,
+        format!("{} holds too many of {wanted}", state.display()),
+    ))
+}
+
+/// Removes folders of operations that were cut off before their journal was there: nothing had
+/// been done.
+pub fn sweep(state: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let doing = || format!("listing {}", state.display());
+    let entries = match std::fs::read_dir(state) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    let mut removed = Vec::new();
+    for entry in entries {
+        let entry = entry.doing(Kind::Store, doing)?;
+        let ours = entry.file_name().to_string_lossy().starts_with(prefix);
+        let path = entry.path();
+        if ours
+            && entry.file_type().doing(Kind::Store, doing)?.is_dir()
+            && path.join(journal::FILE).symlink_metadata().is_err()
+        {
+            fs::remove_tree(&path)?;
+            removed.push(path);
+        }
+    }
+    Ok(removed)
+}
