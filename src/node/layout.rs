@@ -229,6 +229,39 @@ impl NodeLayout {
         self.host("/run/containerd/containerd.sock")
     }
 
+    /// Files that name the kubelet's flags, those that win first: what an administrator adds to
+    /// its command line (kubeadm, "Configuring each kubelet in your cluster"), kubeadm's own, and
+    /// the systemd unit, which is where OpenShift has them.
+    pub fn kubelet_flags(&self) -> Vec<PathBuf> {
+        [
+            "/etc/default/kubelet",
+            "/etc/sysconfig/kubelet",
+            "/var/lib/kubelet/kubeadm-flags.env",
+            "/etc/systemd/system/kubelet.service",
+            "/usr/lib/systemd/system/kubelet.service",
+        ]
+        .iter()
+        .map(|path| self.host(path))
+        .collect()
+    }
+
+    /// Directories of what is dropped into the kubelet's systemd unit, those that win first.
+    pub fn kubelet_drop_ins(&self) -> [PathBuf; 2] {
+        [
+            self.host("/etc/systemd/system/kubelet.service.d"),
+            self.host("/usr/lib/systemd/system/kubelet.service.d"),
+        ]
+    }
+
+    /// The kubelet's configuration: kubeadm's place and OpenShift's. The latter is a kubeconfig
+    /// on kubeadm's nodes.
+    pub fn kubelet_configs(&self) -> [PathBuf; 2] {
+        [
+            self.host("/var/lib/kubelet/config.yaml"),
+            self.kubernetes().join("kubelet.conf"),
+        ]
+    }
+
     /// Pacemaker's and Corosync's own files, which only a cluster of theirs has.
     pub fn pacemaker(&self) -> [PathBuf; 2] {
         [

@@ -4,7 +4,8 @@
 //! Everything starts at a [`NodeLayout`](layout::NodeLayout). [`look`](profile::look) says which
 //! kind of node it is and why; [`find_access`](access::find_access) says how to reach its own
 //! etcd member and where each datum was found; [`collect`] says what a backup must archive and
-//! whether a rollout changed it meanwhile. Local addresses and all settings are parameters.
+//! whether a rollout changed it meanwhile; a [`Runtime`](runtime::Runtime) asks which of its
+//! containers run. Local addresses and all settings are parameters.
 
 pub mod access;
 pub mod collect;
@@ -18,6 +19,7 @@ pub mod member;
 mod openshift;
 pub mod pod;
 pub mod profile;
+pub mod runtime;
 
 use crate::error::{Fact, Failure, Kind};
 
