@@ -19,13 +19,14 @@
 //! | end | two zero blocks; readers accept more of them (GNU tar pads to 10,240 bytes) |
 //!
 //! Archives of others are read too: GNU tar's with hard links, and the Go command's, which hold
-//! regular files only (cluster-etcd-operator, `pkg/cmd/backuprestore`). Nothing is extracted
-//! here, and nothing in an archive is trusted: see [`check_archive`].
+//! regular files only (cluster-etcd-operator, `pkg/cmd/backuprestore`). Nothing in an archive is
+//! trusted: see [`check_archive`], and [`extract_archive`], which checks before it writes.
 
 mod certificates;
 mod check;
 mod compare;
 mod entry;
+mod extract;
 mod links;
 mod names;
 mod pax;
@@ -39,6 +40,7 @@ use std::path::{Path, PathBuf};
 pub use certificates::{Certificate, Certificates, Unreadable};
 pub use check::{ArchiveReport, Rules, check_archive};
 pub use compare::{Difference, compare_with_tree};
+pub use extract::{Extracted, extract_archive};
 pub use write::write_archive;
 
 /// The directory that all names of an OpenShift node's archives start with.

@@ -5,10 +5,13 @@
 //! record them to replay every legal loss of what was not yet fsynced.
 
 mod copy;
+pub mod dir;
 pub mod fs;
 pub mod mount;
 pub mod seam;
 pub mod space;
 pub mod stream;
 pub mod stream_out;
+pub mod tree;
+pub mod xattr;
 pub mod yaml;

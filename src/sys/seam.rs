@@ -25,6 +25,16 @@ pub enum Op<'a> {
     Rename(&'a Path, &'a Path),
     /// A symbolic link is made: target, then the link's own path.
     Symlink(&'a Path, &'a Path),
+    /// A file gets another name: the file, then that name.
+    Link(&'a Path, &'a Path),
+    /// Permission bits are set.
+    SetMode(&'a Path, u32),
+    /// Owner and group are set; of a symbolic link, the link's own.
+    SetOwner(&'a Path, u32, u32),
+    /// The modification time is set, in seconds since 1970; of a symbolic link, the link's own.
+    SetModified(&'a Path, i64),
+    /// An extended attribute is set; of a symbolic link, the link's own.
+    SetXattr(&'a Path, &'a str, &'a [u8]),
     /// A file or link is removed.
     Unlink(&'a Path),
     /// An empty directory is removed.
@@ -176,6 +186,21 @@ mod armed {
             }
             Op::Symlink(target, link) => {
                 serde_json::json!({"op": "symlink", "path": path(link), "to": path(target)})
+            }
+            Op::Link(file, name) => {
+                serde_json::json!({"op": "link", "path": path(name), "to": path(file)})
+            }
+            Op::SetMode(p, mode) => {
+                serde_json::json!({"op": "set-mode", "path": path(p), "mode": mode})
+            }
+            Op::SetOwner(p, uid, gid) => {
+                serde_json::json!({"op": "set-owner", "path": path(p), "uid": uid, "gid": gid})
+            }
+            Op::SetModified(p, seconds) => {
+                serde_json::json!({"op": "set-modified", "path": path(p), "seconds": seconds})
+            }
+            Op::SetXattr(p, name, value) => {
+                serde_json::json!({"op": "set-xattr", "path": path(p), "name": name, "value": hex::encode(value)})
             }
             Op::Unlink(p) => serde_json::json!({"op": "unlink", "path": path(p)}),
             Op::Rmdir(p) => serde_json::json!({"op": "rmdir", "path": path(p)}),

@@ -16,13 +16,15 @@ use super::names::{Names, Role};
 use super::pax;
 use super::stream::{Source, Stream, Trouble, wide};
 use super::{ArchiveContents, Entry, EntryKind};
-use crate::error::{Doing, Kind, Result};
+use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::finding::{Finding, Layer, Place};
 
 /// The unit of a tar stream.
 const BLOCK: u64 = 512;
 /// More than enough for what the kernel lets a file carry.
 const MAX_EXTENSION: u64 = 1 << 20;
+/// Archives that unpack to less may be as dense as they like.
+const ALWAYS_FITS: u64 = 16 << 20;
 /// A hostile archive could make any number; these tell enough.
 const MAX_FINDINGS: usize = 100;
 
@@ -42,6 +44,9 @@ pub struct Rules {
     pub max_file: u64,
     /// Most bytes of names, link targets and attributes together: what the reader keeps.
     pub max_kept: u64,
+    /// Most unpacked bytes for each byte of the archive, once they are more than 16 MiB. PEM and
+    /// manifests have about 2; gzip itself ends at 1,032.
+    pub max_ratio: u64,
 }
 
 impl Default for Rules {
@@ -53,6 +58,7 @@ impl Default for Rules {
             max_unpacked: 1 << 30,
             max_file: 256 << 20,
             max_kept: 64 << 20,
+            max_ratio: 200,
         }
     }
 }
@@ -73,6 +79,42 @@ pub struct ArchiveReport {
 /// An error means that the input could not be read; all that is wrong with what was read is a
 /// finding.
 pub fn check_archive(input: impl Read, rules: &Rules) -> Result<ArchiveReport> {
+    read_archive(input, rules, &mut Nobody)
+}
+
+/// Who looks on while an archive is read, one accepted entry after the other. An error ends the
+/// reading and is its result.
+pub(super) trait Visitor {
+    /// An entry begins; a file's hash is still all zeros.
+    fn begin(&mut self, entry: &Entry) -> Result<()>;
+    /// The next bytes of the file that began.
+    fn content(&mut self, part: &[u8]) -> Result<()>;
+    /// The entry is over, and complete.
+    fn end(&mut self, entry: &Entry) -> Result<()>;
+}
+
+struct Nobody;
+
+impl Visitor for Nobody {
+    fn begin(&mut self, _: &Entry) -> Result<()> {
+        Ok(())
+    }
+
+    fn content(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &Entry) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// As [`check_archive`], with somebody looking on.
+pub(super) fn read_archive(
+    input: impl Read,
+    rules: &Rules,
+    visitor: &mut dyn Visitor,
+) -> Result<ArchiveReport> {
     let source = Source {
         inner: input,
         count: 0,
@@ -87,6 +129,7 @@ pub fn check_archive(input: impl Read, rules: &Rules) -> Result<ArchiveReport> {
     };
     let mut reader = Reader {
         rules,
+        visitor,
         names: Names::default(),
         files: HashSet::new(),
         links: HashMap::new(),
@@ -104,35 +147,47 @@ pub fn check_archive(input: impl Read, rules: &Rules) -> Result<ArchiveReport> {
     if let Some(failure) = source.failure {
         return Err(failure).doing(Kind::Store, || "reading the archive");
     }
-    if let Err(Stop(finding)) = outcome {
-        let limit = rules.max_unpacked;
-        reader.report.findings.push(match trouble {
-            Some(Trouble::Limit) => {
-                stop(position, format!("at most {limit} bytes unpacked"), "more").0
-            }
-            Some(Trouble::Gzip(text)) => {
-                error("a whole gzip stream".to_owned(), text).at(Place::Offset(source.count))
-            }
-            None => finding,
-        });
+    match outcome {
+        Ok(()) => reader.check_ratio(position, source.count),
+        Err(Stop::Failed(failure)) => return Err(failure),
+        Err(Stop::Found(finding)) => {
+            let limit = rules.max_unpacked;
+            reader.report.findings.push(match trouble {
+                Some(Trouble::Limit) => {
+                    error(format!("at most {limit} bytes unpacked"), "more".to_owned())
+                        .at(Place::Unpacked(position))
+                }
+                Some(Trouble::Gzip(text)) => {
+                    error("a whole gzip stream".to_owned(), text).at(Place::Offset(source.count))
+                }
+                None => *finding,
+            });
+        }
     }
     reader.check_links();
     Ok(reader.report)
 }
 
 /// Nothing after this can be read.
-struct Stop(Finding);
+enum Stop {
+    /// Because of what stands there.
+    Found(Box<Finding>),
+    /// Because of the visitor.
+    Failed(Failure),
+}
 
 fn error(expected: String, found: String) -> Finding {
     Finding::error(Layer::Archive, expected, found)
 }
 
 fn stop(at: u64, expected: impl Into<String>, found: impl Into<String>) -> Stop {
-    Stop(error(expected.into(), found.into()).at(Place::Unpacked(at)))
+    let finding = error(expected.into(), found.into()).at(Place::Unpacked(at));
+    Stop::Found(Box::new(finding))
 }
 
 struct Reader<'a> {
     rules: &'a Rules,
+    visitor: &'a mut dyn Visitor,
     names: Names,
     /// Regular files so far, for hard links.
     files: HashSet<PathBuf>,
@@ -242,9 +297,11 @@ impl Reader<'_> {
                 return Ok(());
             }
         };
+        self.visitor.begin(&entry).map_err(Stop::Failed)?;
         if let EntryKind::File { sha256, .. } = &mut entry.kind {
             *sha256 = self.content(&entry.name, size, at, content)?;
         }
+        self.visitor.end(&entry).map_err(Stop::Failed)?;
         self.report.contents.entries.push(entry);
         Ok(())
     }
@@ -313,6 +370,7 @@ impl Reader<'_> {
             read = read.saturating_add(wide(count));
             hash.update(part);
             certificate.take(part);
+            self.visitor.content(part).map_err(Stop::Failed)?;
         }
         if read != size {
             return Err(stop(
@@ -344,6 +402,16 @@ impl Reader<'_> {
                 "more bytes".to_owned(),
             );
             self.report.findings.push(finding.at(Place::Offset(at)));
+        }
+    }
+
+    fn check_ratio(&mut self, unpacked: u64, packed: u64) {
+        let most = packed.saturating_mul(self.rules.max_ratio);
+        if unpacked > most.max(ALWAYS_FITS) {
+            let expected = format!("at most {most} bytes unpacked from {packed}");
+            self.report
+                .findings
+                .push(error(expected, format!("{unpacked}")));
         }
     }
 

@@ -148,6 +148,11 @@ impl<'a> RawEntry<'a> {
             let told = told.map_err(|e| e.to_string())?;
             u32::try_from(told).map_err(|_| format!("owner {told}"))
         };
+        // The system's calls take the largest number for "none".
+        let real = |id: u32| {
+            let real = (id != u32::MAX).then_some(id);
+            real.ok_or_else(|| format!("owner {id}"))
+        };
         let (header, records) = (self.header, &self.records);
         let modified = match records.modified {
             Some(time) => time,
@@ -158,8 +163,14 @@ impl<'a> RawEntry<'a> {
             name,
             kind,
             mode: header.mode().map_err(|e| e.to_string())? & 0o7777,
-            uid: records.uid.map_or_else(|| id(header.uid()), Ok)?,
-            gid: records.gid.map_or_else(|| id(header.gid()), Ok)?,
+            uid: records
+                .uid
+                .map_or_else(|| id(header.uid()), Ok)
+                .and_then(real)?,
+            gid: records
+                .gid
+                .map_or_else(|| id(header.gid()), Ok)
+                .and_then(real)?,
             modified: modified.max(0),
             xattrs: records.xattrs.clone(),
         })

@@ -1,3 +1,4 @@
+mod extract;
 mod hostile;
 
 use std::fs;

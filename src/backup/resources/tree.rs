@@ -1,7 +1,6 @@
 //! The node's tree as it is archived: what the selection covers, in order, and what each is.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +8,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::Selection;
@@ -249,43 +247,4 @@ impl Read for Content<'_> {
             io::Error::other(text)
         })
     }
-}
-
-/// The extended attributes of a file, directory or link; none where the file system has none.
-pub(super) fn xattrs(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
-    let mut found = BTreeMap::new();
-    let doing = || format!("reading the extended attributes of {}", path.display());
-    let list = match sized(|buf| rustix::fs::llistxattr(path, buf)) {
-        Ok(list) => list.unwrap_or_default(),
-        Err(e) => return Err(io::Error::from(e)).doing(Kind::Unexpected, doing),
-    };
-    for name in list.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        let text = std::str::from_utf8(name).doing(Kind::Unexpected, || {
-            format!("naming an attribute of {}", path.display())
-        })?;
-        let value = sized(|buf| rustix::fs::lgetxattr(path, OsStr::from_bytes(name), buf))
-            .map_err(io::Error::from)
-            .doing(Kind::Unexpected, doing)?;
-        if let Some(value) = value {
-            found.insert(text.to_owned(), value);
-        }
-    }
-    Ok(found)
-}
-
-/// Linux bounds a list and a value to 64 KiB each; one that still does not fit grew meanwhile.
-fn sized(get: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Option<Vec<u8>>, Errno> {
-    for size in [1 << 10, 1 << 16] {
-        let mut buf = vec![0; size];
-        match get(&mut buf) {
-            Ok(length) => {
-                buf.truncate(length);
-                return Ok(Some(buf));
-            }
-            Err(Errno::RANGE) => {}
-            Err(Errno::NOTSUP | Errno::NODATA | Errno::NOSYS) => return Ok(None),
-            Err(other) => return Err(other),
-        }
-    }
-    Err(Errno::RANGE)
 }

@@ -4,12 +4,12 @@ use super::*;
 
 /// A tar stream of raw parts, to make what no writer makes.
 #[derive(Default)]
-struct Raw {
+pub(super) struct Raw {
     bytes: Vec<u8>,
 }
 
 impl Raw {
-    fn entry(mut self, kind: u8, name: &[u8], link: &[u8], content: &[u8]) -> Self {
+    pub(super) fn entry(mut self, kind: u8, name: &[u8], link: &[u8], content: &[u8]) -> Self {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::new(kind));
         header.as_old_mut().name[..name.len()].copy_from_slice(name);
@@ -24,23 +24,23 @@ impl Raw {
         self.block(content)
     }
 
-    fn block(mut self, content: &[u8]) -> Self {
+    pub(super) fn block(mut self, content: &[u8]) -> Self {
         self.bytes.extend_from_slice(content);
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
         self
     }
 
-    fn file(self, name: &str) -> Self {
+    pub(super) fn file(self, name: &str) -> Self {
         self.entry(b'0', name.as_bytes(), b"", b"x")
     }
 
-    fn gzip(self) -> Vec<u8> {
+    pub(super) fn gzip(self) -> Vec<u8> {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(&self.bytes).unwrap();
         gzip.finish().unwrap()
     }
 
-    fn end(self) -> Vec<u8> {
+    pub(super) fn end(self) -> Vec<u8> {
         self.block(&[0; 1024]).gzip()
     }
 }

@@ -1,0 +1,317 @@
+//! Changes below an open directory, where no symbolic link can lead them elsewhere.
+//!
+//! Every name here is one plain component, taken relative to an open directory, and never
+//! followed: what is written through a [`Dir`] lands in that directory, whatever lies there. Each
+//! change passes the [`seam`](super::seam) under its whole path.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod,
+    fchown, fsetxattr, fsync, futimens, linkat, lsetxattr, mkdirat, openat, symlinkat, utimensat,
+};
+
+use super::fs::{DIR_MODE, FILE_MODE, OutFile};
+use super::seam::{self, Op};
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+const OPEN_DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+impl Dir {
+    /// Opens a directory; a symbolic link to one is an error.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let fd = rustix::fs::open(path, OPEN_DIR, Mode::empty())?;
+        Ok(Self {
+            fd,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Opens a directory in this one; a symbolic link to one is an error.
+    pub fn enter(&self, name: &OsStr) -> io::Result<Self> {
+        let fd = openat(&self.fd, plain(name)?, OPEN_DIR, Mode::empty())?;
+        Ok(Self {
+            fd,
+            path: self.path.join(name),
+        })
+    }
+
+    /// The same directory, opened once more.
+    pub fn again(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            path: self.path.clone(),
+        })
+    }
+
+    /// Where it was when it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            if ![b".".as_slice(), b".."].contains(&entry.file_name().to_bytes()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes a directory that must not exist yet, mode 0700.
+    pub fn mkdir(&self, name: &OsStr) -> io::Result<()> {
+        let path = self.path.join(plain(name)?);
+        through(Op::Mkdir(&path), || {
+            Ok(mkdirat(&self.fd, name, Mode::from_raw_mode(DIR_MODE))?)
+        })
+    }
+
+    /// Makes a file that must not exist yet, mode 0600.
+    pub fn create(&self, name: &OsStr) -> io::Result<OutFile> {
+        let path = self.path.join(plain(name)?);
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = through(Op::Create(&path), || {
+            let mode = Mode::from_raw_mode(FILE_MODE);
+            Ok(openat(&self.fd, name, flags, mode)?)
+        })?;
+        Ok(OutFile {
+            file: File::from(fd),
+            path,
+            offset: 0,
+        })
+    }
+
+    /// Makes a symbolic link; the target may be anything.
+    pub fn symlink(&self, target: &Path, name: &OsStr) -> io::Result<()> {
+        let path = self.path.join(plain(name)?);
+        through(Op::Symlink(target, &path), || {
+            Ok(symlinkat(target, &self.fd, name)?)
+        })
+    }
+
+    /// Gives a file of this directory another name, there or in another one.
+    pub fn hard_link(&self, file: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
+        let from = self.path.join(plain(file)?);
+        let path = to.path.join(plain(name)?);
+        through(Op::Link(&from, &path), || {
+            Ok(linkat(&self.fd, file, &to.fd, name, AtFlags::empty())?)
+        })
+    }
+
+    /// Makes its entries and its own attributes durable.
+    pub fn sync(&self) -> io::Result<()> {
+        through(Op::SyncDir(&self.path), || Ok(fsync(&self.fd)?))
+    }
+
+    /// Its attributes.
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            fd: self.fd.as_fd(),
+            link: None,
+            path: self.path.clone(),
+        }
+    }
+
+    /// The attributes of a symbolic link in it: the link's own, never its target's.
+    pub fn link_attributes<'a>(&'a self, name: &'a OsStr) -> io::Result<Attributes<'a>> {
+        Ok(Attributes {
+            fd: self.fd.as_fd(),
+            link: Some(plain(name)?),
+            path: self.path.join(name),
+        })
+    }
+}
+
+impl OutFile {
+    /// The file's attributes. Writing may take set-id bits away again, so they come last.
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            fd: self.file.as_fd(),
+            link: None,
+            path: self.path.clone(),
+        }
+    }
+}
+
+/// Sets the attributes of an open file or directory, or of a symbolic link.
+///
+/// Each call may undo another's work; in this order none does: owner, extended attributes, mode,
+/// modification time.
+#[derive(Debug)]
+pub struct Attributes<'a> {
+    /// The thing itself, or the directory that holds the link.
+    fd: BorrowedFd<'a>,
+    link: Option<&'a OsStr>,
+    path: PathBuf,
+}
+
+impl Attributes<'_> {
+    /// Sets owner and group by number.
+    pub fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
+        if uid == u32::MAX || gid == u32::MAX {
+            // The kernel takes this number for "as it is".
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        through(Op::SetOwner(&self.path, uid, gid), || {
+            Ok(match self.link {
+                None => fchown(self.fd, owner, group)?,
+                Some(name) => chownat(self.fd, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?,
+            })
+        })
+    }
+
+    /// Sets an extended attribute.
+    pub fn set_xattr(&self, name: &str, value: &[u8]) -> io::Result<()> {
+        through(Op::SetXattr(&self.path, name, value), || {
+            Ok(match self.link {
+                None => fsetxattr(self.fd, name, value, XattrFlags::empty())?,
+                Some(link) => {
+                    // Linux has no call for this below an open directory before 6.13.
+                    let mut path = PathBuf::from("/proc/self/fd");
+                    path.push(self.fd.as_raw_fd().to_string());
+                    path.push(link);
+                    lsetxattr(&path, name, value, XattrFlags::empty())?;
+                }
+            })
+        })
+    }
+
+    /// Sets permission bits with set-id and sticky bits. A symbolic link has none of its own.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        if self.link.is_some() {
+            return Ok(());
+        }
+        through(Op::SetMode(&self.path, mode), || {
+            Ok(fchmod(self.fd, Mode::from_raw_mode(mode & 0o7777))?)
+        })
+    }
+
+    /// Sets the modification time, in seconds since 1970.
+    pub fn set_modified(&self, seconds: i64) -> io::Result<()> {
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: seconds,
+                tv_nsec: 0,
+            },
+        };
+        through(Op::SetModified(&self.path, seconds), || {
+            Ok(match self.link {
+                None => futimens(self.fd, &times)?,
+                Some(name) => utimensat(self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)?,
+            })
+        })
+    }
+}
+
+fn through<T>(op: Op<'_>, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    seam::pass(op)?;
+    let made = change()?;
+    seam::done(op);
+    Ok(made)
+}
+
+/// The name, if it is one component and leads nowhere else.
+fn plain(name: &OsStr) -> io::Result<&OsStr> {
+    let bytes = name.as_bytes();
+    let bad = bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/');
+    if bad {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "expected one plain name",
+        ));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_followed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let outside = scratch.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::create_dir(scratch.path().join("in")).unwrap();
+        symlink("in", scratch.path().join("in-link")).unwrap();
+        assert!(Dir::open(&scratch.path().join("in-link")).is_err());
+        let dir = Dir::open(&scratch.path().join("in")).unwrap();
+        assert!(dir.is_empty().unwrap());
+        dir.symlink(&outside, OsStr::new("out")).unwrap();
+        dir.symlink(&outside.join("file"), OsStr::new("f")).unwrap();
+        assert!(!dir.is_empty().unwrap());
+        assert!(dir.enter(OsStr::new("out")).is_err());
+        assert!(dir.create(OsStr::new("f")).is_err());
+        assert!(dir.mkdir(OsStr::new("out")).is_err());
+        for name in ["", ".", "..", "out/x", "/x"] {
+            let name = OsStr::new(name);
+            assert!(dir.create(name).is_err(), "{name:?}");
+            assert!(dir.mkdir(name).is_err());
+            assert!(dir.enter(name).is_err());
+            assert!(dir.symlink(Path::new("x"), name).is_err());
+            assert!(dir.link_attributes(name).is_err());
+        }
+        let before = fs::metadata(&outside).unwrap();
+        let link = dir.link_attributes(OsStr::new("out")).unwrap();
+        link.set_mode(0o777).unwrap();
+        link.set_modified(1_000).unwrap();
+        let after = fs::metadata(&outside).unwrap();
+        assert_eq!(
+            (before.mode(), before.mtime()),
+            (after.mode(), after.mtime())
+        );
+        let own = fs::symlink_metadata(dir.path().join("out")).unwrap();
+        assert_eq!(own.mtime(), 1_000);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn attributes_are_set_and_names_added() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = Dir::open(scratch.path()).unwrap();
+        let mut file = dir.create(OsStr::new("f")).unwrap();
+        file.write_all(b"x").unwrap();
+        file.attributes().set_mode(0o6751).unwrap();
+        file.attributes().set_modified(5).unwrap();
+        file.sync().unwrap();
+        dir.mkdir(OsStr::new("d")).unwrap();
+        let below = dir.enter(OsStr::new("d")).unwrap();
+        dir.hard_link(OsStr::new("f"), &below, OsStr::new("g"))
+            .unwrap();
+        below.attributes().set_mode(0o1500).unwrap();
+        below.sync().unwrap();
+        let meta = fs::metadata(below.path().join("g")).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o6751, 5));
+        assert_eq!(meta.nlink(), 2);
+        let meta = fs::metadata(below.path()).unwrap();
+        assert_eq!(meta.mode() & 0o7777, 0o1500);
+        let none = dir.attributes().set_owner(u32::MAX, 0).unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::InvalidInput);
+    }
+}
