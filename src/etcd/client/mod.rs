@@ -12,6 +12,7 @@ mod cause;
 mod endpoint;
 mod grpc;
 mod messages;
+mod proof;
 mod tls;
 mod types;
 mod wire;
