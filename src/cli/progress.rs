@@ -38,6 +38,60 @@ pub(super) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
     }
 }
 
+/// The name of the log beside an operation's journal.
+pub(super) const LOG: &str = "log";
+
+/// Hands events on, and once it is opened writes them to a log as well: one JSON object a line,
+/// with the time and, where there is one, the text that people see.
+pub(super) struct Logged {
+    shown: Arc<dyn Observer>,
+    file: Mutex<Option<std::fs::File>>,
+}
+
+impl Logged {
+    /// Without a log for now.
+    pub(super) fn new(shown: Arc<dyn Observer>) -> Self {
+        Self {
+            shown,
+            file: Mutex::new(None),
+        }
+    }
+
+    /// Writes a log in this folder from now on. One that cannot be written is no reason to stop.
+    pub(super) fn open(&self, dir: &std::path::Path) {
+        use std::os::unix::fs::OpenOptionsExt;
+        let opened = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(dir.join(LOG));
+        if let (Ok(file), Ok(mut place)) = (opened, self.file.lock()) {
+            *place = Some(file);
+        }
+    }
+}
+
+impl Observer for Logged {
+    fn event(&self, event: Event) {
+        if let Ok(mut place) = self.file.lock()
+            && let Some(file) = place.as_mut()
+            && !matches!(event, Event::PhaseProgress { .. })
+        {
+            let text = match &event {
+                Event::PhaseStarted { about, .. } => Some(printable(about.clone())),
+                other => aside(other, 1),
+            };
+            let mut body = document(event.clone());
+            body["time"] = jiff::Timestamp::now().to_string().into();
+            body["text"] = text
+                .map(|text| console::strip_ansi_codes(&text).into_owned())
+                .into();
+            let _ = writeln!(file, "{body}");
+        }
+        self.shown.event(event);
+    }
+}
+
 /// Writes a line to standard error; a closed one is no reason to stop.
 fn line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -213,48 +267,52 @@ struct JsonLines;
 
 impl Observer for JsonLines {
     fn event(&self, event: Event) {
-        let body = match event {
-            Event::PhaseStarted {
-                phase,
-                about,
-                total,
-            } => {
-                json!({"event": "phase-started", "phase": phase, "about": about, "total": total})
-            }
-            Event::PhaseProgress { phase, done } => {
-                json!({"event": "phase-progress", "phase": phase, "done": done})
-            }
-            Event::PhaseDone { phase, done } => {
-                json!({"event": "phase-done", "phase": phase, "done": done})
-            }
-            Event::Warning { name, message } => {
-                json!({"event": "warning", "name": name, "message": message})
-            }
-            Event::Note(message) => json!({"event": "note", "message": message}),
-            Event::LeftoverRemoved(path) => json!({"event": "leftover-removed", "path": path}),
-            Event::Step {
-                number,
-                of,
-                name,
-                about,
-                undo,
-                done,
-            } => json!({
-                "event": "step", "number": number, "of": of, "name": name, "about": about,
-                "undo": undo, "done": done,
-            }),
-            Event::Waiting {
-                what,
-                missing,
-                seconds,
-                limit,
-            } => json!({
-                "event": "waiting", "for": what, "missing": missing, "seconds": seconds,
-                "limit": limit,
-            }),
-        };
-        let mut body = body;
-        body["schemaVersion"] = SCHEMA_VERSION.into();
-        line(format_args!("{body}"));
+        line(format_args!("{}", document(event)));
     }
+}
+
+/// An event as its document.
+fn document(event: Event) -> serde_json::Value {
+    let mut body = match event {
+        Event::PhaseStarted {
+            phase,
+            about,
+            total,
+        } => {
+            json!({"event": "phase-started", "phase": phase, "about": about, "total": total})
+        }
+        Event::PhaseProgress { phase, done } => {
+            json!({"event": "phase-progress", "phase": phase, "done": done})
+        }
+        Event::PhaseDone { phase, done } => {
+            json!({"event": "phase-done", "phase": phase, "done": done})
+        }
+        Event::Warning { name, message } => {
+            json!({"event": "warning", "name": name, "message": message})
+        }
+        Event::Note(message) => json!({"event": "note", "message": message}),
+        Event::LeftoverRemoved(path) => json!({"event": "leftover-removed", "path": path}),
+        Event::Step {
+            number,
+            of,
+            name,
+            about,
+            undo,
+            done,
+        } => json!({
+            "event": "step", "number": number, "of": of, "name": name, "about": about,
+            "undo": undo, "done": done,
+        }),
+        Event::Waiting {
+            what,
+            missing,
+            seconds,
+            limit,
+        } => json!({
+            "event": "waiting", "for": what, "missing": missing, "seconds": seconds,
+            "limit": limit,
+        }),
+    };
+    body["schemaVersion"] = SCHEMA_VERSION.into();
+    body
 }

@@ -9,6 +9,7 @@ pub mod live;
 pub mod member_files;
 pub mod quality;
 pub mod reach;
+pub mod restore;
 pub mod verify;
 
 use std::sync::Arc;

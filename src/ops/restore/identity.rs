@@ -79,9 +79,10 @@ async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
     let inner = context.clone();
     let read = tokio::task::spawn_blocking(move || {
         let cluster = Wal::list(&layout.wal)
-            .and_then(|wal| wal.identity())
+            .and_then(|wal| wal.scan())
             .ok()
-            .flatten();
+            .and_then(|scan| scan.metadata)
+            .map(|metadata| format!("{:x}", metadata.cluster));
         // What a broken database says is nothing to go by.
         let report = database::read(&inner, &layout.db(), database::cluster_keys());
         let version = report
@@ -107,9 +108,11 @@ pub(super) fn mismatches(
     let mut found = Vec::new();
     let manifest = request.set.manifest.as_ref();
     let of_set = survey.version.as_ref();
-    let uuids = of_set
-        .and_then(|version| version.uuid.as_ref())
-        .zip(node.version.as_ref().and_then(|version| version.uuid.as_ref()));
+    let uuids = of_set.and_then(|version| version.uuid.as_ref()).zip(
+        node.version
+            .as_ref()
+            .and_then(|version| version.uuid.as_ref()),
+    );
     let ids = manifest
         .map(|manifest| &manifest.cluster.etcd_id)
         .zip(node.cluster_id.as_ref());
@@ -143,13 +146,11 @@ pub(super) fn mismatches(
             ),
         ));
     }
-    let versions = of_set
-        .and_then(|version| version.version.as_ref())
-        .zip(
-            node.version
-                .as_ref()
-                .and_then(|version| version.version.as_ref()),
-        );
+    let versions = of_set.and_then(|version| version.version.as_ref()).zip(
+        node.version
+            .as_ref()
+            .and_then(|version| version.version.as_ref()),
+    );
     if let Some((set, here)) = versions.filter(|(set, here)| set != here) {
         found.push((
             "other-version",
@@ -242,16 +243,16 @@ pub(super) fn evidence(
             format!("how far this node's own database had come is not known: {failure}"),
         ),
     }
-    known.extend(from_raft_index(request, node, &data_dir.join("revision.json"))?);
+    known.extend(from_raft_index(
+        request,
+        node,
+        &data_dir.join("revision.json"),
+    )?);
     Ok(known)
 }
 
 /// OpenShift's `revision.json`: `maxRaftIndex` bounds the revision within one raft history.
-fn from_raft_index(
-    request: &Request,
-    node: &NodeSays,
-    path: &Path,
-) -> Result<Option<Evidence>> {
+fn from_raft_index(request: &Request, node: &NodeSays, path: &Path) -> Result<Option<Evidence>> {
     let Some(manifest) = &request.set.manifest else {
         return Ok(None);
     };
@@ -266,8 +267,12 @@ fn from_raft_index(
         Some(other) => other.as_u64(),
         None => None,
     };
-    let same = number("clusterId").map(|id| format!("{id:x}")) == Some(manifest.cluster.etcd_id.clone())
-        && node.cluster_id.as_ref().is_none_or(|id| *id == manifest.cluster.etcd_id);
+    let same = number("clusterId").map(|id| format!("{id:x}"))
+        == Some(manifest.cluster.etcd_id.clone())
+        && node
+            .cluster_id
+            .as_ref()
+            .is_none_or(|id| *id == manifest.cluster.etcd_id);
     let (Some(index), Some(revision), true) =
         (number("maxRaftIndex"), manifest.database.kv_revision, same)
     else {

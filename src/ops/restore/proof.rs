@@ -112,7 +112,10 @@ async fn takes_writes(world: &World, connection: &Connection) -> Result<()> {
     let Some(alarm) = alarms.first() else {
         return connection.prove_writable().await;
     };
-    let what = format!("the alarm {} of member {} is raised", alarm.kind, alarm.member_id);
+    let what = format!(
+        "the alarm {} of member {} is raised",
+        alarm.kind, alarm.member_id
+    );
     if world.about.alarms_allowed {
         world.context.warn("alarm-raised", what);
         return Ok(());
@@ -245,7 +248,11 @@ mod tests {
             assert!(found.contains(what), "{found}");
         };
         not(&[], &running, "does not run");
-        not(&[sandbox("new", "9", true)], &running, "runs revision 9, not 7");
+        not(
+            &[sandbox("new", "9", true)],
+            &running,
+            "runs revision 9, not 7",
+        );
         not(
             &[sandbox("new", "7", true), sandbox("old", "7", true)],
             &running,

@@ -80,7 +80,11 @@ pub struct Building {
 
 /// A step. All paths are the node's own unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "step",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase"
+)]
 pub enum NodeStep {
     /// Makes directories that are missing, those above first.
     MakeFolders {
@@ -385,8 +389,8 @@ async fn unpack(
     }
     for (from, to) in copies {
         let (from, to) = (world.host(from), world.host(to));
-        let content = std::fs::read(&from)
-            .doing(Kind::Store, || format!("reading {}", from.display()))?;
+        let content =
+            std::fs::read(&from).doing(Kind::Store, || format!("reading {}", from.display()))?;
         fs::unlink(&to)?;
         fs::write_new(&to, &content)?;
         fs::sync_dir(fs::parent(&to))?;

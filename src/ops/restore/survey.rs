@@ -145,7 +145,10 @@ async fn verified(
     let version = match database::cluster_version(&database) {
         Some(Ok(version)) => Some(version),
         Some(Err(why)) => {
-            context.warn("object-unreadable", format!("ClusterVersion in {name}: {why}"));
+            context.warn(
+                "object-unreadable",
+                format!("ClusterVersion in {name}: {why}"),
+            );
             None
         }
         None => None,

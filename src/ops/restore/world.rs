@@ -1,5 +1,6 @@
 //! What the steps of a restore act upon: the node's files, its container runtime and its etcd.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub(super) const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOKS: u32 = 2;
 
 /// See the module.
-pub(super) struct World {
+pub struct World {
     /// The node's paths.
     pub(super) layout: NodeLayout,
     /// What the journal says.
@@ -64,10 +65,7 @@ impl World {
             if waited >= limit {
                 return Err(Failure::new(
                     Kind::Unreachable,
-                    format!(
-                        "waited {} s for {what}: {missing}",
-                        limit.as_secs()
-                    ),
+                    format!("waited {} s for {what}: {missing}", limit.as_secs()),
                 ));
             }
             if told.elapsed() >= TELL {
@@ -98,28 +96,21 @@ impl World {
     /// pod whose manifest has just gone.
     pub(super) async fn stopped(&self) -> Result<()> {
         let runtime = self.runtime().await?;
-        let mut in_a_row = 0;
-        self.wait("the static pods to end", || {
-            let runtime = &runtime;
-            let in_a_row = &mut in_a_row;
-            let seen = self.still_there(runtime);
-            async move {
-                let there = seen.await?;
-                if there.is_empty() {
-                    *in_a_row += 1;
-                } else {
-                    *in_a_row = 0;
-                }
-                Ok(if *in_a_row >= LOOKS {
-                    Look::There
-                } else if there.is_empty() {
-                    Look::NotYet("looking once more".to_owned())
-                } else {
-                    Look::NotYet(there.join(", "))
-                })
-            }
-        })
-        .await
+        let in_a_row = Cell::new(0);
+        let look = || async {
+            let there = self.still_there(&runtime).await?;
+            in_a_row.set(if there.is_empty() {
+                in_a_row.get() + 1
+            } else {
+                0
+            });
+            Ok(match there.is_empty() {
+                true if in_a_row.get() >= LOOKS => Look::There,
+                true => Look::NotYet("looking once more".to_owned()),
+                false => Look::NotYet(there.join(", ")),
+            })
+        };
+        self.wait("the static pods to end", look).await
     }
 
     /// Containers of the pods that have not ended, and who holds the database.
@@ -144,7 +135,10 @@ impl World {
         }
         let data_dir = self.host(&self.about.etcd.data_dir);
         if Layout::new(&data_dir, None).locks()?.any_held() {
-            there.push(format!("a process holds the database in {}", data_dir.display()));
+            there.push(format!(
+                "a process holds the database in {}",
+                data_dir.display()
+            ));
         }
         Ok(there)
     }
