@@ -6,6 +6,7 @@
 
 mod copy;
 pub mod fs;
+pub mod opened;
 pub mod seam;
 pub mod space;
 pub mod stream;

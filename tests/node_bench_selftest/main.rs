@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use etcd_dr::etcd::datadir::holders;
 use etcd_dr::node::layout::NodeLayout;
 use etcd_dr::node::runtime::{Container, ContainerState, Runtime, find_socket, static_pod_name};
 use support::bins::{self, EtcdBins};
@@ -109,11 +110,16 @@ fn a_manifest_that_goes_stops_etcd_and_one_that_comes_back_serves() {
         let before = bench.pid("etcd", "etcd").expect("etcd runs");
         let comm = std::fs::read_to_string(format!("/proc/{before}/comm")).expect("a name");
         assert_eq!(comm.trim(), "etcd");
+        let data = cluster.data_dir(0).to_owned();
+        let holder = holders(&data).expect("asking").expect("etcd holds it");
+        assert!(holder.db && holder.wal);
+        assert_eq!(holder.to_string(), format!("etcd (process {before})"));
 
         bench.take_out(ETCD);
         bench.settle();
         assert!(!exists(before), "etcd is gone");
         assert!(!cluster.is_running(0));
+        assert_eq!(holders(&data).expect("asking"), None);
         assert_eq!(running(&bench, &pod), BTreeSet::new());
         let ended = listed(&bench);
         let ended: Vec<_> = ended.iter().filter(|c| c.pod_name == pod).collect();
