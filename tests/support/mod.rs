@@ -12,6 +12,8 @@ pub mod certs;
 pub mod cluster;
 pub mod golden;
 pub mod kube;
+pub mod launch;
 pub mod loopback;
 pub mod node;
+pub mod node_bench;
 pub mod process;
