@@ -2,7 +2,7 @@
 //!
 //! Every name here is one plain component, taken relative to an open directory, and never
 //! followed: what is written through a [`Dir`] lands in that directory, whatever lies there. Each
-//! change passes the [`seam`](super::seam) under its whole path.
+//! change passes the [`seam`] under its whole path.
 
 use std::ffi::OsStr;
 use std::fs::File;
