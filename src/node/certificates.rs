@@ -18,13 +18,13 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::access::EtcdAccess;
+use super::access::{NodeSays, Told};
 use super::component::Component;
 use super::endpoint::Endpoint;
 use super::files::{exists, read_bounded};
-use super::kubeadm;
 use super::layout::NodeLayout;
-use super::profile::Profile;
+use super::profile::{Detection, Profile};
+use super::{kubeadm, openshift, refuse};
 use crate::error::Result;
 
 /// Larger files are no certificates; a bundle of all signers of a cluster has some kilobytes.
@@ -141,40 +141,56 @@ impl fmt::Display for CertificateFinding {
     }
 }
 
-/// What etcd on this node starts with: its serving and its peer certificate. Where several
-/// releases keep a file in different places, the newest place that has it; where none has, the
-/// newest. Nothing for a profile without known places.
+/// What etcd on this node starts with: its serving and its peer certificate, by the same evidence
+/// as [`find_access`](super::access::find_access), but whether or not any certificate is there.
+/// Where several releases keep a file in different places, the newest place that has it; where
+/// none has, the newest. Nothing for a profile without known places.
+///
+/// An OpenShift node whose own member cannot be told is an error, since the names are unknown.
 pub fn wanted_by_etcd(
     layout: &NodeLayout,
-    profile: Profile,
-    access: &EtcdAccess,
+    detection: &Detection,
+    told: &Told,
 ) -> Result<Vec<WantedCertificate>> {
-    let mut wanted = match profile {
-        Profile::Openshift => openshift(layout, access)?,
-        Profile::Kubeadm => kubeadm::server_certificates(layout),
-        Profile::Bare => Vec::new(),
+    let (says, mut wanted) = match detection.profile {
+        Profile::Openshift => {
+            let says = openshift::ask(layout, told)?;
+            let wanted = openshift_certificates(layout, &says)?;
+            (says, wanted)
+        }
+        Profile::Kubeadm => {
+            let says = kubeadm::ask(layout, detection)?;
+            (says, kubeadm::server_certificates(layout))
+        }
+        Profile::Bare => return Ok(Vec::new()),
     };
     let address = |url: &String| Endpoint::parse(url).and_then(|endpoint| endpoint.ip());
-    let mut client: Vec<IpAddr> = address(&access.endpoint.value).into_iter().collect();
-    if profile == Profile::Kubeadm {
+    let mut client: Vec<IpAddr> = says.member_ip.into_iter().collect();
+    if detection.profile == Profile::Kubeadm {
+        client.extend(says.endpoint.iter().filter_map(|url| address(&url.value)));
         // There the list has this member's own URLs only.
-        client.extend(access.member_endpoints.value.iter().filter_map(address));
-        client.dedup();
+        let own = says.member_endpoints.iter().flat_map(|urls| &urls.value);
+        client.extend(own.filter_map(address));
     }
-    let peer_urls = access.peer_urls.iter().flat_map(|urls| &urls.value);
+    let peer_urls = says.peer_urls.iter().flat_map(|urls| &urls.value);
     let peer: Vec<IpAddr> = peer_urls.filter_map(address).collect();
-    for (certificate, addresses) in wanted.iter_mut().zip([client, peer]) {
+    for (certificate, mut addresses) in wanted.iter_mut().zip([client, peer]) {
+        addresses.retain(|ip| !ip.is_unspecified());
+        addresses.sort();
+        addresses.dedup();
         certificate.addresses = addresses;
-        certificate.addresses.retain(|ip| !ip.is_unspecified());
     }
     Ok(wanted)
 }
 
 /// cluster-etcd-operator's names: one secret for all since 4.7, one of each kind before; the CA
 /// in `etcd-serving-ca` up to 4.16.
-fn openshift(layout: &NodeLayout, access: &EtcdAccess) -> Result<Vec<WantedCertificate>> {
-    let Some(member) = &access.member_name else {
-        return Ok(Vec::new());
+fn openshift_certificates(layout: &NodeLayout, says: &NodeSays) -> Result<Vec<WantedCertificate>> {
+    let Some(member) = &says.member_name else {
+        let why = says.why_no_endpoint.as_ref().map(ToString::to_string);
+        let why = why.unwrap_or_else(|| "no member is known".to_owned());
+        let what = format!("naming etcd's certificates: {why}");
+        return Err(refuse("local-member-unknown", what));
     };
     let base = layout.certs(Component::Etcd);
     let first_there = |candidates: Vec<PathBuf>| -> Result<PathBuf> {

@@ -12,6 +12,7 @@ mod support;
 
 #[cfg(feature = "faults")]
 mod faults;
+mod stock;
 mod users;
 
 use std::fs;

@@ -17,3 +17,4 @@ pub mod loopback;
 pub mod node;
 pub mod node_bench;
 pub mod process;
+pub mod stock;

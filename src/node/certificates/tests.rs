@@ -6,7 +6,6 @@ use rcgen::{
 };
 
 use super::*;
-use crate::node::access::{Told, find_access};
 use crate::node::profile::look;
 
 const NOW: &str = "2030-06-15T00:00:00Z";
@@ -387,8 +386,7 @@ fn wanted_of(layout: &NodeLayout) -> Vec<WantedCertificate> {
         local_addresses: vec!["10.0.0.1".parse().unwrap()],
         ..Told::default()
     };
-    let access = find_access(layout, &detection, &told).unwrap();
-    wanted_by_etcd(layout, detection.profile, &access).unwrap()
+    wanted_by_etcd(layout, &detection, &told).unwrap()
 }
 
 #[test]
@@ -442,6 +440,29 @@ fn openshifts_certificates_are_found_where_each_release_has_them() {
             .filter(|finding| finding.what == Fitness::Absent);
         assert_eq!(absent.count(), 1, "{told:?}");
     }
+}
+
+#[test]
+fn a_node_that_does_not_know_its_member_cannot_name_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = NodeLayout::new(dir.path());
+    fs::create_dir_all(layout.certs(Component::Etcd)).unwrap();
+    let detection = look(&layout, Some(Profile::Openshift)).unwrap();
+    let nobody = Told::default();
+    let failure = wanted_by_etcd(&layout, &detection, &nobody).unwrap_err();
+    assert_eq!(failure.refusal(), Some("local-member-unknown"));
+    let named = Told {
+        node: Some(crate::node::access::Sourced::new(
+            "m-1".to_owned(),
+            "the caller",
+        )),
+        ..Told::default()
+    };
+    let wanted = wanted_by_etcd(&layout, &detection, &named).unwrap();
+    assert!(wanted[1].key.ends_with("etcd-peer-m-1.key"));
+    assert!(wanted[1].addresses.is_empty());
+    let bare = look(&layout, Some(Profile::Bare)).unwrap();
+    assert_eq!(wanted_by_etcd(&layout, &bare, &named).unwrap(), []);
 }
 
 #[test]

@@ -30,7 +30,7 @@ use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::node::certificates::{WantedCertificate, check_certificates, wanted_by_etcd};
 use crate::node::component::{Component, PodRevision};
 use crate::node::layout::NodeLayout;
-use crate::node::profile::Profile;
+use crate::node::profile::{Profile, look};
 use crate::ops::Context;
 use crate::sys::mount::Mounts;
 use crate::sys::space::space;
@@ -551,7 +551,7 @@ impl Drafting<'_> {
                 read(self.layout()) == read(&self.survey.unpacked)
             };
             let changed: Vec<&str> = constant.into_iter().filter(|name| !same(name)).collect();
-            let unfit = defects(self.context, &self.wanted_certificates(self.layout())?);
+            let unfit = self.unfit(self.layout())?;
             if changed.is_empty() && unfit.is_empty() {
                 notes.push(
                     "the certificates in pki are of the backup's authorities and fit".to_owned(),
@@ -591,8 +591,16 @@ impl Drafting<'_> {
         Ok(())
     }
 
-    fn wanted_certificates(&self, layout: &NodeLayout) -> Result<Vec<WantedCertificate>> {
-        wanted_by_etcd(layout, self.survey.profile, &self.survey.access)
+    /// What is wrong with the certificates that etcd starts with, as they lie below a root.
+    fn unfit(&self, layout: &NodeLayout) -> Result<Vec<String>> {
+        let detection = look(layout, Some(self.survey.profile))?;
+        Ok(
+            match wanted_by_etcd(layout, &detection, &self.request.target.told) {
+                Ok(wanted) => defects(self.context, &wanted),
+                // Where the node does not even tell their names they are not there.
+                Err(failure) => vec![failure.to_string()],
+            },
+        )
     }
 
     /// OpenShift: the unrevisioned directories that the manifests mount must be there, and etcd's
@@ -619,7 +627,7 @@ impl Drafting<'_> {
             }
         }
         if !unfit.contains_key(&Component::Etcd) {
-            let wrong = defects(self.context, &self.wanted_certificates(self.layout())?);
+            let wrong = self.unfit(self.layout())?;
             if !wrong.is_empty() {
                 unfit.insert(Component::Etcd, wrong.join("; "));
             }
@@ -629,10 +637,7 @@ impl Drafting<'_> {
             let in_backup = self.survey.unpacked.certs(component).is_dir()
                 && self.request.set.files.certificates.is_some();
             let better = component != Component::Etcd
-                || defects(
-                    self.context,
-                    &self.wanted_certificates(&self.survey.unpacked)?,
-                )
+                || self.unfit(&self.survey.unpacked)?
                 .is_empty();
             if in_backup && better {
                 let what = format!("put {} back: {why}", component.certs_dir());

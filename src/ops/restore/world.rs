@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::about::{About, PodAbout};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Pem, TlsConfig};
-use crate::etcd::datadir::Layout;
+use crate::etcd::datadir::holders;
 use crate::event::Event;
 use crate::node::layout::NodeLayout;
 use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox, static_pod_name};
@@ -134,11 +134,8 @@ impl World {
             }
         }
         let data_dir = self.host(&self.about.etcd.data_dir);
-        if Layout::new(&data_dir, None).locks()?.any_held() {
-            there.push(format!(
-                "a process holds the database in {}",
-                data_dir.display()
-            ));
+        if let Some(holder) = holders(&data_dir)? {
+            there.push(format!("{holder} holds the database in {}", data_dir.display()));
         }
         Ok(there)
     }
