@@ -138,6 +138,8 @@ pub enum Fact {
         /// What it was doing, as the holder wrote it.
         doing: String,
     },
+    /// A member that an unfinished change has left in the cluster, by its id.
+    MemberRemains(String),
     /// The things that were meant, where one had to be chosen.
     Candidates(Vec<String>),
     /// A setting that was not given and could not be found; the word names it ("endpoint").

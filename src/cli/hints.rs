@@ -4,6 +4,15 @@ use crate::error::{Fact, Failure, Kind};
 
 /// The hint for a failure of a command, where there is a true one.
 pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
+    let remains = failure.facts().iter().find_map(|fact| match fact {
+        Fact::MemberRemains(member) => Some(member),
+        _ => None,
+    });
+    if let Some(member) = remains {
+        return Some(format!(
+            "to remove what remains: etcd-dr member-remove {member}"
+        ));
+    }
     let refusals = failure.facts().iter().filter_map(|fact| match fact {
         Fact::Refusal {
             name,
@@ -62,6 +71,9 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
         Fact::Missing("ca") => format!("give it: etcd-dr --cacert FILE {command}"),
         Fact::Missing("cert" | "key") => {
             format!("give both: etcd-dr --cert FILE --key FILE {command}")
+        }
+        Fact::Missing("yes") => {
+            format!("to do it: etcd-dr {command} with --yes; to see what it would do: --dry-run")
         }
         Fact::Missing("profile") => {
             format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")

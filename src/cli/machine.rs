@@ -28,6 +28,10 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
         Fact::Candidates(candidates) => Some(candidates.clone()),
         _ => None,
     });
+    let remains = failure.facts().iter().find_map(|fact| match fact {
+        Fact::MemberRemains(member) => Some(member.clone()),
+        _ => None,
+    });
     json!({
         "schemaVersion": SCHEMA_VERSION,
         "command": command,
@@ -39,6 +43,7 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
             "refusal": failure.refusal(),
             "refusals": failure.refusals(),
             "candidates": candidates,
+            "memberRemains": remains,
             "hint": hints::hint(command, failure),
         },
     })
