@@ -32,7 +32,7 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
         Fact::MemberRemains(member) => Some(member.clone()),
         _ => None,
     });
-    json!({
+    let mut document = json!({
         "schemaVersion": SCHEMA_VERSION,
         "command": command,
         "error": {
@@ -43,10 +43,13 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
             "refusal": failure.refusal(),
             "refusals": failure.refusals(),
             "candidates": candidates,
-            "memberRemains": remains,
             "hint": hints::hint(command, failure),
         },
-    })
+    });
+    if let Some(member) = remains {
+        document["error"]["memberRemains"] = member.into();
+    }
+    document
 }
 
 /// What `list` knows.

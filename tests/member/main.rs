@@ -5,6 +5,7 @@
 mod support;
 
 mod cutoff;
+mod load;
 mod refusals;
 mod removal;
 mod replace;
@@ -53,6 +54,17 @@ fn listed(cluster: &Cluster) -> Vec<(String, String, bool)> {
         .collect();
     members.sort();
     members
+}
+
+/// Waits until a member has noticed that there is no leader.
+fn wait_leaderless(cluster: &Cluster, i: usize) {
+    let gone = wait_for("no leader", Duration::from_secs(30), || {
+        match cluster.status(i)["leader"].as_u64() {
+            Some(leader) if leader != 0 => Err(leader),
+            _ => Ok(()),
+        }
+    });
+    gone.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The hashes of all running members are one.

@@ -6,7 +6,7 @@ use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::{Adding, Reaper, assert_same_data, listed, member};
 
 /// Removes a member that is lost, and adds it again from what `--print` says.
-fn replace(cluster: &mut Cluster, i: usize) {
+pub(crate) fn replace(cluster: &mut Cluster, i: usize) {
     let name = cluster.name(i).to_owned();
     let removed = member(cluster, &["member-remove", &name, "--yes", "-o", "json"]).expect(0);
     let json = removed.json();

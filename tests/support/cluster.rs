@@ -195,6 +195,13 @@ impl Cluster {
         self.relaunch(i);
     }
 
+    /// The same under another name than its slot's, to join others; without TLS.
+    pub fn launch_named(&mut self, i: usize, name: &str, initial_cluster: &str) {
+        let slot = std::mem::replace(&mut self.members[i].name, name.to_owned());
+        self.launch(i, initial_cluster, "existing");
+        self.members[i].name = slot;
+    }
+
     fn relaunch(&mut self, i: usize) {
         let command = self.server_command(i);
         let child = spawn_bound(command).unwrap_or_else(|error| panic!("starting etcd: {error}"));

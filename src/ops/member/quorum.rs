@@ -261,7 +261,7 @@ mod tests {
         fn the_tolerance_is_how_many_may_fail(members in any_members()) {
             let tally = Tally::of(&members);
             let mut left = members.clone();
-            let mut failed = 0;
+            let mut failed: usize = 0;
             while Tally::of(&left).has_quorum() {
                 let Some(next) = left.iter_mut().find(|member| member.votes && member.healthy)
                 else {
