@@ -1,10 +1,14 @@
 //! The clap tree: what may be typed, and its help.
 
+mod member;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+
+pub use self::member::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, PrintArg};
 
 /// Examples shown below the top-level help.
 const EXAMPLES: &str = "\
@@ -105,6 +109,12 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Restore this node from a backup, or only make a data directory
     Restore(Box<RestoreArgs>),
+    /// Add a member: as a learner first, promoted once it has caught up
+    MemberAdd(MemberAddArgs),
+    /// Remove a member, if the quorum bears it
+    MemberRemove(MemberRemoveArgs),
+    /// Give a member other peer URLs, after its address has changed
+    MemberUpdate(MemberUpdateArgs),
     /// Print a completion script
     Completions {
         /// The shell it is for

@@ -7,6 +7,15 @@ pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
     if let Some(unfinished) = failure.facts().iter().find_map(unfinished) {
         return Some(unfinished);
     }
+    let remains = failure.facts().iter().find_map(|fact| match fact {
+        Fact::MemberRemains(member) => Some(member),
+        _ => None,
+    });
+    if let Some(member) = remains {
+        return Some(format!(
+            "to remove what remains: etcd-dr member-remove {member}"
+        ));
+    }
     let refusals = failure.facts().iter().filter_map(|fact| match fact {
         Fact::Refusal {
             name,
@@ -83,7 +92,9 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
         Fact::Missing("set") => {
             format!("name one: etcd-dr {command} latest  (they are in: etcd-dr list)")
         }
-        Fact::Missing("yes") => format!("to do it without a question: etcd-dr {command} … --yes"),
+        Fact::Missing("yes") => {
+            format!("to do it: etcd-dr {command} with --yes; to see what it would do: --dry-run")
+        }
         Fact::Missing("scope") => {
             format!("restore etcd alone: etcd-dr {command} … --scope etcd")
         }

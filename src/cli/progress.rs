@@ -109,6 +109,10 @@ fn aside(event: &Event, verbose: u8) -> Option<String> {
             "removed {}, left by a run that was cut off",
             path.display()
         )),
+        Event::MustStart { member, settings } => Some(format!(
+            "start {member} now, with an empty data directory and these settings:\n  {}",
+            settings.join("\n  ")
+        )),
         Event::Note(note) if verbose > 0 => Some(note.clone()),
         Event::Step {
             number,
@@ -186,12 +190,22 @@ impl Observer for Lines {
                     line(format_args!("{phase}: {}{of}", HumanBytes(done)));
                 }
             }
+            Event::PhaseStatus { phase, message } => {
+                let Some(running) = phases.get_mut(phase) else {
+                    return;
+                };
+                if running.told.elapsed() >= LINE_INTERVAL {
+                    running.told = Instant::now();
+                    line(format_args!("{phase}: {}", printable(message)));
+                }
+            }
             Event::PhaseDone { phase, done } => {
                 let Some(running) = phases.remove(phase) else {
                     return;
                 };
                 let took = running.began.elapsed();
-                if took >= LINE_INTERVAL {
+                // What only waited has no size.
+                if took >= LINE_INTERVAL && done > 0 {
                     line(format_args!(
                         "{phase}: {} in {}",
                         HumanBytes(done),
@@ -248,6 +262,18 @@ impl Observer for Bar {
                     bar.set_position(done);
                 }
             }
+            Event::PhaseStatus { phase, message } => {
+                if let Some((running, bar)) = current.as_ref()
+                    && *running == phase
+                {
+                    // No bytes flow: the words are all there is to show.
+                    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                        bar.set_style(style);
+                    }
+                    bar.set_message(printable(message));
+                    bar.tick();
+                }
+            }
             Event::PhaseDone { phase, .. } => {
                 if current
                     .as_ref()
@@ -284,11 +310,17 @@ fn document(event: Event) -> serde_json::Value {
         Event::PhaseProgress { phase, done } => {
             json!({"event": "phase-progress", "phase": phase, "done": done})
         }
+        Event::PhaseStatus { phase, message } => {
+            json!({"event": "phase-status", "phase": phase, "message": message})
+        }
         Event::PhaseDone { phase, done } => {
             json!({"event": "phase-done", "phase": phase, "done": done})
         }
         Event::Warning { name, message } => {
             json!({"event": "warning", "name": name, "message": message})
+        }
+        Event::MustStart { member, settings } => {
+            json!({"event": "must-start", "member": member, "settings": settings})
         }
         Event::Note(message) => json!({"event": "note", "message": message}),
         Event::LeftoverRemoved(path) => json!({"event": "leftover-removed", "path": path}),

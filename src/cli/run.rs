@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::progress::Logged;
-use super::{backup, human, machine, progress, restore, verify};
+use super::{backup, human, machine, member, progress, restore, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
@@ -132,6 +132,9 @@ fn command_name(command: &Command) -> &'static str {
         Command::List(_) => "list",
         Command::Verify(_) => "verify",
         Command::Restore(_) => "restore",
+        Command::MemberAdd(_) => "member-add",
+        Command::MemberRemove(_) => "member-remove",
+        Command::MemberUpdate(_) => "member-update",
         Command::Completions { .. } => "completions",
         Command::Man { .. } => "man",
     }
@@ -175,6 +178,9 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         Command::List(args) => list(&session, args),
         Command::Verify(args) => verify::run(&session, args),
         Command::Restore(args) => restore::run(&session, args),
+        Command::MemberAdd(args) => member::add(&session, args),
+        Command::MemberRemove(args) => member::remove(&session, args),
+        Command::MemberUpdate(args) => member::update(&session, args),
         Command::Completions { .. } | Command::Man { .. } => {
             Ok(Shown::done(String::new(), Value::Null))
         }

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod database;
 pub mod datadir;
 pub mod live;
+pub mod member;
 pub mod member_files;
 pub mod quality;
 pub mod reach;

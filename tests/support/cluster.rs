@@ -168,11 +168,43 @@ impl Cluster {
         i
     }
 
+    /// Gives a member that does not run another address of this network, with certificates for it,
+    /// as a node that came back elsewhere; its peers are told nothing.
+    pub fn readdress(&mut self, i: usize) -> IpAddr {
+        assert!(!self.is_running(i), "a running member has its address");
+        let taken = |ip: &IpAddr| self.members.iter().any(|member| member.ip == *ip);
+        let ip = (0..8)
+            .rev()
+            .map(|n| self.network.ip(n))
+            .find(|ip| !taken(ip))
+            .expect("a free address");
+        if let Some(certs) = &self.certs {
+            certs.add_member(&self.members[i].name, ip);
+        }
+        self.members[i].ip = ip;
+        ip
+    }
+
+    /// Empties a member's data directory, as a new disk would.
+    pub fn wipe(&mut self, i: usize) {
+        assert!(!self.is_running(i), "a running member has its disk");
+        let dir = self.data_dir(i).to_owned();
+        std::fs::remove_dir_all(&dir).expect("removing a data directory");
+        private_dir(&dir);
+    }
+
     /// Starts a member with the given `--initial-cluster` and `--initial-cluster-state`, without
     /// waiting: a joining member answers only when the others know it.
     pub fn launch(&mut self, i: usize, initial_cluster: &str, state: &'static str) {
         self.members[i].join = (initial_cluster.to_owned(), state);
         self.relaunch(i);
+    }
+
+    /// The same under another name than its slot's, to join others; without TLS.
+    pub fn launch_named(&mut self, i: usize, name: &str, initial_cluster: &str) {
+        let slot = std::mem::replace(&mut self.members[i].name, name.to_owned());
+        self.launch(i, initial_cluster, "existing");
+        self.members[i].name = slot;
     }
 
     fn relaunch(&mut self, i: usize) {

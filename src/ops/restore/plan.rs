@@ -636,9 +636,8 @@ impl Drafting<'_> {
             let name = Path::new(STATIC_POD_RESOURCES).join(component.certs_dir());
             let in_backup = self.survey.unpacked.certs(component).is_dir()
                 && self.request.set.files.certificates.is_some();
-            let better = component != Component::Etcd
-                || self.unfit(&self.survey.unpacked)?
-                .is_empty();
+            let better =
+                component != Component::Etcd || self.unfit(&self.survey.unpacked)?.is_empty();
             if in_backup && better {
                 let what = format!("put {} back: {why}", component.certs_dir());
                 puts.push(self.put(folders, Archive::Certificates, &name, what));

@@ -135,7 +135,10 @@ impl World {
         }
         let data_dir = self.host(&self.about.etcd.data_dir);
         if let Some(holder) = holders(&data_dir)? {
-            there.push(format!("{holder} holds the database in {}", data_dir.display()));
+            there.push(format!(
+                "{holder} holds the database in {}",
+                data_dir.display()
+            ));
         }
         Ok(there)
     }
