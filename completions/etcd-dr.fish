@@ -50,6 +50,7 @@ complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -s V -l version -d 'Print 
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "list" -d 'Show every backup in a store'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
+complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "prune" -d 'Remove the backups that no rule wants'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "completions" -d 'Print a completion script'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "man" -d 'Print a manual page'
@@ -59,6 +60,15 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l if-older-than
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l allow -d 'Go on although this check fails; the backup is marked dirty' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l max-rate -d 'At most this many bytes a second (50MiB)' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l stall-timeout -d 'Give up when nothing has come for this long [default: 30s]' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-last -d 'The newest N good backups; the operator\'s RetentionNumber, and with 20 what Kubermatic keeps' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-hourly -d 'The newest of each of the newest N hours that have one' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-daily -d 'The newest of each of the newest N days that have one' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-weekly -d 'The newest of each of the newest N weeks that have one' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-monthly -d 'The newest of each of the newest N months that have one' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-within -d 'All that are younger (36h, 14d)' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l max-size -d 'At most so many bytes in all, oldest first, over the rules above; the operator\'s RetentionSize (10GiB)' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l min-keep -d 'The newest N good backups stay whatever else is said' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l time-zone -d 'Where hours, days, weeks and months begin [default: UTC]' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
@@ -81,6 +91,8 @@ always\t'Always'
 never\t'Never'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l force -d 'Go on whichever quality check fails, as cluster-backup.sh --force'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l check-members -d 'Compare the data of all members (costs each a full scan)'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l pin -d 'No retention removes it: the file `pinned` in it says so'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-ocp-versions -d 'The newest good backup of each OpenShift version stays too'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l stale-after -d 'Exit with 11 if the newest good backup is older than this (2h)' -r
@@ -133,6 +145,43 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l all -d 'Every
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l live -d 'Compare with the running member too: HashKV at the backup\'s revision'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l cluster -d 'Everything of this cluster: its UUID or etcd cluster id' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-last -d 'The newest N good backups; the operator\'s RetentionNumber, and with 20 what Kubermatic keeps' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-hourly -d 'The newest of each of the newest N hours that have one' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-daily -d 'The newest of each of the newest N days that have one' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-weekly -d 'The newest of each of the newest N weeks that have one' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-monthly -d 'The newest of each of the newest N months that have one' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-within -d 'All that are younger (36h, 14d)' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l max-size -d 'At most so many bytes in all, oldest first, over the rules above; the operator\'s RetentionSize (10GiB)' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l min-keep -d 'The newest N good backups stay whatever else is said' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l time-zone -d 'Where hours, days, weeks and months begin [default: UTC]' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
+openshift\t'OpenShift\'s static pods and their revisions'
+kubeadm\t'kubeadm\'s manifests and PKI'
+bare\t'An etcd with no static pods: everything from options'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l cert -d 'Client certificate' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l key -d 'Client key' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -s o -l output -d 'Form of the result on standard output' -r -f -a "text\t'For people; may change'
+json\t'One versioned JSON document'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l progress -d 'Progress on standard error; json: one event a line' -r -f -a "auto\t'A bar on a terminal, a line every few seconds elsewhere'
+always\t'Lines, also on a terminal'
+never\t'None'
+json\t'One JSON event a line'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l color -d 'Colours; NO_COLOR is honoured' -r -f -a "auto\t'On a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l all -d 'With --cluster: yes, all of them'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l dry-run -d 'Show what would go, and remove nothing'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l explain -d 'Give the reasons for each backup, those that stay too'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -s y -l yes -d 'Do not ask'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-ocp-versions -d 'The newest good backup of each OpenShift version stays too'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -s v -l verbose -d 'More detail; secrets are never shown'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l data-dir -d 'The directory to make; absent, or there and empty' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l wal-dir -d 'A directory of its own for the write-ahead log; must be absent [default: member/wal in the data directory]' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l name -d 'The member\'s name' -r
@@ -212,10 +261,11 @@ always\t'Always'
 never\t'Never'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "list" -d 'Show every backup in a store'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "completions" -d 'Print a completion script'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "man" -d 'Print a manual page'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "list" -d 'Show every backup in a store'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "prune" -d 'Remove the backups that no rule wants'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "completions" -d 'Print a completion script'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "man" -d 'Print a manual page'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

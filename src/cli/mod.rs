@@ -8,6 +8,7 @@ mod hints;
 mod human;
 mod machine;
 mod progress;
+mod prune;
 mod restore;
 mod run;
 mod target;

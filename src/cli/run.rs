@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
-use super::{backup, human, machine, progress, restore, verify};
+use super::{backup, human, machine, progress, prune, restore, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
@@ -128,6 +128,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::Backup(_) => "backup",
         Command::List(_) => "list",
         Command::Verify(_) => "verify",
+        Command::Prune(_) => "prune",
         Command::Restore(_) => "restore",
         Command::Completions { .. } => "completions",
         Command::Man { .. } => "man",
@@ -166,6 +167,7 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         Command::Backup(args) => backup::run(&session, args),
         Command::List(args) => list(&session, args),
         Command::Verify(args) => verify::run(&session, args),
+        Command::Prune(args) => prune::run(&session, args),
         Command::Restore(args) => restore::run(&session, args),
         Command::Completions { .. } | Command::Man { .. } => {
             Ok(Shown::done(String::new(), Value::Null))
@@ -327,6 +329,19 @@ impl Session {
             }
             None => Ok(LocalStore::at(NodeLayout::new(&self.root).backups())),
         }
+    }
+
+    /// The same, and it must be there.
+    pub(super) fn existing_store(&self, named: Option<&Path>) -> Result<LocalStore> {
+        let store = self.store(named)?;
+        if store.dir().is_dir() {
+            return Ok(store);
+        }
+        let what = format!(
+            "opening {}: there is no such directory",
+            store.dir().display()
+        );
+        Err(Failure::new(Kind::Store, what).with(Fact::Path(store.dir().to_owned())))
     }
 }
 

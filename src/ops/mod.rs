@@ -7,6 +7,7 @@ pub mod database;
 pub mod datadir;
 pub mod live;
 pub mod member_files;
+pub mod prune;
 pub mod quality;
 pub mod reach;
 pub mod verify;

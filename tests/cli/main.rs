@@ -7,6 +7,7 @@ mod support;
 mod errors;
 mod listing;
 mod promises;
+mod pruning;
 mod shelf;
 mod verifying;
 
@@ -50,6 +51,7 @@ fn the_help_of_each_command() {
         ("help-backup", &["backup", "--help"]),
         ("help-list", &["list", "--help"]),
         ("help-verify", &["verify", "--help"]),
+        ("help-prune", &["prune", "--help"]),
         ("help-completions", &["completions", "--help"]),
         ("help-man", &["man", "--help"]),
     ] {
