@@ -51,6 +51,9 @@ complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "backup" -d 'Take a 
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "list" -d 'Show every backup in a store'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
+complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "member-add" -d 'Add a member: as a learner first, promoted once it has caught up'
+complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "member-remove" -d 'Remove a member, if the quorum bears it'
+complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "member-update" -d 'Give a member other peer URLs, after its address has changed'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "completions" -d 'Print a completion script'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "man" -d 'Print a manual page'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -168,6 +171,88 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l mark-compact
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l compact -d 'Write the database anew, without what was deleted from it'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l peer-urls -d 'Where the other members will reach it: https://ADDRESS:2380' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l wait -d 'Give up when it does not vote after this long, and remove it again' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l print -d 'Print what the new member must start with, and nothing else' -r -f -a "env\t'ETCD_NAME="…" and so on, a line each'
+flags\t'etcd\'s flags, on one line'
+pod\t'Items for a static pod\'s command, in YAML'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l allow -d 'Go on although this is refused' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
+openshift\t'OpenShift\'s static pods and their revisions'
+kubeadm\t'kubeadm\'s manifests and PKI'
+bare\t'An etcd with no static pods: everything from options'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l cert -d 'Client certificate' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l key -d 'Client key' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -s o -l output -d 'Form of the result on standard output' -r -f -a "text\t'For people; may change'
+json\t'One versioned JSON document'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l progress -d 'Progress on standard error; json: one event a line' -r -f -a "auto\t'A bar on a terminal, a line every few seconds elsewhere'
+always\t'Lines, also on a terminal'
+never\t'None'
+json\t'One JSON event a line'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l color -d 'Colours; NO_COLOR is honoured' -r -f -a "auto\t'On a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l no-learner -d 'Add it with a vote at once: the quorum counts it before it runs'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l no-promote -d 'Add it and return: it stays a learner'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -l dry-run -d 'Show what would be done, and change nothing'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -s v -l verbose -d 'More detail; secrets are never shown'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-add" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l wait -d 'How long to wait until no member lists it any more' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l allow -d 'Go on although this is refused' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
+openshift\t'OpenShift\'s static pods and their revisions'
+kubeadm\t'kubeadm\'s manifests and PKI'
+bare\t'An etcd with no static pods: everything from options'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l cert -d 'Client certificate' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l key -d 'Client key' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -s o -l output -d 'Form of the result on standard output' -r -f -a "text\t'For people; may change'
+json\t'One versioned JSON document'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l progress -d 'Progress on standard error; json: one event a line' -r -f -a "auto\t'A bar on a terminal, a line every few seconds elsewhere'
+always\t'Lines, also on a terminal'
+never\t'None'
+json\t'One JSON event a line'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l color -d 'Colours; NO_COLOR is honoured' -r -f -a "auto\t'On a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -s y -l yes -d 'Do not ask'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -l dry-run -d 'Show what would be done, and change nothing'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -s v -l verbose -d 'More detail; secrets are never shown'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-remove" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l peer-urls -d 'Where the other members will reach it from now on' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l allow -d 'Go on although this is refused' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
+openshift\t'OpenShift\'s static pods and their revisions'
+kubeadm\t'kubeadm\'s manifests and PKI'
+bare\t'An etcd with no static pods: everything from options'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l cert -d 'Client certificate' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l key -d 'Client key' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -s o -l output -d 'Form of the result on standard output' -r -f -a "text\t'For people; may change'
+json\t'One versioned JSON document'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l progress -d 'Progress on standard error; json: one event a line' -r -f -a "auto\t'A bar on a terminal, a line every few seconds elsewhere'
+always\t'Lines, also on a terminal'
+never\t'None'
+json\t'One JSON event a line'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l color -d 'Colours; NO_COLOR is honoured' -r -f -a "auto\t'On a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -l dry-run -d 'Show what would be done, and change nothing'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -s v -l verbose -d 'More detail; secrets are never shown'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand member-update" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand completions" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
@@ -212,10 +297,13 @@ always\t'Always'
 never\t'Never'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "list" -d 'Show every backup in a store'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "completions" -d 'Print a completion script'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "man" -d 'Print a manual page'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "list" -d 'Show every backup in a store'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "member-add" -d 'Add a member: as a learner first, promoted once it has caught up'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "member-remove" -d 'Remove a member, if the quorum bears it'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "member-update" -d 'Give a member other peer URLs, after its address has changed'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "completions" -d 'Print a completion script'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "man" -d 'Print a manual page'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify restore member-add member-remove member-update completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -147,6 +147,8 @@ pub enum Fact {
         /// Whether it goes back already, and cannot go on.
         goes_back: bool,
     },
+    /// A member that an unfinished change has left in the cluster, by its id.
+    MemberRemains(String),
     /// The things that were meant, where one had to be chosen.
     Candidates(Vec<String>),
     /// A setting that was not given and could not be found; the word names it ("endpoint").

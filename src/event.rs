@@ -26,6 +26,13 @@ pub enum Event {
         /// Bytes done.
         done: u64,
     },
+    /// How a phase that waits for others stands, in a sentence; each replaces the last.
+    PhaseStatus {
+        /// The phase's stable name.
+        phase: &'static str,
+        /// What it waits for now, and how far that is.
+        message: String,
+    },
     /// The phase ended well.
     PhaseDone {
         /// The phase's stable name.
@@ -65,6 +72,13 @@ pub enum Event {
         name: &'static str,
         /// What is so, in a sentence.
         message: String,
+    },
+    /// A new member waits to be started on its own machine, with these settings.
+    MustStart {
+        /// The member's name.
+        member: String,
+        /// `ETCD_NAME="…"` and so on, one each.
+        settings: Vec<String>,
     },
     /// What was decided and why, for a reader who asked for detail.
     Note(String),

@@ -1,10 +1,14 @@
 //! The clap tree: what may be typed, and its help.
 
+mod member;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+
+pub use self::member::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, PrintArg};
 
 /// Examples shown below the top-level help.
 const EXAMPLES: &str = "\
@@ -103,8 +107,14 @@ pub enum Command {
     List(ListArgs),
     /// Check backups, offline: which layer is broken, and where
     Verify(VerifyArgs),
-    /// Make a data directory from a backup, as `etcdutl snapshot restore` does
+    /// Restore this node from a backup, or only make a data directory
     Restore(Box<RestoreArgs>),
+    /// Add a member: as a learner first, promoted once it has caught up
+    MemberAdd(MemberAddArgs),
+    /// Remove a member, if the quorum bears it
+    MemberRemove(MemberRemoveArgs),
+    /// Give a member other peer URLs, after its address has changed
+    MemberUpdate(MemberUpdateArgs),
     /// Print a completion script
     Completions {
         /// The shell it is for
@@ -219,7 +229,12 @@ pub struct VerifyArgs {
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
-  etcd-dr restore latest --data-dir /var/lib/etcd-new
+  etcd-dr restore latest --dry-run             what would be done, and why
+  etcd-dr restore latest                       this node, after a question
+  etcd-dr restore backup-12 --scope etcd --yes
+  etcd-dr restore --status                     from another session
+  etcd-dr restore --rollback                   all as it was before
+  etcd-dr restore latest --data-dir /var/lib/etcd-new   only that
   etcd-dr restore snapshot.db --data-dir d --bump-revision 0   plain
   etcd-dr restore latest --data-dir d --name m1 \\
     --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380 \\
@@ -229,42 +244,96 @@ Examples:
 /// `restore`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = RESTORE_EXAMPLES)]
+#[command(group(clap::ArgGroup::new("after").args(["status", "resume", "rollback", "commit"])))]
 pub struct RestoreArgs {
     /// A backup's name, `latest`, a directory, or a snapshot file
-    #[arg(value_name = "SET")]
-    pub set: String,
+    #[arg(
+        value_name = "SET",
+        required_unless_present = "after",
+        conflicts_with = "after"
+    )]
+    pub set: Option<String>,
 
-    /// The directory to make; absent, or there and empty
-    #[arg(long, value_name = "DIR", required = true, value_hint = ValueHint::DirPath)]
+    /// What of the node goes back: all four static pods, or etcd alone, as
+    /// the stock script does from OpenShift 4.18 on
+    #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ScopeArg::ControlPlane, verbatim_doc_comment)]
+    pub scope: ScopeArg,
+
+    /// Show the plan and what follows it, and change nothing
+    #[arg(long, conflicts_with_all = ["data_dir", "after"])]
+    pub dry_run: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// The longest wait for pods to end, and for anything to start
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
+    pub wait: Duration,
+
+    /// If a step fails, leave the node as it is then, for --resume or
+    /// --rollback, instead of rolling back
+    #[arg(long, verbatim_doc_comment)]
+    pub keep_failed: bool,
+
+    /// Run as a transient systemd unit, which outlives this session
+    /// [auto: where there is systemd]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = DetachArg::Auto, verbatim_doc_comment)]
+    pub detach: DetachArg,
+
+    /// Show how far a restore is; follow it while it runs
+    #[arg(long)]
+    pub status: bool,
+
+    /// Go on with a restore that was cut off
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Take a restore back: the node becomes what it was before
+    #[arg(long)]
+    pub rollback: bool,
+
+    /// Remove what was kept for --rollback
+    #[arg(long)]
+    pub commit: bool,
+
+    /// Only make this directory; absent, or there and empty
+    #[arg(long, value_name = "DIR", conflicts_with = "after", value_hint = ValueHint::DirPath)]
     pub data_dir: Option<PathBuf>,
 
     /// A directory of its own for the write-ahead log; must be absent
     /// [default: member/wal in the data directory]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub wal_dir: Option<PathBuf>,
 
     /// The member's name
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "default",
+        requires = "data_dir"
+    )]
     pub name: String,
 
     /// All members of the new cluster: name=url,name2=url2
     #[arg(
         long,
         value_name = "LIST",
-        default_value = "default=http://localhost:2380"
+        default_value = "default=http://localhost:2380",
+        requires = "data_dir"
     )]
     pub initial_cluster: String,
 
     /// What the new ids are made from [default: random, for one member]
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", requires = "data_dir")]
     pub initial_cluster_token: Option<String>,
 
     /// The member's own peer URLs
-    #[arg(long, value_name = "URLS", default_value = "http://localhost:2380", value_hint = ValueHint::Url)]
+    #[arg(long, value_name = "URLS", default_value = "http://localhost:2380", requires = "data_dir", value_hint = ValueHint::Url)]
     pub initial_advertise_peer_urls: String,
 
     /// Take a snapshot whose SHA-256 is wrong or not there
-    #[arg(long)]
+    #[arg(long, requires = "data_dir")]
     pub skip_hash_check: bool,
 
     /// Raise the revision: auto, above all that is known to have been
@@ -272,17 +341,23 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "BUMP", value_parser = parse_bump, verbatim_doc_comment)]
     pub bump_revision: Option<Bump>,
 
-    /// Make watchers of older revisions list anew; needed with N
-    #[arg(long)]
+    /// Make watchers of older revisions list anew; needed with N and
+    /// --data-dir, and done by itself on a node
+    #[arg(long, requires = "data_dir", verbatim_doc_comment)]
     pub mark_compacted: bool,
 
     /// Write the database anew, without what was deleted from it
-    #[arg(long)]
+    #[arg(long, requires = "data_dir")]
     pub compact: bool,
 
     /// The etcd that is to start, if not the backup's or a later one:
     /// 3.4, 3.5, 3.6 or 3.7
-    #[arg(long, value_name = "VERSION", verbatim_doc_comment)]
+    #[arg(
+        long,
+        value_name = "VERSION",
+        requires = "data_dir",
+        verbatim_doc_comment
+    )]
     pub target_version: Option<String>,
 
     /// Go on although this is refused
@@ -293,6 +368,26 @@ pub struct RestoreArgs {
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
+}
+
+/// `--scope`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScopeArg {
+    /// All four static pods
+    ControlPlane,
+    /// etcd alone
+    Etcd,
+}
+
+/// `--detach`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DetachArg {
+    /// Where there is systemd
+    Auto,
+    /// Through systemd-run, whatever there seems to be
+    Always,
+    /// In this process
+    Never,
 }
 
 /// `--bump-revision`

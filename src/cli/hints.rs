@@ -4,6 +4,18 @@ use crate::error::{Fact, Failure, Kind};
 
 /// The hint for a failure of a command, where there is a true one.
 pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
+    if let Some(unfinished) = failure.facts().iter().find_map(unfinished) {
+        return Some(unfinished);
+    }
+    let remains = failure.facts().iter().find_map(|fact| match fact {
+        Fact::MemberRemains(member) => Some(member),
+        _ => None,
+    });
+    if let Some(member) = remains {
+        return Some(format!(
+            "to remove what remains: etcd-dr member-remove {member}"
+        ));
+    }
     let refusals = failure.facts().iter().filter_map(|fact| match fact {
         Fact::Refusal {
             name,
@@ -52,6 +64,20 @@ pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
     }
 }
 
+/// The way on and the way back.
+fn unfinished(fact: &Fact) -> Option<String> {
+    match fact {
+        Fact::Unfinished {
+            goes_back: true, ..
+        } => Some("to finish going back: etcd-dr restore --rollback".to_owned()),
+        Fact::Unfinished { .. } => Some(
+            "to go on: etcd-dr restore --resume  (to go back: etcd-dr restore --rollback)"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
 /// The option that gives what was not given.
 fn missing(command: &str, fact: &Fact) -> Option<String> {
     Some(match fact {
@@ -62,6 +88,15 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
         Fact::Missing("ca") => format!("give it: etcd-dr --cacert FILE {command}"),
         Fact::Missing("cert" | "key") => {
             format!("give both: etcd-dr --cert FILE --key FILE {command}")
+        }
+        Fact::Missing("set") => {
+            format!("name one: etcd-dr {command} latest  (they are in: etcd-dr list)")
+        }
+        Fact::Missing("yes") => {
+            format!("to do it: etcd-dr {command} with --yes; to see what it would do: --dry-run")
+        }
+        Fact::Missing("scope") => {
+            format!("restore etcd alone: etcd-dr {command} … --scope etcd")
         }
         Fact::Missing("profile") => {
             format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")

@@ -28,7 +28,11 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
         Fact::Candidates(candidates) => Some(candidates.clone()),
         _ => None,
     });
-    json!({
+    let remains = failure.facts().iter().find_map(|fact| match fact {
+        Fact::MemberRemains(member) => Some(member.clone()),
+        _ => None,
+    });
+    let mut document = json!({
         "schemaVersion": SCHEMA_VERSION,
         "command": command,
         "error": {
@@ -41,7 +45,11 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
             "candidates": candidates,
             "hint": hints::hint(command, failure),
         },
-    })
+    });
+    if let Some(member) = remains {
+        document["error"]["memberRemains"] = member.into();
+    }
+    document
 }
 
 /// What `list` knows.

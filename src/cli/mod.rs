@@ -4,9 +4,11 @@
 pub mod args;
 mod backup;
 mod config;
+mod confirm;
 mod hints;
 mod human;
 mod machine;
+mod member;
 mod progress;
 mod restore;
 mod run;

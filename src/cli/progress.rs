@@ -38,6 +38,60 @@ pub(super) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
     }
 }
 
+/// The name of the log beside an operation's journal.
+pub(super) const LOG: &str = "log";
+
+/// Hands events on, and once it is opened writes them to a log as well: one JSON object a line,
+/// with the time and, where there is one, the text that people see.
+pub(super) struct Logged {
+    shown: Arc<dyn Observer>,
+    file: Mutex<Option<std::fs::File>>,
+}
+
+impl Logged {
+    /// Without a log for now.
+    pub(super) fn new(shown: Arc<dyn Observer>) -> Self {
+        Self {
+            shown,
+            file: Mutex::new(None),
+        }
+    }
+
+    /// Writes a log in this folder from now on. One that cannot be written is no reason to stop.
+    pub(super) fn open(&self, dir: &std::path::Path) {
+        use std::os::unix::fs::OpenOptionsExt;
+        let opened = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(dir.join(LOG));
+        if let (Ok(file), Ok(mut place)) = (opened, self.file.lock()) {
+            *place = Some(file);
+        }
+    }
+}
+
+impl Observer for Logged {
+    fn event(&self, event: Event) {
+        if let Ok(mut place) = self.file.lock()
+            && let Some(file) = place.as_mut()
+            && !matches!(event, Event::PhaseProgress { .. })
+        {
+            let text = match &event {
+                Event::PhaseStarted { about, .. } => Some(printable(about.clone())),
+                other => aside(other, 1),
+            };
+            let mut body = document(event.clone());
+            body["time"] = jiff::Timestamp::now().to_string().into();
+            body["text"] = text
+                .map(|text| console::strip_ansi_codes(&text).into_owned())
+                .into();
+            let _ = writeln!(file, "{body}");
+        }
+        self.shown.event(event);
+    }
+}
+
 /// Writes a line to standard error; a closed one is no reason to stop.
 fn line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -54,6 +108,10 @@ fn aside(event: &Event, verbose: u8) -> Option<String> {
         Event::LeftoverRemoved(path) => Some(format!(
             "removed {}, left by a run that was cut off",
             path.display()
+        )),
+        Event::MustStart { member, settings } => Some(format!(
+            "start {member} now, with an empty data directory and these settings:\n  {}",
+            settings.join("\n  ")
         )),
         Event::Note(note) if verbose > 0 => Some(note.clone()),
         Event::Step {
@@ -132,12 +190,22 @@ impl Observer for Lines {
                     line(format_args!("{phase}: {}{of}", HumanBytes(done)));
                 }
             }
+            Event::PhaseStatus { phase, message } => {
+                let Some(running) = phases.get_mut(phase) else {
+                    return;
+                };
+                if running.told.elapsed() >= LINE_INTERVAL {
+                    running.told = Instant::now();
+                    line(format_args!("{phase}: {}", printable(message)));
+                }
+            }
             Event::PhaseDone { phase, done } => {
                 let Some(running) = phases.remove(phase) else {
                     return;
                 };
                 let took = running.began.elapsed();
-                if took >= LINE_INTERVAL {
+                // What only waited has no size.
+                if took >= LINE_INTERVAL && done > 0 {
                     line(format_args!(
                         "{phase}: {} in {}",
                         HumanBytes(done),
@@ -194,6 +262,18 @@ impl Observer for Bar {
                     bar.set_position(done);
                 }
             }
+            Event::PhaseStatus { phase, message } => {
+                if let Some((running, bar)) = current.as_ref()
+                    && *running == phase
+                {
+                    // No bytes flow: the words are all there is to show.
+                    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                        bar.set_style(style);
+                    }
+                    bar.set_message(printable(message));
+                    bar.tick();
+                }
+            }
             Event::PhaseDone { phase, .. } => {
                 if current
                     .as_ref()
@@ -213,48 +293,58 @@ struct JsonLines;
 
 impl Observer for JsonLines {
     fn event(&self, event: Event) {
-        let body = match event {
-            Event::PhaseStarted {
-                phase,
-                about,
-                total,
-            } => {
-                json!({"event": "phase-started", "phase": phase, "about": about, "total": total})
-            }
-            Event::PhaseProgress { phase, done } => {
-                json!({"event": "phase-progress", "phase": phase, "done": done})
-            }
-            Event::PhaseDone { phase, done } => {
-                json!({"event": "phase-done", "phase": phase, "done": done})
-            }
-            Event::Warning { name, message } => {
-                json!({"event": "warning", "name": name, "message": message})
-            }
-            Event::Note(message) => json!({"event": "note", "message": message}),
-            Event::LeftoverRemoved(path) => json!({"event": "leftover-removed", "path": path}),
-            Event::Step {
-                number,
-                of,
-                name,
-                about,
-                undo,
-                done,
-            } => json!({
-                "event": "step", "number": number, "of": of, "name": name, "about": about,
-                "undo": undo, "done": done,
-            }),
-            Event::Waiting {
-                what,
-                missing,
-                seconds,
-                limit,
-            } => json!({
-                "event": "waiting", "for": what, "missing": missing, "seconds": seconds,
-                "limit": limit,
-            }),
-        };
-        let mut body = body;
-        body["schemaVersion"] = SCHEMA_VERSION.into();
-        line(format_args!("{body}"));
+        line(format_args!("{}", document(event)));
     }
+}
+
+/// An event as its document.
+fn document(event: Event) -> serde_json::Value {
+    let mut body = match event {
+        Event::PhaseStarted {
+            phase,
+            about,
+            total,
+        } => {
+            json!({"event": "phase-started", "phase": phase, "about": about, "total": total})
+        }
+        Event::PhaseProgress { phase, done } => {
+            json!({"event": "phase-progress", "phase": phase, "done": done})
+        }
+        Event::PhaseStatus { phase, message } => {
+            json!({"event": "phase-status", "phase": phase, "message": message})
+        }
+        Event::PhaseDone { phase, done } => {
+            json!({"event": "phase-done", "phase": phase, "done": done})
+        }
+        Event::Warning { name, message } => {
+            json!({"event": "warning", "name": name, "message": message})
+        }
+        Event::MustStart { member, settings } => {
+            json!({"event": "must-start", "member": member, "settings": settings})
+        }
+        Event::Note(message) => json!({"event": "note", "message": message}),
+        Event::LeftoverRemoved(path) => json!({"event": "leftover-removed", "path": path}),
+        Event::Step {
+            number,
+            of,
+            name,
+            about,
+            undo,
+            done,
+        } => json!({
+            "event": "step", "number": number, "of": of, "name": name, "about": about,
+            "undo": undo, "done": done,
+        }),
+        Event::Waiting {
+            what,
+            missing,
+            seconds,
+            limit,
+        } => json!({
+            "event": "waiting", "for": what, "missing": missing, "seconds": seconds,
+            "limit": limit,
+        }),
+    };
+    body["schemaVersion"] = SCHEMA_VERSION.into();
+    body
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
-use super::{backup, human, machine, progress, restore, verify};
+use super::progress::Logged;
+use super::{backup, human, machine, member, progress, restore, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
@@ -48,6 +50,7 @@ pub(super) struct Session {
     pub(super) config: Config,
     pub(super) root: PathBuf,
     pub(super) context: Context,
+    log: Arc<Logged>,
 }
 
 /// Runs the command line; what is returned is the process's exit status.
@@ -129,6 +132,9 @@ fn command_name(command: &Command) -> &'static str {
         Command::List(_) => "list",
         Command::Verify(_) => "verify",
         Command::Restore(_) => "restore",
+        Command::MemberAdd(_) => "member-add",
+        Command::MemberRemove(_) => "member-remove",
+        Command::MemberUpdate(_) => "member-update",
         Command::Completions { .. } => "completions",
         Command::Man { .. } => "man",
     }
@@ -148,8 +154,12 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         .clone()
         .unwrap_or_else(|| PathBuf::from("/"));
     let config = config::load(cli.global.config.as_deref(), &root)?;
+    let log = Arc::new(Logged::new(progress::observer(
+        cli.global.progress,
+        cli.global.verbose,
+    )));
     let context = Context {
-        observer: progress::observer(cli.global.progress, cli.global.verbose),
+        observer: log.clone(),
         now: Timestamp::now(),
         cancel: Cancel::default(),
     };
@@ -161,12 +171,16 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         config,
         root,
         context,
+        log,
     };
     match &cli.command {
         Command::Backup(args) => backup::run(&session, args),
         Command::List(args) => list(&session, args),
         Command::Verify(args) => verify::run(&session, args),
         Command::Restore(args) => restore::run(&session, args),
+        Command::MemberAdd(args) => member::add(&session, args),
+        Command::MemberRemove(args) => member::remove(&session, args),
+        Command::MemberUpdate(args) => member::update(&session, args),
         Command::Completions { .. } | Command::Man { .. } => {
             Ok(Shown::done(String::new(), Value::Null))
         }
@@ -264,6 +278,39 @@ async fn stop_on_signals(cancel: Cancel) {
     }
 }
 
+/// Turns SIGINT and SIGTERM into the wish to go back; SIGHUP, as when a session ends, changes
+/// nothing.
+async fn go_back_on_signals(cancel: Cancel) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+        return;
+    };
+    let tell = |text: &str| {
+        // The terminal may have gone.
+        let _ = writeln!(std::io::stderr(), "{text}");
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => continue,
+        }
+        if cancel.is_cancelled() {
+            tell(
+                "going back already; it is not left in the middle. If it hangs, kill -KILL this process and then: etcd-dr restore --rollback",
+            );
+        } else {
+            tell("going back: the node becomes what it was before");
+            cancel.cancel();
+        }
+    }
+}
+
 /// Arms the seam from `ETCD_DR_SEAM`, in builds for the suites only.
 fn arm_faults() -> Result<()> {
     #[cfg(feature = "faults")]
@@ -309,6 +356,35 @@ impl Session {
         result
     }
 
+    /// Runs what must come to an end of its own: a terminal that goes is no reason to stop, the
+    /// first Ctrl-C asks it to go back, and a second one is told why it waits.
+    pub(super) fn block_on_to_the_end<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .doing(Kind::Unexpected, || "starting the runtime")?;
+        let cancel = self.context.cancel.clone();
+        let result = runtime.block_on(async {
+            tokio::spawn(go_back_on_signals(cancel));
+            work.await
+        });
+        runtime.shutdown_background();
+        result
+    }
+
+    /// What writes the log beside a journal.
+    pub(super) fn log(&self) -> &Logged {
+        &self.log
+    }
+
+    /// Whether people read the result.
+    pub(super) fn is_text(&self) -> bool {
+        self.global.output == OutputArg::Text
+    }
+
     /// The store that is meant: the argument, the configuration, or the node's own.
     pub(super) fn store(&self, named: Option<&Path>) -> Result<LocalStore> {
         let named = named
@@ -328,6 +404,14 @@ impl Session {
             None => Ok(LocalStore::at(NodeLayout::new(&self.root).backups())),
         }
     }
+}
+
+/// What is to be said of operations on this node that are not finished.
+fn unfinished(session: &Session) -> Result<Option<String>> {
+    let state = NodeLayout::new(&session.root).state();
+    Ok(crate::plan::registry::refuse_while_unfinished(&state)
+        .err()
+        .map(|failure| human::failure("restore", &failure)))
 }
 
 fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
@@ -366,6 +450,7 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
                 .map(move |problem| printable(format!("{}: {problem}", set.name)))
         })
         .collect();
+    remarks.extend(unfinished(session)?);
     let mut status = exit::DONE;
     if let (Some(true), Some(limit)) = (stale, args.stale_after) {
         remarks.push(human::staleness(

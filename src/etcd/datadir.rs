@@ -25,8 +25,10 @@ use crate::etcd::wal::{SnapshotId, Summary, Tail, Wal};
 use crate::etcd::wire::raft::{ConfChangeKind, ConfState, EntryKind};
 use crate::etcd::wire::request::Request;
 
+mod holders;
 mod locks;
 
+pub use holders::{Holder, holders};
 pub use locks::{LockState, Locks};
 
 /// Where the parts of a data directory lie.
@@ -55,9 +57,12 @@ impl Layout {
 
     /// Asks whether a running etcd holds the directory; touches nothing.
     pub fn locks(&self) -> Result<Locks> {
-        let wal = match fs::exists(&self.wal) {
-            Ok(true) => Wal::list(&self.wal)?,
-            _ => Wal::default(),
+        let there = fs::exists(&self.wal).doing(Kind::NotChecked, || {
+            format!("looking at {}", self.wal.display())
+        })?;
+        let wal = match there {
+            true => Wal::list(&self.wal)?,
+            false => Wal::default(),
         };
         Ok(self.locks_with(&wal))
     }

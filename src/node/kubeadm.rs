@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::access::{Identity, NodeSays, Sourced};
+use super::certificates::{Use, WantedCertificate};
 use super::component::Component;
 use super::endpoint::{Endpoint, split_list};
 use super::files::read_bounded;
@@ -181,6 +182,34 @@ fn client_certificates(layout: &NodeLayout, says: &mut NodeSays) {
         says.cas.extend(cas);
         says.identities.extend(identities);
     }
+}
+
+/// What etcd's manifest gives it to serve clients with, and to meet its peers with: kubeadm's own
+/// names where the manifest is not there or says nothing (kubeadm, `phases/certs`).
+pub(super) fn server_certificates(layout: &NodeLayout) -> Vec<WantedCertificate> {
+    let live = Live::read(layout, Component::Etcd).ok();
+    let file = |flag: &str, usual: &str| {
+        let told = live.as_ref().and_then(|etcd| {
+            let told = etcd.etcd_flag(flag)?;
+            Some(etcd.host_file(layout, &told).value)
+        });
+        told.unwrap_or_else(|| layout.etcd_pki().join(usual))
+    };
+    let wanted = |name: &str, flags: [&str; 3], stem: &str, uses| WantedCertificate {
+        name: format!("etcd's {name} certificate"),
+        cert: file(flags[0], &format!("{stem}.crt")),
+        key: file(flags[1], &format!("{stem}.key")),
+        ca: file(flags[2], "ca.crt"),
+        hosts: Vec::new(),
+        addresses: Vec::new(),
+        uses,
+    };
+    let client = ["cert-file", "key-file", "trusted-ca-file"];
+    let peer = ["peer-cert-file", "peer-key-file", "peer-trusted-ca-file"];
+    vec![
+        wanted("serving", client, "server", vec![Use::Server]),
+        wanted("peer", peer, "peer", vec![Use::Server, Use::Client]),
+    ]
 }
 
 fn pair(layout: &NodeLayout, dir: &Path, stem: &str) -> Identity {

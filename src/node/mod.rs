@@ -4,10 +4,12 @@
 //! Everything starts at a [`NodeLayout`](layout::NodeLayout). [`look`](profile::look) says which
 //! kind of node it is and why; [`find_access`](access::find_access) says how to reach its own
 //! etcd member and where each datum was found; [`collect`] says what a backup must archive and
-//! whether a rollout changed it meanwhile; a [`Runtime`](runtime::Runtime) asks which of its
-//! containers run. Local addresses and all settings are parameters.
+//! whether a rollout changed it meanwhile; [`certificates`] says whether etcd can start with those
+//! that are there; a [`Runtime`](runtime::Runtime) asks which of its containers run. Local
+//! addresses and all settings are parameters.
 
 pub mod access;
+pub mod certificates;
 pub mod collect;
 pub mod component;
 pub mod endpoint;

@@ -6,9 +6,11 @@ pub mod catalog;
 pub mod database;
 pub mod datadir;
 pub mod live;
+pub mod member;
 pub mod member_files;
 pub mod quality;
 pub mod reach;
+pub mod restore;
 pub mod verify;
 
 use std::sync::Arc;

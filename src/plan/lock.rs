@@ -7,10 +7,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+
+/// How often a lock is tried.
+const ATTEMPTS: u32 = 3;
+/// How long between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A lock that is held until dropped.
 #[derive(Debug)]
@@ -32,7 +38,7 @@ impl Lock {
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
             .open(path)
             .doing(Kind::Store, about)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match exclusively(&file) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(held(path, &mut file)),
             Err(e) => return Err(Failure::wrap(Kind::Store, io::Error::from(e), about())),
@@ -55,10 +61,52 @@ impl Lock {
         })
     }
 
+    /// Takes a lock that others define: nothing is written into its file.
+    pub fn hold(path: &Path) -> Result<Self> {
+        let about = || format!("locking {}", path.display());
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(crate::sys::fs::FILE_MODE)
+            .open(path)
+            .doing(Kind::Store, about)?;
+        match exclusively(&file) {
+            Ok(()) => Ok(Self {
+                _file: file,
+                path: path.to_owned(),
+            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(
+                Kind::Busy,
+                format!("another process holds {}", path.display()),
+            )
+            .with(Fact::Path(path.to_owned()))),
+            Err(e) => Err(Failure::wrap(Kind::Store, io::Error::from(e), about())),
+        }
+    }
+
+    /// Whether somebody holds the lock of this file now.
+    pub fn is_held(path: &Path) -> bool {
+        let shared = FlockOperation::NonBlockingLockShared;
+        File::open(path).is_ok_and(|file| rustix::fs::flock(&file, shared).is_err())
+    }
+
     /// Where the lock file is.
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Takes the lock; one that is only asked about ([`Lock::is_held`]) is free again at once.
+fn exclusively(file: &File) -> Result<(), rustix::io::Errno> {
+    for _ in 1..ATTEMPTS {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
 /// The failure that names the holder.

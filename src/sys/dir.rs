@@ -2,7 +2,7 @@
 //!
 //! Every name here is one plain component, taken relative to an open directory, and never
 //! followed: what is written through a [`Dir`] lands in that directory, whatever lies there. Each
-//! change passes the [`seam`](super::seam) under its whole path.
+//! change passes the [`seam`] under its whole path.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -78,7 +78,7 @@ impl Dir {
     pub fn mkdir(&self, name: &OsStr) -> io::Result<()> {
         let path = self.path.join(plain(name)?);
         through(Op::Mkdir(&path), || {
-            Ok(mkdirat(&self.fd, name, Mode::from_raw_mode(DIR_MODE))?)
+            mkdirat(&self.fd, name, Mode::from_raw_mode(DIR_MODE))
         })
     }
 
@@ -89,7 +89,7 @@ impl Dir {
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = through(Op::Create(&path), || {
             let mode = Mode::from_raw_mode(FILE_MODE);
-            Ok(openat(&self.fd, name, flags, mode)?)
+            openat(&self.fd, name, flags, mode)
         })?;
         Ok(OutFile {
             file: File::from(fd),
@@ -102,7 +102,7 @@ impl Dir {
     pub fn symlink(&self, target: &Path, name: &OsStr) -> io::Result<()> {
         let path = self.path.join(plain(name)?);
         through(Op::Symlink(target, &path), || {
-            Ok(symlinkat(target, &self.fd, name)?)
+            symlinkat(target, &self.fd, name)
         })
     }
 
@@ -111,13 +111,13 @@ impl Dir {
         let from = self.path.join(plain(file)?);
         let path = to.path.join(plain(name)?);
         through(Op::Link(&from, &path), || {
-            Ok(linkat(&self.fd, file, &to.fd, name, AtFlags::empty())?)
+            linkat(&self.fd, file, &to.fd, name, AtFlags::empty())
         })
     }
 
     /// Makes its entries and its own attributes durable.
     pub fn sync(&self) -> io::Result<()> {
-        through(Op::SyncDir(&self.path), || Ok(fsync(&self.fd)?))
+        through(Op::SyncDir(&self.path), || fsync(&self.fd))
     }
 
     /// Its attributes.
@@ -170,27 +170,25 @@ impl Attributes<'_> {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        through(Op::SetOwner(&self.path, uid, gid), || {
-            Ok(match self.link {
-                None => fchown(self.fd, owner, group)?,
-                Some(name) => chownat(self.fd, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?,
-            })
+        through(Op::SetOwner(&self.path, uid, gid), || match self.link {
+            None => fchown(self.fd, owner, group),
+            Some(name) => chownat(self.fd, name, owner, group, AtFlags::SYMLINK_NOFOLLOW),
         })
     }
 
     /// Sets an extended attribute.
     pub fn set_xattr(&self, name: &str, value: &[u8]) -> io::Result<()> {
         through(Op::SetXattr(&self.path, name, value), || {
-            Ok(match self.link {
-                None => fsetxattr(self.fd, name, value, XattrFlags::empty())?,
+            match self.link {
+                None => fsetxattr(self.fd, name, value, XattrFlags::empty()),
                 Some(link) => {
                     // Linux has no call for this below an open directory before 6.13.
                     let mut path = PathBuf::from("/proc/self/fd");
                     path.push(self.fd.as_raw_fd().to_string());
                     path.push(link);
-                    lsetxattr(&path, name, value, XattrFlags::empty())?;
+                    lsetxattr(&path, name, value, XattrFlags::empty())
                 }
-            })
+            }
         })
     }
 
@@ -200,7 +198,7 @@ impl Attributes<'_> {
             return Ok(());
         }
         through(Op::SetMode(&self.path, mode), || {
-            Ok(fchmod(self.fd, Mode::from_raw_mode(mode & 0o7777))?)
+            fchmod(self.fd, Mode::from_raw_mode(mode & 0o7777))
         })
     }
 
@@ -216,16 +214,14 @@ impl Attributes<'_> {
                 tv_nsec: 0,
             },
         };
-        through(Op::SetModified(&self.path, seconds), || {
-            Ok(match self.link {
-                None => futimens(self.fd, &times)?,
-                Some(name) => utimensat(self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)?,
-            })
+        through(Op::SetModified(&self.path, seconds), || match self.link {
+            None => futimens(self.fd, &times),
+            Some(name) => utimensat(self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW),
         })
     }
 }
 
-fn through<T>(op: Op<'_>, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+fn through<T>(op: Op<'_>, change: impl FnOnce() -> rustix::io::Result<T>) -> io::Result<T> {
     seam::pass(op)?;
     let made = change()?;
     seam::done(op);

@@ -249,6 +249,26 @@ pub fn remove_tree(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes a directory if it is there and empty, durably; says whether it is gone.
+pub fn remove_empty_dir(path: &Path) -> Result<bool> {
+    let go = || {
+        seam::pass(Op::Rmdir(path))?;
+        match std::fs::remove_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(false),
+            other => other?,
+        }
+        seam::done(Op::Rmdir(path));
+        io::Result::Ok(true)
+    };
+    let gone = go().doing(Kind::Store, || format!("removing {}", path.display()))?;
+    let above = parent(path);
+    if gone && above.is_dir() {
+        sync_dir(above)?;
+    }
+    Ok(gone)
+}
+
 /// Writes a whole new file and makes its content durable; the parent is not synced.
 pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     let go = || {

@@ -8,6 +8,7 @@ mod copy;
 pub mod dir;
 pub mod fs;
 pub mod mount;
+pub mod opened;
 pub mod seam;
 pub mod space;
 pub mod stream;

@@ -13,6 +13,7 @@ use crate::support::golden;
 use crate::support::kube::OpenShift;
 use crate::support::node::{NodeOptions, REVISIONS};
 use crate::support::process::expect_success;
+use crate::support::stock;
 
 const KEYS: usize = 300;
 
@@ -230,17 +231,7 @@ fn what_etcdctl_says(cluster: &Cluster, i: usize, manifest: &Value) {
 }
 
 fn snapshot(dir: &Path) -> String {
-    stock_glob(dir, "snapshot*.db")
-}
-
-/// The stock restore's way to find a file: the newest by version sort.
-fn stock_glob(dir: &Path, glob: &str) -> String {
-    let script = format!(r#"ls -vd "$1"/{glob} | tail -1"#);
-    let output = Command::new("bash")
-        .args(["-euc", &script, "bash", text(dir)])
-        .output()
-        .expect("running bash");
-    expect_success("ls -vd", &output).trim_end().to_owned()
+    text(&stock::pick(dir, "snapshot*.db")).to_owned()
 }
 
 fn what_snapshot_status_says(bins: &EtcdBins, dir: &Path, manifest: &Value) {
@@ -268,40 +259,12 @@ fn what_snapshot_status_says(bins: &EtcdBins, dir: &Path, manifest: &Value) {
 
 /// What `cluster-restore.sh` does with a backup directory.
 fn what_the_stock_script_wants(node: &Node, dir: &Path) {
-    assert!(snapshot(dir).ends_with(".db"));
-    let archive = stock_glob(dir, "static_kuberesources*.tar.gz");
-    let into = tempfile::tempdir().expect("a folder");
-    let output = Command::new("tar")
-        .args([
-            "-C",
-            text(into.path()),
-            "-xzf",
-            &archive,
-            "static-pod-resources",
-        ])
-        .output()
-        .expect("running tar");
-    expect_success("tar -xzf", &output);
-    let (restored, live) = (
-        into.path().join("static-pod-resources"),
-        node.root.join("etc/kubernetes/static-pod-resources"),
-    );
-    let mut there: Vec<_> = std::fs::read_dir(&restored)
-        .expect("reading what was restored")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
-        .collect();
-    there.sort();
-    let mut expected = REVISIONS.map(|(component, number)| format!("{component}-pod-{number}"));
-    expected.sort();
-    assert_eq!(there, expected, "the revisions in use and no others");
-    for name in &expected {
-        same_trees(&live.join(name), &restored.join(name));
+    let restored = stock::assert_stock_restorable(dir);
+    assert_eq!(text(&restored.snapshot), snapshot(dir));
+    for (component, number) in REVISIONS {
+        let name = format!("static-pod-resources/{component}-pod-{number}");
+        let live = node.root.join("etc/kubernetes").join(&name);
+        same_trees(&live, &restored.kubernetes.path().join(&name));
     }
 }
 
@@ -329,10 +292,10 @@ fn same_trees(a: &Path, b: &Path) {
 }
 
 fn certificates(node: &Node, dir: &Path, manifest: &Value) {
-    let archive = stock_glob(dir, "static_certs*.tar.gz");
+    let archive = stock::pick(dir, "static_certs*.tar.gz");
     let into = tempfile::tempdir().expect("a folder");
     let output = Command::new("tar")
-        .args(["-C", text(into.path()), "-xzf", &archive])
+        .args(["-C", text(into.path()), "-xzf", text(&archive)])
         .output();
     expect_success("tar -xzf", &output.expect("running tar"));
     let name = "static-pod-resources/etcd-certs";

@@ -26,6 +26,15 @@ fn what_was_typed() {
         ("usage-verify-nothing", &["verify"]),
         ("usage-verify-all-and-one", &["verify", "--all", "latest"]),
         ("usage-man", &["man", "bakcup"]),
+        ("usage-member-urls", &["member-add", "m3"]),
+        (
+            "usage-member-url",
+            &["member-add", "m3", "--peer-urls", "10.0.0.3:2380"],
+        ),
+        (
+            "usage-member-allow",
+            &["member-remove", "m3", "--allow", "would-loose-quorum"],
+        ),
         ("usage-shell", &["completions", "tcsh"]),
     ];
     for (name, args) in cases {

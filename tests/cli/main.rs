@@ -50,6 +50,9 @@ fn the_help_of_each_command() {
         ("help-backup", &["backup", "--help"]),
         ("help-list", &["list", "--help"]),
         ("help-verify", &["verify", "--help"]),
+        ("help-member-add", &["member-add", "--help"]),
+        ("help-member-remove", &["member-remove", "--help"]),
+        ("help-member-update", &["member-update", "--help"]),
         ("help-completions", &["completions", "--help"]),
         ("help-man", &["man", "--help"]),
     ] {

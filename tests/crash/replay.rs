@@ -41,6 +41,28 @@ pub(crate) enum Call {
         path: PathBuf,
         to: PathBuf,
     },
+    Link {
+        path: PathBuf,
+        to: PathBuf,
+    },
+    SetMode {
+        path: PathBuf,
+        mode: u32,
+    },
+    SetOwner {
+        path: PathBuf,
+        uid: u32,
+        gid: u32,
+    },
+    SetModified {
+        path: PathBuf,
+        seconds: i64,
+    },
+    SetXattr {
+        path: PathBuf,
+        name: String,
+        value: String,
+    },
     Unlink {
         path: PathBuf,
     },
@@ -60,6 +82,19 @@ pub(crate) fn read(path: &Path) -> Vec<Call> {
 impl Call {
     pub(crate) fn is_sync(&self) -> bool {
         matches!(self, Self::SyncFile { .. } | Self::SyncDir { .. })
+    }
+
+    /// The attribute that the call sets: of which entry, which one, and to what.
+    fn attribute(&self) -> Option<(&Path, String, String)> {
+        Some(match self {
+            Self::SetMode { path, mode } => (path, "mode".to_owned(), format!("{mode:04o}")),
+            Self::SetOwner { path, uid, gid } => (path, "owner".to_owned(), format!("{uid}:{gid}")),
+            Self::SetModified { path, seconds } => {
+                (path, "modified".to_owned(), seconds.to_string())
+            }
+            Self::SetXattr { path, name, value } => (path, name.clone(), value.clone()),
+            _ => return None,
+        })
     }
 }
 
@@ -82,17 +117,31 @@ enum Change {
     },
     /// Entries of directories set or removed together.
     Entries(Vec<(Inode, String, Option<Inode>)>),
+    /// A mode, owner, time or extended attribute.
+    Attribute {
+        of: Inode,
+        name: String,
+        value: String,
+    },
 }
 
 /// The tree of files below one directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
     nodes: Vec<Node>,
+    /// Those that the recording set; what was there before counts for nothing.
+    attributes: BTreeMap<Inode, Attributes>,
     base: PathBuf,
 }
 
 /// What a crash can leave: the tree as a map from path to content.
 pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
+
+/// Modes, owners, times and extended attributes of one inode, by name.
+pub(crate) type Attributes = BTreeMap<String, String>;
+
+/// What a crash can leave, attributes and all; an entry with none that was set is absent.
+pub(crate) type Dressed = (Tree, BTreeMap<PathBuf, Attributes>);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Entry {
@@ -106,6 +155,7 @@ impl Disk {
     pub(crate) fn load(base: &Path) -> Self {
         let mut disk = Self {
             nodes: vec![Node::Dir(BTreeMap::new())],
+            attributes: BTreeMap::new(),
             base: base.to_owned(),
         };
         disk.load_dir(base, 0);
@@ -196,12 +246,17 @@ impl Disk {
                     self.set(*dir, name, *to);
                 }
             }
+            Change::Attribute { of, name, value } => {
+                let attributes = self.attributes.entry(*of).or_default();
+                attributes.insert(name.clone(), value.clone());
+            }
         }
     }
 
     /// What is reachable from the base.
-    fn tree(&self) -> Tree {
+    fn tree(&self) -> Dressed {
         let mut tree = Tree::new();
+        let mut dressed = BTreeMap::new();
         let mut dirs = vec![(PathBuf::new(), 0)];
         while let Some((path, inode)) = dirs.pop() {
             let Node::Dir(entries) = &self.nodes[inode] else {
@@ -209,6 +264,9 @@ impl Disk {
             };
             for (name, &child) in entries {
                 let path = path.join(name);
+                if let Some(attributes) = self.attributes.get(&child) {
+                    dressed.insert(path.clone(), attributes.clone());
+                }
                 match &self.nodes[child] {
                     Node::Dir(_) => {
                         tree.insert(path.clone(), Entry::Dir);
@@ -219,7 +277,7 @@ impl Disk {
                 }
             }
         }
-        tree
+        (tree, dressed)
     }
 }
 
@@ -272,6 +330,23 @@ impl Replay {
                         offset: *offset,
                         data: hex::decode(data).unwrap(),
                     }
+                }),
+                Call::SetMode { .. }
+                | Call::SetOwner { .. }
+                | Call::SetModified { .. }
+                | Call::SetXattr { .. } => call.attribute().and_then(|(path, name, value)| {
+                    let of = now.entry(path).or_else(|| now.find(path))?;
+                    // A link cannot be synced; its directory's sync covers it.
+                    covers.insert(match now.nodes[of] {
+                        Node::Link(_) => now.parent(path)?.0,
+                        _ => of,
+                    });
+                    Some(Change::Attribute { of, name, value })
+                }),
+                Call::Link { path, to } => now.entry(to).and_then(|file| {
+                    let (dir, name) = now.parent(path)?;
+                    covers.insert(dir);
+                    Some(Change::Entries(vec![(dir, name, Some(file))]))
                 }),
                 Call::Mkdir { path } => {
                     replay.made(&mut now, path, Node::Dir(BTreeMap::new()), &mut covers)
@@ -326,6 +401,12 @@ impl Replay {
     /// Every tree that a crash right after the first `count` calls can leave, with call `dropped`
     /// taken out where it is a sync.
     pub(crate) fn after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Tree> {
+        let states = self.dressed_after(count, dropped).into_iter();
+        states.map(|(tree, _)| tree).collect()
+    }
+
+    /// The same, with the attributes.
+    pub(crate) fn dressed_after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Dressed> {
         let pending: Vec<usize> = (0..count)
             .filter(|&i| self.changes[i].is_some() && !self.durable(i, count, dropped))
             .collect();
@@ -366,7 +447,7 @@ impl Replay {
         pending: &[usize],
         kept: &BTreeSet<usize>,
         torn: Option<usize>,
-    ) -> Tree {
+    ) -> Dressed {
         let mut disk = self.start.clone();
         for call in 0..count {
             let Some(change) = &self.changes[call] else {

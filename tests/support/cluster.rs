@@ -3,7 +3,6 @@
 //! Each member has a folder that serves as a node's root, with its data in `var/lib/etcd`, so
 //! that [`super::node`] can make a control-plane node around it while it runs.
 
-use std::fs::OpenOptions;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -15,8 +14,11 @@ use tempfile::TempDir;
 
 use super::bins::EtcdBins;
 use super::certs::ClusterCerts;
+use super::launch::{EtcdLaunch, LaunchCerts};
 use super::loopback::Loopback;
-use super::process::{bound_command, expect_success, private_dir, spawn_bound, tail, wait_for};
+use super::process::{
+    expect_success, private_dir, spawn_bound, tail, wait_for, without_etcd_variables,
+};
 
 /// How long a cluster may take to answer on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -85,6 +87,8 @@ struct Member {
     /// `--initial-cluster` and `--initial-cluster-state` of its first start.
     join: (String, &'static str),
     child: Option<Child>,
+    /// Run by a stand-in kubelet from now on.
+    elsewhere: bool,
 }
 
 /// A running cluster; dropping it kills the servers and removes their files.
@@ -159,8 +163,34 @@ impl Cluster {
             log: logs.join(format!("{name}.log")),
             join: (String::new(), "new"),
             child: None,
+            elsewhere: false,
         });
         i
+    }
+
+    /// Gives a member that does not run another address of this network, with certificates for it,
+    /// as a node that came back elsewhere; its peers are told nothing.
+    pub fn readdress(&mut self, i: usize) -> IpAddr {
+        assert!(!self.is_running(i), "a running member has its address");
+        let taken = |ip: &IpAddr| self.members.iter().any(|member| member.ip == *ip);
+        let ip = (0..8)
+            .rev()
+            .map(|n| self.network.ip(n))
+            .find(|ip| !taken(ip))
+            .expect("a free address");
+        if let Some(certs) = &self.certs {
+            certs.add_member(&self.members[i].name, ip);
+        }
+        self.members[i].ip = ip;
+        ip
+    }
+
+    /// Empties a member's data directory, as a new disk would.
+    pub fn wipe(&mut self, i: usize) {
+        assert!(!self.is_running(i), "a running member has its disk");
+        let dir = self.data_dir(i).to_owned();
+        std::fs::remove_dir_all(&dir).expect("removing a data directory");
+        private_dir(&dir);
     }
 
     /// Starts a member with the given `--initial-cluster` and `--initial-cluster-state`, without
@@ -170,55 +200,47 @@ impl Cluster {
         self.relaunch(i);
     }
 
+    /// The same under another name than its slot's, to join others; without TLS.
+    pub fn launch_named(&mut self, i: usize, name: &str, initial_cluster: &str) {
+        let slot = std::mem::replace(&mut self.members[i].name, name.to_owned());
+        self.launch(i, initial_cluster, "existing");
+        self.members[i].name = slot;
+    }
+
     fn relaunch(&mut self, i: usize) {
-        let command = self.server_command(i);
+        assert!(!self.members[i].elsewhere, "another runs this member");
+        let launch = self.launch_of(i);
+        let command = launch.command(&launch.initial_cluster, self.members[i].join.1);
         let child = spawn_bound(command).unwrap_or_else(|error| panic!("starting etcd: {error}"));
         self.members[i].child = Some(child);
     }
 
-    fn server_command(&self, i: usize) -> Command {
+    /// How a member is started.
+    pub fn launch_of(&self, i: usize) -> EtcdLaunch {
         let member = &self.members[i];
-        let mut command = bound_command(&self.spec.bins.etcd);
-        without_etcd_variables(&mut command);
-        let (client, peer) = (self.client_url(i), self.peer_url(i));
-        let mut flag = |name: &str, value: &str| {
-            command.arg(format!("--{name}={value}"));
-        };
-        flag("name", &member.name);
-        flag("data-dir", &member.data_dir.to_string_lossy());
-        flag("listen-client-urls", &client);
-        flag("advertise-client-urls", &client);
-        flag("listen-peer-urls", &peer);
-        flag("initial-advertise-peer-urls", &peer);
-        flag("initial-cluster", &member.join.0);
-        flag("initial-cluster-state", member.join.1);
-        flag("initial-cluster-token", "etcd-dr-bench");
-        flag("quota-backend-bytes", &self.spec.quota.to_string());
-        flag("snapshot-count", &self.spec.snapshot_count.to_string());
-        if let Some(certs) = &self.certs {
-            let (serving, peer) = (certs.serving(&member.name), certs.peer(&member.name));
-            let ca = certs.ca_file();
-            flag("cert-file", &serving.cert.to_string_lossy());
-            flag("key-file", &serving.key.to_string_lossy());
-            flag("trusted-ca-file", &ca.to_string_lossy());
-            flag("client-cert-auth", "true");
-            flag("peer-cert-file", &peer.cert.to_string_lossy());
-            flag("peer-key-file", &peer.key.to_string_lossy());
-            flag("peer-trusted-ca-file", &ca.to_string_lossy());
-            flag("peer-client-cert-auth", "true");
-        }
+        let mut extra = vec![
+            format!("--quota-backend-bytes={}", self.spec.quota),
+            format!("--snapshot-count={}", self.spec.snapshot_count),
+        ];
         if !self.spec.fsync && self.spec.bins.numbers() >= (3, 5, 0) {
-            flag("unsafe-no-fsync", "true");
+            extra.push("--unsafe-no-fsync=true".to_owned());
         }
-        command.args(&self.spec.extra_args);
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&member.log)
-            .expect("opening a server's log");
-        command.stdout(log.try_clone().expect("sharing a server's log"));
-        command.stderr(log);
-        command
+        extra.extend(self.spec.extra_args.iter().cloned());
+        EtcdLaunch {
+            program: self.spec.bins.etcd.clone(),
+            name: member.name.clone(),
+            client_url: self.client_url(i),
+            peer_url: self.peer_url(i),
+            certs: self.certs.as_ref().map(|certs| LaunchCerts {
+                ca: certs.ca_file(),
+                serving: certs.serving(&member.name),
+                peer: certs.peer(&member.name),
+            }),
+            initial_cluster: member.join.0.clone(),
+            data_dir: member.data_dir.clone(),
+            log: member.log.clone(),
+            extra,
+        }
     }
 
     // ---- what is where -----------------------------------------------------------------------
@@ -394,9 +416,23 @@ impl Cluster {
 
     // ---- harm and repair ---------------------------------------------------------------------
 
-    /// Whether a member's process lives.
+    /// Whether a member's process lives; of one that another runs, whether it can be reached.
     pub fn is_running(&self, i: usize) -> bool {
-        self.members[i].child.is_some()
+        let member = &self.members[i];
+        let reached = || {
+            let address = (member.ip, 2379).into();
+            std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+        };
+        member.child.is_some() || member.elsewhere && reached()
+    }
+
+    /// Stops a member, and leaves all its further starts to another.
+    pub fn release(&mut self, i: usize) -> EtcdLaunch {
+        if self.members[i].child.is_some() {
+            self.stop(i);
+        }
+        self.members[i].elsewhere = true;
+        self.launch_of(i)
     }
 
     /// Kills a member as a power cut would; a paused one too.
@@ -447,7 +483,7 @@ impl Cluster {
     /// Starts again what does not run, without waiting.
     pub fn relaunch_stopped(&mut self) {
         for i in 0..self.len() {
-            if !self.is_running(i) {
+            if !self.is_running(i) && !self.members[i].elsewhere {
                 self.relaunch(i);
             }
         }
@@ -506,15 +542,6 @@ impl Drop for Cluster {
                 let _ = child.kill();
                 let _ = child.wait();
             }
-        }
-    }
-}
-
-/// etcd and etcdctl take flags from the environment too, and complain about unknown ones.
-fn without_etcd_variables(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ETCD") {
-            command.env_remove(name);
         }
     }
 }

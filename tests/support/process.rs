@@ -9,6 +9,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// Starts a program that is killed when this process ends, however it ends.
 ///
 /// `setpriv --pdeathsig` asks the kernel for that. The kernel watches the *thread* that forked,
@@ -126,4 +128,28 @@ pub fn tail(path: &Path, lines: usize) -> String {
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// etcd and etcdctl take flags from the environment too, and complain about unknown ones.
+pub fn without_etcd_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ETCD") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// Kills a process that this one started, by its id.
+pub fn kill_pid(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+/// Asks a process that this one started to end.
+pub fn terminate(pid: u32) {
+    signal(pid, Signal::TERM);
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a process id is positive"), signal).expect("signalling a process");
 }

@@ -9,9 +9,12 @@
 //! not go through it says why.
 
 mod cause;
+mod change;
 mod endpoint;
 mod grpc;
 mod messages;
+mod proof;
+mod refusal;
 mod tls;
 mod types;
 mod wire;
@@ -28,7 +31,9 @@ use tonic::codegen::http::{HeaderValue, Uri};
 use tonic::transport::Endpoint as Target;
 use tower::util::BoxCloneSyncService;
 
+pub use self::change::{AddedMember, NewMember};
 pub use self::endpoint::Endpoint;
+pub use self::refusal::{NotChanged, Refusal};
 pub use self::tls::{Pem, TlsConfig};
 pub use self::types::{
     Alarm, AlarmKind, Consistency, HashKv, HashKvAnswer, Header, Id, KeyValue, Member, MemberList,

@@ -4,13 +4,14 @@
 //! lock (`F_OFD_SETLK`) on each WAL segment it may still write (etcd,
 //! `client/pkg/fileutil/lock_linux.go`).
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 /// What is known of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +42,18 @@ impl Locks {
     }
 }
 
+/// Opens a regular file; to open a pipe would be to wait for its other end.
 fn opened(path: &Path) -> Result<File, LockState> {
-    File::open(path).map_err(|cause| match cause.kind() {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .and_then(|file| match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(io::Error::other("not a regular file")),
+        });
+    opened.map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => LockState::Absent,
         _ => LockState::Unknown(cause.to_string()),
     })

@@ -6,6 +6,7 @@
 //! them are one too many.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ const FLAG: &str = "--container-runtime-endpoint";
 /// [`Kind::Unreachable`] where there is none, naming every place that was looked at; or where two
 /// runtimes listen and nothing says which is the kubelet's.
 pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
-    let mut looked: Vec<PathBuf> = Vec::new();
+    let mut looked: Vec<String> = Vec::new();
     if let Some((endpoint, file)) = configured(layout, &mut looked) {
         let from = layout.node_path(&file);
         let Some(path) = unix_path(&endpoint) else {
@@ -44,30 +45,28 @@ pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
             ))
         });
     }
-    let known = [layout.crio_socket(), layout.containerd_socket()];
     let mut found = Vec::new();
-    for socket in known {
+    for socket in [layout.crio_socket(), layout.containerd_socket()] {
         let path = layout.node_path(&socket);
         found.extend(live_socket(layout, &path)?);
-        looked.push(socket);
+        looked.push(path.display().to_string());
     }
-    let names = |paths: &[PathBuf]| -> Vec<String> {
-        paths
-            .iter()
-            .map(|path| layout.node_path(path).display().to_string())
-            .collect()
-    };
     match found.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(unreachable(format!(
             "finding the container runtime: none of these names or is one: {}",
-            names(&looked).join(", ")
+            looked.join(", ")
         ))),
-        several => Err(unreachable(format!(
-            "finding the container runtime: nothing says which of {} the kubelet uses",
-            names(several).join(" and ")
-        ))
-        .with(Fact::Candidates(names(several)))),
+        several => {
+            let name = |path: &PathBuf| layout.node_path(path).display().to_string();
+            let names: Vec<String> = several.iter().map(name).collect();
+            let what = format!(
+                "finding the container runtime: nothing says which of {} the kubelet uses ({})",
+                names.join(" and "),
+                looked.join(", ")
+            );
+            Err(unreachable(what).with(Fact::Candidates(names)))
+        }
     }
 }
 
@@ -75,31 +74,37 @@ fn unreachable(what: String) -> Failure {
     Failure::new(Kind::Unreachable, what)
 }
 
-/// What the kubelet was told, and by which file; flags win over the configuration.
-fn configured(layout: &NodeLayout, looked: &mut Vec<PathBuf>) -> Option<(String, PathBuf)> {
+/// What the kubelet was told, and by which file; flags win over the configuration. A file that is
+/// there and cannot be read is noted as such among those looked at.
+fn configured(layout: &NodeLayout, looked: &mut Vec<String>) -> Option<(String, PathBuf)> {
     let mut texts = layout.kubelet_flags();
     for dir in layout.kubelet_drop_ins() {
-        texts.extend(list(&dir).unwrap_or_default());
+        match list(&dir) {
+            Ok(files) => texts.extend(files),
+            Err(failure) => looked.push(failure.to_string()),
+        }
     }
     let with_flags = texts.into_iter().map(|file| (file, true));
     let configs = layout.kubelet_configs().map(|file| (file, false));
     for (file, flags) in with_flags.chain(configs) {
-        let read = resolved(layout, &file).and_then(|path| read_bounded(&path, MAX_BYTES).ok());
-        let endpoint = read.and_then(|bytes| match flags {
-            true => flag_in(&String::from_utf8_lossy(&bytes)),
-            false => endpoint_in(&bytes),
-        });
-        if let Some(endpoint) = endpoint {
-            return Some((endpoint, file));
+        let node_path = layout.node_path(&file);
+        let read = layout
+            .resolve(&node_path)
+            .and_then(|path| read_bounded(&path, MAX_BYTES));
+        let endpoint = match (read, flags) {
+            (Ok(bytes), true) => Ok(flag_in(&String::from_utf8_lossy(&bytes))),
+            (Ok(bytes), false) => endpoint_in(&bytes),
+            (Err(failure), _) if failure.io_kind() == Some(io::ErrorKind::NotFound) => Ok(None),
+            (Err(failure), _) => Err(failure.to_string()),
+        };
+        let node_path = node_path.display();
+        match endpoint {
+            Ok(Some(endpoint)) => return Some((endpoint, file)),
+            Ok(None) => looked.push(node_path.to_string()),
+            Err(why) => looked.push(format!("{node_path} (unreadable: {why})")),
         }
-        looked.push(file);
     }
     None
-}
-
-/// The file with its links followed as the node would.
-fn resolved(layout: &NodeLayout, file: &Path) -> Option<PathBuf> {
-    layout.resolve(layout.node_path(file)).ok()
 }
 
 /// The flag's value in a text of shell variables or in a systemd unit; of several the last. One
@@ -135,12 +140,13 @@ struct KubeletConfiguration {
 }
 
 /// What a KubeletConfiguration says; nothing for anything else.
-fn endpoint_in(bytes: &[u8]) -> Option<String> {
-    let config: KubeletConfiguration = yaml::from_slice(bytes).ok()?;
-    config
+fn endpoint_in(bytes: &[u8]) -> Result<Option<String>, String> {
+    let config: KubeletConfiguration =
+        yaml::from_slice(bytes).map_err(|error| error.to_string())?;
+    let is_one = config.kind.as_deref() == Some("KubeletConfiguration");
+    Ok(config
         .container_runtime_endpoint
-        .filter(|_| config.kind.as_deref() == Some("KubeletConfiguration"))
-        .filter(|endpoint| !endpoint.is_empty())
+        .filter(|endpoint| is_one && !endpoint.is_empty()))
 }
 
 /// The node path that an endpoint names: `unix:///run/x.sock`, or a bare path as older kubelets
@@ -275,6 +281,9 @@ mod tests {
         node.listen("/run/containerd/containerd.sock");
         let two = node.fails();
         assert!(two.contains("nothing says which"), "{two}");
+        node.write("/var/lib/kubelet/config.yaml", "kind: [");
+        let broken = node.fails();
+        assert!(broken.contains("config.yaml (unreadable: "), "{broken}");
     }
 
     #[test]

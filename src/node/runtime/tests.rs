@@ -97,7 +97,7 @@ impl Bench {
         let listener = UnixListener::bind(&self.socket).unwrap();
         let server = Server::builder()
             .add_optional_service(v1.then(|| Fake::<false>(script.clone())))
-            .add_optional_service(alpha.then(|| Fake::<true>(script)));
+            .add_optional_service(alpha.then_some(Fake::<true>(script)));
         tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         self
     }

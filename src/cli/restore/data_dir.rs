@@ -1,13 +1,14 @@
-//! `restore`: arguments to a request, its result to text and JSON.
+//! `restore SET --data-dir DIR`: arguments to a request, its result to text and JSON.
 
 use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use super::args::{Bump as BumpArg, RestoreArgs};
-use super::machine;
-use super::run::{Session, Shown};
-use crate::error::{Fact, Failure, Kind, Result};
+use super::super::args::{Bump as BumpArg, RestoreArgs};
+use super::super::machine;
+use super::super::run::{Session, Shown};
+use super::{check_names, random, set};
+use crate::error::{Failure, Kind, Result};
 use crate::etcd::restore::{Bump, SLACK};
 use crate::ops::catalog;
 use crate::ops::datadir::{self, Outcome, Request};
@@ -26,21 +27,13 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
 }
 
 fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
-    for name in &args.allow {
-        if !ALLOWABLE.contains(&name.as_str()) {
-            return Err(Failure::new(
-                Kind::Usage,
-                format!("there is no refusal {name:?} to be let pass"),
-            )
-            .with(Fact::Candidates(ALLOWABLE.map(str::to_owned).to_vec())));
-        }
-    }
+    check_names(&args.allow, &ALLOWABLE)?;
     let data_dir = args
         .data_dir
         .clone()
         .ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))?;
     let store = session.store(args.store.as_deref())?;
-    let set = catalog::resolve(&store, &args.set)?;
+    let set = catalog::resolve(&store, set(args)?)?;
     let snapshot = set.files.snapshot.clone().ok_or_else(|| {
         Failure::new(
             Kind::BadBackup,
@@ -74,24 +67,6 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
         allow: args.allow.clone(),
         random: random()?,
     })
-}
-
-/// 128 bits from the kernel.
-fn random() -> Result<u128> {
-    let mut bytes = [0; 16];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    match got {
-        Ok(count) if count == bytes.len() => Ok(u128::from_ne_bytes(bytes)),
-        Ok(_) => Err(Failure::new(
-            Kind::Unexpected,
-            "asking the kernel for randomness: it gave too little",
-        )),
-        Err(e) => Err(Failure::wrap(
-            Kind::Unexpected,
-            e,
-            "asking the kernel for randomness",
-        )),
-    }
 }
 
 fn text(outcome: &Outcome) -> String {

@@ -1,0 +1,21 @@
+//! Runs a scratch control-plane node: a stand-in kubelet and container runtime around a real etcd,
+//! for demonstrations in a shell. Prints one line when all manifests run; SIGTERM or SIGINT
+//! ends all that it started, and a killed one takes all with it.
+//!
+//! ```text
+//! node_bench --root DIR --etcd-bin DIR --node NAME --ip ADDRESS
+//!            [--certs DIR | --plain] [--initial-cluster NAME=URL,…]
+//!            [--empty refuse|new|join] [--api both|v1|v1alpha2]
+//! ```
+//!
+//! `--root` holds the node's file system as `fixtures/make-node.py` makes it. `--certs` is a folder
+//! like the one that generator takes; by default the certificates that lie on the node are used.
+//! `--empty` says what etcd does without data; `join` takes `--initial-cluster`.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+fn main() -> std::process::ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    support::node_bench::program::run(&arguments)
+}

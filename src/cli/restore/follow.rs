@@ -1,0 +1,285 @@
+//! A restore that runs elsewhere: as a transient systemd unit, or begun in a session that is gone.
+//!
+//! What runs writes its events to a log beside its journal; whoever watches reads both.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::super::args::RestoreArgs;
+use super::super::machine;
+use super::super::progress::LOG;
+use super::super::run::{Session, Shown};
+use super::{node, text};
+use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
+use crate::node::layout::NodeLayout;
+use crate::ops::restore::{self, NodeStep};
+use crate::plan::lock::Lock;
+use crate::plan::{Operation, Progress, State, StepState, journal};
+
+/// How often the journal is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long a unit may take until it holds the lock.
+const START: Duration = Duration::from_secs(30);
+
+/// Shows how far a restore is; while another process is at it, follows that one to its end.
+pub(super) fn status(session: &Session) -> Result<Shown> {
+    let layout = NodeLayout::new(&session.root);
+    let found = node::current(&layout)?;
+    let progress = found.progress?;
+    let follows = session.is_text() && progress.state.is_unfinished() && is_held(&layout);
+    if follows {
+        return watch(session, &layout, &found.dir, None);
+    }
+    shown(&found.dir, &layout)
+}
+
+/// The state as it stands.
+fn shown(dir: &Path, layout: &NodeLayout) -> Result<Shown> {
+    let progress = Progress::read(dir)?;
+    let about = restore::about(&progress)?;
+    let held = is_held(layout);
+    let steps: Vec<NodeStep> = progress
+        .begin
+        .steps
+        .iter()
+        .filter_map(|step| serde_json::from_value(step.clone()).ok())
+        .collect();
+    let mut shown = format!(
+        "{}: {}{}\n  {:<10} {}\n  {:<10} {}\n",
+        progress.begin.id,
+        progress.state.word(),
+        match (progress.state.is_unfinished(), held) {
+            (true, true) => ", and a process is at it",
+            (true, false) => ", and no process is at it",
+            _ => "",
+        },
+        "backup",
+        about.set.name,
+        "journal",
+        dir.join(journal::FILE).display()
+    );
+    if let Some(why) = &progress.why {
+        shown.push_str(&format!("  {:<10} {why}\n", "went back"));
+    }
+    for (number, (step, state)) in steps.iter().zip(&progress.steps).enumerate() {
+        let mark = match state {
+            StepState::Pending => "      ",
+            StepState::Doing => "doing ",
+            StepState::Done => "done  ",
+            StepState::Undoing => "undoing",
+            StepState::Undone => "undone",
+        };
+        shown.push_str(&format!(
+            "  {mark} {:>2}. {}\n",
+            number + 1,
+            crate::plan::Step::describe(step)
+        ));
+    }
+    let next = match progress.state {
+        State::Running if !held => {
+            "to go on: etcd-dr restore --resume\nto go back: etcd-dr restore --rollback\n"
+        }
+        State::RollingBack if !held => "to go on going back: etcd-dr restore --rollback\n",
+        State::Completed => {
+            "to go back: etcd-dr restore --rollback; to end that: etcd-dr restore --commit\n"
+        }
+        _ => "",
+    };
+    shown.push_str(next);
+    if progress.state == State::RolledBack && progress.known.completed {
+        shown.push_str(&format!("kept: {}\n", text::places(&about.safety)));
+    }
+    let json = json!({
+        "id": progress.begin.id,
+        "state": progress.state.word(),
+        "running": held && progress.state.is_unfinished(),
+        "began": progress.began,
+        "last": progress.last,
+        "why": progress.why,
+        "about": about,
+        "journal": dir.join(journal::FILE),
+        "steps": text::steps(&steps).into_iter().zip(&progress.steps).map(|(mut step, state)| {
+            step["state"] = json!(state);
+            step
+        }).collect::<Vec<Value>>(),
+    });
+    Ok(Shown {
+        status: match (progress.state.is_unfinished(), held) {
+            (true, false) => exit::BUSY,
+            _ => exit::DONE,
+        },
+        ..Shown::done(shown, machine::document("restore", &json))
+    })
+}
+
+/// Whether a process holds the node's lock.
+fn is_held(layout: &NodeLayout) -> bool {
+    Lock::is_held(&layout.lock())
+}
+
+/// Hands a restore whose journal is there to a transient systemd unit, and watches it.
+pub(super) fn detached(session: &Session, dir: &Path, args: &RestoreArgs) -> Result<Shown> {
+    let layout = NodeLayout::new(&session.root);
+    let id = dir
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let unit = format!("etcd-dr-{id}");
+    let own = std::env::current_exe().doing(Kind::Unexpected, || "finding this program")?;
+    let mut command = Command::new("systemd-run");
+    command
+        .args(["--quiet", "--collect", "--unit", &unit])
+        .arg(own)
+        .arg("--root")
+        .arg(&session.root)
+        .args([
+            "--progress",
+            "never",
+            "restore",
+            "--resume",
+            "--detach",
+            "never",
+        ]);
+    if args.keep_failed {
+        command.arg("--keep-failed");
+    }
+    let unfinished = || Fact::Unfinished {
+        id: id.clone(),
+        journal: dir.join(journal::FILE),
+        goes_back: false,
+    };
+    let output = command.output().doing(Kind::Busy, || {
+        format!("starting the unit {unit} with systemd-run; nothing has been changed")
+    });
+    let output = output.map_err(|failure| failure.with(unfinished()))?;
+    if !output.status.success() {
+        let what = format!(
+            "starting the unit {unit}; nothing has been changed: systemd-run: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        return Err(Failure::new(Kind::Busy, what).with(unfinished()));
+    }
+    note(&format!(
+        "runs as the unit {unit}, also without this session; to watch it from another: etcd-dr restore --status"
+    ));
+    let began = Instant::now();
+    while !is_held(&layout)
+        && Progress::read(dir)?.state == State::Running
+        && began.elapsed() < START
+    {
+        std::thread::sleep(LOOK);
+    }
+    watch(session, &layout, dir, Some(&unit))
+}
+
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Reads the log until the restore is settled or its process gone. Ctrl-C is handed on to a unit
+/// of ours, and otherwise ends the watching only.
+fn watch(session: &Session, layout: &NodeLayout, dir: &Path, unit: Option<&str>) -> Result<Shown> {
+    let dir = dir.to_owned();
+    let unit = unit.map(str::to_owned);
+    let layout = layout.clone();
+    let cancel = session.context.cancel.clone();
+    let state = session.block_on_to_the_end(async {
+        let mut log = Log::at(dir.join(LOG));
+        let mut handed_on = false;
+        loop {
+            log.show();
+            let held = is_held(&layout);
+            let progress = Progress::read(&dir)?;
+            if !progress.state.is_unfinished() || !held {
+                log.show();
+                return Ok(progress);
+            }
+            if cancel.is_cancelled() {
+                match &unit {
+                    Some(unit) if !handed_on => {
+                        handed_on = true;
+                        let told = Command::new("systemctl")
+                            .args(["kill", "--signal=INT", unit])
+                            .status();
+                        if !told.is_ok_and(|status| status.success()) {
+                            note(&format!("could not tell the unit {unit} to stop: systemctl kill --signal=INT {unit}"));
+                        }
+                    }
+                    Some(_) => {}
+                    None => {
+                        note("it goes on without this session watching");
+                        return Ok(progress);
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    })?;
+    ended(session, &dir, &state)
+}
+
+/// What a restore that ran elsewhere ended in.
+fn ended(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
+    let layout = NodeLayout::new(&session.root);
+    let why = progress.why.clone().unwrap_or_default();
+    match progress.state {
+        State::Completed | State::Committing | State::Committed => {
+            let operation = Operation::<NodeStep>::open(
+                dir,
+                session.context.observer.clone(),
+                jiff::Timestamp::now,
+            )?;
+            Ok(node::restored(&restore::done(&operation)?))
+        }
+        State::RolledBack if why.contains("interrupted") => Err(Failure::new(
+            Kind::Interrupted,
+            "interrupted, and the node is as before",
+        )),
+        State::RolledBack => Err(Failure::new(Kind::RolledBack, why)
+            .doing("restoring failed, and the node is as before")),
+        State::Running | State::RollingBack => shown(dir, &layout),
+    }
+}
+
+/// The log that a restore writes, read as it grows.
+struct Log {
+    path: PathBuf,
+    read: u64,
+    rest: String,
+}
+
+impl Log {
+    fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            read: 0,
+            rest: String::new(),
+        }
+    }
+
+    /// Shows what is new; a log that is not there yet shows nothing.
+    fn show(&mut self) {
+        let Ok(mut file) = File::open(&self.path) else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        if file.seek(SeekFrom::Start(self.read)).is_err() || file.read_to_end(&mut bytes).is_err() {
+            return;
+        }
+        self.read += bytes.len() as u64;
+        self.rest.push_str(&String::from_utf8_lossy(&bytes));
+        while let Some((line, rest)) = self.rest.split_once('\n') {
+            if let Ok(event) = serde_json::from_str::<Value>(line)
+                && let Some(text) = event["text"].as_str()
+            {
+                note(text);
+            }
+            self.rest = rest.to_owned();
+        }
+    }
+}

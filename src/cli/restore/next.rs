@@ -1,0 +1,202 @@
+//! What a person does after a restore, with this cluster's own names filled in.
+//!
+//! OpenShift: the product's documentation, "Restoring to a previous cluster state", by release;
+//! kubeadm: Kubernetes' documentation, "Operating etcd clusters".
+
+use crate::ops::restore::{About, Scope};
+
+/// The first release whose stock script leaves the other static pods running, and whose other
+/// members come back by themselves: OpenShift 4.18.
+const FEWER_STEPS: (u32, u32) = (4, 18);
+
+/// The steps, each a sentence and the commands below it.
+pub(super) fn steps(about: &About) -> Vec<String> {
+    let others: Vec<&str> = about
+        .nodes
+        .iter()
+        .map(String::as_str)
+        .filter(|node| *node != about.node)
+        .collect();
+    let mut steps = match about.profile.as_str() {
+        "openshift" => openshift(about, &others),
+        _ => kubeadm(about, &others),
+    };
+    steps.push(
+        "When all is well, remove what was kept for going back:\netcd-dr restore --commit"
+            .to_owned(),
+    );
+    steps
+}
+
+/// Major and minor.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn openshift(about: &About, others: &[&str]) -> Vec<String> {
+    let release = about.set.ocp_version.as_deref().and_then(release);
+    let newer = release.is_some_and(|release| release >= FEWER_STEPS);
+    let mut steps = Vec::new();
+    if others.is_empty() {
+        steps.push(
+            "Wait until the operators have settled:\noc adm wait-for-stable-cluster".to_owned(),
+        );
+        steps.push(redeploy(
+            "etcd",
+            "If etcd's operator makes no new revision within 15 minutes, force one:",
+        ));
+        return steps;
+    }
+    let names = others.join(", ");
+    steps.push(format!(
+        "Make sure that etcd stays off on the other control-plane nodes ({names}), on each:\netcd-dr disable    (or: sudo -E /usr/local/bin/disable-etcd.sh)"
+    ));
+    steps.push(
+        "Turn the quorum guard off:\noc patch etcd/cluster --type=merge -p '{\"spec\": {\"unsupportedConfigOverrides\": {\"useUnsupportedUnsafeNonHANonProductionUnstableEtcd\": true}}}'"
+            .to_owned(),
+    );
+    if !newer {
+        let all: Vec<&str> = std::iter::once(about.node.as_str())
+            .chain(others.iter().copied())
+            .collect();
+        steps.push(format!(
+            "Restart the kubelet on every control-plane node ({}), on each:\nsudo systemctl restart kubelet.service",
+            all.join(", ")
+        ));
+        steps.push(
+            "Approve what asks for certificates, as often as some are pending:\noc get csr\noc adm certificate approve NAME"
+                .to_owned(),
+        );
+        steps.push(format!(
+            "Delete the other machines one by one and let them be made again, or, where they are not managed, remove and install them anew ({names}):\noc get machines -n openshift-machine-api -o wide"
+        ));
+    } else {
+        steps.push(format!(
+            "Let the other control-plane nodes rejoin, with empty data ({names}); their old data is of another cluster and is archived by etcd's pod:\netcd-dr enable"
+        ));
+    }
+    let components: &[&str] = match about.scope {
+        Scope::Etcd if newer => &["etcd"],
+        _ => &[
+            "etcd",
+            "kubeapiserver",
+            "kubecontrollermanager",
+            "kubescheduler",
+        ],
+    };
+    for component in components {
+        let why = if newer {
+            format!("If {component} makes no new revision within 15 minutes, force one:")
+        } else {
+            format!("Force a new revision of {component}, and wait until all nodes are at it:")
+        };
+        steps.push(redeploy(component, &why));
+    }
+    steps.push("Wait until the operators have settled:\noc adm wait-for-stable-cluster".to_owned());
+    steps.push(
+        "Turn the quorum guard on again:\noc patch etcd/cluster --type=merge -p '{\"spec\": {\"unsupportedConfigOverrides\": null}}'"
+            .to_owned(),
+    );
+    steps
+}
+
+fn redeploy(component: &str, why: &str) -> String {
+    format!(
+        "{why}\noc patch {component} cluster --type=merge -p '{{\"spec\": {{\"forceRedeploymentReason\": \"recovery-'\"$(date --rfc-3339=ns)\"'\"}}}}'"
+    )
+}
+
+fn kubeadm(about: &About, others: &[&str]) -> Vec<String> {
+    let mut steps = vec![
+        "See that the API server answers:\nkubectl --kubeconfig /etc/kubernetes/admin.conf get nodes".to_owned(),
+    ];
+    for node in others {
+        steps.push(format!(
+            "{node}: take its etcd out and its data away, then let it join as a new member, with its own address:\nmv /etc/kubernetes/manifests/etcd.yaml /root/\nmv /var/lib/etcd /var/lib/etcd-before-restore\nkubeadm join phase control-plane-join etcd --control-plane"
+        ));
+    }
+    if !others.is_empty() {
+        steps.push(format!(
+            "On every other node, once {} serves, restart what caches the API's data:\nsystemctl restart kubelet",
+            about.node
+        ));
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::ops::restore::about::{EtcdAbout, SetAbout};
+
+    fn about(profile: &str, version: Option<&str>, nodes: &[&str], scope: Scope) -> About {
+        About {
+            set: SetAbout {
+                name: "backup-1".to_owned(),
+                dir: PathBuf::new(),
+                created: None,
+                kv_revision: None,
+                ocp_version: version.map(str::to_owned),
+                cluster_uuid: None,
+                node: None,
+            },
+            profile: profile.to_owned(),
+            node: "m0".to_owned(),
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            scope,
+            etcd: EtcdAbout {
+                endpoint: String::new(),
+                ca: None,
+                cert: None,
+                key: None,
+                data_dir: PathBuf::new(),
+                member: "m0".to_owned(),
+                peer_urls: Vec::new(),
+            },
+            runtime: PathBuf::new(),
+            pods: Vec::new(),
+            wait_seconds: 1,
+            alarms_allowed: false,
+            safety: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_topology_has_its_own_steps_with_its_own_names() {
+        let three = ["m0", "m1", "m2"];
+        let old = steps(&about(
+            "openshift",
+            Some("4.14.3"),
+            &three,
+            Scope::ControlPlane,
+        ))
+        .join("\n");
+        assert!(
+            old.contains("m1, m2") && old.contains("m0, m1, m2"),
+            "{old}"
+        );
+        assert!(old.contains("kubelet.service") && old.contains("oc patch kubescheduler"));
+        let new = steps(&about("openshift", Some("4.18.1"), &three, Scope::Etcd)).join("\n");
+        assert!(
+            !new.contains("kubelet") && !new.contains("kubescheduler"),
+            "{new}"
+        );
+        assert!(
+            new.contains("etcd-dr enable") && new.contains("unsupportedConfigOverrides\": null")
+        );
+        let single = steps(&about(
+            "openshift",
+            Some("4.18.1"),
+            &["m0"],
+            Scope::ControlPlane,
+        ))
+        .join("\n");
+        assert!(!single.contains("unsupported") && single.contains("wait-for-stable"));
+        let plain = steps(&about("kubeadm", None, &three, Scope::ControlPlane)).join("\n");
+        assert!(plain.contains("m1: ") && plain.contains("m2: ") && !plain.contains("oc "));
+        assert!(plain.ends_with("etcd-dr restore --commit"));
+    }
+}

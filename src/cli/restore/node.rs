@@ -1,0 +1,281 @@
+//! `restore SET` on this node: the plan, the question, the run, and what came of it.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::super::args::{Bump as BumpArg, DetachArg, RestoreArgs, ScopeArg};
+use super::super::machine;
+use super::super::run::{Session, Shown};
+use super::super::target;
+use super::{check_names, follow, next, random, set, text};
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::restore::{Bump, SLACK};
+use crate::node::layout::NodeLayout;
+use crate::ops::catalog;
+use crate::ops::restore::{self, ALLOWABLE, Done, NodeStep, Request, Scope};
+use crate::plan::registry::{self, Found};
+use crate::plan::{Operation, State};
+
+/// Restores the node.
+pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+    check_names(&args.allow, &ALLOWABLE)?;
+    let layout = NodeLayout::new(&session.root);
+    if args.dry_run {
+        let request = request(session, args)?;
+        let draft = session.block_on(restore::draft(&session.context, &request))?;
+        let next = next::steps(&draft.about);
+        let mut text = text::plan(&draft);
+        text.push_str(&text::numbered("What follows a restore:", &next));
+        let json = json!({
+            "dryRun": true,
+            "about": draft.about,
+            "steps": text::steps(&draft.steps),
+            "notes": draft.notes,
+            "nextSteps": next,
+        });
+        return Ok(Shown::done(text, machine::document("restore", &json)));
+    }
+    registry::refuse_while_unfinished(&layout.state())?;
+    let locked = restore::lock(&layout, "restore")?;
+    let request = request(session, args)?;
+    let draft = session.block_on(restore::draft(&session.context, &request))?;
+    eprint(&text::plan(&draft));
+    confirm(
+        args.yes,
+        &format!("restore {} to this node", request.set.name),
+    )?;
+    let log = session.log();
+    let mut operation = restore::begin(
+        &session.context,
+        &layout,
+        draft,
+        env!("CARGO_PKG_VERSION"),
+        Timestamp::now,
+    )?;
+    if wants_to_detach(args) {
+        let dir = operation.dir().to_owned();
+        drop(operation);
+        drop(locked);
+        return follow::detached(session, &dir, args);
+    }
+    log.open(operation.dir());
+    go_on(session, &layout, &mut operation, args)
+}
+
+/// Goes on with a restore that was cut off.
+pub(super) fn resume(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+    let layout = NodeLayout::new(&session.root);
+    let _locked = restore::lock(&layout, "restore --resume")?;
+    let log = session.log();
+    let mut operation = open(session, &layout)?;
+    let progress = operation.progress();
+    match progress.state {
+        State::Running => {}
+        State::RollingBack => {
+            let id = progress.begin.id.clone();
+            return Err(
+                Failure::new(Kind::Busy, format!("{id} goes back already")).with(
+                    Fact::Unfinished {
+                        id,
+                        journal: operation.dir().join(crate::plan::journal::FILE),
+                        goes_back: true,
+                    },
+                ),
+            );
+        }
+        state => {
+            return Err(Failure::new(
+                Kind::Usage,
+                format!(
+                    "there is nothing to go on with: {} is {}",
+                    progress.begin.id,
+                    state.word()
+                ),
+            ));
+        }
+    }
+    log.open(operation.dir());
+    operation.resumed()?;
+    go_on(session, &layout, &mut operation, args)
+}
+
+fn go_on(
+    session: &Session,
+    layout: &NodeLayout,
+    operation: &mut Operation<NodeStep>,
+    args: &RestoreArgs,
+) -> Result<Shown> {
+    let context = &session.context;
+    let done = session.block_on_to_the_end(restore::go_on(
+        context,
+        layout,
+        operation,
+        args.keep_failed,
+    ))?;
+    Ok(restored(&done))
+}
+
+/// What is shown of a restore that is done.
+pub(super) fn restored(done: &Done) -> Shown {
+    let next = next::steps(&done.about);
+    let mut shown = text::done(done);
+    shown.push_str(&text::numbered("What is left to do:", &next));
+    let facts = &done.facts;
+    let json = json!({
+        "id": done.id,
+        "state": State::Completed.word(),
+        "about": done.about,
+        "clusterId": facts.cluster_id,
+        "memberId": facts.member_id,
+        "revision": facts.revision,
+        "snapshotRevision": facts.snapshot_revision,
+        "keys": facts.keys,
+        "etcdVersion": facts.etcd_version,
+        "nextSteps": next,
+    });
+    Shown::done(shown, machine::document("restore", &json))
+}
+
+/// Takes a restore back.
+pub(super) fn roll_back(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+    let layout = NodeLayout::new(&session.root);
+    let _locked = restore::lock(&layout, "restore --rollback")?;
+    let log = session.log();
+    let mut operation = open(session, &layout)?;
+    let progress = operation.progress();
+    if progress.state == State::Completed {
+        let about = restore::about(progress)?;
+        confirm(
+            args.yes,
+            &format!(
+                "take back {}: what was written since {} is set aside with it",
+                progress.begin.id, about.set.name
+            ),
+        )?;
+    }
+    log.open(operation.dir());
+    let context = &session.context;
+    let done = session.block_on_to_the_end(restore::take_back(context, &layout, &mut operation))?;
+    let kept = operation.progress().known.completed;
+    let mut text = format!("rolled back {}: the node is as before\n", done.id);
+    if kept {
+        text.push_str(&format!(
+            "what the restored etcd had is in {} until: etcd-dr restore --commit\n",
+            text::places(&done.about.safety)
+        ));
+    }
+    let json = json!({"id": done.id, "state": State::RolledBack.word(), "about": done.about});
+    Ok(Shown::done(text, machine::document("restore", &json)))
+}
+
+/// Ends the way back.
+pub(super) fn commit(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+    let layout = NodeLayout::new(&session.root);
+    let _locked = restore::lock(&layout, "restore --commit")?;
+    let mut operation = open(session, &layout)?;
+    let id = operation.progress().begin.id.clone();
+    if operation.progress().state == State::Committed {
+        return Ok(Shown::done(
+            format!("{id} is committed already\n"),
+            machine::document(
+                "restore",
+                &json!({"id": id, "state": State::Committed.word()}),
+            ),
+        ));
+    }
+    confirm(
+        args.yes,
+        &format!("remove what {id} kept: the data and the revisions from before it"),
+    )?;
+    let removed = restore::commit(&layout, &mut operation)?;
+    let mut text = format!("committed {id}\n");
+    for path in &removed {
+        text.push_str(&format!("  removed {}\n", path.display()));
+    }
+    let json = json!({"id": id, "state": State::Committed.word(), "removed": removed});
+    Ok(Shown::done(text, machine::document("restore", &json)))
+}
+
+/// The restore that is meant, which must be there.
+pub(super) fn current(layout: &NodeLayout) -> Result<Found> {
+    restore::current(layout)?.ok_or_else(|| {
+        Failure::new(
+            Kind::Usage,
+            format!(
+                "no restore was begun on this node: {} holds none",
+                layout.state().display()
+            ),
+        )
+    })
+}
+
+fn open(session: &Session, layout: &NodeLayout) -> Result<Operation<NodeStep>> {
+    let found = current(layout)?;
+    Operation::open(&found.dir, session.context.observer.clone(), Timestamp::now)
+}
+
+fn wants_to_detach(args: &RestoreArgs) -> bool {
+    match args.detach {
+        DetachArg::Never => false,
+        DetachArg::Always => true,
+        // sd_booted(3)
+        DetachArg::Auto => PathBuf::from("/run/systemd/system").is_dir(),
+    }
+}
+
+fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
+    let store = session.store(args.store.as_deref())?;
+    let set = catalog::resolve(&store, set(args)?)?;
+    Ok(Request {
+        target: target::target(session)?,
+        set,
+        store: store.dir().is_dir().then(|| store.dir().to_owned()),
+        scope: match args.scope {
+            ScopeArg::ControlPlane => Scope::ControlPlane,
+            ScopeArg::Etcd => Scope::Etcd,
+        },
+        bump: match args.bump_revision {
+            None | Some(BumpArg::Auto) => Bump::Auto { slack: SLACK },
+            Some(BumpArg::By(more)) => Bump::By(more),
+        },
+        allow: args.allow.clone(),
+        wait: args.wait,
+        scratch: std::env::temp_dir(),
+        privileged: rustix::process::geteuid().is_root(),
+        random: random()?,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// A terminal that has gone is no reason to stop.
+fn eprint(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Asks on a terminal; elsewhere it must have been said before.
+fn confirm(yes: bool, what: &str) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(
+            Failure::new(Kind::Usage, format!("nobody is here to be asked: {what}?"))
+                .with(Fact::Missing("yes")),
+        );
+    }
+    eprint(&format!("{what}? [y/N] "));
+    let mut answer = String::new();
+    // An end of input is a no.
+    let _ = stdin.lock().read_line(&mut answer);
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(
+            Kind::Interrupted,
+            "not confirmed: nothing changed",
+        )),
+    }
+}

@@ -1,0 +1,151 @@
+//! A plan, its steps and its end, for people.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::etcd::finding::printable;
+use crate::ops::restore::{Done, Draft, NodeStep};
+use crate::plan::Step;
+
+/// The plan: what, where, why, and each step.
+pub(super) fn plan(draft: &Draft) -> String {
+    let about = &draft.about;
+    let set = &about.set;
+    let mut text = format!("Restoring {} to {}\n", set.name, about.node);
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<10} {}", printable(value));
+    };
+    line("from", set.dir.display().to_string());
+    if let Some(created) = set.created {
+        let on = set
+            .node
+            .as_ref()
+            .map(|node| format!(", on {node}"))
+            .unwrap_or_default();
+        line("taken", format!("{created}{on}"));
+    }
+    if let Some(version) = &set.ocp_version {
+        line("OpenShift", version.clone());
+    }
+    if let Some(revision) = set.kv_revision {
+        line("revision", revision.to_string());
+    }
+    line("scope", about.scope.word().to_owned());
+    line(
+        "etcd",
+        format!("{}, {}", about.etcd.endpoint, about.etcd.data_dir.display()),
+    );
+    for pod in &about.pods {
+        let revision = pod
+            .revision
+            .map(|revision| format!(" revision {revision}"))
+            .unwrap_or_default();
+        line("pod", format!("{}/{}{revision}", pod.namespace, pod.name));
+    }
+    line("waits", format!("{} s at most, each", about.wait_seconds));
+    line("kept in", places(&about.safety));
+    for note in &draft.notes {
+        line("note", note.clone());
+    }
+    text.push_str("Steps; each is written to the journal before and after it is done:\n");
+    for (number, step) in draft.steps.iter().enumerate() {
+        let _ = writeln!(text, "  {:>2}. {}", number + 1, printable(step.describe()));
+    }
+    text
+}
+
+/// The steps for programs.
+pub(super) fn steps(steps: &[NodeStep]) -> Vec<Value> {
+    steps
+        .iter()
+        .map(|step| json!({"name": step.name(), "about": step.describe(), "step": step}))
+        .collect()
+}
+
+/// What is true at the end.
+pub(super) fn done(done: &Done) -> String {
+    let about = &done.about;
+    let facts = &done.facts;
+    let mut text = format!("restored {} to {}\n", about.set.name, about.node);
+    let mut line = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = writeln!(text, "  {name:<10} {value}");
+        }
+    };
+    line(
+        "etcd",
+        facts.etcd_version.as_ref().map(|version| {
+            format!(
+                "{version} serves at {} and takes writes",
+                about.etcd.endpoint
+            )
+        }),
+    );
+    line(
+        "cluster",
+        facts
+            .cluster_id
+            .as_ref()
+            .zip(facts.member_id.as_ref())
+            .map(|(cluster, member)| {
+                format!("{cluster}, one member: {member} {}", about.etcd.member)
+            }),
+    );
+    line(
+        "revision",
+        facts
+            .revision
+            .zip(facts.snapshot_revision)
+            .map(|(revision, own)| format!("{revision}, the backup's was {own}")),
+    );
+    line(
+        "keys",
+        facts
+            .keys
+            .map(|keys| format!("{keys}, all of the backup's")),
+    );
+    for pod in &about.pods {
+        let revision = pod
+            .revision
+            .map(|revision| format!(" at revision {revision}"))
+            .unwrap_or_default();
+        line("pod", Some(format!("{} runs{revision}", pod.component)));
+    }
+    line(
+        "way back",
+        Some(format!(
+            "etcd-dr restore --rollback, until --commit; kept in {}",
+            places(&about.safety)
+        )),
+    );
+    text
+}
+
+/// Paths in a row.
+pub(super) fn places(paths: &[PathBuf]) -> String {
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Steps for a person.
+pub(super) fn numbered(title: &str, steps: &[String]) -> String {
+    let mut text = format!("{title}\n");
+    for (number, step) in steps.iter().enumerate() {
+        let mut lines = step.lines();
+        let _ = writeln!(
+            text,
+            "  {:>2}. {}",
+            number + 1,
+            lines.next().unwrap_or_default()
+        );
+        for line in lines {
+            let _ = writeln!(text, "      {line}");
+        }
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! Who holds a data directory: the last question before its files are moved or replaced.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{Layout, LockState, Locks};
+use crate::error::{Failure, Kind, Result};
+use crate::etcd::wal::Wal;
+use crate::sys::opened::{Process, opened_by};
+
+/// Where procfs is mounted (proc(5)).
+const PROC: &str = "/proc";
+
+/// Somebody who holds a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Whether the database is locked.
+    pub db: bool,
+    /// Whether the log is locked.
+    pub wal: bool,
+    /// Who has database or log open, as far as it can be seen; for messages only. It may be empty,
+    /// and may name others beside the one that holds the lock.
+    pub processes: Vec<Process>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.processes.is_empty() {
+            return f.write_str("a process that cannot be seen from here");
+        }
+        for (n, process) in self.processes.iter().enumerate() {
+            if n > 0 {
+                f.write_str(", ")?;
+            }
+            process.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Who holds a data directory with its log in the usual place; none where nobody does, or where
+/// neither database nor log is there. Writes nothing and waits for nothing.
+///
+/// Only locks count: etcd, and `etcdutl defrag`, lock the database for themselves. A reader such
+/// as `etcdutl snapshot status` shares its lock, and is no holder.
+///
+/// # Errors
+/// [`Kind::NotChecked`] where a lock cannot be asked for: then it is not known to be free.
+pub fn holders(data_dir: &Path) -> Result<Option<Holder>> {
+    Layout::new(data_dir, None).holders()
+}
+
+impl Layout {
+    /// As [`holders`], with a log anywhere.
+    ///
+    /// # Errors
+    /// As those of [`holders`].
+    pub fn holders(&self) -> Result<Option<Holder>> {
+        self.holders_in(Path::new(PROC))
+    }
+
+    pub(super) fn holders_in(&self, proc: &Path) -> Result<Option<Holder>> {
+        let asking = || format!("asking who holds {}", self.snap.display());
+        let Locks { db, wal } = self
+            .locks()
+            .map_err(|failure| failure.as_kind(Kind::NotChecked).doing(asking()))?;
+        let held = [&db, &wal].contains(&&LockState::Held);
+        if !held {
+            for (path, state) in [(self.db(), db), (self.wal.clone(), wal)] {
+                if let LockState::Unknown(why) = state {
+                    return Err(Failure::new(Kind::NotChecked, why)
+                        .doing(format!("asking for the lock of {}", path.display()))
+                        .doing(asking()));
+                }
+            }
+            return Ok(None);
+        }
+        let mut files: Vec<PathBuf> = vec![self.db()];
+        if let Ok(log) = Wal::list(&self.wal) {
+            let names = log.segments().iter().map(|s| s.name.to_string());
+            files.extend(names.map(|name| self.wal.join(name)));
+        }
+        Ok(Some(Holder {
+            db: db == LockState::Held,
+            wal: wal == LockState::Held,
+            processes: opened_by(proc, &files),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{FlockOperation, flock};
+    use std::fs::{self, File};
+
+    #[test]
+    fn only_one_who_locks_for_himself_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(holders(dir.path()).unwrap(), None);
+        let layout = Layout::new(dir.path(), None);
+        fs::create_dir_all(&layout.snap).unwrap();
+        fs::write(layout.db(), "").unwrap();
+        assert_eq!(holders(dir.path()).unwrap(), None);
+
+        let file = File::open(layout.db()).unwrap();
+        flock(&file, FlockOperation::NonBlockingLockShared).unwrap();
+        assert_eq!(holders(dir.path()).unwrap(), None);
+        flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let holder = holders(dir.path()).unwrap().unwrap();
+        assert_eq!((holder.db, holder.wal), (true, false));
+        let ours = std::process::id();
+        assert!(holder.processes.iter().any(|process| process.pid == ours));
+        let unseen = layout.holders_in(dir.path()).unwrap().unwrap();
+        assert_eq!(
+            unseen.to_string(),
+            "a process that cannot be seen from here"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path(), None);
+        fs::create_dir_all(&layout.snap).unwrap();
+        std::os::unix::fs::symlink("db", layout.db()).unwrap();
+        let failure = holders(dir.path()).unwrap_err();
+        assert_eq!(failure.kind(), Kind::NotChecked);
+        assert!(failure.to_string().contains("snap/db"), "{failure}");
+
+        // A pipe without a writer: opening it must not wait.
+        fs::remove_file(layout.db()).unwrap();
+        rustix::fs::mkfifoat(
+            rustix::fs::CWD,
+            layout.db(),
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .unwrap();
+        assert!(holders(dir.path()).is_err());
+
+        // The log's directory is none.
+        fs::remove_file(layout.db()).unwrap();
+        fs::write(&layout.wal, "").unwrap();
+        assert!(holders(dir.path()).is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! What is left to do on OpenShift when a member is gone: its secrets, its node, its machine.
+//!
+//! The order is that of "Replacing an unhealthy etcd member" in the OpenShift documentation. The
+//! operator of etcd keeps a guard that blocks a rollout while it sees too few members; it is taken
+//! off for the while.
+
+use serde::Serialize;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NextStep {
+    /// What it is for.
+    pub what: String,
+    /// The command.
+    pub command: String,
+}
+
+/// What remains once the member of a node is removed; on OpenShift a member has its node's name.
+pub fn after_removal(node: &str) -> Vec<NextStep> {
+    let step = |what: &str, command: String| NextStep {
+        what: what.to_owned(),
+        command,
+    };
+    let secrets: Vec<String> = ["peer", "serving", "serving-metrics"]
+        .iter()
+        .map(|kind| format!("etcd-{kind}-{node}"))
+        .collect();
+    vec![
+        step(
+            "take the quorum guard off",
+            "oc patch etcd/cluster --type=merge -p '{\"spec\": {\"unsupportedConfigOverrides\": \
+             {\"useUnsupportedUnsafeNonHANonProductionUnstableEtcd\": true}}}'"
+                .to_owned(),
+        ),
+        step(
+            "delete the node, if its machine is lost",
+            format!("oc delete node {node}"),
+        ),
+        step(
+            "delete the member's certificates, which the operator makes anew",
+            format!("oc -n openshift-etcd delete secret {}", secrets.join(" ")),
+        ),
+        step(
+            "find its machine, and delete it if it is to be made anew",
+            format!("oc -n openshift-machine-api get machines -o wide | grep -F {node}"),
+        ),
+        step(
+            "when the new member is there: put the quorum guard back",
+            "oc patch etcd/cluster --type=merge -p '{\"spec\": {\"unsupportedConfigOverrides\": \
+             null}}'"
+                .to_owned(),
+        ),
+        step(
+            "if only two etcd pods come: have them rolled out again",
+            "oc patch etcd/cluster --type=merge -p '{\"spec\": {\"forceRedeploymentReason\": \
+             \"recovery-'\"$(date --rfc-3339=ns)\"'\"}}'"
+                .to_owned(),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_filled_in() {
+        let steps = after_removal("master-1.ocp");
+        assert!(steps.iter().any(|step| step.command
+            == "oc -n openshift-etcd delete secret etcd-peer-master-1.ocp \
+                etcd-serving-master-1.ocp etcd-serving-metrics-master-1.ocp"));
+        assert!(steps.iter().all(|step| !step.command.contains('\n')));
+        assert!(
+            steps
+                .iter()
+                .any(|step| step.command == "oc delete node master-1.ocp")
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! What a restore is about, as its journal keeps it: enough to go on, to go back and to tell.
+//!
+//! Paths of the node are the node's own, whatever its root is mounted at; the set's are those of
+//! the process that made the plan.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Which of the node's static pods are rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// All four.
+    ControlPlane,
+    /// etcd alone, as the stock script of OpenShift 4.18 and later does.
+    Etcd,
+}
+
+impl Scope {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control-plane",
+            Self::Etcd => "etcd",
+        }
+    }
+}
+
+/// The set that is restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetAbout {
+    /// How it was called.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// When it was taken, where that is known.
+    pub created: Option<Timestamp>,
+    /// Its KV revision.
+    pub kv_revision: Option<i64>,
+    /// The OpenShift version that stands in it.
+    pub ocp_version: Option<String>,
+    /// The cluster's UUID that stands in it.
+    pub cluster_uuid: Option<String>,
+    /// The node it was taken on.
+    pub node: Option<String>,
+}
+
+/// How the node's etcd is reached, for the proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdAbout {
+    /// Its client URL.
+    pub endpoint: String,
+    /// The CA's file.
+    pub ca: Option<PathBuf>,
+    /// The client certificate's file.
+    pub cert: Option<PathBuf>,
+    /// Its key's file.
+    pub key: Option<PathBuf>,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The member's name.
+    pub member: String,
+    /// Its peer URLs.
+    #[serde(rename = "peerURLs")]
+    pub peer_urls: Vec<String>,
+}
+
+/// A static pod that is rolled back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodAbout {
+    /// `etcd`, `kube-apiserver`, …
+    pub component: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// Its name, without the node's.
+    pub name: String,
+    /// The PodRevision that is put back, where there are revisions.
+    pub revision: Option<u32>,
+    /// The containers that must run at the end.
+    pub containers: Vec<String>,
+}
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// The set.
+    pub set: SetAbout,
+    /// The node's profile, by its word.
+    pub profile: String,
+    /// The node's name.
+    pub node: String,
+    /// All control-plane nodes that are known, this one among them.
+    pub nodes: Vec<String>,
+    /// What is rolled back.
+    pub scope: Scope,
+    /// How etcd is reached.
+    pub etcd: EtcdAbout,
+    /// The container runtime's socket.
+    pub runtime: PathBuf,
+    /// The pods, in the order in which they are stopped.
+    pub pods: Vec<PodAbout>,
+    /// The longest wait for pods to end, and for anything to start, in seconds.
+    pub wait_seconds: u64,
+    /// Whether alarms that stand in the backup are no failure.
+    pub alarms_allowed: bool,
+    /// Where the old data and the revisions taken away are kept.
+    pub safety: Vec<PathBuf>,
+}
+
+impl About {
+    /// The bound of each wait.
+    pub fn wait(&self) -> Duration {
+        Duration::from_secs(self.wait_seconds)
+    }
+}

@@ -1,0 +1,516 @@
+//! `restore SET` on a node: one transaction with a way back.
+//!
+//! [`draft`] looks at the set and the node, refuses what must be refused and makes the plan;
+//! nothing has changed then. [`begin`] makes its journal durable, [`go_on`] does the steps and
+//! goes back if one fails, [`take_back`] goes back on request, [`commit`] ends the way back.
+
+pub mod about;
+mod identity;
+mod moves;
+pub mod plan;
+mod proof;
+pub mod steps;
+mod survey;
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+pub use about::{About, Scope};
+pub use plan::Draft;
+pub use steps::NodeStep;
+
+use self::plan::Drafting;
+use self::survey::Survey;
+use self::world::{RUNTIME_TIMEOUT, World};
+use super::catalog::BackupSet;
+use super::reach::Target;
+use super::{Cancel, Context};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::restore::Bump;
+use crate::event::Event;
+use crate::node::component::Component;
+use crate::node::layout::NodeLayout;
+use crate::node::runtime::{Runtime, find_socket};
+use crate::plan::lock::Lock;
+use crate::plan::registry::{self, Found};
+use crate::plan::{Begin, Clock, Operation, State, journal};
+use crate::sys::fs;
+
+/// The kind of operation, in journals.
+pub const KIND: &str = "restore";
+
+/// Refusals that an operator may let pass.
+pub const ALLOWABLE: [&str; 10] = [
+    "alarm-in-backup",
+    "bump-too-small",
+    "certificates-unfit",
+    "living-voters",
+    "other-cluster",
+    "other-node",
+    "other-version",
+    "root-needed",
+    "unknown-version",
+    "unsealed-snapshot",
+];
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The node.
+    pub target: Target,
+    /// The set.
+    pub set: BackupSet,
+    /// The store's directory, whose other sets say how far the cluster had come.
+    pub store: Option<PathBuf>,
+    /// What is rolled back.
+    pub scope: Scope,
+    /// How the revision is raised.
+    pub bump: Bump,
+    /// Names of refusals that are let pass.
+    pub allow: Vec<String>,
+    /// The longest wait for pods to end, and for anything to start.
+    pub wait: Duration,
+    /// A directory for scratch files.
+    pub scratch: PathBuf,
+    /// Whether the process is root.
+    pub privileged: bool,
+    /// Randomness, for the new cluster's token.
+    pub random: u128,
+    /// The tool's version, for the journal.
+    pub tool_version: String,
+}
+
+impl Request {
+    fn allows(&self, name: &str) -> bool {
+        self.allow.iter().any(|allowed| allowed == name)
+    }
+}
+
+/// Makes the plan. Nothing has changed when it returns.
+///
+/// # Errors
+/// [`Kind::BadBackup`], the refusals, [`Kind::Unreachable`] without a container runtime,
+/// [`Kind::Busy`] while another operation is unfinished, [`Kind::Store`] without room.
+pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
+    let layout = &request.target.layout;
+    registry::refuse_while_unfinished(&layout.state())?;
+    let mut refusals: Vec<(&'static str, String)> = Vec::new();
+    if !request.privileged {
+        refusals.push((
+            "root-needed",
+            "owners and labels can be put back by root only".to_owned(),
+        ));
+    }
+    if request.set.files.resources.is_none() && request.scope == Scope::ControlPlane {
+        return Err(Failure::new(
+            Kind::Usage,
+            format!(
+                "{} has only a snapshot, and no static pods to roll back",
+                request.set.name
+            ),
+        )
+        .with(Fact::Missing("scope")));
+    }
+    let survey = context.cancel.guard(Survey::make(context, request)).await?;
+    let socket = find_socket(layout)?;
+    let runtime = Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;
+    context.tell(Event::Note(format!(
+        "container runtime {} {} at {}",
+        runtime.info().name,
+        runtime.info().version,
+        socket.display()
+    )));
+    let node = context
+        .cancel
+        .guard(async { Ok(identity::of_node(context, &survey).await) })
+        .await?;
+    refusals.extend(identity::mismatches(request, &survey, &node));
+    let living = context
+        .cancel
+        .guard(identity::living_voters(&survey))
+        .await?;
+    if !living.is_empty() {
+        refusals.push((
+            "living-voters",
+            format!(
+                "other voting members still answer ({}): with a restored single member beside them the cluster would be two; stop etcd on those nodes first",
+                living.join(", ")
+            ),
+        ));
+    }
+    if survey.unsealed {
+        refusals.push((
+            "unsealed-snapshot",
+            "the snapshot has no SHA-256 of itself: nothing tells whether bytes of it were changed"
+                .to_owned(),
+        ));
+    }
+    if let Some(alarm) = survey.facts.alarms.first() {
+        refusals.push((
+            "alarm-in-backup",
+            format!(
+                "the alarm {} of member {:x} stands in the backup and will be raised again: etcd may refuse writes",
+                alarm.alarm, alarm.member
+            ),
+        ));
+    }
+    refusals.retain(|(name, what)| {
+        let allowed = request.allows(name);
+        if allowed {
+            context.warn(name, what.clone());
+        }
+        !allowed
+    });
+    identity::refused(refusals)?;
+    let evidence = identity::evidence(context, request, &survey, &node)?;
+    let drafting = Drafting {
+        context,
+        request,
+        survey: &survey,
+        evidence,
+        id: free_name(&layout.state(), context.now),
+        runtime: layout.node_path(&socket),
+    };
+    drafting.draft()
+}
+
+/// A name for the operation that no folder bears yet.
+fn free_name(state: &Path, now: Timestamp) -> String {
+    let stamp = now.strftime("%Y-%m-%d_%H%M%S");
+    let base = format!("{KIND}-{stamp}");
+    let taken = |name: &String| state.join(name).symlink_metadata().is_ok();
+    std::iter::once(base.clone())
+        .chain((2..).map(|number| format!("{base}-{number}")))
+        .find(|name| !taken(name))
+        .unwrap_or(base)
+}
+
+/// The node, locked against other runs and against OpenShift's installers.
+#[derive(Debug)]
+pub struct Locked {
+    _own: Lock,
+    _installers: Vec<Lock>,
+}
+
+/// Takes the locks of everything that changes the node.
+pub fn lock(layout: &NodeLayout, doing: &str) -> Result<Locked> {
+    let path = layout.lock();
+    fs::mkdir_all(fs::parent(&path))?;
+    let own = Lock::acquire(&path, doing)?;
+    let mut installers = Vec::new();
+    for component in Component::ALL {
+        let path = layout.installer_lock(component);
+        if fs::parent(&path).is_dir() {
+            installers.push(Lock::hold(&path)?);
+        }
+    }
+    Ok(Locked {
+        _own: own,
+        _installers: installers,
+    })
+}
+
+/// Makes the plan's journal durable; nothing else has changed then.
+pub fn begin(
+    context: &Context,
+    layout: &NodeLayout,
+    draft: Draft,
+    tool_version: &str,
+    clock: Clock,
+) -> Result<Operation<NodeStep>> {
+    let state = layout.state();
+    fs::mkdir_all(&state)?;
+    for left in registry::sweep(&state, &format!("{KIND}-"))? {
+        context.tell(Event::LeftoverRemoved(left));
+    }
+    let id = draft
+        .about
+        .safety
+        .first()
+        .and_then(|folder| folder.file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_else(|| free_name(&state, context.now));
+    let dir = state.join(&id);
+    fs::mkdir(&dir)?;
+    fs::sync_dir(&state)?;
+    let about = serde_json::to_value(&draft.about)
+        .doing(Kind::Unexpected, || "writing the plan as JSON")?;
+    let begin = Begin {
+        schema: journal::SCHEMA,
+        tool: tool_version.to_owned(),
+        id,
+        kind: KIND.to_owned(),
+        about,
+        steps: Vec::new(),
+    };
+    Operation::begin(
+        &dir,
+        begin,
+        draft.steps,
+        Arc::clone(&context.observer),
+        clock,
+    )
+}
+
+/// What a restore ended in.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Its name.
+    pub id: String,
+    /// What it was about.
+    pub about: About,
+    /// What the steps found out, by field.
+    pub facts: Facts,
+}
+
+/// What is true of etcd at the end.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The new cluster's id, in hexadecimal.
+    pub cluster_id: Option<String>,
+    /// The member's id, in hexadecimal.
+    pub member_id: Option<String>,
+    /// The revision that clients see first.
+    pub revision: Option<i64>,
+    /// The snapshot's own.
+    pub snapshot_revision: Option<i64>,
+    /// Keys at the restored revision.
+    pub keys: Option<u64>,
+    /// What etcd runs.
+    pub etcd_version: Option<String>,
+}
+
+/// The about of a journal.
+pub fn about(progress: &crate::plan::Progress) -> Result<About> {
+    serde_json::from_value(progress.begin.about.clone()).map_err(|cause| {
+        Failure::wrap(
+            Kind::Busy,
+            cause,
+            format!("reading what {} is about", progress.begin.id),
+        )
+    })
+}
+
+fn world(context: &Context, layout: &NodeLayout, operation: &Operation<NodeStep>) -> Result<World> {
+    Ok(World {
+        layout: layout.clone(),
+        about: about(operation.progress())?,
+        context: context.clone(),
+    })
+}
+
+/// Does the steps that are not done; goes back if one fails, unless told to leave it as it is.
+///
+/// # Errors
+/// [`Kind::RolledBack`] where it failed and all is as before; [`Kind::Interrupted`] where the
+/// operator wanted that; [`Kind::RollbackFailed`] where the way back failed too; [`Kind::Busy`]
+/// where it was left as it is.
+pub async fn go_on(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<NodeStep>,
+    keep_failed: bool,
+) -> Result<Done> {
+    let forward = world(context, layout, operation)?;
+    let cancel = context.cancel.clone();
+    let stop = move || cancel.check();
+    let failed = match operation.run(&forward, &stop).await {
+        Ok(()) => return done(operation),
+        Err(failure) => failure,
+    };
+    let unfinished = unfinished(operation);
+    if keep_failed && failed.kind() != Kind::Interrupted {
+        return Err(failed.as_kind(Kind::Busy).with(unfinished));
+    }
+    context.warn("rolling-back", failed.to_string());
+    go_back(context, layout, operation, &failed.to_string())
+        .await
+        .map_err(|second| second.doing(format!("rolling back after: {failed}")))?;
+    let kind = match failed.kind() {
+        Kind::Interrupted => Kind::Interrupted,
+        _ => Kind::RolledBack,
+    };
+    Err(failed
+        .as_kind(kind)
+        .doing("restoring failed, and the node is as before"))
+}
+
+fn unfinished(operation: &Operation<NodeStep>) -> Fact {
+    let progress = operation.progress();
+    Fact::Unfinished {
+        id: progress.begin.id.clone(),
+        journal: operation.dir().join(journal::FILE),
+        goes_back: progress.state == State::RollingBack,
+    }
+}
+
+/// Undoes everything; what wanted the restore to stop does not stop this.
+async fn go_back(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<NodeStep>,
+    why: &str,
+) -> Result<()> {
+    let context = Context {
+        cancel: Cancel::default(),
+        ..context.clone()
+    };
+    let world = world(&context, layout, operation)?;
+    match operation.roll_back(&world, why).await {
+        Ok(()) => Ok(()),
+        Err(failure) => {
+            let unfinished = unfinished(operation);
+            Err(failure.as_kind(Kind::RollbackFailed).with(unfinished))
+        }
+    }
+}
+
+/// What a restore whose steps are done found out.
+pub fn done(operation: &Operation<NodeStep>) -> Result<Done> {
+    let progress = operation.progress();
+    let known = &progress.known;
+    let text = |name: &str| known.field(name).and_then(Value::as_str).map(str::to_owned);
+    let number = |name: &str| known.field(name).and_then(Value::as_i64);
+    Ok(Done {
+        id: progress.begin.id.clone(),
+        about: about(progress)?,
+        facts: Facts {
+            cluster_id: text("clusterId"),
+            member_id: text("memberId"),
+            revision: number("revision"),
+            snapshot_revision: number("snapshotRevision"),
+            keys: known.field("keys").and_then(Value::as_u64),
+            etcd_version: text("etcdVersion"),
+        },
+    })
+}
+
+/// Goes back on request: from an unfinished restore, or from a completed one as long as nothing
+/// depends on it.
+///
+/// # Errors
+/// [`Kind::Refused`] where it is committed, or other members have joined since;
+/// [`Kind::RollbackFailed`].
+pub async fn take_back(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<NodeStep>,
+) -> Result<Done> {
+    let progress = operation.progress();
+    if !progress.state.can_roll_back() {
+        return Err(Failure::new(
+            Kind::Refused,
+            format!("{} is {}", progress.begin.id, progress.state.word()),
+        )
+        .with(Fact::Refusal {
+            name: "no-way-back",
+            allowable: false,
+        }));
+    }
+    if progress.state == State::Completed {
+        let world = world(context, layout, operation)?;
+        refuse_if_joined(&world).await?;
+    }
+    go_back(context, layout, operation, "asked for").await?;
+    done(operation)
+}
+
+/// A member that has joined since would be left with a cluster that is gone.
+async fn refuse_if_joined(world: &World) -> Result<()> {
+    let connection = match world.etcd().await {
+        Ok(connection) => connection,
+        // A restored etcd that does not answer is a reason to go back.
+        Err(failure) if failure.kind() == Kind::Unreachable => return Ok(()),
+        Err(failure) => return Err(failure),
+    };
+    let members = match connection
+        .member_list(crate::etcd::client::Consistency::Local)
+        .await
+    {
+        Ok(list) => list.members,
+        Err(failure) if failure.kind() == Kind::Unreachable => return Ok(()),
+        Err(failure) => return Err(failure),
+    };
+    let others: Vec<String> = members
+        .iter()
+        .filter(|member| member.name != world.about.etcd.member)
+        .map(|member| member.label())
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Kind::Refused,
+        format!(
+            "other members have joined the restored cluster: {}",
+            others.join(", ")
+        ),
+    )
+    .with(Fact::Refusal {
+        name: "members-joined",
+        allowable: false,
+    }))
+}
+
+/// Removes what was kept for the way back.
+pub fn commit(layout: &NodeLayout, operation: &mut Operation<NodeStep>) -> Result<Vec<PathBuf>> {
+    let progress = operation.progress();
+    if progress.state.is_unfinished() {
+        return Err(Failure::new(
+            Kind::Busy,
+            format!("{} is {}", progress.begin.id, progress.state.word()),
+        )
+        .with(unfinished(operation)));
+    }
+    let about = about(progress)?;
+    let mut removed = Vec::new();
+    operation.commit(|| {
+        for folder in &about.safety {
+            let folder = layout.host(folder);
+            if folder.symlink_metadata().is_ok() {
+                fs::remove_tree(&folder)?;
+                fs::sync_dir(fs::parent(&folder))?;
+                removed.push(folder.clone());
+            }
+            // The hidden directory goes with the last restore that has something in it.
+            let above = fs::parent(&folder);
+            if above.file_name().is_some_and(|name| name == plan::HIDDEN)
+                || above
+                    .parent()
+                    .and_then(Path::file_name)
+                    .is_some_and(|name| name == plan::HIDDEN)
+            {
+                fs::remove_empty_dir(above)?;
+                if let Some(hidden) = above
+                    .parent()
+                    .filter(|hidden| hidden.file_name().is_some_and(|name| name == plan::HIDDEN))
+                {
+                    fs::remove_empty_dir(hidden)?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(removed)
+}
+
+/// The restore that a flag such as `--resume` means: the newest that is not settled, or the newest.
+pub fn current(layout: &NodeLayout) -> Result<Option<Found>> {
+    let mut all: Vec<Found> = registry::list(&layout.state())?
+        .into_iter()
+        .filter(|found| match &found.progress {
+            Ok(progress) => progress.begin.kind == KIND,
+            Err(_) => found.id.starts_with(KIND),
+        })
+        .collect();
+    let blocking = all.iter().position(Found::blocks);
+    Ok(match blocking {
+        Some(at) => Some(all.swap_remove(at)),
+        None => all.pop(),
+    })
+}

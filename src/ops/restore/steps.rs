@@ -1,0 +1,479 @@
+//! The steps of a restore. Each is data: its journal holds all that is needed to go on or back.
+//!
+//! | step | does | undone by |
+//! | --- | --- | --- |
+//! | `make-folders` | makes the directories that were missing | removing those that are empty |
+//! | `unpack` | unpacks the archives beside their places | removing what was unpacked |
+//! | `build-data` | makes etcd's new data beside its place | removing it |
+//! | `stop-pods` | moves the manifests away from the kubelet | moving them back |
+//! | `await-stopped` | waits until no container is left and nobody holds the database | - |
+//! | `set-data-aside` | moves the old data away | moving it back |
+//! | `switch-data` | moves the new data into place | moving it out again |
+//! | `put-back` | moves what was there away, and what comes into place | the same backwards |
+//! | `start-pods` | as `put-back`, for manifests | moving them out, and waiting as `await-stopped` |
+//! | `prove-etcd` | waits until etcd serves what was restored, and takes writes | - |
+//! | `prove-pods` | waits until every pod runs the revision that was put back | - |
+//!
+//! Undone after they were all done once, what was built is kept in the safety folder instead of
+//! being removed: it may have taken writes.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::about::About;
+use super::world::World;
+use super::{moves, proof};
+use crate::backup::resources::{Rules, extract_archive};
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::restore::{Bump, Evidence};
+use crate::node::layout::KUBERNETES;
+use crate::ops::datadir::{self, Outcome};
+use crate::plan::{Known, Step};
+use crate::sys::fs;
+
+/// An archive to be unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unpacking {
+    /// The archive, as the process finds it.
+    pub archive: PathBuf,
+    /// Names in it, with all below them.
+    pub only: Vec<PathBuf>,
+    /// The directory that names are relative to.
+    pub into: PathBuf,
+}
+
+/// One thing to be put in place of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exchange {
+    /// What comes; none: the place stays empty.
+    pub incoming: Option<PathBuf>,
+    /// Where it goes.
+    pub place: PathBuf,
+    /// Where what is there goes.
+    pub aside: PathBuf,
+}
+
+/// The data to be built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Building {
+    /// The snapshot, as the process finds it.
+    pub snapshot: PathBuf,
+    /// The directory to be made.
+    pub into: PathBuf,
+    /// The token that the new ids are made from.
+    pub token: String,
+    /// Added to the highest revision known; none: `bump_by`.
+    pub slack: Option<i64>,
+    /// Added to the snapshot's revision.
+    pub bump_by: i64,
+    /// Revisions known to have been served, and who says so.
+    pub evidence: Vec<(String, i64)>,
+    /// Refusals that are let pass.
+    pub allow: Vec<String>,
+}
+
+/// A step. All paths are the node's own unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "step",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase"
+)]
+pub enum NodeStep {
+    /// Makes directories that are missing, those above first.
+    MakeFolders {
+        /// Which.
+        folders: Vec<PathBuf>,
+    },
+    /// Prepares what goes into place.
+    Unpack {
+        /// The archives.
+        archives: Vec<Unpacking>,
+        /// Files to be copied afterwards.
+        copies: Vec<(PathBuf, PathBuf)>,
+        /// Links to be made: where, and where to.
+        links: Vec<(PathBuf, PathBuf)>,
+    },
+    /// Makes etcd's new data.
+    BuildData(Box<Building>),
+    /// Moves manifests away.
+    StopPods {
+        /// From where to where.
+        moves: Vec<Exchange>,
+    },
+    /// Waits until the pods have ended.
+    AwaitStopped,
+    /// Moves what is in the data directory away.
+    SetDataAside {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// Where to.
+        aside: PathBuf,
+        /// What stays in it.
+        keep: Vec<OsString>,
+    },
+    /// Moves the new data into the data directory.
+    SwitchData {
+        /// What was built.
+        built: PathBuf,
+        /// The data directory.
+        data_dir: PathBuf,
+        /// What is in there and not etcd's.
+        keep: Vec<OsString>,
+    },
+    /// Puts something in place of something.
+    PutBack {
+        /// In a sentence.
+        what: String,
+        /// What, where.
+        exchange: Exchange,
+    },
+    /// Puts manifests in place.
+    StartPods {
+        /// What, where.
+        moves: Vec<Exchange>,
+    },
+    /// Proves that etcd serves what was restored.
+    ProveEtcd,
+    /// Proves that the pods run what was put back.
+    ProvePods,
+}
+
+impl Step for NodeStep {
+    type World = World;
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::MakeFolders { .. } => "make-folders",
+            Self::Unpack { .. } => "unpack",
+            Self::BuildData(_) => "build-data",
+            Self::StopPods { .. } => "stop-pods",
+            Self::AwaitStopped => "await-stopped",
+            Self::SetDataAside { .. } => "set-data-aside",
+            Self::SwitchData { .. } => "switch-data",
+            Self::PutBack { .. } => "put-back",
+            Self::StartPods { .. } => "start-pods",
+            Self::ProveEtcd => "prove-etcd",
+            Self::ProvePods => "prove-pods",
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::MakeFolders { folders } => format!("make {}", paths(folders.iter())),
+            Self::Unpack { archives, .. } => format!(
+                "unpack {} beside their places",
+                paths(archives.iter().map(|unpacking| &unpacking.archive))
+            ),
+            Self::BuildData(building) => format!(
+                "make etcd's new data from {} in {}",
+                building.snapshot.display(),
+                building.into.display()
+            ),
+            Self::StopPods { moves } => format!(
+                "stop the static pods: move {} away",
+                paths(moves.iter().map(|exchange| &exchange.place))
+            ),
+            Self::AwaitStopped => {
+                "wait until their containers are gone and nobody holds the database".to_owned()
+            }
+            Self::SetDataAside {
+                data_dir, aside, ..
+            } => format!(
+                "move what is in {} to {}",
+                data_dir.display(),
+                aside.display()
+            ),
+            Self::SwitchData { data_dir, .. } => {
+                format!("move the new data into {}", data_dir.display())
+            }
+            Self::PutBack { what, .. } => what.clone(),
+            Self::StartPods { moves } => format!(
+                "put {} in place",
+                paths(moves.iter().map(|exchange| &exchange.place))
+            ),
+            Self::ProveEtcd => {
+                "wait until etcd serves what was restored and takes writes".to_owned()
+            }
+            Self::ProvePods => "wait until every pod runs what was put back".to_owned(),
+        }
+    }
+
+    async fn apply(&self, world: &World, known: &Known) -> Result<Option<Value>> {
+        match self {
+            Self::MakeFolders { folders } => {
+                for folder in folders {
+                    make_folder(&world.host(folder))?;
+                }
+            }
+            Self::Unpack {
+                archives,
+                copies,
+                links,
+            } => return unpack(world, archives, copies, links).await,
+            Self::BuildData(building) => return build(world, building).await,
+            Self::StopPods { moves } => {
+                for exchange in moves {
+                    exchange.there(world)?;
+                }
+            }
+            Self::AwaitStopped => world.stopped().await?,
+            Self::SetDataAside {
+                data_dir,
+                aside,
+                keep,
+            } => moves::move_contents(&world.host(data_dir), &world.host(aside), keep)?,
+            Self::SwitchData {
+                built, data_dir, ..
+            } => moves::move_contents(&world.host(built), &world.host(data_dir), &[])?,
+            Self::PutBack { exchange, .. } => exchange.there(world)?,
+            Self::StartPods { moves } => {
+                for exchange in moves {
+                    exchange.there(world)?;
+                }
+            }
+            Self::ProveEtcd => return proof::etcd(world, known).await.map(Some),
+            Self::ProvePods => return proof::pods(world).await.map(Some),
+        }
+        Ok(None)
+    }
+
+    async fn undo(&self, world: &World, known: &Known) -> Result<()> {
+        match self {
+            Self::MakeFolders { folders } => {
+                for folder in folders.iter().rev() {
+                    // One that holds something was not made by this step alone.
+                    fs::remove_empty_dir(&world.host(folder))?;
+                }
+            }
+            Self::Unpack {
+                archives,
+                copies,
+                links,
+            } => {
+                for (_, to) in copies {
+                    fs::unlink(&world.host(to))?;
+                }
+                for (link, _) in links {
+                    fs::unlink(&world.host(link))?;
+                }
+                for unpacking in archives {
+                    clear(&world.host(&unpacking.into))?;
+                }
+            }
+            Self::BuildData(building) if !known.completed => {
+                remove_if_there(&world.host(&building.into))?;
+            }
+            Self::StopPods { moves } => {
+                for exchange in moves.iter().rev() {
+                    exchange.back(world)?;
+                }
+            }
+            Self::SetDataAside {
+                data_dir, aside, ..
+            } => moves::move_contents(&world.host(aside), &world.host(data_dir), &[])?,
+            Self::SwitchData {
+                built,
+                data_dir,
+                keep,
+            } => moves::move_contents(&world.host(data_dir), &world.host(built), keep)?,
+            Self::PutBack { exchange, .. } => exchange.back(world)?,
+            Self::StartPods { moves } => {
+                for exchange in moves.iter().rev() {
+                    exchange.back(world)?;
+                }
+                world.stopped().await?;
+            }
+            Self::BuildData(_) | Self::AwaitStopped | Self::ProveEtcd | Self::ProvePods => {}
+        }
+        Ok(())
+    }
+}
+
+impl Exchange {
+    fn there(&self, world: &World) -> Result<()> {
+        let incoming = self.incoming.as_ref().map(|path| world.host(path));
+        moves::swap(
+            incoming.as_deref(),
+            &world.host(&self.place),
+            &world.host(&self.aside),
+        )
+    }
+
+    fn back(&self, world: &World) -> Result<()> {
+        let incoming = self.incoming.as_ref().map(|path| world.host(path));
+        moves::swap_back(
+            incoming.as_deref(),
+            &world.host(&self.place),
+            &world.host(&self.aside),
+        )
+    }
+}
+
+fn paths<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> String {
+    paths
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    match fs::mkdir(path) {
+        Err(failure)
+            if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) && path.is_dir() => {}
+        made => made?,
+    }
+    fs::sync_dir(fs::parent(path))
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        fs::remove_tree(path)?;
+        fs::sync_dir(fs::parent(path))?;
+    }
+    Ok(())
+}
+
+/// Empties a directory, if it is there.
+fn clear(dir: &Path) -> Result<()> {
+    let doing = || format!("listing {}", dir.display());
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    for entry in entries {
+        let entry = entry.doing(Kind::Store, doing)?;
+        if entry.file_type().doing(Kind::Store, doing)?.is_dir() {
+            fs::remove_tree(&entry.path())?;
+        } else {
+            fs::unlink(&entry.path())?;
+        }
+    }
+    fs::sync_dir(dir)
+}
+
+/// The rules that a set's archives must keep to.
+pub(super) fn rules() -> Rules {
+    Rules {
+        node_base: Some(KUBERNETES.into()),
+        ..Rules::default()
+    }
+}
+
+async fn unpack(
+    world: &World,
+    archives: &[Unpacking],
+    copies: &[(PathBuf, PathBuf)],
+    links: &[(PathBuf, PathBuf)],
+) -> Result<Option<Value>> {
+    let mut skipped = 0;
+    let mut bytes = 0;
+    for unpacking in archives {
+        let into = world.host(&unpacking.into);
+        let unpacking = unpacking.clone();
+        let done = world
+            .blocking(move || {
+                // What an attempt that was cut off left.
+                clear(&into)?;
+                extract_archive(&unpacking.archive, &into, &unpacking.only, &rules())
+            })
+            .await?;
+        skipped += done.skipped.len();
+        bytes += done.bytes;
+    }
+    for (from, to) in copies {
+        let (from, to) = (world.host(from), world.host(to));
+        let content =
+            std::fs::read(&from).doing(Kind::Store, || format!("reading {}", from.display()))?;
+        fs::unlink(&to)?;
+        fs::write_new(&to, &content)?;
+        fs::sync_dir(fs::parent(&to))?;
+    }
+    for (link, target) in links {
+        let link = world.host(link);
+        fs::unlink(&link)?;
+        fs::symlink(target, &link)?;
+        fs::sync_dir(fs::parent(&link))?;
+    }
+    if skipped > 0 {
+        world.context.warn(
+            "labels-not-restored",
+            format!("the owner or the SELinux label of {skipped} files could not be put back"),
+        );
+    }
+    Ok(Some(json!({ "unpackedBytes": bytes })))
+}
+
+async fn build(world: &World, building: &Building) -> Result<Option<Value>> {
+    let into = world.host(&building.into);
+    let request = request(&world.about, building, into.clone())?;
+    let context = world.context.clone();
+    let outcome = world
+        .blocking(move || {
+            // Built by an attempt that was killed before it could say so.
+            remove_if_there(&into)?;
+            datadir::run(&context, &request)
+        })
+        .await?;
+    Ok(Some(facts(&outcome)))
+}
+
+fn request(about: &About, building: &Building, data_dir: PathBuf) -> Result<datadir::Request> {
+    let urls = &about.etcd.peer_urls;
+    let name = &about.etcd.member;
+    let cluster: Vec<String> = urls.iter().map(|url| format!("{name}={url}")).collect();
+    let bump = match building.slack {
+        Some(slack) => Bump::Auto { slack },
+        None => Bump::By(building.bump_by),
+    };
+    let mut random = [0; 16];
+    let got = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    if got.doing(Kind::Unexpected, || "asking the kernel for randomness")? != random.len() {
+        return Err(Failure::new(
+            Kind::Unexpected,
+            "asking the kernel for randomness: it gave too little",
+        ));
+    }
+    Ok(datadir::Request {
+        snapshot: building.snapshot.clone(),
+        data_dir,
+        wal_dir: None,
+        name: name.clone(),
+        initial_cluster: cluster.join(","),
+        advertise_peer_urls: urls.join(","),
+        token: Some(building.token.clone()),
+        skip_hash_check: false,
+        bump: Some(bump),
+        mark_compacted: building.slack.is_some() || building.bump_by > 0,
+        evidence: building
+            .evidence
+            .iter()
+            .map(|(source, revision)| Evidence {
+                source: source.clone(),
+                revision: *revision,
+            })
+            .collect(),
+        target: None,
+        compact: false,
+        allow: building.allow.clone(),
+        random: u128::from_ne_bytes(random),
+    })
+}
+
+/// What the proof at the end holds etcd against.
+fn facts(outcome: &Outcome) -> Value {
+    json!({
+        "clusterId": outcome.cluster_id,
+        "memberId": outcome.member_id,
+        "revision": outcome.revision,
+        "snapshotRevision": outcome.snapshot_revision,
+        "keys": outcome.keys,
+        "databaseSize": outcome.database_size,
+    })
+}

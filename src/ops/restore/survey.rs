@@ -1,0 +1,405 @@
+//! What is looked at before a plan is made: the set, read to its last byte, and the node.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::steps::rules;
+use super::{Request, Scope};
+use crate::backup::resources::{STATIC_POD_RESOURCES, extract_archive};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::kubernetes::ClusterVersion;
+use crate::etcd::snapshot::{DatabaseFacts, Trailer};
+use crate::node::access::{EtcdAccess, find_access};
+use crate::node::component::{Component, PodRevision};
+use crate::node::layout::NodeLayout;
+use crate::node::pod::{PodManifest, RevisionInUse};
+use crate::node::profile::{Detection, Profile, look};
+use crate::ops::catalog::{self, SetState};
+use crate::ops::{Context, database, verify};
+
+/// A static pod as the set has it, or, for a snapshot alone, as the node has it.
+pub(super) struct PodSeen {
+    pub(super) component: Component,
+    /// The revision it is of, where there are revisions.
+    pub(super) revision: Option<PodRevision>,
+    pub(super) pod: PodManifest,
+    /// Its manifest's name below `/etc/kubernetes`, in the archive or on the node.
+    pub(super) manifest: PathBuf,
+}
+
+/// Everything that was seen.
+pub(super) struct Survey {
+    pub(super) profile: Profile,
+    pub(super) access: EtcdAccess,
+    /// The node's name.
+    pub(super) node: String,
+    pub(super) pods: Vec<PodSeen>,
+    /// Whether the set has an archive of resources.
+    pub(super) has_resources: bool,
+    /// The archives' content, as a node's root.
+    pub(super) unpacked: NodeLayout,
+    pub(super) facts: DatabaseFacts,
+    pub(super) version: Option<ClusterVersion>,
+    pub(super) unsealed: bool,
+    _scratch: TempDir,
+}
+
+impl Survey {
+    /// Looks at everything. Changes nothing but a scratch directory that goes again.
+    pub(super) async fn make(context: &Context, request: &Request) -> Result<Self> {
+        let (facts, version, unsealed) = verified(context, request).await?;
+        let scratch = tempfile::Builder::new()
+            .prefix("etcd-dr-")
+            .tempdir_in(&request.scratch)
+            .doing(Kind::Store, || {
+                format!("making a folder in {}", request.scratch.display())
+            })?;
+        let unpacked = NodeLayout::new(scratch.path());
+        unpack(request, &unpacked)?;
+        let profile = profile(context, request, &unpacked)?;
+        let layout = &request.target.layout;
+        let access = access(context, request, profile, &unpacked)?;
+        let node = access
+            .member_name
+            .as_ref()
+            .map(|name| name.value.clone())
+            .ok_or_else(|| {
+                Failure::new(Kind::Usage, "finding this node's name")
+                    .with(Fact::Missing("node-name"))
+            })?;
+        let has_resources = request.set.files.resources.is_some();
+        let source = if has_resources { &unpacked } else { layout };
+        let pods = request
+            .scope
+            .components()
+            .iter()
+            .map(|component| pod(source, profile, *component, has_resources))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            profile,
+            access,
+            node,
+            pods,
+            has_resources,
+            unpacked,
+            facts,
+            version,
+            unsealed,
+            _scratch: scratch,
+        })
+    }
+
+    /// The pod of a component, where it is in scope.
+    pub(super) fn pod(&self, component: Component) -> Option<&PodSeen> {
+        self.pods.iter().find(|pod| pod.component == component)
+    }
+
+    /// The control-plane nodes that the set's etcd had as members, and this one.
+    pub(super) fn nodes(&self) -> Vec<String> {
+        let members = self.facts.members.iter().map(|member| member.name.clone());
+        let all: BTreeSet<String> = members
+            .filter(|name| !name.is_empty())
+            .chain([self.node.clone()])
+            .collect();
+        all.into_iter().collect()
+    }
+}
+
+/// Reads all of the set; nothing overrides what is broken.
+async fn verified(
+    context: &Context,
+    request: &Request,
+) -> Result<(DatabaseFacts, Option<ClusterVersion>, bool)> {
+    let set = request.set.clone();
+    if set.state == SetState::Incomplete {
+        let what = format!(
+            "restoring {}: it is not whole: {}",
+            set.name,
+            set.problems.join("; ")
+        );
+        return Err(Failure::new(Kind::BadBackup, what));
+    }
+    let name = set.name.clone();
+    let inner = context.clone();
+    let report = tokio::task::spawn_blocking(move || verify::run(&inner, &set))
+        .await
+        .doing(Kind::Unexpected, || "running a thread")??;
+    if !report.good {
+        let first = report
+            .findings
+            .iter()
+            .find(|finding| finding.severity == crate::etcd::finding::Severity::Error);
+        let what = first.map_or_else(|| "it is broken".to_owned(), ToString::to_string);
+        return Err(
+            Failure::new(Kind::BadBackup, what).doing(format!("verifying {name}, to restore it"))
+        );
+    }
+    let database = report.database.ok_or_else(|| {
+        Failure::new(
+            Kind::BadBackup,
+            format!("restoring {name}: it has no snapshot"),
+        )
+    })?;
+    let version = match database::cluster_version(&database) {
+        Some(Ok(version)) => Some(version),
+        Some(Err(why)) => {
+            context.warn(
+                "object-unreadable",
+                format!("ClusterVersion in {name}: {why}"),
+            );
+            None
+        }
+        None => None,
+    };
+    let unsealed = matches!(database.trailer, Trailer::Unsealed);
+    let facts = database.facts.ok_or_else(|| {
+        Failure::new(
+            Kind::BadBackup,
+            format!("restoring {name}: the database tells nothing"),
+        )
+    })?;
+    Ok((facts, version, unsealed))
+}
+
+/// Unpacks the set's archives so that they can be read as a node's `/etc/kubernetes`.
+fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<()> {
+    let into = unpacked.kubernetes();
+    let make = |path: &Path| {
+        std::fs::create_dir_all(path).doing(Kind::Store, || format!("making {}", path.display()))
+    };
+    make(&into)?;
+    let Some(resources) = &request.set.files.resources else {
+        return Ok(());
+    };
+    extract_archive(resources, &into, &[], &rules())?;
+    let Some(certificates) = &request.set.files.certificates else {
+        return Ok(());
+    };
+    // Both begin with the same directory, and an archive goes into an empty one.
+    let beside = unpacked.host("/certificates");
+    make(&beside)?;
+    extract_archive(certificates, &beside, &[], &rules())?;
+    let from = beside.join(STATIC_POD_RESOURCES);
+    make(&unpacked.resources())?;
+    let listing = || format!("listing {}", from.display());
+    for entry in std::fs::read_dir(&from).doing(Kind::Store, listing)? {
+        let entry = entry.doing(Kind::Store, listing)?;
+        let to = unpacked.resources().join(entry.file_name());
+        std::fs::rename(entry.path(), &to)
+            .doing(Kind::Store, || format!("moving {}", to.display()))?;
+    }
+    Ok(())
+}
+
+/// The node's profile; where the node has lost all that tells it, the set's.
+fn profile(context: &Context, request: &Request, unpacked: &NodeLayout) -> Result<Profile> {
+    let detection = request.target.detect(context)?;
+    refuse_what_is_not_ours(&detection)?;
+    if request.set.files.resources.is_none() {
+        return if detection.profile == Profile::Bare {
+            Err(bare())
+        } else {
+            Ok(detection.profile)
+        };
+    }
+    let of_set = if unpacked.resources().is_dir() {
+        Profile::Openshift
+    } else {
+        Profile::Kubeadm
+    };
+    match detection.profile {
+        Profile::Bare if request.target.profile == Some(Profile::Bare) => Err(bare()),
+        Profile::Bare => Ok(of_set),
+        profile if profile == of_set => Ok(profile),
+        profile => Err(refuse(
+            "other-profile",
+            format!("the backup is of a node of profile {of_set}, this one is {profile}"),
+        )),
+    }
+}
+
+fn bare() -> Failure {
+    refuse(
+        "no-static-pods",
+        "this node has no static pods: only a data directory can be made here".to_owned(),
+    )
+}
+
+fn refuse(name: &'static str, what: String) -> Failure {
+    Failure::new(Kind::Refused, what).with(Fact::Refusal {
+        name,
+        allowable: false,
+    })
+}
+
+fn refuse_what_is_not_ours(detection: &Detection) -> Result<()> {
+    if !detection.two_node_fencing.is_empty() {
+        return Err(refuse(
+            "two-node-fencing",
+            format!(
+                "Pacemaker owns etcd on this node ({}): a restore must go through Pacemaker",
+                detection.two_node_fencing.join("; ")
+            ),
+        ));
+    }
+    if let Some(external) = &detection.external_etcd {
+        return Err(refuse(
+            "external-etcd",
+            format!(
+                "etcd does not run on this node: its API server uses {}",
+                external.servers.join(", ")
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// How etcd is reached; where the node does not tell, as the set's certificates do.
+fn access(
+    context: &Context,
+    request: &Request,
+    profile: Profile,
+    unpacked: &NodeLayout,
+) -> Result<EtcdAccess> {
+    let layout = &request.target.layout;
+    let detection = Detection {
+        profile,
+        ..look(layout, Some(profile))?
+    };
+    let first = match find_access(layout, &detection, &request.target.told) {
+        Ok(access) => return Ok(access),
+        Err(failure) => failure,
+    };
+    let Ok(mut access) = find_access(unpacked, &detection, &request.target.told) else {
+        return Err(first);
+    };
+    context.warn(
+        "access-from-backup",
+        format!("this node does not tell how its etcd is reached, the backup does: {first}"),
+    );
+    let ours = |path: &mut PathBuf| *path = layout.host(unpacked.node_path(path));
+    if let Some(tls) = &mut access.tls {
+        if let Some(ca) = &mut tls.ca {
+            ours(&mut ca.value);
+        }
+        if let Some(identity) = &mut tls.identity {
+            ours(&mut identity.cert.value);
+            ours(&mut identity.key.value);
+        }
+    }
+    if let Some(data_dir) = &mut access.data_dir {
+        ours(&mut data_dir.value);
+    }
+    Ok(access)
+}
+
+/// The one pod of a component in the set, or on the node where the set has only a snapshot.
+fn pod(
+    source: &NodeLayout,
+    profile: Profile,
+    component: Component,
+    from_set: bool,
+) -> Result<PodSeen> {
+    let (manifest, revision) = if profile == Profile::Openshift && from_set {
+        let revision = only_revision(source, component)?;
+        let file = format!("{component}-pod.yaml");
+        (source.revision(revision).join(file), Some(revision))
+    } else {
+        let path = source.manifest(component, profile).ok_or_else(bare)?;
+        (path, None)
+    };
+    let doing = || {
+        let where_from = if from_set { "the backup" } else { "this node" };
+        format!(
+            "reading the {component} pod's manifest {} of {where_from}",
+            source.node_path(&manifest).display()
+        )
+    };
+    let kind = if from_set {
+        Kind::BadBackup
+    } else {
+        Kind::Refused
+    };
+    let bytes = catalog::read_bounded(&manifest, crate::node::pod::MAX_BYTES)?
+        .ok_or_else(|| Failure::new(kind, "there is none").doing(doing()))?;
+    let pod = PodManifest::parse(&bytes).map_err(|failure| failure.as_kind(kind).doing(doing()))?;
+    let revision = match revision {
+        Some(revision) => Some(revision),
+        None if profile == Profile::Openshift => match pod.revision(component) {
+            Ok(RevisionInUse::Revision(revision)) => Some(revision),
+            Ok(RevisionInUse::RestorePod { .. }) => {
+                return Err(Failure::new(
+                    Kind::Refused,
+                    "a restore pod of the stock scripts runs, which a restart breaks; a backup with its archive puts a normal pod in place",
+                )
+                .doing(doing()));
+            }
+            Err(failure) => return Err(failure.as_kind(kind).doing(doing())),
+        },
+        None => None,
+    };
+    let manifest = manifest
+        .strip_prefix(source.kubernetes())
+        .map(Path::to_owned)
+        .doing(Kind::Unexpected, || "naming a manifest")?;
+    Ok(PodSeen {
+        component,
+        revision,
+        pod,
+        manifest,
+    })
+}
+
+/// The one revision of a component that an archive holds.
+fn only_revision(unpacked: &NodeLayout, component: Component) -> Result<PodRevision> {
+    let all = revisions(unpacked, component)?;
+    match all.as_slice() {
+        [one] => Ok(*one),
+        several => Err(Failure::new(
+            Kind::BadBackup,
+            format!(
+                "expected one revision of {component} in the backup, found {}",
+                if several.is_empty() {
+                    "none".to_owned()
+                } else {
+                    several
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                }
+            ),
+        )),
+    }
+}
+
+/// The revisions of a component whose directories are there, by number.
+pub(super) fn revisions(layout: &NodeLayout, component: Component) -> Result<Vec<PodRevision>> {
+    let dir = layout.resources();
+    let doing = || format!("listing {}", dir.display());
+    let entries = match std::fs::read_dir(&dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.doing(Kind::Store, doing)?.file_name();
+        let revision = name.to_str().and_then(PodRevision::from_dir_name);
+        found.extend(revision.filter(|revision| revision.component == component));
+    }
+    found.sort();
+    Ok(found)
+}
+
+impl Scope {
+    /// The components that are rolled back, in the order in which they are stopped: what uses etcd
+    /// before etcd.
+    pub(super) fn components(self) -> &'static [Component] {
+        match self {
+            Self::ControlPlane => &Component::ALL,
+            Self::Etcd => &[Component::Etcd],
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What the steps of a restore act upon: the node's files, its container runtime and its etcd.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::about::{About, PodAbout};
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Pem, TlsConfig};
+use crate::etcd::datadir::holders;
+use crate::event::Event;
+use crate::node::layout::NodeLayout;
+use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox, static_pod_name};
+use crate::ops::{Context, cancel};
+
+/// How often the world is looked at while something is waited for.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often it is told what is still missing.
+const TELL: Duration = Duration::from_secs(5);
+/// The bound on one question to the container runtime.
+pub(super) const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many looks in a row must find a stopped pod stopped.
+const LOOKS: u32 = 2;
+
+/// See the module.
+pub struct World {
+    /// The node's paths.
+    pub(super) layout: NodeLayout,
+    /// What the journal says.
+    pub(super) about: About,
+    /// Who watches, and whether to stop.
+    pub(super) context: Context,
+}
+
+/// What a wait looks for.
+pub(super) enum Look {
+    /// It is there.
+    There,
+    /// It is not, and what is missing.
+    NotYet(String),
+}
+
+impl World {
+    /// The host path of a node path.
+    pub(super) fn host(&self, path: &Path) -> PathBuf {
+        self.layout.host(path)
+    }
+
+    /// Looks again and again until it is there, the bound is reached, or the operator wants it to
+    /// stop. An error while looking is an error, not an absence.
+    pub(super) async fn wait<F: Future<Output = Result<Look>>>(
+        &self,
+        what: &'static str,
+        mut look: impl FnMut() -> F,
+    ) -> Result<()> {
+        let limit = self.about.wait();
+        let began = tokio::time::Instant::now();
+        let mut told = began;
+        loop {
+            let missing = match self.context.cancel.guard(look()).await? {
+                Look::There => return Ok(()),
+                Look::NotYet(missing) => missing,
+            };
+            let waited = began.elapsed();
+            if waited >= limit {
+                return Err(Failure::new(
+                    Kind::Unreachable,
+                    format!("waited {} s for {what}: {missing}", limit.as_secs()),
+                ));
+            }
+            if told.elapsed() >= TELL {
+                told = tokio::time::Instant::now();
+                self.context.tell(Event::Waiting {
+                    what,
+                    missing,
+                    seconds: waited.as_secs(),
+                    limit: limit.as_secs(),
+                });
+            }
+            let pause = LOOK.min(limit.saturating_sub(waited));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.context.cancel.cancelled() => return Err(cancel::interrupted()),
+            }
+        }
+    }
+
+    /// The container runtime.
+    pub(super) async fn runtime(&self) -> Result<Runtime> {
+        Runtime::connect(&self.host(&self.about.runtime), RUNTIME_TIMEOUT).await
+    }
+
+    /// Waits until no container of the pods is left and nobody holds the database.
+    ///
+    /// Both must be so in two looks in a row: the kubelet may be about to start a container of a
+    /// pod whose manifest has just gone.
+    pub(super) async fn stopped(&self) -> Result<()> {
+        let runtime = self.runtime().await?;
+        let in_a_row = Cell::new(0);
+        let look = || async {
+            let there = self.still_there(&runtime).await?;
+            in_a_row.set(if there.is_empty() {
+                in_a_row.get() + 1
+            } else {
+                0
+            });
+            Ok(match there.is_empty() {
+                true if in_a_row.get() >= LOOKS => Look::There,
+                true => Look::NotYet("looking once more".to_owned()),
+                false => Look::NotYet(there.join(", ")),
+            })
+        };
+        self.wait("the static pods to end", look).await
+    }
+
+    /// Containers of the pods that have not ended, and who holds the database.
+    pub(super) async fn still_there(&self, runtime: &Runtime) -> Result<Vec<String>> {
+        let mut there = Vec::new();
+        let containers = runtime.containers().await?;
+        let sandboxes = runtime.sandboxes().await?;
+        for container in &containers {
+            let of_ours = self
+                .about
+                .pods
+                .iter()
+                .any(|pod| is_of(&self.about.node, pod, container, &sandboxes));
+            if of_ours && container.state != ContainerState::Exited {
+                there.push(format!(
+                    "container {} of pod {} is {}",
+                    container.name,
+                    container.pod_name,
+                    word(&container.state)
+                ));
+            }
+        }
+        let data_dir = self.host(&self.about.etcd.data_dir);
+        if let Some(holder) = holders(&data_dir)? {
+            there.push(format!(
+                "{holder} holds the database in {}",
+                data_dir.display()
+            ));
+        }
+        Ok(there)
+    }
+
+    /// Connects to the node's etcd.
+    pub(super) async fn etcd(&self) -> Result<Connection> {
+        let etcd = &self.about.etcd;
+        let endpoint = Endpoint::parse(&etcd.endpoint, etcd.ca.is_some())?;
+        let pem = |path: &PathBuf| Pem::read(self.host(path));
+        let mut options = ConnectOptions::default();
+        if endpoint.is_tls() {
+            let ca = etcd.ca.as_ref().map(pem).transpose()?;
+            let cert = etcd.cert.as_ref().map(pem).transpose()?;
+            let key = etcd.key.as_ref().map(pem).transpose()?;
+            let ca: Vec<Pem> = ca.into_iter().collect();
+            options.tls = Some(TlsConfig::new(&ca, cert.as_ref().zip(key.as_ref()))?);
+        }
+        Connection::open(&endpoint, &options).await
+    }
+
+    /// Runs work that blocks on a thread of its own.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.doing(Kind::Unexpected, || "running a thread")?
+    }
+}
+
+/// The word for a container's state.
+fn word(state: &ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "created",
+        ContainerState::Running => "running",
+        ContainerState::Exited => "exited",
+        ContainerState::Unknown => "in an unknown state",
+    }
+}
+
+/// Whether a sandbox is a static pod's: by its name with the node's, or, should the node go by
+/// another name, by being made from a file.
+pub(super) fn is_sandbox_of(node: &str, pod: &PodAbout, sandbox: &Sandbox) -> bool {
+    if sandbox.pod_namespace != pod.namespace {
+        return false;
+    }
+    let from_file = sandbox
+        .annotations
+        .get("kubernetes.io/config.source")
+        .is_some_and(|source| source == "file");
+    sandbox.pod_name == static_pod_name(&pod.name, node)
+        || (from_file
+            && sandbox
+                .pod_name
+                .strip_prefix(pod.name.as_str())
+                .is_some_and(|rest| rest.starts_with('-')))
+}
+
+fn is_of(node: &str, pod: &PodAbout, container: &Container, sandboxes: &[Sandbox]) -> bool {
+    let by_name = container.pod_namespace == pod.namespace
+        && container.pod_name == static_pod_name(&pod.name, node);
+    let sandbox = sandboxes
+        .iter()
+        .find(|sandbox| sandbox.id == container.sandbox_id);
+    by_name || sandbox.is_some_and(|sandbox| is_sandbox_of(node, pod, sandbox))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn sandbox(namespace: &str, name: &str, source: &str) -> Sandbox {
+        Sandbox {
+            id: "s".to_owned(),
+            pod_namespace: namespace.to_owned(),
+            pod_name: name.to_owned(),
+            pod_uid: "u".to_owned(),
+            attempt: 0,
+            ready: true,
+            created: 0,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::from([(
+                "kubernetes.io/config.source".to_owned(),
+                source.to_owned(),
+            )]),
+        }
+    }
+
+    #[test]
+    fn only_the_static_pod_is_meant() {
+        let pod = PodAbout {
+            component: "etcd".to_owned(),
+            namespace: "openshift-etcd".to_owned(),
+            name: "etcd".to_owned(),
+            revision: Some(7),
+            containers: vec!["etcd".to_owned()],
+        };
+        let is = |namespace, name, source| {
+            is_sandbox_of("master-0", &pod, &sandbox(namespace, name, source))
+        };
+        assert!(is("openshift-etcd", "etcd-master-0", "file"));
+        assert!(is("openshift-etcd", "etcd-master-0", "api"));
+        // The node goes by another name than we think.
+        assert!(is("openshift-etcd", "etcd-master-0.example.com", "file"));
+        assert!(!is("openshift-etcd", "etcd-guard-master-0", "api"));
+        assert!(!is("openshift-etcd", "etcdx-master-0", "file"));
+        assert!(!is("kube-system", "etcd-master-0", "file"));
+    }
+}
