@@ -1,8 +1,9 @@
 //! A node of a kubelet, a container runtime and four static pods, in namespaces of its own, and
 //! what the tests ask of it.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use etcd_dr::node::runtime::{Container, ContainerState, Runtime, Sandbox};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::image;
@@ -47,7 +49,6 @@ pub const FIRST: Revisions =
 /// The running node. Dropping it ends everything in it.
 pub struct RealNode {
     child: Child,
-    cgroup: String,
     pid: u32,
     root: PathBuf,
     certs: ClusterCerts,
@@ -139,7 +140,6 @@ impl RealNode {
         let child = spawn_bound(command).expect("starting the node");
         let mut node = Self {
             child,
-            cgroup,
             pid: 0,
             root,
             certs,
@@ -192,7 +192,19 @@ impl RealNode {
         command
     }
 
-    /// Runs `etcd-dr` on the node to its end; its root is the node's own `/`.
+    /// `etcd-dr` on the node, whose own `/` is its root. It leaves its process id for
+    /// [`kill_etcd_dr`](Self::kill_etcd_dr), and does not run for ever.
+    fn etcd_dr_command(&self, args: &[&str], progress: &str) -> Command {
+        let script = r#"echo $$ > /run/etcd-dr.pid; exec /opt/test/etcd-dr "$@""#;
+        let mut command = self.inside("timeout");
+        command
+            .args(["--signal=KILL", "900", "sh", "-c", script, "etcd-dr"])
+            .args(args)
+            .args(["--progress", progress]);
+        command
+    }
+
+    /// Runs `etcd-dr` on the node to its end.
     pub fn etcd_dr(&self, args: &[&str]) -> Run {
         self.etcd_dr_with(args, &[])
     }
@@ -200,22 +212,45 @@ impl RealNode {
     /// The same with variables.
     pub fn etcd_dr_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Run {
         let started = Instant::now();
-        let mut command = self.inside("timeout");
-        let output = command
-            .args(["--signal=KILL", "900", "/opt/test/etcd-dr"])
-            .args(args)
-            .args(["--progress", "never"])
-            .envs(variables.iter().copied())
-            .output()
-            .expect("running nsenter");
+        let mut command = self.etcd_dr_command(args, "never");
+        let output = command.envs(variables.iter().copied()).output();
+        let output = output.expect("running nsenter");
         let run = Run {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             status: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         };
-        eprintln!("real_node: {:.0?} for\n{run}", started.elapsed());
+        eprintln!("real_node: after {:.1?}\n{run}", started.elapsed());
         run
+    }
+
+    /// Runs `etcd-dr` until it tells an event that this accepts, and kills it then.
+    pub fn etcd_dr_killed_at(&self, args: &[&str], accept: impl Fn(&Value) -> bool) {
+        let mut child = self
+            .etcd_dr_command(args, "json")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("running nsenter");
+        let stderr = BufReader::new(child.stderr.take().expect("its stderr"));
+        let mut seen = Vec::new();
+        for line in stderr.lines().map_while(Result::ok) {
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            let now = accept(&event);
+            seen.push(line);
+            if now {
+                let pid = fs::read_to_string(self.path("/run/etcd-dr.pid"));
+                let mut kill = self.inside("kill");
+                let killed = kill
+                    .args(["-KILL", pid.expect("its process id").trim()])
+                    .output();
+                expect_success("kill", &killed.expect("running kill"));
+                child.wait().expect("waiting for nsenter");
+                return;
+            }
+        }
+        panic!("etcd-dr {args:?} ended without it: {seen:#?}");
     }
 
     fn etcdctl_command(&self) -> Command {
@@ -270,6 +305,54 @@ impl RealNode {
             Value::Array(keys) => keys,
             _ => Vec::new(),
         }
+    }
+
+    /// Waits until a pod's only standing sandbox is of that revision.
+    pub fn wait_revision(&self, namespace: &str, revision: &str) {
+        self.wait(&format!("revision {revision} in {namespace}"), || {
+            let found = self.revisions(namespace);
+            match found == [revision] {
+                true => Ok(()),
+                false => Err(format!("{found:?}")),
+            }
+        });
+    }
+
+    /// The revisions of the sandboxes that stand in a namespace.
+    pub fn revisions(&self, namespace: &str) -> Vec<String> {
+        let (_, sandboxes) = self.listed();
+        let standing = sandboxes
+            .into_iter()
+            .filter(|s| s.ready && s.pod_namespace == namespace);
+        standing.map(|s| s.labels["revision"].clone()).collect()
+    }
+
+    /// Every file and link below `/etc/kubernetes`, with its content's digest or its target;
+    /// what is hidden there, and backups, apart.
+    pub fn tree(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        let top = self.path("/etc/kubernetes");
+        let mut todo = vec![top.clone()];
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(&dir).expect("listing").map(Result::unwrap) {
+                let path = entry.path();
+                let name = path.strip_prefix(&top).expect("below").to_string_lossy();
+                let name = name.into_owned();
+                let kind = entry.file_type().expect("its kind");
+                if name.starts_with('.') || name == "static-pod-backups" {
+                    continue;
+                } else if kind.is_dir() {
+                    todo.push(path);
+                } else if kind.is_symlink() {
+                    let target = fs::read_link(&path).expect("reading a link");
+                    found.insert(name, format!("-> {}", target.display()));
+                } else {
+                    let bytes = fs::read(&path).expect("reading a file");
+                    found.insert(name, hex::encode(Sha256::digest(bytes)));
+                }
+            }
+        }
+        found
     }
 
     /// etcd's status.
@@ -402,28 +485,29 @@ impl Drop for RealNode {
         // Nothing better can be done about either.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        remove_cgroup(&self.cgroup);
+        remove_cgroups(&self.root);
     }
 }
 
 /// Removes the node's cgroups, which are empty as soon as the last of its processes is gone.
-fn remove_cgroup(name: &str) {
-    let _ = wait_for("the node's cgroups to be empty", LIMIT, || {
-        let mut left = 0;
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let top = hierarchy.path().join(name);
-            if top.is_dir() && !remove_below(&top) {
-                left += 1;
-            }
-        }
-        match left {
-            0 => Ok(()),
-            n => Err(format!("{n} are not")),
+fn remove_cgroups(root: &Path) {
+    let made = fs::read_to_string(root.join("run/cgroups")).unwrap_or_default();
+    let removed = wait_for("the node's cgroups to be empty", LIMIT, || {
+        let mut left = made.lines().filter(|dir| !remove_below(Path::new(dir)));
+        match left.next() {
+            None => Ok(()),
+            Some(dir) => Err(format!("{dir} is not")),
         }
     });
+    if let Err(error) = removed {
+        eprintln!("real_node: {error}");
+    }
 }
 
 fn remove_below(dir: &Path) -> bool {
+    if !dir.exists() {
+        return true;
+    }
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_below(&entry.path());

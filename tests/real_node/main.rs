@@ -5,6 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backups;
 mod bench;
 mod containers;
 mod image;
+mod restores;

@@ -11,7 +11,7 @@
 #   PROGRAMS  a directory that the node shall see as /opt/test
 #   ADDRESS   the node's, with the length of its network's prefix
 #   CGROUP    the name of a cgroup to make, below which all of it runs; whoever
-#             called removes it
+#             called removes the directories that ROOT/run/cgroups names
 set -euo pipefail
 
 # Values that the kubelet sets and that are the whole machine's: it may believe
@@ -43,6 +43,7 @@ enter_cgroup() {
         dir=$mounted$(awk -F: -v c="${options#none,}" '$2 == c { print $3 }' /proc/self/cgroup)
         dir=${dir%/}/$name
         mkdir "$dir"
+        printf '%s\n' "$dir" >> "$root/run/cgroups"
         # A new cpuset is empty, and takes nobody in.
         for file in cpuset.cpus cpuset.mems; do
             if [ -e "$dir/$file" ]; then cat "${dir%/*}/$file" > "$dir/$file"; fi
@@ -214,6 +215,7 @@ boot() {
 
 root=$1 tools=$2 shown=$3 address=$4 name=$5 cgroup=$6
 if [ -z "${7:-}" ]; then
+    mkdir -p "$root/run"
     enter_cgroup "$cgroup"
     exec unshare --mount --pid --net --uts --ipc --cgroup --fork --kill-child \
         bash "$0" "$@" inside
