@@ -43,8 +43,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// The revisions of a node, in the form of `make-node.py`.
 pub type Revisions = &'static str;
 /// What the node runs at first.
-pub const FIRST: Revisions =
-    "etcd=7,kube-apiserver=10,kube-controller-manager=8,kube-scheduler=6";
+pub const FIRST: Revisions = "etcd=7,kube-apiserver=10,kube-controller-manager=8,kube-scheduler=6";
 
 /// The running node. Dropping it ends everything in it.
 pub struct RealNode {

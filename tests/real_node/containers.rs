@@ -14,7 +14,11 @@ fn static_pods_as_they_come_and_go() {
     let pods = [
         ("openshift-etcd", "etcd", "7"),
         ("openshift-kube-apiserver", "kube-apiserver", "10"),
-        ("openshift-kube-controller-manager", "kube-controller-manager", "8"),
+        (
+            "openshift-kube-controller-manager",
+            "kube-controller-manager",
+            "8",
+        ),
         ("openshift-kube-scheduler", "openshift-kube-scheduler", "6"),
     ];
     assert_eq!(sandboxes.len(), pods.len(), "{sandboxes:#?}");

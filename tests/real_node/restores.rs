@@ -69,7 +69,11 @@ impl Moved {
         let served = self.now.iter().map(|key| &key["mod_revision"]);
         let served = served.filter_map(Value::as_i64).max();
         assert!(status["header"]["revision"].as_i64() > served, "{status}");
-        let newer: Vec<_> = node.tree().into_keys().filter(|name| is_newer(name)).collect();
+        let newer: Vec<_> = node
+            .tree()
+            .into_keys()
+            .filter(|name| is_newer(name))
+            .collect();
         assert!(newer.is_empty(), "{newer:#?}");
     }
 
