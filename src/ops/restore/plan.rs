@@ -216,7 +216,9 @@ impl Drafting<'_> {
         let own = self.layout().state().join(&self.id);
         let wanted = [
             data_dir.to_owned(),
-            folders.incoming(),
+            // An archive goes into a directory that is there and empty.
+            folders.incoming().join("resources"),
+            folders.incoming().join("certificates"),
             folders.etc.join("manifests-new"),
             folders.etc.join("manifests"),
             folders.etc.join("aside"),

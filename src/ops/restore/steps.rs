@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::about::About;
+use super::about::{About, PodAbout};
 use super::world::World;
 use super::{moves, proof};
 use crate::backup::resources::{Rules, extract_archive};
@@ -223,7 +223,10 @@ impl Step for NodeStep {
                     exchange.there(world)?;
                 }
             }
-            Self::AwaitStopped => world.stopped().await?,
+            Self::AwaitStopped => {
+                let all: Vec<&PodAbout> = world.about.pods.iter().collect();
+                world.stopped(&all).await?;
+            }
             Self::SetDataAside {
                 data_dir,
                 aside,
@@ -288,7 +291,14 @@ impl Step for NodeStep {
                 for exchange in moves.iter().rev() {
                     exchange.back(world)?;
                 }
-                world.stopped().await?;
+                // The others' turn comes with the steps that started them.
+                let ours: Vec<&PodAbout> = world
+                    .about
+                    .pods
+                    .iter()
+                    .filter(|pod| moves.iter().any(|exchange| exchange.is_manifest_of(pod)))
+                    .collect();
+                world.stopped(&ours).await?;
             }
             Self::BuildData(_) | Self::AwaitStopped | Self::ProveEtcd | Self::ProvePods => {}
         }
@@ -313,6 +323,15 @@ impl Exchange {
             &world.host(&self.place),
             &world.host(&self.aside),
         )
+    }
+
+    /// Whether its place is that of a pod's live manifest: `etcd-pod.yaml` on OpenShift,
+    /// `etcd.yaml` on kubeadm's nodes.
+    fn is_manifest_of(&self, pod: &PodAbout) -> bool {
+        let name = self.place.file_name().unwrap_or_default();
+        ["-pod.yaml", ".yaml"]
+            .iter()
+            .any(|end| name.to_str() == Some(format!("{}{end}", pod.component).as_str()))
     }
 }
 

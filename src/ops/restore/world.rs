@@ -9,6 +9,7 @@ use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Pem, TlsConfig};
 use crate::etcd::datadir::holders;
 use crate::event::Event;
+use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox, static_pod_name};
 use crate::ops::{Context, cancel};
@@ -90,15 +91,16 @@ impl World {
         Runtime::connect(&self.host(&self.about.runtime), RUNTIME_TIMEOUT).await
     }
 
-    /// Waits until no container of the pods is left and nobody holds the database.
+    /// Waits until no container of these pods is left and, where etcd's is among them, nobody holds
+    /// the database.
     ///
     /// Both must be so in two looks in a row: the kubelet may be about to start a container of a
     /// pod whose manifest has just gone.
-    pub(super) async fn stopped(&self) -> Result<()> {
+    pub(super) async fn stopped(&self, pods: &[&PodAbout]) -> Result<()> {
         let runtime = self.runtime().await?;
         let in_a_row = Cell::new(0);
         let look = || async {
-            let there = self.still_there(&runtime).await?;
+            let there = self.still_there(&runtime, pods).await?;
             in_a_row.set(if there.is_empty() {
                 in_a_row.get() + 1
             } else {
@@ -113,15 +115,13 @@ impl World {
         self.wait("the static pods to end", look).await
     }
 
-    /// Containers of the pods that have not ended, and who holds the database.
-    pub(super) async fn still_there(&self, runtime: &Runtime) -> Result<Vec<String>> {
+    /// Containers of these pods that have not ended, and who holds the database if one is etcd's.
+    async fn still_there(&self, runtime: &Runtime, pods: &[&PodAbout]) -> Result<Vec<String>> {
         let mut there = Vec::new();
         let containers = runtime.containers().await?;
         let sandboxes = runtime.sandboxes().await?;
         for container in &containers {
-            let of_ours = self
-                .about
-                .pods
+            let of_ours = pods
                 .iter()
                 .any(|pod| is_of(&self.about.node, pod, container, &sandboxes));
             if of_ours && container.state != ContainerState::Exited {
@@ -132,6 +132,10 @@ impl World {
                     word(&container.state)
                 ));
             }
+        }
+        let etcd = Component::Etcd.to_string();
+        if pods.iter().all(|pod| pod.component != etcd) {
+            return Ok(there);
         }
         let data_dir = self.host(&self.about.etcd.data_dir);
         if let Some(holder) = holders(&data_dir)? {

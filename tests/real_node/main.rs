@@ -1,0 +1,12 @@
+//! The same on the real thing: a kubelet, containerd and four static pods of OpenShift's shape,
+//! in namespaces of their own. `make test-node` runs it; it takes minutes, so that `make test`
+//! does not.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backups;
+mod bench;
+mod containers;
+mod image;
+mod restores;

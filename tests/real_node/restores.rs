@@ -1,0 +1,172 @@
+//! `restore` on a node that a kubelet runs: forth, back, and cut off.
+
+use serde_json::Value;
+
+use crate::bench::{MAIN, RealNode, boot};
+
+/// What the operators roll out after the backup.
+const NEWER: &str = "etcd=8,kube-apiserver=11,kube-controller-manager=9,kube-scheduler=7";
+/// Namespaces of the four pods, with the revisions of the backup and of the rollout.
+const PODS: [(&str, &str, &str); 4] = [
+    ("openshift-etcd", "7", "8"),
+    ("openshift-kube-apiserver", "10", "11"),
+    ("openshift-kube-controller-manager", "8", "9"),
+    ("openshift-kube-scheduler", "6", "7"),
+];
+
+/// A node that went on after its backup.
+struct Moved {
+    node: RealNode,
+    /// What the backup has.
+    then: Vec<Value>,
+    /// What the node had when the restore began.
+    now: Vec<Value>,
+    cluster: Value,
+}
+
+impl Moved {
+    fn boot() -> Option<Self> {
+        let node = boot()?;
+        for i in 0..20 {
+            node.put(&format!("/registry/configmaps/default/c{i}"), b"then");
+        }
+        node.etcdctl(&["del", "/registry/configmaps/default/c3"]);
+        let then = node.keys();
+        node.etcd_dr(&["backup"]).expect(0);
+
+        for i in 10..30 {
+            node.put(&format!("/registry/configmaps/default/c{i}"), b"now");
+        }
+        node.etcdctl(&["del", "/registry/configmaps/default/c5"]);
+        let now = node.keys();
+        node.roll_out(NEWER);
+        for (namespace, _, newer) in PODS {
+            node.wait_revision(namespace, newer);
+        }
+        node.wait_running(&MAIN);
+        node.wait_etcd();
+        let cluster = node.status()["header"]["cluster_id"].clone();
+        Some(Self {
+            node,
+            then,
+            now,
+            cluster,
+        })
+    }
+
+    /// The node is what it was at the backup, and the rollout is gone.
+    #[track_caller]
+    fn assert_restored(&self) {
+        let node = &self.node;
+        for (namespace, older, _) in PODS {
+            assert_eq!(node.revisions(namespace), [older], "{namespace}");
+        }
+        node.wait_running(&MAIN);
+        assert_eq!(node.keys(), self.then);
+        let status = node.status();
+        assert_ne!(status["header"]["cluster_id"], self.cluster);
+        // Whoever has seen the later data must notice that it is gone.
+        let served = self.now.iter().map(|key| &key["mod_revision"]);
+        let served = served.filter_map(Value::as_i64).max();
+        assert!(status["header"]["revision"].as_i64() > served, "{status}");
+        let newer: Vec<_> = node
+            .tree()
+            .into_keys()
+            .filter(|name| is_newer(name))
+            .collect();
+        assert!(newer.is_empty(), "{newer:#?}");
+    }
+
+    /// The node is what it was before the restore.
+    #[track_caller]
+    fn assert_as_before(&self, tree: &std::collections::BTreeMap<String, String>) {
+        let node = &self.node;
+        for (namespace, _, newer) in PODS {
+            node.wait_revision(namespace, newer);
+        }
+        node.wait_running(&MAIN);
+        node.wait_etcd();
+        assert_eq!(node.keys(), self.now);
+        assert_eq!(node.status()["header"]["cluster_id"], self.cluster);
+        assert_eq!(&node.tree(), tree);
+    }
+}
+
+fn is_newer(name: &str) -> bool {
+    [
+        "etcd-pod-8",
+        "kube-apiserver-pod-11",
+        "kube-controller-manager-pod-9",
+        "kube-scheduler-pod-7",
+    ]
+    .iter()
+    .any(|dir| name.starts_with(&format!("static-pod-resources/{dir}/")))
+}
+
+#[test]
+fn there_and_back_and_there_for_good() {
+    let Some(moved) = Moved::boot() else { return };
+    let node = &moved.node;
+    let tree = node.tree();
+
+    node.etcd_dr(&["restore", "latest", "--dry-run"]).expect(0);
+    moved.assert_as_before(&tree);
+
+    node.etcd_dr(&["restore", "latest", "--yes"]).expect(0);
+    moved.assert_restored();
+    node.etcd_dr(&["restore", "--status"]).expect(0);
+
+    node.etcd_dr(&["restore", "--rollback", "--yes"]).expect(0);
+    moved.assert_as_before(&tree);
+
+    node.etcd_dr(&["restore", "latest", "--yes"]).expect(0);
+    moved.assert_restored();
+    node.etcd_dr(&["restore", "--commit", "--yes"]).expect(0);
+    moved.assert_restored();
+}
+
+#[test]
+fn killed_while_the_pods_end_and_resumed() {
+    let Some(moved) = Moved::boot() else { return };
+    let node = &moved.node;
+
+    node.etcd_dr_killed_at(&["restore", "latest", "--yes"], |event| {
+        event["event"] == "step" && event["name"] == "await-stopped"
+    });
+    // Two at once would be one too many.
+    node.etcd_dr(&["restore", "latest", "--yes"]).expect(7);
+    node.etcd_dr(&["restore", "--status"]).expect(7);
+    node.etcd_dr(&["restore", "--resume", "--yes"]).expect(0);
+    moved.assert_restored();
+}
+
+#[test]
+fn killed_again_and_again() {
+    let Some(moved) = Moved::boot() else { return };
+    let node = &moved.node;
+    let tree = node.tree();
+
+    // The seam ends it before its n-th call that changes the disk; each time it gets further.
+    let mut deaths = 0;
+    let mut args = ["restore", "latest", "--yes"].as_slice();
+    let done = loop {
+        let run = node.etcd_dr_with(args, &[("ETCD_DR_SEAM", "kill:400")]);
+        if run.status != Some(137) {
+            break run;
+        }
+        deaths += 1;
+        assert!(deaths < 40, "it gets nowhere");
+        args = &["restore", "--resume", "--yes"];
+    };
+    done.expect(0);
+    eprintln!("real_node: killed {deaths} times");
+    assert!(deaths > 1);
+    moved.assert_restored();
+
+    // And back, killed once the pods are to start.
+    node.etcd_dr_killed_at(&["restore", "--rollback", "--yes"], |event| {
+        event["event"] == "step" && event["name"] == "set-data-aside"
+    });
+    node.etcd_dr(&["restore", "--rollback", "--yes"]).expect(0);
+    moved.assert_as_before(&tree);
+}
