@@ -222,7 +222,7 @@ impl Check<'_> {
             return Ok(());
         };
         let name = file_name(&path);
-        let Some(report) = database::read(self.context, &path, Wanted::default())? else {
+        let Some(report) = database::read(self.context, &path, database::cluster_keys())? else {
             let finding =
                 Finding::error(Layer::Trailer, "the snapshot", "no such file").in_file(name);
             self.layers.findings.push(finding);

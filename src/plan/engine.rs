@@ -250,7 +250,7 @@ impl<S: Step> Operation<S> {
     ) -> Result<Self> {
         let encoded: Vec<Value> = steps
             .iter()
-            .map(|step| serde_json::to_value(step))
+            .map(serde_json::to_value)
             .collect::<Result<_, _>>()
             .doing(Kind::Unexpected, || "writing the plan as JSON")?;
         let begin = Begin {

@@ -4,5 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "faults")]
+mod campaign;
+mod disaster;
+mod faults;
 mod node;
+mod refusals;
+mod sessions;
 mod whole;

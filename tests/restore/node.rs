@@ -188,7 +188,11 @@ impl Node {
         let later = self
             .cluster
             .etcdctl_ok(&["get", "--prefix", "later", "--keys-only"]);
-        assert_eq!(later.trim(), "", "what was written after the backup is gone");
+        assert_eq!(
+            later.trim(),
+            "",
+            "what was written after the backup is gone"
+        );
     }
 }
 

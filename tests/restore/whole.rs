@@ -22,7 +22,10 @@ fn a_single_node_goes_back_and_forth() {
         assert_eq!(node.live_revision("etcd"), "9");
         node.cluster.wait_member(0);
         let dry = node.expect(0, &["restore", "backup-1", "--dry-run"]).0;
-        assert!(dry.contains("put etcd-pod-7 back") || dry.contains("etcd-pod-7 is here"), "{dry}");
+        assert!(
+            dry.contains("put etcd-pod-7 back") || dry.contains("etcd-pod-7 is here"),
+            "{dry}"
+        );
         assert!(dry.contains("take etcd-pod-9 away"), "{dry}");
         let etc = node.tree_of("etc/kubernetes");
 
@@ -32,7 +35,10 @@ fn a_single_node_goes_back_and_forth() {
         assert_eq!(node.live_revision("etcd"), "7");
         let left = node.revisions();
         assert!(!left.contains(&"etcd-pod-9".to_owned()), "{left:?}");
-        assert!(!left.contains(&"kube-scheduler-pod-8".to_owned()), "{left:?}");
+        assert!(
+            !left.contains(&"kube-scheduler-pod-8".to_owned()),
+            "{left:?}"
+        );
         assert!(left.contains(&"etcd-pod-7".to_owned()), "{left:?}");
         let status = node.expect(0, &["restore", "--status"]).0;
         assert!(status.contains(": completed"), "{status}");
@@ -44,7 +50,9 @@ fn a_single_node_goes_back_and_forth() {
         // What the restored etcd had is kept until the commit.
         back.retain(|path, _| !path.starts_with(".etcd-dr"));
         assert_same(&etc, &back, "after the rollback");
-        let later = node.cluster.etcdctl_ok(&["get", "later", "--print-value-only"]);
+        let later = node
+            .cluster
+            .etcdctl_ok(&["get", "later", "--print-value-only"]);
         assert_eq!(later.trim(), "1");
         node.expect(0, &["restore", "--commit", "--yes"]);
         assert!(!node.path("etc/kubernetes/.etcd-dr").exists());

@@ -26,7 +26,7 @@ use super::survey::{PodSeen, Survey, revisions};
 use super::{Request, Scope};
 use crate::backup::resources::STATIC_POD_RESOURCES;
 use crate::error::{Fact, Failure, Kind, Result};
-use crate::etcd::restore::{Bump, Evidence, SLACK};
+use crate::etcd::restore::{Bump, Evidence, Question, SLACK, decide};
 use crate::node::certificates::{WantedCertificate, check_certificates, wanted_by_etcd};
 use crate::node::component::{Component, PodRevision};
 use crate::node::layout::NodeLayout;
@@ -105,6 +105,7 @@ impl Drafting<'_> {
         let mounts = Mounts::read()?;
         let folders = self.folders(&mounts, &data_dir)?;
         let mut notes = self.scope_notes();
+        notes.extend(self.revision_notes()?);
         let puts = self.puts(&folders, &mut notes)?;
         self.check_space(&data_dir, &folders)?;
 
@@ -263,6 +264,23 @@ impl Drafting<'_> {
             ),
         });
         notes
+    }
+
+    /// What becomes of the revision, and why; the step decides the same way.
+    fn revision_notes(&self) -> Result<Vec<String>> {
+        let bump = self.request.bump;
+        let decision = decide(&Question {
+            bump,
+            mark_compacted: !matches!(bump, Bump::By(0)),
+            snapshot: self.survey.facts.revision,
+            evidence: &self.evidence,
+            allow_low: self.request.allows("bump-too-small"),
+        })?;
+        Ok(decision
+            .reasons
+            .into_iter()
+            .map(|reason| format!("revision: {reason}"))
+            .collect())
     }
 
     fn building(&self, folders: &Folders) -> Building {
@@ -628,11 +646,11 @@ impl Drafting<'_> {
                 unfit.insert(pod.component, "it is gone".to_owned());
             }
         }
-        if !unfit.contains_key(&Component::Etcd) {
-            let wrong = self.unfit(self.layout())?;
-            if !wrong.is_empty() {
-                unfit.insert(Component::Etcd, wrong.join("; "));
-            }
+        let wrong = self.unfit(self.layout())?;
+        if !wrong.is_empty() {
+            unfit
+                .entry(Component::Etcd)
+                .or_insert_with(|| wrong.join("; "));
         }
         for (component, why) in unfit {
             let name = Path::new(STATIC_POD_RESOURCES).join(component.certs_dir());

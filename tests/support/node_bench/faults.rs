@@ -13,6 +13,8 @@ pub struct Faults {
     pub stop: Stop,
     /// The pods that `lie` and `stop` are about, by their manifests' names; all if empty.
     pub pods: Vec<String>,
+    /// The kubelet sees no manifest at all: what runs is stopped, and nothing starts.
+    pub blind: bool,
     /// Lists an ended earlier attempt beside each container.
     pub earlier_attempts: bool,
 }

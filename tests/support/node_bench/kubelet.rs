@@ -250,6 +250,9 @@ impl Kubelet {
     /// The manifests that are there and can be read.
     fn wanted(&self) -> BTreeMap<PathBuf, Wanted> {
         let mut wanted = BTreeMap::new();
+        if lock(&self.shared.faults).blind {
+            return wanted;
+        }
         let Ok(entries) = std::fs::read_dir(self.spec.root.join("etc/kubernetes/manifests")) else {
             return wanted;
         };

@@ -1,0 +1,146 @@
+//! Waits fail closed: a runtime that lies, hangs or fails, pods that do not stop, an etcd that does
+//! not come up. Each time the node is as before.
+
+use std::time::Duration;
+
+use super::node::{Node, assert_same, etcd, text};
+use super::support::node::NodeOptions;
+use super::support::node_bench::{Lie, Stop};
+
+fn node() -> Option<Node> {
+    let node = Node::single(&etcd("3.5")?, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    node.roll_out("kube-scheduler", 6, 8);
+    Some(node)
+}
+
+/// A restore that fails and goes back; says what it told.
+fn goes_back(node: &mut Node, wait: &str) -> String {
+    let before = node.tree_of("etc/kubernetes");
+    let (_, told) = node.expect(8, &["restore", "backup-1", "--yes", "--wait", wait]);
+    assert!(told.contains("the node is as before"), "{told}");
+    assert_same(&before, &node.tree_of("etc/kubernetes"), &told);
+    node.bench.no_faults();
+    node.bench.settle();
+    node.cluster.wait_member(0);
+    let later = node
+        .cluster
+        .etcdctl_ok(&["get", "later", "--print-value-only"]);
+    assert_eq!(later.trim(), "1", "{told}");
+    told
+}
+
+#[test]
+fn a_pod_that_does_not_stop() {
+    let Some(mut node) = node() else { return };
+    node.bench.faults(|faults| {
+        faults.stop = Stop::Never;
+        faults.pods = vec!["openshift-kube-scheduler".to_owned()];
+    });
+    let told = goes_back(&mut node, "3s");
+    assert!(told.contains("container kube-scheduler of pod"), "{told}");
+}
+
+#[test]
+fn a_runtime_that_says_gone_while_etcd_lives() {
+    let Some(mut node) = node() else { return };
+    for lie in [Lie::Gone, Lie::Ended] {
+        node.bench.faults(|faults| {
+            faults.lie = lie;
+            faults.stop = Stop::Never;
+            faults.pods = vec!["etcd".to_owned()];
+        });
+        let told = goes_back(&mut node, "3s");
+        assert!(told.contains("holds the database"), "{lie:?}: {told}");
+    }
+}
+
+#[test]
+fn a_runtime_that_says_running_for_ever_and_one_that_lists_what_ended() {
+    let Some(mut node) = node() else { return };
+    node.bench.faults(|faults| {
+        faults.lie = Lie::RunsForEver;
+        faults.pods = vec!["kube-apiserver".to_owned()];
+    });
+    let told = goes_back(&mut node, "3s");
+    assert!(told.contains("kube-apiserver"), "{told}");
+    // Ended containers of earlier attempts are no reason to wait.
+    node.bench.faults(|faults| faults.earlier_attempts = true);
+    node.restore(&[]);
+    node.bench.no_faults();
+    node.assert_backed_up_state();
+}
+
+#[test]
+fn a_slow_stop_is_waited_for() {
+    let Some(mut node) = node() else { return };
+    node.bench
+        .faults(|faults| faults.stop = Stop::After(Duration::from_secs(7)));
+    let (_, told) = node.restore(&[]);
+    assert!(
+        told.contains("waiting for the static pods to end"),
+        "{told}"
+    );
+    node.bench.no_faults();
+    node.assert_backed_up_state();
+}
+
+#[test]
+fn an_etcd_that_does_not_come_up_and_one_that_is_left_so() {
+    let Some(mut node) = node() else { return };
+    // The member's address is taken by somebody else as soon as etcd has left it.
+    let url = node.cluster.client_url(0);
+    let address = url.trim_start_matches("https://").to_owned();
+    let before = node.tree_of("etc/kubernetes");
+    let taken = std::thread::spawn({
+        let address = address.clone();
+        move || {
+            let end = std::time::Instant::now() + Duration::from_secs(60);
+            while std::time::Instant::now() < end {
+                if let Ok(listener) = std::net::TcpListener::bind(&address) {
+                    return Some(listener);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            None
+        }
+    });
+    let args = [
+        "restore",
+        "backup-1",
+        "--yes",
+        "--wait",
+        "8s",
+        "--keep-failed",
+    ];
+    let output = node.run(&args);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{told}");
+    assert!(
+        told.contains("--resume") && told.contains("--rollback"),
+        "{told}"
+    );
+    let listed = node.expect(0, &["list"]).1;
+    assert!(listed.contains("is not finished"), "{listed}");
+    let busy = node.expect(7, &["restore", "backup-1", "--yes"]).1;
+    assert!(busy.contains("is not finished"), "{busy}");
+    let status = node.run(&["restore", "--status", "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(status["state"], "running");
+    assert_eq!(status["running"], false);
+
+    node.expect(0, &["restore", "--rollback"]);
+    assert_same(
+        &before,
+        &node.tree_of("etc/kubernetes"),
+        "rolled back by hand",
+    );
+    drop(taken.join().expect("the thread").expect("the address"));
+    node.bench.settle();
+    node.cluster.wait_member(0);
+    let later = node
+        .cluster
+        .etcdctl_ok(&["get", "later", "--print-value-only"]);
+    assert_eq!(later.trim(), "1");
+}

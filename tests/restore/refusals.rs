@@ -1,0 +1,296 @@
+//! What is refused before anything changes, each with a real cause, with and without its `--allow`.
+
+use std::path::{Path, PathBuf};
+
+use super::node::{Node, assert_same, copy, etcd};
+use super::support::cluster::{Cluster, ClusterSpec};
+use super::support::kube::OpenShift;
+use super::support::node::{self, NodeOptions};
+use super::support::node_bench::{Answer, NodeBench};
+use super::support::stock::{ScriptRun, script_backup};
+
+/// Refused by this name, and the node is as it was; with `--allow` there is a plan.
+fn refused(node: &Node, set: &str, name: &str, more: &[&str]) {
+    let before = node.tree();
+    let base: Vec<&str> = ["restore", set, "--yes"]
+        .iter()
+        .chain(more)
+        .copied()
+        .collect();
+    let (_, err) = node.expect(5, &base);
+    assert!(
+        err.contains(&format!("[{name}]")) || err.contains(&format!("--allow {name}")),
+        "{name}: {err}"
+    );
+    let allowed: Vec<&str> = base
+        .iter()
+        .copied()
+        .filter(|word| *word != "--yes")
+        .chain(["--dry-run", "--allow", name])
+        .collect();
+    node.expect(0, &allowed);
+    assert_same(
+        &without_data(before),
+        &without_data(node.tree()),
+        &format!("after the refusal {name}"),
+    );
+}
+
+/// A running etcd writes its data all the time.
+fn without_data(
+    mut tree: std::collections::BTreeMap<PathBuf, etcd_dr::sys::tree::Node>,
+) -> std::collections::BTreeMap<PathBuf, etcd_dr::sys::tree::Node> {
+    tree.retain(|path, _| !path.starts_with("var/lib/etcd/member"));
+    tree
+}
+
+fn store(node: &Node) -> PathBuf {
+    let link = node.path("etc/kubernetes/static-pod-backups");
+    let target = std::fs::read_link(&link).expect("the store's link");
+    link.parent()
+        .expect("a parent")
+        .join(target)
+        .canonicalize()
+        .expect("the store")
+}
+
+/// A copy of the set with its Manifest changed.
+fn changed_manifest(node: &Node, name: &str, change: impl FnOnce(&mut serde_json::Value)) {
+    let (from, to) = (store(node).join("backup-1"), store(node).join(name));
+    copy(&from, &to);
+    let path = to.join("backup.json");
+    let mut value: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).expect("a Manifest")).expect("JSON");
+    change(&mut value);
+    std::fs::write(&path, value.to_string()).expect("a Manifest");
+}
+
+#[test]
+fn what_does_not_belong_to_this_node() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    changed_manifest(&node, "backup-2", |manifest| {
+        manifest["node"]["name"] = "master-7".into();
+    });
+    refused(&node, "backup-2", "other-node", &[]);
+    // The cluster says something else of itself now than the snapshot does.
+    let other = |change: fn(&mut OpenShift)| {
+        let mut openshift = OpenShift::default();
+        change(&mut openshift);
+        openshift.write(&node.cluster);
+    };
+    other(|openshift| openshift.version = "4.18.1".to_owned());
+    refused(&node, "backup-1", "other-version", &[]);
+    other(|openshift| openshift.cluster_id = "another".to_owned());
+    refused(&node, "backup-1", "other-cluster", &[]);
+    other(|_| {});
+    // Without an API's object the ids of etcd decide.
+    node.cluster.etcdctl_ok(&[
+        "del",
+        "--prefix",
+        "/kubernetes.io/config.openshift.io/clusterversions",
+    ]);
+    node.expect(0, &["backup"]);
+    changed_manifest(&node, "backup-4", |manifest| {
+        manifest["cluster"]["etcdId"] = "1234".into();
+    });
+    refused(&node, "backup-4", "other-cluster", &[]);
+    refused(
+        &node,
+        "backup-1",
+        "bump-too-small",
+        &["--bump-revision", "1"],
+    );
+}
+
+#[test]
+fn snapshots_that_nothing_seals_and_alarms() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    let dir = node.cluster.scratch().join("pair");
+    let taken = store(&node).join("backup-1");
+    let snapshot = std::fs::read_dir(&taken)
+        .expect("a set")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.extension().is_some_and(|ending| ending == "db"))
+        .expect("a snapshot");
+    let pair = script_backup(&node.root, &snapshot, &dir, ScriptRun::default());
+    let named = pair.dir.display().to_string();
+    node.expect(0, &["restore", &named, "--dry-run"]);
+    let bytes = std::fs::read(&pair.snapshot).expect("a snapshot");
+    std::fs::write(&pair.snapshot, &bytes[..bytes.len() - 32]).expect("a snapshot");
+    refused(&node, &named, "unsealed-snapshot", &[]);
+
+    node.cluster.etcdctl_ok(&["alarm", "list"]);
+    refused_alarm(&node);
+}
+
+/// NOSPACE, raised by a real quota, is in the backup that is taken then.
+fn refused_alarm(node: &Node) {
+    let bins = node.cluster.bins().clone();
+    let mut spec = ClusterSpec::new(&bins, 1).fast();
+    spec.quota = 2 << 20;
+    let mut cluster = Cluster::start(spec);
+    OpenShift::default().write(&cluster);
+    let value = "x".repeat(64 << 10);
+    for i in 0..60 {
+        if !cluster
+            .etcdctl(&["put", &format!("k{i}"), &value])
+            .status
+            .success()
+        {
+            break;
+        }
+    }
+    let alarms = cluster.etcdctl_ok(&["alarm", "list"]);
+    assert!(alarms.contains("NOSPACE"), "{alarms}");
+    let root = node::make(&cluster, 0, &NodeOptions::default());
+    let bench = NodeBench::adopt(&mut cluster, 0, |_| {});
+    // With its alarm it never counts as healthy.
+    bench.until("etcd to answer", || {
+        cluster.etcdctl(&["alarm", "list"]).status.success()
+    });
+    let full = Node {
+        bench,
+        cluster,
+        root,
+    };
+    full.expect(0, &["backup", "--allow", "etcd-alarm"]);
+    refused(&full, "backup-1", "alarm-in-backup", &[]);
+}
+
+#[test]
+fn members_that_live_and_certificates_that_do_not_fit() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut cluster = Cluster::start(ClusterSpec::new(&bins, 3).fast());
+    OpenShift::default().write(&cluster);
+    let root = node::make(&cluster, 0, &NodeOptions::default());
+    let bench = NodeBench::adopt(&mut cluster, 0, |_| {});
+    cluster.wait_member(0);
+    let mut node = Node {
+        bench,
+        cluster,
+        root,
+    };
+    node.expect(0, &["backup"]);
+    refused(&node, "backup-1", "living-voters", &[]);
+    for i in 1..3 {
+        node.cluster.kill(i);
+    }
+    node.expect(0, &["restore", "backup-1", "--dry-run"]);
+
+    // The backup's own certificates stand in for those that are gone.
+    let secrets = node.resources().join("etcd-certs/secrets");
+    let aside = node.cluster.scratch().join("secrets");
+    copy(&secrets, &aside);
+    std::fs::remove_dir_all(&secrets).expect("removing secrets");
+    let (plan, _) = node.expect(0, &["restore", "backup-1", "--dry-run"]);
+    assert!(plan.contains("put etcd-certs back"), "{plan}");
+    let pair = node.cluster.scratch().join("pair");
+    let taken = store(&node).join("backup-1");
+    std::fs::create_dir_all(&pair).expect("a folder");
+    for entry in std::fs::read_dir(&taken).expect("a set") {
+        let path = entry.expect("an entry").path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with("snapshot_") || name.starts_with("static_kube") {
+            copy(&path, &pair.join(name));
+        }
+    }
+    refused(
+        &node,
+        &pair.display().to_string(),
+        "certificates-unfit",
+        &[],
+    );
+    copy(&aside, &secrets);
+}
+
+#[test]
+fn what_no_name_lets_pass() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    let before = without_data(node.tree());
+    let same = |when: &str| assert_same(&before, &without_data(node.tree()), when);
+
+    let set = store(&node).join("backup-1");
+    let files: Vec<PathBuf> = std::fs::read_dir(&set)
+        .expect("a set")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    // Every layer of the set, broken by one byte.
+    for file in files {
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if matches!(name.as_str(), "backup.env" | "verified.json") {
+            continue;
+        }
+        let whole = std::fs::read(&file).expect("a file");
+        let mut broken = whole.clone();
+        let at = broken.len() / 2;
+        broken[at] ^= 0xff;
+        std::fs::write(&file, &broken).expect("a file");
+        let output = node.run(&["restore", "backup-1", "--yes"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{name}: {told}");
+        std::fs::write(&file, &whole).expect("a file");
+        same(&format!("with {name} broken"));
+    }
+
+    node.bench
+        .faults(|faults| faults.answer = Answer::Error(13, "not today".to_owned()));
+    let told = node.expect(4, &["restore", "backup-1", "--yes"]).1;
+    assert!(told.contains("not today"), "{told}");
+    node.bench.no_faults();
+    same("without a runtime");
+
+    let only = std::fs::read_dir(&set)
+        .expect("a set")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.extension().is_some_and(|ending| ending == "db"))
+        .expect("a snapshot");
+    let only = only.display().to_string();
+    let told = node.expect(2, &["restore", &only, "--yes"]).1;
+    assert!(told.contains("--scope etcd"), "{told}");
+    node.expect(0, &["restore", &only, "--scope", "etcd", "--dry-run"]);
+    let told = node.expect(2, &["restore", "backup-1"]).1;
+    assert!(told.contains("--yes"), "{told}");
+    let told = node.expect(2, &["restore", "--rollback"]).1;
+    assert!(told.contains("no restore was begun"), "{told}");
+
+    locks(&node);
+    same("after all of it");
+    node.expect(0, &["restore", "backup-1", "--dry-run"]);
+    let configmap = node
+        .resources()
+        .join("etcd-certs/configmaps/external-etcd-pod");
+    std::fs::create_dir_all(configmap).expect("a folder");
+    let told = node.expect(5, &["restore", "backup-1", "--yes"]).1;
+    assert!(told.contains("Pacemaker"), "{told}");
+}
+
+/// Our own lock and an installer's.
+fn locks(node: &Node) {
+    use etcd_dr::plan::lock::Lock;
+    let own = node.path("run/etcd-dr.lock");
+    let held = Lock::acquire(&own, "something else").expect("a lock");
+    let told = node.expect(7, &["restore", "backup-1", "--yes"]).1;
+    assert!(told.contains("something else"), "{told}");
+    drop(held);
+    let locks = node.path("var/lock");
+    std::fs::create_dir_all(&locks).expect("a folder");
+    let held = Lock::hold(&locks.join("etcd-installer.lock")).expect("a lock");
+    let told = node.expect(7, &["restore", "backup-1", "--yes"]).1;
+    assert!(told.contains("etcd-installer.lock"), "{told}");
+    drop(held);
+    assert!(Path::new(&own).exists());
+}
