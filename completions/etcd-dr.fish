@@ -51,6 +51,7 @@ complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "backup" -d 'Take a 
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "list" -d 'Show every backup in a store'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "prune" -d 'Remove the backups that no rule wants'
+complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "copy" -d 'Copy a backup to another store, or from one'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "completions" -d 'Print a completion script'
 complete -c etcd-dr -n "__fish_etcd_dr_needs_command" -f -a "man" -d 'Print a manual page'
@@ -60,6 +61,11 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l if-older-than
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l allow -d 'Go on although this check fails; the backup is marked dirty' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l max-rate -d 'At most this many bytes a second (50MiB)' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l stall-timeout -d 'Give up when nothing has come for this long [default: 30s]' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l copy-to -d 'Copy it there once it is taken; may be given several times' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l recipient -d 'Encrypt copies to this recipient: age1…, or an SSH public key' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l recipients-file -d 'Encrypt copies to the recipients in this file, one a line' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l store-ca -d 'CA bundle that a store\'s certificate may be signed by besides the system\'s' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l store-patience -d 'How long a store\'s request is tried again [default: 2m]' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-last -d 'The newest N good backups; the operator\'s RetentionNumber, and with 20 what Kubermatic keeps' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-hourly -d 'The newest of each of the newest N hours that have one' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-daily -d 'The newest of each of the newest N days that have one' -r
@@ -92,10 +98,13 @@ never\t'Never'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l force -d 'Go on whichever quality check fails, as cluster-backup.sh --force'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l check-members -d 'Compare the data of all members (costs each a full scan)'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l pin -d 'No retention removes it: the file `pinned` in it says so'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l compress -d 'Compress copies (zstd); the files here stay as they are'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -l keep-ocp-versions -d 'The newest good backup of each OpenShift version stays too'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand backup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l stale-after -d 'Exit with 11 if the newest good backup is older than this (2h)' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l store-ca -d 'CA bundle that a store\'s certificate may be signed by besides the system\'s' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l store-patience -d 'How long a store\'s request is tried again [default: 2m]' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
@@ -121,6 +130,10 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -s h -l help -d 'P
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l data-dir -d 'A stopped member\'s data directory instead of a backup' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l wal-dir -d 'That member\'s WAL, where it has a directory of its own' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l store -d 'The directory that holds the backups [default: /etc/kubernetes/static-pod-backups]' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l scratch -d 'Where a copy is brought to while it is checked [default: /var/tmp]' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l identity -d 'age identity, or SSH private key, that encrypted copies are read with' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l store-ca -d 'CA bundle that a store\'s certificate may be signed by besides the system\'s' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l store-patience -d 'How long a store\'s request is tried again [default: 2m]' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
@@ -155,6 +168,8 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-within -d
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l max-size -d 'At most so many bytes in all, oldest first, over the rules above; the operator\'s RetentionSize (10GiB)' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l min-keep -d 'The newest N good backups stay whatever else is said' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l time-zone -d 'Where hours, days, weeks and months begin [default: UTC]' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l store-ca -d 'CA bundle that a store\'s certificate may be signed by besides the system\'s' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l store-patience -d 'How long a store\'s request is tried again [default: 2m]' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
@@ -182,6 +197,35 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -s y -l yes -d 'D
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -l keep-ocp-versions -d 'The newest good backup of each OpenShift version stays too'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand prune" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l store -d 'The directory that holds the backups [default: /etc/kubernetes/static-pod-backups]' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l recipient -d 'Encrypt copies to this recipient: age1…, or an SSH public key' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l recipients-file -d 'Encrypt copies to the recipients in this file, one a line' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l identity -d 'age identity, or SSH private key, that encrypted copies are read with' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l store-ca -d 'CA bundle that a store\'s certificate may be signed by besides the system\'s' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l store-patience -d 'How long a store\'s request is tried again [default: 2m]' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l config -d 'Configuration file [default: /etc/etcd-dr/config.toml, if present]' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l profile -d 'Where manifests, certificates and data lie [default: auto]' -r -f -a "auto\t'Look which it is'
+openshift\t'OpenShift\'s static pods and their revisions'
+kubeadm\t'kubeadm\'s manifests and PKI'
+bare\t'An etcd with no static pods: everything from options'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l node-name -d 'This node\'s name, where its addresses do not tell it' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l endpoints -d 'etcd\'s client URLs; of several a snapshot uses the local member\'s' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l cacert -d 'CA bundle that etcd\'s certificate is checked with' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l cert -d 'Client certificate' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l key -d 'Client key' -r -F
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -s o -l output -d 'Form of the result on standard output' -r -f -a "text\t'For people; may change'
+json\t'One versioned JSON document'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l progress -d 'Progress on standard error; json: one event a line' -r -f -a "auto\t'A bar on a terminal, a line every few seconds elsewhere'
+always\t'Lines, also on a terminal'
+never\t'None'
+json\t'One JSON event a line'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l color -d 'Colours; NO_COLOR is honoured' -r -f -a "auto\t'On a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -l compress -d 'Compress copies (zstd); the files here stay as they are'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -s v -l verbose -d 'More detail; secrets are never shown'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand copy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l data-dir -d 'The directory to make; absent, or there and empty' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l wal-dir -d 'A directory of its own for the write-ahead log; must be absent [default: member/wal in the data directory]' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l name -d 'The member\'s name' -r
@@ -261,11 +305,12 @@ always\t'Always'
 never\t'Never'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "list" -d 'Show every backup in a store'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "prune" -d 'Remove the backups that no rule wants'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "completions" -d 'Print a completion script'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "man" -d 'Print a manual page'
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune restore completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "backup" -d 'Take a backup of etcd and of the static-pod resources in use'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "list" -d 'Show every backup in a store'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "verify" -d 'Check backups, offline: which layer is broken, and where'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "prune" -d 'Remove the backups that no rule wants'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "copy" -d 'Copy a backup to another store, or from one'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "restore" -d 'Make a data directory from a backup, as `etcdutl snapshot restore` does'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "completions" -d 'Print a completion script'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "man" -d 'Print a manual page'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand help; and not __fish_seen_subcommand_from backup list verify prune copy restore completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -4,11 +4,13 @@
 pub mod args;
 mod backup;
 mod config;
+mod copy;
 mod hints;
 mod human;
 mod machine;
 mod progress;
 mod prune;
+mod remote;
 mod restore;
 mod run;
 mod target;

@@ -10,6 +10,7 @@ pub mod member_files;
 pub mod prune;
 pub mod quality;
 pub mod reach;
+pub mod remote;
 pub mod verify;
 
 use std::sync::Arc;

@@ -72,7 +72,7 @@ fn nothing_to_list() {
     golden("list-default-absent", &["--root", root, "list"], &hide).expect(0);
     golden(
         "list-url",
-        &["list", "s3://bucket/path"],
+        &["list", "ftp://host/path"],
         &Placeholders::default(),
     )
     .expect(2);

@@ -52,6 +52,7 @@ fn the_help_of_each_command() {
         ("help-list", &["list", "--help"]),
         ("help-verify", &["verify", "--help"]),
         ("help-prune", &["prune", "--help"]),
+        ("help-copy", &["copy", "--help"]),
         ("help-completions", &["completions", "--help"]),
         ("help-man", &["man", "--help"]),
     ] {
