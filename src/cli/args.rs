@@ -276,8 +276,8 @@ pub struct CopyArgs {
     #[arg(value_name = "SET")]
     pub set: String,
 
-    /// The store: s3://BUCKET/PATH, gs://…, az://…, file:///PATH; from a
-    /// URL, the directory of a store
+    /// The store: s3://BUCKET/PATH, gs://…, az://…, file:///PATH,
+    /// sftp://USER@HOST/PATH; from a URL, the directory of a store
     #[arg(value_name = "STORE", verbatim_doc_comment)]
     pub to: String,
 

@@ -14,7 +14,14 @@ use crate::store::{Address, Settings, Store};
 /// The largest file of certificates, recipients or identities that is read.
 const MAX_BYTES: u64 = 1 << 20;
 /// The variables that belong to the services' credentials and places.
-const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+const PREFIXES: [&str; 6] = [
+    "AWS_",
+    "GOOGLE_",
+    "AZURE_",
+    "ETCD_DR_SFTP_",
+    "SSH_AUTH_SOCK",
+    "USER",
+];
 
 /// The URL among an argument, the environment and the configuration, if it is one.
 pub(super) fn url(session: &Session, named: Option<&Path>) -> Result<Option<Address>> {

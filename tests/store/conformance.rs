@@ -30,7 +30,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 /// The whole suite, on a store that is empty.
-async fn conforms(store: Arc<dyn Store>, claims_exclude: bool) -> Result<()> {
+pub async fn conforms(store: Arc<dyn Store>, claims_exclude: bool) -> Result<()> {
     let store = store.as_ref();
     assert_eq!(names(store, "").await, [""; 0]);
     assert_eq!(read(store, "a/b/c").await, None);

@@ -16,11 +16,11 @@ use crate::support::s3::{BUCKET, S3, free_port, variables};
 const BIG: usize = (20 << 20) + 12_345;
 
 /// What stands between client and server.
-struct Proxy {
-    address: SocketAddr,
+pub struct Proxy {
+    pub address: SocketAddr,
     /// Bytes towards the server that still pass; once they are used up every connection is cut,
     /// and no new one is taken.
-    budget: Arc<AtomicI64>,
+    pub budget: Arc<AtomicI64>,
     /// Requests that are answered with 503 before any passes.
     errors: Arc<AtomicU32>,
     /// Bytes that have passed towards the server.
@@ -28,7 +28,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(server: SocketAddr) -> Self {
+    pub fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let proxy = Self {
             address: listener.local_addr().expect("its address"),

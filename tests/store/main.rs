@@ -8,3 +8,4 @@ mod bench;
 mod conformance;
 mod copies;
 mod faults;
+mod sftp;

@@ -16,3 +16,4 @@ pub mod loopback;
 pub mod node;
 pub mod process;
 pub mod s3;
+pub mod sshd;

@@ -19,6 +19,8 @@ pub enum Scheme {
     Gcs,
     /// `az://container/path`
     Azure,
+    /// `sftp://user@host:port/path`; `/~/path` is below the home directory
+    Sftp,
 }
 
 /// A store's URL, without credentials.
@@ -54,7 +56,8 @@ impl Address {
             "s3" => Scheme::S3,
             "gs" => Scheme::Gcs,
             "az" => Scheme::Azure,
-            _ => return Err(usage("the schemes are s3, gs, az and file")),
+            "sftp" => Scheme::Sftp,
+            _ => return Err(usage("the schemes are s3, gs, az, sftp and file")),
         };
         if url.password().is_some() {
             return Err(usage("a password has no place in it"));
@@ -68,11 +71,15 @@ impl Address {
                 return Err(usage("expected file:///PATH"));
             }
             Scheme::Directory => {}
-            _ if host.is_empty() => return Err(usage("it names no bucket")),
+            _ if host.is_empty() => return Err(usage("it names no bucket and no host")),
+            Scheme::Sftp => {}
+            _ if !url.username().is_empty() || url.port().is_some() => {
+                return Err(usage("expected a bucket, and no user and no port"));
+            }
             _ => {}
         }
         let address = Self { url, scheme };
-        if scheme != Scheme::Directory {
+        if !matches!(scheme, Scheme::Directory | Scheme::Sftp) {
             for part in address.prefix().split('/').filter(|part| !part.is_empty()) {
                 super::check_name(part).map_err(|_| usage("its path has odd characters"))?;
             }
@@ -85,7 +92,17 @@ impl Address {
         self.scheme
     }
 
-    /// The bucket or container.
+    /// The user, where one is named.
+    pub fn user(&self) -> &str {
+        self.url.username()
+    }
+
+    /// The port, where one is named.
+    pub fn port(&self) -> Option<u16> {
+        self.url.port()
+    }
+
+    /// The bucket, container or host.
     pub fn bucket(&self) -> &str {
         self.url.host_str().unwrap_or_default()
     }
@@ -95,11 +112,15 @@ impl Address {
         self.url.path().trim_matches('/')
     }
 
-    /// The directory that a `file` URL means.
+    /// The directory that a `file` or `sftp` URL means.
     pub fn path(&self) -> PathBuf {
-        self.url
-            .to_file_path()
-            .unwrap_or_else(|()| Path::new(self.url.path()).to_owned())
+        let local = match self.scheme {
+            Scheme::Sftp => Url::parse(&format!("file://{}", self.url.path())).ok(),
+            _ => Some(self.url.clone()),
+        };
+        local
+            .and_then(|url| url.to_file_path().ok())
+            .unwrap_or_else(|| Path::new(self.url.path()).to_owned())
     }
 
     /// The address of a set's store and the set's name, `<cluster>/<node>/backup-N` or `…/latest`,
@@ -157,6 +178,9 @@ mod tests {
             "file://host/x",
             "gs://b/a b",
             "az://c/../x%2F",
+            "s3://user@bucket/x",
+            "sftp:///x",
+            "sftp://u:secret@h/x",
         ] {
             let failure = Address::parse(bad).unwrap_err();
             assert_eq!(failure.kind(), Kind::Usage, "{bad}");

@@ -14,6 +14,7 @@ mod bucket;
 mod directory;
 mod profile;
 mod settings;
+mod sftp;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -97,6 +98,7 @@ pub async fn open(address: &Address, settings: &Settings) -> Result<Arc<dyn Stor
         Scheme::S3 | Scheme::Gcs | Scheme::Azure => {
             Arc::new(bucket::Bucket::open(address, settings)?)
         }
+        Scheme::Sftp => Arc::new(sftp::Sftp::open(address, settings).await?),
     })
 }
 

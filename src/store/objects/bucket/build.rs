@@ -25,7 +25,7 @@ pub(super) fn build(address: &Address, settings: &Settings) -> Result<Arc<dyn Ob
         Scheme::S3 => s3(address, settings)?,
         Scheme::Gcs => gcs(address, settings)?,
         Scheme::Azure => azure(address, settings)?,
-        Scheme::Directory => {
+        Scheme::Directory | Scheme::Sftp => {
             return Err(Failure::new(Kind::Unexpected, "a directory is no bucket"));
         }
     };
