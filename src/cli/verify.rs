@@ -12,6 +12,7 @@ use super::{human, machine, remote, target};
 use crate::backup::names::MANIFEST;
 use crate::error::{Doing, Failure, Kind, Result, exit};
 use crate::etcd::finding::{Finding, Layer, Severity, printable};
+use crate::event::Event;
 use crate::ops::catalog::{self, BackupSet, SetState};
 use crate::ops::live::Live;
 use crate::ops::remote as sets;
@@ -108,6 +109,14 @@ fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
             ..catalog::resolve(&LocalStore::at(scratch), &path)?
         };
         checked.push(check(session, set, args.live)?);
+        let recorded = session.block_on(async {
+            let (store, set) = remote::resolve(session, &address, &settings).await?;
+            sets::record(store.as_ref(), &set.name, here.path()).await
+        });
+        if let Err(failure) = recorded {
+            let note = format!("the result is not recorded: {failure}");
+            session.context.tell(Event::Note(note));
+        }
     }
     Ok(shown(session, &checked, None))
 }

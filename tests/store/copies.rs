@@ -29,6 +29,11 @@ pub fn there_and_back(url: &str, env: &Env) {
     )
     .expect(0);
     assert_eq!(verified.json()["good"], true, "{verified}");
+    let all = run(&["list", url, "-o", "json"], env).expect(0).json();
+    assert_eq!(
+        all["sets"][1]["verified"]["good"], true,
+        "what was found is recorded there"
+    );
     run(&["verify", &format!("{url}/{}/latest", place())], env).expect(0);
     run(&["verify", &format!("{url}/{}/backup-9", place())], env).expect(2);
 

@@ -9,3 +9,4 @@ mod conformance;
 mod copies;
 mod faults;
 mod sftp;
+mod tls;

@@ -10,14 +10,15 @@ use tokio::sync::mpsc;
 
 use super::catalog;
 use super::form::{self, Identities, Plain};
-use super::index::ObjectEntry;
+use super::index::{MAX_BYTES, ObjectEntry};
 use crate::backup::manifest::{self, FileEntry, Manifest};
 use crate::backup::names::{self, BackupId};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::Event;
 use crate::ops::Context;
+use crate::ops::catalog::read_bounded;
 use crate::store::LocalStore;
-use crate::store::objects::Store;
+use crate::store::objects::{self, Store};
 use crate::sys::{fs, space};
 
 /// The phase's name in events.
@@ -66,6 +67,18 @@ pub async fn import(
     fetch(context, store, name, staging.dir(), identities).await?;
     into.commit(staging, number)?;
     Ok(BackupId(number))
+}
+
+/// Puts what a verification of a fetched set found beside the set, where there is such a record.
+///
+/// # Errors
+/// [`Kind::Store`]: a store that may not be written to is no reason to fail.
+pub async fn record(store: &dyn Store, name: &str, fetched: &Path) -> Result<()> {
+    let record = read_bounded(&fetched.join(names::VERIFIED), MAX_BYTES)?;
+    match record {
+        Some(bytes) => objects::put(store, &format!("{name}/{}", names::VERIFIED), bytes).await,
+        None => Ok(()),
+    }
 }
 
 async fn bring(

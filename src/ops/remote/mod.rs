@@ -23,7 +23,7 @@ mod prune;
 mod upload;
 
 pub use catalog::{list, resolve};
-pub use fetch::{fetch, import};
+pub use fetch::{fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};
 pub use place::{CLAIM, INDEX, Place};
