@@ -3,6 +3,7 @@
 #
 #   ${ETCD_DR_CACHE:-<project>/.cache}/s3s/bin/s3s-fs                a real S3 server
 #   ${ETCD_DR_CACHE:-<project>/.cache}/sshd/usr/sbin/sshd            a real sshd
+#   ${ETCD_DR_CACHE:-<project>/.cache}/xfs/sbin/mkfs.xfs             makes a file system that shares blocks
 #
 # Nothing is installed into the system. What is there already is left alone. A
 # part that cannot be had is named, and its tests say that they are skipped.
@@ -26,36 +27,40 @@ fetch_s3s() {
     rm -rf "$build"
 }
 
-# Unpacked only: the package's scripts would make a user and start a daemon.
-# Of its libraries those come along that this machine lacks.
-fetch_sshd() {
-    [ -x "$cache/sshd/usr/sbin/sshd" ] && return
+# A Debian package with the libraries it needs and this machine lacks, unpacked
+# only: the packages' scripts would make users and start daemons.
+#   unpack NAME PACKAGE PROGRAM
+unpack() {
+    local fresh=$cache/$1.new package=$2 program=$3 debs libraries
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
-    say "unpacking Debian's openssh-server"
-    local debs fresh=$cache/sshd.new libraries
+    say "unpacking Debian's $package"
     debs=$(mktemp -d)
     rm -rf "$fresh"
-    mkdir -p "$fresh"
-    download "$debs" openssh-server || { rm -rf "$debs"; return 1; }
-    dpkg -x "$debs"/openssh-server_*.deb "$fresh"
-    if ldd "$fresh/usr/sbin/sshd" | grep -q 'not found'; then
-        libraries=$(apt-cache depends openssh-server | awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 != "libc6" { print $2 }')
+    mkdir -p "$fresh/lib"
+    download "$debs" "$package" || { rm -rf "$debs"; return 1; }
+    dpkg -x "$debs/${package}"_*.deb "$fresh"
+    if ldd "$fresh/$program" | grep -q 'not found'; then
+        libraries=$(apt-cache depends "$package" |
+            awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 != "libc6" { print $2 }')
         # shellcheck disable=SC2086  # one word a package
         download "$debs" $libraries || { rm -rf "$debs"; return 1; }
         for deb in "$debs"/lib*.deb; do dpkg -x "$deb" "$fresh/extra"; done
-        mkdir -p "$fresh/lib"
-        find "$fresh/extra" -name "*.so.*" ! -type d -exec cp -L {} "$fresh/lib/" \;
+        find "$fresh/extra" -name '*.so.*' ! -type d -exec cp -L {} "$fresh/lib/" \;
         rm -rf "$fresh/extra"
     fi
-    rm -rf "$debs" "$cache/sshd"
-    mv "$fresh" "$cache/sshd"
-    local said
-    said=$(LD_LIBRARY_PATH=$cache/sshd/lib "$cache/sshd/usr/sbin/sshd" -V 2>&1 | head -n 2 || true)
-    case $said in
-        *OpenSSH*) ;;
-        *) say "this sshd does not run here: $said"; rm -rf "$cache/sshd"; return 1 ;;
-    esac
+    rm -rf "$debs" "${cache:?}/$1"
+    mv "$fresh" "$cache/$1"
+    # What it prints is its version; what it cannot load it names.
+    if ! LD_LIBRARY_PATH=$cache/$1/lib "$cache/$1/$program" -V 2>&1 | grep -q 'OpenSSH\|version'; then
+        say "$package does not run here"
+        rm -rf "${cache:?}/$1"
+        return 1
+    fi
 }
+
+fetch_sshd() { [ -x "$cache/sshd/usr/sbin/sshd" ] || unpack sshd openssh-server usr/sbin/sshd; }
+
+fetch_xfs() { [ -x "$cache/xfs/sbin/mkfs.xfs" ] || unpack xfs xfsprogs sbin/mkfs.xfs; }
 
 # The lists are refreshed only when the first try fails.
 download() {
@@ -68,4 +73,5 @@ download() {
 mkdir -p "$cache"
 fetch_s3s || { say "no s3s-fs: the S3 tests are skipped"; failed=1; }
 fetch_sshd || { say "no sshd: the SFTP tests are skipped"; failed=1; }
+fetch_xfs || { say "no mkfs.xfs: sharing blocks is not tried"; failed=1; }
 [ -z "${ETCD_DR_REQUIRE:-}" ] || exit "$failed"

@@ -207,6 +207,12 @@ fn text(taken: &Taken) -> String {
     for file in &manifest.files {
         text.push_str(&format!("  {}  {}\n", file.name, HumanBytes(file.size)));
     }
+    if let Some(shared) = taken.shared.filter(|shared| *shared > 0) {
+        text.push_str(&format!(
+            "  {} shared with the backup before\n",
+            HumanBytes(shared)
+        ));
+    }
     text.push_str(&human::reasons(manifest));
     if let Some(pruned) = &taken.pruned {
         text.push_str(&prune::summary(pruned));
@@ -221,6 +227,7 @@ fn document(taken: &Taken) -> Value {
         "directory": taken.dir,
         "isSet": taken.is_set,
         "manifest": taken.manifest,
+        "sharedBytes": taken.shared,
         "pruned": taken.pruned,
         "seconds": {
             "snapshot": timings.snapshot.as_secs_f64(),

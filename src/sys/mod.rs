@@ -7,6 +7,7 @@
 mod copy;
 pub mod fs;
 pub mod seam;
+pub mod share;
 pub mod space;
 pub mod stream;
 pub mod stream_out;
