@@ -77,6 +77,7 @@ fn set(set: &BackupSet) -> Value {
         "problems": set.problems,
         "verified": set.verified,
         "pinned": set.pinned,
+        "sharedBytes": set.shared,
         "manifest": set.manifest,
     })
 }

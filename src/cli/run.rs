@@ -390,7 +390,7 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
     let text = if sets.is_empty() {
         format!("no backups in {place}\n")
     } else {
-        human::list(&sets, now)
+        human::list(&sets, now, session.global.verbose > 0)
     };
     let listed = machine::list(&place, latest.as_deref(), &sets, newest, stale);
     Ok(Shown {

@@ -99,6 +99,20 @@ fn a_second_snapshot_costs_little_more_than_what_changed() {
     }
     let second = node.backup(&store, &[]).expect(0).json();
     let shared = second["sharedBytes"].as_u64().expect("bytes");
+    let listed = node.run(&["list", text(&store), "-v"]).expect(0);
+    assert!(
+        listed
+            .stdout
+            .lines()
+            .next()
+            .is_some_and(|head| head.ends_with("SHARED")),
+        "{listed}"
+    );
+    let listed = node
+        .run(&["list", text(&store), "-o", "json"])
+        .expect(0)
+        .json();
+    assert_eq!(listed["sets"][1]["sharedBytes"], shared, "{listed}");
     let cost = xfs.used() - before;
     println!("a database of {size} bytes: {shared} shared, the second backup costs {cost}");
     assert!(

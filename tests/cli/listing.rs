@@ -33,6 +33,7 @@ fn one_of_each_kind() {
             "name",
             "pinned",
             "problems",
+            "sharedBytes",
             "size",
             "state",
             "verified",

@@ -3,14 +3,14 @@
 
 use std::fs::File;
 
-use crate::backup::names::BackupId;
+use crate::backup::names::{self, BackupId};
 use crate::error::{Doing, Kind, Result};
 use crate::event::Event;
 use crate::ops::Context;
-use crate::ops::catalog::{self, BackupSet};
+use crate::ops::catalog::{self, BackupSet, Shared};
 use crate::plan::lock::Lock;
 use crate::store::LocalStore;
-use crate::sys::fs::OutFile;
+use crate::sys::fs::{self, OutFile};
 use crate::sys::share::share_equal;
 
 /// Shares what can be shared with the set before; `None` where nothing can. What goes wrong is a
@@ -47,10 +47,10 @@ fn try_share(
         .filter(|set| set.manifest.is_some() && set.problems.is_empty())
         .filter(|set| number_of(set).is_some_and(|other| other < number))
         .max_by_key(|set| number_of(set));
-    let (Some(to), Some(from)) = (
-        new.files.snapshot.as_deref(),
-        before.and_then(|set| set.files.snapshot.as_deref()),
-    ) else {
+    let Some(before) = before else {
+        return Ok(None);
+    };
+    let (Some(to), Some(from)) = (&new.files.snapshot, &before.files.snapshot) else {
         return Ok(None);
     };
     let old = File::open(from).doing(Kind::Store, || format!("opening {}", from.display()))?;
@@ -58,10 +58,17 @@ fn try_share(
         return Ok(None);
     }
     let go_on = || !context.cancel.is_cancelled();
-    let shared = share_equal(&old, to, go_on);
-    shared.map(Some).doing(Kind::Store, || {
+    let bytes = share_equal(&old, to, go_on).doing(Kind::Store, || {
         format!("sharing blocks of {}", from.display())
-    })
+    })?;
+    let record = Shared {
+        schema_version: 1,
+        with: before.name.clone(),
+        bytes,
+    };
+    let record = serde_json::to_vec(&record).doing(Kind::Unexpected, || "writing JSON")?;
+    fs::write_atomic(&new.dir.join(names::SHARED), &record)?;
+    Ok(Some(bytes))
 }
 
 /// Whether the file system lets files share blocks: tried on a file that is gone again.

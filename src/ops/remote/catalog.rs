@@ -89,6 +89,7 @@ pub(super) async fn set(store: &dyn Store, name: &str, folder: &Folder) -> Resul
         problems: Vec::new(),
         verified: None,
         pinned: folder.contains_key(names::PINNED),
+        shared: None,
     };
     if !folder.contains_key(names::MANIFEST) {
         set.problems
