@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test lint unit suites fuzz-smoke bench docs deps etcd release clean
+.PHONY: all demo test lint unit suites fuzz-smoke bench docs deps etcd servers release clean
 
 all: release
 
@@ -34,7 +34,11 @@ lint: deps
 unit: deps
 	$(CARGO) test --locked $(FEATURES) --lib --bins
 
-suites: deps etcd
+# An S3 server and an sshd, for the suite "store".
+servers: deps
+	@scripts/fetch-servers.sh
+
+suites: deps etcd servers
 	-@scripts/deps.sh --tests
 	$(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
 

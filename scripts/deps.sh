@@ -2,7 +2,8 @@
 # Installs what the build needs and a fresh Debian machine with Rust, gcc and
 # python3 lacks: protoc with Google's own .proto files, which the etcd client's
 # build script runs.
-# With --tests also man, which reads the manual pages in the suites.
+# With --tests also man, which reads the manual pages in the suites, and
+# ssh-keygen and ssh-agent, which make and hold the keys of its SSH hosts.
 # Does nothing, and needs no network and no root, where it is already there.
 set -eu
 
@@ -24,6 +25,9 @@ knows_well_known_types() {
 missing_packages() {
     if [ "$tests" = --tests ] && ! command -v man >/dev/null 2>&1; then
         printf 'man-db\n'
+    fi
+    if [ "$tests" = --tests ] && ! command -v ssh-keygen >/dev/null 2>&1; then
+        printf 'openssh-client\n'
     fi
     # A PROTOC set by hand is how prost's build script finds a protoc outside PATH.
     if [ -n "${PROTOC:-}" ] && [ -x "$PROTOC" ]; then

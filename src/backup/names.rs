@@ -21,6 +21,8 @@ pub const ENVIRONMENT: &str = "backup.env";
 pub const SUMS: &str = "SHA256SUMS";
 /// What the last verification found; written after the set, may be absent.
 pub const VERIFIED: &str = "verified.json";
+/// How much of the snapshot shares its blocks with the set before; written after the set.
+pub const SHARED: &str = "shared.json";
 /// There where an operator wants the set to stay; what it holds is for people.
 pub const PINNED: &str = "pinned";
 

@@ -10,7 +10,9 @@ use clap_complete::Shell;
 
 pub use self::member::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, PrintArg};
 mod keep;
+mod remote;
 pub use keep::{KeepArgs, parse_zone};
+pub use remote::{FormArgs, IdentityArgs, RemoteArgs};
 
 /// Examples shown below the top-level help.
 const EXAMPLES: &str = "\
@@ -111,6 +113,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Remove the backups that no rule wants
     Prune(PruneArgs),
+    /// Copy a backup to another store, or from one
+    Copy(CopyArgs),
     /// Restore this node from a backup, or only make a data directory
     Restore(Box<RestoreArgs>),
     /// Add a member: as a learner first, promoted once it has caught up
@@ -179,6 +183,18 @@ pub struct BackupArgs {
     #[arg(long, conflicts_with = "flat")]
     pub pin: bool,
 
+    /// Copy it there once it is taken; may be given several times
+    #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with = "flat", value_hint = ValueHint::Url)]
+    pub copy_to: Vec<String>,
+
+    /// How copies are stored.
+    #[command(flatten)]
+    pub form: FormArgs,
+
+    /// How stores are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+
     /// What is removed once this backup is taken; none: nothing.
     #[command(flatten)]
     pub keep: KeepArgs,
@@ -190,7 +206,7 @@ pub struct BackupArgs {
     after_help = "Examples:\n  etcd-dr list\n  etcd-dr list --stale-after 2h || alert\n  etcd-dr list -o json /mnt/backups"
 )]
 pub struct ListArgs {
-    /// The directory that holds the backups
+    /// The directory that holds the backups, or a store's URL
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
@@ -198,6 +214,10 @@ pub struct ListArgs {
     /// Exit with 11 if the newest good backup is older than this (2h)
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     pub stale_after: Option<Duration>,
+
+    /// How stores are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }
 
 const PRUNE_EXAMPLES: &str = "\
@@ -211,7 +231,7 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = PRUNE_EXAMPLES)]
 pub struct PruneArgs {
-    /// The directory that holds the backups
+    /// The directory that holds the backups, or a store's URL
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
@@ -245,6 +265,47 @@ pub struct PruneArgs {
     /// What stays.
     #[command(flatten)]
     pub keep: KeepArgs,
+
+    /// How stores are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+const COPY_EXAMPLES: &str = "\
+Examples:
+  etcd-dr copy latest s3://bucket/etcd --compress --recipient age1…
+  etcd-dr copy backup-12 file:///mnt/share
+  etcd-dr copy s3://bucket/etcd/CLUSTER/NODE/latest /var/tmp/store";
+
+/// `copy`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = COPY_EXAMPLES)]
+pub struct CopyArgs {
+    /// A backup's name or `latest`; or URL/CLUSTER/NODE/backup-N
+    #[arg(value_name = "SET")]
+    pub set: String,
+
+    /// The store: s3://BUCKET/PATH, gs://…, az://…, file:///PATH,
+    /// sftp://USER@HOST/PATH; from a URL, the directory of a store
+    #[arg(value_name = "STORE", verbatim_doc_comment)]
+    pub to: String,
+
+    /// The directory that holds the backups
+    /// [default: /etc/kubernetes/static-pod-backups]
+    #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub store: Option<PathBuf>,
+
+    /// How the copy is stored.
+    #[command(flatten)]
+    pub form: FormArgs,
+
+    /// What it is read with.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+
+    /// How stores are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }
 
 const VERIFY_EXAMPLES: &str = "\
@@ -260,8 +321,9 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
-    /// A backup's name, `latest`, a directory, or a snapshot file
-    #[arg(value_name = "SET", required_unless_present_any = ["all", "data_dir"])]
+    /// A backup's name, `latest`, a directory, a snapshot file, or
+    /// URL/CLUSTER/NODE/backup-N
+    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir"])]
     pub sets: Vec<String>,
 
     /// Every backup in the store
@@ -284,6 +346,18 @@ pub struct VerifyArgs {
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
+
+    /// Where a copy is brought to while it is checked [default: /var/tmp]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub scratch: Option<PathBuf>,
+
+    /// What copies are read with.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+
+    /// How stores are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }
 
 const RESTORE_EXAMPLES: &str = "\

@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 
 use super::args::{BackupArgs, parse_duration, parse_size};
 use super::run::{Session, Shown};
-use super::{config, human, machine, prune, target};
+use super::{config, copy, human, machine, prune, remote, target};
 use crate::backup::retention::Rules;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
+use crate::ops::catalog;
 use crate::ops::quality::{ALLOWABLE, Allowed};
+use crate::ops::remote::{self as sets, Copied, Form};
+use crate::store::{Address, LocalStore, Settings, objects};
 
 /// How long nothing may come of a snapshot, unless told.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,6 +23,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Takes a backup.
 pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
     let request = request(session, args)?;
+    // What is wrong with a URL is found before anything is taken.
+    let copies = Copies::new(args)?;
     let outcome = session.block_on(backup::run(&session.context, &request))?;
     Ok(match outcome {
         Outcome::YoungEnough { name, age } => {
@@ -32,23 +37,75 @@ pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
                 ),
             )
         }
-        Outcome::Taken(taken) => shown(&taken),
+        Outcome::Taken(taken) => shown(&taken, copies.make(session, &taken)),
     })
 }
 
 /// What was taken, and what came of what followed: a failure there leaves the backup as it is.
-fn shown(taken: &Taken) -> Shown {
-    let problems = taken.pruned.as_ref().map(prune::problems);
-    let remark = problems.filter(|problems| !problems.is_empty());
+fn shown(taken: &Taken, copies: Vec<Result<Copied>>) -> Shown {
+    let mut problems: Vec<String> = taken
+        .pruned
+        .iter()
+        .filter(|pruned| !pruned.problems.is_empty())
+        .map(prune::problems)
+        .collect();
+    let mut text = text(taken);
+    let mut documents = Vec::new();
+    for copy in copies {
+        match copy {
+            Ok(copied) => {
+                text.push_str(&copy::text(&copied));
+                documents.push(json!(copied));
+            }
+            Err(failure) => {
+                problems.push(human::failure("copy", &failure));
+                documents.push(json!({"error": failure.to_string()}));
+            }
+        }
+    }
+    let mut document = document(taken);
+    document["copies"] = documents.into();
+    let remark = (!problems.is_empty()).then(|| problems.join("\n"));
     Shown {
-        text: text(taken),
-        json: machine::document("backup", &document(taken)),
+        text,
+        json: machine::document("backup", &document),
         status: if remark.is_some() {
             exit::PARTIAL
         } else {
             exit::DONE
         },
         remark,
+    }
+}
+
+/// Where the backup is copied to once it is taken.
+struct Copies {
+    to: Vec<Address>,
+    settings: Settings,
+    form: Form,
+}
+
+impl Copies {
+    fn new(args: &BackupArgs) -> Result<Self> {
+        let to: Result<_> = args.copy_to.iter().map(|url| Address::parse(url)).collect();
+        Ok(Self {
+            to: to?,
+            settings: remote::settings(&args.remote)?,
+            form: remote::form(&args.form)?,
+        })
+    }
+
+    /// One after the other; one that fails keeps none of the others.
+    fn make(&self, session: &Session, taken: &Taken) -> Vec<Result<Copied>> {
+        let copy = |address: &Address| {
+            let set = catalog::resolve(&LocalStore::at("."), &taken.dir.display().to_string())?;
+            session.block_on(async {
+                let store = objects::open(address, &self.settings).await?;
+                let host = host_name();
+                sets::copy(&session.context, &set, store.as_ref(), &self.form, &host).await
+            })
+        };
+        self.to.iter().map(copy).collect()
     }
 }
 
@@ -126,7 +183,7 @@ fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {
 }
 
 /// The kernel's name for this host; it goes into the Manifest only.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()
@@ -150,6 +207,12 @@ fn text(taken: &Taken) -> String {
     for file in &manifest.files {
         text.push_str(&format!("  {}  {}\n", file.name, HumanBytes(file.size)));
     }
+    if let Some(shared) = taken.shared.filter(|shared| *shared > 0) {
+        text.push_str(&format!(
+            "  {} shared with the backup before\n",
+            HumanBytes(shared)
+        ));
+    }
     text.push_str(&human::reasons(manifest));
     if let Some(pruned) = &taken.pruned {
         text.push_str(&prune::summary(pruned));
@@ -164,6 +227,7 @@ fn document(taken: &Taken) -> Value {
         "directory": taken.dir,
         "isSet": taken.is_set,
         "manifest": taken.manifest,
+        "sharedBytes": taken.shared,
         "pruned": taken.pruned,
         "seconds": {
             "snapshot": timings.snapshot.as_secs_f64(),

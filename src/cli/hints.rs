@@ -101,6 +101,7 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
         Fact::Missing("profile") => {
             format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")
         }
+        Fact::Missing("identity") => format!("give it: etcd-dr {command} --identity FILE"),
         Fact::Missing("keep-rule") => {
             format!("to see what a rule would do: etcd-dr {command} --keep-last 20 --dry-run")
         }

@@ -45,11 +45,13 @@ pub(super) fn failure(command: &str, failure: &Failure) -> String {
 }
 
 /// The table that `list` prints.
-pub(super) fn list(sets: &[BackupSet], now: Timestamp) -> String {
-    let mut table = Table::new(&[
+pub(super) fn list(sets: &[BackupSet], now: Timestamp, verbose: bool) -> String {
+    let mut head = vec![
         "BACKUP", "CREATED", "AGE", "REVISION", "KEYS", "SIZE", "OCP", "QUALITY", "VERIFIED",
         "EXPIRES",
-    ]);
+    ];
+    head.extend(verbose.then_some("SHARED"));
+    let mut table = Table::new(&head);
     for set in sets {
         let manifest = set.manifest.as_ref();
         let database = manifest.map(|manifest| &manifest.database);
@@ -62,7 +64,8 @@ pub(super) fn list(sets: &[BackupSet], now: Timestamp) -> String {
             }
         });
         let expiry = manifest.and_then(|manifest| manifest.earliest_certificate_expiry.as_ref());
-        table.row(vec![
+        let shared = set.shared.map(|bytes| HumanBytes(bytes).to_string());
+        let mut row = vec![
             format!("{}{}", set.name, if set.latest { " *" } else { "" }),
             set.created
                 .map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
@@ -85,7 +88,9 @@ pub(super) fn list(sets: &[BackupSet], now: Timestamp) -> String {
             expiry
                 .map(|expiry| expiry.time.strftime("%Y-%m-%d").to_string())
                 .unwrap_or_else(nothing),
-        ]);
+        ];
+        row.extend(verbose.then(|| shared.unwrap_or_else(nothing)));
+        table.row(row);
     }
     table.render()
 }

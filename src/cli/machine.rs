@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::hints;
 use crate::error::{Fact, Failure};
 use crate::ops::catalog::BackupSet;
-use crate::store::LocalStore;
 
 /// The version of every document and event line.
 pub(super) const SCHEMA_VERSION: u32 = 1;
@@ -54,14 +53,15 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
 
 /// What `list` knows.
 pub(super) fn list(
-    store: &LocalStore,
+    store: &str,
+    latest: Option<&str>,
     sets: &[BackupSet],
     newest: Option<&BackupSet>,
     stale: Option<bool>,
 ) -> Value {
     json!({
-        "store": store.dir(),
-        "latest": store.latest(),
+        "store": store,
+        "latest": latest,
         "newestGood": newest.map(|set| &set.name),
         "stale": stale,
         "sets": sets.iter().map(set).collect::<Vec<_>>(),
@@ -85,6 +85,7 @@ fn set(set: &BackupSet) -> Value {
         "problems": set.problems,
         "verified": set.verified,
         "pinned": set.pinned,
+        "sharedBytes": set.shared,
         "manifest": set.manifest,
     })
 }

@@ -7,16 +7,21 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::args::PruneArgs;
-use super::machine;
 use super::run::{Session, Shown};
+use super::{machine, remote};
 use crate::backup::retention::Verdict;
 use crate::error::{Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::ops::prune::{self, Decided, PrunePlan, PruneRequest, Pruned, Selection};
+use crate::ops::remote as sets;
+use crate::store::{Address, objects};
 
 /// Removes what no rule wants.
 pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
     let request = request(args)?;
+    if let Some(address) = remote::url(session, args.store.as_deref())? {
+        return away(session, args, &request, &address);
+    }
     let store = session.existing_store(args.store.as_deref())?;
     let now = store.clone();
     let asked = request.clone();
@@ -35,6 +40,37 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
     let done = session
         .blocking(move |context| prune::run(&context, &store, &request, Some(&names)))
         .map_err(|failure| failure.doing("pruning"))?;
+    Ok(shown(&done, args))
+}
+
+/// The same in a store away from the node.
+fn away(
+    session: &Session,
+    args: &PruneArgs,
+    request: &PruneRequest,
+    address: &Address,
+) -> Result<Shown> {
+    let settings = remote::settings(&args.remote)?;
+    let plan = session.block_on(async {
+        let store = objects::open(address, &settings).await?;
+        let plan = sets::plan(&session.context, store.as_ref(), request);
+        session.context.cancel.guard(plan).await
+    })?;
+    if args.dry_run {
+        return Ok(Shown::done(
+            told(&plan, args),
+            machine::document("prune", &document(&plan, None)),
+        ));
+    }
+    if plan.removals().next().is_some() {
+        agree(&plan, args)?;
+    }
+    let names = plan.names();
+    let done = session.block_on(async {
+        let store = objects::open(address, &settings).await?;
+        sets::prune(&session.context, store.as_ref(), request, Some(&names)).await
+    });
+    let done = done.map_err(|failure| failure.doing("pruning"))?;
     Ok(shown(&done, args))
 }
 

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::progress::Logged;
-use super::{backup, human, machine, member, progress, prune, restore, verify};
+use super::{backup, copy, human, machine, member, progress, prune, remote, restore, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
 use crate::ops::{Cancel, Context, catalog};
-use crate::store::LocalStore;
+use crate::store::{Address, LocalStore};
 
 /// What a command has to show, and the status that goes with it.
 pub(super) struct Shown {
@@ -132,6 +132,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::List(_) => "list",
         Command::Verify(_) => "verify",
         Command::Prune(_) => "prune",
+        Command::Copy(_) => "copy",
         Command::Restore(_) => "restore",
         Command::MemberAdd(_) => "member-add",
         Command::MemberRemove(_) => "member-remove",
@@ -179,6 +180,7 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         Command::List(args) => list(&session, args),
         Command::Verify(args) => verify::run(&session, args),
         Command::Prune(args) => prune::run(&session, args),
+        Command::Copy(args) => copy::run(&session, args),
         Command::Restore(args) => restore::run(&session, args),
         Command::MemberAdd(args) => member::add(&session, args),
         Command::MemberRemove(args) => member::remove(&session, args),
@@ -395,11 +397,13 @@ impl Session {
         match named {
             Some(path) => {
                 let text = path.to_string_lossy();
-                if text.contains("://") {
-                    return Err(Failure::new(
-                        Kind::Usage,
-                        format!("opening store {text}: only directories are stores here"),
-                    ));
+                if Address::is_url(&text) {
+                    // A mistyped URL may hold what must not be shown.
+                    let what = format!(
+                        "opening {}: expected a directory here",
+                        Address::parse(&text)?
+                    );
+                    return Err(Failure::new(Kind::Usage, what));
                 }
                 Ok(LocalStore::at(path))
             }
@@ -430,22 +434,16 @@ fn unfinished(session: &Session) -> Result<Option<String>> {
 }
 
 fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
-    let store = session.store(args.store.as_deref())?;
-    let exists = store.dir().symlink_metadata().is_ok();
-    if !exists && args.store.is_some() {
-        return Err(Failure::new(
-            Kind::Store,
-            format!(
-                "listing {}: there is no such directory",
-                store.dir().display()
-            ),
-        )
-        .with(Fact::Path(store.dir().to_owned())));
-    }
-    let sets = if exists {
-        catalog::list(&store)?
-    } else {
-        Vec::new()
+    let (place, latest, sets) = match remote::url(session, args.store.as_deref())? {
+        Some(address) => {
+            let sets = remote::list(session, &address, &args.remote)?;
+            (address.to_string(), None, sets)
+        }
+        None => {
+            let store = session.store(args.store.as_deref())?;
+            let sets = local_sets(&store, args.store.is_some())?;
+            (store.dir().display().to_string(), store.latest(), sets)
+        }
     };
     let now = session.context.now;
     let newest = catalog::newest_good(&sets);
@@ -475,15 +473,30 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
         status = exit::DIFFERS;
     }
     let text = if sets.is_empty() {
-        format!("no backups in {}\n", store.dir().display())
+        format!("no backups in {place}\n")
     } else {
-        human::list(&sets, now)
+        human::list(&sets, now, session.global.verbose > 0)
     };
-    let json = machine::document("list", &machine::list(&store, &sets, newest, stale));
+    let listed = machine::list(&place, latest.as_deref(), &sets, newest, stale);
     Ok(Shown {
         text,
-        json,
+        json: machine::document("list", &listed),
         remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
         status,
     })
+}
+
+/// The sets of a directory; the node's own need not exist before the first backup.
+fn local_sets(store: &LocalStore, named: bool) -> Result<Vec<catalog::BackupSet>> {
+    if store.dir().symlink_metadata().is_ok() {
+        return catalog::list(store);
+    }
+    if !named {
+        return Ok(Vec::new());
+    }
+    let what = format!(
+        "listing {}: there is no such directory",
+        store.dir().display()
+    );
+    Err(Failure::new(Kind::Store, what).with(Fact::Path(store.dir().to_owned())))
 }

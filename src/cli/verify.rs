@@ -8,15 +8,20 @@ use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::run::{Session, Shown};
-use super::{human, machine, target};
+use super::{human, machine, remote, target};
 use crate::backup::names::MANIFEST;
-use crate::error::{Failure, Kind, Result, exit};
+use crate::error::{Doing, Failure, Kind, Result, exit};
 use crate::etcd::finding::{Finding, Layer, Severity, printable};
+use crate::event::Event;
 use crate::ops::catalog::{self, BackupSet, SetState};
 use crate::ops::live::Live;
+use crate::ops::remote as sets;
 use crate::ops::verify::{self, LayerReport, LayerState, Report};
 use crate::ops::{database, live, member_files};
+use crate::store::{Address, LocalStore};
 
+/// Where copies are brought to while they are checked: on disk, and there after a restart.
+const SCRATCH: &str = "/var/tmp";
 /// How many prefixes are shown to people.
 const PREFIXES_SHOWN: usize = 5;
 
@@ -24,6 +29,9 @@ const PREFIXES_SHOWN: usize = 5;
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     if let Some(dir) = &args.data_dir {
         return data_dir(session, dir, args.wal_dir.as_deref());
+    }
+    if args.sets.iter().any(|word| Address::is_url(word)) {
+        return away(session, args);
     }
     let store = session.store(args.store.as_deref())?;
     let mut passed_over = Vec::new();
@@ -47,6 +55,11 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
         let one = check(session, set, args.live);
         checked.push(one.map_err(|failure| failure.doing(format!("verifying {name}")))?);
     }
+    Ok(shown(session, &checked, remark(&passed_over)))
+}
+
+/// What was found of several sets.
+fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<String>) -> Shown {
     let good = checked.iter().all(|(report, _)| report.good);
     let text: Vec<String> = checked
         .iter()
@@ -59,14 +72,53 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let status = checked
         .iter()
         .map(|(report, live)| status(report.good, live.as_ref()));
-    Ok(Shown {
+    Shown {
         text: text.join("\n"),
         json: machine::document("verify", &json!({"good": good, "sets": sets})),
-        remark: remark(&passed_over),
+        remark,
         status: status
             .min_by_key(|status| SEVERITY.iter().position(|worse| worse == status))
             .unwrap_or(exit::DONE),
-    })
+    }
+}
+
+/// Brings each set here, checks it, and leaves nothing of it.
+fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
+    let settings = remote::settings(&args.remote)?;
+    let identities = remote::identities(&args.identity)?;
+    let scratch = args.scratch.as_deref().unwrap_or(Path::new(SCRATCH));
+    let mut checked = Vec::new();
+    for word in &args.sets {
+        let address = Address::parse(word)?;
+        let here = tempfile::Builder::new()
+            .prefix(".etcd-dr-verify-")
+            .tempdir_in(scratch)
+            .doing(Kind::Store, || {
+                format!("making a directory in {}", scratch.display())
+            })?;
+        let brought = session.block_on(async {
+            let (store, set) = remote::resolve(session, &address, &settings).await?;
+            let (context, identities) = (&session.context, identities.clone());
+            sets::fetch(context, store.as_ref(), &set.name, here.path(), identities).await?;
+            Ok(set)
+        });
+        let brought = brought.map_err(|failure| failure.doing(format!("verifying {address}")))?;
+        let path = here.path().display().to_string();
+        let set = BackupSet {
+            name: format!("{}", brought.dir.display()),
+            ..catalog::resolve(&LocalStore::at(scratch), &path)?
+        };
+        checked.push(check(session, set, args.live)?);
+        let recorded = session.block_on(async {
+            let (store, set) = remote::resolve(session, &address, &settings).await?;
+            sets::record(store.as_ref(), &set.name, here.path()).await
+        });
+        if let Err(failure) = recorded {
+            let note = format!("the result is not recorded: {failure}");
+            session.context.tell(Event::Note(note));
+        }
+    }
+    Ok(shown(session, &checked, None))
 }
 
 /// Whether it is a backup at all, whole or broken: what is being made, or is the rest of one that

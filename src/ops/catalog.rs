@@ -98,6 +98,20 @@ pub struct BackupSet {
     pub verified: Option<Verified>,
     /// Whether it is pinned: no retention removes it.
     pub pinned: bool,
+    /// Bytes of its snapshot that share their blocks with the set before.
+    pub shared: Option<u64>,
+}
+
+/// How much of a snapshot shares its blocks with another's; kept beside the Manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shared {
+    /// The schema version of this document.
+    pub schema_version: u32,
+    /// The set whose snapshot it is.
+    pub with: String,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 impl BackupSet {
@@ -280,6 +294,7 @@ fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
         problems: Vec::new(),
         verified: None,
         pinned: false,
+        shared: None,
     };
     // Whatever lies under that name, the operator's wish holds.
     set.pinned = entry.path.join(names::PINNED).symlink_metadata().is_ok();
@@ -295,6 +310,12 @@ fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
             }
         }
     }
+    let shared = read_bounded(&entry.path.join(names::SHARED), MAX_BYTES).ok();
+    // It tells of a saving: what cannot be read tells of none.
+    set.shared = shared
+        .flatten()
+        .and_then(|bytes| serde_json::from_slice::<Shared>(&bytes).ok())
+        .map(|shared| shared.bytes);
     match read_verified(&entry.path.join(names::VERIFIED)) {
         Ok(verified) => set.verified = verified,
         Err(failure) => set.problems.push(failure.to_string()),
@@ -380,6 +401,7 @@ fn staging(entry: &StoreEntry) -> BackupSet {
         ],
         verified: None,
         pinned: false,
+        shared: None,
     }
 }
 
@@ -436,6 +458,7 @@ fn group(dir: &Path, prefix: &str, entries: &[StoreEntry]) -> Vec<BackupSet> {
             problems: Vec::new(),
             verified: None,
             pinned: false,
+            shared: None,
         };
         for (kind, entry) in files {
             let place = match kind {
@@ -477,6 +500,7 @@ fn bare(path: &Path, name: String, size: u64) -> BackupSet {
         problems: Vec::new(),
         verified: None,
         pinned: false,
+        shared: None,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod member_files;
 pub mod prune;
 pub mod quality;
 pub mod reach;
+pub mod remote;
 pub mod restore;
 pub mod verify;
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Context;
 use super::backup::artifacts;
 use super::catalog::{BackupSet, Verified, read_bounded};
-use super::database::{self, Wanted};
+use super::database;
 use crate::backup::manifest::{CertificateExpiry, FileEntry, MAX_BYTES};
 use crate::backup::names::{self, FileKind, recognise};
 use crate::backup::resources::{Certificates, Rules, check_archive};

@@ -1,5 +1,7 @@
-//! Where sets are kept: the local tree, which any mounted file system can hold.
+//! Where sets are kept: the node's own tree, and stores away from the node.
 
 pub mod local;
+pub mod objects;
 
 pub use local::{LocalStore, Staging};
+pub use objects::{Address, Settings, Store};

@@ -10,6 +10,7 @@ pub mod fs;
 pub mod mount;
 pub mod opened;
 pub mod seam;
+pub mod share;
 pub mod space;
 pub mod stream;
 pub mod stream_out;

@@ -51,8 +51,8 @@ fn a_backup_prunes_once_it_is_taken_and_a_pinned_one_stays() {
     // The stream comes in as many pieces as it likes: the call that is meant is looked for.
     let partly = (calls - 8..calls + 20)
         .map(|call| seamed(format!("fail:{call}:5")))
-        .find(|run| run.status != Some(6))
-        .expect("a run whose backup is taken");
+        .find(|run| run.status == Some(10))
+        .expect("a run whose removal fails");
     let partly = partly.expect(10);
     assert!(partly.stderr.contains("error: pruning:"), "{partly}");
     let left = names();
@@ -62,4 +62,50 @@ fn a_backup_prunes_once_it_is_taken_and_a_pinned_one_stays() {
         partly.stdout.contains(&format!("{newest} (good)")),
         "{partly}"
     );
+}
+
+#[test]
+fn a_backup_is_copied_once_it_is_taken_and_a_copy_that_fails_harms_nothing() {
+    let Some(bins) = bins::require("3.5") else {
+        return;
+    };
+    let cluster = Cluster::start(ClusterSpec::new(&bins, 1).fast());
+    OpenShift::default().write(&cluster);
+    let node = Node::of(&cluster, 0, &NodeOptions::default());
+    let store = cluster.scratch().join("store");
+    let shares = ["one", "two"].map(|name| cluster.scratch().join(name));
+    let urls = shares.clone().map(|share| {
+        std::fs::create_dir(&share).expect("a share");
+        format!("file://{}", share.display())
+    });
+    let both = ["--copy-to", &urls[0], "--copy-to", &urls[1], "--compress"];
+    let run = node.backup(&store, &both).expect(0);
+    assert_eq!(
+        run.json()["copies"].as_array().map(Vec::len),
+        Some(2),
+        "{run}"
+    );
+    for url in &urls {
+        let listed = node.run(&["list", url, "-o", "json"]).expect(0).json();
+        let name = listed["sets"][0]["name"]
+            .as_str()
+            .expect("a name")
+            .to_owned();
+        assert!(name.ends_with("/master-0/backup-1"), "{name}");
+        node.run(&["verify", &format!("{url}/{name}")]).expect(0);
+    }
+    // One share is gone: the other has its copy, and the backup is there.
+    std::fs::remove_dir_all(&shares[0]).expect("a share to lose");
+    let partly = node.backup(&store, &both).expect(10);
+    assert!(
+        partly.stderr.contains("there is no such directory"),
+        "{partly}"
+    );
+    assert_eq!(listed(&store)["sets"].as_array().map(Vec::len), Some(2));
+    let there = node.run(&["list", &urls[1], "-o", "json"]).expect(0).json();
+    assert_eq!(there["sets"].as_array().map(Vec::len), Some(2), "{there}");
+    // What cannot be meant is refused before anything is taken.
+    node.backup(&store, &["--copy-to", "ftp://host/x"])
+        .expect(2);
+    assert_eq!(listed(&store)["sets"].as_array().map(Vec::len), Some(2));
 }

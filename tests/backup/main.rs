@@ -11,5 +11,6 @@ mod gate;
 mod keep;
 mod nodes;
 mod oracle;
+mod share;
 mod store;
 mod stream;

@@ -33,6 +33,7 @@ fn one_of_each_kind() {
             "name",
             "pinned",
             "problems",
+            "sharedBytes",
             "size",
             "state",
             "verified",
@@ -72,7 +73,7 @@ fn nothing_to_list() {
     golden("list-default-absent", &["--root", root, "list"], &hide).expect(0);
     golden(
         "list-url",
-        &["list", "s3://bucket/path"],
+        &["list", "ftp://host/path"],
         &Placeholders::default(),
     )
     .expect(2);

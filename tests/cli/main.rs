@@ -55,6 +55,7 @@ fn the_help_of_each_command() {
         ("help-member-remove", &["member-remove", "--help"]),
         ("help-member-update", &["member-update", "--help"]),
         ("help-prune", &["prune", "--help"]),
+        ("help-copy", &["copy", "--help"]),
         ("help-completions", &["completions", "--help"]),
         ("help-man", &["man", "--help"]),
     ] {

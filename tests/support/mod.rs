@@ -17,4 +17,6 @@ pub mod loopback;
 pub mod node;
 pub mod node_bench;
 pub mod process;
+pub mod s3;
+pub mod sshd;
 pub mod stock;

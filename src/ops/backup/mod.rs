@@ -9,6 +9,7 @@
 //! ```
 
 pub(super) mod artifacts;
+mod share;
 mod source;
 
 use std::num::NonZeroU64;
@@ -106,6 +107,9 @@ pub struct Taken {
     pub is_set: bool,
     /// Where the time went.
     pub timings: Timings,
+    /// Bytes of the snapshot that share their blocks with the set before; none where the file
+    /// system shares none.
+    pub shared: Option<u64>,
     /// What was removed from the store afterwards.
     pub pruned: Option<Pruned>,
 }
@@ -144,6 +148,13 @@ pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> 
         .take(flat)
         .await
         .map_err(|failure| failure.doing("taking a backup"))?;
+    if let Some(id) = taken
+        .is_set
+        .then(|| BackupId::parse(&taken.manifest.id))
+        .flatten()
+    {
+        taken.shared = share::share(context, &store, id.0, &lock);
+    }
     taken.pruned = request
         .keep
         .as_ref()
@@ -453,6 +464,7 @@ impl Run<'_> {
             manifest,
             is_set: true,
             timings: Timings::default(),
+            shared: None,
             pruned: None,
         })
     }
@@ -489,6 +501,7 @@ impl Run<'_> {
             manifest,
             is_set: false,
             timings: Timings::default(),
+            shared: None,
             pruned: None,
         })
     }

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Lays the servers that the suite "store" speaks to into a private, cached folder:
+#
+#   ${ETCD_DR_CACHE:-<project>/.cache}/s3s/bin/s3s-fs                a real S3 server
+#   ${ETCD_DR_CACHE:-<project>/.cache}/sshd/usr/sbin/sshd            a real sshd
+#   ${ETCD_DR_CACHE:-<project>/.cache}/xfs/sbin/mkfs.xfs             makes a file system that shares blocks
+#
+# Nothing is installed into the system. What is there already is left alone. A
+# part that cannot be had is named, and its tests say that they are skipped.
+set -euo pipefail
+
+readonly S3S_VERSION=0.14.1
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${ETCD_DR_CACHE:-$project/.cache}
+failed=0
+
+say() { printf 'fetch-servers: %s\n' "$*" >&2; }
+
+# About two minutes on two cores, once.
+fetch_s3s() {
+    [ -x "$cache/s3s/bin/s3s-fs" ] && return
+    say "building s3s-fs $S3S_VERSION"
+    local build
+    build=$(mktemp -d)
+    CARGO_TARGET_DIR=$build cargo install --quiet --locked --root "$cache/s3s" \
+        --version "=$S3S_VERSION" --features binary s3s-fs || { rm -rf "$build"; return 1; }
+    rm -rf "$build"
+}
+
+# A Debian package with the libraries it needs and this machine lacks, unpacked
+# only: the packages' scripts would make users and start daemons.
+#   unpack NAME PACKAGE PROGRAM
+unpack() {
+    local fresh=$cache/$1.new package=$2 program=$3 debs libraries
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
+    say "unpacking Debian's $package"
+    debs=$(mktemp -d)
+    rm -rf "$fresh"
+    mkdir -p "$fresh/lib"
+    download "$debs" "$package" || { rm -rf "$debs"; return 1; }
+    dpkg -x "$debs/${package}"_*.deb "$fresh"
+    if ldd "$fresh/$program" | grep -q 'not found'; then
+        libraries=$(apt-cache depends "$package" |
+            awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 != "libc6" { print $2 }')
+        # shellcheck disable=SC2086  # one word a package
+        download "$debs" $libraries || { rm -rf "$debs"; return 1; }
+        for deb in "$debs"/lib*.deb; do dpkg -x "$deb" "$fresh/extra"; done
+        find "$fresh/extra" -name '*.so.*' ! -type d -exec cp -L {} "$fresh/lib/" \;
+        rm -rf "$fresh/extra"
+    fi
+    rm -rf "$debs" "${cache:?}/$1"
+    mv "$fresh" "$cache/$1"
+    # What it prints is its version; what it cannot load it names.
+    if ! LD_LIBRARY_PATH=$cache/$1/lib "$cache/$1/$program" -V 2>&1 | grep -q 'OpenSSH\|version'; then
+        say "$package does not run here"
+        rm -rf "${cache:?}/$1"
+        return 1
+    fi
+}
+
+fetch_sshd() { [ -x "$cache/sshd/usr/sbin/sshd" ] || unpack sshd openssh-server usr/sbin/sshd; }
+
+fetch_xfs() { [ -x "$cache/xfs/sbin/mkfs.xfs" ] || unpack xfs xfsprogs sbin/mkfs.xfs; }
+
+# The lists are refreshed only when the first try fails.
+download() {
+    local into=$1
+    shift
+    (cd "$into" && apt-get download -qq "$@" >/dev/null 2>&1) ||
+        { apt-get update -qq >&2 && (cd "$into" && apt-get download -qq "$@" >&2); }
+}
+
+mkdir -p "$cache"
+fetch_s3s || { say "no s3s-fs: the S3 tests are skipped"; failed=1; }
+fetch_sshd || { say "no sshd: the SFTP tests are skipped"; failed=1; }
+fetch_xfs || { say "no mkfs.xfs: sharing blocks is not tried"; failed=1; }
+[ -z "${ETCD_DR_REQUIRE:-}" ] || exit "$failed"

@@ -1,0 +1,125 @@
+//! Stores away from the node, as arguments and environment mean them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::{FormArgs, IdentityArgs, RemoteArgs};
+use super::run::Session;
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::ops::catalog::{BackupSet, read_bounded};
+use crate::ops::remote::{self, Form, Identities};
+use crate::store::objects;
+use crate::store::{Address, Settings, Store};
+
+/// The largest file of certificates, recipients or identities that is read.
+const MAX_BYTES: u64 = 1 << 20;
+/// The variables that belong to the services' credentials and places.
+const PREFIXES: [&str; 6] = [
+    "AWS_",
+    "GOOGLE_",
+    "AZURE_",
+    "ETCD_DR_SFTP_",
+    "SSH_AUTH_SOCK",
+    "USER",
+];
+
+/// The URL among an argument, the environment and the configuration, if it is one.
+pub(super) fn url(session: &Session, named: Option<&Path>) -> Result<Option<Address>> {
+    let named = named.or(session.config.store.as_deref());
+    match named.map(Path::to_string_lossy) {
+        Some(text) if Address::is_url(&text) => Address::parse(&text).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// How stores are reached.
+pub(super) fn settings(args: &RemoteArgs) -> Result<Settings> {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .collect();
+    let ca = match &args.store_ca {
+        Some(path) => Some(file(path)?.into_bytes()),
+        None => None,
+    };
+    let mut settings = Settings {
+        variables,
+        ca,
+        home: std::env::var_os("HOME").map(Into::into),
+        ..Settings::default()
+    };
+    if let Some(patience) = args.store_patience {
+        settings.patience = patience;
+    }
+    Ok(settings)
+}
+
+/// A text file that was named.
+fn file(path: &Path) -> Result<String> {
+    let bytes = read_bounded(path, MAX_BYTES).map_err(|failure| failure.as_kind(Kind::Usage))?;
+    let Some(bytes) = bytes else {
+        let what = format!("reading {}: there is no such file", path.display());
+        return Err(Failure::new(Kind::Usage, what));
+    };
+    String::from_utf8(bytes).doing(Kind::Usage, || format!("reading {}", path.display()))
+}
+
+/// How copies are stored.
+pub(super) fn form(args: &FormArgs) -> Result<Form> {
+    let mut form = Form::default();
+    form.compress = args.compress;
+    for recipient in &args.recipient {
+        form.encrypt_to(recipient)
+            .map_err(|failure| failure.doing("reading --recipient"))?;
+    }
+    if let Some(path) = &args.recipients_file {
+        form.encrypt_to(&file(path)?)
+            .map_err(|failure| failure.doing(format!("reading {}", path.display())))?;
+        if !form.encrypts() {
+            let what = format!("reading {}: there is no recipient in it", path.display());
+            return Err(Failure::new(Kind::Usage, what));
+        }
+    }
+    Ok(form)
+}
+
+/// What encrypted copies are read with.
+pub(super) fn identities(args: &IdentityArgs) -> Result<Arc<Identities>> {
+    let mut identities = Identities::default();
+    for path in &args.identity {
+        identities
+            .add(&file(path)?)
+            .map_err(|failure| failure.doing(format!("reading {}", path.display())))?;
+    }
+    Ok(Arc::new(identities))
+}
+
+/// Every set of the store at a URL.
+pub(super) fn list(
+    session: &Session,
+    address: &Address,
+    args: &RemoteArgs,
+) -> Result<Vec<BackupSet>> {
+    let settings = settings(args)?;
+    session.block_on(async {
+        let store = objects::open(address, &settings).await?;
+        session
+            .context
+            .cancel
+            .guard(remote::list(store.as_ref(), ""))
+            .await
+    })
+}
+
+/// The one set that a URL means, and its store.
+pub(super) async fn resolve(
+    session: &Session,
+    address: &Address,
+    settings: &Settings,
+) -> Result<(Arc<dyn Store>, BackupSet)> {
+    let (store, name) = address.split_set()?;
+    let store = objects::open(&store, settings).await?;
+    let found = remote::resolve(store.as_ref(), &name);
+    let set = session.context.cancel.guard(found).await?;
+    Ok((store, set))
+}

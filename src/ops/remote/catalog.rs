@@ -1,0 +1,168 @@
+//! What a store away from the node holds: one listing, and a few small reads a set.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use futures_util::{StreamExt, TryStreamExt};
+
+use super::index::{Claim, Index, MAX_BYTES};
+use super::place::{CLAIM, INDEX, Place};
+use crate::backup::manifest::{self, QualityState};
+use crate::backup::{Manifest, names};
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::ops::catalog::{self, BackupSet, SetFiles, SetState, Verified};
+use crate::store::objects::{self, Listed, Store};
+
+/// Sets that are read of at a time.
+const AT_A_TIME: usize = 16;
+/// The word for the newest good one of a place.
+const LATEST: &str = "latest";
+
+/// The objects of one set's folder: names within it, and sizes.
+pub(super) type Folder = BTreeMap<String, u64>;
+
+/// Sorts a listing into the folders of sets; what is none of them is left out.
+pub(super) fn folders(listed: Vec<Listed>) -> BTreeMap<String, Folder> {
+    let mut folders: BTreeMap<String, Folder> = BTreeMap::new();
+    for object in listed {
+        if let Some((folder, name)) = object.name.rsplit_once('/')
+            && Place::split(folder).is_some()
+        {
+            let folder = folders.entry(folder.to_owned()).or_default();
+            folder.insert(name.to_owned(), object.size);
+        }
+    }
+    folders
+}
+
+/// Every set below a folder of a store (`""`: all of it): by place, and there by number.
+pub async fn list(store: &dyn Store, below: &str) -> Result<Vec<BackupSet>> {
+    let folders = folders(store.list(below).await?);
+    let reads = futures_util::stream::iter(folders)
+        .map(|(name, folder)| async move { set(store, &name, &folder).await });
+    let mut sets: Vec<BackupSet> = reads.buffered(AT_A_TIME).try_collect().await?;
+    sets.sort_by_cached_key(|set| Place::split(&set.name));
+    Ok(sets)
+}
+
+/// The one set that a name means: `<cluster>/<node>/backup-N`, or `latest` in the last place.
+///
+/// # Errors
+/// [`Kind::Usage`] with [`Fact::Candidates`] where there is none.
+pub async fn resolve(store: &dyn Store, name: &str) -> Result<BackupSet> {
+    let place = name.rsplit_once('/').map_or("", |(place, _)| place);
+    if !name.ends_with(&format!("/{LATEST}")) {
+        let folder = folders(store.list(name).await?).remove(name);
+        if let Some(folder) = folder {
+            return set(store, name, &folder).await;
+        }
+    }
+    let sets = list(store, place).await?;
+    if name.ends_with(&format!("/{LATEST}"))
+        && let Some(newest) = catalog::newest_good(&sets)
+    {
+        return Ok(newest.clone());
+    }
+    let what = format!(
+        "finding {name} in {}: there is none of that name",
+        store.url()
+    );
+    Err(Failure::new(Kind::Usage, what).with(Fact::Candidates(
+        sets.into_iter().map(|set| set.name).collect(),
+    )))
+}
+
+/// What one folder holds.
+pub(super) async fn set(store: &dyn Store, name: &str, folder: &Folder) -> Result<BackupSet> {
+    let mut set = BackupSet {
+        name: name.to_owned(),
+        dir: PathBuf::from(format!("{}/{name}", store.url())),
+        state: SetState::Incomplete,
+        created: None,
+        size: folder
+            .values()
+            .fold(0u64, |sum, size| sum.saturating_add(*size)),
+        marked_dirty: false,
+        manifest: None,
+        files: SetFiles::default(),
+        latest: false,
+        problems: Vec::new(),
+        verified: None,
+        pinned: folder.contains_key(names::PINNED),
+        shared: None,
+    };
+    if !folder.contains_key(names::MANIFEST) {
+        set.problems
+            .push("its transfer is going on, or was cut off".to_owned());
+        let claim = read(store, name, CLAIM, MAX_BYTES).await?;
+        let claim = claim.and_then(|bytes| serde_json::from_slice::<Claim>(&bytes).ok());
+        set.created = claim.map(|claim| claim.begun);
+        return Ok(set);
+    }
+    match whole(store, name, folder).await? {
+        Ok((manifest, _)) => adopt(&mut set, manifest),
+        Err((manifest, problem)) => {
+            set.problems.push(problem);
+            set.created = manifest.as_ref().map(|manifest| manifest.created);
+            set.manifest = manifest;
+        }
+    }
+    if folder.contains_key(names::VERIFIED) {
+        let bytes = read(store, name, names::VERIFIED, MAX_BYTES).await?;
+        // What cannot be read says nothing; the set is what it is.
+        set.verified = bytes.and_then(|bytes| serde_json::from_slice::<Verified>(&bytes).ok());
+    }
+    Ok(set)
+}
+
+fn adopt(set: &mut BackupSet, manifest: Manifest) {
+    set.created = Some(manifest.created);
+    set.state = match manifest.quality.state {
+        QualityState::Good => SetState::Good,
+        QualityState::Dirty => SetState::Dirty,
+    };
+    set.manifest = Some(manifest);
+}
+
+/// The Manifest and the index of a folder, or what is wrong with them.
+type Whole = std::result::Result<(Manifest, Index), (Option<Manifest>, String)>;
+
+/// Reads Manifest and index, and holds the listing against them.
+pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Result<Whole> {
+    let bytes = read(store, name, names::MANIFEST, manifest::MAX_BYTES).await?;
+    let path = format!("{}/{name}/{}", store.url(), names::MANIFEST);
+    let bytes = bytes.unwrap_or_default();
+    let manifest = match Manifest::from_bytes(&bytes, Path::new(&path)) {
+        Ok(manifest) => manifest,
+        Err(failure) => return Ok(Err((None, failure.to_string()))),
+    };
+    let Some(index) = read(store, name, INDEX, MAX_BYTES).await? else {
+        return Ok(Err((Some(manifest), format!("it has no {INDEX}"))));
+    };
+    let index = match Index::parse(&index, &manifest, &super::upload::sha256(&bytes)) {
+        Ok(index) => index,
+        Err(failure) => return Ok(Err((Some(manifest), failure.to_string()))),
+    };
+    for entry in &index.objects {
+        let there = folder.get(&entry.object);
+        if there != Some(&entry.size) {
+            let found = there.map_or("none".to_owned(), |size| format!("{size} bytes"));
+            let problem = format!(
+                "{}: expected {} bytes, found {found}",
+                entry.object, entry.size
+            );
+            return Ok(Err((Some(manifest), problem)));
+        }
+    }
+    Ok(Ok((manifest, index)))
+}
+
+/// Reads a small object of a folder.
+pub(super) async fn read(
+    store: &dyn Store,
+    folder: &str,
+    name: &str,
+    most: u64,
+) -> Result<Option<Vec<u8>>> {
+    objects::read_small(store, &format!("{folder}/{name}"), most).await
+}

@@ -1,0 +1,309 @@
+//! How a file is stored: as it is, compressed (zstd, RFC 8878), encrypted (age, age-encryption.org/v1).
+//!
+//! All of it streams: the codecs run on a thread of their own, with a few pieces between them and
+//! the network.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::index::ObjectEntry;
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::sys::fs::OutFile;
+
+/// Bytes of a piece between codec and network.
+const PIECE: usize = 1 << 20;
+/// zstd's own default.
+const LEVEL: i32 = 3;
+
+/// How files are stored.
+#[derive(Clone, Default)]
+pub struct Form {
+    /// Whether files that are not compressed already are.
+    pub compress: bool,
+    recipients: Vec<Arc<dyn age::Recipient + Send + Sync>>,
+    /// SHA-256 of the recipients as they were given.
+    fingerprint: String,
+}
+
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Form {{ compress: {}, recipients: {} }}",
+            self.compress,
+            self.recipients.len()
+        )
+    }
+}
+
+impl Form {
+    /// Adds recipients, one a line, as `age -R` reads them: `age1…`, `ssh-ed25519 …`, `ssh-rsa …`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] with the number of the line that is none of these.
+    pub fn encrypt_to(&mut self, lines: &str) -> Result<()> {
+        let mut hash = Sha256::new();
+        hash.update(&self.fingerprint);
+        for (number, line) in lines.lines().map(str::trim).enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let parsed: Option<Arc<dyn age::Recipient + Send + Sync>> =
+                match age::x25519::Recipient::from_str(line) {
+                    Ok(recipient) => Some(Arc::new(recipient)),
+                    Err(_) => match age::ssh::Recipient::from_str(line) {
+                        Ok(recipient) => Some(Arc::new(recipient)),
+                        Err(_) => None,
+                    },
+                };
+            let Some(recipient) = parsed else {
+                let what = format!("line {} is no age recipient and no SSH key", number + 1);
+                return Err(Failure::new(Kind::Usage, what));
+            };
+            hash.update(line);
+            hash.update("\n");
+            self.recipients.push(recipient);
+        }
+        self.fingerprint = hex::encode(hash.finalize());
+        Ok(())
+    }
+
+    /// Whether files are encrypted.
+    pub fn encrypts(&self) -> bool {
+        !self.recipients.is_empty()
+    }
+
+    /// What identifies the recipients.
+    pub(super) fn recipients(&self) -> &str {
+        if self.encrypts() {
+            &self.fingerprint
+        } else {
+            ""
+        }
+    }
+
+    /// Whether a file of this name is compressed.
+    pub(super) fn compresses(&self, file: &str) -> bool {
+        self.compress && !file.ends_with(".gz")
+    }
+}
+
+/// What encrypted copies are read with.
+#[derive(Default)]
+pub struct Identities(Vec<Box<dyn age::Identity + Send + Sync>>);
+
+impl std::fmt::Debug for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identities({})", self.0.len())
+    }
+}
+
+impl Identities {
+    /// Adds those of a file's text: lines `AGE-SECRET-KEY-1…`, or one SSH private key without a
+    /// passphrase.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`]; no line of the file is shown.
+    pub fn add(&mut self, text: &str) -> Result<()> {
+        let usage = |what: &str| Failure::new(Kind::Usage, format!("reading an identity: {what}"));
+        if text.trim_start().starts_with("-----BEGIN") {
+            let key = age::ssh::Identity::from_buffer(text.as_bytes(), None);
+            match key.map_err(|_| usage("it is no SSH key that can be read"))? {
+                age::ssh::Identity::Encrypted(_) => {
+                    return Err(usage("the SSH key has a passphrase"));
+                }
+                age::ssh::Identity::Unsupported(_) => {
+                    return Err(usage("SSH keys of this kind cannot be used"));
+                }
+                key => self.0.push(Box::new(key)),
+            }
+            return Ok(());
+        }
+        let before = self.0.len();
+        for (number, line) in text.lines().map(str::trim).enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let key = age::x25519::Identity::from_str(line);
+            let key = key.map_err(|_| usage(&format!("line {} is none", number + 1)))?;
+            self.0.push(Box::new(key));
+        }
+        if self.0.len() == before {
+            return Err(usage("there is none in it"));
+        }
+        Ok(())
+    }
+}
+
+/// A file as it was read or written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plain {
+    pub(super) size: u64,
+    pub(super) sha256: String,
+}
+
+/// Hands pieces to the network; fails once nobody takes them.
+struct Pieces {
+    to: mpsc::Sender<Bytes>,
+    filling: Vec<u8>,
+}
+
+impl Pieces {
+    fn send(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.filling, Vec::with_capacity(PIECE));
+        let sent = self.to.blocking_send(Bytes::from(piece));
+        sent.map_err(|_| io::Error::other("the transfer has ended"))
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let room = PIECE.saturating_sub(self.filling.len());
+        let taken = data.get(..room).unwrap_or(data);
+        self.filling.extend_from_slice(taken);
+        if self.filling.len() >= PIECE {
+            self.send()?;
+        }
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Copies what is left of a reader, hashing it.
+fn pour(from: &mut dyn Read, to: &mut dyn Write, most: u64) -> io::Result<Plain> {
+    let mut hash = Sha256::new();
+    let mut size = 0u64;
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        let piece = buffer.get(..read).unwrap_or_default();
+        size = size.saturating_add(read as u64);
+        if size > most {
+            return Err(io::Error::other(format!(
+                "expected {most} bytes, found more"
+            )));
+        }
+        hash.update(piece);
+        to.write_all(piece)?;
+    }
+    let sha256 = hex::encode(hash.finalize());
+    Ok(Plain { size, sha256 })
+}
+
+/// Reads a file and sends it in its form; what is returned is of the file itself.
+pub(super) fn encode(
+    path: &Path,
+    form: &Form,
+    compress: bool,
+    to: mpsc::Sender<Bytes>,
+) -> Result<Plain> {
+    let go = || -> io::Result<Plain> {
+        let mut file = File::open(path)?;
+        let out = Pieces {
+            to,
+            filling: Vec::with_capacity(PIECE),
+        };
+        let (plain, mut out) = if form.encrypts() {
+            let recipients = form
+                .recipients
+                .iter()
+                .map(|one| one.as_ref() as &dyn age::Recipient);
+            let encryptor =
+                age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
+            let (plain, out) = squeeze(&mut file, encryptor.wrap_output(out)?, compress)?;
+            (plain, out.finish()?)
+        } else {
+            squeeze(&mut file, out, compress)?
+        };
+        if !out.filling.is_empty() {
+            out.send()?;
+        }
+        Ok(plain)
+    };
+    go().doing(Kind::Store, || format!("reading {}", path.display()))
+}
+
+fn squeeze<W: Write>(file: &mut File, mut out: W, compress: bool) -> io::Result<(Plain, W)> {
+    if !compress {
+        return Ok((pour(file, &mut out, u64::MAX)?, out));
+    }
+    let mut encoder = zstd::Encoder::new(out, LEVEL)?;
+    let plain = pour(file, &mut encoder, u64::MAX)?;
+    Ok((plain, encoder.finish()?))
+}
+
+/// Takes pieces from the network as a reader.
+struct Arriving {
+    from: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Arriving {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.from.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let taken = self.piece.split_to(into.len().min(self.piece.len()));
+        if let Some(place) = into.get_mut(..taken.len()) {
+            place.copy_from_slice(&taken);
+        }
+        Ok(taken.len())
+    }
+}
+
+/// Undoes a form while it arrives and writes the file, of `most` bytes at the most.
+pub(super) fn decode(
+    entry: &ObjectEntry,
+    identities: &Identities,
+    from: mpsc::Receiver<Bytes>,
+    file: &mut OutFile,
+    most: u64,
+) -> Result<Plain> {
+    let arriving = Arriving {
+        from,
+        piece: Bytes::new(),
+    };
+    let doing = || format!("unpacking {}", entry.object);
+    let opened: Box<dyn Read> = if entry.encryption.is_some() {
+        let decryptor =
+            age::Decryptor::new_buffered(BufReader::new(arriving)).doing(Kind::BadBackup, doing)?;
+        let keys = identities
+            .0
+            .iter()
+            .map(|one| one.as_ref() as &dyn age::Identity);
+        Box::new(decryptor.decrypt(keys).doing(Kind::BadBackup, doing)?)
+    } else {
+        Box::new(arriving)
+    };
+    let mut plain: Box<dyn Read> = if entry.compression.is_some() {
+        Box::new(zstd::Decoder::new(opened).doing(Kind::BadBackup, doing)?)
+    } else {
+        opened
+    };
+    pour(&mut plain, file, most).doing(Kind::Store, doing)
+}
+
+/// Whether nothing can be read without an identity, and none was given.
+pub(super) fn needs_identity<'a>(
+    entries: impl IntoIterator<Item = &'a ObjectEntry>,
+    identities: &Identities,
+) -> bool {
+    identities.0.is_empty() && entries.into_iter().any(|entry| entry.encryption.is_some())
+}

@@ -1,0 +1,31 @@
+//! Sets in stores away from the node.
+//!
+//! ```text
+//! <cluster>/<node>/backup-12/
+//!   claim.json            first: whose folder it is
+//!   snapshot_….db         the set's files, as they are or compressed and encrypted
+//!   snapshot_….db.done    what was learnt when that object arrived; gone once the set is there
+//!   remote.json           the objects, their sizes and hashes as stored
+//!   backup.json           the Manifest, as it is; last: with it the set is there
+//! ```
+//!
+//! A transfer that is cut leaves a folder without a Manifest, which is never a backup; the next one
+//! goes on with the objects that did not arrive. Two who copy the same set at once put the same
+//! bytes under the same names, or, encrypted, under names of their own; either one's index is whole.
+//! A folder whose claim is of another set is left alone, and the next number is taken.
+
+mod catalog;
+mod fetch;
+mod form;
+mod index;
+mod place;
+mod prune;
+mod upload;
+
+pub use catalog::{list, resolve};
+pub use fetch::{fetch, import, record};
+pub use form::{Form, Identities};
+pub use index::{Claim, Index, ObjectEntry};
+pub use place::{CLAIM, INDEX, Place};
+pub use prune::{plan, prune};
+pub use upload::{Copied, copy};

@@ -1,0 +1,81 @@
+//! Where a set lies in a store away from the node.
+
+use std::fmt;
+
+use crate::backup::Manifest;
+use crate::backup::names::BackupId;
+
+/// The object that says whose a folder is.
+pub const CLAIM: &str = "claim.json";
+/// The object that lists a set's objects as they are stored.
+pub const INDEX: &str = "remote.json";
+/// What follows an object's name in the name of the record of its arrival.
+pub(super) const DONE: &str = ".done";
+/// The longest part of a name; file systems take 255 bytes.
+const LONGEST: usize = 100;
+
+/// The folder of a node's sets: `<cluster>/<node>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(String);
+
+impl Place {
+    /// Where the sets of this Manifest's node belong. The cluster is OpenShift's UUID, or etcd's
+    /// cluster id where there is none.
+    pub fn of(manifest: &Manifest) -> Self {
+        let cluster = &manifest.cluster;
+        let cluster = cluster.uuid.as_deref().unwrap_or(&cluster.etcd_id);
+        let node = manifest.node.name.as_deref().unwrap_or(&manifest.node.host);
+        Self(format!("{}/{}", part(cluster), part(node)))
+    }
+
+    /// The place and the number in a set's whole name.
+    pub(super) fn split(name: &str) -> Option<(Self, BackupId)> {
+        let (place, last) = name.rsplit_once('/')?;
+        (place.split('/').count() == 2).then_some(())?;
+        Some((Self(place.to_owned()), BackupId::parse(last)?))
+    }
+
+    /// A set's whole name.
+    pub(super) fn set(&self, number: u64) -> String {
+        format!("{}/{}", self.0, BackupId(number))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A name as a part of an object's: what a Manifest says can be anything.
+fn part(name: &str) -> String {
+    let plain = |c: char| {
+        let keep = c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if keep { c } else { '_' }
+    };
+    let text: String = name.chars().take(LONGEST).map(plain).collect();
+    match text.chars().next() {
+        None => "unknown".to_owned(),
+        Some('.') => format!("_{}", text.get(1..).unwrap_or_default()),
+        Some(_) => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_two_plain_parts_whatever_the_manifest_says() {
+        let mut manifest = crate::backup::manifest::tests::example();
+        assert_eq!(Place::of(&manifest).to_string(), "u/master-0");
+        manifest.cluster.uuid = None;
+        manifest.node.name = Some("../../etc/x y".into());
+        let place = Place::of(&manifest);
+        assert_eq!(place.to_string(), "67dd97daf3ded3f/_._.._etc_x_y");
+        assert_eq!(Place::split(&place.set(7)), Some((place, BackupId(7))));
+        assert_eq!(part(""), "unknown");
+        assert_eq!(Place::split("a/b/c/backup-1"), None);
+        assert_eq!(Place::split("backup-1"), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! `prune` of a store away from the node: each node's sets by themselves.
+//!
+//! The Manifest goes first, and the set is no backup any more; the claim goes last, so that what
+//! was cut off is known for what it is, and the next run goes on with it.
+
+use std::collections::BTreeMap;
+
+use super::catalog;
+use super::place::{CLAIM, Place};
+use crate::backup::names::MANIFEST;
+use crate::error::Result;
+use crate::ops::Context;
+use crate::ops::catalog::BackupSet;
+use crate::ops::prune::{PrunePlan, PruneRequest, Pruned};
+use crate::store::objects::Store;
+
+/// What would be done now.
+///
+/// # Errors
+/// As [`PrunePlan::new`], and those of the store.
+pub async fn plan(
+    context: &Context,
+    store: &dyn Store,
+    request: &PruneRequest,
+) -> Result<PrunePlan> {
+    let sets = catalog::list(store, "").await?;
+    let mut places: BTreeMap<Option<Place>, Vec<BackupSet>> = BTreeMap::new();
+    for set in sets {
+        let place = Place::split(&set.name).map(|(place, _)| place);
+        places.entry(place).or_default().push(set);
+    }
+    let mut whole = PrunePlan::new(&[], request, context.now)?;
+    for sets in places.values() {
+        let plan = PrunePlan::new(sets, request, context.now)?;
+        whole.decisions.extend(plan.decisions);
+    }
+    Ok(whole)
+}
+
+/// Removes what the rules no longer want; where `agreed` is given, only what is in it.
+///
+/// # Errors
+/// Those of [`plan`]. What stops a removal is in [`Pruned::problems`].
+pub async fn prune(
+    context: &Context,
+    store: &dyn Store,
+    request: &PruneRequest,
+    agreed: Option<&[String]>,
+) -> Result<Pruned> {
+    let work = async {
+        let mut done = Pruned {
+            plan: plan(context, store, request).await?,
+            ..Pruned::default()
+        };
+        let names: Vec<(String, u64)> = done
+            .plan
+            .removals()
+            .map(|decided| (decided.decision.name.clone(), decided.size))
+            .filter(|(name, _)| agreed.is_none_or(|agreed| agreed.contains(name)))
+            .collect();
+        for (name, size) in names {
+            if let Err(failure) = remove(store, &name).await {
+                done.problems.push(failure.to_string());
+                break;
+            }
+            done.removed.push(name);
+            done.freed = done.freed.saturating_add(size);
+        }
+        Ok(done)
+    };
+    context.cancel.guard(work).await
+}
+
+async fn remove(store: &dyn Store, name: &str) -> Result<()> {
+    let listed = catalog::folders(store.list(name).await?);
+    let folder = listed.get(name).cloned().unwrap_or_default();
+    store.remove(&format!("{name}/{MANIFEST}")).await?;
+    for object in folder
+        .keys()
+        .filter(|object| *object != CLAIM && *object != MANIFEST)
+    {
+        store.remove(&format!("{name}/{object}")).await?;
+    }
+    store.remove(&format!("{name}/{CLAIM}")).await?;
+    store.remove_folder(name).await
+}

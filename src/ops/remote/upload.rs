@@ -1,0 +1,440 @@
+//! A set's way into a store: claim, objects, index, and the Manifest last.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::catalog::{self, Folder};
+use super::form::{self, Form, Plain};
+use super::index::{Arrival, Claim, Index, MAX_BYTES, ObjectEntry, SCHEMA_VERSION, to_bytes};
+use super::place::{CLAIM, DONE, INDEX, Place};
+use crate::backup::manifest::{self, FileEntry, Manifest};
+use crate::backup::names::{self, BackupId};
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::event::Event;
+use crate::ops::Context;
+use crate::ops::catalog::{BackupSet, read_bounded};
+use crate::store::objects::{self, Store, Upload};
+
+/// The phase's name in events.
+const PHASE: &str = "copy";
+/// Pieces between a codec and the network.
+const PIECES: usize = 4;
+/// How often a folder is looked for before it is given up.
+const TRIES: usize = 16;
+
+/// What came of a copy.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// The set's URL.
+    pub url: String,
+    /// Its name in the store.
+    pub name: String,
+    /// Whether it was there already.
+    pub already_there: bool,
+    /// Objects that an earlier transfer had brought.
+    pub resumed: usize,
+    /// Bytes sent, as stored.
+    pub sent: u64,
+}
+
+/// SHA-256, hex.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Copies a set of the node's store, whose Manifest it must have, to another store.
+///
+/// # Errors
+/// [`Kind::BadBackup`] where a file is not what the Manifest says, [`Kind::Store`] where the store
+/// fails; what was brought before stays, and the next copy goes on from it.
+pub async fn copy(
+    context: &Context,
+    set: &BackupSet,
+    store: &dyn Store,
+    form: &Form,
+    host: &str,
+) -> Result<Copied> {
+    let work = async {
+        let transfer = Transfer::begin(context, set, store, form, host).await?;
+        match transfer {
+            Begun::There(copied) => Ok(copied),
+            Begun::Claimed(transfer) => transfer.run().await,
+        }
+    };
+    let done = context.cancel.guard(work).await;
+    done.map_err(|failure| failure.doing(format!("copying {} to {}", set.name, store.url())))
+}
+
+/// Whether there is anything to do.
+enum Begun<'a> {
+    There(Copied),
+    Claimed(Box<Transfer<'a>>),
+}
+
+/// A set on its way.
+struct Transfer<'a> {
+    context: &'a Context,
+    set: &'a BackupSet,
+    store: &'a dyn Store,
+    form: &'a Form,
+    manifest: Manifest,
+    manifest_bytes: Vec<u8>,
+    manifest_sha256: String,
+    /// `<cluster>/<node>/backup-N`
+    name: String,
+    folder: Folder,
+    writer: String,
+    done: u64,
+    sent: u64,
+    resumed: usize,
+}
+
+impl<'a> Transfer<'a> {
+    async fn begin(
+        context: &'a Context,
+        set: &'a BackupSet,
+        store: &'a dyn Store,
+        form: &'a Form,
+        host: &str,
+    ) -> Result<Begun<'a>> {
+        let path = set.dir.join(names::MANIFEST);
+        let bytes = read_bounded(&path, manifest::MAX_BYTES)?;
+        let (Some(bytes), true) = (bytes, set.problems.is_empty()) else {
+            let what = format!("{} is no whole set with a Manifest", set.name);
+            return Err(Failure::new(Kind::BadBackup, what));
+        };
+        let manifest = Manifest::from_bytes(&bytes, &path)?;
+        let mut random = [0u8; 4];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(std::io::Error::from)
+            .doing(Kind::Unexpected, || "asking for random bytes")?;
+        let mut transfer = Box::new(Self {
+            context,
+            set,
+            store,
+            form,
+            manifest_sha256: sha256(&bytes),
+            manifest,
+            manifest_bytes: bytes,
+            name: String::new(),
+            folder: Folder::new(),
+            writer: hex::encode(random),
+            done: 0,
+            sent: 0,
+            resumed: 0,
+        });
+        Ok(if transfer.find_folder(host).await? {
+            Begun::There(transfer.copied(true))
+        } else {
+            Begun::Claimed(transfer)
+        })
+    }
+
+    fn copied(&self, already_there: bool) -> Copied {
+        Copied {
+            url: format!("{}/{}", self.store.url(), self.name),
+            name: self.name.clone(),
+            already_there,
+            resumed: self.resumed,
+            sent: self.sent,
+        }
+    }
+
+    /// Finds or claims the folder of this set; says whether the set is there already. Of a folder
+    /// that is another set's nothing is touched.
+    async fn find_folder(&mut self, host: &str) -> Result<bool> {
+        let place = Place::of(&self.manifest);
+        let own = BackupId::parse(&self.manifest.id).map_or(1, |id| id.0);
+        for _ in 0..TRIES {
+            let folders = catalog::folders(self.store.list(&place.to_string()).await?);
+            let mut numbers = BTreeMap::new();
+            for (name, folder) in folders {
+                if let Some((_, id)) = Place::split(&name) {
+                    numbers.insert(id.0, folder);
+                }
+            }
+            for (&number, folder) in numbers.range(own..) {
+                self.name = place.set(number);
+                if !self.is_ours(folder).await? {
+                    continue;
+                }
+                self.folder = folder.clone();
+                if !folder.contains_key(names::MANIFEST) {
+                    return Ok(false);
+                }
+                return self.is_whole().await;
+            }
+            let highest = numbers.keys().next_back().copied().unwrap_or(0);
+            let number = if numbers.contains_key(&own) {
+                highest.saturating_add(1)
+            } else {
+                own
+            };
+            self.name = place.set(number);
+            self.folder = Folder::new();
+            if self.claim(host).await? {
+                return Ok(false);
+            }
+        }
+        let what = format!("claiming a folder below {place}: others are always faster");
+        Err(Failure::new(Kind::Busy, what))
+    }
+
+    /// Whether the set is there and whole; one that lost objects is put again.
+    async fn is_whole(&mut self) -> Result<bool> {
+        let whole = catalog::whole(self.store, &self.name, &self.folder).await?;
+        Ok(whole.is_ok())
+    }
+
+    /// Whether the folder's claim is of this very set.
+    async fn is_ours(&self, folder: &Folder) -> Result<bool> {
+        if !folder.contains_key(CLAIM) {
+            return Ok(false);
+        }
+        let claim = self.read_claim().await?;
+        Ok(claim.is_some_and(|claim| claim.manifest_sha256 == self.manifest_sha256))
+    }
+
+    async fn read_claim(&self) -> Result<Option<Claim>> {
+        let bytes = catalog::read(self.store, &self.name, CLAIM, MAX_BYTES).await?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Claims the folder; where a service ignores the condition, the one whose claim is read back
+    /// has won.
+    async fn claim(&self, host: &str) -> Result<bool> {
+        let claim = Claim {
+            schema_version: SCHEMA_VERSION,
+            manifest_sha256: self.manifest_sha256.clone(),
+            begun: self.context.now,
+            host: host.to_owned(),
+            writer: self.writer.clone(),
+        };
+        let name = format!("{}/{CLAIM}", self.name);
+        // A lost answer makes a repeated request find our own claim: what is there decides.
+        self.store
+            .claim(&name, Bytes::from(to_bytes(&claim)?))
+            .await?;
+        let there = self.read_claim().await?;
+        Ok(there.is_some_and(|there| there.manifest_sha256 == self.manifest_sha256))
+    }
+
+    async fn run(mut self: Box<Self>) -> Result<Copied> {
+        let total = self.manifest.total_size();
+        self.context.tell(Event::PhaseStarted {
+            phase: PHASE,
+            about: format!(
+                "copying {} to {}/{}",
+                self.set.name,
+                self.store.url(),
+                self.name
+            ),
+            total: Some(total),
+        });
+        let mut entries = Vec::new();
+        for file in self.manifest.files.clone() {
+            let there = self.arrived(&file).await?;
+            self.resumed += usize::from(there.is_some());
+            let entry = match there {
+                Some(entry) => entry,
+                None => self.send(&file).await?,
+            };
+            self.done = self.done.saturating_add(file.size);
+            entries.push(entry);
+        }
+        self.commit(entries).await?;
+        self.context.tell(Event::PhaseDone {
+            phase: PHASE,
+            done: total,
+        });
+        Ok(self.copied(false))
+    }
+
+    /// The object of a file that an earlier transfer has brought, in the same form.
+    async fn arrived(&self, file: &FileEntry) -> Result<Option<ObjectEntry>> {
+        let starts = |name: &&String| name.starts_with(&file.name) && name.ends_with(DONE);
+        for name in self.folder.keys().filter(starts) {
+            let bytes = catalog::read(self.store, &self.name, name, MAX_BYTES).await?;
+            let Some(arrival) =
+                bytes.and_then(|bytes| serde_json::from_slice::<Arrival>(&bytes).ok())
+            else {
+                continue;
+            };
+            let entry = arrival.entry;
+            let same = entry.file == file.name
+                && arrival.plain_sha256 == file.sha256
+                && arrival.recipients == self.form.recipients()
+                && entry.compression.is_some() == self.form.compresses(&file.name)
+                && self.folder.get(&entry.object) == Some(&entry.size);
+            if same {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The name of a file's object. Two who encrypt the same file make different bytes of it, and
+    /// must not replace each other's.
+    fn object(&self, file: &str) -> String {
+        let compressed = if self.form.compresses(file) {
+            ".zst"
+        } else {
+            ""
+        };
+        let encrypted = if self.form.encrypts() {
+            format!(".{}.age", self.writer)
+        } else {
+            String::new()
+        };
+        format!("{file}{compressed}{encrypted}")
+    }
+
+    async fn send(&mut self, file: &FileEntry) -> Result<ObjectEntry> {
+        let object = self.object(&file.name);
+        let whole = format!("{}/{object}", self.name);
+        let (to, from) = mpsc::channel(PIECES);
+        let (path, form) = (self.set.dir.join(&file.name), self.form.clone());
+        let compress = form.compresses(&file.name);
+        let reading = tokio::task::spawn_blocking(move || form::encode(&path, &form, compress, to));
+        let mut upload = self.store.stage(&whole, file.size).await?;
+        let sent = self.pump(upload.as_mut(), from).await;
+        let read = reading
+            .await
+            .doing(Kind::Unexpected, || "running a thread")?;
+        // What the network says is the cause of what the reader says.
+        let checked = sent.and_then(|stored| Ok((stored, same(file, read?)?)));
+        let stored = match checked {
+            Ok((stored, ())) => stored,
+            Err(failure) => {
+                upload.abort().await;
+                return Err(failure);
+            }
+        };
+        upload.commit().await?;
+        let entry = ObjectEntry {
+            file: file.name.clone(),
+            object: object.clone(),
+            size: stored.size,
+            sha256: stored.sha256,
+            compression: compress.then(|| "zstd".to_owned()),
+            encryption: self.form.encrypts().then(|| "age".to_owned()),
+        };
+        if !self.store.checks_content() {
+            self.read_back(&entry).await?;
+        }
+        let arrival = Arrival {
+            plain_sha256: file.sha256.clone(),
+            recipients: self.form.recipients().to_owned(),
+            entry: entry.clone(),
+        };
+        let record = format!("{whole}{DONE}");
+        objects::put(self.store, &record, to_bytes(&arrival)?).await?;
+        self.folder.insert(format!("{object}{DONE}"), 0);
+        self.sent = self.sent.saturating_add(entry.size);
+        Ok(entry)
+    }
+
+    /// Hands on what the codec makes, hashing it.
+    async fn pump(
+        &self,
+        upload: &mut dyn Upload,
+        mut from: mpsc::Receiver<Bytes>,
+    ) -> Result<Plain> {
+        let mut hash = Sha256::new();
+        let mut size = 0u64;
+        while let Some(piece) = from.recv().await {
+            hash.update(&piece);
+            size = size.saturating_add(piece.len() as u64);
+            upload.write(piece).await?;
+            self.context.tell(Event::PhaseProgress {
+                phase: PHASE,
+                done: self.done.saturating_add(size),
+            });
+        }
+        let sha256 = hex::encode(hash.finalize());
+        Ok(Plain { size, sha256 })
+    }
+
+    /// Reads an object again where the store itself did not hold it against its hash.
+    async fn read_back(&self, entry: &ObjectEntry) -> Result<()> {
+        let name = format!("{}/{}", self.name, entry.object);
+        let mut hash = Sha256::new();
+        if let Some(mut body) = self.store.read(&name).await? {
+            while let Some(piece) = body.next().await {
+                hash.update(&piece?);
+            }
+        }
+        if hex::encode(hash.finalize()) == entry.sha256 {
+            return Ok(());
+        }
+        let what = format!("reading {name} again: it is not what was sent");
+        Err(Failure::new(Kind::Store, what))
+    }
+
+    /// Makes the objects a set: everything is looked at once more, and the Manifest comes last.
+    async fn commit(&mut self, objects: Vec<ObjectEntry>) -> Result<()> {
+        let name = |name: &str| format!("{}/{name}", self.name);
+        let index = Index {
+            schema_version: SCHEMA_VERSION,
+            manifest_sha256: self.manifest_sha256.clone(),
+            objects,
+        };
+        objects::put(self.store, &name(INDEX), to_bytes(&index)?).await?;
+        if self.set.pinned {
+            objects::put(
+                self.store,
+                &name(names::PINNED),
+                Bytes::from_static(b"pinned\n"),
+            )
+            .await?;
+        }
+        let listed = catalog::folders(self.store.list(&self.name).await?);
+        let folder = listed.get(&self.name).cloned().unwrap_or_default();
+        let lost = |entry: &&ObjectEntry| folder.get(&entry.object) != Some(&entry.size);
+        if let Some(entry) = index.objects.iter().find(lost) {
+            let what = format!("{} is gone since it was sent", entry.object);
+            return Err(Failure::new(Kind::Store, what));
+        }
+        if !self.is_ours(&folder).await? {
+            let what = format!("{} was claimed by another", self.name);
+            return Err(Failure::new(Kind::Busy, what));
+        }
+        let manifest = Bytes::from(self.manifest_bytes.clone());
+        self.store.claim(&name(names::MANIFEST), manifest).await?;
+        let there = catalog::read(self.store, &self.name, names::MANIFEST, manifest::MAX_BYTES);
+        if there.await?.as_deref() != Some(self.manifest_bytes.as_slice()) {
+            let what = format!("{} holds another Manifest", self.name);
+            return Err(Failure::new(Kind::Store, what));
+        }
+        self.sweep(&folder).await;
+        Ok(())
+    }
+
+    /// Removes the records of arrival; they are of no use any more, and do no harm.
+    async fn sweep(&self, folder: &Folder) {
+        for record in folder.keys().filter(|name| name.ends_with(DONE)) {
+            let removed = self.store.remove(&format!("{}/{record}", self.name)).await;
+            if let Err(failure) = removed {
+                self.context.tell(Event::Note(failure.to_string()));
+                return;
+            }
+        }
+    }
+}
+
+/// Whether what was read is the file that the Manifest means.
+fn same(file: &FileEntry, read: Plain) -> Result<()> {
+    if read.size == file.size && read.sha256 == file.sha256 {
+        return Ok(());
+    }
+    let what = format!("{} is not the file that the Manifest means", file.name);
+    Err(Failure::new(Kind::BadBackup, what)
+        .with(crate::error::Fact::Path(Path::new(&file.name).to_owned())))
+}

@@ -1,0 +1,209 @@
+//! The address of a store: a URL.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use crate::error::{Failure, Kind, Result};
+use crate::store::local::SET_PREFIX;
+
+/// What kind of store an address means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `file:///path`: a directory, as a mounted share is.
+    Directory,
+    /// `s3://bucket/path`
+    S3,
+    /// `gs://bucket/path`
+    Gcs,
+    /// `az://container/path`
+    Azure,
+    /// `sftp://user@host:port/path`; `/~/path` is below the home directory
+    Sftp,
+}
+
+/// A store's URL, without credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    url: Url,
+    scheme: Scheme,
+}
+
+impl Address {
+    /// Whether a text is meant as a URL and not as a path.
+    pub fn is_url(text: &str) -> bool {
+        text.contains("://")
+    }
+
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where the scheme is unknown, or the URL holds what it must not: a password,
+    /// a query.
+    pub fn parse(text: &str) -> Result<Self> {
+        // A URL that was mistyped may hold a password: it is not shown whole.
+        let usage = |what: &str| {
+            let scheme = text.split("://").next().unwrap_or_default();
+            Failure::new(
+                Kind::Usage,
+                format!("reading store URL {scheme}://…: {what}"),
+            )
+        };
+        let url = Url::parse(text).map_err(|e| usage(&e.to_string()))?;
+        let scheme = match url.scheme() {
+            "file" => Scheme::Directory,
+            "s3" => Scheme::S3,
+            "gs" => Scheme::Gcs,
+            "az" => Scheme::Azure,
+            "sftp" => Scheme::Sftp,
+            _ => return Err(usage("the schemes are s3, gs, az, sftp and file")),
+        };
+        if url.password().is_some() {
+            return Err(usage("a password has no place in it"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(usage("expected no ? and no # in it"));
+        }
+        let host = url.host_str().unwrap_or_default();
+        match scheme {
+            Scheme::Directory if !host.is_empty() => {
+                return Err(usage("expected file:///PATH"));
+            }
+            Scheme::Directory => {}
+            _ if host.is_empty() => return Err(usage("it names no bucket and no host")),
+            Scheme::Sftp => {}
+            _ if !url.username().is_empty() || url.port().is_some() => {
+                return Err(usage("expected a bucket, and no user and no port"));
+            }
+            _ => {}
+        }
+        let address = Self { url, scheme };
+        if !matches!(scheme, Scheme::Directory | Scheme::Sftp) {
+            for part in address.prefix().split('/').filter(|part| !part.is_empty()) {
+                super::check_name(part).map_err(|_| usage("its path has odd characters"))?;
+            }
+        }
+        Ok(address)
+    }
+
+    /// What kind of store it is.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The user, where one is named.
+    pub fn user(&self) -> &str {
+        self.url.username()
+    }
+
+    /// The port, where one is named.
+    pub fn port(&self) -> Option<u16> {
+        self.url.port()
+    }
+
+    /// The bucket, container or host.
+    pub fn bucket(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
+    /// The path within, without slashes at its ends.
+    pub fn prefix(&self) -> &str {
+        self.url.path().trim_matches('/')
+    }
+
+    /// The directory that a `file` or `sftp` URL means.
+    pub fn path(&self) -> PathBuf {
+        let local = match self.scheme {
+            Scheme::Sftp => Url::parse(&format!("file://{}", self.url.path())).ok(),
+            _ => Some(self.url.clone()),
+        };
+        local
+            .and_then(|url| url.to_file_path().ok())
+            .unwrap_or_else(|| Path::new(self.url.path()).to_owned())
+    }
+
+    /// The address of a set's store and the set's name, `<cluster>/<node>/backup-N` or `…/latest`,
+    /// where the last parts of the path are one.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where they are not.
+    pub fn split_set(&self) -> Result<(Self, String)> {
+        let parts: Vec<&str> = self.url.path().trim_matches('/').split('/').collect();
+        let cut = parts.len().saturating_sub(3);
+        let (before, set) = parts.split_at(cut);
+        let is_set = set.len() == 3
+            && set
+                .last()
+                .is_some_and(|last| last.starts_with(SET_PREFIX) || *last == "latest");
+        if !is_set {
+            let what = format!("reading {self}: expected it to end in CLUSTER/NODE/backup-N");
+            return Err(Failure::new(Kind::Usage, what));
+        }
+        let mut url = self.url.clone();
+        url.set_path(&format!("/{}", before.join("/")));
+        let store = Self {
+            url,
+            scheme: self.scheme,
+        };
+        Ok((store, set.join("/")))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.url.as_str().trim_end_matches('/'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_an_address_and_what_is_none() {
+        let address = Address::parse("s3://bucket/a/b/").unwrap();
+        assert_eq!((address.bucket(), address.prefix()), ("bucket", "a/b"));
+        assert_eq!(address.to_string(), "s3://bucket/a/b");
+        assert_eq!(
+            Address::parse("file:///mnt/x%20y").unwrap().path(),
+            Path::new("/mnt/x y")
+        );
+        for bad in [
+            "s3://",
+            "s3:///x",
+            "ftp://h/x",
+            "s3://user:secret@bucket/x",
+            "s3://b/x?sig=secret",
+            "file://host/x",
+            "gs://b/a b",
+            "az://c/../x%2F",
+            "s3://user@bucket/x",
+            "sftp:///x",
+            "sftp://u:secret@h/x",
+        ] {
+            let failure = Address::parse(bad).unwrap_err();
+            assert_eq!(failure.kind(), Kind::Usage, "{bad}");
+            assert!(!failure.to_string().contains("secret"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_set_is_told_from_its_store() {
+        let set = Address::parse("s3://bucket/p/q/c1/master-0/backup-12").unwrap();
+        let (store, name) = set.split_set().unwrap();
+        assert_eq!(store.to_string(), "s3://bucket/p/q");
+        assert_eq!(name, "c1/master-0/backup-12");
+        let (store, _) = Address::parse("s3://bucket/c1/n/backup-1")
+            .unwrap()
+            .split_set()
+            .unwrap();
+        assert_eq!(store.to_string(), "s3://bucket");
+        assert!(
+            Address::parse("s3://bucket/c1/n")
+                .unwrap()
+                .split_set()
+                .is_err()
+        );
+    }
+}

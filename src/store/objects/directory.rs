@@ -1,0 +1,246 @@
+//! A directory as a store: a mounted share, a second disk.
+//!
+//! An object is written beside its name, fsynced and renamed; its directory is fsynced. A share may
+//! lack hard links and locks, and none is used: a claim is a file that must not exist yet.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::{Address, Body, Listed, Store, Upload, check_name};
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::sys::fs::{self, OutFile};
+
+/// What the names of objects that are being written begin with.
+const PART_PREFIX: &str = ".part-";
+/// Bytes of a piece.
+const PIECE: usize = 1 << 20;
+
+/// A store that is a directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    url: String,
+    dir: PathBuf,
+}
+
+impl Directory {
+    /// The store there; the directory must exist, since an absent one is a share not mounted.
+    pub(super) fn open(address: &Address) -> Result<Self> {
+        let dir = address.path();
+        if !dir.is_dir() {
+            let what = format!("opening {}: there is no such directory", dir.display());
+            return Err(Failure::new(Kind::Store, what));
+        }
+        Ok(Self {
+            url: address.to_string(),
+            dir,
+        })
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.dir.join(name))
+    }
+}
+
+/// Runs what blocks on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.doing(Kind::Unexpected, || "running a thread")?
+}
+
+#[async_trait]
+impl Store for Directory {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn checks_content(&self) -> bool {
+        false
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>> {
+        let from = if folder.is_empty() {
+            self.dir.clone()
+        } else {
+            self.path(folder)?
+        };
+        let base = self.dir.clone();
+        blocking(move || list(&base, from)).await
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<Body>> {
+        let path = self.path(name)?;
+        let at = path.clone();
+        let opened = blocking(move || match std::fs::File::open(&at) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other
+                .map(Some)
+                .doing(Kind::Store, || format!("opening {}", at.display())),
+        });
+        let Some(file) = opened.await? else {
+            return Ok(None);
+        };
+        let pieces = futures_util::stream::try_unfold(file, move |mut file| {
+            let path = path.clone();
+            blocking(move || {
+                let mut piece = Vec::with_capacity(PIECE);
+                (&mut file)
+                    .take(PIECE as u64)
+                    .read_to_end(&mut piece)
+                    .doing(Kind::Store, || format!("reading {}", path.display()))?;
+                Ok((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
+            })
+        });
+        Ok(Some(pieces.boxed()))
+    }
+
+    async fn stage(&self, name: &str, _size: u64) -> Result<Box<dyn Upload>> {
+        let path = self.path(name)?;
+        let part = blocking(move || Part::begin(path)).await?;
+        Ok(Box::new(part))
+    }
+
+    async fn claim(&self, name: &str, content: Bytes) -> Result<bool> {
+        let path = self.path(name)?;
+        blocking(move || {
+            fs::mkdir_all(fs::parent(&path))?;
+            match fs::write_new(&path, &content) {
+                Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) => {
+                    return Ok(false);
+                }
+                made => made?,
+            }
+            fs::sync_dir(fs::parent(&path))?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name)?;
+        blocking(move || {
+            fs::unlink(&path)?;
+            // What goes first must be gone first, whatever happens to the machine.
+            match fs::sync_dir(fs::parent(&path)) {
+                Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::NotFound) => Ok(()),
+                other => other,
+            }
+        })
+        .await
+    }
+
+    async fn remove_folder(&self, folder: &str) -> Result<()> {
+        let path = self.path(folder)?;
+        blocking(move || {
+            if !path.is_dir() {
+                return Ok(());
+            }
+            fs::remove_tree(&path)
+        })
+        .await
+    }
+}
+
+/// Every object below a directory; hidden names are none of ours.
+fn list(base: &Path, from: PathBuf) -> Result<Vec<Listed>> {
+    let mut found = Vec::new();
+    let mut dirs = vec![from];
+    while let Some(dir) = dirs.pop() {
+        let entries = match crate::store::local::entries(&dir) {
+            Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::NotFound) => continue,
+            other => other?,
+        };
+        for entry in entries.into_iter().filter(|e| !e.name.starts_with('.')) {
+            if entry.is_dir {
+                dirs.push(entry.path);
+            } else if let Some(name) = entry.path.strip_prefix(base).ok().and_then(Path::to_str) {
+                found.push(Listed {
+                    name: name.to_owned(),
+                    size: entry.size,
+                });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// An object being written beside its name.
+struct Part {
+    file: Option<OutFile>,
+    to: PathBuf,
+    armed: bool,
+}
+
+impl Part {
+    fn begin(to: PathBuf) -> Result<Self> {
+        let dir = fs::parent(&to).to_owned();
+        fs::mkdir_all(&dir)?;
+        let mut random = [0u8; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(std::io::Error::from)
+            .doing(Kind::Unexpected, || "asking for random bytes")?;
+        let path = dir.join(format!("{PART_PREFIX}{}", hex::encode(random)));
+        let file =
+            OutFile::create(&path).doing(Kind::Store, || format!("creating {}", path.display()))?;
+        Ok(Self {
+            file: Some(file),
+            to,
+            armed: true,
+        })
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        let path = file.path().to_owned();
+        let done = file
+            .sync()
+            .doing(Kind::Store, || format!("writing {}", path.display()))
+            .and_then(|()| fs::rename(&path, &self.to))
+            .and_then(|()| fs::sync_dir(fs::parent(&self.to)));
+        self.file = Some(file);
+        self.armed = done.is_err();
+        done
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let (true, Some(file)) = (self.armed, &self.file) {
+            // The failure that led here is what is told; a hidden rest is never listed.
+            let _ = fs::unlink(file.path());
+        }
+    }
+}
+
+#[async_trait]
+impl Upload for Part {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let Some(mut file) = self.file.take() else {
+            return Err(Failure::new(Kind::Store, "writing after a failure"));
+        };
+        let (file, written) = blocking(move || {
+            let written = file
+                .write_all(&bytes)
+                .doing(Kind::Store, || format!("writing {}", file.path().display()));
+            Ok((file, written))
+        })
+        .await?;
+        self.file = Some(file);
+        written
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        blocking(move || self.finish()).await
+    }
+
+    async fn abort(self: Box<Self>) {}
+}

@@ -1,0 +1,152 @@
+//! Stores away from the node: named objects that come and go whole.
+//!
+//! What a mounted share, a bucket and a host reached by SFTP have in common is little: objects
+//! with names, listed, read, put and removed. No rename of a whole set, no lock. [`Store`] is
+//! that little, and what it promises is the same everywhere; one suite (`tests/store`) holds every
+//! store to it. How sets are made of objects, so that a cut transfer is never one, is the business
+//! of `ops::remote`.
+//!
+//! Names are relative, parts joined by `/`, each part of `A-Z a-z 0-9 . _ - +`, none beginning
+//! with a dot.
+
+mod address;
+mod bucket;
+mod directory;
+mod profile;
+mod settings;
+mod sftp;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use crate::error::{Failure, Kind, Result};
+
+pub use address::{Address, Scheme};
+pub use settings::Settings;
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// An object's bytes as they come.
+pub type Body = BoxStream<'static, Result<Bytes>>;
+
+/// A place for objects.
+///
+/// Every failure is [`Kind::Store`], and none shows a credential.
+#[async_trait]
+pub trait Store: Debug + Send + Sync {
+    /// The store's URL, as it may be shown.
+    fn url(&self) -> String;
+
+    /// Whether the store itself holds what was put against a SHA-256 that travelled with it;
+    /// where it does not, who puts reads back.
+    fn checks_content(&self) -> bool;
+
+    /// Every object below a folder (`""`: all), sorted by name. What is being put is not listed.
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>>;
+
+    /// An object's bytes; `None` where there is none.
+    async fn read(&self, name: &str) -> Result<Option<Body>>;
+
+    /// Begins an object of about `size` bytes. It is there once it is committed, whole, and then
+    /// replaces what was there.
+    async fn stage(&self, name: &str, size: u64) -> Result<Box<dyn Upload>>;
+
+    /// Makes a small object unless there is one of that name; says whether it did. Where the
+    /// service ignores the condition the later of two wins, so that a claim is to be read again.
+    async fn claim(&self, name: &str, content: Bytes) -> Result<bool>;
+
+    /// Removes an object; one that is not there is no error.
+    async fn remove(&self, name: &str) -> Result<()>;
+
+    /// Removes what is left of a folder without objects: directories, parts of uploads.
+    async fn remove_folder(&self, folder: &str) -> Result<()>;
+}
+
+/// An object on its way. Dropped, it leaves nothing that is listed.
+#[async_trait]
+pub trait Upload: Send {
+    /// Sends the next bytes; waits while too many are on their way.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Makes it durable and visible.
+    async fn commit(self: Box<Self>) -> Result<()>;
+
+    /// Gives it up, and removes its parts where the store is still reached.
+    async fn abort(self: Box<Self>);
+}
+
+/// Opens the store at an address.
+///
+/// # Errors
+/// [`Kind::Usage`] where the address or a setting cannot be meant, [`Kind::Store`] where the store
+/// cannot be reached.
+pub async fn open(address: &Address, settings: &Settings) -> Result<Arc<dyn Store>> {
+    Ok(match address.scheme() {
+        Scheme::Directory => Arc::new(directory::Directory::open(address)?),
+        Scheme::S3 | Scheme::Gcs | Scheme::Azure => {
+            Arc::new(bucket::Bucket::open(address, settings)?)
+        }
+        Scheme::Sftp => Arc::new(sftp::Sftp::open(address, settings).await?),
+    })
+}
+
+/// Puts a small object.
+pub async fn put(store: &dyn Store, name: &str, content: impl Into<Bytes> + Send) -> Result<()> {
+    let content = content.into();
+    let mut upload = store.stage(name, content.len() as u64).await?;
+    if let Err(failure) = upload.write(content).await {
+        upload.abort().await;
+        return Err(failure);
+    }
+    upload.commit().await
+}
+
+/// Reads a small object; `None` where there is none.
+///
+/// # Errors
+/// [`Kind::BadBackup`] where it has more than `most` bytes.
+pub async fn read_small(store: &dyn Store, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+    let Some(mut body) = store.read(name).await? else {
+        return Ok(None);
+    };
+    let mut content = Vec::new();
+    while let Some(piece) = body.next().await {
+        content.extend_from_slice(&piece?);
+        if content.len() as u64 > most {
+            let what = format!(
+                "reading {}/{name}: expected at most {most} bytes",
+                store.url()
+            );
+            return Err(Failure::new(Kind::BadBackup, what));
+        }
+    }
+    Ok(Some(content))
+}
+
+/// Fails for a name that no store takes: what is made of it is a path.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte))
+    };
+    if name.split('/').all(part) {
+        return Ok(());
+    }
+    let what = format!("naming an object: {name:?} is no name of this store's");
+    Err(Failure::new(Kind::Store, what))
+}

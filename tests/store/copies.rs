@@ -1,0 +1,208 @@
+//! `copy`, `list`, `verify` and `prune` of stores away from the node, on real ones.
+
+use crate::bench::{Bench, assert_same_set, files_below, listed, place, run};
+use crate::support::s3::{BUCKET, S3, variables};
+
+type Env = Vec<(&'static str, String)>;
+
+/// There and back again, and what lies between.
+pub fn there_and_back(url: &str, env: &Env) {
+    let bench = Bench::new();
+    let sets: Vec<_> = (1..=3).map(|number| bench.set(number)).collect();
+    std::fs::write(sets[0].join("pinned"), "").expect("a pin");
+    for set in ["backup-1", "backup-2", "backup-3"] {
+        let copied = bench.copy(set, url, &[], env).expect(0);
+        assert!(
+            copied.stdout.contains(&format!("{url}/{}/{set}", place())),
+            "{copied}"
+        );
+    }
+    let again = bench.copy("backup-2", url, &[], env).expect(0);
+    assert!(again.stdout.contains("is there already"), "{again}");
+    let name = |number: u32| format!("{}/backup-{number}", place());
+    let good = |number: u32| (name(number), "good".to_owned());
+    assert_eq!(listed(url, env), [good(1), good(2), good(3)]);
+
+    let verified = run(
+        &["verify", &format!("{url}/{}", name(2)), "-o", "json"],
+        env,
+    )
+    .expect(0);
+    assert_eq!(verified.json()["good"], true, "{verified}");
+    let all = run(&["list", url, "-o", "json"], env).expect(0).json();
+    assert_eq!(
+        all["sets"][1]["verified"]["good"], true,
+        "what was found is recorded there"
+    );
+    run(&["verify", &format!("{url}/{}/latest", place())], env).expect(0);
+    run(&["verify", &format!("{url}/{}/backup-9", place())], env).expect(2);
+
+    let back = bench.dir.path().join("back");
+    let back_text = back.to_str().expect("UTF-8");
+    run(&["copy", &format!("{url}/{}", name(3)), back_text], env).expect(0);
+    assert_same_set(&back.join("backup-1"), &sets[2]);
+
+    // The pinned one and the newest good one stay.
+    let rule = ["prune", url, "--keep-last", "1"];
+    let dry = run(&[&rule[..], &["--dry-run", "-o", "json"]].concat(), env).expect(0);
+    assert_eq!(listed(url, env).len(), 3, "{dry}");
+    run(&rule, env).expect(2);
+    let done = run(&[&rule[..], &["--yes"]].concat(), env).expect(0);
+    assert!(
+        done.stdout.contains(&format!("removed {}", name(2))),
+        "{done}"
+    );
+    assert_eq!(listed(url, env), [good(1), good(3)]);
+    run(&["list", url, "--stale-after", "2h"], env).expect(11);
+
+    // Another set of the same number goes beside it, and keeps its number for good.
+    let other = Bench::new();
+    other.big_set(3, 1000);
+    for _ in 0..2 {
+        other.copy("backup-3", url, &[], env).expect(0);
+        assert_eq!(listed(url, env), [good(1), good(3), good(4)]);
+    }
+}
+
+#[test]
+fn a_mounted_directory() {
+    let dir = tempfile::tempdir().expect("a folder");
+    there_and_back(&format!("file://{}", dir.path().display()), &Vec::new());
+}
+
+#[test]
+fn a_bucket() {
+    let Some(server) = S3::start() else { return };
+    there_and_back(&format!("s3://{BUCKET}/etcd"), &variables(server.address));
+}
+
+#[test]
+fn compressed_and_encrypted_copies_show_nothing_and_come_back_whole() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", dir.path().display());
+    let env = Vec::new();
+    let bench = Bench::new();
+    let set = bench.set(1);
+    let x25519 = age::x25519::Identity::generate();
+    let recipient = x25519.to_public().to_string();
+    let identity = bench.dir.path().join("identity");
+    let secret = age::secrecy::ExposeSecret::expose_secret(&x25519.to_string()).to_owned();
+    std::fs::write(&identity, format!("# made for a test\n{secret}\n")).expect("an identity");
+    let ssh = bench.dir.path().join("id_ed25519");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&ssh)
+        .status();
+    let ssh_made = made.is_ok_and(|status| status.success());
+    let recipients = bench.dir.path().join("recipients");
+    let public = if ssh_made {
+        std::fs::read_to_string(ssh.with_extension("pub")).expect("a public key")
+    } else {
+        crate::support::bins::skip("no ssh-keygen here: SSH recipients are not tried");
+        String::new()
+    };
+    std::fs::write(&recipients, format!("# of the team\n{recipient}\n{public}")).expect("a file");
+
+    let form = [
+        "--compress",
+        "--recipients-file",
+        recipients.to_str().expect("UTF-8"),
+    ];
+    bench.copy("backup-1", &url, &form, &env).expect(0);
+    let name = format!("{url}/{}/backup-1", place());
+    assert_eq!(
+        listed(&url, &env)[0].1,
+        "good",
+        "no identity is needed to list"
+    );
+    let refused = run(&["verify", &name], &env).expect(2);
+    assert!(refused.stderr.contains("--identity FILE"), "{refused}");
+
+    let mut keys = vec![&identity];
+    keys.extend(ssh_made.then_some(&ssh));
+    for key in keys {
+        let key = key.to_str().expect("UTF-8");
+        run(&["verify", &name, "--identity", key], &env).expect(0);
+        let back = tempfile::tempdir().expect("a folder");
+        let to = back.path().to_str().expect("UTF-8");
+        run(&["copy", &name, to, "--identity", key], &env).expect(0);
+        assert_same_set(&back.path().join("backup-1"), &set);
+    }
+    let stranger = bench.dir.path().join("stranger");
+    let other = age::x25519::Identity::generate().to_string();
+    std::fs::write(&stranger, age::secrecy::ExposeSecret::expose_secret(&other)).expect("a key");
+    run(
+        &[
+            "verify",
+            &name,
+            "--identity",
+            stranger.to_str().expect("UTF-8"),
+        ],
+        &env,
+    )
+    .expect(3);
+
+    // No stretch of any file lies in the store in the clear, but for the Manifest.
+    let stored: Vec<Vec<u8>> = files_below(dir.path())
+        .iter()
+        .filter(|path| !path.ends_with("backup.json"))
+        .map(|path| std::fs::read(path).expect("an object"))
+        .collect();
+    let manifest = std::fs::read(set.join("backup.json")).expect("the Manifest");
+    let holds =
+        |hay: &[u8], needle: &[u8]| hay.windows(needle.len()).any(|window| window == needle);
+    let mut looked_for = 0;
+    for path in files_below(&set)
+        .iter()
+        .filter(|path| !path.ends_with("backup.json"))
+    {
+        let plain = std::fs::read(path).expect("a file");
+        for needle in plain.chunks_exact(48).step_by(plain.len() / 48 / 40 + 1) {
+            let dull = needle.iter().all(|byte| *byte == needle[0]) || holds(&manifest, needle);
+            if !dull {
+                looked_for += 1;
+                assert!(
+                    !stored.iter().any(|object| holds(object, needle)),
+                    "{path:?} in the clear"
+                );
+            }
+        }
+    }
+    assert!(
+        looked_for > 20,
+        "only {looked_for} stretches were looked for"
+    );
+    assert!(!stored.iter().any(|object| holds(object, b"PRIVATE KEY")));
+}
+
+#[test]
+fn what_cannot_be_meant() {
+    let bench = Bench::new();
+    bench.set(1);
+    let env = Vec::new();
+    for (url, form) in [
+        ("ftp://host/x", &[] as &[&str]),
+        ("s3://user:pass1234@bucket/x", &[]),
+        ("/a/directory", &[]),
+        ("file:///tmp", &["--recipient", "age1nonsense"]),
+        ("file:///tmp", &["--recipients-file", "/nowhere"]),
+    ] {
+        let refused = bench.copy("backup-1", url, form, &env).expect(2);
+        assert!(!refused.stderr.contains("pass1234"), "{refused}");
+    }
+    bench.copy("backup-7", "file:///tmp", &[], &env).expect(2);
+    bench
+        .copy("backup-1", "file:///nowhere/at/all", &[], &env)
+        .expect(6);
+    // A file that is not what the Manifest says is not copied.
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", dir.path().display());
+    std::fs::write(bench.set(2).join("SHA256SUMS"), [b'x'; 412]).expect("an alteration");
+    let altered = bench.copy("backup-2", &url, &[], &env);
+    assert!(altered.status == Some(3), "{altered}");
+    assert!(
+        listed(&url, &env)
+            .iter()
+            .all(|(_, state)| state == "incomplete")
+    );
+}

@@ -1,0 +1,371 @@
+//! What can go wrong on the way: cuts, errors, refusals, a full disk, two at once. Whatever it
+//! is, nothing half-uploaded is listed as a backup, and the next copy goes on.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+
+use crate::bench::{Bench, assert_same_set, files_below, listed, place, run};
+use crate::support::bins::skip;
+use crate::support::s3::{BUCKET, S3, free_port, variables};
+
+/// Bytes of the snapshot in these tests: three parts.
+const BIG: usize = (20 << 20) + 12_345;
+
+/// What stands between client and server.
+pub struct Proxy {
+    pub address: SocketAddr,
+    /// Bytes towards the server that still pass; once they are used up every connection is cut,
+    /// and no new one is taken.
+    pub budget: Arc<AtomicI64>,
+    /// Requests that are answered with 503 before any passes.
+    errors: Arc<AtomicU32>,
+    /// Bytes that have passed towards the server.
+    passed: Arc<AtomicI64>,
+}
+
+impl Proxy {
+    pub fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let proxy = Self {
+            address: listener.local_addr().expect("its address"),
+            budget: Arc::new(AtomicI64::new(i64::MAX)),
+            errors: Arc::new(AtomicU32::new(0)),
+            passed: Arc::new(AtomicI64::new(0)),
+        };
+        let (budget, errors, passed) = (
+            Arc::clone(&proxy.budget),
+            Arc::clone(&proxy.errors),
+            Arc::clone(&proxy.passed),
+        );
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (budget, errors, passed) = (
+                    Arc::clone(&budget),
+                    Arc::clone(&errors),
+                    Arc::clone(&passed),
+                );
+                std::thread::spawn(move || serve(client, server, &budget, &errors, &passed));
+            }
+        });
+        proxy
+    }
+}
+
+fn serve(
+    mut client: TcpStream,
+    server: SocketAddr,
+    budget: &AtomicI64,
+    errors: &AtomicU32,
+    passed: &AtomicI64,
+) {
+    if budget.load(Ordering::SeqCst) <= 0 {
+        return;
+    }
+    let refuse = errors.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+    if refuse.is_ok() {
+        let mut head = [0; 65536];
+        // Whatever was asked, the answer is the same.
+        let _ = client.read(&mut head);
+        let _ = client
+            .write_all(b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        return;
+    }
+    let Ok(mut upstream) = TcpStream::connect(server) else {
+        return;
+    };
+    let (mut back_from, mut back_to) = (
+        upstream.try_clone().expect("a clone"),
+        client.try_clone().expect("a clone"),
+    );
+    std::thread::spawn(move || {
+        // Either end may go at any time; that is the point.
+        let _ = std::io::copy(&mut back_from, &mut back_to);
+        let _ = back_to.shutdown(Shutdown::Both);
+    });
+    let mut buffer = [0; 16384];
+    while let Ok(read @ 1..) = client.read(&mut buffer) {
+        let left = budget.fetch_sub(read as i64, Ordering::SeqCst);
+        let pass = usize::try_from(left.max(0)).unwrap_or(0).min(read);
+        passed.fetch_add(pass as i64, Ordering::SeqCst);
+        if upstream.write_all(&buffer[..pass]).is_err() || pass < read {
+            break;
+        }
+    }
+    let _ = upstream.shutdown(Shutdown::Both);
+    let _ = client.shutdown(Shutdown::Both);
+}
+
+/// No set is listed as good or dirty.
+fn assert_none(url: &str, env: &[(&'static str, String)], what: &str) {
+    let sets = listed(url, env);
+    assert!(
+        sets.iter().all(|(_, state)| state == "incomplete"),
+        "{what}: {sets:?}"
+    );
+}
+
+#[test]
+fn a_cut_at_every_part_is_never_a_backup_and_the_next_copy_goes_on() {
+    let Some(server) = S3::start() else { return };
+    let bench = Bench::new();
+    let set = bench.big_set(1, BIG);
+    let direct = variables(server.address);
+    let measured = {
+        let proxy = Proxy::start(server.address);
+        let env = variables(proxy.address);
+        bench
+            .copy("backup-1", &format!("s3://{BUCKET}/whole"), &[], &env)
+            .expect(0);
+        proxy.passed.load(Ordering::SeqCst)
+    };
+    let (mut cuts, mut resumed) = (0, 0);
+    let mut at = 200;
+    while at < measured {
+        let url = format!("s3://{BUCKET}/cut-{at}");
+        let proxy = Proxy::start(server.address);
+        proxy.budget.store(at, Ordering::SeqCst);
+        let mut hurried = variables(proxy.address);
+        hurried.push(("ETCD_DR_STORE_PATIENCE", "300ms".to_owned()));
+        let cut = bench.copy("backup-1", &url, &[], &hurried);
+        cuts += 1;
+        if cut.status == Some(0) {
+            // All it needed had passed: the rest was tidying up.
+            assert_eq!(listed(&url, &direct)[0].1, "good", "{cut}");
+        } else {
+            assert_eq!(cut.status, Some(6), "{cut}");
+            // The answer to the last request may have been cut, and not what it did.
+            let sets = listed(&url, &direct);
+            let late = at + 6000 > measured;
+            assert!(
+                late || sets.iter().all(|(_, state)| state == "incomplete"),
+                "{at}: {sets:?}"
+            );
+        }
+        let next = bench
+            .copy("backup-1", &url, &["-o", "json"], &direct)
+            .expect(0);
+        resumed += next.json()["copy"]["resumed"].as_u64().unwrap_or(0);
+        let name = format!("{}/backup-1", place());
+        assert_eq!(listed(&url, &direct), [(name.clone(), "good".to_owned())]);
+        let back = tempfile::tempdir().expect("a folder");
+        let to = back.path().to_str().expect("UTF-8");
+        run(&["copy", &format!("{url}/{name}"), to], &direct).expect(0);
+        assert_same_set(&back.path().join("backup-1"), &set);
+        // Closely where many small requests are, widely within the parts.
+        at = if (6000..measured - 14_000).contains(&at) {
+            (at + (5 << 20)).min(measured - 14_000)
+        } else {
+            at + 1100
+        };
+    }
+    println!("{measured} bytes, {cuts} cuts, {resumed} files needed no second transfer");
+    assert!(cuts > 10 && resumed > 5, "{cuts} cuts, {resumed} resumed");
+}
+
+#[test]
+fn errors_that_pass_are_outlived_and_those_that_do_not_are_told() {
+    let Some(server) = S3::start() else { return };
+    let bench = Bench::new();
+    bench.big_set(1, BIG);
+    let proxy = Proxy::start(server.address);
+    let mut env = variables(proxy.address);
+    env.push(("ETCD_DR_STORE_PATIENCE", "30s".to_owned()));
+    proxy.errors.store(3, Ordering::SeqCst);
+    bench
+        .copy("backup-1", &format!("s3://{BUCKET}/a"), &[], &env)
+        .expect(0);
+
+    let env = variables(proxy.address);
+    proxy.errors.store(u32::MAX, Ordering::SeqCst);
+    let url = format!("s3://{BUCKET}/b");
+    let failed = bench.copy("backup-1", &url, &[], &env).expect(6);
+    assert!(failed.stderr.contains("503"), "{failed}");
+    assert_none(&url, &variables(server.address), "503");
+
+    let nowhere = variables(free_port());
+    bench.copy("backup-1", &url, &[], &nowhere).expect(6);
+    run(&["list", &url], &nowhere).expect(6);
+}
+
+#[test]
+fn refusals_are_told_in_words_and_show_no_secret() {
+    let Some(server) = S3::start() else { return };
+    let bench = Bench::new();
+    bench.set(1);
+    let good = variables(server.address);
+    let url = format!("s3://{BUCKET}/x");
+    let with = |name: &'static str, value: &str| {
+        let mut env = good.clone();
+        env.retain(|(other, _)| *other != name);
+        env.push((name, value.to_owned()));
+        env
+    };
+    let wrong_secret = with("AWS_SECRET_ACCESS_KEY", "notthesecretatall");
+    let wrong_key = with("AWS_ACCESS_KEY_ID", "AKIANOBODYNOBODYNOBO");
+    for env in [&wrong_secret, &wrong_key] {
+        for refused in [
+            bench.copy("backup-1", &url, &["-v"], env).expect(6),
+            run(&["list", &url, "-o", "json"], env).expect(6),
+        ] {
+            let said = format!("{}{}", refused.stdout, refused.stderr);
+            assert!(
+                !said.contains("notthesecret") && !said.contains("secretsecret"),
+                "{said}"
+            );
+        }
+    }
+    let gone = bench
+        .copy("backup-1", "s3://nobucket/x", &[], &good)
+        .expect(6);
+    assert!(gone.stderr.contains("bucket"), "{gone}");
+    run(&["list", "s3://nobucket/x"], &good).expect(6);
+    run(
+        &["prune", "s3://nobucket/x", "--keep-last", "1", "--yes"],
+        &good,
+    )
+    .expect(6);
+
+    // Keys from a file, as the services' own tools have them.
+    let home = tempfile::tempdir().expect("a home");
+    std::fs::create_dir(home.path().join(".aws")).expect("a folder");
+    let (key, secret) = (&good[1].1, &good[2].1);
+    let text = format!(
+        "[default]\naws_access_key_id=x\n[ops]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+    );
+    std::fs::write(home.path().join(".aws/credentials"), text).expect("a file");
+    let mut env = good.clone();
+    env.retain(|(name, _)| !name.starts_with("AWS_ACCESS") && !name.starts_with("AWS_SECRET"));
+    env.push(("HOME", home.path().display().to_string()));
+    env.push(("AWS_PROFILE", "ops".to_owned()));
+    bench.copy("backup-1", &url, &[], &env).expect(0);
+    assert_eq!(listed(&url, &env).len(), 1);
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_far_end() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let root = scratch.path().join("root");
+    std::fs::create_dir(&root).expect("a mount point");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs"])
+        .arg(&root)
+        .output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return skip("small file systems can be mounted only by root");
+    }
+    let _unmount = Unmount(root.clone());
+    let bench = Bench::new();
+    bench.big_set(1, BIG);
+    std::fs::create_dir(root.join("share")).expect("a share");
+    let url = format!("file://{}/share", root.display());
+    bench.copy("backup-1", &url, &[], &[]).expect(6);
+    assert_none(&url, &[], "a full share");
+    assert!(
+        files_below(&root)
+            .iter()
+            .all(|path| !path.to_string_lossy().contains(".part-"))
+    );
+    std::fs::remove_dir_all(root.join("share")).expect("room");
+
+    let Some(server) = S3::at(root.clone(), scratch) else {
+        return;
+    };
+    let env = variables(server.address);
+    let url = format!("s3://{BUCKET}/x");
+    bench.copy("backup-1", &url, &[], &env).expect(6);
+    assert_none(&url, &env, "a full bucket");
+}
+
+/// Unmounts however the test ends.
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        // The server may still hold it: lazily, then.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn two_who_copy_at_once() {
+    let Some(server) = S3::start() else { return };
+    let share = tempfile::tempdir().expect("a folder");
+    let identity = age::x25519::Identity::generate();
+    let recipient = identity.to_public().to_string();
+    let secret = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
+    let key = share.path().join("key");
+    std::fs::write(&key, secret).expect("a key");
+    std::fs::create_dir(share.path().join("s")).expect("a share");
+    for url in [
+        format!("s3://{BUCKET}/two"),
+        format!("file://{}/s", share.path().display()),
+    ] {
+        let env = variables(server.address);
+        let bench = Bench::new();
+        let set = bench.big_set(1, 9 << 20);
+        let form = ["--recipient", recipient.as_str()];
+        both(|| bench.copy("backup-1", &url, &form, &env));
+        let name = format!("{}/backup-1", place());
+        assert_eq!(listed(&url, &env), [(name.clone(), "good".to_owned())]);
+        let back = bench.dir.path().join("back");
+        let to = back.to_str().expect("UTF-8");
+        run(
+            &[
+                "copy",
+                &format!("{url}/{name}"),
+                to,
+                "--identity",
+                text(&key),
+            ],
+            &env,
+        )
+        .expect(0);
+        assert_same_set(&back.join("backup-1"), &set);
+
+        // Two different sets that claim one number: both are there, or one says why it is not.
+        let other = Bench::new();
+        other.big_set(2, 5000);
+        bench.big_set(2, 6000);
+        let benches = [&bench, &other];
+        let runs: Vec<_> = std::thread::scope(|scope| {
+            let threads =
+                benches.map(|bench| scope.spawn(|| bench.copy("backup-2", &url, &[], &env)));
+            threads.map(|thread| thread.join().expect("a run")).into()
+        });
+        assert!(
+            runs.iter().all(|run| matches!(run.status, Some(0 | 6 | 7))),
+            "{runs:?}"
+        );
+        for (name, state) in listed(&url, &env) {
+            if state == "good" {
+                let back = tempfile::tempdir().expect("a folder");
+                let to = text(back.path());
+                let args = [
+                    "copy",
+                    &format!("{url}/{name}"),
+                    to,
+                    "--identity",
+                    text(&key),
+                ];
+                run(&args, &env).expect(0);
+            }
+        }
+    }
+}
+
+fn both(copy: impl Fn() -> crate::support::golden::Run + Sync) {
+    std::thread::scope(|scope| {
+        let threads = [(); 2].map(|()| scope.spawn(&copy));
+        for thread in threads {
+            thread.join().expect("a run").expect(0);
+        }
+    });
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}

@@ -1,0 +1,135 @@
+//! A real sshd on loopback, with keys of its own, for one user: the one who runs the tests.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::bins::skip;
+use super::process::{bound_command, expect_success, spawn_bound, wait_for};
+use super::s3::free_port;
+
+/// A running sshd, the directory it is to keep things in, and what a client needs.
+pub struct Sshd {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Keys and settings of both sides.
+    pub scratch: tempfile::TempDir,
+    child: Child,
+}
+
+impl Sshd {
+    /// Starts one; none where that cannot be, which is announced.
+    pub fn start() -> Option<Self> {
+        let Some(sshd) = program() else {
+            skip("no sshd here: run scripts/fetch-servers.sh");
+            return None;
+        };
+        if !rustix::process::geteuid().is_root() {
+            skip("sshd is started only by root");
+            return None;
+        }
+        // Where Debian's sshd puts itself away; it must be there, and root's.
+        std::fs::create_dir_all("/run/sshd").expect("sshd's own directory");
+        let scratch = tempfile::tempdir().expect("a folder");
+        let dir = scratch.path();
+        for name in ["host", "user"] {
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(dir.join(name))
+                .output();
+            let Ok(made) = made else {
+                skip("no ssh-keygen here");
+                return None;
+            };
+            expect_success("ssh-keygen", &made);
+        }
+        std::fs::copy(dir.join("user.pub"), dir.join("authorized")).expect("a copy");
+        std::fs::create_dir(dir.join("store")).expect("a store");
+        let address = free_port();
+        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        let config = format!(
+            "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
+             UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n\
+             Subsystem sftp internal-sftp\n",
+            text(&dir.join("host")),
+            text(&dir.join("authorized")),
+        );
+        std::fs::write(dir.join("config"), config).expect("settings");
+        let public = std::fs::read_to_string(dir.join("host.pub")).expect("the host's key");
+        let known = format!("[127.0.0.1]:{} {public}", address.port());
+        std::fs::write(dir.join("known_hosts"), known).expect("known hosts");
+        let log = std::fs::File::create(dir.join("log")).expect("a log");
+        // A user that sshd puts its less trusted part under is there only where the package is
+        // installed: in a mount namespace of its own it has one.
+        let users = std::fs::read_to_string("/etc/passwd").expect("the users");
+        let users = format!("{users}sshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n");
+        std::fs::write(dir.join("passwd"), users).expect("the users");
+        let start = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
+        let mut command = bound_command(Path::new("unshare"));
+        command
+            .args(["--mount", "sh", "-c", start])
+            .arg(dir.join("passwd"))
+            .arg(&sshd)
+            .args(["-D", "-e", "-f"])
+            .arg(dir.join("config"))
+            .env(
+                "LD_LIBRARY_PATH",
+                sshd.ancestors().nth(3).expect("its root").join("lib"),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let child = spawn_bound(command).expect("starting sshd");
+        let started = wait_for("sshd", Duration::from_secs(20), || {
+            std::net::TcpStream::connect(address).map(drop)
+        });
+        if let Err(why) = started {
+            panic!(
+                "{why}\n{}",
+                std::fs::read_to_string(dir.join("log")).unwrap_or_default()
+            );
+        }
+        Some(Self {
+            address,
+            scratch,
+            child,
+        })
+    }
+
+    /// The store's directory.
+    pub fn store(&self) -> PathBuf {
+        self.scratch.path().join("store")
+    }
+
+    /// The store's URL.
+    pub fn url(&self) -> String {
+        format!("sftp://root@{}{}", self.address, self.store().display())
+    }
+
+    /// The variables that a client needs.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let path = |name: &str| self.scratch.path().join(name).display().to_string();
+        vec![
+            ("ETCD_DR_SFTP_IDENTITY", path("user")),
+            ("ETCD_DR_SFTP_KNOWN_HOSTS", path("known_hosts")),
+        ]
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The sshd that was fetched.
+fn program() -> Option<PathBuf> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let cache = std::env::var_os("ETCD_DR_CACHE")
+        .map_or_else(|| project.join(".cache"), |dir| project.join(dir));
+    // It runs itself anew for each connection, by its whole path.
+    cache.join("sshd/usr/sbin/sshd").canonicalize().ok()
+}
