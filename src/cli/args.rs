@@ -185,14 +185,15 @@ Examples:
   etcd-dr verify /home/core/backup             a pair made by cluster-backup.sh
   etcd-dr verify snapshot.db
   etcd-dr verify latest --live                 is it of this cluster's history?
-  etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files";
+  etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
+  etcd-dr verify --compare a.json b.json       whose are the best to go on with?";
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
     /// A backup's name, `latest`, a directory, or a snapshot file
-    #[arg(value_name = "SET", required_unless_present_any = ["all", "data_dir"])]
+    #[arg(value_name = "SET", required_unless_present_any = ["all", "data_dir", "compare"])]
     pub sets: Vec<String>,
 
     /// Every backup in the store
@@ -206,6 +207,11 @@ pub struct VerifyArgs {
     /// A stopped member's data directory instead of a backup
     #[arg(long, value_name = "DIR", conflicts_with_all = ["sets", "all"], value_hint = ValueHint::DirPath)]
     pub data_dir: Option<PathBuf>,
+
+    /// Reports that --data-dir gave as JSON, one a member: name the one
+    /// whose data is the best to go on with
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["sets", "all", "live", "data_dir"], value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub compare: Vec<PathBuf>,
 
     /// That member's WAL, where it has a directory of its own
     #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath)]

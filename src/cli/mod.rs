@@ -10,6 +10,7 @@ mod machine;
 mod progress;
 mod restore;
 mod run;
+mod survivors;
 mod target;
 mod verify;
 

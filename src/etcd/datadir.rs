@@ -111,6 +111,10 @@ pub struct Report {
     /// The members as raft knows them at the database's consistent index, or at the end of the
     /// log without database facts; `None` where nothing tells whom it began with.
     pub raft_members: Option<RaftMembers>,
+    /// The same at the last index known to be committed.
+    pub committed_members: Option<RaftMembers>,
+    /// The same at the end of the log, whether committed or not.
+    pub last_members: Option<RaftMembers>,
     /// What the log holds beyond the database; `None` without database facts.
     pub beyond: Option<Beyond>,
     /// Other files beside the database: `*.snap.db`, `db.tmp.*`, `*.broken`.
@@ -155,12 +159,55 @@ impl RaftMembers {
         }
     }
 
-    fn contains(&self, id: MemberId) -> bool {
+    /// Whether it is a member of either kind.
+    pub fn contains(&self, id: MemberId) -> bool {
         self.voters.contains(&id) || self.learners.contains(&id)
     }
 
-    fn ids(&self) -> BTreeSet<MemberId> {
+    /// All ids.
+    pub fn ids(&self) -> BTreeSet<MemberId> {
         self.voters.union(&self.learners).copied().collect()
+    }
+}
+
+impl Report {
+    /// The members at the end of the log, with what database, `.snap` file and log tell of each;
+    /// `None` where nothing tells whom the log began with.
+    pub fn membership(&self, db: Option<&DbFacts>) -> Option<Vec<Member>> {
+        let last = self.last_members.as_ref()?;
+        let mut known: BTreeMap<MemberId, Member> = BTreeMap::new();
+        let start = self.snaps.iter().filter_map(|file| file.snap.as_ref());
+        let start = start.filter(|snap| Some(snap.id) == self.start);
+        let stored = start.filter_map(|snap| snap.store.as_ref());
+        let stored = stored.flat_map(|store| &store.members);
+        for member in stored.chain(db.iter().flat_map(|db| &db.members)) {
+            known.insert(member.id, member.clone());
+        }
+        let applied = db.map_or(0, |db| db.consistent_index);
+        for logged in self.wal.log.changes.iter().filter(|c| c.index > applied) {
+            // A promotion or a removal tells less than what is known already.
+            if let Some(change) = &logged.change
+                && let Ok(member) = Member::from_json(&change.context)
+                && !member.peer_urls.is_empty()
+                && member.id.0 == change.node
+            {
+                let name = known.get(&member.id).map(|known| known.name.clone());
+                let known = known.entry(member.id).or_insert_with(|| member.clone());
+                known.peer_urls = member.peer_urls;
+                known.name = name.unwrap_or(member.name);
+            }
+        }
+        let mut member = |id: MemberId| Member {
+            is_learner: last.learners.contains(&id),
+            ..known.remove(&id).unwrap_or(Member {
+                id,
+                name: String::new(),
+                peer_urls: Vec::new(),
+                client_urls: Vec::new(),
+                is_learner: false,
+            })
+        };
+        Some(last.ids().into_iter().map(&mut member).collect())
     }
 }
 
@@ -190,8 +237,9 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     }
     let up_to = db.map_or(u64::MAX, |db| db.consistent_index);
     let raft_members = members_at(&summary, chosen, up_to);
-    let committed = members_at(&summary, chosen, summary.hard_state().commit);
-    if committed.is_some_and(|members| members.voters.is_empty()) && !summary.is_corrupt() {
+    let committed_members = members_at(&summary, chosen, summary.hard_state().commit);
+    let nobody = |members: &RaftMembers| members.voters.is_empty();
+    if committed_members.as_ref().is_some_and(nobody) && !summary.is_corrupt() {
         findings.push(doubt(
             "a committed membership in the log",
             "none: etcd waits until a leader sends it, as a member does that has just joined",
@@ -212,7 +260,9 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     Ok(Report {
         locks,
         start,
+        last_members: members_at(&summary, chosen, u64::MAX),
         raft_members,
+        committed_members,
         beyond,
         leftovers,
         findings,
