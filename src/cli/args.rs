@@ -230,15 +230,25 @@ Examples:
   etcd-dr restore latest --data-dir d --name m1 \\
     --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380 \\
     --initial-advertise-peer-urls https://10.0.0.1:2380 \\
-    --initial-cluster-token NEW --bump-revision 1000000000 --mark-compacted";
+    --initial-cluster-token NEW --bump-revision 1000000000 --mark-compacted
+  etcd-dr restore --from-data-dir /var/lib/etcd --data-dir d   no backup";
 
 /// `restore`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = RESTORE_EXAMPLES)]
 pub struct RestoreArgs {
     /// A backup's name, `latest`, a directory, or a snapshot file
-    #[arg(value_name = "SET")]
-    pub set: String,
+    #[arg(value_name = "SET", required_unless_present = "from_data_dir")]
+    pub set: Option<String>,
+
+    /// A stopped member's data directory instead of a backup: becomes a
+    /// cluster of that member alone, with all of its log
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["set", "initial_cluster", "initial_cluster_token", "skip_hash_check", "compact", "target_version"], value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub from_data_dir: Option<PathBuf>,
+
+    /// That member's WAL, where it has a directory of its own
+    #[arg(long, value_name = "DIR", requires = "from_data_dir", value_hint = ValueHint::DirPath)]
+    pub from_wal_dir: Option<PathBuf>,
 
     /// The directory to make; absent, or there and empty
     #[arg(long, value_name = "DIR", required = true, value_hint = ValueHint::DirPath)]
@@ -249,9 +259,9 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub wal_dir: Option<PathBuf>,
 
-    /// The member's name
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub name: String,
+    /// The member's name [default: default; of --from-data-dir its own]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
 
     /// All members of the new cluster: name=url,name2=url2
     #[arg(
@@ -265,9 +275,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "TOKEN")]
     pub initial_cluster_token: Option<String>,
 
-    /// The member's own peer URLs
-    #[arg(long, value_name = "URLS", default_value = "http://localhost:2380", value_hint = ValueHint::Url)]
-    pub initial_advertise_peer_urls: String,
+    /// The member's own peer URLs [default: http://localhost:2380;
+    /// of --from-data-dir those it had]
+    #[arg(long, value_name = "URLS", visible_alias = "peer-urls", value_hint = ValueHint::Url, verbatim_doc_comment)]
+    pub initial_advertise_peer_urls: Option<String>,
 
     /// Take a snapshot whose SHA-256 is wrong or not there
     #[arg(long)]

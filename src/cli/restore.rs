@@ -1,12 +1,14 @@
 //! `restore`: arguments to a request, its result to text and JSON.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use indicatif::HumanBytes;
 
 use super::args::{Bump as BumpArg, RestoreArgs};
 use super::machine;
 use super::run::{Session, Shown};
+use super::survivors;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::{Bump, SLACK};
 use crate::ops::catalog;
@@ -17,12 +19,21 @@ const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "unsealed-sna
 
 /// Makes a data directory.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+    if let Some(from) = &args.from_data_dir {
+        return survivors::restore(session, args, from);
+    }
     let request = request(session, args)?;
     let outcome = session.blocking(move |context| datadir::run(&context, &request))?;
     Ok(Shown::done(
         text(&outcome),
         machine::document("restore", &outcome),
     ))
+}
+
+/// The directory to be made.
+pub(super) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
+    let named = args.data_dir.clone();
+    named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))
 }
 
 fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
@@ -35,12 +46,10 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
             .with(Fact::Candidates(ALLOWABLE.map(str::to_owned).to_vec())));
         }
     }
-    let data_dir = args
-        .data_dir
-        .clone()
-        .ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))?;
+    let data_dir = data_dir(args)?;
     let store = session.store(args.store.as_deref())?;
-    let set = catalog::resolve(&store, &args.set)?;
+    let word = args.set.as_deref().unwrap_or("latest");
+    let set = catalog::resolve(&store, word)?;
     let snapshot = set.files.snapshot.clone().ok_or_else(|| {
         Failure::new(
             Kind::BadBackup,
@@ -58,9 +67,12 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
         snapshot,
         data_dir,
         wal_dir: args.wal_dir.clone(),
-        name: args.name.clone(),
+        name: args.name.clone().unwrap_or_else(|| "default".to_owned()),
         initial_cluster: args.initial_cluster.clone(),
-        advertise_peer_urls: args.initial_advertise_peer_urls.clone(),
+        advertise_peer_urls: args
+            .initial_advertise_peer_urls
+            .clone()
+            .unwrap_or_else(|| "http://localhost:2380".to_owned()),
         token: args.initial_cluster_token.clone(),
         skip_hash_check: args.skip_hash_check,
         bump: args.bump_revision.map(|bump| match bump {
@@ -77,7 +89,7 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
 }
 
 /// 128 bits from the kernel.
-fn random() -> Result<u128> {
+pub(super) fn random() -> Result<u128> {
     let mut bytes = [0; 16];
     let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     match got {

@@ -1,16 +1,19 @@
-//! `verify --data-dir` and `verify --compare`: what a member's own files are worth.
+//! What a member's own files are worth, and what can be made of them: `verify --data-dir`,
+//! `verify --compare`, `restore --from-data-dir`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::args::RestoreArgs;
 use super::run::{Session, Shown};
 use super::verify::{describe, head, layers};
-use super::{human, machine};
+use super::{human, machine, restore as restoring};
 use crate::error::{Result, exit};
 use crate::etcd::finding::printable;
 use crate::ops::catalog;
 use crate::ops::compare::{self, Ranked, Verdict};
 use crate::ops::member_files::{self, Distance, Report, Role};
+use crate::ops::survivor::{self, Outcome, Request};
 use crate::store::LocalStore;
 
 /// Checks a member's own files.
@@ -206,4 +209,73 @@ fn row(disk: &Ranked) -> String {
         "{} {}: last entry {} of term {}{revisions}{unfit}",
         disk.id, disk.name, disk.last_index, disk.last_term
     )
+}
+
+/// Makes a cluster of one from a member's own files.
+pub(super) fn restore(session: &Session, args: &RestoreArgs, from: &Path) -> Result<Shown> {
+    let request = Request {
+        from: from.to_owned(),
+        from_wal: args.from_wal_dir.clone(),
+        data_dir: restoring::data_dir(args)?,
+        wal_dir: args.wal_dir.clone(),
+        name: args.name.clone(),
+        peer_urls: args.initial_advertise_peer_urls.clone(),
+        random: restoring::random()?,
+    };
+    let outcome = session.blocking(move |context| survivor::run(&context, &request))?;
+    Ok(Shown::done(
+        made(&outcome),
+        machine::document("restore", &outcome),
+    ))
+}
+
+fn made(outcome: &Outcome) -> String {
+    let mut text = format!(
+        "made {} from {}\n",
+        outcome.data_dir.display(),
+        outcome.source.display()
+    );
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<10} {}", printable(value));
+    };
+    line(
+        "cluster",
+        format!(
+            "{}, formerly {}",
+            outcome.cluster_id, outcome.former_cluster_id
+        ),
+    );
+    let member = |member: &member_files::Known| {
+        format!(
+            "{} {} {}",
+            member.id,
+            member.name,
+            member.peer_urls.join(",")
+        )
+    };
+    line("member", member(&outcome.member));
+    for gone in &outcome.removed {
+        line("removed", member(gone));
+    }
+    line(
+        "log",
+        format!(
+            "{} committed and {} uncommitted entries beyond the database, all kept; ends with entry {} of term {}",
+            outcome.tail_committed,
+            outcome.tail_uncommitted,
+            outcome.source_index,
+            outcome.source_term
+        ),
+    );
+    line(
+        "revision",
+        match outcome.revision_at_most {
+            most if most == outcome.revision => most.to_string(),
+            most => format!(
+                "{}, and up to {most} once etcd has applied the log",
+                outcome.revision
+            ),
+        },
+    );
+    text
 }

@@ -21,13 +21,14 @@ use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::etcd::raftsnap::{self, RaftSnap, SnapFile};
+use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{SnapshotId, Summary, Tail, Wal};
 use crate::etcd::wire::raft::{ConfChangeKind, ConfState, EntryKind};
 use crate::etcd::wire::request::Request;
 
 mod locks;
 
-pub use locks::{LockState, Locks};
+pub use locks::{Held, LockState, Locks};
 
 /// Where the parts of a data directory lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,16 @@ impl Layout {
         Ok(self.locks_with(&wal))
     }
 
+    /// Keeps an etcd from starting on the directory as long as what comes back lives, by a shared
+    /// lock on the database, which etcd opens first; `None` where one runs. Writes nothing.
+    ///
+    /// # Errors
+    /// [`Kind::NotChecked`] where the database cannot be opened or locked.
+    pub fn hold(&self) -> Result<Option<Held>> {
+        let held = Held::take(&self.db())?;
+        Ok(held.filter(|_| !matches!(self.locks(), Ok(locks) if locks.wal == LockState::Held)))
+    }
+
     fn locks_with(&self, wal: &Wal) -> Locks {
         let newest = wal.segments().last();
         Locks {
@@ -84,6 +95,29 @@ pub struct DbFacts {
     pub members: Vec<Member>,
     /// The bucket `members_removed`.
     pub removed: Vec<MemberId>,
+}
+
+impl DbFacts {
+    /// What matters here of all that a database says.
+    pub fn of(facts: &DatabaseFacts) -> Self {
+        let member = |member: &crate::etcd::snapshot::Member| Member {
+            id: MemberId(member.id),
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            client_urls: member.client_urls.clone(),
+            is_learner: member.is_learner,
+        };
+        Self {
+            consistent_index: facts.consistent_index.unwrap_or_default(),
+            term: facts.term,
+            members: facts.members.iter().map(member).collect(),
+            removed: facts
+                .members_removed
+                .iter()
+                .filter_map(|id| MemberId::from_hex(id))
+                .collect(),
+        }
+    }
 }
 
 /// What the log holds beyond the database.

@@ -15,6 +15,7 @@ pub mod mvcc;
 pub mod raftsnap;
 pub mod restore;
 pub mod snapshot;
+pub mod survivor;
 pub mod wal;
 pub mod wire;
 pub mod wireform;

@@ -178,7 +178,7 @@ pub fn run(
     let facts = match &report {
         Some(report) => {
             layers.database(report, "db");
-            report.facts.as_ref().map(db_facts)
+            report.facts.as_ref().map(DbFacts::of)
         }
         None => {
             layers
@@ -307,25 +307,4 @@ fn wal(files: &datadir::Report) -> Value {
 
 fn ids<'a>(members: impl IntoIterator<Item = &'a MemberId>) -> Vec<String> {
     members.into_iter().map(ToString::to_string).collect()
-}
-
-/// What the database says of itself, as the data directory's check takes it.
-pub(super) fn db_facts(facts: &crate::etcd::snapshot::DatabaseFacts) -> DbFacts {
-    let member = |member: &crate::etcd::snapshot::Member| Member {
-        id: MemberId(member.id),
-        name: member.name.clone(),
-        peer_urls: member.peer_urls.clone(),
-        client_urls: member.client_urls.clone(),
-        is_learner: member.is_learner,
-    };
-    DbFacts {
-        consistent_index: facts.consistent_index.unwrap_or_default(),
-        term: facts.term,
-        members: facts.members.iter().map(member).collect(),
-        removed: facts
-            .members_removed
-            .iter()
-            .filter_map(|id| MemberId::from_hex(id))
-            .collect(),
-    }
 }

@@ -10,6 +10,7 @@ pub mod live;
 pub mod member_files;
 pub mod quality;
 pub mod reach;
+pub mod survivor;
 pub mod verify;
 
 use std::sync::Arc;

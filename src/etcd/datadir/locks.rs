@@ -12,6 +12,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::error::{Doing, Failure, Kind, Result};
+
 /// What is known of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockState {
@@ -41,7 +43,30 @@ impl Locks {
     }
 }
 
-fn opened(path: &Path) -> Result<File, LockState> {
+/// A shared lock on a member's database, which keeps etcd from opening it.
+#[derive(Debug)]
+pub struct Held {
+    _file: File,
+}
+
+impl Held {
+    /// `None` where somebody has the lock for himself.
+    pub(super) fn take(path: &Path) -> Result<Option<Self>> {
+        let doing = || format!("opening {}", path.display());
+        let file = File::open(path).doing(Kind::NotChecked, doing)?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(cause) => Err(Failure::wrap(
+                Kind::NotChecked,
+                cause,
+                format!("locking {}", path.display()),
+            )),
+        }
+    }
+}
+
+fn opened(path: &Path) -> std::result::Result<File, LockState> {
     File::open(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => LockState::Absent,
         _ => LockState::Unknown(cause.to_string()),
