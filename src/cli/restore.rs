@@ -10,9 +10,10 @@ use super::machine;
 use super::run::{Session, Shown};
 use super::survivors;
 use crate::error::{Fact, Failure, Kind, Result};
-use crate::etcd::restore::{Bump, SLACK};
+use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::ops::catalog;
 use crate::ops::datadir::{self, Outcome, Request};
+use crate::store::LocalStore;
 
 /// Refusals that an operator may let pass here.
 const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "unsealed-snapshot"];
@@ -36,7 +37,8 @@ pub(super) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
     named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))
 }
 
-fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
+/// Demands that each refusal to be let pass is one that can be.
+pub(super) fn check_allowed(args: &RestoreArgs) -> Result<()> {
     for name in &args.allow {
         if !ALLOWABLE.contains(&name.as_str()) {
             return Err(Failure::new(
@@ -46,6 +48,27 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
             .with(Fact::Candidates(ALLOWABLE.map(str::to_owned).to_vec())));
         }
     }
+    Ok(())
+}
+
+/// What the store's backups say of revisions that were served.
+pub(super) fn evidence(store: &LocalStore) -> Result<Vec<Evidence>> {
+    match store.dir().is_dir() {
+        true => Ok(datadir::evidence(&catalog::list(store)?)),
+        false => Ok(Vec::new()),
+    }
+}
+
+/// How the revision is to be raised.
+pub(super) fn bump(args: &RestoreArgs) -> Option<Bump> {
+    args.bump_revision.map(|bump| match bump {
+        BumpArg::Auto => Bump::Auto { slack: SLACK },
+        BumpArg::By(more) => Bump::By(more),
+    })
+}
+
+fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
+    check_allowed(args)?;
     let data_dir = data_dir(args)?;
     let store = session.store(args.store.as_deref())?;
     let word = args.set.as_deref().unwrap_or("latest");
@@ -57,11 +80,7 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
         )
     })?;
     // What others of the store say of the revision is worth knowing, whatever is restored.
-    let evidence = if store.dir().is_dir() {
-        datadir::evidence(&catalog::list(&store)?)
-    } else {
-        Vec::new()
-    };
+    let evidence = evidence(&store)?;
     let target = args.target_version.as_deref().map(str::parse).transpose()?;
     Ok(Request {
         snapshot,
@@ -75,10 +94,7 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
             .unwrap_or_else(|| "http://localhost:2380".to_owned()),
         token: args.initial_cluster_token.clone(),
         skip_hash_check: args.skip_hash_check,
-        bump: args.bump_revision.map(|bump| match bump {
-            BumpArg::Auto => Bump::Auto { slack: SLACK },
-            BumpArg::By(more) => Bump::By(more),
-        }),
+        bump: bump(args),
         mark_compacted: args.mark_compacted,
         evidence,
         target,

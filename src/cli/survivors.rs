@@ -213,7 +213,14 @@ fn row(disk: &Ranked) -> String {
 
 /// Makes a cluster of one from a member's own files.
 pub(super) fn restore(session: &Session, args: &RestoreArgs, from: &Path) -> Result<Shown> {
+    restoring::check_allowed(args)?;
+    // What backups say of the revision is worth knowing, also of another cluster's.
+    let store = session.store(args.store.as_deref())?;
     let request = Request {
+        bump: restoring::bump(args),
+        mark_compacted: args.mark_compacted,
+        evidence: restoring::evidence(&store)?,
+        allow: args.allow.clone(),
         from: from.to_owned(),
         from_wal: args.from_wal_dir.clone(),
         data_dir: restoring::data_dir(args)?,
@@ -267,6 +274,12 @@ fn made(outcome: &Outcome) -> String {
             outcome.source_term
         ),
     );
+    if let (Some(entries), Some(revision)) = (outcome.applied, outcome.applied_revision) {
+        line(
+            "applied",
+            format!("{entries} entries of the log, up to revision {revision}"),
+        );
+    }
     line(
         "revision",
         match outcome.revision_at_most {
@@ -277,5 +290,8 @@ fn made(outcome: &Outcome) -> String {
             ),
         },
     );
+    for reason in &outcome.reasons {
+        line("", reason.clone());
+    }
     text
 }

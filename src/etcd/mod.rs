@@ -1,5 +1,6 @@
 //! etcd itself: its files read and written without an etcd binary, and its API over gRPC.
 
+pub mod apply;
 pub mod bbolt;
 pub mod client;
 mod crc;

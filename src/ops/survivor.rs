@@ -11,8 +11,9 @@ use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::Layout;
 use crate::etcd::ids::{ClusterId, PeerUrls};
 use crate::etcd::membership::Member;
+use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::etcd::snapshot::Alarm;
-use crate::etcd::survivor::{self, Spec, Survivor};
+use crate::etcd::survivor::{self, Raise, Spec, Survivor};
 use crate::event::Event;
 
 /// What is asked for.
@@ -30,6 +31,14 @@ pub struct Request {
     pub name: Option<String>,
     /// The member's own peer URLs, comma-separated, where they changed.
     pub peer_urls: Option<String>,
+    /// How the revision is raised; none: as [`Bump::Auto`].
+    pub bump: Option<Bump>,
+    /// Whether all below the new revision is marked as compacted; with [`Bump::Auto`] it always is.
+    pub mark_compacted: bool,
+    /// Revisions known besides the disk's own.
+    pub evidence: Vec<Evidence>,
+    /// Names of refusals that are to be let pass.
+    pub allow: Vec<String>,
     /// Randomness, for the cluster's id and hidden names.
     pub random: u128,
 }
@@ -69,8 +78,19 @@ pub struct Outcome {
     pub torn_tail: bool,
     /// The database's revision.
     pub revision: i64,
-    /// The revision that the tail can lead to at most.
+    /// The revision that clients will see first at most: where etcd applies the tail, each of its
+    /// requests that write keys may add one.
     pub revision_at_most: i64,
+    /// Entries of the log that were applied to the database; none where etcd is to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<u64>,
+    /// The revision that they led to, before it was raised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied_revision: Option<i64>,
+    /// Whether the revision was raised, and everything below marked as compacted.
+    pub bumped: bool,
+    /// The reasoning about the revision.
+    pub reasons: Vec<String>,
     /// Bytes of the database.
     pub database_size: u64,
     /// Alarms that stay raised.
@@ -93,6 +113,14 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     }
     let peer_urls = request.peer_urls.as_deref().map(PeerUrls::parse_list);
     let peer_urls = peer_urls.transpose()?;
+    let bump = request.bump.unwrap_or(Bump::Auto { slack: SLACK });
+    let auto = matches!(bump, Bump::Auto { .. });
+    let raise = Raise {
+        bump,
+        mark_compacted: request.mark_compacted || auto,
+        evidence: &request.evidence,
+        allow_low: request.allow.iter().any(|name| name == "bump-too-small"),
+    };
     // Zero is no id to etcd.
     let cluster_id = ClusterId((request.random as u64).max(1));
     let spec = Spec {
@@ -102,6 +130,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         cluster_id,
         name: request.name.as_deref(),
         peer_urls: peer_urls.as_ref(),
+        raise: (bump != Bump::By(0)).then_some(raise),
         tag: (request.random >> 64) as u64,
     };
     let mut removed = Vec::new();
@@ -134,6 +163,9 @@ fn tell(context: &Context, made: &Survivor) {
             made.tail.uncommitted
         )));
     }
+    for reason in made.decision.iter().flat_map(|decision| &decision.reasons) {
+        context.tell(Event::Note(reason.clone()));
+    }
     for alarm in &made.facts.alarms {
         context.warn(
             "alarm-raised",
@@ -155,7 +187,14 @@ fn known(member: Member) -> Known {
 }
 
 fn outcome(request: &Request, cluster_id: ClusterId, made: Survivor) -> Outcome {
-    let writes = i64::try_from(made.key_writes).unwrap_or(i64::MAX);
+    let writes = match made.applied {
+        Some(_) => 0,
+        None => i64::try_from(made.key_writes).unwrap_or(i64::MAX),
+    };
+    let raised = made
+        .decision
+        .as_ref()
+        .and_then(|decision| decision.revision);
     Outcome {
         source: request.from.clone(),
         data_dir: request.data_dir.clone(),
@@ -173,6 +212,12 @@ fn outcome(request: &Request, cluster_id: ClusterId, made: Survivor) -> Outcome 
         torn_tail: made.torn,
         revision: made.facts.revision,
         revision_at_most: made.facts.revision.saturating_add(writes),
+        applied: made.applied.map(|(entries, _)| entries),
+        applied_revision: made.applied.map(|(_, revision)| revision),
+        bumped: raised.is_some(),
+        reasons: made
+            .decision
+            .map_or_else(Vec::new, |decision| decision.reasons),
         database_size: made.database_size,
         alarms: made.facts.alarms,
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, GetOptions, Txn, TxnOp};
 use etcd_dr::error::Result;
+use etcd_dr::etcd::restore::Bump;
 use etcd_dr::event::Silent;
 use etcd_dr::ops::survivor::{Outcome, Request, run as restore};
 use etcd_dr::ops::{Cancel, Context};
@@ -185,6 +186,10 @@ pub(crate) fn request(from: &Path, data_dir: &Path) -> Request {
         wal_dir: None,
         name: None,
         peer_urls: None,
+        bump: Some(Bump::By(0)),
+        mark_compacted: false,
+        evidence: Vec::new(),
+        allow: Vec::new(),
         random: 0x0123_4567_89ab_cdef_7777_0000_0000_0007,
     }
 }

@@ -13,6 +13,7 @@ use crate::bench::{
 use crate::support::bins::{EtcdBins, require_all};
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::loopback::Loopback;
+use crate::support::process::wait_for;
 
 /// Chains a round.
 const CHAINS: usize = 6;
@@ -250,7 +251,20 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
         for name in ["new-1", "new-2"] {
             let new = server.add_slot(name);
             let peer = server.peer_url(new);
-            server.etcdctl_ok(&["member", "add", name, &format!("--peer-urls={peer}")]);
+            // A member counts as healthy when it has been connected for five seconds.
+            let add = ["member", "add", name, &format!("--peer-urls={peer}")];
+            wait_for(
+                "the new member to be taken",
+                Duration::from_secs(60),
+                || {
+                    let output = server.etcdctl(&add);
+                    match output.status.success() {
+                        true => Ok(()),
+                        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+                    }
+                },
+            )
+            .unwrap();
             let all = server.initial_cluster();
             server.launch(new, &all, "existing");
             server.wait_member(new);

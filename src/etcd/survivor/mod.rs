@@ -16,6 +16,12 @@
 //! as after any crash, and the removals come behind it, so that requests are judged by the state
 //! that they were made for.
 //!
+//! A raised revision must come behind the tail too: raised before, it would fail every transaction
+//! of the tail that compares a revision, as all of Kubernetes' do. So where it is to be raised the
+//! tail is applied here, to the copy ([`crate::etcd::apply`]), and the database that etcd finds has
+//! all of the log applied. Nothing of this happens in a start of etcd, which would need a program
+//! of the right release, and a second way back.
+//!
 //! The cluster gets a new id, the member keeps its own. etcd's peers refuse messages of another
 //! cluster id, so that no former member can reach this one: neither one that goes on with entries
 //! of its own, which would contradict those committed here, nor one that believes to be a member
@@ -29,6 +35,7 @@
 mod log;
 mod plan;
 mod source;
+mod tail;
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +47,7 @@ use crate::etcd::datadir::{self, DbFacts, Layout};
 use crate::etcd::finding::Severity;
 use crate::etcd::ids::{ClusterId, PeerUrls};
 use crate::etcd::membership::Member;
-use crate::etcd::restore::{Watch, place::Site};
+use crate::etcd::restore::{Bump, Decision, Evidence, Watch, place::Site};
 use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{LastEntry, SEGMENT_SIZE, Tail};
 use crate::sys::fs as change;
@@ -64,8 +71,24 @@ pub struct Spec<'a> {
     pub name: Option<&'a str>,
     /// The member's own peer URLs where they have changed.
     pub peer_urls: Option<&'a PeerUrls>,
+    /// How the revision is raised, for which the tail is applied here; without it etcd applies the
+    /// tail when it starts.
+    pub raise: Option<Raise<'a>>,
     /// A random number, for hidden names.
     pub tag: u64,
+}
+
+/// How the revision is raised.
+#[derive(Debug, Clone, Copy)]
+pub struct Raise<'a> {
+    /// By how much.
+    pub bump: Bump,
+    /// Whether all below the new revision is marked as compacted.
+    pub mark_compacted: bool,
+    /// Revisions known besides the disk's own.
+    pub evidence: &'a [Evidence],
+    /// Whether a bump that does not exceed them is let pass.
+    pub allow_low: bool,
 }
 
 /// What was made.
@@ -87,8 +110,12 @@ pub struct Survivor {
     pub key_writes: u64,
     /// Whether the log ended in a write that was cut short, which is left out.
     pub torn: bool,
-    /// What the source's database says.
+    /// What the database says that was made.
     pub facts: DatabaseFacts,
+    /// How many entries were applied to it, and the revision they led to; none where etcd is to.
+    pub applied: Option<(u64, i64)>,
+    /// Whether and why the revision was raised; none where etcd applies the tail.
+    pub decision: Option<Decision>,
     /// Bytes of the database.
     pub database_size: u64,
 }
@@ -105,7 +132,8 @@ fn refuse(name: &'static str, what: impl Into<String>) -> Failure {
 ///
 /// # Errors
 /// The refusals `etcd-running`, `damaged-survivor`, `unknown-membership`, `learner-survivor`,
-/// `not-a-member` and `other-member`, none to be allowed, those of a place that is taken, and
+/// `not-a-member`, `other-member`, `unknown-entry` and `long-tail`, none to be allowed, those of a
+/// place that is taken and of a bump, and
 /// [`Kind::Store`] where the disk is at fault; whichever, nothing is in place then.
 pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> Result<Survivor> {
     let source = Source::hold(spec.source)?;
@@ -122,7 +150,12 @@ pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> R
     let plan = Plan::make(spec, &looked, &db)?;
     source.copy_snap(&looked, &layout.snap)?;
     let mut new = NewLog::write(spec, &source, &looked, &plan, &layout.wal, watch)?;
-    agree(spec, &layout, &db, &new)?;
+    let raised = match &spec.raise {
+        Some(raise) => Some(tail::raise(raise, &looked, &database, &layout, watch)?),
+        None => None,
+    };
+    let after = raised.as_ref().map(|raised| DbFacts::of(&raised.facts));
+    agree(spec, &layout, after.as_ref().unwrap_or(&db), &new)?;
     // Room comes last, so that nobody has to read all the zeros.
     new.settle(SEGMENT_SIZE)?;
     change::sync_dir(&layout.wal)?;
@@ -147,8 +180,14 @@ pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> R
         tail: looked.report.wal.tail_after(db.consistent_index),
         key_writes: beyond.map_or(0, |beyond| beyond.key_writes),
         torn: looked.torn,
-        facts: database.facts,
-        database_size: database.size,
+        applied: raised
+            .as_ref()
+            .map(|raised| (raised.entries, raised.applied)),
+        database_size: raised.as_ref().map_or(database.size, |raised| raised.size),
+        facts: raised
+            .as_ref()
+            .map_or(database.facts, |raised| raised.facts.clone()),
+        decision: raised.map(|raised| raised.decision),
     })
 }
 
