@@ -167,7 +167,7 @@ pub struct RaftMembers {
 }
 
 impl RaftMembers {
-    fn of(state: &ConfState) -> Self {
+    pub(super) fn of(state: &ConfState) -> Self {
         let ids = |list: &[u64]| list.iter().copied().map(MemberId).collect();
         Self {
             voters: ids(&state.voters),
@@ -175,7 +175,7 @@ impl RaftMembers {
         }
     }
 
-    fn apply(&mut self, kind: ConfChangeKind, id: MemberId) {
+    pub(super) fn apply(&mut self, kind: ConfChangeKind, id: MemberId) {
         match kind {
             ConfChangeKind::AddNode => {
                 self.learners.remove(&id);

@@ -179,6 +179,36 @@ fn round(cluster: &mut Cluster, chains: &Chains, random: &mut Random, tally: &mu
     assert_eq!(server.revision(0), revision);
     let again = runtime.block_on(async { heads(&mut client(&server, 0).await).await });
     assert_eq!(again, there);
+    drop(server);
+    raised(cluster, i, scratch.path(), &there, revision);
+}
+
+/// The same disk with the tail applied here and the revision raised: the same data.
+fn raised(
+    cluster: &Cluster,
+    i: usize,
+    scratch: &Path,
+    there: &BTreeMap<String, u64>,
+    revision: i64,
+) {
+    let made = scratch.join("raised");
+    let mut wanted = request(cluster.data_dir(i), &made);
+    wanted.bump = None;
+    let outcome = make(&wanted).unwrap();
+    // What etcd made of the tail, and what was made of it here.
+    assert_eq!(outcome.applied_revision, Some(revision));
+    assert!(outcome.bumped && outcome.revision > revision + 999_999_999);
+    let mut server = serve(cluster.bins(), cluster.name(i), &made, &[]);
+    for _ in 0..2 {
+        let heads = runtime().block_on(async { heads(&mut client(&server, 0).await).await });
+        assert_eq!(&heads, there);
+        assert_eq!(server.revision(0), outcome.revision);
+        assert_eq!(members(&server).0.len(), 1);
+        let old = server.etcdctl(&["get", "/", "--rev", &revision.to_string()]);
+        let told = String::from_utf8_lossy(&old.stderr).into_owned();
+        assert!(told.contains("has been compacted"), "{told}");
+        server.restart(0);
+    }
 }
 
 fn chaos(bins: &EtcdBins, rounds: usize, seed: u64) -> Tally {

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod applied;
 mod bench;
 mod chaos;
 mod cuts;

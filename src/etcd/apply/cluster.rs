@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::{Base, Entries, bucket, difference, unknown};
 use crate::error::Result;
 use crate::etcd::bbolt::write::Edit;
+use crate::etcd::datadir::RaftMembers;
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::etcd::wire::raft::{ConfChange, ConfChangeKind};
@@ -27,7 +28,9 @@ pub(super) struct Cluster {
     removed: BTreeSet<MemberId>,
     stored: Stored,
     before: Stored,
-    /// Whether raft's configuration was written down.
+    /// Raft's own configuration, which the members' attributes need not agree with.
+    raft: RaftMembers,
+    /// Whether it was written down.
     changed: bool,
 }
 
@@ -61,6 +64,9 @@ impl Cluster {
             removed: base.removed.iter().copied().collect(),
             before: stored.clone(),
             stored,
+            raft: base
+                .conf_state
+                .map_or_else(RaftMembers::default, RaftMembers::of),
             changed: false,
         })
     }
@@ -125,6 +131,7 @@ impl Cluster {
                 return Err(unknown(index, format_args!("a change of kind {kind}")));
             }
         }
+        self.raft.apply(change.kind, id);
         self.changed |= now;
         Ok(())
     }
@@ -264,9 +271,8 @@ impl Cluster {
 
     /// Raft's configuration as JSON, where a change was written down (etcd, `confstate.go`).
     pub(super) fn conf_state(&self) -> Option<String> {
-        let ids = |learners: bool| {
-            let members = self.members.values().filter(|m| m.is_learner == learners);
-            let ids: Vec<String> = members.map(|member| member.id.0.to_string()).collect();
+        let ids = |members: &BTreeSet<MemberId>| {
+            let ids: Vec<String> = members.iter().map(|id| id.0.to_string()).collect();
             ids.join(",")
         };
         let list = |name: &str, ids: String| match ids.as_str() {
@@ -274,7 +280,10 @@ impl Cluster {
             ids => format!("\"{name}\":[{ids}],"),
         };
         self.changed.then(|| {
-            let (voters, learners) = (list("voters", ids(false)), list("learners", ids(true)));
+            let (voters, learners) = (
+                list("voters", ids(&self.raft.voters)),
+                list("learners", ids(&self.raft.learners)),
+            );
             format!("{{{voters}{learners}\"auto_leave\":false}}")
         })
     }

@@ -42,7 +42,7 @@ use crate::etcd::membership::Member;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
 use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{Log, Wal};
-use crate::etcd::wire::raft::{ConfChange, Entry, EntryKind};
+use crate::etcd::wire::raft::{ConfChange, ConfState, Entry, EntryKind};
 use crate::etcd::wire::request::{RaftRequest, Request, RequestKind};
 
 /// Bytes of keys and values that a tail may write: they are held until all is worked out.
@@ -61,6 +61,8 @@ pub struct Base<'a> {
     pub members: &'a [Member],
     /// The ids it has of those removed.
     pub removed: &'a [MemberId],
+    /// Raft's configuration in it.
+    pub conf_state: Option<&'a ConfState>,
 }
 
 /// What a tail comes to.

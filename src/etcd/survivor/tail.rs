@@ -63,6 +63,7 @@ pub(super) fn raise(
         facts: &copied.facts,
         members: store.map_or(&[], |store| store.members.as_slice()),
         removed: store.map_or(&[], |store| store.removed.as_slice()),
+        conf_state: snap.map(|snap| &snap.conf_state),
     };
     let mut applied = apply(&base, &wal, &log)?;
     stop_if(watch)?;
