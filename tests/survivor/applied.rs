@@ -105,7 +105,7 @@ fn ops(random: &mut Random, world: &World, depth: u64) -> Vec<TxnOp> {
     let mut ops = Vec::new();
     for _ in 0..random.below(4) {
         match random.below(7) {
-            0 | 1 | 2 => {
+            0..=2 => {
                 let key = key(random);
                 if seen.insert(key.clone()) {
                     let value = value(random);

@@ -273,7 +273,11 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
         wanted.peer_urls = Some(url.clone());
         wanted.name = Some(old.name(i).to_owned());
         let outcome = make(&wanted).unwrap();
-        assert_eq!(outcome.member.peer_urls, [url.clone()], "{what}");
+        assert_eq!(
+            outcome.member.peer_urls,
+            std::slice::from_ref(&url),
+            "{what}"
+        );
         assert_eq!(outcome.removed.len(), 2);
         let mut server = serve_on(network, bins, old.name(i), &made, &[]);
         let list = server.etcdctl_ok(&["member", "list"]);

@@ -9,5 +9,7 @@ mod support;
 mod applied;
 mod bench;
 mod chaos;
+#[cfg(feature = "faults")]
+mod crash;
 mod cuts;
 mod offline;

@@ -144,9 +144,9 @@ impl Cluster {
 
     fn may_add(&self, member: &Member) -> bool {
         let learners = self.members.values().filter(|m| m.is_learner).count();
-        !self.members.contains_key(&member.id)
-            && !self.taken(&member.peer_urls, None)
-            && !(member.is_learner && learners + 1 > MOST_LEARNERS)
+        let known = self.members.contains_key(&member.id);
+        let too_many = member.is_learner && learners + 1 > MOST_LEARNERS;
+        !known && !too_many && !self.taken(&member.peer_urls, None)
     }
 
     // ---- what members and servers say of themselves --------------------------------------------
