@@ -186,7 +186,7 @@ Examples:
   etcd-dr verify snapshot.db
   etcd-dr verify latest --live                 is it of this cluster's history?
   etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
-  etcd-dr verify --compare a.json b.json       whose are the best to go on with?";
+  etcd-dr verify --compare a.json b.json       whose disk to go on with?";
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
