@@ -1168,12 +1168,26 @@ _etcd__dr() {
             return 0
             ;;
         etcd__dr__subcmd__restore)
-            opts="-o -v -h --data-dir --wal-dir --name --initial-cluster --initial-cluster-token --initial-advertise-peer-urls --skip-hash-check --bump-revision --mark-compacted --compact --target-version --allow --store --root --config --profile --node-name --endpoints --cacert --cert --key --output --progress --color --verbose --help"
+            opts="-o -v -h --from-data-dir --from-wal-dir --data-dir --wal-dir --name --initial-cluster --initial-cluster-token --peer-urls --initial-advertise-peer-urls --skip-hash-check --bump-revision --mark-compacted --compact --target-version --allow --store --root --config --profile --node-name --endpoints --cacert --cert --key --output --progress --color --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --from-data-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --from-wal-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
                 --data-dir)
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -1201,6 +1215,10 @@ _etcd__dr() {
                     return 0
                     ;;
                 --initial-advertise-peer-urls)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer-urls)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1326,7 +1344,7 @@ _etcd__dr() {
             return 0
             ;;
         etcd__dr__subcmd__verify)
-            opts="-o -v -h --all --live --data-dir --wal-dir --store --root --config --profile --node-name --endpoints --cacert --cert --key --output --progress --color --verbose --help"
+            opts="-o -v -h --all --live --data-dir --compare --wal-dir --store --root --config --profile --node-name --endpoints --cacert --cert --key --output --progress --color --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1336,6 +1354,21 @@ _etcd__dr() {
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --compare)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
                     fi
                     return 0
                     ;;

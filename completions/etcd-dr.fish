@@ -110,6 +110,7 @@ never\t'Never'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l data-dir -d 'A stopped member\'s data directory instead of a backup' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l compare -d 'Reports that --data-dir gave as JSON, one a member: name the one whose data is the best to go on with' -r -F
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l wal-dir -d 'That member\'s WAL, where it has a directory of its own' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l store -d 'The directory that holds the backups [default: /etc/kubernetes/static-pod-backups]' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l root -d 'The node\'s file system; for an `oc debug node` shell, /host' -r -f -a "(__fish_complete_directories)"
@@ -136,12 +137,14 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l all -d 'Every
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l live -d 'Compare with the running member too: HashKV at the backup\'s revision'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l from-data-dir -d 'A stopped member\'s data directory instead of a backup: becomes a cluster of that member alone, with all of its log' -r -f -a "(__fish_complete_directories)"
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l from-wal-dir -d 'That member\'s WAL, where it has a directory of its own' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l data-dir -d 'The directory to make; absent, or there and empty' -r -f -a "(__fish_complete_directories)"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l wal-dir -d 'A directory of its own for the write-ahead log; must be absent [default: member/wal in the data directory]' -r -f -a "(__fish_complete_directories)"
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l name -d 'The member\'s name' -r
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l name -d 'The member\'s name [default: default; of --from-data-dir its own]' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l initial-cluster -d 'All members of the new cluster: name=url,name2=url2' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l initial-cluster-token -d 'What the new ids are made from [default: random, for one member]' -r
-complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l initial-advertise-peer-urls -d 'The member\'s own peer URLs' -r -f
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l initial-advertise-peer-urls -l peer-urls -d 'The member\'s own peer URLs [default: http://localhost:2380; of --from-data-dir those it had]' -r -f
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l bump-revision -d 'Raise the revision: auto, above all that is known to have been served; N, by so many; 0, not at all [default: auto, for one member]' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l target-version -d 'The etcd that is to start, if not the backup\'s or a later one: 3.4, 3.5, 3.6 or 3.7' -r
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand restore" -l allow -d 'Go on although this is refused' -r

@@ -11,6 +11,9 @@ use etcd_dr::etcd::mvcc::{KeyValue, RevisionKey};
 use etcd_dr::etcd::raftsnap::{SnapFile, SnapName};
 use etcd_dr::etcd::snapshot::{Options, Wanted};
 use etcd_dr::etcd::wal::{Segment, SegmentName, Wal};
+use etcd_dr::etcd::wire::Fields;
+use etcd_dr::etcd::wire::kv::{Put, Txn, delete_range};
+use etcd_dr::etcd::wire::request::Request;
 
 /// Opens and checks any bytes as a database.
 pub fn bbolt(data: &[u8]) {
@@ -55,6 +58,19 @@ pub fn wal(data: &[u8]) {
     let wal = Wal::of_segments(vec![Segment::from_bytes(name, data)]);
     let summary = wal.summary(None).expect("bytes can always be read");
     assert!(!summary.is_corrupt() || !summary.findings.is_empty());
+}
+
+/// Reads any bytes as a request of the log, and as each kind of request that is applied.
+pub fn request(data: &[u8]) {
+    let txn = Txn::decode(Fields::new(data));
+    if let Ok(txn) = &txn {
+        let _ = txn.is_read_only();
+    }
+    let _ = Put::decode(Fields::new(data));
+    let _ = delete_range(Fields::new(data));
+    if let Ok(request) = Request::decode(data) {
+        assert!(!request.name().is_empty());
+    }
 }
 
 /// Reads any bytes as a `.snap` file.

@@ -7,7 +7,8 @@ use etcd_dr::backup::resources::{Selection, write_archive};
 use etcd_dr::etcd::ids::{FoundingCluster, InitialCluster, MemberId};
 use etcd_dr::etcd::raftsnap;
 use etcd_dr::etcd::wal::write_founding;
-use etcd_dr_fuzz::{archive, bbolt, inspect, key_value, raft_snap, seal_metas, wal};
+use etcd_dr::etcd::wire::put_bytes;
+use etcd_dr_fuzz::{archive, bbolt, inspect, key_value, raft_snap, request, seal_metas, wal};
 use model::Store;
 use writer::{Freelist, Random, Shape, seal, write};
 
@@ -225,6 +226,33 @@ fn mutated_logs_and_raft_snapshots_are_read() {
         .map(|cluster| raftsnap::founding(cluster).1)
         .collect();
     run_plain("raft_snap", &snaps, 15, raft_snap);
+}
+
+#[test]
+fn mutated_requests_are_read() {
+    let message = |fields: &[(u32, &[u8])]| {
+        let mut out = Vec::new();
+        for (number, bytes) in fields {
+            put_bytes(&mut out, *number, bytes);
+        }
+        out
+    };
+    let put = message(&[(1, b"key"), (2, b"value")]);
+    let op = message(&[(2, &put)]);
+    let compare = message(&[(3, b"key"), (7, b"value"), (64, b"l")]);
+    let inner = message(&[(1, &compare), (2, &op), (3, &op)]);
+    let nested = message(&[(4, &inner)]);
+    let txn = message(&[(1, &compare), (2, &nested), (2, &op), (3, &nested)]);
+    let header = message(&[(2, b"root")]);
+    let request_of = |number, body: &[u8]| message(&[(number, body), (100, &header)]);
+    let seeds = [
+        request_of(6, &txn),
+        request_of(4, &put),
+        message(&[(2, b"PUT"), (3, b"/0/version"), (4, b"3.5.0")]),
+        txn.clone(),
+        put.clone(),
+    ];
+    run_plain("request", &seeds, 17, request);
 }
 
 fn first_member(cluster: &FoundingCluster) -> MemberId {

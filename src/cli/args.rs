@@ -315,7 +315,8 @@ Examples:
   etcd-dr verify /home/core/backup             a pair made by cluster-backup.sh
   etcd-dr verify snapshot.db
   etcd-dr verify latest --live                 is it of this cluster's history?
-  etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files";
+  etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
+  etcd-dr verify --compare a.json b.json       whose disk to go on with?";
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
@@ -323,7 +324,7 @@ Examples:
 pub struct VerifyArgs {
     /// A backup's name, `latest`, a directory, a snapshot file, or
     /// URL/CLUSTER/NODE/backup-N
-    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir"])]
+    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare"])]
     pub sets: Vec<String>,
 
     /// Every backup in the store
@@ -337,6 +338,11 @@ pub struct VerifyArgs {
     /// A stopped member's data directory instead of a backup
     #[arg(long, value_name = "DIR", conflicts_with_all = ["sets", "all"], value_hint = ValueHint::DirPath)]
     pub data_dir: Option<PathBuf>,
+
+    /// Reports that --data-dir gave as JSON, one a member: name the one
+    /// whose data is the best to go on with
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["sets", "all", "live", "data_dir"], value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub compare: Vec<PathBuf>,
 
     /// That member's WAL, where it has a directory of its own
     #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath)]
@@ -372,7 +378,8 @@ Examples:
   etcd-dr restore latest --data-dir d --name m1 \\
     --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380 \\
     --initial-advertise-peer-urls https://10.0.0.1:2380 \\
-    --initial-cluster-token NEW --bump-revision 1000000000 --mark-compacted";
+    --initial-cluster-token NEW --bump-revision 1000000000 --mark-compacted
+  etcd-dr restore --from-data-dir /var/lib/etcd --data-dir d   no backup";
 
 /// `restore`
 #[derive(Debug, Clone, Args)]
@@ -382,10 +389,19 @@ pub struct RestoreArgs {
     /// A backup's name, `latest`, a directory, or a snapshot file
     #[arg(
         value_name = "SET",
-        required_unless_present = "after",
+        required_unless_present_any = ["after", "from_data_dir"],
         conflicts_with = "after"
     )]
     pub set: Option<String>,
+
+    /// A stopped member's data directory instead of a backup: becomes a
+    /// cluster of that member alone, with all of its log
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["set", "initial_cluster", "initial_cluster_token", "skip_hash_check", "compact", "target_version"], value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub from_data_dir: Option<PathBuf>,
+
+    /// That member's WAL, where it has a directory of its own
+    #[arg(long, value_name = "DIR", requires = "from_data_dir", value_hint = ValueHint::DirPath)]
+    pub from_wal_dir: Option<PathBuf>,
 
     /// What of the node goes back: all four static pods, or etcd alone, as
     /// the stock script does from OpenShift 4.18 on
@@ -439,14 +455,9 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub wal_dir: Option<PathBuf>,
 
-    /// The member's name
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "default",
-        requires = "data_dir"
-    )]
-    pub name: String,
+    /// The member's name [default: default; of --from-data-dir its own]
+    #[arg(long, value_name = "NAME", requires = "data_dir")]
+    pub name: Option<String>,
 
     /// All members of the new cluster: name=url,name2=url2
     #[arg(
@@ -461,9 +472,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "TOKEN", requires = "data_dir")]
     pub initial_cluster_token: Option<String>,
 
-    /// The member's own peer URLs
-    #[arg(long, value_name = "URLS", default_value = "http://localhost:2380", requires = "data_dir", value_hint = ValueHint::Url)]
-    pub initial_advertise_peer_urls: String,
+    /// The member's own peer URLs [default: http://localhost:2380;
+    /// of --from-data-dir those it had]
+    #[arg(long, value_name = "URLS", visible_alias = "peer-urls", value_hint = ValueHint::Url, verbatim_doc_comment)]
+    pub initial_advertise_peer_urls: Option<String>,
 
     /// Take a snapshot whose SHA-256 is wrong or not there
     #[arg(long, requires = "data_dir")]

@@ -30,6 +30,11 @@ pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
             "to go on all the same: etcd-dr {command} --allow {names}"
         ));
     }
+    if matches!(failure.refusal(), Some("unknown-entry" | "long-tail")) {
+        return Some(format!(
+            "to leave the log to etcd: etcd-dr {command} --bump-revision 0"
+        ));
+    }
     let names = failure.facts().iter().find_map(|fact| match fact {
         Fact::Candidates(names) => Some(names.as_slice()),
         _ => None,

@@ -15,6 +15,7 @@ mod prune;
 mod remote;
 mod restore;
 mod run;
+mod survivors;
 mod target;
 mod verify;
 

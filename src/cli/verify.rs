@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::run::{Session, Shown};
-use super::{human, machine, remote, target};
+use super::{human, machine, remote, survivors, target};
 use crate::backup::names::MANIFEST;
 use crate::error::{Doing, Failure, Kind, Result, exit};
 use crate::etcd::finding::{Finding, Layer, Severity, printable};
@@ -17,7 +17,7 @@ use crate::ops::catalog::{self, BackupSet, SetState};
 use crate::ops::live::Live;
 use crate::ops::remote as sets;
 use crate::ops::verify::{self, LayerReport, LayerState, Report};
-use crate::ops::{database, live, member_files};
+use crate::ops::{database, live};
 use crate::store::{Address, LocalStore};
 
 /// Where copies are brought to while they are checked: on disk, and there after a restart.
@@ -27,13 +27,16 @@ const PREFIXES_SHOWN: usize = 5;
 
 /// Checks what is meant.
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
-    if let Some(dir) = &args.data_dir {
-        return data_dir(session, dir, args.wal_dir.as_deref());
+    if !args.compare.is_empty() {
+        return survivors::compare(&args.compare);
     }
     if args.sets.iter().any(|word| Address::is_url(word)) {
         return away(session, args);
     }
     let store = session.store(args.store.as_deref())?;
+    if let Some(dir) = &args.data_dir {
+        return survivors::data_dir(session, dir, args.wal_dir.as_deref(), &store);
+    }
     let mut passed_over = Vec::new();
     let sets: Vec<BackupSet> = if args.all {
         let (sets, unmade): (Vec<_>, Vec<_>) = catalog::list(&store)?.into_iter().partition(made);
@@ -194,42 +197,7 @@ fn document(report: &Report, live: Option<&Live>) -> Value {
     value
 }
 
-/// Checks a member's own files.
-fn data_dir(session: &Session, dir: &Path, wal_dir: Option<&Path>) -> Result<Shown> {
-    let (dir, wal_dir) = (dir.to_owned(), wal_dir.map(Path::to_owned));
-    let report = session
-        .blocking(move |context| member_files::run(&context, &dir, wal_dir.as_deref()))
-        .map_err(|failure| failure.doing("verifying the data directory"))?;
-    let mut text = head(&report.data_dir, report.good);
-    layers(&mut text, &report.layers, &report.findings);
-    if let Some(beyond) = report
-        .wal
-        .get("beyondDatabase")
-        .filter(|beyond| !beyond.is_null())
-    {
-        let _ = writeln!(
-            text,
-            "  the WAL holds {} committed and {} uncommitted entries beyond the database",
-            beyond["committed"], beyond["uncommitted"]
-        );
-    }
-    if let Some(database) = report.database.as_deref() {
-        describe(&mut text, database);
-    }
-    let status = if report.good {
-        exit::DONE
-    } else {
-        exit::BAD_BACKUP
-    };
-    Ok(Shown {
-        text,
-        json: machine::document("verify", &report),
-        remark: None,
-        status,
-    })
-}
-
-fn head(name: &str, good: bool) -> String {
+pub(super) fn head(name: &str, good: bool) -> String {
     let verdict = if good {
         console::style("good").green()
     } else {
@@ -238,7 +206,7 @@ fn head(name: &str, good: bool) -> String {
     format!("{}: {verdict}\n", printable(name.to_owned()))
 }
 
-fn layers(text: &mut String, reports: &[LayerReport], findings: &[Finding]) {
+pub(super) fn layers(text: &mut String, reports: &[LayerReport], findings: &[Finding]) {
     for layer in reports {
         let state = match layer.state {
             LayerState::Ok => console::style(layer.state.word()).green(),
@@ -296,7 +264,7 @@ fn text(report: &Report, live: Option<&Live>, session: &Session) -> String {
 
 /// What a snapshot holds: what `snapshot status` prints, HashKV, what a defragmentation would
 /// save, and what fills it.
-fn describe(text: &mut String, database: &database::Report) {
+pub(super) fn describe(text: &mut String, database: &database::Report) {
     if let Some(status) = &database.status {
         let _ = writeln!(
             text,

@@ -21,6 +21,7 @@ use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::etcd::raftsnap::{self, RaftSnap, SnapFile};
+use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{SnapshotId, Summary, Tail, Wal};
 use crate::etcd::wire::raft::{ConfChangeKind, ConfState, EntryKind};
 use crate::etcd::wire::request::Request;
@@ -29,7 +30,7 @@ mod holders;
 mod locks;
 
 pub use holders::{Holder, holders};
-pub use locks::{LockState, Locks};
+pub use locks::{Held, LockState, Locks};
 
 /// Where the parts of a data directory lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,16 @@ impl Layout {
         Ok(self.locks_with(&wal))
     }
 
+    /// Keeps an etcd from starting on the directory as long as what comes back lives, by a shared
+    /// lock on the database, which etcd opens first; `None` where one runs. Writes nothing.
+    ///
+    /// # Errors
+    /// [`Kind::NotChecked`] where the database cannot be opened or locked.
+    pub fn hold(&self) -> Result<Option<Held>> {
+        let held = Held::take(&self.db())?;
+        Ok(held.filter(|_| !matches!(self.locks(), Ok(locks) if locks.wal == LockState::Held)))
+    }
+
     fn locks_with(&self, wal: &Wal) -> Locks {
         let newest = wal.segments().last();
         Locks {
@@ -89,6 +100,29 @@ pub struct DbFacts {
     pub members: Vec<Member>,
     /// The bucket `members_removed`.
     pub removed: Vec<MemberId>,
+}
+
+impl DbFacts {
+    /// What matters here of all that a database says.
+    pub fn of(facts: &DatabaseFacts) -> Self {
+        let member = |member: &crate::etcd::snapshot::Member| Member {
+            id: MemberId(member.id),
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            client_urls: member.client_urls.clone(),
+            is_learner: member.is_learner,
+        };
+        Self {
+            consistent_index: facts.consistent_index.unwrap_or_default(),
+            term: facts.term,
+            members: facts.members.iter().map(member).collect(),
+            removed: facts
+                .members_removed
+                .iter()
+                .filter_map(|id| MemberId::from_hex(id))
+                .collect(),
+        }
+    }
 }
 
 /// What the log holds beyond the database.
@@ -116,6 +150,10 @@ pub struct Report {
     /// The members as raft knows them at the database's consistent index, or at the end of the
     /// log without database facts; `None` where nothing tells whom it began with.
     pub raft_members: Option<RaftMembers>,
+    /// The same at the last index known to be committed.
+    pub committed_members: Option<RaftMembers>,
+    /// The same at the end of the log, whether committed or not.
+    pub last_members: Option<RaftMembers>,
     /// What the log holds beyond the database; `None` without database facts.
     pub beyond: Option<Beyond>,
     /// Other files beside the database: `*.snap.db`, `db.tmp.*`, `*.broken`.
@@ -134,7 +172,7 @@ pub struct RaftMembers {
 }
 
 impl RaftMembers {
-    fn of(state: &ConfState) -> Self {
+    pub(super) fn of(state: &ConfState) -> Self {
         let ids = |list: &[u64]| list.iter().copied().map(MemberId).collect();
         Self {
             voters: ids(&state.voters),
@@ -142,7 +180,7 @@ impl RaftMembers {
         }
     }
 
-    fn apply(&mut self, kind: ConfChangeKind, id: MemberId) {
+    pub(super) fn apply(&mut self, kind: ConfChangeKind, id: MemberId) {
         match kind {
             ConfChangeKind::AddNode => {
                 self.learners.remove(&id);
@@ -160,12 +198,55 @@ impl RaftMembers {
         }
     }
 
-    fn contains(&self, id: MemberId) -> bool {
+    /// Whether it is a member of either kind.
+    pub fn contains(&self, id: MemberId) -> bool {
         self.voters.contains(&id) || self.learners.contains(&id)
     }
 
-    fn ids(&self) -> BTreeSet<MemberId> {
+    /// All ids.
+    pub fn ids(&self) -> BTreeSet<MemberId> {
         self.voters.union(&self.learners).copied().collect()
+    }
+}
+
+impl Report {
+    /// The members at the end of the log, with what database, `.snap` file and log tell of each;
+    /// `None` where nothing tells whom the log began with.
+    pub fn membership(&self, db: Option<&DbFacts>) -> Option<Vec<Member>> {
+        let last = self.last_members.as_ref()?;
+        let mut known: BTreeMap<MemberId, Member> = BTreeMap::new();
+        let start = self.snaps.iter().filter_map(|file| file.snap.as_ref());
+        let start = start.filter(|snap| Some(snap.id) == self.start);
+        let stored = start.filter_map(|snap| snap.store.as_ref());
+        let stored = stored.flat_map(|store| &store.members);
+        for member in stored.chain(db.iter().flat_map(|db| &db.members)) {
+            known.insert(member.id, member.clone());
+        }
+        let applied = db.map_or(0, |db| db.consistent_index);
+        for logged in self.wal.log.changes.iter().filter(|c| c.index > applied) {
+            // A promotion or a removal tells less than what is known already.
+            if let Some(change) = &logged.change
+                && let Ok(member) = Member::from_json(&change.context)
+                && !member.peer_urls.is_empty()
+                && member.id.0 == change.node
+            {
+                let name = known.get(&member.id).map(|known| known.name.clone());
+                let known = known.entry(member.id).or_insert_with(|| member.clone());
+                known.peer_urls = member.peer_urls;
+                known.name = name.unwrap_or(member.name);
+            }
+        }
+        let mut member = |id: MemberId| Member {
+            is_learner: last.learners.contains(&id),
+            ..known.remove(&id).unwrap_or(Member {
+                id,
+                name: String::new(),
+                peer_urls: Vec::new(),
+                client_urls: Vec::new(),
+                is_learner: false,
+            })
+        };
+        Some(last.ids().into_iter().map(&mut member).collect())
     }
 }
 
@@ -195,8 +276,9 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     }
     let up_to = db.map_or(u64::MAX, |db| db.consistent_index);
     let raft_members = members_at(&summary, chosen, up_to);
-    let committed = members_at(&summary, chosen, summary.hard_state().commit);
-    if committed.is_some_and(|members| members.voters.is_empty()) && !summary.is_corrupt() {
+    let committed_members = members_at(&summary, chosen, summary.hard_state().commit);
+    let nobody = |members: &RaftMembers| members.voters.is_empty();
+    if committed_members.as_ref().is_some_and(nobody) && !summary.is_corrupt() {
         findings.push(doubt(
             "a committed membership in the log",
             "none: etcd waits until a leader sends it, as a member does that has just joined",
@@ -217,7 +299,9 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     Ok(Report {
         locks,
         start,
+        last_members: members_at(&summary, chosen, u64::MAX),
         raft_members,
+        committed_members,
         beyond,
         leftovers,
         findings,

@@ -1,5 +1,6 @@
 //! etcd itself: its files read and written without an etcd binary, and its API over gRPC.
 
+pub mod apply;
 pub mod bbolt;
 pub mod client;
 mod crc;
@@ -15,6 +16,7 @@ pub mod mvcc;
 pub mod raftsnap;
 pub mod restore;
 pub mod snapshot;
+pub mod survivor;
 pub mod wal;
 pub mod wire;
 pub mod wireform;

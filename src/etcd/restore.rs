@@ -18,7 +18,7 @@ mod bump;
 mod changes;
 mod database;
 mod live;
-mod place;
+pub(super) mod place;
 mod target;
 
 use std::io::{self, Write};

@@ -9,10 +9,11 @@
 //!
 //! [`raft`] has what the raft log consists of (`raft.proto` of go.etcd.io/raft), [`wal`] the WAL's
 //! envelope (`record.proto` of etcd's `walpb`), [`request`] what an entry asks the server to do
-//! (`raft_internal.proto` of `etcdserverpb`).
+//! (`raft_internal.proto` of `etcdserverpb`), [`kv`] what the requests of the key-value store say.
 
 use std::fmt;
 
+pub mod kv;
 pub mod raft;
 pub mod request;
 pub mod wal;
@@ -478,6 +479,7 @@ mod tests {
             let _ = wal::Metadata::decode(&bytes);
             let _ = wal::SnapshotMark::decode(&bytes);
             let _ = request::Request::decode(&bytes);
+            let _ = kv::Txn::decode(Fields::new(&bytes));
         }
     }
 }

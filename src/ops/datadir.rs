@@ -261,14 +261,14 @@ fn tell(context: &Context, restored: &Restored) {
 }
 
 /// Hands progress to the observer.
-struct Watcher<'a> {
-    context: &'a Context,
+pub(super) struct Watcher<'a> {
+    pub(super) context: &'a Context,
 }
 
 fn name(phase: Phase) -> (&'static str, &'static str) {
     match phase {
-        Phase::Copy => ("copy", "copying the snapshot"),
-        Phase::Check => ("verify", "checking the snapshot"),
+        Phase::Copy => ("copy", "copying the database"),
+        Phase::Check => ("verify", "checking the database"),
         Phase::Rewrite => ("rewrite", "writing the database anew"),
         Phase::Settle => (
             "settle",

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cancel;
 pub mod catalog;
+pub mod compare;
 pub mod database;
 pub mod datadir;
 pub mod live;
@@ -13,6 +14,7 @@ pub mod quality;
 pub mod reach;
 pub mod remote;
 pub mod restore;
+pub mod survivor;
 pub mod verify;
 
 use std::sync::Arc;

@@ -217,6 +217,47 @@ fn appends_keep_on_working() {
     }
 }
 
+/// Many entries behind the last one, over any tree: as many leaves and levels as they take.
+#[test]
+fn entries_by_the_thousand_are_put_behind_the_last() {
+    for (page_size, there) in [(1024, 0i64), (1024, 1), (1024, 300), (4096, 4000)] {
+        let mut root = Bucket::default();
+        root.bucket(b"meta").put(b"a", b"b");
+        root.bucket(b"key");
+        for i in 0..there {
+            root.bucket(b"key")
+                .put(&revision_key(i + 2, 0, false), &[1; 40]);
+        }
+        let shape = Shape {
+            page_size,
+            fill: page_size as usize,
+            ..Shape::default()
+        };
+        let before = write(&root, &shape).bytes;
+        let meta = meta_of(&before);
+        for more in [0usize, 1, 7, 90, 6000] {
+            let behind: Vec<_> = (0..more)
+                .map(|i| {
+                    let value = vec![i as u8; if i % 97 == 5 { 9000 } else { i % 50 }];
+                    (revision_key(there + 2 + i as i64, 0, i % 3 == 0), value)
+                })
+                .collect();
+            let data = before.len() as u64;
+            let mut expected = digests(&before, data, &meta).unwrap();
+            for (key, value) in &behind {
+                expected.entry(b"key".to_vec()).or_default().add(key, value);
+            }
+            let changes = Changes::from([(b"key".to_vec(), Change::Extend(behind))]);
+            for after in [
+                amended(&before, &meta, &changes),
+                rewritten(&before, &meta, &changes, page_size),
+            ] {
+                assert_eq!(sound(&after), expected, "{there} and {more}");
+            }
+        }
+    }
+}
+
 /// Values too big to be held go through a rewrite in pieces, and stay where they are otherwise.
 #[test]
 fn large_values_are_carried_over() {

@@ -1,23 +1,29 @@
 //! `restore SET --data-dir DIR`: arguments to a request, its result to text and JSON.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use indicatif::HumanBytes;
 
 use super::super::args::{Bump as BumpArg, RestoreArgs};
 use super::super::machine;
 use super::super::run::{Session, Shown};
+use super::super::survivors;
 use super::{check_names, random, set};
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::restore::{Bump, SLACK};
+use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::ops::catalog;
 use crate::ops::datadir::{self, Outcome, Request};
+use crate::store::LocalStore;
 
 /// Refusals that an operator may let pass here.
 const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "unsealed-snapshot"];
 
 /// Makes a data directory.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+    if let Some(from) = &args.from_data_dir {
+        return survivors::restore(session, args, from);
+    }
     let request = request(session, args)?;
     let outcome = session.blocking(move |context| datadir::run(&context, &request))?;
     Ok(Shown::done(
@@ -26,12 +32,36 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     ))
 }
 
+/// The directory to be made.
+pub(in crate::cli) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
+    let named = args.data_dir.clone();
+    named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))
+}
+
+/// Demands that each refusal to be let pass is one that can be.
+pub(in crate::cli) fn check_allowed(args: &RestoreArgs) -> Result<()> {
+    check_names(&args.allow, &ALLOWABLE)
+}
+
+/// What the store's backups say of revisions that were served.
+pub(in crate::cli) fn evidence(store: &LocalStore) -> Result<Vec<Evidence>> {
+    match store.dir().is_dir() {
+        true => Ok(datadir::evidence(&catalog::list(store)?)),
+        false => Ok(Vec::new()),
+    }
+}
+
+/// How the revision is to be raised.
+pub(in crate::cli) fn bump(args: &RestoreArgs) -> Option<Bump> {
+    args.bump_revision.map(|bump| match bump {
+        BumpArg::Auto => Bump::Auto { slack: SLACK },
+        BumpArg::By(more) => Bump::By(more),
+    })
+}
+
 fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
-    check_names(&args.allow, &ALLOWABLE)?;
-    let data_dir = args
-        .data_dir
-        .clone()
-        .ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))?;
+    check_allowed(args)?;
+    let data_dir = data_dir(args)?;
     let store = session.store(args.store.as_deref())?;
     let set = catalog::resolve(&store, set(args)?)?;
     let snapshot = set.files.snapshot.clone().ok_or_else(|| {
@@ -41,25 +71,21 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
         )
     })?;
     // What others of the store say of the revision is worth knowing, whatever is restored.
-    let evidence = if store.dir().is_dir() {
-        datadir::evidence(&catalog::list(&store)?)
-    } else {
-        Vec::new()
-    };
+    let evidence = evidence(&store)?;
     let target = args.target_version.as_deref().map(str::parse).transpose()?;
     Ok(Request {
         snapshot,
         data_dir,
         wal_dir: args.wal_dir.clone(),
-        name: args.name.clone(),
+        name: args.name.clone().unwrap_or_else(|| "default".to_owned()),
         initial_cluster: args.initial_cluster.clone(),
-        advertise_peer_urls: args.initial_advertise_peer_urls.clone(),
+        advertise_peer_urls: args
+            .initial_advertise_peer_urls
+            .clone()
+            .unwrap_or_else(|| "http://localhost:2380".to_owned()),
         token: args.initial_cluster_token.clone(),
         skip_hash_check: args.skip_hash_check,
-        bump: args.bump_revision.map(|bump| match bump {
-            BumpArg::Auto => Bump::Auto { slack: SLACK },
-            BumpArg::By(more) => Bump::By(more),
-        }),
+        bump: bump(args),
         mark_compacted: args.mark_compacted,
         evidence,
         target,

@@ -6,6 +6,7 @@ mod next;
 mod node;
 mod text;
 
+pub(super) use self::data_dir::{bump, check_allowed, data_dir, evidence};
 use super::args::RestoreArgs;
 use super::run::{Session, Shown};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
@@ -54,7 +55,7 @@ fn check_names(names: &[String], known: &[&str]) -> Result<()> {
 }
 
 /// 128 bits from the kernel.
-fn random() -> Result<u128> {
+pub(super) fn random() -> Result<u128> {
     let mut bytes = [0; 16];
     let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .doing(Kind::Unexpected, || "asking the kernel for randomness")?;

@@ -46,6 +46,22 @@ pub enum Change {
         /// Its value.
         value: Vec<u8>,
     },
+    /// Several entries come behind the last one, ascending.
+    Extend(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+impl Change {
+    /// The entries that come behind the last one.
+    fn behind(&self) -> Vec<(&[u8], &[u8])> {
+        match self {
+            Self::Edit(_) => Vec::new(),
+            Self::Append { key, value } => vec![(key, value)],
+            Self::Extend(entries) => entries
+                .iter()
+                .map(|(key, value)| (key.as_slice(), value.as_slice()))
+                .collect(),
+        }
+    }
 }
 
 /// Entries to set and to remove.

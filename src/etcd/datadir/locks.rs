@@ -13,6 +13,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use crate::error::{Doing, Failure, Kind, Result};
+
 /// What is known of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockState {
@@ -42,8 +44,31 @@ impl Locks {
     }
 }
 
+/// A shared lock on a member's database, which keeps etcd from opening it.
+#[derive(Debug)]
+pub struct Held {
+    _file: File,
+}
+
+impl Held {
+    /// `None` where somebody has the lock for himself.
+    pub(super) fn take(path: &Path) -> Result<Option<Self>> {
+        let doing = || format!("opening {}", path.display());
+        let file = File::open(path).doing(Kind::NotChecked, doing)?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(cause) => Err(Failure::wrap(
+                Kind::NotChecked,
+                cause,
+                format!("locking {}", path.display()),
+            )),
+        }
+    }
+}
+
 /// Opens a regular file; to open a pipe would be to wait for its other end.
-fn opened(path: &Path) -> Result<File, LockState> {
+fn opened(path: &Path) -> std::result::Result<File, LockState> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let opened = OpenOptions::new()
         .read(true)

@@ -513,6 +513,12 @@ fn compare(origin: &Database, result: &FileSource, plan: &Plan) -> Result<()> {
             Change::Append { key, value } => {
                 expected.entry(name.clone()).or_default().add(key, value);
             }
+            Change::Extend(entries) => {
+                let digest = expected.entry(name.clone()).or_default();
+                for (key, value) in entries {
+                    digest.add(key, value);
+                }
+            }
         }
     }
     for (name, expected) in &expected {

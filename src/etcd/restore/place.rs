@@ -24,11 +24,11 @@ const MARK: &str = ".etcd-dr-restore-unfinished";
 
 /// Places to build in, and the places that it is for.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(in crate::etcd) struct Site {
     /// Where `member` is built.
-    pub(super) root: Staging,
+    pub(in crate::etcd) root: Staging,
     /// Where the WAL is built.
-    pub(super) wal: PathBuf,
+    pub(in crate::etcd) wal: PathBuf,
     data_dir: PathBuf,
     /// Whether the data directory is there already.
     existing: bool,
@@ -37,7 +37,7 @@ pub(super) struct Site {
 
 /// A hidden directory that is locked as long as this lives, and removed unless it got its place.
 #[derive(Debug)]
-pub(super) struct Staging {
+pub(in crate::etcd) struct Staging {
     path: PathBuf,
     _lock: File,
     done: bool,
@@ -61,7 +61,7 @@ impl Staging {
         Ok(staging)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::etcd) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -158,7 +158,7 @@ fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
 impl Site {
     /// Looks at the places and makes the hidden directories; what earlier runs left is removed and
     /// told in `removed`. `tag` is random.
-    pub(super) fn prepare(
+    pub(in crate::etcd) fn prepare(
         data_dir: &Path,
         wal_dir: Option<&Path>,
         tag: u64,
@@ -226,7 +226,7 @@ impl Site {
 
     /// Moves everything into its place. All of it must be durable but the entries of the hidden
     /// directories themselves.
-    pub(super) fn commit(mut self) -> Result<()> {
+    pub(in crate::etcd) fn commit(mut self) -> Result<()> {
         change::sync_dir(&self.root.path)?;
         let Some((staging, place)) = self.outer_wal.take() else {
             return self.place_data();

@@ -157,6 +157,7 @@ fn opening(path: &Path) -> String {
 /// The segments of one WAL, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Wal {
+    dir: PathBuf,
     segments: Vec<Segment>,
     others: Vec<String>,
 }
@@ -164,7 +165,10 @@ pub struct Wal {
 impl Wal {
     /// Lists a directory; opens no file yet.
     pub fn list(dir: &Path) -> Result<Self> {
-        let mut wal = Self::default();
+        let mut wal = Self {
+            dir: dir.to_owned(),
+            ..Self::default()
+        };
         let entries = fs::read_dir(dir).doing(Kind::NotChecked, || opening(dir))?;
         for entry in entries {
             let entry = entry.doing(Kind::NotChecked, || opening(dir))?;
@@ -199,8 +203,13 @@ impl Wal {
         segments.sort_by_key(|segment| segment.name);
         Self {
             segments,
-            others: Vec::new(),
+            ..Self::default()
         }
+    }
+
+    /// The directory that was listed; empty for segments from elsewhere.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The segments, in order.

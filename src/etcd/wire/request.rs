@@ -220,7 +220,7 @@ impl<'a> RaftRequest<'a> {
     }
 }
 
-/// A v2 request: id=1, method=2, path=3, value=4.
+/// A v2 request: id=1, method=2, path=3, value=4, prev_value=6, prev_index=7, prev_exist=8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct V2Request<'a> {
     /// The request's id.
@@ -231,6 +231,8 @@ pub struct V2Request<'a> {
     pub path: &'a str,
     /// The value to be stored.
     pub value: &'a str,
+    /// Whether it depends on what is there.
+    pub conditional: bool,
 }
 
 impl<'a> V2Request<'a> {
@@ -241,6 +243,7 @@ impl<'a> V2Request<'a> {
             method: "",
             path: "",
             value: "",
+            conditional: false,
         };
         let mut end = 0;
         for field in fields {
@@ -251,6 +254,9 @@ impl<'a> V2Request<'a> {
                 2 => request.method = field.text()?,
                 3 => request.path = field.text()?,
                 4 => request.value = field.text()?,
+                6 => request.conditional |= !field.bytes()?.is_empty(),
+                7 => request.conditional |= field.u64()? > 0,
+                8 => request.conditional = true,
                 _ => {}
             }
         }

@@ -84,26 +84,41 @@ fn changed(
     top: Option<&Top>,
     change: &Change,
 ) -> Result<Bucket> {
-    let entries = match (change, top.map(|top| top.root)) {
-        (Change::Append { key, value }, Some(Root::Page(root))) => {
-            return append(input, pages, root, key, value).map(Bucket::Page);
-        }
-        (Change::Append { key, value }, root) => {
-            let mut entries = match root {
-                Some(root) => input.entries(root)?,
-                None => Vec::new(),
-            };
-            if entries.last().is_some_and(|(last, _)| last >= key) {
-                return Err(out_of_order());
-            }
-            entries.push((key.clone(), value.clone()));
-            entries
-        }
-        (Change::Edit(edit), _) => input.edited(top, edit)?.into_iter().collect(),
+    if let Change::Edit(edit) = change {
+        let entries: Vec<_> = input.edited(top, edit)?.into_iter().collect();
+        let entries = entries.iter().map(|(k, v)| (k.as_slice(), v.as_slice()));
+        return bucket_of(pages, entries);
+    }
+    let behind = change.behind();
+    if !behind
+        .windows(2)
+        .all(|pair| matches!(pair, [(a, _), (b, _)] if a < b))
+    {
+        return Err(out_of_order());
+    }
+    let root = match top.map(|top| top.root) {
+        Some(Root::Page(root)) => return extend(input, pages, root, &behind).map(Bucket::Page),
+        root => root,
     };
+    let entries = match root {
+        Some(root) => input.entries(root)?,
+        None => Vec::new(),
+    };
+    let last = entries.last().map(|(key, _)| key.as_slice());
+    if behind.first().is_some_and(|(first, _)| last >= Some(first)) {
+        return Err(out_of_order());
+    }
+    let entries = entries.iter().map(|(k, v)| (k.as_slice(), v.as_slice()));
+    bucket_of(pages, entries.chain(behind))
+}
+
+fn bucket_of<'e>(
+    pages: &mut Out,
+    entries: impl Iterator<Item = (&'e [u8], &'e [u8])>,
+) -> Result<Bucket> {
     let mut tree = Tree::new(pages.page_size());
     for (key, value) in entries {
-        writing(tree.push(pages, 0, &key, &value))?;
+        writing(tree.push(pages, 0, key, value))?;
     }
     writing(tree.finish(pages))
 }
@@ -122,9 +137,17 @@ fn bad(what: impl Into<String>) -> Failure {
 /// A branch page's separators and children.
 type Children = Vec<(Vec<u8>, u64)>;
 
-/// Puts an entry into a leaf of its own behind the last one, which stays as it is, and makes the
+/// Puts entries into leaves of their own behind the last one, which stays as it is, and makes the
 /// branch pages above anew. Says where the new root is.
-fn append(input: &Input<'_>, pages: &mut Out, root: u64, key: &[u8], value: &[u8]) -> Result<u64> {
+fn extend(
+    input: &Input<'_>,
+    pages: &mut Out,
+    root: u64,
+    entries: &[(&[u8], &[u8])],
+) -> Result<u64> {
+    let Some((key, _)) = entries.first() else {
+        return Ok(root);
+    };
     let mut path: Vec<Children> = Vec::new();
     let mut at = root;
     let (first, last) = loop {
@@ -140,47 +163,70 @@ fn append(input: &Input<'_>, pages: &mut Out, root: u64, key: &[u8], value: &[u8
             Page::Leaf(ends) => break ends,
         }
     };
-    if last.as_deref().is_some_and(|last| last >= key) {
+    if last.as_deref().is_some_and(|last| last >= *key) {
         return Err(out_of_order());
     }
-    let mut leaf = Draft::default();
-    writing(leaf.push_leaf(0, key, value))?;
-    let new = writing(pages.leaf(&leaf))?;
-    let Some(first) = first else {
-        // Only a root is an empty leaf.
-        return Ok(new);
+    let new = leaves(pages, entries)?;
+    // Only a root is an empty leaf, and then it is replaced.
+    let mut below = match (path.pop(), first) {
+        (Some(parent), _) => parent,
+        (None, Some(first)) => vec![(first, at)],
+        (None, None) => Vec::new(),
     };
-    let mut below = match path.pop() {
-        Some(mut parent) => {
-            parent.push((key.to_vec(), new));
-            parent
-        }
-        None => vec![(first, at), (key.to_vec(), new)],
-    };
-    loop {
-        let page = branch(pages, &below)?;
-        match path.pop() {
+    below.extend(new);
+    while below.len() > 1 || !path.is_empty() {
+        let written = branches(pages, &below)?;
+        below = match path.pop() {
             Some(mut parent) => {
-                if let Some((_, child)) = parent.last_mut() {
+                let mut written = written.into_iter();
+                if let (Some((_, child)), Some((_, page))) = (parent.last_mut(), written.next()) {
                     *child = page;
                 }
-                below = parent;
+                parent.extend(written);
+                parent
             }
-            None => return Ok(page),
-        }
+            None => written,
+        };
     }
+    let root = below.first().map(|(_, page)| *page);
+    root.ok_or_else(|| bad("expected a root page"))
 }
 
-/// A branch page may overflow, where one more element does not fit: the next writer splits it.
-fn branch(pages: &mut Out, children: &Children) -> Result<u64> {
-    if children.len() > MOST_ELEMENTS {
-        return Err(bad("expected fewer children of a branch page"));
+/// Leaves that hold entries, each filled as far as it goes.
+fn leaves(pages: &mut Out, entries: &[(&[u8], &[u8])]) -> Result<Children> {
+    let mut written = Children::new();
+    let mut leaf = Draft::default();
+    for (key, value) in entries {
+        let size = leaf.size() + ELEMENT + key.len() + value.len();
+        let full = size > pages.page_size() || leaf.len() >= MOST_ELEMENTS;
+        if leaf.len() > 0 && full {
+            let first = leaf.first_key().to_vec();
+            written.push((first, writing(pages.leaf(&leaf))?));
+            leaf.clear();
+        }
+        writing(leaf.push_leaf(0, key, value))?;
     }
+    let first = leaf.first_key().to_vec();
+    written.push((first, writing(pages.leaf(&leaf))?));
+    Ok(written)
+}
+
+/// Branch pages over children, each with two at least where there are two.
+fn branches(pages: &mut Out, children: &Children) -> Result<Children> {
+    let mut written = Children::new();
     let mut draft = Draft::default();
     for (key, child) in children {
+        let full = draft.size() + ELEMENT + key.len() > pages.page_size();
+        if draft.len() >= 2 && (full || draft.len() >= MOST_ELEMENTS) {
+            let first = draft.first_key().to_vec();
+            written.push((first, writing(pages.branch(&draft))?));
+            draft.clear();
+        }
         writing(draft.push_branch(key, *child))?;
     }
-    writing(pages.branch(&draft))
+    let first = draft.first_key().to_vec();
+    written.push((first, writing(pages.branch(&draft))?));
+    Ok(written)
 }
 
 enum Page {

@@ -86,7 +86,7 @@ fn bucket<W: Write>(
         input.walk(top.root, &mut copy)?;
     }
     let Copy { mut tree, pages } = copy;
-    if let Some(Change::Append { key, value }) = change {
+    for (key, value) in change.map(Change::behind).unwrap_or_default() {
         writing(tree.push(pages, 0, key, value))?;
     }
     writing(tree.finish(pages))

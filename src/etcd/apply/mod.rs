@@ -1,0 +1,287 @@
+//! The tail of a log applied to a database, as a server does when it starts.
+//!
+//! A server applies each entry after the database's consistent index, in order, once (etcd,
+//! `server/etcdserver/server.go` and `apply.go`). Here the same is worked out as a set of
+//! [`Changes`]: the bucket `key` only grows at its end, all other buckets are small. Memory holds
+//! what the tail touches: the newest version of each key that it names or that lies in a range it
+//! names, and what it writes.
+//!
+//! | entry | effect on the database |
+//! | --- | --- |
+//! | put, delete range, txn | revisions in `key` |
+//! | lease grant, revoke | `lease`; revisions that delete the lease's keys |
+//! | lease checkpoint | none up to cluster version 3.5, by etcd's default |
+//! | compaction | `scheduledCompactRev`: the server that starts next finishes it |
+//! | alarm | `alarm`, and what is refused while NOSPACE is raised |
+//! | membership change, member attributes, cluster version, downgrade | `members`, `members_removed`, `cluster`, `confState` |
+//! | range, authentication, v2 requests besides | none |
+//! | all | `consistent_index`; `term` in a database that has one (since 3.5) |
+//!
+//! What is not known to the letter is refused by its name: changes of users and roles and all
+//! requests while authentication is on, requests while CORRUPT is raised, and what would make a
+//! server panic.
+
+mod alarms;
+mod base;
+mod cluster;
+mod leases;
+mod store;
+
+use std::collections::BTreeMap;
+
+use self::alarms::Alarms;
+use self::base::Interest;
+use self::cluster::Cluster;
+use self::leases::Leases;
+use self::store::Store;
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::bbolt::write::{Change, Changes, Edit};
+use crate::etcd::bbolt::{Meta, ReadAt};
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::Member;
+use crate::etcd::mvcc::{KvRevision, RevisionKey};
+use crate::etcd::snapshot::DatabaseFacts;
+use crate::etcd::wal::{Log, Wal};
+use crate::etcd::wire::raft::{ConfChange, ConfState, Entry, EntryKind};
+use crate::etcd::wire::request::{RaftRequest, Request, RequestKind};
+
+/// Bytes of keys and values that a tail may write: they are held until all is worked out.
+pub const MOST_WRITTEN: usize = 1 << 30;
+
+/// What a tail is applied to.
+pub struct Base<'a> {
+    /// The database.
+    pub database: &'a dyn ReadAt,
+    /// Its meta.
+    pub meta: &'a Meta,
+    /// What it says of itself.
+    pub facts: &'a DatabaseFacts,
+    /// The members that the `.snap` file has which a server would start from; none where the log
+    /// reaches back to its beginning.
+    pub members: &'a [Member],
+    /// The ids it has of those removed.
+    pub removed: &'a [MemberId],
+    /// Raft's configuration in it.
+    pub conf_state: Option<&'a ConfState>,
+}
+
+/// What a tail comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// What changes in the database.
+    pub changes: Changes,
+    /// The key-value revision afterwards.
+    pub revision: i64,
+    /// How many entries were applied.
+    pub entries: u64,
+    /// The last one's index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// The compaction that is to be finished, if the tail asked for one.
+    pub compacted: Option<i64>,
+    /// Members afterwards.
+    pub members: Vec<Member>,
+}
+
+/// A kind of entry whose effect is not known.
+fn unknown(index: u64, what: impl std::fmt::Display) -> Failure {
+    let what =
+        format!("entry {index} of the log is {what}, whose effect is not known here exactly");
+    Failure::new(Kind::Refused, what).with(Fact::Refusal {
+        name: "unknown-entry",
+        allowable: false,
+    })
+}
+
+/// Works out what the entries after the database's consistent index change.
+///
+/// # Errors
+/// The refusal `unknown-entry`, not to be allowed, which names the entry.
+pub fn apply(base: &Base<'_>, wal: &Wal, log: &Log) -> Result<Applied> {
+    let applied = base.facts.consistent_index.unwrap_or_default();
+    if base.facts.auth.enabled {
+        return Err(unknown(
+            applied.saturating_add(1),
+            "for a store with authentication, where users' permissions decide",
+        ));
+    }
+    let mut interest = Interest::default();
+    wal.entries(log, applied, |logged| {
+        if logged.entry.kind == EntryKind::Normal
+            && let Request::V3(request) = decode(&logged.entry)?
+        {
+            interest.add(logged.entry.index, &request)?;
+        }
+        Ok(())
+    })?;
+    let leases = Leases::read(base)?;
+    let store = Store::read(base, interest, &leases)?;
+    let mut tail = Replay {
+        store,
+        leases,
+        alarms: Alarms::read(base)?,
+        cluster: Cluster::read(base)?,
+        entries: 0,
+        last: None,
+    };
+    // What was applied before still tells who the members are.
+    wal.entries(log, log.start.index, |logged| {
+        tail.entry(&logged.entry, logged.entry.index > applied)
+    })?;
+    tail.finish(base)
+}
+
+fn decode<'a>(entry: &Entry<'a>) -> Result<Request<'a>> {
+    Request::decode(entry.data)
+        .map_err(|cause| unknown(entry.index, format_args!("no request ({cause})")))
+}
+
+/// The state while a tail is applied.
+struct Replay {
+    store: Store,
+    leases: Leases,
+    alarms: Alarms,
+    cluster: Cluster,
+    entries: u64,
+    last: Option<(u64, u64)>,
+}
+
+impl Replay {
+    fn entry(&mut self, entry: &Entry<'_>, now: bool) -> Result<()> {
+        let index = entry.index;
+        if now {
+            self.entries = self.entries.saturating_add(1);
+            self.last = Some((index, entry.term));
+        }
+        match entry.kind {
+            EntryKind::Normal => match decode(entry)? {
+                Request::Empty => Ok(()),
+                Request::V2(request) => self.cluster.v2(index, &request, now),
+                Request::V3(request) => self.request(index, &request, now),
+            },
+            EntryKind::ConfChange => {
+                let change = ConfChange::decode(entry.data)
+                    .map_err(|cause| unknown(index, format_args!("a change ({cause})")))?;
+                self.cluster.change(index, &change, now)
+            }
+            EntryKind::ConfChangeV2 => Err(unknown(index, "a change of several members")),
+            EntryKind::Other(kind) => Err(unknown(index, format_args!("of kind {kind}"))),
+        }
+    }
+
+    fn request(&mut self, index: u64, request: &RaftRequest<'_>, now: bool) -> Result<()> {
+        match request.kind {
+            RequestKind::ClusterVersionSet
+            | RequestKind::MemberAttributesSet
+            | RequestKind::DowngradeSet => return self.cluster.request(index, request, now),
+            _ if !now => return Ok(()),
+            _ => {}
+        }
+        self.alarms.check(index)?;
+        let full = self.alarms.full();
+        let damaged = |cause| unknown(index, format_args!("undecodable ({cause})"));
+        match request.kind {
+            RequestKind::Put if full => Ok(()),
+            RequestKind::Put => self.store.put(index, request.body, &self.leases),
+            RequestKind::DeleteRange => self.store.delete(index, request.body),
+            RequestKind::Txn => self.store.txn(index, request.body, &self.leases, full),
+            RequestKind::Compaction => self.store.compact(index, request),
+            RequestKind::LeaseGrant if full => Ok(()),
+            RequestKind::LeaseGrant => self.leases.grant(request.body).map_err(damaged),
+            RequestKind::LeaseRevoke => {
+                if let Some(lease) = self.leases.revoke(request.body).map_err(damaged)? {
+                    self.store.revoke(lease);
+                }
+                Ok(())
+            }
+            RequestKind::LeaseCheckpoint => {
+                let version = self.cluster.version();
+                self.leases.checkpoint(index, version)
+            }
+            RequestKind::Alarm => self.alarms.request(index, request.body),
+            RequestKind::Range => Ok(()),
+            // Asking changes nothing: status, authenticate, get and list of users and roles.
+            RequestKind::Auth(1012 | 1013 | 1102 | 1106 | 1107 | 1202) => Ok(()),
+            kind => Err(unknown(index, format_args!("{:?}", kind.name()))),
+        }
+    }
+
+    fn finish(self, base: &Base<'_>) -> Result<Applied> {
+        let applied = base.facts.consistent_index.unwrap_or_default();
+        let (index, term) = self.last.unwrap_or((applied, base.facts.term.unwrap_or(0)));
+        let mut meta = Edit::default();
+        let mut put = |key: &str, value: Vec<u8>| {
+            meta.put.insert(key.as_bytes().to_vec(), value);
+        };
+        put("consistent_index", index.to_be_bytes().to_vec());
+        // Before 3.5 there is neither; a later release adds them when it has something to add.
+        if base.facts.term.is_some() {
+            put("term", term.to_be_bytes().to_vec());
+            if let Some(state) = self.cluster.conf_state() {
+                put("confState", state.into_bytes());
+            }
+        }
+        let compacted = self.store.compacted();
+        if let Some(revision) = compacted {
+            put("scheduledCompactRev", revision_key(revision));
+        }
+        let revision = self.store.revision();
+        let mut changes = Changes::from([(b"meta".to_vec(), Change::Edit(meta))]);
+        changes.insert(b"lease".to_vec(), Change::Edit(self.leases.edit()));
+        changes.insert(b"alarm".to_vec(), Change::Edit(self.alarms.edit()));
+        let members = self.cluster.members();
+        for (bucket, edit) in self.cluster.edits() {
+            changes.insert(bucket.as_bytes().to_vec(), Change::Edit(edit));
+        }
+        let written = self.store.written();
+        if !written.is_empty() {
+            changes.insert(b"key".to_vec(), Change::Extend(written));
+        }
+        Ok(Applied {
+            changes,
+            revision,
+            entries: self.entries,
+            index,
+            term,
+            compacted,
+            members,
+        })
+    }
+}
+
+/// A main revision as a compaction's mark has it.
+pub(super) fn revision_key(main: i64) -> Vec<u8> {
+    RevisionKey {
+        revision: KvRevision { main, sub: 0 },
+        tombstone: false,
+    }
+    .encode()
+}
+
+/// Entries of a small bucket by key.
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What makes one set of entries of another.
+fn difference(before: &Entries, after: &Entries) -> Edit {
+    Edit {
+        clear: false,
+        remove: before
+            .keys()
+            .filter(|key| !after.contains_key(*key))
+            .cloned()
+            .collect(),
+        put: after
+            .iter()
+            .filter(|(key, value)| before.get(*key) != Some(value))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+    }
+}
+
+fn bucket(base: &Base<'_>, name: &str) -> Result<Entries> {
+    let size = base.database.size();
+    let entries =
+        crate::etcd::bbolt::write::small_bucket(base.database, size, base.meta, name.as_bytes())?;
+    Ok(entries.into_iter().collect())
+}

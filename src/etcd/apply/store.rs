@@ -1,0 +1,401 @@
+//! The key-value store: puts, deletions and transactions as etcd's `mvcc` makes revisions of them
+//! (etcd, `server/mvcc/kvstore_txn.go`, `server/etcdserver/apply.go`).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::base::{self, Interest};
+use super::leases::Leases;
+use super::{Base, MOST_WRITTEN, unknown};
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
+use crate::etcd::wire::kv::{Compare, Op, Outcome, Put, Span, Target, Txn, delete_range};
+use crate::etcd::wire::request::RaftRequest;
+use crate::etcd::wire::{Fields, WireError};
+
+/// A key that is alive.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Live {
+    pub(super) create: i64,
+    pub(super) modified: i64,
+    pub(super) version: i64,
+    /// The lease as the value tells it.
+    pub(super) lease: i64,
+    /// The same, unless that lease was not there when it was read.
+    pub(super) attached: i64,
+    /// Where values are looked at.
+    pub(super) value: Option<Vec<u8>>,
+}
+
+/// Why a transaction is not carried out: by an error that is told to the client.
+struct Refused;
+
+/// The store as far as a tail touches it.
+pub(super) struct Store {
+    live: BTreeMap<Vec<u8>, Live>,
+    revision: i64,
+    compact: i64,
+    scheduled: Option<i64>,
+    written: Vec<(Vec<u8>, Vec<u8>)>,
+    bytes: usize,
+    /// How many revisions the transaction under way has made.
+    changes: i64,
+    /// The entry under way.
+    index: u64,
+}
+
+impl Store {
+    pub(super) fn read(base: &Base<'_>, interest: Interest, leases: &Leases) -> Result<Self> {
+        Ok(Self {
+            live: base::read(base, interest, leases)?,
+            revision: base.facts.revision,
+            compact: base.facts.compact_revision.unwrap_or(-1),
+            scheduled: None,
+            written: Vec::new(),
+            bytes: 0,
+            changes: 0,
+            index: 0,
+        })
+    }
+
+    pub(super) fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    pub(super) fn compacted(&self) -> Option<i64> {
+        self.scheduled
+    }
+
+    pub(super) fn written(self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.written
+    }
+
+    /// Ends a transaction: it has made one main revision, or none.
+    fn end(&mut self) -> Result<()> {
+        if self.changes > 0 {
+            self.revision = self.revision.saturating_add(1);
+        }
+        self.changes = 0;
+        if self.bytes > MOST_WRITTEN {
+            let what = format!("the tail of the log writes more than {MOST_WRITTEN} bytes");
+            return Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
+                name: "long-tail",
+                allowable: false,
+            }));
+        }
+        Ok(())
+    }
+
+    fn damaged(&self) -> impl Fn(WireError) -> Failure + use<> {
+        let index = self.index;
+        move |cause| unknown(index, format_args!("undecodable ({cause})"))
+    }
+
+    fn panics(&self, what: &str) -> Failure {
+        unknown(
+            self.index,
+            format_args!("a transaction at which a server would panic: {what}"),
+        )
+    }
+
+    // ---- requests ------------------------------------------------------------------------------
+
+    pub(super) fn put(&mut self, index: u64, body: &[u8], leases: &Leases) -> Result<()> {
+        self.index = index;
+        let put = Put::decode(Fields::new(body)).map_err(self.damaged())?;
+        let absent = !self.live.contains_key(put.key);
+        if put.lease != 0 && !leases.has(put.lease) {
+            return Ok(());
+        }
+        if absent && (put.ignore_value || put.ignore_lease) {
+            return Ok(());
+        }
+        self.write(&put, leases)?;
+        self.end()
+    }
+
+    pub(super) fn delete(&mut self, index: u64, body: &[u8]) -> Result<()> {
+        self.index = index;
+        let span = delete_range(Fields::new(body)).map_err(self.damaged())?;
+        self.erase(&span);
+        self.end()
+    }
+
+    /// Deletes the keys of a lease that was revoked, in order.
+    pub(super) fn revoke(&mut self, lease: i64) {
+        let attached = self.live.iter().filter(|(_, live)| live.attached == lease);
+        let keys: Vec<Vec<u8>> = attached.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.tombstone(key);
+        }
+        if self.changes > 0 {
+            self.revision = self.revision.saturating_add(1);
+        }
+        self.changes = 0;
+    }
+
+    pub(super) fn compact(&mut self, index: u64, request: &RaftRequest<'_>) -> Result<()> {
+        self.index = index;
+        let revision = request.compacts_at().unwrap_or(0);
+        if revision > self.compact && revision <= self.revision {
+            self.compact = revision;
+            self.scheduled = Some(revision);
+        }
+        Ok(())
+    }
+
+    pub(super) fn txn(
+        &mut self,
+        index: u64,
+        body: &[u8],
+        leases: &Leases,
+        full: bool,
+    ) -> Result<()> {
+        self.index = index;
+        let txn = Txn::decode(Fields::new(body)).map_err(self.damaged())?;
+        // By etcd's count puts within transactions within cost nothing.
+        let puts = |ops: &[Op<'_>]| ops.iter().any(|op| matches!(op, Op::Put(_)));
+        if txn.is_read_only() || full && (puts(&txn.success) || puts(&txn.failure)) {
+            return Ok(());
+        }
+        // All comparisons come first: nothing that is done decides what else is done.
+        let mut path = Vec::new();
+        self.path(&txn, &mut path)?;
+        let checked = self
+            .check(&txn, &mut path.iter(), &mut |store, op| {
+                store.check_put(op, leases)
+            })
+            .and_then(|()| self.check(&txn, &mut path.iter(), &mut Self::check_range));
+        if checked.is_ok() {
+            self.carry_out(&txn, &mut path.iter(), leases)?;
+        }
+        self.end()
+    }
+
+    // ---- transactions --------------------------------------------------------------------------
+
+    fn path(&self, txn: &Txn<'_>, path: &mut Vec<bool>) -> Result<()> {
+        let mut holds = true;
+        for compare in &txn.compares {
+            holds = holds && self.compare(compare)?;
+        }
+        path.push(holds);
+        for op in taken(txn, holds) {
+            if let Op::Txn(inner) = op {
+                self.path(inner, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, compare: &Compare<'_>) -> Result<bool> {
+        let found: Vec<&Live> = self.range(&compare.span).map(|(_, live)| live).collect();
+        if found.is_empty() {
+            return match compare.target {
+                Target::Value(_) => Ok(false),
+                _ => self.holds(compare, &Live::default()),
+            };
+        }
+        for live in found {
+            if !self.holds(compare, live)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn holds(&self, compare: &Compare<'_>, live: &Live) -> Result<bool> {
+        let order = match compare.target {
+            Target::Version(number) => live.version.cmp(&number),
+            Target::Create(number) => live.create.cmp(&number),
+            Target::Mod(number) => live.modified.cmp(&number),
+            Target::Lease(number) => live.lease.cmp(&number),
+            Target::Value(value) => {
+                let known = live.value.as_deref();
+                let known = known.ok_or_else(|| self.panics("a value was not read"))?;
+                known.cmp(value)
+            }
+            // etcd leaves its result at zero.
+            Target::Other => std::cmp::Ordering::Equal,
+        };
+        Ok(match compare.outcome {
+            Outcome::Equal => order.is_eq(),
+            Outcome::NotEqual => order.is_ne(),
+            Outcome::Greater => order.is_gt(),
+            Outcome::Less => order.is_lt(),
+            Outcome::Other => true,
+        })
+    }
+
+    fn check<'p>(
+        &self,
+        txn: &Txn<'_>,
+        path: &mut impl Iterator<Item = &'p bool>,
+        rule: &mut dyn FnMut(&Self, &Op<'_>) -> std::result::Result<(), Refused>,
+    ) -> std::result::Result<(), Refused> {
+        let mut left = vec![taken(txn, path.next().copied().unwrap_or(true)).iter()];
+        while let Some(ops) = left.last_mut() {
+            match ops.next() {
+                None => {
+                    left.pop();
+                }
+                Some(Op::Txn(inner)) => {
+                    let holds = path.next().copied().unwrap_or(true);
+                    left.push(taken(inner, holds).iter());
+                }
+                Some(op) => rule(self, op)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn check_put(&self, op: &Op<'_>, leases: &Leases) -> std::result::Result<(), Refused> {
+        let Op::Put(put) = op else { return Ok(()) };
+        let absent = !self.live.contains_key(put.key);
+        let refused = absent && (put.ignore_value || put.ignore_lease)
+            || put.lease != 0 && !leases.has(put.lease);
+        if refused { Err(Refused) } else { Ok(()) }
+    }
+
+    fn check_range(&self, op: &Op<'_>) -> std::result::Result<(), Refused> {
+        match op {
+            Op::Range { revision: 0 } => Ok(()),
+            Op::Range { revision } if *revision > self.revision || *revision < self.compact => {
+                Err(Refused)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn carry_out<'p>(
+        &mut self,
+        txn: &Txn<'_>,
+        path: &mut impl Iterator<Item = &'p bool>,
+        leases: &Leases,
+    ) -> Result<()> {
+        let mut left = vec![taken(txn, path.next().copied().unwrap_or(true)).iter()];
+        while let Some(ops) = left.last_mut() {
+            match ops.next() {
+                None => {
+                    left.pop();
+                }
+                Some(Op::Txn(inner)) => {
+                    let holds = path.next().copied().unwrap_or(true);
+                    left.push(taken(inner, holds).iter());
+                }
+                Some(Op::Put(put)) => {
+                    let absent = !self.live.contains_key(put.key);
+                    if absent && (put.ignore_value || put.ignore_lease) {
+                        return Err(self.panics("it deletes a key and keeps its value"));
+                    }
+                    self.write(put, leases)?;
+                }
+                Some(Op::Delete(span)) => self.erase(span),
+                Some(Op::Range { .. } | Op::Empty) => {}
+            }
+        }
+        Ok(())
+    }
+
+    // ---- revisions -----------------------------------------------------------------------------
+
+    fn range<'s>(
+        &'s self,
+        span: &Span<'s>,
+    ) -> Box<dyn Iterator<Item = (&'s Vec<u8>, &'s Live)> + 's> {
+        match span.end {
+            None => Box::new(self.live.get_key_value(span.key).into_iter()),
+            Some(end) if !end.is_empty() && end <= span.key => Box::new(std::iter::empty()),
+            Some(end) => {
+                let end = match end {
+                    [] => Bound::Unbounded,
+                    end => Bound::Excluded(end),
+                };
+                Box::new(self.live.range::<[u8], _>((Bound::Included(span.key), end)))
+            }
+        }
+    }
+
+    fn next(&mut self, tombstone: bool) -> (i64, Vec<u8>) {
+        let main = self.revision.saturating_add(1);
+        let sub = self.changes;
+        self.changes = self.changes.saturating_add(1);
+        let key = RevisionKey {
+            revision: KvRevision { main, sub },
+            tombstone,
+        };
+        (main, key.encode())
+    }
+
+    fn push(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let bytes = key.len().saturating_add(value.len());
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.written.push((key, value));
+    }
+
+    fn write(&mut self, put: &Put<'_>, leases: &Leases) -> Result<()> {
+        let before = self.live.get(put.key).cloned().unwrap_or_default();
+        let value = match (put.ignore_value, before.value) {
+            (false, _) => put.value.to_vec(),
+            (true, Some(value)) => value,
+            (true, None) => return Err(self.panics("a value was not read")),
+        };
+        let lease = if put.ignore_lease {
+            before.lease
+        } else {
+            put.lease
+        };
+        if lease != 0 && !leases.has(lease) {
+            return Err(self.panics("it keeps a lease that is gone"));
+        }
+        let (main, key) = self.next(false);
+        let create = if before.version == 0 {
+            main
+        } else {
+            before.create
+        };
+        let version = before.version.saturating_add(1);
+        let kv = KeyValue {
+            key: put.key,
+            create_revision: create,
+            mod_revision: main,
+            version,
+            value: &value,
+            lease,
+        };
+        self.push(key, kv.encode());
+        let live = Live {
+            create,
+            modified: main,
+            version,
+            lease,
+            attached: lease,
+            value: Some(value),
+        };
+        self.live.insert(put.key.to_vec(), live);
+        Ok(())
+    }
+
+    fn erase(&mut self, span: &Span<'_>) {
+        let keys: Vec<Vec<u8>> = self.range(span).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.tombstone(key);
+        }
+    }
+
+    fn tombstone(&mut self, key: Vec<u8>) {
+        let (_, revision) = self.next(true);
+        let kv = KeyValue {
+            key: &key,
+            ..KeyValue::default()
+        };
+        let value = kv.encode();
+        self.push(revision, value);
+        self.live.remove(&key);
+    }
+}
+
+/// The operations on the way that is taken.
+fn taken<'t, 'a>(txn: &'t Txn<'a>, holds: bool) -> &'t [Op<'a>] {
+    if holds { &txn.success } else { &txn.failure }
+}

@@ -1,0 +1,200 @@
+//! The new cluster's log: the former one's entries as they were, and the changes behind them.
+
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use super::plan::Plan;
+use super::source::{Looked, Source, damaged};
+use super::{Spec, writing};
+use crate::error::{Failure, Kind, Result};
+use crate::etcd::datadir::Layout;
+use crate::etcd::restore::Watch;
+use crate::etcd::wal::{LastEntry, Log, SEGMENT_SIZE, SegmentName, SegmentWriter, Wal};
+use crate::etcd::wire::raft::{Entry, EntryKind, HardState};
+use crate::etcd::wire::wal::SnapshotMark;
+use crate::sys::fs::{self as change, OutFile};
+
+/// A log that was written.
+pub(super) struct NewLog {
+    /// Its last entry.
+    pub(super) end: LastEntry,
+    /// What all entries come to, those of the source and those added.
+    pub(super) digest: u32,
+    newest: OutFile,
+}
+
+/// CRC-32C over the entries, one after the other.
+fn add(digest: u32, entry: &Entry<'_>) -> u32 {
+    crc32c::crc32c_append(digest, &entry.encode())
+}
+
+type Writer = SegmentWriter<BufWriter<OutFile>>;
+
+/// Segments being written.
+struct Segments<'a> {
+    dir: &'a Path,
+    plan: &'a Plan,
+    sequence: u64,
+    start: SnapshotMark,
+    /// The last entry so far.
+    end: LastEntry,
+    digest: u32,
+    /// The segment under way, and where it lies.
+    open: Option<(Writer, PathBuf)>,
+}
+
+impl<'a> Segments<'a> {
+    fn begin(dir: &'a Path, plan: &'a Plan, log: &Log) -> Result<Self> {
+        let mut segments = Self {
+            dir,
+            plan,
+            sequence: 0,
+            start: SnapshotMark {
+                index: log.start.index,
+                term: log.start.term,
+                conf_state: log.conf_state.clone(),
+            },
+            end: LastEntry {
+                term: log.start.term,
+                index: log.start.index,
+            },
+            digest: 0,
+            open: None,
+        };
+        let first = segments.end.index;
+        segments.next(first, 0)?;
+        let mark = segments.start.clone();
+        segments.write(|writer| writer.snapshot(&mark))?;
+        Ok(segments)
+    }
+
+    /// Opens a segment whose checksum goes on from the one before.
+    fn next(&mut self, index: u64, crc: u32) -> Result<()> {
+        let sequence = self.sequence;
+        let path = self.dir.join(SegmentName { sequence, index }.to_string());
+        let out = BufWriter::new(writing(&path, OutFile::create(&path))?);
+        // Of what is committed the snapshot alone is sure until the end is reached.
+        let state = HardState {
+            term: self.end.term,
+            vote: 0,
+            commit: self.start.index,
+        };
+        let state = (sequence > 0).then_some(state);
+        let begun = SegmentWriter::begin(out, crc, self.plan.metadata, state);
+        self.open = Some((writing(&path, begun)?, path));
+        self.sequence = sequence.saturating_add(1);
+        Ok(())
+    }
+
+    fn write(&mut self, record: impl FnOnce(&mut Writer) -> std::io::Result<()>) -> Result<()> {
+        let Some((writer, path)) = self.open.as_mut() else {
+            return Err(Failure::new(Kind::Unexpected, "no segment is open"));
+        };
+        writing(path, record(writer))
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>) -> Result<()> {
+        if self.offset() >= SEGMENT_SIZE {
+            let crc = self.open.as_ref().map_or(0, |(writer, _)| writer.crc());
+            self.close()?;
+            self.next(entry.index, crc)?;
+        }
+        self.write(|writer| writer.entry(entry))?;
+        self.digest = add(self.digest, entry);
+        self.end = LastEntry {
+            term: entry.term,
+            index: entry.index,
+        };
+        Ok(())
+    }
+
+    fn offset(&self) -> u64 {
+        self.open.as_ref().map_or(0, |(writer, _)| writer.offset())
+    }
+
+    /// Ends the segment that is open and makes it durable.
+    fn close(&mut self) -> Result<OutFile> {
+        let Some((writer, path)) = self.open.take() else {
+            return Err(Failure::new(Kind::Unexpected, "no segment is open"));
+        };
+        let buffered = writing(&path, writer.finish())?;
+        let out = buffered
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error);
+        let mut out = writing(&path, out)?;
+        writing(&path, out.sync())?;
+        Ok(out)
+    }
+}
+
+impl NewLog {
+    pub(super) fn write(
+        _: &Spec<'_>,
+        source: &Source,
+        looked: &Looked,
+        plan: &Plan,
+        dir: &Path,
+        watch: &dyn Watch,
+    ) -> Result<Self> {
+        change::mkdir_all(dir)?;
+        let log = &looked.log;
+        let mut segments = Segments::begin(dir, plan, log)?;
+        source.wal.entries(log, log.start.index, |logged| {
+            if watch.stopped() {
+                return Err(Failure::new(Kind::Interrupted, "interrupted"));
+            }
+            if logged.entry.index != segments.end.index.saturating_add(1) {
+                return Err(damaged(format!(
+                    "expected entry {} of the log, found {}",
+                    segments.end.index.saturating_add(1),
+                    logged.entry.index
+                )));
+            }
+            segments.entry(&logged.entry)
+        })?;
+        if segments.end.index != log.last {
+            return Err(damaged(format!(
+                "expected entries up to {}, found {}",
+                log.last, segments.end.index
+            )));
+        }
+        for (change, index) in plan.changes.iter().zip(log.last.saturating_add(1)..) {
+            segments.entry(&Entry {
+                kind: EntryKind::ConfChange,
+                term: plan.term,
+                index,
+                data: &change.encode(),
+            })?;
+        }
+        let state = HardState {
+            term: plan.term,
+            vote: plan.metadata.node,
+            commit: segments.end.index,
+        };
+        segments.write(|writer| writer.hard_state(state))?;
+        Ok(Self {
+            end: segments.end,
+            digest: segments.digest,
+            newest: segments.close()?,
+        })
+    }
+
+    /// What the entries of a log come to.
+    pub(super) fn digest_of(&self, layout: &Layout, log: &Log) -> Result<u32> {
+        let mut digest = 0;
+        Wal::list(&layout.wal)?.entries(log, log.start.index, |logged| {
+            digest = add(digest, &logged.entry);
+            Ok(())
+        })?;
+        Ok(digest)
+    }
+
+    /// Gives the newest segment the room that etcd would, durably.
+    pub(super) fn settle(&mut self, size: u64) -> Result<()> {
+        let path = self.newest.path().to_owned();
+        if self.newest.len() < size {
+            writing(&path, self.newest.preallocate(size))?;
+        }
+        writing(&path, self.newest.sync())
+    }
+}

@@ -1,0 +1,292 @@
+//! The stopped member's files: held, so that no etcd starts on them meanwhile, copied and judged.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{refuse, writing};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::bbolt::write::small_bucket;
+use crate::etcd::bbolt::{FileSource, Metas, Origin, ReadAt};
+use crate::etcd::datadir::{self, DbFacts, Held, Layout, Report};
+use crate::etcd::finding::Severity;
+use crate::etcd::findings::Findings;
+use crate::etcd::raftsnap::{SIZE_MAX, SnapName};
+use crate::etcd::restore::{Phase, Watch};
+use crate::etcd::snapshot::{DatabaseFacts, Options, inspect};
+use crate::etcd::wal::{EndKind, Log, SnapshotId, Wal};
+use crate::sys::fs::{self as change, OutFile};
+use crate::sys::stream_out::StreamOut;
+
+/// A member's files.
+pub(super) struct Source {
+    dir: PathBuf,
+    path: PathBuf,
+    file: FileSource,
+    raw: File,
+    pub(super) wal: Wal,
+    _held: Held,
+}
+
+/// A database that was copied and found good.
+pub(super) struct Copied {
+    pub(super) facts: DatabaseFacts,
+    pub(super) size: u64,
+}
+
+/// Log and `.snap` files, judged.
+pub(super) struct Looked {
+    pub(super) report: Report,
+    /// The log after the snapshot that etcd starts from.
+    pub(super) log: Log,
+    pub(super) torn: bool,
+}
+
+impl Source {
+    /// Opens the files and keeps an etcd from starting on them as long as this lives.
+    pub(super) fn hold(layout: &Layout) -> Result<Self> {
+        let held = layout.hold()?.ok_or_else(|| {
+            let what = format!("a running etcd holds {}", layout.snap.display());
+            refuse("etcd-running", what).with(Fact::Path(layout.snap.clone()))
+        })?;
+        let path = database_of(layout)?;
+        let doing = || format!("opening {}", path.display());
+        let raw = File::open(&path).doing(Kind::NotChecked, doing)?;
+        let file = raw.try_clone().and_then(FileSource::new);
+        Ok(Self {
+            dir: layout.snap.clone(),
+            file: file.doing(Kind::NotChecked, doing)?,
+            raw,
+            wal: Wal::list(&layout.wal)?,
+            path,
+            _held: held,
+        })
+    }
+
+    /// Demands once more that nobody has taken the log.
+    pub(super) fn still_free(&self, layout: &Layout) -> Result<()> {
+        match layout.locks()?.any_held() {
+            true => Err(refuse("etcd-running", "an etcd was started meanwhile")),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn database_size(&self) -> u64 {
+        self.file.size()
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn log_size(&self, _: &Layout) -> Result<u64> {
+        let sizes = self.wal.segments().iter().map(|segment| segment.len);
+        Ok(sizes.fold(0, u64::saturating_add))
+    }
+
+    /// Copies the database up to its high-water mark and checks the copy, all of it.
+    pub(super) fn copy_database(&self, to: &Path, watch: &dyn Watch) -> Result<Copied> {
+        let reading = || format!("reading {}", self.path.display());
+        let mut unheard = Findings::keeping(1);
+        let metas = Metas::read(&self.file, self.file.size(), Origin::File, &mut unheard)
+            .doing(Kind::NotChecked, reading)?;
+        let length = metas.and_then(|metas| metas.chosen.database_size());
+        let length = length.filter(|length| *length <= self.file.size());
+        let Some(length) = length else {
+            let found = unheard.listed().first().map(ToString::to_string);
+            let found = found.unwrap_or_else(|| "its metas lead beyond its end".to_owned());
+            return Err(damaged(format!("{}: {found}", self.path.display())));
+        };
+        let mut out = writing(to, OutFile::create(to))?;
+        watch.begin(Phase::Copy, length);
+        if !writing(to, out.clone_from(&self.raw, length))? {
+            out = self.copy(out, length, watch)?;
+        }
+        watch.done(Phase::Copy, length);
+        watch.begin(Phase::Check, length);
+        let file = writing(to, out.file().try_clone().and_then(FileSource::new))?;
+        let copy = Stoppable { file, watch };
+        let told = |progress: crate::etcd::snapshot::Progress| {
+            watch.progress(Phase::Check, progress.hashed.max(progress.walked));
+        };
+        let report = inspect(&copy, &Options::default(), &told);
+        stop_if(watch)?;
+        let report = report?;
+        watch.done(Phase::Check, length);
+        let good = report.is_good();
+        match report.facts {
+            Some(facts) if good && facts.complete => {
+                watch.begin(Phase::Settle, length);
+                writing(to, out.sync())?;
+                watch.done(Phase::Settle, length);
+                Ok(Copied {
+                    facts,
+                    size: length,
+                })
+            }
+            _ => {
+                let errors = |severity| severity == Severity::Error;
+                let first = report.findings.listed().iter().find(|f| errors(f.severity));
+                let found = first.map_or("not all could be read".to_owned(), ToString::to_string);
+                Err(damaged(format!("{}: {found}", self.path.display())))
+            }
+        }
+    }
+
+    fn copy(&self, out: OutFile, length: u64, watch: &dyn Watch) -> Result<OutFile> {
+        let path = out.path().to_owned();
+        let pass = || -> io::Result<OutFile> {
+            let mut stream = StreamOut::new(out)?;
+            let mut done = 0;
+            while done < length && !watch.stopped() {
+                let made = stream.fill(|space| {
+                    let most = (length - done).min(space.len() as u64);
+                    let piece = space.get_mut(..most as usize).unwrap_or_default();
+                    self.file.read_exact_at(piece, done)?;
+                    Ok(piece.len())
+                })?;
+                done += made as u64;
+                watch.progress(Phase::Copy, done);
+            }
+            stream.finish()
+        };
+        let out = writing(&path, pass())?;
+        stop_if(watch)?;
+        Ok(out)
+    }
+
+    /// Judges log and `.snap` files, and whether they agree with the database.
+    ///
+    /// A torn end is none of the faults; damage before the end is, and what can be done about it
+    /// is the operator's choice to make.
+    pub(super) fn look(&self, db: &DbFacts) -> Result<Looked> {
+        let layout = self.layout();
+        let report = datadir::check(&layout, Some(db))?;
+        let error = report
+            .findings
+            .iter()
+            .find(|finding| finding.severity == Severity::Error);
+        if let Some(finding) = error {
+            let last = report.wal.last_entry();
+            return Err(damaged(format!(
+                "{finding}; entries up to {} of term {} could be read",
+                last.index, last.term
+            )));
+        }
+        // Up to 3.5 etcd starts from a .snap file, or from the beginning of the log.
+        let start = report.start.unwrap_or_default();
+        let log = self.wal.replay(&report.wal.scan, start)?;
+        if let Some(finding) = log.findings.first() {
+            return Err(damaged(finding.to_string()));
+        }
+        let end = report.wal.scan.end.map(|end| end.kind);
+        Ok(Looked {
+            torn: matches!(end, Some(EndKind::Torn(_))),
+            report,
+            log,
+        })
+    }
+
+    fn layout(&self) -> Layout {
+        Layout {
+            snap: self.dir.clone(),
+            wal: self.wal.dir().to_owned(),
+        }
+    }
+
+    /// Copies the `.snap` file that etcd starts from, if there is one.
+    pub(super) fn copy_snap(&self, looked: &Looked, to: &Path) -> Result<()> {
+        let Some(SnapshotId { index, term }) = looked.report.start else {
+            return Ok(());
+        };
+        let name = SnapName { term, index };
+        let file = looked.report.snaps.iter().find(|file| {
+            let is = file.snap.as_ref().map(|snap| snap.id);
+            is == looked.report.start
+        });
+        let from = self
+            .dir
+            .join(file.map_or(name, |file| file.name).to_string());
+        let mut bytes = Vec::new();
+        File::open(&from)
+            .and_then(|file| file.take(SIZE_MAX + 1).read_to_end(&mut bytes))
+            .doing(Kind::NotChecked, || format!("reading {}", from.display()))?;
+        change::write_new(&to.join(name.to_string()), &bytes)
+    }
+}
+
+/// The database that etcd would take: one received from a leader where the member's own has not
+/// come as far as the snapshot that it was sent with (etcd, `server/etcdserver/backend.go`).
+fn database_of(layout: &Layout) -> Result<PathBuf> {
+    let own = layout.db();
+    let doing = || format!("looking at {}", own.display());
+    if !fs::exists(&own).doing(Kind::NotChecked, doing)? {
+        return Err(damaged(format!("{} is not there", own.display())));
+    }
+    let mut received = Vec::new();
+    for entry in fs::read_dir(&layout.snap).doing(Kind::NotChecked, doing)? {
+        let name = entry.doing(Kind::NotChecked, doing)?.file_name();
+        let index = name.to_str().and_then(|name| name.strip_suffix(".snap.db"));
+        let index = index.filter(|digits| digits.len() == 16);
+        received.extend(index.and_then(|digits| u64::from_str_radix(digits, 16).ok()));
+    }
+    if received.is_empty() {
+        return Ok(own);
+    }
+    let start = datadir::check(layout, None)?
+        .start
+        .unwrap_or_default()
+        .index;
+    let applied = applied(&own)?;
+    let theirs = layout.snap.join(format!("{start:016x}.snap.db"));
+    Ok(match received.contains(&start) && applied < start {
+        true => theirs,
+        false => own,
+    })
+}
+
+/// A database's consistent index, without reading all of it.
+fn applied(path: &Path) -> Result<u64> {
+    let doing = || format!("reading {}", path.display());
+    let file = FileSource::open(path).doing(Kind::NotChecked, doing)?;
+    let mut unheard = Findings::keeping(0);
+    let metas = Metas::read(&file, file.size(), Origin::File, &mut unheard)
+        .doing(Kind::NotChecked, doing)?;
+    let Some(metas) = metas else { return Ok(0) };
+    let meta = small_bucket(&file, file.size(), &metas.chosen, b"meta")?;
+    let value = meta.iter().find(|(key, _)| key == b"consistent_index");
+    let value = value.and_then(|(_, value)| value.as_slice().try_into().ok());
+    Ok(value.map_or(0, u64::from_be_bytes))
+}
+
+pub(super) fn damaged(what: String) -> Failure {
+    refuse(
+        "damaged-survivor",
+        format!(
+            "{what}. Go on with another member's disk, of those that are sound the one that verify --compare names, or restore the newest backup: what a damaged disk has beyond either cannot be told from what it lacks"
+        ),
+    )
+}
+
+pub(super) fn stop_if(watch: &dyn Watch) -> Result<()> {
+    if watch.stopped() {
+        return Err(Failure::new(Kind::Interrupted, "interrupted"));
+    }
+    Ok(())
+}
+
+/// A copy whose reads fail once the operator wants it to stop.
+struct Stoppable<'a> {
+    file: FileSource,
+    watch: &'a dyn Watch,
+}
+
+impl ReadAt for Stoppable<'_> {
+    fn size(&self) -> u64 {
+        self.file.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.watch.stopped() {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.file.read_exact_at(buf, offset)
+    }
+}

@@ -1,0 +1,158 @@
+//! The tail applied to the copied database, and the revision raised behind it.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::source::{Copied, Looked, stop_if};
+use super::{Raise, writing};
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::apply::{Applied, Base, apply};
+use crate::etcd::bbolt::write::{Change, Edit, amend};
+use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
+use crate::etcd::datadir::Layout;
+use crate::etcd::finding::Severity;
+use crate::etcd::findings::Findings;
+use crate::etcd::mvcc::{KvRevision, RevisionKey};
+use crate::etcd::restore::{Decision, Phase, Question, Watch, decide};
+use crate::etcd::snapshot::{DatabaseFacts, Options, inspect};
+use crate::etcd::wal::Wal;
+use crate::sys::fs::OutFile;
+
+/// What became of the database.
+pub(super) struct Raised {
+    pub(super) decision: Decision,
+    /// The revision after the tail, before it was raised.
+    pub(super) applied: i64,
+    /// How many entries were applied.
+    pub(super) entries: u64,
+    pub(super) facts: DatabaseFacts,
+    pub(super) size: u64,
+}
+
+fn chosen(source: &FileSource) -> Result<Meta> {
+    let mut unheard = Findings::keeping(0);
+    Metas::read(source, source.size(), Origin::File, &mut unheard)
+        .doing(Kind::NotChecked, || "reading the database")?
+        .map(|metas| metas.chosen)
+        .ok_or_else(|| Failure::new(Kind::Unexpected, "the database lost its metas meanwhile"))
+}
+
+/// Applies the log that was written to the database that was copied, raises the revision, and
+/// reads the result again, all of it.
+pub(super) fn raise(
+    raise: &Raise<'_>,
+    looked: &Looked,
+    copied: &Copied,
+    layout: &Layout,
+    watch: &dyn Watch,
+) -> Result<Raised> {
+    let path = layout.db();
+    let reading = || format!("reading {}", path.display());
+    let source = FileSource::open(&path).doing(Kind::NotChecked, reading)?;
+    let meta = chosen(&source)?;
+    let wal = Wal::list(&layout.wal)?;
+    let log = wal.replay(&wal.scan()?, looked.log.start)?;
+    let snap = looked.report.snaps.iter().find_map(|file| {
+        let snap = file.snap.as_ref()?;
+        (Some(snap.id) == looked.report.start).then_some(snap)
+    });
+    let store = snap.and_then(|snap| snap.store.as_ref());
+    let base = Base {
+        database: &source,
+        meta: &meta,
+        facts: &copied.facts,
+        members: store.map_or(&[], |store| store.members.as_slice()),
+        removed: store.map_or(&[], |store| store.removed.as_slice()),
+        conf_state: snap.map(|snap| &snap.conf_state),
+    };
+    let mut applied = apply(&base, &wal, &log)?;
+    stop_if(watch)?;
+    let decision = decide(&Question {
+        bump: raise.bump,
+        mark_compacted: raise.mark_compacted,
+        snapshot: applied.revision,
+        evidence: raise.evidence,
+        allow_low: raise.allow_low,
+    })?;
+    if let Some(revision) = decision.revision {
+        mark(&mut applied, revision);
+    }
+    let amendment = amend(&source, source.size(), &meta, &applied.changes)?;
+    drop(source);
+    let mut out = writing(&path, OutFile::go_on(&path, amendment.offset))?;
+    let mut amended = || {
+        out.write_all(&amendment.pages)?;
+        for (page, bytes) in (0..).zip(&amendment.metas) {
+            out.write_at(page * u64::from(meta.page_size), bytes)?;
+        }
+        out.sync()
+    };
+    writing(&path, amended())?;
+    let facts = read_again(&path, &applied, &decision, watch)?;
+    Ok(Raised {
+        applied: applied.revision,
+        entries: applied.entries,
+        decision,
+        facts,
+        size: out.len(),
+    })
+}
+
+/// Adds what `snapshot restore --bump-revision` leaves: an empty entry at the new revision, and
+/// the compaction of all below it, which the server finishes when it starts.
+fn mark(applied: &mut Applied, revision: i64) {
+    let key = RevisionKey {
+        revision: KvRevision {
+            main: revision,
+            sub: 0,
+        },
+        tombstone: false,
+    }
+    .encode();
+    let meta = applied.changes.entry(b"meta".to_vec());
+    if let Change::Edit(edit) = meta.or_insert_with(|| Change::Edit(Edit::default())) {
+        edit.put
+            .insert(b"scheduledCompactRev".to_vec(), key.clone());
+    }
+    let keys = applied.changes.entry(b"key".to_vec());
+    if let Change::Extend(entries) = keys.or_insert_with(|| Change::Extend(Vec::new())) {
+        entries.push((key, Vec::new()));
+    }
+}
+
+/// Checks the database as a snapshot is checked: every page, every revision after the one before.
+fn read_again(
+    path: &Path,
+    applied: &Applied,
+    decision: &Decision,
+    watch: &dyn Watch,
+) -> Result<DatabaseFacts> {
+    let wrong = |what: String| {
+        Failure::new(Kind::Unexpected, what).doing(format!("reading {} again", path.display()))
+    };
+    let file = FileSource::open(path).doing(Kind::NotChecked, || path.display().to_string())?;
+    watch.begin(Phase::Settle, file.size());
+    let told = |progress: crate::etcd::snapshot::Progress| {
+        watch.progress(Phase::Settle, progress.hashed.max(progress.walked));
+    };
+    let report = inspect(&file, &Options::default(), &told)?;
+    watch.done(Phase::Settle, file.size());
+    let error = |severity| severity == Severity::Error;
+    let findings = report.findings.listed();
+    if let Some(found) = findings.iter().find(|found| error(found.severity)) {
+        return Err(wrong(found.to_string()));
+    }
+    let Some(facts) = report.facts.filter(|facts| facts.complete) else {
+        return Err(wrong("not all of it could be read".to_owned()));
+    };
+    let revision = decision.revision.unwrap_or(applied.revision);
+    if facts.revision != revision || facts.consistent_index != Some(applied.index) {
+        return Err(wrong(format!(
+            "expected revision {revision} at index {}, found revision {} at index {}",
+            applied.index,
+            facts.revision,
+            facts.consistent_index.unwrap_or_default()
+        )));
+    }
+    Ok(facts)
+}

@@ -1,0 +1,15 @@
+//! A cluster of one from a killed member's disk: no acknowledged write is lost, against real
+//! clusters under load, and compared with what etcd's own `--force-new-cluster` loses.
+//!
+//! `ETCD_DR_ROUNDS=100` makes so many rounds in all, instead of a few a release.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod applied;
+mod bench;
+mod chaos;
+#[cfg(feature = "faults")]
+mod crash;
+mod cuts;
+mod offline;

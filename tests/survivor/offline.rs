@@ -1,0 +1,168 @@
+//! What is refused, and what the command line says.
+
+use crate::bench::{copy, etcd_dr, make, request, serve};
+use crate::support::bins::{require, require_all};
+use crate::support::cluster::{Cluster, ClusterSpec};
+
+#[test]
+fn what_cannot_be_a_survivor_is_refused() {
+    let Some(bins) = require("3.5") else { return };
+    let mut cluster = Cluster::start(ClusterSpec::new(&bins, 1).plain());
+    cluster.etcdctl_ok(&["put", "a", "1"]);
+    let learner = cluster.add_slot("learner");
+    let peer = format!("--peer-urls={}", cluster.peer_url(learner));
+    cluster.etcdctl_ok(&["member", "add", "learner", "--learner", &peer]);
+    let all = cluster.initial_cluster();
+    cluster.launch(learner, &all, "existing");
+    // A learner answers no health check; its log tells when it has come.
+    let arrived = || std::fs::read_dir(cluster.data_dir(learner).join("member/wal")).is_ok();
+    for _ in 0..100 {
+        if arrived() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let scratch = tempfile::tempdir().unwrap();
+    let made = scratch.path().join("made");
+
+    let running = make(&request(cluster.data_dir(0), &made)).unwrap_err();
+    assert_eq!(running.refusal(), Some("etcd-running"), "{running}");
+    cluster.kill(learner);
+    let failure = make(&request(cluster.data_dir(learner), &made)).unwrap_err();
+    assert_eq!(failure.refusal(), Some("learner-survivor"), "{failure}");
+    cluster.kill(0);
+
+    let mut other = request(cluster.data_dir(0), &made);
+    other.name = Some("somebody".to_owned());
+    let failure = make(&other).unwrap_err();
+    assert_eq!(failure.refusal(), Some("other-member"), "{failure}");
+    let into_itself = make(&request(cluster.data_dir(0), cluster.data_dir(0))).unwrap_err();
+    assert_eq!(into_itself.refusal(), Some("data-dir-not-empty"));
+
+    // A byte of the database's root page: none of the page is trusted then.
+    let source = scratch.path().join("source");
+    copy(cluster.data_dir(0), &source);
+    let db = source.join("member/snap/db");
+    let mut bytes = std::fs::read(&db).unwrap();
+    for page in 2..bytes.len() / 4096 {
+        bytes[page * 4096] ^= 0x55;
+    }
+    std::fs::write(&db, bytes).unwrap();
+    let failure = make(&request(&source, &made)).unwrap_err();
+    assert_eq!(failure.refusal(), Some("damaged-survivor"), "{failure}");
+    std::fs::remove_file(&db).unwrap();
+    assert!(make(&request(&source, &made)).is_err());
+    assert!(!made.exists());
+
+    // By the command line, with the learner removed as well.
+    let dir = cluster.data_dir(0).to_str().unwrap();
+    let to = made.to_str().unwrap();
+    let run = etcd_dr(&[
+        "restore",
+        "--from-data-dir",
+        dir,
+        "--data-dir",
+        to,
+        "-o",
+        "json",
+    ]);
+    assert_eq!(run.status, Some(0), "{}", run.stderr);
+    let json = run.json();
+    assert_eq!(json["member"]["name"], "master-0");
+    assert_eq!(json["removed"][0]["name"], "learner");
+    assert_eq!(json["removed"][0]["learner"], true);
+    let judged = etcd_dr(&["verify", "--data-dir", to]);
+    assert_eq!(judged.status, Some(0), "{}", judged.stdout);
+    assert!(
+        judged.stdout.contains("a voter, of cluster"),
+        "{}",
+        judged.stdout
+    );
+}
+
+#[test]
+fn a_disk_is_told_from_the_newest_backup() {
+    for bins in require_all() {
+        let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).plain());
+        cluster.etcdctl_ok(&["put", "a", "1"]);
+        let scratch = tempfile::tempdir().unwrap();
+        let store = scratch.path().join("store");
+        let store = store.to_str().unwrap();
+        let url = cluster.client_url(0);
+        let run = etcd_dr(&["--endpoints", &url, "backup", store]);
+        assert_eq!(run.status, Some(0), "{}", run.stderr);
+        let revision = cluster.revision(0);
+        for i in 0..30 {
+            cluster.etcdctl_ok(&["put", "a", &i.to_string()]);
+        }
+        cluster.kill(0);
+        let dir = cluster.data_dir(0).to_str().unwrap();
+        let args = ["verify", "--data-dir", dir, "--store", store];
+        let told = etcd_dr(&args);
+        assert!(told.stdout.contains("of backup-1"), "{}", told.stdout);
+        let report = etcd_dr(&[&args[..], &["-o", "json"]].concat()).json();
+        let distance = &report["newestBackup"];
+        assert_eq!(distance["backup"], "backup-1", "{report}");
+        assert_eq!(distance["sameCluster"], true);
+        assert_eq!(distance["revision"], revision);
+        assert!(distance["ahead"].as_i64().unwrap() <= 30, "{distance}");
+        assert!(
+            distance["aheadAtMost"].as_i64().unwrap() >= 30,
+            "{distance}"
+        );
+        assert_eq!(report["member"]["role"], "voter");
+        assert!(report["lastWritten"].is_string(), "{report}");
+
+        // Raised above what the backup knows too; its revisions are of another cluster then.
+        let made = scratch.path().join("made");
+        let made = made.to_str().unwrap();
+        let from = ["--from-data-dir", dir, "--data-dir", made, "--store", store];
+        let run = etcd_dr(&[&["restore"], &from[..]].concat());
+        assert_eq!(run.status, Some(0), "{}", run.stderr);
+        assert!(run.stdout.contains("backup-1 says"), "{}", run.stdout);
+        let after = etcd_dr(&["verify", "--data-dir", made, "--store", store, "-o", "json"]);
+        assert_eq!(after.json()["newestBackup"]["sameCluster"], false);
+    }
+}
+
+#[test]
+fn what_is_not_known_exactly_is_left_to_etcd() {
+    for bins in require_all() {
+        let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).plain().fast());
+        cluster.etcdctl_ok(&["put", "a", "1"]);
+        // The database is copied while the log goes on with what is known here by name only.
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        let scratch = tempfile::tempdir().unwrap();
+        let source = scratch.path().join("source");
+        let early = scratch.path().join("early");
+        std::fs::copy(cluster.data_dir(0).join("member/snap/db"), &early).unwrap();
+        cluster.etcdctl_ok(&["role", "add", "reader"]);
+        cluster.etcdctl_ok(&["put", "b", "2"]);
+        cluster.kill(0);
+        copy(cluster.data_dir(0), &source);
+        std::fs::copy(&early, source.join("member/snap/db")).unwrap();
+        let made = scratch.path().join("made");
+        let mut wanted = request(&source, &made);
+        wanted.bump = None;
+        let failure = make(&wanted).unwrap_err();
+        assert_eq!(failure.refusal(), Some("unknown-entry"), "{failure}");
+        assert!(failure.to_string().contains("\"auth\""), "{failure}");
+        assert!(!made.exists());
+        let (from, to) = (source.to_str().unwrap(), made.to_str().unwrap());
+        let args = ["restore", "--from-data-dir", from, "--data-dir", to];
+        let told = etcd_dr(&args);
+        assert_eq!(told.status, Some(5));
+        assert!(told.stderr.contains("--bump-revision 0"), "{}", told.stderr);
+        let run = etcd_dr(&[&args[..], &["--bump-revision", "0"]].concat());
+        assert_eq!(run.status, Some(0), "{}", run.stderr);
+        let server = serve(bins, "master-0", &made, &[]);
+        assert_eq!(server.etcdctl_ok(&["role", "list"]).trim(), "reader");
+        assert_eq!(
+            server
+                .etcdctl_ok(&["get", "b", "--print-value-only"])
+                .trim(),
+            "2"
+        );
+    }
+}
