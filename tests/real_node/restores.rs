@@ -14,6 +14,9 @@ const PODS: [(&str, &str, &str); 4] = [
     ("openshift-kube-scheduler", "6", "7"),
 ];
 
+/// Calls that change the disk, between one kill and the next: a step or two.
+const FEW: u64 = 8;
+
 /// A node that went on after its backup.
 struct Moved {
     node: RealNode,
@@ -146,24 +149,44 @@ fn killed_again_and_again() {
     let node = &moved.node;
     let tree = node.tree();
 
-    // The seam ends it before its n-th call that changes the disk; each time it gets further.
-    let mut deaths = 0;
-    let mut args = ["restore", "latest", "--yes"].as_slice();
-    let done = loop {
-        let run = node.etcd_dr_with(args, &[("ETCD_DR_SEAM", "kill:400")]);
-        if run.status != Some(137) {
-            break run;
+    // The seam ends it before its n-th call that changes the disk. A plan alone makes some too: it
+    // unpacks the archives, to read them.
+    let counted = ("ETCD_DR_SEAM", "count:/run/calls");
+    node.etcd_dr_with(&["restore", "latest", "--dry-run"], &[counted])
+        .expect(0);
+    let calls = std::fs::read_to_string(node.path("/run/calls")).expect("reading the count");
+    let plan: u64 = calls.trim().parse().expect("a number");
+    let early = format!("kill:{}", plan + 30);
+    let run = node.etcd_dr_with(&["restore", "latest", "--yes"], &[("ETCD_DR_SEAM", &early)]);
+    assert_eq!(run.status, None);
+
+    let (mut deaths, mut before, mut calls) = (1, 0, FEW);
+    loop {
+        let status = node.etcd_dr(&["restore", "--status", "-o", "json"]).json();
+        if status["state"] == "completed" {
+            // By a run to its end, or by one that was killed when nothing was left to do.
+            break;
         }
-        deaths += 1;
-        assert!(deaths < 40, "it gets nowhere");
-        args = &["restore", "--resume", "--yes"];
-    };
-    done.expect(0);
-    eprintln!("real_node: killed {deaths} times");
-    assert!(deaths > 1);
+        let steps = status["steps"].as_array().expect("steps");
+        let so_far = steps.iter().filter(|s| s["state"] == "done").count();
+        // A step that was cut off may begin anew, and then needs more.
+        calls = if so_far > before { FEW } else { calls * 2 };
+        before = so_far;
+        let seam = format!("kill:{calls}");
+        let args = ["restore", "--resume", "--yes"];
+        let run = node.etcd_dr_with(&args, &[("ETCD_DR_SEAM", &seam)]);
+        if run.status.is_some() {
+            run.expect(0);
+        } else {
+            deaths += 1;
+            eprintln!("real_node: killed {deaths} times, {calls} calls after {so_far} steps");
+        }
+        assert!(deaths < 60, "it gets nowhere");
+    }
+    assert!(deaths > 4, "{deaths}");
     moved.assert_restored();
 
-    // And back, killed once the pods are to start.
+    // And back, killed before the old data is in place again.
     node.etcd_dr_killed_at(&["restore", "--rollback", "--yes"], |event| {
         event["event"] == "step" && event["name"] == "set-data-aside"
     });
