@@ -1,5 +1,8 @@
 //! `restore` on a node that a kubelet runs: forth, back, and cut off.
 
+use std::collections::BTreeMap;
+
+use etcd_dr::node::runtime::ContainerState;
 use serde_json::Value;
 
 use crate::bench::{MAIN, RealNode, boot};
@@ -24,11 +27,28 @@ struct Moved {
     then: Vec<Value>,
     /// What the node had when the restore began.
     now: Vec<Value>,
+    /// The revisions that it ran then.
+    runs: [&'static str; 4],
     cluster: Value,
 }
 
 impl Moved {
+    /// Data and static pods went on.
     fn boot() -> Option<Self> {
+        let mut moved = Self::boot_still()?;
+        let node = &moved.node;
+        node.roll_out(NEWER);
+        moved.runs = PODS.map(|(_, _, newer)| newer);
+        for ((namespace, _, _), runs) in PODS.into_iter().zip(moved.runs) {
+            node.wait_revision(namespace, runs);
+        }
+        node.wait_running(&MAIN);
+        node.wait_etcd();
+        Some(moved)
+    }
+
+    /// Only the data went on.
+    fn boot_still() -> Option<Self> {
         let node = boot()?;
         for i in 0..20 {
             node.put(&format!("/registry/configmaps/default/c{i}"), b"then");
@@ -42,17 +62,12 @@ impl Moved {
         }
         node.etcdctl(&["del", "/registry/configmaps/default/c5"]);
         let now = node.keys();
-        node.roll_out(NEWER);
-        for (namespace, _, newer) in PODS {
-            node.wait_revision(namespace, newer);
-        }
-        node.wait_running(&MAIN);
-        node.wait_etcd();
         let cluster = node.status()["header"]["cluster_id"].clone();
         Some(Self {
             node,
             then,
             now,
+            runs: PODS.map(|(_, older, _)| older),
             cluster,
         })
     }
@@ -82,10 +97,10 @@ impl Moved {
 
     /// The node is what it was before the restore.
     #[track_caller]
-    fn assert_as_before(&self, tree: &std::collections::BTreeMap<String, String>) {
+    fn assert_as_before(&self, tree: &BTreeMap<String, String>) {
         let node = &self.node;
-        for (namespace, _, newer) in PODS {
-            node.wait_revision(namespace, newer);
+        for ((namespace, _, _), runs) in PODS.into_iter().zip(self.runs) {
+            node.wait_revision(namespace, runs);
         }
         node.wait_running(&MAIN);
         node.wait_etcd();
@@ -125,6 +140,52 @@ fn there_and_back_and_there_for_good() {
     node.etcd_dr(&["restore", "latest", "--yes"]).expect(0);
     moved.assert_restored();
     node.etcd_dr(&["restore", "--commit", "--yes"]).expect(0);
+    moved.assert_restored();
+}
+
+#[test]
+fn etcd_alone() {
+    let Some(moved) = Moved::boot_still() else {
+        return;
+    };
+    let node = &moved.node;
+    let others = |node: &RealNode| -> Vec<_> {
+        let running = MAIN[1..].iter();
+        running
+            .flat_map(|name| node.containers(name, &ContainerState::Running))
+            .map(|container| container.id)
+            .collect()
+    };
+    let before = others(node);
+    node.etcd_dr(&["restore", "latest", "--scope", "etcd", "--yes"])
+        .expect(0);
+    moved.assert_restored();
+    assert_eq!(others(node), before);
+}
+
+#[test]
+fn what_does_not_answer_ends_a_restore_and_changes_nothing() {
+    let Some(moved) = Moved::boot_still() else {
+        return;
+    };
+    let node = &moved.node;
+    let tree = node.tree();
+
+    node.signal("containerd", "STOP");
+    node.etcd_dr(&["restore", "latest", "--yes"]).expect(4);
+    node.signal("containerd", "CONT");
+    moved.assert_as_before(&tree);
+
+    // Nobody ends the pods: the wait for it does, and the manifests are put back.
+    node.signal("kubelet", "STOP");
+    node.etcd_dr(&["restore", "latest", "--wait", "10s", "--yes"])
+        .expect(8);
+    node.signal("kubelet", "CONT");
+    // It still has all that happened to the manifests to look at.
+    node.settle();
+    moved.assert_as_before(&tree);
+
+    node.etcd_dr(&["restore", "latest", "--yes"]).expect(0);
     moved.assert_restored();
 }
 
