@@ -4,6 +4,7 @@ pub mod environment;
 pub mod manifest;
 pub mod names;
 pub mod resources;
+pub mod retention;
 pub mod sums;
 
 pub use manifest::Manifest;

@@ -21,6 +21,8 @@ pub const ENVIRONMENT: &str = "backup.env";
 pub const SUMS: &str = "SHA256SUMS";
 /// What the last verification found; written after the set, may be absent.
 pub const VERIFIED: &str = "verified.json";
+/// There where an operator wants the set to stay; what it holds is for people.
+pub const PINNED: &str = "pinned";
 
 const SNAPSHOT: (&str, &str) = ("snapshot_", ".db");
 const RESOURCES: (&str, &str) = ("static_kuberesources_", ".tar.gz");

@@ -9,6 +9,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 pub use self::member::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, PrintArg};
+mod keep;
+pub use keep::{KeepArgs, parse_zone};
 
 /// Examples shown below the top-level help.
 const EXAMPLES: &str = "\
@@ -107,6 +109,8 @@ pub enum Command {
     List(ListArgs),
     /// Check backups, offline: which layer is broken, and where
     Verify(VerifyArgs),
+    /// Remove the backups that no rule wants
+    Prune(PruneArgs),
     /// Restore this node from a backup, or only make a data directory
     Restore(Box<RestoreArgs>),
     /// Add a member: as a learner first, promoted once it has caught up
@@ -170,6 +174,14 @@ pub struct BackupArgs {
     /// Give up when nothing has come for this long [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub stall_timeout: Option<Duration>,
+
+    /// No retention removes it: the file `pinned` in it says so
+    #[arg(long, conflicts_with = "flat")]
+    pub pin: bool,
+
+    /// What is removed once this backup is taken; none: nothing.
+    #[command(flatten)]
+    pub keep: KeepArgs,
 }
 
 /// `list`
@@ -186,6 +198,53 @@ pub struct ListArgs {
     /// Exit with 11 if the newest good backup is older than this (2h)
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     pub stale_after: Option<Duration>,
+}
+
+const PRUNE_EXAMPLES: &str = "\
+Examples:
+  etcd-dr prune --keep-last 20 --dry-run --explain
+  etcd-dr prune --keep-hourly 24 --keep-daily 7 --keep-weekly 4 --yes
+  etcd-dr prune --max-size 40GiB --min-keep 3 --yes
+  etcd-dr prune --cluster UUID --all          after a cluster is gone";
+
+/// `prune`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = PRUNE_EXAMPLES)]
+pub struct PruneArgs {
+    /// The directory that holds the backups
+    /// [default: /etc/kubernetes/static-pod-backups]
+    #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub store: Option<PathBuf>,
+
+    /// Everything of this cluster: its UUID or etcd cluster id
+    #[arg(
+        long,
+        value_name = "ID",
+        requires = "all",
+        conflicts_with = "KeepArgs",
+        help_heading = "Options"
+    )]
+    pub cluster: Option<String>,
+
+    /// With --cluster: yes, all of them
+    #[arg(long, requires = "cluster")]
+    pub all: bool,
+
+    /// Show what would go, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Give the reasons for each backup, those that stay too
+    #[arg(long)]
+    pub explain: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// What stays.
+    #[command(flatten)]
+    pub keep: KeepArgs,
 }
 
 const VERIFY_EXAMPLES: &str = "\

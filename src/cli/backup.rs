@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::args::{BackupArgs, parse_duration, parse_size};
 use super::run::{Session, Shown};
-use super::{config, human, machine, target};
-use crate::error::{Failure, Kind, Result};
+use super::{config, human, machine, prune, target};
+use crate::backup::retention::Rules;
+use crate::error::{Failure, Kind, Result, exit};
 use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
 use crate::ops::quality::{ALLOWABLE, Allowed};
 
@@ -31,10 +32,24 @@ pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
                 ),
             )
         }
-        Outcome::Taken(taken) => {
-            Shown::done(text(&taken), machine::document("backup", &document(&taken)))
-        }
+        Outcome::Taken(taken) => shown(&taken),
     })
+}
+
+/// What was taken, and what came of what followed: a failure there leaves the backup as it is.
+fn shown(taken: &Taken) -> Shown {
+    let problems = taken.pruned.as_ref().map(prune::problems);
+    let remark = problems.filter(|problems| !problems.is_empty());
+    Shown {
+        text: text(taken),
+        json: machine::document("backup", &document(taken)),
+        status: if remark.is_some() {
+            exit::PARTIAL
+        } else {
+            exit::DONE
+        },
+        remark,
+    }
 }
 
 fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
@@ -78,7 +93,24 @@ fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
         stall_timeout,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         privileged: rustix::process::geteuid().is_root(),
+        pin: args.pin,
+        keep: keep(args)?,
     })
+}
+
+/// The rules for afterwards; options that are no rule by themselves are refused before anything is
+/// taken.
+fn keep(args: &BackupArgs) -> Result<Option<Rules>> {
+    if !args.keep.is_given() {
+        return Ok(None);
+    }
+    let rules = args.keep.rules();
+    rules.check()?;
+    if args.flat.is_some() {
+        let what = "plain files are no backups that could be pruned";
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    Ok(Some(rules))
 }
 
 fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {
@@ -119,6 +151,9 @@ fn text(taken: &Taken) -> String {
         text.push_str(&format!("  {}  {}\n", file.name, HumanBytes(file.size)));
     }
     text.push_str(&human::reasons(manifest));
+    if let Some(pruned) = &taken.pruned {
+        text.push_str(&prune::summary(pruned));
+    }
     text
 }
 
@@ -129,6 +164,7 @@ fn document(taken: &Taken) -> Value {
         "directory": taken.dir,
         "isSet": taken.is_set,
         "manifest": taken.manifest,
+        "pruned": taken.pruned,
         "seconds": {
             "snapshot": timings.snapshot.as_secs_f64(),
             "check": timings.check.as_secs_f64(),

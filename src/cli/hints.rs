@@ -101,6 +101,9 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
         Fact::Missing("profile") => {
             format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")
         }
+        Fact::Missing("keep-rule") => {
+            format!("to see what a rule would do: etcd-dr {command} --keep-last 20 --dry-run")
+        }
         Fact::Mounted(root) => {
             let root = root.display();
             format!("the node's file system is at {root}: etcd-dr --root {root} {command}")

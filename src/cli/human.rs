@@ -90,8 +90,13 @@ pub(super) fn list(sets: &[BackupSet], now: Timestamp) -> String {
     table.render()
 }
 
-/// The quality column: the state, and what makes it so.
+/// The quality column: the state, what makes it so, and whether it is pinned.
 fn quality(set: &BackupSet) -> String {
+    let pinned = if set.pinned { ", pinned" } else { "" };
+    format!("{}{pinned}", state(set))
+}
+
+fn state(set: &BackupSet) -> String {
     match set.state {
         SetState::Dirty => {
             let reasons = set

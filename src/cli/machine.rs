@@ -84,6 +84,7 @@ fn set(set: &BackupSet) -> Value {
         },
         "problems": set.problems,
         "verified": set.verified,
+        "pinned": set.pinned,
         "manifest": set.manifest,
     })
 }

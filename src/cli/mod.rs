@@ -10,6 +10,7 @@ mod human;
 mod machine;
 mod member;
 mod progress;
+mod prune;
 mod restore;
 mod run;
 mod target;

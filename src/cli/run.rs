@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::progress::Logged;
-use super::{backup, human, machine, member, progress, restore, verify};
+use super::{backup, human, machine, member, progress, prune, restore, verify};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
@@ -131,6 +131,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::Backup(_) => "backup",
         Command::List(_) => "list",
         Command::Verify(_) => "verify",
+        Command::Prune(_) => "prune",
         Command::Restore(_) => "restore",
         Command::MemberAdd(_) => "member-add",
         Command::MemberRemove(_) => "member-remove",
@@ -177,6 +178,7 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         Command::Backup(args) => backup::run(&session, args),
         Command::List(args) => list(&session, args),
         Command::Verify(args) => verify::run(&session, args),
+        Command::Prune(args) => prune::run(&session, args),
         Command::Restore(args) => restore::run(&session, args),
         Command::MemberAdd(args) => member::add(&session, args),
         Command::MemberRemove(args) => member::remove(&session, args),
@@ -403,6 +405,19 @@ impl Session {
             }
             None => Ok(LocalStore::at(NodeLayout::new(&self.root).backups())),
         }
+    }
+
+    /// The same, and it must be there.
+    pub(super) fn existing_store(&self, named: Option<&Path>) -> Result<LocalStore> {
+        let store = self.store(named)?;
+        if store.dir().is_dir() {
+            return Ok(store);
+        }
+        let what = format!(
+            "opening {}: there is no such directory",
+            store.dir().display()
+        );
+        Err(Failure::new(Kind::Store, what).with(Fact::Path(store.dir().to_owned())))
     }
 }
 

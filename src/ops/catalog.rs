@@ -96,6 +96,8 @@ pub struct BackupSet {
     pub problems: Vec<String>,
     /// When it was last verified.
     pub verified: Option<Verified>,
+    /// Whether it is pinned: no retention removes it.
+    pub pinned: bool,
 }
 
 impl BackupSet {
@@ -277,7 +279,10 @@ fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
         latest,
         problems: Vec::new(),
         verified: None,
+        pinned: false,
     };
+    // Whatever lies under that name, the operator's wish holds.
+    set.pinned = entry.path.join(names::PINNED).symlink_metadata().is_ok();
     let path = entry.path.join(names::MANIFEST);
     match read_manifest(&path) {
         Ok(Some(manifest)) => adopt(&mut set, manifest),
@@ -347,6 +352,7 @@ fn without_manifest(entry: &StoreEntry, mut set: BackupSet) -> BackupSet {
             BackupSet {
                 name: set.name,
                 latest: set.latest,
+                pinned: set.pinned,
                 ..pair
             }
         }
@@ -373,6 +379,7 @@ fn staging(entry: &StoreEntry) -> BackupSet {
             "it is being made, or was cut off and the next backup removes it".to_owned(),
         ],
         verified: None,
+        pinned: false,
     }
 }
 
@@ -428,6 +435,7 @@ fn group(dir: &Path, prefix: &str, entries: &[StoreEntry]) -> Vec<BackupSet> {
             latest: false,
             problems: Vec::new(),
             verified: None,
+            pinned: false,
         };
         for (kind, entry) in files {
             let place = match kind {
@@ -468,6 +476,7 @@ fn bare(path: &Path, name: String, size: u64) -> BackupSet {
         latest: false,
         problems: Vec::new(),
         verified: None,
+        pinned: false,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod datadir;
 pub mod live;
 pub mod member;
 pub mod member_files;
+pub mod prune;
 pub mod quality;
 pub mod reach;
 pub mod restore;

@@ -3,6 +3,7 @@
 //! ```text
 //! .etcd-dr.lock        held while the store is changed
 //! .staging-12/         a set being made, or left by a run that was cut off
+//! .removing-3/         a set being removed, or left by a run that was cut off
 //! backup-12/           a set
 //! latest-backup        symbolic link to the newest set
 //! ```
@@ -19,6 +20,8 @@ pub const LOCK: &str = ".etcd-dr.lock";
 pub const LATEST: &str = "latest-backup";
 /// What the names of sets in the making begin with.
 pub const STAGING_PREFIX: &str = ".staging-";
+/// What the names of sets that are being removed begin with.
+pub const REMOVING_PREFIX: &str = ".removing-";
 /// What the names of sets begin with.
 pub const SET_PREFIX: &str = "backup-";
 
@@ -78,7 +81,8 @@ impl LocalStore {
     pub fn remove_leftovers(&self, _held: &Lock) -> Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         for entry in self.entries()? {
-            if entry.is_dir && entry.name.starts_with(STAGING_PREFIX) {
+            let left = [STAGING_PREFIX, REMOVING_PREFIX];
+            if entry.is_dir && left.iter().any(|prefix| entry.name.starts_with(prefix)) {
                 fs::remove_tree(&entry.path)?;
                 removed.push(entry.path);
             }
@@ -92,7 +96,8 @@ impl LocalStore {
         let bearing = |name: &str| {
             let digits = name
                 .strip_prefix(SET_PREFIX)
-                .or_else(|| name.strip_prefix(STAGING_PREFIX))?;
+                .or_else(|| name.strip_prefix(STAGING_PREFIX))
+                .or_else(|| name.strip_prefix(REMOVING_PREFIX))?;
             let end = digits.bytes().take_while(u8::is_ascii_digit).count();
             digits.get(..end)?.parse::<u64>().ok()
         };
@@ -135,6 +140,31 @@ impl LocalStore {
         staging.armed = false;
         fs::sync_dir(&self.dir)?;
         Ok(to)
+    }
+
+    /// Takes sets out of the store, by their numbers: each is renamed to a hidden name, the store
+    /// synced, and only then is what they hold removed, so that no crash leaves half a set. Returns
+    /// those that are out of the catalogue, and what stopped the rest.
+    pub fn remove(&self, numbers: &[u64], _held: &Lock) -> (Vec<u64>, Result<()>) {
+        let mut hidden = Vec::new();
+        let mut renamed = Ok(());
+        for &number in numbers {
+            let from = self.dir.join(format!("{SET_PREFIX}{number}"));
+            let to = self.dir.join(format!("{REMOVING_PREFIX}{number}"));
+            renamed = fs::rename(&from, &to);
+            if renamed.is_err() {
+                break;
+            }
+            hidden.push((number, to));
+        }
+        let gone = hidden.iter().map(|(number, _)| *number).collect();
+        let finish = || {
+            if !hidden.is_empty() {
+                fs::sync_dir(&self.dir)?;
+            }
+            hidden.iter().try_for_each(|(_, dir)| fs::remove_tree(dir))
+        };
+        (gone, finish().and(renamed))
     }
 
     /// Points `latest-backup` at a set, atomically and durably.
@@ -214,6 +244,39 @@ mod tests {
         std::fs::remove_dir(dir.path().join("s/backup-7.broken")).unwrap();
         std::fs::remove_dir_all(dir.path().join("s/backup-1")).unwrap();
         assert_eq!(store.next_number().unwrap(), 2, "the link still bears 1");
+    }
+
+    #[test]
+    fn what_is_removed_is_hidden_first_and_its_number_is_not_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::at(dir.path());
+        let lock = store.lock("test").unwrap();
+        for number in 1..=3 {
+            let staging = store.stage(number, &lock).unwrap();
+            fs::write_new(&staging.dir().join("backup.json"), b"{}").unwrap();
+            store.commit(staging, number).unwrap();
+        }
+        let (gone, done) = store.remove(&[1, 9, 2], &lock);
+        assert_eq!(gone, [1]);
+        assert_eq!(
+            done.unwrap_err().io_kind(),
+            Some(std::io::ErrorKind::NotFound)
+        );
+        assert_eq!(
+            store
+                .entries()
+                .unwrap()
+                .iter()
+                .filter(|entry| entry.is_dir)
+                .count(),
+            2
+        );
+        std::fs::rename(dir.path().join("backup-3"), dir.path().join(".removing-3")).unwrap();
+        assert_eq!(store.next_number().unwrap(), 4);
+        assert_eq!(
+            store.remove_leftovers(&lock).unwrap(),
+            [dir.path().join(".removing-3")]
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod support;
 mod bench;
 mod broken;
 mod gate;
+mod keep;
 mod nodes;
 mod oracle;
 mod store;

@@ -31,6 +31,7 @@ fn one_of_each_kind() {
             "manifest",
             "markedDirty",
             "name",
+            "pinned",
             "problems",
             "size",
             "state",

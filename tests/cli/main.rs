@@ -7,6 +7,7 @@ mod support;
 mod errors;
 mod listing;
 mod promises;
+mod pruning;
 mod shelf;
 mod verifying;
 
@@ -53,6 +54,7 @@ fn the_help_of_each_command() {
         ("help-member-add", &["member-add", "--help"]),
         ("help-member-remove", &["member-remove", "--help"]),
         ("help-member-update", &["member-update", "--help"]),
+        ("help-prune", &["prune", "--help"]),
         ("help-completions", &["completions", "--help"]),
         ("help-man", &["man", "--help"]),
     ] {

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod prune;
 mod replay;
 
 use std::collections::BTreeMap;

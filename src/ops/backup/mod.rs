@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::prune::{self, PruneRequest, Pruned, Selection};
 use super::quality::{self, Allowed};
 use super::reach::Target;
 use super::{Context, catalog};
@@ -25,6 +26,7 @@ use crate::backup::manifest::{
     Tool,
 };
 use crate::backup::names::{self, BackupId, FileKind};
+use crate::backup::retention::Rules;
 use crate::backup::{Stamp, environment, sums};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::event::Event;
@@ -62,6 +64,10 @@ pub struct BackupRequest {
     pub tool_version: String,
     /// Whether this process is root.
     pub privileged: bool,
+    /// Whether the set is pinned from the beginning.
+    pub pin: bool,
+    /// What of the store is to stay once this set is in it; the rest is removed.
+    pub keep: Option<Rules>,
 }
 
 /// Where a backup goes.
@@ -100,6 +106,8 @@ pub struct Taken {
     pub is_set: bool,
     /// Where the time went.
     pub timings: Timings,
+    /// What was removed from the store afterwards.
+    pub pruned: Option<Pruned>,
 }
 
 /// How far above the estimate the free space must be, in per cent.
@@ -132,11 +140,28 @@ pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> 
         store: &store,
         lock: &lock,
     };
-    let taken = run
+    let mut taken = run
         .take(flat)
         .await
         .map_err(|failure| failure.doing("taking a backup"))?;
+    taken.pruned = request
+        .keep
+        .as_ref()
+        .map(|rules| prune_after(context, &store, rules, &lock));
     Ok(Outcome::Taken(Box::new(taken)))
+}
+
+/// Removes what the rules no longer want. The backup is taken: what fails here is a problem of
+/// the rest, and no failure.
+fn prune_after(context: &Context, store: &LocalStore, rules: &Rules, lock: &Lock) -> Pruned {
+    let request = PruneRequest {
+        selection: Selection::Rules(rules.clone()),
+        in_use: Vec::new(),
+    };
+    prune::locked(context, store, &request, None, lock).unwrap_or_else(|failure| Pruned {
+        problems: vec![failure.to_string()],
+        ..Pruned::default()
+    })
 }
 
 fn young_enough(
@@ -409,6 +434,10 @@ impl Run<'_> {
             FileKind::Sums,
             listed.as_bytes(),
         )?);
+        if self.request.pin {
+            let since = format!("pinned {}\n", self.context.now);
+            fs::write_new(&dir.join(names::PINNED), since.as_bytes())?;
+        }
         fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
         self.context.cancel.check()?;
         let dir = self.store.commit(staging, number)?;
@@ -424,6 +453,7 @@ impl Run<'_> {
             manifest,
             is_set: true,
             timings: Timings::default(),
+            pruned: None,
         })
     }
 
@@ -459,6 +489,7 @@ impl Run<'_> {
             manifest,
             is_set: false,
             timings: Timings::default(),
+            pruned: None,
         })
     }
 }

@@ -1,0 +1,451 @@
+//! Which sets stay: a pure function of what is known of them, the rules and the time.
+//!
+//! A set stays if any keep rule wants it. `max-size` overrides the keep rules, oldest first. What
+//! is protected stays whatever the rules say, and so do the newest `min-keep` good sets. Only good
+//! sets count for a rule that counts. Time is what a set's Manifest says, never a file's.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::error::{Fact, Failure, Kind, Result};
+
+/// How old an incomplete set is before it may go: an upload that takes longer is none.
+pub const INCOMPLETE_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// What a set is, as far as retention cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Whole, and every check held.
+    Good,
+    /// Whole, and taken although a check failed.
+    Dirty,
+    /// Ours and not whole; `created` is when it was begun.
+    Incomplete,
+    /// Not ours, or not readable: never touched.
+    Unrecognised,
+}
+
+/// What is known of one set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name in the store.
+    pub name: String,
+    /// Its number, which decides between sets of one moment.
+    pub number: u64,
+    /// When it was taken, or begun.
+    pub created: Option<Timestamp>,
+    /// Bytes of its files.
+    pub size: u64,
+    /// What it is.
+    pub standing: Standing,
+    /// Whether the last verification found nothing.
+    pub verified: bool,
+    /// Whether an operator has pinned it.
+    pub pinned: bool,
+    /// Whether a restore uses it.
+    pub in_use: bool,
+    /// Whether the store's link to the newest set leads to it.
+    pub latest: bool,
+    /// The OpenShift version it is of.
+    pub ocp_version: Option<String>,
+}
+
+/// What is to stay.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// The newest so many.
+    pub last: Option<NonZeroU32>,
+    /// The newest of each of the newest so many hours that have one.
+    pub hourly: Option<NonZeroU32>,
+    /// The same of days.
+    pub daily: Option<NonZeroU32>,
+    /// The same of weeks, which begin on Monday (ISO 8601).
+    pub weekly: Option<NonZeroU32>,
+    /// The same of months.
+    pub monthly: Option<NonZeroU32>,
+    /// All that are younger, dirty ones too.
+    pub within: Option<Duration>,
+    /// Bytes of all sets together at the most; overrides the rules above.
+    pub max_size: Option<u64>,
+    /// The newest so many good ones stay whatever any rule says.
+    pub min_keep: Option<NonZeroU32>,
+    /// Whether the newest good one of each OpenShift version is protected.
+    pub ocp_versions: bool,
+    /// Where hours, days, weeks and months begin; UTC where none is given.
+    pub zone: Option<TimeZone>,
+}
+
+/// What happens to a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It stays.
+    Keep,
+    /// It goes.
+    Remove,
+}
+
+/// Why, by a stable name and in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// `keep-last`, `pinned`, …
+    pub rule: &'static str,
+    /// In a few words.
+    pub detail: String,
+}
+
+/// A verdict with every reason for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The set's name.
+    pub name: String,
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// Why; never empty.
+    pub reasons: Vec<Reason>,
+}
+
+impl Rules {
+    /// Whether any rule says what is to stay by itself.
+    fn has_keep_rule(&self) -> bool {
+        let counted = [
+            self.last,
+            self.hourly,
+            self.daily,
+            self.weekly,
+            self.monthly,
+        ];
+        counted.iter().any(Option::is_some) || self.within.is_some()
+    }
+
+    /// Fails where no rule would ever remove anything.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] with [`Fact::Missing`] `keep-rule`.
+    pub fn check(&self) -> Result<()> {
+        if self.has_keep_rule() || self.max_size.is_some() {
+            return Ok(());
+        }
+        let what = "no rule says which backups are to stay";
+        Err(Failure::new(Kind::Usage, what).with(Fact::Missing("keep-rule")))
+    }
+}
+
+/// Decides over every set; the order is that of `sets`.
+///
+/// # Errors
+/// As [`Rules::check`].
+pub fn decide(sets: &[Candidate], rules: &Rules, now: Timestamp) -> Result<Vec<Decision>> {
+    rules.check()?;
+    let mut sorting = Sorting::new(sets, now);
+    sorting.protect(rules);
+    sorting.want(rules);
+    if let Some(most) = rules.max_size {
+        sorting.limit(most);
+    }
+    Ok(sorting.decisions())
+}
+
+/// Decides that all sets of a cluster go which nothing holds: it is gone.
+pub fn clear(sets: &[Candidate], of_cluster: impl Fn(&Candidate) -> bool) -> Vec<Decision> {
+    let decide = |set: &Candidate| {
+        let mut reasons = Vec::new();
+        hold(set, &mut reasons);
+        let verdict = match (reasons.is_empty(), of_cluster(set)) {
+            (true, true) => {
+                reasons.push(reason("cluster", "it is of the cluster that is cleared"));
+                Verdict::Remove
+            }
+            (_, false) => {
+                reasons.push(reason(
+                    "cluster",
+                    "it is not of the cluster that is cleared",
+                ));
+                Verdict::Keep
+            }
+            _ => Verdict::Keep,
+        };
+        Decision {
+            name: set.name.clone(),
+            verdict,
+            reasons,
+        }
+    };
+    sets.iter().map(decide).collect()
+}
+
+fn reason(rule: &'static str, detail: impl Into<String>) -> Reason {
+    Reason {
+        rule,
+        detail: detail.into(),
+    }
+}
+
+/// What holds a set by itself, whatever others there are.
+fn hold(set: &Candidate, reasons: &mut Vec<Reason>) {
+    if set.pinned {
+        reasons.push(reason("pinned", "it is pinned"));
+    }
+    if set.in_use {
+        reasons.push(reason("in-use", "a restore uses it"));
+    }
+    if set.standing == Standing::Unrecognised {
+        reasons.push(reason("unrecognised", "it is nothing that is known here"));
+    } else if set.created.is_none() {
+        reasons.push(reason("unrecognised", "nothing says when it was made"));
+    }
+}
+
+/// The sets while it is decided about them; every list holds indexes into `sets`.
+struct Sorting<'a> {
+    sets: &'a [Candidate],
+    now: Timestamp,
+    /// Good sets, newest first.
+    good: Vec<usize>,
+    protected: BTreeMap<usize, Vec<Reason>>,
+    wanted: BTreeMap<usize, Vec<Reason>>,
+    squeezed: BTreeSet<usize>,
+    max_size: u64,
+}
+
+impl<'a> Sorting<'a> {
+    fn new(sets: &'a [Candidate], now: Timestamp) -> Self {
+        let mut good: Vec<usize> = Vec::new();
+        for (index, set) in sets.iter().enumerate() {
+            if set.standing == Standing::Good && set.created.is_some() {
+                good.push(index);
+            }
+        }
+        let mut sorting = Self {
+            sets,
+            now,
+            good: Vec::new(),
+            protected: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            squeezed: BTreeSet::new(),
+            max_size: 0,
+        };
+        good.sort_by_key(|&index| std::cmp::Reverse(sorting.age_key(index)));
+        sorting.good = good;
+        sorting
+    }
+
+    /// Orders sets from the oldest to the newest.
+    fn age_key(&self, index: usize) -> (Option<Timestamp>, u64, &str) {
+        self.sets.get(index).map_or((None, 0, ""), |set| {
+            (set.created, set.number, set.name.as_str())
+        })
+    }
+
+    fn good_sets(&self) -> impl Iterator<Item = (usize, &'a Candidate)> + '_ {
+        self.good
+            .iter()
+            .filter_map(|&index| Some((index, self.sets.get(index)?)))
+    }
+
+    fn protect(&mut self, rules: &Rules) {
+        let mut found: Vec<(usize, Reason)> = Vec::new();
+        let floor = rules.min_keep.map_or(0, |n| n.get() as usize);
+        let mut versions = BTreeSet::new();
+        for (place, (index, set)) in self.good_sets().enumerate() {
+            if place == 0 {
+                found.push((index, reason("newest-good", "it is the newest good one")));
+            }
+            if place < floor {
+                let detail = format!("it is one of the newest {floor} good ones");
+                found.push((index, reason("min-keep", detail)));
+            }
+            if let (true, Some(version)) = (rules.ocp_versions, &set.ocp_version)
+                && versions.insert(version.as_str())
+            {
+                let detail = format!("it is the newest good one of {version}");
+                found.push((index, reason("ocp-version", detail)));
+            }
+        }
+        if let Some((index, _)) = self.good_sets().find(|(_, set)| set.verified) {
+            let detail = "it is the newest that was verified";
+            found.push((index, reason("newest-verified", detail)));
+        }
+        for (index, set) in self.sets.iter().enumerate() {
+            let mut reasons = Vec::new();
+            hold(set, &mut reasons);
+            if set.latest {
+                reasons.push(reason("latest", "the link to the newest leads to it"));
+            }
+            reasons.extend(self.not_good(index, set));
+            found.extend(reasons.into_iter().map(|reason| (index, reason)));
+        }
+        for (index, reason) in found {
+            self.protected.entry(index).or_default().push(reason);
+        }
+    }
+
+    /// What protects a set that is not good: that no good one is newer, and that it may still be
+    /// in the making.
+    fn not_good(&self, index: usize, set: &Candidate) -> Option<Reason> {
+        if !matches!(set.standing, Standing::Dirty | Standing::Incomplete) {
+            return None;
+        }
+        let created = set.created?;
+        let newest = self.good.first().map(|&newest| self.age_key(newest));
+        if newest.is_none_or(|newest| newest < self.age_key(index)) {
+            return Some(reason("no-newer-good", "no good one is newer"));
+        }
+        let age = self.now.duration_since(created);
+        let young = age < SignedDuration::try_from(INCOMPLETE_AFTER).unwrap_or_default();
+        (set.standing == Standing::Incomplete && young)
+            .then(|| reason("young-incomplete", "it may still be in the making"))
+    }
+
+    fn want(&mut self, rules: &Rules) {
+        let mut found: Vec<(usize, Reason)> = Vec::new();
+        if !rules.has_keep_rule() {
+            for (index, set) in self.sets.iter().enumerate() {
+                if matches!(set.standing, Standing::Good | Standing::Dirty) {
+                    found.push((index, reason("no-keep-rule", "only the size is limited")));
+                }
+            }
+        }
+        if let Some(last) = rules.last {
+            let newest = self.good.iter().take(last.get() as usize).enumerate();
+            found.extend(newest.map(|(place, &index)| {
+                (
+                    index,
+                    reason("keep-last", format!("{} of {last}", place + 1)),
+                )
+            }));
+        }
+        let zone = rules.zone.clone().unwrap_or(TimeZone::UTC);
+        let periods: [(&'static str, Option<NonZeroU32>, Period); 4] = [
+            ("keep-hourly", rules.hourly, hour),
+            ("keep-daily", rules.daily, day),
+            ("keep-weekly", rules.weekly, week),
+            ("keep-monthly", rules.monthly, month),
+        ];
+        for (rule, most, period) in periods {
+            let Some(most) = most else { continue };
+            let mut seen = BTreeSet::new();
+            for (index, set) in self.good_sets() {
+                let Some(key) = set.created.map(|at| period(at, &zone)) else {
+                    continue;
+                };
+                if seen.len() < most.get() as usize && seen.insert(key.clone()) {
+                    found.push((
+                        index,
+                        reason(rule, format!("{} of {most}: {key}", seen.len())),
+                    ));
+                }
+            }
+        }
+        if let Some(within) = rules.within {
+            let limit = SignedDuration::try_from(within).unwrap_or(SignedDuration::MAX);
+            for (index, set) in self.sets.iter().enumerate() {
+                let counts = matches!(set.standing, Standing::Good | Standing::Dirty);
+                let young = set
+                    .created
+                    .is_some_and(|at| self.now.duration_since(at) <= limit);
+                if counts && young {
+                    found.push((index, reason("keep-within", "it is young enough")));
+                }
+            }
+        }
+        for (index, reason) in found {
+            self.wanted.entry(index).or_default().push(reason);
+        }
+    }
+
+    /// Takes away what the rules want, oldest first, until all together are small enough.
+    fn limit(&mut self, most: u64) {
+        self.max_size = most;
+        let stays =
+            |index: &usize| self.protected.contains_key(index) || self.wanted.contains_key(index);
+        let mut staying: Vec<usize> = (0..self.sets.len())
+            .filter(stays)
+            .filter(|&index| {
+                self.sets
+                    .get(index)
+                    .is_some_and(|set| set.standing != Standing::Unrecognised)
+            })
+            .collect();
+        staying.sort_by_key(|&index| self.age_key(index));
+        let size = |index: usize| self.sets.get(index).map_or(0, |set| set.size);
+        let mut total = staying
+            .iter()
+            .fold(0u64, |sum, &index| sum.saturating_add(size(index)));
+        let mut squeezed = BTreeSet::new();
+        for index in staying {
+            if total <= most {
+                break;
+            }
+            if !self.protected.contains_key(&index) {
+                total = total.saturating_sub(size(index));
+                squeezed.insert(index);
+            }
+        }
+        self.squeezed = squeezed;
+    }
+
+    fn decisions(mut self) -> Vec<Decision> {
+        let mut decisions = Vec::with_capacity(self.sets.len());
+        for (index, set) in self.sets.iter().enumerate() {
+            let mut reasons = self.protected.remove(&index).unwrap_or_default();
+            let protected = !reasons.is_empty();
+            let wanted = self.wanted.remove(&index).unwrap_or_default();
+            let verdict = if self.squeezed.contains(&index) {
+                let detail = format!("all together are more than {} bytes", self.max_size);
+                reasons = vec![reason("max-size", detail)];
+                Verdict::Remove
+            } else if protected || !wanted.is_empty() {
+                reasons.extend(wanted);
+                Verdict::Keep
+            } else {
+                reasons.push(unwanted(set.standing));
+                Verdict::Remove
+            };
+            decisions.push(Decision {
+                name: set.name.clone(),
+                verdict,
+                reasons,
+            });
+        }
+        decisions
+    }
+}
+
+fn unwanted(standing: Standing) -> Reason {
+    match standing {
+        Standing::Dirty => reason("dirty", "it does not count, and a good one is newer"),
+        Standing::Incomplete => reason("incomplete", "it is not whole, and a good one is newer"),
+        _ => reason("unwanted", "no rule wants it"),
+    }
+}
+
+/// Names the stretch of time that a moment lies in.
+type Period = fn(Timestamp, &TimeZone) -> String;
+
+/// The hour; by the offset too, since an hour comes twice when summer ends.
+fn hour(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone())
+        .strftime("%Y-%m-%d %H:00%:z")
+        .to_string()
+}
+
+fn day(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%Y-%m-%d").to_string()
+}
+
+fn week(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%G-W%V").to_string()
+}
+
+fn month(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%Y-%m").to_string()
+}

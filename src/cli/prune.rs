@@ -1,0 +1,172 @@
+//! `prune`: the plan, the question, and what was done.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, IsTerminal, Write};
+
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use super::args::PruneArgs;
+use super::machine;
+use super::run::{Session, Shown};
+use crate::backup::retention::Verdict;
+use crate::error::{Fact, Failure, Kind, Result, exit};
+use crate::etcd::finding::printable;
+use crate::ops::prune::{self, Decided, PrunePlan, PruneRequest, Pruned, Selection};
+
+/// Removes what no rule wants.
+pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
+    let request = request(args)?;
+    let store = session.existing_store(args.store.as_deref())?;
+    let now = store.clone();
+    let asked = request.clone();
+    let plan = session.blocking(move |context| prune::plan(&context, &now, &asked))?;
+    if args.dry_run {
+        return Ok(Shown::done(
+            told(&plan, args),
+            machine::document("prune", &document(&plan, None)),
+        ));
+    }
+    // Even with nothing to remove it runs: what an earlier run left is cleaned up.
+    if plan.removals().next().is_some() {
+        agree(&plan, args)?;
+    }
+    let names = plan.names();
+    let done = session
+        .blocking(move |context| prune::run(&context, &store, &request, Some(&names)))
+        .map_err(|failure| failure.doing("pruning"))?;
+    Ok(shown(&done, args))
+}
+
+/// What is asked for, from the arguments.
+pub(super) fn request(args: &PruneArgs) -> Result<PruneRequest> {
+    let selection = match &args.cluster {
+        Some(id) => Selection::Cluster(id.clone()),
+        None => {
+            let rules = args.keep.rules();
+            rules.check()?;
+            Selection::Rules(rules)
+        }
+    };
+    Ok(PruneRequest {
+        selection,
+        in_use: Vec::new(),
+    })
+}
+
+/// Asks on a terminal; elsewhere only `--yes` agrees.
+pub(super) fn agree(plan: &PrunePlan, args: &PruneArgs) -> Result<()> {
+    if args.yes {
+        return Ok(());
+    }
+    let count = plan.removals().count();
+    if !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
+        let what = format!("removing {count} backups is to be agreed to");
+        return Err(Failure::new(Kind::Usage, what).with(Fact::Missing("yes")));
+    }
+    let mut out = std::io::stderr().lock();
+    let _ = write!(out, "{}Remove {count} backups? [y/N] ", told(plan, args));
+    let _ = out.flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    match answer.trim() {
+        "y" | "Y" | "yes" if read.is_ok() => Ok(()),
+        _ => Err(Failure::new(Kind::Interrupted, "nothing was removed")),
+    }
+}
+
+/// What was done, as a result.
+pub(super) fn shown(done: &Pruned, args: &PruneArgs) -> Shown {
+    let mut text = String::new();
+    if args.explain {
+        text.push_str(&told(&done.plan, args));
+    }
+    text.push_str(&summary(done));
+    Shown {
+        text,
+        json: machine::document("prune", &document(&done.plan, Some(done))),
+        remark: (!done.problems.is_empty()).then(|| problems(done)),
+        status: if done.problems.is_empty() {
+            exit::DONE
+        } else if done.removed.is_empty() {
+            exit::STORE
+        } else {
+            exit::PARTIAL
+        },
+    }
+}
+
+/// What stopped a removal, a line each.
+pub(super) fn problems(done: &Pruned) -> String {
+    let line = |problem: &String| printable(format!("error: pruning: {problem}"));
+    done.problems
+        .iter()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// What is gone.
+pub(super) fn summary(done: &Pruned) -> String {
+    let mut text = String::new();
+    for name in &done.removed {
+        let _ = writeln!(text, "removed {}", printable(name.clone()));
+    }
+    let _ = writeln!(
+        text,
+        "{} removed ({}), {} kept",
+        done.removed.len(),
+        HumanBytes(done.freed),
+        done.plan.decisions.len().saturating_sub(done.removed.len())
+    );
+    text
+}
+
+/// The plan: what goes, and with `--explain` what stays; each with its reasons.
+pub(super) fn told(plan: &PrunePlan, args: &PruneArgs) -> String {
+    let mut text = String::new();
+    let shown = |decided: &&Decided| args.explain || decided.decision.verdict == Verdict::Remove;
+    for decided in plan.decisions.iter().filter(shown) {
+        let decision = &decided.decision;
+        let verdict = match decision.verdict {
+            Verdict::Keep => "keep  ",
+            Verdict::Remove => "remove",
+        };
+        let reasons: Vec<String> = decision
+            .reasons
+            .iter()
+            .map(|reason| format!("{} [{}]", reason.detail, reason.rule))
+            .collect();
+        let created = decided
+            .created
+            .map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string());
+        let line = format!(
+            "{verdict} {}  {}  {}",
+            decision.name,
+            created.unwrap_or_else(|| "-".to_owned()),
+            reasons.join("; ")
+        );
+        let _ = writeln!(text, "{}", printable(line));
+    }
+    let gone = plan.removals().count();
+    let freed = plan
+        .removals()
+        .fold(0u64, |sum, decided| sum.saturating_add(decided.size));
+    let _ = writeln!(
+        text,
+        "{gone} to remove ({}), {} to keep",
+        HumanBytes(freed),
+        plan.decisions.len().saturating_sub(gone)
+    );
+    text
+}
+
+fn document(plan: &PrunePlan, done: Option<&Pruned>) -> Value {
+    json!({
+        "dryRun": done.is_none(),
+        "decisions": plan.decisions,
+        "removed": done.map(|done| done.removed.clone()).unwrap_or_default(),
+        "freed": done.map_or(0, |done| done.freed),
+        "problems": done.map(|done| done.problems.clone()).unwrap_or_default(),
+    })
+}

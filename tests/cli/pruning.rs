@@ -1,0 +1,188 @@
+//! `prune`: what it shows, asks and removes; and what `list` shows of a pinned set.
+
+use std::path::Path;
+
+use crate::golden;
+use crate::shelf::{self, Shelf};
+use crate::support::golden::run;
+
+/// Four good ones of four days, a dirty one between, and what is none of ours.
+fn filled() -> Shelf {
+    let shelf = Shelf::new();
+    for number in 1..=5 {
+        shelf.good(number);
+        shelf.edit(number, |manifest| {
+            manifest["created"] = format!("2025-06-0{number}T02:00:00Z").into();
+        });
+    }
+    shelf.edit(3, |manifest| {
+        manifest["created"] = "2025-06-03T02:00:00Z".into();
+        manifest["quality"] = serde_json::json!({"state": "dirty", "reasons": [
+            {"check": "first-day", "message": "the cluster was made less than a day ago"}]});
+    });
+    shelf.pair(&shelf.store(), "2025-01-02_030405");
+    std::os::unix::fs::symlink("backup-5", shelf.store().join("latest-backup")).expect("a link");
+    shelf
+}
+
+fn sets(store: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(store).expect("the store");
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("UTF-8")
+        })
+        .filter(|name| name.starts_with("backup-") || name.starts_with(".removing"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_would_go_is_shown_and_then_goes() {
+    let shelf = filled();
+    let (store, hide) = (shelf.store_text(), shelf.placeholders());
+    std::fs::write(shelf.store().join("backup-1/pinned"), "").expect("a pin");
+    golden(
+        "prune-dry-run",
+        &["prune", &store, "--keep-last", "2", "--dry-run"],
+        &hide,
+    )
+    .expect(0);
+    golden(
+        "prune-explain",
+        &[
+            "prune",
+            &store,
+            "--keep-last",
+            "2",
+            "--dry-run",
+            "--explain",
+        ],
+        &hide,
+    )
+    .expect(0);
+    golden(
+        "prune-json",
+        &[
+            "prune",
+            &store,
+            "--keep-last",
+            "2",
+            "--dry-run",
+            "-o",
+            "json",
+        ],
+        &hide,
+    )
+    .expect(0);
+    assert_eq!(sets(&shelf.store()).len(), 5, "a dry run removes nothing");
+    golden(
+        "prune-unasked",
+        &["prune", &store, "--keep-last", "2"],
+        &hide,
+    )
+    .expect(2);
+    assert_eq!(
+        sets(&shelf.store()).len(),
+        5,
+        "nor does one that may not ask"
+    );
+    golden(
+        "prune",
+        &["prune", &store, "--keep-last", "2", "--yes"],
+        &hide,
+    )
+    .expect(0);
+    assert_eq!(sets(&shelf.store()), ["backup-1", "backup-4", "backup-5"]);
+    golden(
+        "prune-nothing",
+        &["prune", &store, "--keep-last", "2"],
+        &hide,
+    )
+    .expect(0);
+    golden("list-pinned", &["list", &store], &hide).expect(0);
+    let foreign = shelf.store().join("snapshot_2025-01-02_030405.db");
+    assert!(foreign.is_file(), "what others made is not touched");
+}
+
+#[test]
+fn a_rule_must_be_given() {
+    let shelf = filled();
+    let (store, hide) = (shelf.store_text(), shelf.placeholders());
+    golden("prune-no-rule", &["prune", &store, "--yes"], &hide).expect(2);
+    run(&["prune", &store, "--min-keep", "2", "--yes"], &[]).expect(2);
+    run(&["prune", &store, "--keep-last", "0", "--yes"], &[]).expect(2);
+    run(&["prune", &store, "--all", "--yes"], &[]).expect(2);
+    run(
+        &[
+            "prune",
+            &store,
+            "--keep-daily",
+            "2",
+            "--time-zone",
+            "Mars/Olympus",
+        ],
+        &[],
+    )
+    .expect(2);
+    // A backup refuses what would be no rule before it takes anything.
+    let backup = ["backup", &store, "--min-keep", "2", "--profile", "bare"];
+    run(&backup, &[]).expect(2);
+    assert_eq!(sets(&shelf.store()).len(), 5);
+    let absent = shelf.dir().join("absent");
+    let absent = absent.to_str().expect("UTF-8");
+    run(&["prune", absent, "--keep-last", "1"], &[]).expect(6);
+}
+
+#[test]
+fn a_set_that_failed_its_verification_does_not_count() {
+    let shelf = filled();
+    let store = shelf.store_text();
+    shelf::flip(&shelf::snapshot(&shelf.store().join("backup-5")), -40);
+    run(&["verify", "backup-5", "--store", &store], &[]).expect(3);
+    run(&["verify", "backup-2", "--store", &store], &[]).expect(0);
+    run(&["prune", &store, "--keep-last", "1", "--yes"], &[]).expect(0);
+    // 4 is the newest good one, 2 the newest verified, and no good one is newer than 5.
+    assert_eq!(sets(&shelf.store()), ["backup-2", "backup-4", "backup-5"]);
+}
+
+#[test]
+fn a_cluster_that_is_gone_is_cleared() {
+    let shelf = filled();
+    let store = shelf.store_text();
+    shelf.edit(2, |manifest| {
+        manifest["created"] = "2025-06-02T02:00:00Z".into();
+        manifest["cluster"]["etcdId"] = "abc".into();
+        manifest["cluster"]["uuid"] = "0c11".into();
+    });
+    run(&["prune", &store, "--cluster", "0c11", "--all"], &[]).expect(2);
+    run(&["prune", &store, "--cluster", "0c11", "--yes"], &[]).expect(2);
+    run(
+        &["prune", &store, "--cluster", "0c11", "--all", "--yes"],
+        &[],
+    )
+    .expect(0);
+    assert_eq!(
+        sets(&shelf.store()),
+        ["backup-1", "backup-3", "backup-4", "backup-5"]
+    );
+}
+
+#[test]
+fn a_locked_store_is_busy_and_one_that_cannot_be_written_says_so() {
+    let shelf = filled();
+    let store = shelf.store_text();
+    let lock = etcd_dr::store::LocalStore::at(shelf.store())
+        .lock("backup")
+        .expect("the lock");
+    run(&["prune", &store, "--keep-last", "1", "--yes"], &[]).expect(7);
+    drop(lock);
+    // What an earlier removal left goes first, and says so.
+    std::fs::create_dir(shelf.store().join(".removing-9")).expect("a leftover");
+    let done = run(&["prune", &store, "--keep-last", "3", "--yes"], &[]).expect(0);
+    assert!(done.stderr.contains(".removing-9, left by a run"), "{done}");
+}

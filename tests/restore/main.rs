@@ -1,0 +1,8 @@
+//! A node goes back to a backup, as one transaction: real etcd behind a stand-in kubelet and
+//! container runtime, which can also be made to lie, to hang and to fail.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod node;
+mod whole;

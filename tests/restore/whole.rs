@@ -1,0 +1,59 @@
+//! The way there and back, undisturbed.
+
+use super::node::{Node, assert_same, etcd};
+use super::support::node::NodeOptions;
+
+const FAMILIES: [&str; 2] = ["3.4", "3.5"];
+
+/// Takes a backup, then goes on as a cluster does: more data, newer revisions.
+fn backed_up(node: &Node) {
+    node.expect(0, &["backup"]);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    node.roll_out("etcd", 7, 9);
+    node.roll_out("kube-scheduler", 6, 8);
+}
+
+#[test]
+fn a_single_node_goes_back_and_forth() {
+    for family in FAMILIES {
+        let Some(bins) = etcd(family) else { continue };
+        let mut node = Node::single(&bins, &NodeOptions::default());
+        backed_up(&node);
+        assert_eq!(node.live_revision("etcd"), "9");
+        node.cluster.wait_member(0);
+        let dry = node.expect(0, &["restore", "backup-1", "--dry-run"]).0;
+        assert!(dry.contains("put etcd-pod-7 back") || dry.contains("etcd-pod-7 is here"), "{dry}");
+        assert!(dry.contains("take etcd-pod-9 away"), "{dry}");
+        let etc = node.tree_of("etc/kubernetes");
+
+        let (out, _) = node.restore(&[]);
+        assert!(out.contains("takes writes"), "{out}");
+        node.assert_backed_up_state();
+        assert_eq!(node.live_revision("etcd"), "7");
+        let left = node.revisions();
+        assert!(!left.contains(&"etcd-pod-9".to_owned()), "{left:?}");
+        assert!(!left.contains(&"kube-scheduler-pod-8".to_owned()), "{left:?}");
+        assert!(left.contains(&"etcd-pod-7".to_owned()), "{left:?}");
+        let status = node.expect(0, &["restore", "--status"]).0;
+        assert!(status.contains(": completed"), "{status}");
+
+        node.expect(0, &["restore", "--rollback", "--yes"]);
+        node.bench.settle();
+        node.cluster.wait_member(0);
+        let mut back = node.tree_of("etc/kubernetes");
+        // What the restored etcd had is kept until the commit.
+        back.retain(|path, _| !path.starts_with(".etcd-dr"));
+        assert_same(&etc, &back, "after the rollback");
+        let later = node.cluster.etcdctl_ok(&["get", "later", "--print-value-only"]);
+        assert_eq!(later.trim(), "1");
+        node.expect(0, &["restore", "--commit", "--yes"]);
+        assert!(!node.path("etc/kubernetes/.etcd-dr").exists());
+
+        node.restore(&[]);
+        node.assert_backed_up_state();
+        node.expect(0, &["restore", "--commit", "--yes"]);
+        assert!(!node.path("etc/kubernetes/.etcd-dr").exists());
+        let refused = node.expect(5, &["restore", "--rollback", "--yes"]).1;
+        assert!(refused.contains("committed"), "{refused}");
+    }
+}
