@@ -434,6 +434,45 @@ impl RealNode {
         });
     }
 
+    /// Waits until no pod stands in a namespace.
+    pub fn wait_no_sandbox(&self, namespace: &str) {
+        self.wait(&format!("the pod in {namespace} to go"), || {
+            match self.revisions(namespace).is_empty() {
+                true => Ok(()),
+                false => Err("it stands"),
+            }
+        });
+    }
+
+    /// Waits until the kubelet has done all it wants to do: what runs has been the same for twice
+    /// as long as it takes between two looks at its manifests.
+    pub fn settle(&self) {
+        let mut before = Vec::new();
+        let mut since = Instant::now();
+        self.wait("the kubelet to settle", || {
+            let (containers, _) = self.listed();
+            let running = containers
+                .into_iter()
+                .filter(|c| c.state == ContainerState::Running);
+            let mut now: Vec<String> = running.map(|c| c.id).collect();
+            now.sort();
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+            match since.elapsed() {
+                quiet if quiet > Duration::from_secs(10) => Ok(()),
+                quiet => Err(format!("quiet for {quiet:.0?}")),
+            }
+        });
+    }
+
+    /// Sends a program of the node's own a signal: `kubelet` or `containerd`.
+    pub fn signal(&self, program: &str, signal: &str) {
+        let script = format!("kill -{signal} $(cat /run/{program}.pid)");
+        let told = self.inside("sh").args(["-c", &script]).output();
+        expect_success("kill", &told.expect("running kill"));
+    }
+
     /// Waits, and shows what the node said where it was in vain.
     pub fn wait<E: std::fmt::Display>(&self, what: &str, check: impl FnMut() -> Result<(), E>) {
         wait_for(what, LIMIT, check).unwrap_or_else(|error| panic!("{error}\n{}", self.logs()));

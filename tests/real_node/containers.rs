@@ -1,28 +1,40 @@
 //! The container runtime's client, asked about pods that a kubelet runs.
 
 use std::fs;
+use std::time::Duration;
 
-use etcd_dr::node::runtime::{ContainerState, static_pod_name};
+use etcd_dr::node::runtime::{ContainerState, Runtime, static_pod_name};
 
-use crate::bench::{ETCD_NAMESPACE, MAIN, NAME, boot};
+use crate::bench::{ETCD_NAMESPACE, MAIN, NAME, RealNode, boot};
+use crate::older;
+use crate::support::bulk::block_on;
+use crate::support::process::expect_success;
+
+/// Namespace, name and revision of the four pods, in the order of [`MAIN`].
+const PODS: [(&str, &str, &str); 4] = [
+    (ETCD_NAMESPACE, "etcd", "7"),
+    ("openshift-kube-apiserver", "kube-apiserver", "10"),
+    (
+        "openshift-kube-controller-manager",
+        "kube-controller-manager",
+        "8",
+    ),
+    ("openshift-kube-scheduler", "openshift-kube-scheduler", "6"),
+];
 
 #[test]
 fn static_pods_as_they_come_and_go() {
     let Some(node) = boot() else { return };
-    let (containers, sandboxes) = node.listed();
+    all_four(&node);
+    both_versions_say_the_same(&node);
+    gone_and_back(&node);
+    died_and_restarted(&node);
+}
 
-    let pods = [
-        ("openshift-etcd", "etcd", "7"),
-        ("openshift-kube-apiserver", "kube-apiserver", "10"),
-        (
-            "openshift-kube-controller-manager",
-            "kube-controller-manager",
-            "8",
-        ),
-        ("openshift-kube-scheduler", "openshift-kube-scheduler", "6"),
-    ];
-    assert_eq!(sandboxes.len(), pods.len(), "{sandboxes:#?}");
-    for ((namespace, pod, revision), main) in pods.into_iter().zip(MAIN) {
+fn all_four(node: &RealNode) {
+    let (containers, sandboxes) = node.listed();
+    assert_eq!(sandboxes.len(), PODS.len(), "{sandboxes:#?}");
+    for ((namespace, pod, revision), main) in PODS.into_iter().zip(MAIN) {
         let sandbox = sandboxes
             .iter()
             .find(|s| s.pod_namespace == namespace)
@@ -40,25 +52,94 @@ fn static_pods_as_they_come_and_go() {
         assert_eq!(container.pod_name, sandbox.pod_name);
         assert_eq!(container.pod_namespace, namespace);
         assert_eq!(container.pod_uid, sandbox.pod_uid);
+        assert_eq!(container.attempt, 0);
         assert!(container.created > sandbox.created);
     }
-    // Init containers have ended and stay listed.
-    assert!(!node.containers("setup", &ContainerState::Exited).is_empty());
+    // Init containers have ended and stay listed; sandboxes are no containers.
+    let setup = node.containers("setup", &ContainerState::Exited);
+    assert_eq!(setup.len(), 2, "{containers:#?}");
+    assert!(containers.iter().all(|c| !c.pod_name.is_empty()));
+}
 
-    let first = node.containers("etcd", &ContainerState::Running);
+/// containerd 1.6 knows both versions of the CRI; this kubelet speaks the older one, our client
+/// the newer one.
+fn both_versions_say_the_same(node: &RealNode) {
+    let dir = tempfile::tempdir().expect("making a folder");
+    let socket = dir.path().join("older.sock");
+    let ask = async |socket: &std::path::Path| {
+        let runtime = Runtime::connect(socket, Duration::from_secs(20))
+            .await
+            .expect("connecting");
+        let mut containers = runtime.containers().await.expect("containers");
+        let mut sandboxes = runtime.sandboxes().await.expect("sandboxes");
+        containers.sort_by(|a, b| a.id.cmp(&b.id));
+        sandboxes.sort_by(|a, b| a.id.cmp(&b.id));
+        (runtime.info().clone(), containers, sandboxes)
+    };
+    let (newer, older) = block_on(async {
+        let relay = older::relay(&node.socket(), &socket);
+        let both = (ask(&node.socket()).await, ask(&socket).await);
+        relay.abort();
+        both
+    });
+    assert_eq!(newer.0.api, "v1");
+    assert_eq!(older.0.api, "v1alpha2");
+    assert_eq!(older.0.name, "containerd");
+    assert!(older.0.version.starts_with("1.6."), "{:?}", older.0);
+    assert_eq!(older.0.version, newer.0.version);
+    assert_eq!(older.1, newer.1);
+    assert_eq!(older.2, newer.2);
+}
+
+/// A manifest that goes, and comes back as it was.
+fn gone_and_back(node: &RealNode) {
+    let first = node.containers("etcd", &ContainerState::Running).remove(0);
     let live = node.path("/etc/kubernetes/manifests/etcd-pod.yaml");
     let aside = node.path("/etc/kubernetes/etcd-pod.yaml.aside");
     fs::rename(&live, &aside).expect("moving the manifest away");
     node.wait_stopped("etcd");
+    node.wait_no_sandbox(ETCD_NAMESPACE);
     let ended = node.containers("etcd", &ContainerState::Exited);
-    eprintln!("after the manifest went: {ended:#?}");
+    assert!(
+        ended.iter().all(|c| c.id == first.id && c.attempt == 0),
+        "{ended:#?}"
+    );
+
     fs::rename(&aside, &live).expect("moving the manifest back");
     node.wait_running(&["etcd"]);
     node.wait_etcd();
-    let second = node.containers("etcd", &ContainerState::Running);
-    assert_ne!(second[0].id, first[0].id);
-    assert_eq!(second[0].pod_uid, first[0].pod_uid);
-    assert_eq!(second[0].pod_namespace, ETCD_NAMESPACE);
-    let all = node.listed();
-    eprintln!("after it came back: {all:#?}");
+    let second = node.containers("etcd", &ContainerState::Running).remove(0);
+    assert_ne!(second.id, first.id);
+    assert_ne!(second.sandbox_id, first.sandbox_id);
+    // The manifest is the same, and so is the pod.
+    assert_eq!(second.pod_uid, first.pod_uid);
+    let (_, sandboxes) = node.listed();
+    let standing: Vec<_> = sandboxes
+        .iter()
+        .filter(|s| s.ready && s.pod_namespace == ETCD_NAMESPACE)
+        .collect();
+    assert_eq!(standing.len(), 1, "{sandboxes:#?}");
+    assert_eq!(standing[0].id, second.sandbox_id);
+}
+
+/// A program that ends, and that the kubelet starts again in the pod that stands.
+fn died_and_restarted(node: &RealNode) {
+    let first = node.containers("etcd", &ContainerState::Running).remove(0);
+    let killed = node
+        .inside("/opt/node/bin/ctr")
+        .args(["-n", "k8s.io", "tasks", "kill", "-s", "KILL", &first.id])
+        .output();
+    expect_success("ctr", &killed.expect("running ctr"));
+    node.wait("etcd to be restarted", || {
+        let running = node.containers("etcd", &ContainerState::Running);
+        match running.iter().any(|c| c.id != first.id) {
+            true => Ok(()),
+            false => Err(format!("{running:?}")),
+        }
+    });
+    let second = node.containers("etcd", &ContainerState::Running).remove(0);
+    assert_eq!(second.sandbox_id, first.sandbox_id);
+    assert_eq!(second.attempt, first.attempt + 1);
+    let ended = node.containers("etcd", &ContainerState::Exited);
+    assert!(ended.iter().any(|c| c.id == first.id), "{ended:#?}");
 }

@@ -9,4 +9,5 @@ mod backups;
 mod bench;
 mod containers;
 mod image;
+mod older;
 mod restores;

@@ -195,6 +195,7 @@ boot() {
     settings
 
     containerd > /var/log/containerd.log 2>&1 &
+    echo $! > /run/containerd.pid
     local i
     for ((i = 0; i < 300; i++)); do
         if ctr --timeout 2s version > /dev/null 2>&1; then break; fi
@@ -207,6 +208,7 @@ boot() {
     kubelet --config=/etc/kubernetes/kubelet.conf --container-runtime=remote \
         --container-runtime-endpoint=unix:///run/containerd/containerd.sock \
         --hostname-override="$name" --v=2 > /var/log/kubelet.log 2>&1 &
+    echo $! > /run/kubelet.pid
     : > /run/booted
     # Either one's end is the node's.
     wait -n

@@ -1,5 +1,8 @@
 //! `restore` on a node that a kubelet runs: forth, back, and cut off.
 
+use std::collections::BTreeMap;
+
+use etcd_dr::node::runtime::ContainerState;
 use serde_json::Value;
 
 use crate::bench::{MAIN, RealNode, boot};
@@ -14,6 +17,9 @@ const PODS: [(&str, &str, &str); 4] = [
     ("openshift-kube-scheduler", "6", "7"),
 ];
 
+/// Calls that change the disk, between one kill and the next: a step or two.
+const FEW: u64 = 8;
+
 /// A node that went on after its backup.
 struct Moved {
     node: RealNode,
@@ -21,11 +27,28 @@ struct Moved {
     then: Vec<Value>,
     /// What the node had when the restore began.
     now: Vec<Value>,
+    /// The revisions that it ran then.
+    runs: [&'static str; 4],
     cluster: Value,
 }
 
 impl Moved {
+    /// Data and static pods went on.
     fn boot() -> Option<Self> {
+        let mut moved = Self::boot_still()?;
+        let node = &moved.node;
+        node.roll_out(NEWER);
+        moved.runs = PODS.map(|(_, _, newer)| newer);
+        for ((namespace, _, _), runs) in PODS.into_iter().zip(moved.runs) {
+            node.wait_revision(namespace, runs);
+        }
+        node.wait_running(&MAIN);
+        node.wait_etcd();
+        Some(moved)
+    }
+
+    /// Only the data went on.
+    fn boot_still() -> Option<Self> {
         let node = boot()?;
         for i in 0..20 {
             node.put(&format!("/registry/configmaps/default/c{i}"), b"then");
@@ -39,17 +62,12 @@ impl Moved {
         }
         node.etcdctl(&["del", "/registry/configmaps/default/c5"]);
         let now = node.keys();
-        node.roll_out(NEWER);
-        for (namespace, _, newer) in PODS {
-            node.wait_revision(namespace, newer);
-        }
-        node.wait_running(&MAIN);
-        node.wait_etcd();
         let cluster = node.status()["header"]["cluster_id"].clone();
         Some(Self {
             node,
             then,
             now,
+            runs: PODS.map(|(_, older, _)| older),
             cluster,
         })
     }
@@ -79,10 +97,10 @@ impl Moved {
 
     /// The node is what it was before the restore.
     #[track_caller]
-    fn assert_as_before(&self, tree: &std::collections::BTreeMap<String, String>) {
+    fn assert_as_before(&self, tree: &BTreeMap<String, String>) {
         let node = &self.node;
-        for (namespace, _, newer) in PODS {
-            node.wait_revision(namespace, newer);
+        for ((namespace, _, _), runs) in PODS.into_iter().zip(self.runs) {
+            node.wait_revision(namespace, runs);
         }
         node.wait_running(&MAIN);
         node.wait_etcd();
@@ -126,6 +144,52 @@ fn there_and_back_and_there_for_good() {
 }
 
 #[test]
+fn etcd_alone() {
+    let Some(moved) = Moved::boot_still() else {
+        return;
+    };
+    let node = &moved.node;
+    let others = |node: &RealNode| -> Vec<_> {
+        let running = MAIN[1..].iter();
+        running
+            .flat_map(|name| node.containers(name, &ContainerState::Running))
+            .map(|container| container.id)
+            .collect()
+    };
+    let before = others(node);
+    node.etcd_dr(&["restore", "latest", "--scope", "etcd", "--yes"])
+        .expect(0);
+    moved.assert_restored();
+    assert_eq!(others(node), before);
+}
+
+#[test]
+fn what_does_not_answer_ends_a_restore_and_changes_nothing() {
+    let Some(moved) = Moved::boot_still() else {
+        return;
+    };
+    let node = &moved.node;
+    let tree = node.tree();
+
+    node.signal("containerd", "STOP");
+    node.etcd_dr(&["restore", "latest", "--yes"]).expect(4);
+    node.signal("containerd", "CONT");
+    moved.assert_as_before(&tree);
+
+    // Nobody ends the pods: the wait for it does, and the manifests are put back.
+    node.signal("kubelet", "STOP");
+    node.etcd_dr(&["restore", "latest", "--wait", "10s", "--yes"])
+        .expect(8);
+    node.signal("kubelet", "CONT");
+    // It still has all that happened to the manifests to look at.
+    node.settle();
+    moved.assert_as_before(&tree);
+
+    node.etcd_dr(&["restore", "latest", "--yes"]).expect(0);
+    moved.assert_restored();
+}
+
+#[test]
 fn killed_while_the_pods_end_and_resumed() {
     let Some(moved) = Moved::boot() else { return };
     let node = &moved.node;
@@ -146,24 +210,44 @@ fn killed_again_and_again() {
     let node = &moved.node;
     let tree = node.tree();
 
-    // The seam ends it before its n-th call that changes the disk; each time it gets further.
-    let mut deaths = 0;
-    let mut args = ["restore", "latest", "--yes"].as_slice();
-    let done = loop {
-        let run = node.etcd_dr_with(args, &[("ETCD_DR_SEAM", "kill:400")]);
-        if run.status != Some(137) {
-            break run;
+    // The seam ends it before its n-th call that changes the disk. A plan alone makes some too: it
+    // unpacks the archives, to read them.
+    let counted = ("ETCD_DR_SEAM", "count:/run/calls");
+    node.etcd_dr_with(&["restore", "latest", "--dry-run"], &[counted])
+        .expect(0);
+    let calls = std::fs::read_to_string(node.path("/run/calls")).expect("reading the count");
+    let plan: u64 = calls.trim().parse().expect("a number");
+    let early = format!("kill:{}", plan + 30);
+    let run = node.etcd_dr_with(&["restore", "latest", "--yes"], &[("ETCD_DR_SEAM", &early)]);
+    assert_eq!(run.status, None);
+
+    let (mut deaths, mut before, mut calls) = (1, 0, FEW);
+    loop {
+        let status = node.etcd_dr(&["restore", "--status", "-o", "json"]).json();
+        if status["state"] == "completed" {
+            // By a run to its end, or by one that was killed when nothing was left to do.
+            break;
         }
-        deaths += 1;
-        assert!(deaths < 40, "it gets nowhere");
-        args = &["restore", "--resume", "--yes"];
-    };
-    done.expect(0);
-    eprintln!("real_node: killed {deaths} times");
-    assert!(deaths > 1);
+        let steps = status["steps"].as_array().expect("steps");
+        let so_far = steps.iter().filter(|s| s["state"] == "done").count();
+        // A step that was cut off may begin anew, and then needs more.
+        calls = if so_far > before { FEW } else { calls * 2 };
+        before = so_far;
+        let seam = format!("kill:{calls}");
+        let args = ["restore", "--resume", "--yes"];
+        let run = node.etcd_dr_with(&args, &[("ETCD_DR_SEAM", &seam)]);
+        if run.status.is_some() {
+            run.expect(0);
+        } else {
+            deaths += 1;
+            eprintln!("real_node: killed {deaths} times, {calls} calls after {so_far} steps");
+        }
+        assert!(deaths < 60, "it gets nowhere");
+    }
+    assert!(deaths > 4, "{deaths}");
     moved.assert_restored();
 
-    // And back, killed once the pods are to start.
+    // And back, killed before the old data is in place again.
     node.etcd_dr_killed_at(&["restore", "--rollback", "--yes"], |event| {
         event["event"] == "step" && event["name"] == "set-data-aside"
     });
