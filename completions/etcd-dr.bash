@@ -1326,7 +1326,7 @@ _etcd__dr() {
             return 0
             ;;
         etcd__dr__subcmd__verify)
-            opts="-o -v -h --all --live --data-dir --wal-dir --store --root --config --profile --node-name --endpoints --cacert --cert --key --output --progress --color --verbose --help"
+            opts="-o -v -h --all --cluster --live --data-dir --wal-dir --store --root --config --profile --node-name --endpoints --cacert --cert --key --output --progress --color --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -195,19 +195,25 @@ Examples:
   etcd-dr verify /home/core/backup             a pair made by cluster-backup.sh
   etcd-dr verify snapshot.db
   etcd-dr verify latest --live                 is it of this cluster's history?
-  etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files";
+  etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
+  etcd-dr verify --cluster -o json             what ails the cluster";
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
     /// A backup's name, `latest`, a directory, or a snapshot file
-    #[arg(value_name = "SET", required_unless_present_any = ["all", "data_dir"])]
+    #[arg(value_name = "SET", required_unless_present_any = ["all", "data_dir", "cluster"])]
     pub sets: Vec<String>,
 
     /// Every backup in the store
     #[arg(long, conflicts_with = "sets")]
     pub all: bool,
+
+    /// What stands in the way of the running cluster: members, votes,
+    /// names, addresses, certificates, clocks, space
+    #[arg(long, conflicts_with_all = ["sets", "all", "live"], verbatim_doc_comment)]
+    pub cluster: bool,
 
     /// Compare with the running member too: HashKV at the backup's revision
     #[arg(long, conflicts_with = "data_dir")]

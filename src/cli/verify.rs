@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::run::{Session, Shown};
-use super::{human, machine, target};
+use super::{checkup, human, machine, target};
 use crate::backup::names::MANIFEST;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::etcd::finding::{Finding, Layer, Severity, printable};
@@ -22,6 +22,9 @@ const PREFIXES_SHOWN: usize = 5;
 
 /// Checks what is meant.
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
+    if args.cluster {
+        return checkup::run(session, args.data_dir.as_deref());
+    }
     if let Some(dir) = &args.data_dir {
         return data_dir(session, dir, args.wal_dir.as_deref());
     }

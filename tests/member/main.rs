@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod checkup;
 mod cutoff;
 mod load;
 mod refusals;

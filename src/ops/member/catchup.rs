@@ -16,8 +16,8 @@ const PHASE: &str = "catch-up";
 /// How often the members are looked at.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How many raft entries a learner may be behind when it is to vote. etcd itself is content with
-/// nine tenths of the leader's index (`readyPercent`, server/etcdserver/server.go), which after
-/// a billion entries are many.
+/// nine tenths of the leader's index (`isLearnerReady`, server/etcdserver/server.go), which leaves
+/// many behind where entries are many.
 pub(super) const CAUGHT_UP: u64 = 1000;
 
 /// What is waited for.

@@ -76,18 +76,22 @@ pub struct Survey {
 }
 
 impl Reach {
-    /// Finds out how the cluster of a node is reached.
+    /// Finds out how the cluster of a node is reached, and what else the node says of its member.
     ///
     /// # Errors
     /// As of [`Target::access`]. Of several endpoints that were told none need be local.
-    pub fn of(context: &Context, target: &Target, detection: &Detection) -> Result<Self> {
+    pub fn of(
+        context: &Context,
+        target: &Target,
+        detection: &Detection,
+    ) -> Result<(Self, EtcdAccess)> {
         let (access, urls) = access(context, target, detection)?;
         let options = reach::options(&access)?;
         let endpoints = urls
             .iter()
             .map(|url| Endpoint::parse(url, access.tls.is_some()))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { options, endpoints })
+        Ok((Self { options, endpoints }, access))
     }
 
     /// How to connect.
@@ -215,7 +219,7 @@ impl Survey {
     /// # Errors
     /// As of [`Reach::of`] and [`Reach::survey`]; the wish to stop is heeded.
     pub async fn take(context: &Context, target: &Target, detection: &Detection) -> Result<Self> {
-        let reach = Reach::of(context, target, detection)?;
+        let (reach, _) = Reach::of(context, target, detection)?;
         context.cancel.guard(reach.survey()).await
     }
 
