@@ -6,6 +6,7 @@ mod support;
 
 mod checkup;
 mod cutoff;
+mod growth;
 mod load;
 mod refusals;
 mod removal;
