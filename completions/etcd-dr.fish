@@ -134,6 +134,7 @@ complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l color -d 'Col
 always\t'Always'
 never\t'Never'"
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l all -d 'Every backup in the store'
+complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l cluster -d 'What stands in the way of the running cluster: members, votes, names, addresses, certificates, clocks, space'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -l live -d 'Compare with the running member too: HashKV at the backup\'s revision'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -s v -l verbose -d 'More detail; secrets are never shown'
 complete -c etcd-dr -n "__fish_etcd_dr_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'

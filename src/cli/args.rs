@@ -316,7 +316,8 @@ Examples:
   etcd-dr verify snapshot.db
   etcd-dr verify latest --live                 is it of this cluster's history?
   etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
-  etcd-dr verify --compare a.json b.json       whose disk to go on with?";
+  etcd-dr verify --compare a.json b.json       whose disk to go on with?
+  etcd-dr verify --cluster -o json             what ails the cluster";
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
@@ -324,12 +325,17 @@ Examples:
 pub struct VerifyArgs {
     /// A backup's name, `latest`, a directory, a snapshot file, or
     /// URL/CLUSTER/NODE/backup-N
-    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare"])]
+    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster"])]
     pub sets: Vec<String>,
 
     /// Every backup in the store
     #[arg(long, conflicts_with = "sets")]
     pub all: bool,
+
+    /// What stands in the way of the running cluster: members, votes,
+    /// names, addresses, certificates, clocks, space
+    #[arg(long, conflicts_with_all = ["sets", "all", "live"], verbatim_doc_comment)]
+    pub cluster: bool,
 
     /// Compare with the running member too: HashKV at the backup's revision
     #[arg(long, conflicts_with = "data_dir")]

@@ -174,7 +174,7 @@ fn printed(start: &StartWith, form: PrintArg) -> String {
 }
 
 /// What names and URLs hold goes to a terminal: no control characters but the lines' ends.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.lines()
         .map(|line| printable(line.to_owned()) + "\n")
         .collect()
@@ -187,7 +187,7 @@ fn print_now(text: &str) -> Result<()> {
         .doing(Kind::Unexpected, || "writing what the member starts with")
 }
 
-fn members(states: &[MemberState]) -> String {
+pub(super) fn members(states: &[MemberState]) -> String {
     let mut table = Table::new(&["MEMBER", "ID", "PEER URLS", "VOTES", "STATE"]);
     for state in states {
         let member = &state.member;
@@ -221,7 +221,7 @@ fn votes(text: &mut String, before: &Tally, after: &Tally) {
     let _ = writeln!(text, "  after:  {}", tally(after));
 }
 
-fn tally(tally: &Tally) -> String {
+pub(super) fn tally(tally: &Tally) -> String {
     let tolerance = match tally.tolerance {
         None => "the quorum is LOST".to_owned(),
         Some(0) => "none more may fail".to_owned(),

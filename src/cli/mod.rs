@@ -3,6 +3,7 @@
 
 pub mod args;
 mod backup;
+mod checkup;
 mod config;
 mod confirm;
 mod copy;

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cancel;
 pub mod catalog;
+pub mod checkup;
 pub mod compare;
 pub mod database;
 pub mod datadir;

@@ -4,7 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod checkup;
 mod cutoff;
+mod growth;
 mod load;
 mod refusals;
 mod removal;

@@ -63,6 +63,15 @@ fn a_learner_beyond_the_limit() {
         let run = member(&cluster, &json(&args)).expect(0);
         assert_eq!(run.json()["result"], "learner", "{run}");
         assert_eq!(run.json()["start"]["initialClusterState"], "existing");
+        // The same again, in the other forms.
+        for (form, begins) in [
+            ("flags", "--name='m1' --initial-advertise-peer-urls="),
+            ("pod", "- \"--name=m1\"\n- \"--initial-"),
+        ] {
+            let again = [&args[..], &["--print", form]].concat();
+            let run = member(&cluster, &again).expect(0);
+            assert!(run.stdout.starts_with(begins), "{run}");
+        }
         let args = ["member-add", "m2", "--peer-urls", &second];
         let run = member(&cluster, &json(&args)).expect(5);
         assert_eq!(run.json()["error"]["refusal"], "too-many-learners", "{run}");

@@ -12,6 +12,7 @@ mod cause;
 mod change;
 mod endpoint;
 mod grpc;
+mod inspect;
 mod messages;
 mod proof;
 mod refusal;
@@ -33,6 +34,7 @@ use tower::util::BoxCloneSyncService;
 
 pub use self::change::{AddedMember, NewMember};
 pub use self::endpoint::Endpoint;
+pub use self::inspect::{Metrics, metrics, presented_certificates};
 pub use self::refusal::{NotChanged, Refusal};
 pub use self::tls::{Pem, TlsConfig};
 pub use self::types::{

@@ -15,9 +15,11 @@ use crate::ops::Context;
 const PHASE: &str = "catch-up";
 /// How often the members are looked at.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a look that has begun may go on when time is over.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// How many raft entries a learner may be behind when it is to vote. etcd itself is content with
-/// nine tenths of the leader's index (`readyPercent`, server/etcdserver/server.go), which after
-/// a billion entries are many.
+/// nine tenths of the leader's index (`isLearnerReady`, server/etcdserver/server.go), which leaves
+/// many behind where entries are many.
 pub(super) const CAUGHT_UP: u64 = 1000;
 
 /// What is waited for.
@@ -59,7 +61,14 @@ pub(super) async fn until_it_votes(
     let mut pace = Pace::default();
     let mut promoted = false;
     loop {
-        let standing = match context.cancel.guard(survey.again()).await {
+        let look = async {
+            let looked = tokio::time::timeout_at(deadline + LOOK_LIMIT, survey.again()).await;
+            looked.unwrap_or_else(|_| {
+                let what = "the members took too long to answer";
+                Err(Failure::new(Kind::Unreachable, what))
+            })
+        };
+        let standing = match context.cancel.guard(look).await {
             Ok(now) => match step(&now, awaited, &mut pace, &mut promoted).await? {
                 Step::Votes => {
                     context.tell(Event::PhaseDone {

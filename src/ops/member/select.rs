@@ -59,7 +59,7 @@ fn refusal<'m>(
 /// A member as a candidate: what it can be named by.
 pub fn described(member: &Member) -> String {
     let name = if member.name.is_empty() {
-        "not started"
+        "unstarted member"
     } else {
         &member.name
     };
@@ -151,6 +151,6 @@ mod tests {
             panic!("{failure:?}");
         };
         assert_eq!(all.len(), 6);
-        assert!(all.contains(&"not started (10, https://10.0.0.3:2380)".to_owned()));
+        assert!(all.contains(&"unstarted member (10, https://10.0.0.3:2380)".to_owned()));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::quorum::{Standing, Tally};
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::client::{
     Alarm, ConnectOptions, Connection, Consistency, Endpoint, Id, Member, Probe, Status,
     probe_members,
@@ -76,18 +76,22 @@ pub struct Survey {
 }
 
 impl Reach {
-    /// Finds out how the cluster of a node is reached.
+    /// Finds out how the cluster of a node is reached, and what else the node says of its member.
     ///
     /// # Errors
     /// As of [`Target::access`]. Of several endpoints that were told none need be local.
-    pub fn of(context: &Context, target: &Target, detection: &Detection) -> Result<Self> {
+    pub fn of(
+        context: &Context,
+        target: &Target,
+        detection: &Detection,
+    ) -> Result<(Self, EtcdAccess)> {
         let (access, urls) = access(context, target, detection)?;
         let options = reach::options(&access)?;
         let endpoints = urls
             .iter()
             .map(|url| Endpoint::parse(url, access.tls.is_some()))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { options, endpoints })
+        Ok((Self { options, endpoints }, access))
     }
 
     /// How to connect.
@@ -95,49 +99,41 @@ impl Reach {
         &self.options
     }
 
-    /// Connects to a voting member, one that sees a leader if there is one.
+    /// Connects to a voting member, one that sees a leader if there is one. All are asked at once:
+    /// one that is dead costs no time while another answers.
     ///
     /// # Errors
-    /// The failure of the first endpoint, where none answers.
+    /// The failure of the likeliest endpoint, where none answers.
     async fn connect(&self) -> Result<(Connection, Status)> {
-        let mut first_failure: Option<Failure> = None;
+        let mut asking = tokio::task::JoinSet::new();
+        for (order, endpoint) in self.endpoints.iter().cloned().enumerate() {
+            let options = self.options.clone();
+            asking.spawn(async move { (order, ask(&endpoint, &options).await) });
+        }
+        let mut failures = Vec::new();
         let mut leaderless = None;
-        for endpoint in &self.endpoints {
-            match self.ask(endpoint).await {
-                Ok((connection, status)) if status.leader.is_some() && !status.is_learner => {
+        // What is still asked when one suits is dropped with the set.
+        while let Some(asked) = asking.join_next().await {
+            match asked.doing(Kind::Unexpected, || "asking the members")? {
+                (_, Ok((connection, status))) if status.leader.is_some() => {
                     return Ok((connection, status));
                 }
-                Ok((connection, status)) if !status.is_learner => {
-                    leaderless.get_or_insert((connection, status));
+                (_, Ok(found)) => {
+                    leaderless.get_or_insert(found);
                 }
-                Ok(_) => {
-                    first_failure.get_or_insert_with(|| {
-                        let what =
-                            format!("the member at {endpoint} is a learner, and no other answers");
-                        Failure::new(Kind::Unreachable, what)
-                            .with(Fact::Endpoint(endpoint.to_string()))
-                    });
-                }
-                Err(failure) => {
-                    first_failure.get_or_insert(failure);
-                }
+                (order, Err(failure)) => failures.push((order, failure)),
             }
         }
-        match (leaderless, first_failure) {
+        let likeliest = failures.into_iter().min_by_key(|(order, _)| *order);
+        match (leaderless, likeliest) {
             (Some(found), _) => Ok(found),
-            (None, Some(failure)) => Err(failure),
+            (None, Some((_, failure))) => Err(failure),
             (None, None) => Err(Failure::new(
                 Kind::Usage,
                 "finding etcd's endpoint: nothing names one",
             )
             .with(Fact::Missing("endpoint"))),
         }
-    }
-
-    async fn ask(&self, endpoint: &Endpoint) -> Result<(Connection, Status)> {
-        let connection = Connection::open(endpoint, &self.options).await?;
-        let status = connection.status().await?;
-        Ok((connection, status))
     }
 
     /// Asks the cluster for its members, and every member for its status.
@@ -181,6 +177,19 @@ impl Reach {
     }
 }
 
+/// Connects to a member, and asks for its status; a learner does not count, for it answers little
+/// else.
+async fn ask(endpoint: &Endpoint, options: &ConnectOptions) -> Result<(Connection, Status)> {
+    let connection = Connection::open(endpoint, options).await?;
+    let status = connection.status().await?;
+    if status.is_learner {
+        let what = format!("the member at {endpoint} is a learner, and no other answers");
+        let fact = Fact::Endpoint(endpoint.to_string());
+        return Err(Failure::new(Kind::Unreachable, what).with(fact));
+    }
+    Ok((connection, status))
+}
+
 /// The list that a majority agrees on, or the member's own where there is none.
 async fn listed(connection: &Connection, status: &Status) -> Result<Vec<Member>> {
     if status.leader.is_some()
@@ -215,7 +224,7 @@ impl Survey {
     /// # Errors
     /// As of [`Reach::of`] and [`Reach::survey`]; the wish to stop is heeded.
     pub async fn take(context: &Context, target: &Target, detection: &Detection) -> Result<Self> {
-        let reach = Reach::of(context, target, detection)?;
+        let (reach, _) = Reach::of(context, target, detection)?;
         context.cancel.guard(reach.survey()).await
     }
 

@@ -1,0 +1,227 @@
+//! What an address shows below etcd's API: the certificates it presents, and its page of metrics.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
+
+use super::tls::TlsConfig;
+use super::{ConnectOptions, Endpoint};
+use crate::error::{Doing, Failure, Kind, Result};
+
+/// The largest page of metrics that is read.
+const PAGE_LIMIT: u64 = 8 << 20;
+
+/// What a member's page of metrics says.
+#[derive(Debug, Clone, Copy)]
+pub struct Metrics {
+    /// The member's clock, in whole seconds as HTTP gives it, cut off.
+    pub date: Option<Timestamp>,
+    /// When the request was sent, and when the answer began: the clock was read between.
+    pub asked: Instant,
+    /// See `asked`.
+    pub answered: Instant,
+    /// The quota of the database (`etcd_server_quota_backend_bytes`, 3.4 and later), in bytes.
+    pub quota: Option<u64>,
+}
+
+/// The certificates that a server presents, in DER, its own first. Nothing is checked and nothing
+/// is sent: it is a look, and the connection ends with it.
+///
+/// # Errors
+/// [`Kind::Unreachable`] where no TLS server answers.
+pub async fn presented_certificates(
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<Vec<Vec<u8>>> {
+    let doing = || format!("looking at the certificate of {host}:{port}");
+    let recorder = Arc::new(Recorder {
+        seen: Mutex::default(),
+        provider: ring::default_provider(),
+    });
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .doing(Kind::Unexpected, doing)?
+        .dangerous()
+        .with_custom_certificate_verifier(recorder.clone())
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).doing(Kind::Usage, doing)?;
+    let handshake = async {
+        let stream = TcpStream::connect((host, port)).await?;
+        // A server that demands our certificate ends it, after it has shown its own.
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    };
+    let ended = timeout(limit, handshake).await;
+    let seen = recorder
+        .seen
+        .lock()
+        .map(|seen| seen.clone())
+        .unwrap_or_default();
+    match ended {
+        _ if !seen.is_empty() => Ok(seen),
+        Ok(Err(error)) => Err(Failure::wrap(Kind::Unreachable, error, doing())),
+        Ok(Ok(_)) => Err(Failure::new(Kind::Unreachable, "it presents none").doing(doing())),
+        Err(_) => Err(Failure::new(Kind::Unreachable, "timed out").doing(doing())),
+    }
+}
+
+/// Reads a member's page of metrics, over plain HTTP/1.0 or the same over TLS.
+///
+/// # Errors
+/// [`Kind::Unreachable`].
+pub async fn metrics(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Metrics> {
+    let doing = || format!("reading the metrics of {endpoint}");
+    let limit = options.connect_timeout.saturating_add(options.call_timeout);
+    match timeout(limit, read_page(endpoint, options.tls.as_ref())).await {
+        Ok(page) => page.doing(Kind::Unreachable, doing),
+        Err(_) => Err(Failure::new(Kind::Unreachable, "timed out").doing(doing())),
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn read_page(endpoint: &Endpoint, tls: Option<&TlsConfig>) -> anyhow::Result<Metrics> {
+    let address = endpoint.as_str().split_once("://").map(|(_, rest)| rest);
+    let (Some(host), Some(address)) = (endpoint.host(), address) else {
+        anyhow::bail!("a socket in the file system has no such page");
+    };
+    let stream = TcpStream::connect(address).await?;
+    let mut stream: Box<dyn Stream> = match tls {
+        Some(tls) if endpoint.is_tls() => {
+            let mut config = tls.client_config(Arc::default())?;
+            config.alpn_protocols.clear();
+            let name = tls.name_for(host)?;
+            Box::new(
+                TlsConnector::from(Arc::new(config))
+                    .connect(name, stream)
+                    .await?,
+            )
+        }
+        _ => Box::new(stream),
+    };
+    let asked = Instant::now();
+    let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut page = Vec::new();
+    let mut first = [0; 1];
+    stream.read_exact(&mut first).await?;
+    let answered = Instant::now();
+    page.extend_from_slice(&first);
+    match stream.take(PAGE_LIMIT).read_to_end(&mut page).await {
+        // Go's server may close a TLS connection without the word for it.
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => return Err(error.into()),
+        _ => {}
+    }
+    let text = String::from_utf8_lossy(&page);
+    Ok(Metrics {
+        date: date(&text),
+        quota: quota(&text),
+        asked,
+        answered,
+    })
+}
+
+/// The `Date` among the page's headers.
+fn date(page: &str) -> Option<Timestamp> {
+    let headers = page.lines().take_while(|line| !line.is_empty());
+    let (_, value) = headers
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("date"))?;
+    jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(value.trim())
+        .ok()
+}
+
+/// The quota among the metrics: a number in Go's notation, as `8.589934592e+09`.
+fn quota(page: &str) -> Option<u64> {
+    let value = page
+        .lines()
+        .find_map(|line| line.strip_prefix("etcd_server_quota_backend_bytes "))?;
+    let bytes: f64 = value.trim().parse().ok()?;
+    // Beyond 2^53 no whole number is exact, and no quota sensible.
+    (1.0..9e15).contains(&bytes).then_some(bytes as u64)
+}
+
+/// Accepts whatever is presented, and keeps it.
+#[derive(Debug)]
+struct Recorder {
+    seen: Mutex<Vec<Vec<u8>>>,
+    provider: rustls::crypto::CryptoProvider,
+}
+
+impl ServerCertVerifier for Recorder {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Ok(mut seen) = self.seen.lock() {
+            let all = std::iter::once(own).chain(others);
+            *seen = all.map(|der| der.to_vec()).collect();
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn date_and_quota_are_read_from_a_page() {
+        let page = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\
+                    Date: Sat, 21 Nov 2026 06:15:30 GMT\r\n\r\n# HELP etcd_server_quota_backend_bytes x\n\
+                    etcd_server_quota_backend_bytes 8.589934592e+09\nother 1\n";
+        assert_eq!(
+            date(page),
+            Some("2026-11-21T06:15:30Z".parse().unwrap()),
+            "{page}"
+        );
+        assert_eq!(quota(page), Some(8 << 30));
+        assert_eq!(quota("etcd_server_quota_backend_bytes NaN\n"), None);
+        assert_eq!(quota("etcd_server_quota_backend_bytes -1\n"), None);
+        assert_eq!(date("HTTP/1.0 200 OK\r\n\r\nDate: x\n"), None);
+    }
+}

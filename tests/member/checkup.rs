@@ -1,0 +1,318 @@
+//! `verify --cluster`: each thing that stands in the way, made to happen to real members.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use etcd_dr::event::Silent;
+use etcd_dr::node::access::{Sourced, Told};
+use etcd_dr::node::layout::NodeLayout;
+use etcd_dr::node::profile::Profile;
+use etcd_dr::ops::checkup::{self, names::Resolver};
+use etcd_dr::ops::reach::Target;
+use etcd_dr::ops::{Cancel, Context};
+use serde_json::Value;
+
+use crate::member;
+use crate::support::bins::{require, require_all};
+use crate::support::certs::Validity;
+use crate::support::cluster::{Cluster, ClusterSpec};
+use crate::support::golden::Run;
+
+/// Looks with further arguments.
+fn look(cluster: &Cluster, more: &[&str]) -> Run {
+    let args = [&["verify", "--cluster", "-o", "json"], more].concat();
+    member(cluster, &args)
+}
+
+/// Name and member of each finding; each has evidence and a next command.
+#[track_caller]
+fn found(run: &Run) -> Vec<(String, String)> {
+    let json = run.json();
+    assert_eq!(json["schemaVersion"], 1);
+    let findings = json["cluster"]["findings"]
+        .as_array()
+        .expect("findings")
+        .clone();
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for finding in &findings {
+        assert!(!word(&finding["evidence"]).is_empty(), "{run}");
+        assert!(!word(&finding["next"]).is_empty(), "{run}");
+    }
+    let good = findings.is_empty();
+    assert_eq!(json["good"], good);
+    assert_eq!(run.status, Some(if good { 0 } else { 11 }), "{run}");
+    let pair = |finding: &Value| (word(&finding["name"]), word(&finding["member"]));
+    findings.iter().map(pair).collect()
+}
+
+fn pair(name: &str, member: &str) -> (String, String) {
+    (name.to_owned(), member.to_owned())
+}
+
+#[test]
+fn nothing_stands_in_the_way_of_a_healthy_cluster() {
+    for bins in require_all() {
+        for members in [1, 3] {
+            let cluster = Cluster::start(ClusterSpec::new(bins, members).fast());
+            let run = look(&cluster, &["--node-name", "master-0"]);
+            assert_eq!(found(&run), [], "{run}");
+            let json = run.json();
+            assert_eq!(
+                json["cluster"]["notChecked"],
+                serde_json::json!([]),
+                "{run}"
+            );
+            assert_eq!(json["cluster"]["votes"]["voters"], members);
+            if members > 1 {
+                // One machine, one clock.
+                let apart = json["cluster"]["clockSpread"]["milliseconds"].as_u64();
+                assert!(apart.expect("a spread") <= 2500, "{run}");
+            }
+            let text = member(&cluster, &["verify", "--cluster"]).expect(0);
+            assert!(text.stdout.contains(": good"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn members_that_are_dead_absent_or_others() {
+    for bins in require_all() {
+        let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
+        cluster.kill(2);
+        cluster.etcdctl_ok(&["get", "/", "--command-timeout=30s"]);
+        assert_eq!(
+            found(&look(&cluster, &[])),
+            [pair("member-unreachable", "master-2")]
+        );
+
+        // A member of the same name and place that has founded a cluster of its own.
+        let alone = format!("master-2={}", cluster.peer_url(2));
+        cluster.wipe(2);
+        cluster.launch(2, &alone, "new");
+        cluster.wait_member(2);
+        let url = cluster.client_url(0);
+        let run = look(&cluster, &["--endpoints", &url]);
+        assert_eq!(found(&run), [pair("foreign-cluster", "master-2")], "{run}");
+
+        cluster.kill(2);
+        cluster.kill(1);
+        crate::wait_leaderless(&cluster, 0);
+        let names = found(&look(&cluster, &[]));
+        for expected in [
+            pair("no-quorum", ""),
+            pair("member-leaderless", "master-0"),
+            pair("member-unreachable", "master-1"),
+            pair("member-unreachable", "master-2"),
+        ] {
+            assert!(names.contains(&expected), "{expected:?} in {names:?}");
+        }
+    }
+}
+
+#[test]
+fn a_member_that_never_started() {
+    for bins in require_all() {
+        let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());
+        let i = cluster.add_slot("m1");
+        let url = cluster.peer_url(i);
+        let args = ["member-add", "m1", "--peer-urls", &url, "--no-promote"];
+        member(&cluster, &args).expect(0);
+        let run = look(&cluster, &[]);
+        let names: Vec<String> = found(&run).into_iter().map(|found| found.0).collect();
+        assert_eq!(names, ["member-not-started"], "{run}");
+        let next = &run.json()["cluster"]["findings"][0]["next"];
+        assert_eq!(next, &format!("etcd-dr member-add NAME --peer-urls {url}"));
+    }
+}
+
+/// All are down: the data directory of this node's member is looked at, whole and broken.
+#[test]
+fn all_down_and_a_bad_data_dir() {
+    for bins in require_all() {
+        let mut cluster = Cluster::start(ClusterSpec::new(bins, 1));
+        cluster.etcdctl_ok(&["put", "/a", "b"]);
+        let url = cluster.client_url(0);
+        cluster.stop(0);
+        let dir = cluster.data_dir(0).to_owned();
+        let dir = dir.to_str().expect("UTF-8");
+        let more = ["--endpoints", &url, "--data-dir", dir];
+        let run = look(&cluster, &more);
+        assert_eq!(found(&run), [pair("cluster-unreachable", "")], "{run}");
+        let db = cluster.data_dir(0).join("member/snap/db");
+        let bytes = std::fs::read(&db).expect("reading the database");
+        // The file may be longer than what is in use; the third page is in use.
+        std::fs::write(&db, &bytes[..9000]).expect("cutting the database");
+        let run = look(&cluster, &more);
+        let expected = [pair("cluster-unreachable", ""), pair("bad-data-dir", "")];
+        assert_eq!(found(&run), expected, "{run}");
+        cluster.wipe(0);
+        let run = look(&cluster, &more);
+        assert_eq!(found(&run), expected, "{run}");
+    }
+}
+
+#[test]
+fn a_database_that_fills_up() {
+    for bins in require_all() {
+        let mut spec = ClusterSpec::new(bins, 1).fast();
+        spec.quota = 20 << 20;
+        let cluster = Cluster::start(spec);
+        let value = "x".repeat(100_000);
+        let mut near = false;
+        for i in 0..400 {
+            let put = cluster.etcdctl(&["put", &format!("/fill/{i}"), &value]);
+            if i % 10 == 0 && !near {
+                near = found(&look(&cluster, &[])) == [pair("database-near-quota", "master-0")];
+            }
+            if !put.status.success() {
+                break;
+            }
+        }
+        assert!(near, "it was near its quota before it was full");
+        let run = look(&cluster, &[]);
+        let names = found(&run);
+        assert!(names.contains(&pair("alarm", "master-0")), "{run}");
+        assert!(run.stdout.contains("NOSPACE"), "{run}");
+    }
+}
+
+/// A server reads its certificate's file anew for each connection.
+#[test]
+fn certificates_as_members_present_them() {
+    for bins in require_all() {
+        let cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
+        let certs = cluster.certs().expect("with TLS");
+        let renew = |i: usize, ips: &[IpAddr], validity: Validity| {
+            let name = cluster.name(i);
+            let stem = format!("etcd-serving-{name}");
+            let common_name = format!("system:etcd-server:{name}");
+            let leaf = certs
+                .ca()
+                .leaf_valid(&common_name, "system:etcd-servers", ips, validity);
+            leaf.write(certs.dir(), &stem);
+        };
+        renew(0, &[cluster.ip(0)], Validity::days(10));
+        let run = look(&cluster, &[]);
+        assert_eq!(
+            found(&run),
+            [pair("certificate-expires-soon", "master-0")],
+            "{run}"
+        );
+        renew(0, &[cluster.ip(0)], Validity::days(1000));
+        renew(1, &[], Validity::days(1000));
+        renew(2, &[cluster.ip(2)], Validity::expired());
+        let url = cluster.client_url(0);
+        let run = look(&cluster, &["--endpoints", &url]);
+        let expected = [
+            pair("member-unreachable", "master-1"),
+            pair("member-unreachable", "master-2"),
+            pair("certificate-lacks-name", "master-1"),
+            pair("certificate-expired", "master-2"),
+        ];
+        let mut names = found(&run);
+        // Of two that do not answer a quorum of three is short, too.
+        names.retain(|found| found.0 != "no-quorum");
+        names.sort();
+        let mut expected = expected.to_vec();
+        expected.sort();
+        assert_eq!(names, expected, "{run}");
+        // Our own certificate, from its file.
+        renew(1, &[cluster.ip(1)], Validity::days(1000));
+        renew(2, &[cluster.ip(2)], Validity::days(1000));
+        let soon = certs
+            .ca()
+            .leaf_valid("system:etcd-peer", "x", &[], Validity::days(3));
+        let soon = soon.write(&cluster.scratch(), "client");
+        let (cert, key) = (
+            soon.cert.to_str().expect("UTF-8"),
+            soon.key.to_str().expect("UTF-8"),
+        );
+        let run = look(&cluster, &["--cert", cert, "--key", key]);
+        assert_eq!(found(&run), [pair("certificate-expires-soon", "")], "{run}");
+        assert_eq!(run.json()["cluster"]["findings"][0]["path"], cert);
+    }
+}
+
+/// A peer URL of a name that is gone, and one of another machine's address.
+#[test]
+fn peer_urls_that_lead_nowhere() {
+    for bins in require_all() {
+        let cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
+        let move_to = |url: &str| {
+            let moved = ["member-update", "master-1", "--peer-urls", url];
+            member(&cluster, &moved).expect(0);
+        };
+        move_to("https://master-1.invalid:2380");
+        let run = look(&cluster, &["--node-name", "master-1"]);
+        let names = found(&run);
+        assert!(
+            names.contains(&pair("name-unresolved", "master-1")),
+            "{run}"
+        );
+        move_to("https://192.0.2.1:2380");
+        let run = look(&cluster, &["--node-name", "master-1"]);
+        let names = found(&run);
+        assert!(
+            names.contains(&pair("peer-url-not-here", "master-1")),
+            "{run}"
+        );
+        // Not this node's own: not this node's matter.
+        let names = found(&look(&cluster, &["--node-name", "master-0"]));
+        assert!(
+            !names.iter().any(|found| found.0 == "peer-url-not-here"),
+            "{names:?}"
+        );
+    }
+}
+
+/// A resolver that knows one name, of another machine.
+struct Stale;
+
+impl Resolver for Stale {
+    fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        match name {
+            "master-1.example" => Ok(vec!["192.0.2.9".parse().expect("an address")]),
+            other => Err(format!("no such name: {other}")),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_leads_to_another_machine() {
+    let Some(bins) = require("3.5") else { return };
+    let cluster = Cluster::start(ClusterSpec::new(&bins, 3).fast());
+    let url = "https://master-1.example:2380";
+    member(&cluster, &["member-update", "master-1", "--peer-urls", url]).expect(0);
+    let certs = cluster.certs().expect("with TLS");
+    let peer = certs.peer("master-0");
+    let told = |path: std::path::PathBuf| Some(Sourced::new(path, "the test"));
+    let target = Target {
+        layout: NodeLayout::new("/"),
+        profile: Some(Profile::Bare),
+        told: Told {
+            endpoints: Some(Sourced::new(vec![cluster.client_url(0)], "the test")),
+            ca: told(certs.ca_file()),
+            cert: told(peer.cert),
+            key: told(peer.key),
+            node: Some(Sourced::new("master-1".to_owned(), "the test")),
+            data_dir: None,
+            local_addresses: vec!["10.0.0.1".parse().expect("an address")],
+        },
+    };
+    let context = Context {
+        observer: Arc::new(Silent),
+        now: jiff::Timestamp::now(),
+        cancel: Cancel::default(),
+    };
+    let report = checkup::run(&context, &target, Arc::new(Stale))
+        .await
+        .expect("a report");
+    let names: Vec<&str> = report.findings.iter().map(|found| found.name).collect();
+    for expected in [checkup::NAME_ELSEWHERE, checkup::PEER_URL_NOT_HERE] {
+        assert!(
+            names.contains(&expected),
+            "{expected} in {:?}",
+            report.findings
+        );
+    }
+}
