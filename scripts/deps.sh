@@ -2,13 +2,14 @@
 # Installs what the build needs and a fresh Debian machine with Rust, gcc and
 # python3 lacks: protoc with Google's own .proto files, which the etcd client's
 # build script runs.
-# With --tests also man, which reads the manual pages in the suites.
+# With --tests also what the suites drive: man, tmux, zsh and fish.
+# With --release also what makes and checks packages: rpm, and Python's own folders for the linker.
 # Does nothing, and needs no network and no root, where it is already there.
 set -eu
 
 say() { printf 'deps: %s\n' "$*" >&2; }
 
-tests=${1:-}
+purpose=${1:-}
 
 # Whether protoc finds descriptor.proto, which etcd's own files import.
 knows_well_known_types() {
@@ -22,8 +23,16 @@ knows_well_known_types() {
 }
 
 missing_packages() {
-    if [ "$tests" = --tests ] && ! command -v man >/dev/null 2>&1; then
-        printf 'man-db\n'
+    if [ "$purpose" = --tests ]; then
+        command -v man >/dev/null 2>&1 || printf 'man-db\n'
+        for program in tmux zsh fish; do
+            command -v "$program" >/dev/null 2>&1 || printf '%s\n' "$program"
+        done
+    fi
+    if [ "$purpose" = --release ]; then
+        command -v rpmbuild >/dev/null 2>&1 || printf 'rpm\n'
+        command -v objdump >/dev/null 2>&1 || printf 'binutils\n'
+        python3 -c 'import ensurepip' >/dev/null 2>&1 || printf 'python3-venv\n'
     fi
     # A PROTOC set by hand is how prost's build script finds a protoc outside PATH.
     if [ -n "${PROTOC:-}" ] && [ -x "$PROTOC" ]; then

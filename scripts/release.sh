@@ -115,6 +115,10 @@ cp -a $top/staged/. %{buildroot}/
 %attr(0644, root, root) /usr/share/zsh/site-functions/_etcd-dr
 %attr(0644, root, root) /usr/share/fish/vendor_completions.d/etcd-dr.fish
 %defattr(-, root, root)
+%dir /usr/share/zsh
+%dir /usr/share/zsh/site-functions
+%dir /usr/share/fish
+%dir /usr/share/fish/vendor_completions.d
 %doc /usr/share/doc/etcd-dr
 SPEC
     # gzip: the payload that every rpm reads, RHEL 8's too. Nothing is stripped or compressed
