@@ -129,5 +129,7 @@ if [ ${#roots[@]} -eq 0 ] && [ "$(uname -m)" = x86_64 ]; then
     old_debian
     root_of_libc / "$work/here"
     roots+=("$work/here")
+    # A glibc of 2.28 itself, where somebody has built one there.
+    if [ -d "$cache/root-glibc-2.28" ]; then roots+=("$cache/root-glibc-2.28"); fi
 fi
 for root in "${roots[@]}"; do runs "$root"; done

@@ -44,10 +44,11 @@ found=$(rustc --version | awk '{ print $2 }')
 [ "$found" = "$RUST" ] || say "rustc is $found: the bytes will not be those of $RUST"
 fetch_tools
 
-# Paths of this machine must not get into the binary.
+# Paths of this machine must not get into the binary. The last that fits counts: the target
+# directory may lie in the project.
 home=${CARGO_HOME:-$HOME/.cargo}
-export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$target_dir=/target"
-for pair in "$project=/etcd-dr" "$home=/cargo"; do
+export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$project=/etcd-dr"
+for pair in "$home=/cargo" "$target_dir=/target"; do
     CARGO_ENCODED_RUSTFLAGS+=$'\x1f'"--remap-path-prefix=$pair"
 done
 export CFLAGS="-ffile-prefix-map=$target_dir=/target -ffile-prefix-map=$home=/cargo"

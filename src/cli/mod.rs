@@ -3,10 +3,12 @@
 
 pub mod args;
 mod backup;
+mod complete;
 mod config;
 mod hints;
 mod human;
 mod machine;
+mod man;
 mod progress;
 mod restore;
 mod run;

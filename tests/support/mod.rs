@@ -15,3 +15,4 @@ pub mod kube;
 pub mod loopback;
 pub mod node;
 pub mod process;
+pub mod terminal;
