@@ -2,15 +2,18 @@
 # make test    everything that fits in about 25 minutes on two cores
 # make bench   side by side with etcdctl, etcdutl and sha256sum on this machine
 # make docs    regenerate man/ and completions/
-# make release an optimised binary: target/release/etcd-dr
+# make build   an optimised binary for this machine: target/release/etcd-dr
+# make release the portable binary, tarball, .deb, .rpm and SBOM, checked: target/dist (docs/release.md)
+# make reproducible   builds what make release left once more, elsewhere, and compares
+# make deny    licences, bans and sources of every dependency, by cargo-deny
 
 SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test lint unit suites fuzz-smoke bench docs deps etcd servers release clean
+.PHONY: all demo test test-node lint unit suites fuzz-smoke bench docs deps etcd servers build release reproducible deny clean
 
-all: release
+all: build
 
 deps:
 	@scripts/deps.sh
@@ -18,8 +21,20 @@ deps:
 etcd:
 	@scripts/fetch-etcd.sh
 
-release: deps
+build: deps
 	$(CARGO) build --release --locked
+
+release: deps
+	@scripts/deps.sh --release
+	scripts/release.sh target/dist
+	scripts/check-portable.sh "$$(scripts/portable-build.sh)"
+	scripts/check-packages.sh target/dist
+
+reproducible:
+	scripts/check-reproducible.sh target/dist
+
+deny:
+	@scripts/deny.sh
 
 demo: deps etcd
 	$(CARGO) build --locked --bin etcd-dr --example demo_cluster
@@ -46,7 +61,7 @@ suites: deps etcd servers
 fuzz-smoke: deps
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(CARGO) test --locked --manifest-path fuzz/Cargo.toml --target-dir target -- --nocapture
 
-bench: deps etcd release
+bench: deps etcd build
 	@scripts/bench.sh
 
 docs: deps

@@ -2,14 +2,15 @@
 # Installs what the build needs and a fresh Debian machine with Rust, gcc and
 # python3 lacks: protoc with Google's own .proto files, which the etcd client's
 # build script runs.
-# With --tests also man, which reads the manual pages in the suites, and
+# With --tests also what the suites drive: man, tmux, zsh and fish, and
 # ssh-keygen and ssh-agent, which make and hold the keys of its SSH hosts.
+# With --release also what makes and checks packages: rpm, and Python's own folders for the linker.
 # Does nothing, and needs no network and no root, where it is already there.
 set -eu
 
 say() { printf 'deps: %s\n' "$*" >&2; }
 
-tests=${1:-}
+purpose=${1:-}
 
 # Whether protoc finds descriptor.proto, which etcd's own files import.
 knows_well_known_types() {
@@ -23,10 +24,18 @@ knows_well_known_types() {
 }
 
 missing_packages() {
-    if [ "$tests" = --tests ] && ! command -v man >/dev/null 2>&1; then
-        printf 'man-db\n'
+    if [ "$purpose" = --tests ]; then
+        command -v man >/dev/null 2>&1 || printf 'man-db\n'
+        for program in tmux zsh fish; do
+            command -v "$program" >/dev/null 2>&1 || printf '%s\n' "$program"
+        done
     fi
-    if [ "$tests" = --tests ] && ! command -v ssh-keygen >/dev/null 2>&1; then
+    if [ "$purpose" = --release ]; then
+        command -v rpmbuild >/dev/null 2>&1 || printf 'rpm\n'
+        command -v objdump >/dev/null 2>&1 || printf 'binutils\n'
+        python3 -c 'import ensurepip' >/dev/null 2>&1 || printf 'python3-venv\n'
+    fi
+    if [ "$purpose" = --tests ] && ! command -v ssh-keygen >/dev/null 2>&1; then
         printf 'openssh-client\n'
     fi
     # A PROTOC set by hand is how prost's build script finds a protoc outside PATH.

@@ -131,6 +131,7 @@ pub enum Command {
     /// Print a manual page
     Man {
         /// The command it is for; none: the overview
+        #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
 }

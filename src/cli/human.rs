@@ -92,7 +92,14 @@ pub(super) fn list(sets: &[BackupSet], now: Timestamp, verbose: bool) -> String 
         row.extend(verbose.then(|| shared.unwrap_or_else(nothing)));
         table.row(row);
     }
-    table.render()
+    table.render(terminal_width())
+}
+
+/// How many columns standard output has; none where it is no terminal.
+pub(super) fn terminal_width() -> Option<usize> {
+    let out = console::Term::stdout();
+    let width = out.is_term().then(|| out.size_checked()).flatten()?.1;
+    Some(width.into())
 }
 
 /// The quality column: the state, what makes it so, and whether it is pinned.
@@ -186,7 +193,35 @@ impl Table {
         self.rows.push(cells.into_iter().map(printable).collect());
     }
 
-    pub(super) fn render(&self) -> String {
+    /// The table; where it is wider than the terminal, a block a row instead.
+    pub(super) fn render(&self, limit: Option<usize>) -> String {
+        let table = self.aligned();
+        let widest = table.lines().map(console::measure_text_width).max();
+        match limit {
+            Some(limit) if widest.unwrap_or(0) > limit => self.blocks(),
+            _ => table,
+        }
+    }
+
+    /// Every row as lines of its own: its first cell, and below it what else is known.
+    fn blocks(&self) -> String {
+        let Some((head, rows)) = self.rows.split_first() else {
+            return String::new();
+        };
+        let mut text = String::new();
+        for row in rows {
+            for (place, (name, cell)) in head.iter().zip(row).enumerate() {
+                if place == 0 {
+                    let _ = writeln!(text, "{cell}");
+                } else if cell != NOTHING {
+                    let _ = writeln!(text, "  {:<9} {cell}", name.to_lowercase());
+                }
+            }
+        }
+        text
+    }
+
+    fn aligned(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let mut widths = vec![0; columns];
         for row in &self.rows {
@@ -211,6 +246,16 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_does_not_fit() {
+        let mut table = Table::new(&["BACKUP", "KEYS", "OCP"]);
+        table.row(vec!["backup-1".into(), "5".into(), nothing()]);
+        let wide = "BACKUP    KEYS  OCP\nbackup-1  5     -\n";
+        assert_eq!(table.render(None), wide);
+        assert_eq!(table.render(Some(19)), wide);
+        assert_eq!(table.render(Some(18)), "backup-1\n  keys      5\n");
+    }
 
     #[test]
     fn ages_are_short() {

@@ -213,7 +213,7 @@ pub(super) fn members(states: &[MemberState]) -> String {
             standing,
         ]);
     }
-    table.render()
+    table.render(super::human::terminal_width())
 }
 
 fn votes(text: &mut String, before: &Tally, after: &Tally) {

@@ -4,12 +4,14 @@
 pub mod args;
 mod backup;
 mod checkup;
+mod complete;
 mod config;
 mod confirm;
 mod copy;
 mod hints;
 mod human;
 mod machine;
+mod man;
 mod member;
 mod progress;
 mod prune;

@@ -218,6 +218,20 @@ impl Observer for Lines {
     }
 }
 
+/// The narrowest terminal that has room for what the phase is about beside its bar, in columns.
+const ROOMY: u16 = 72;
+
+/// What a bar's line holds.
+fn form(total_known: bool) -> &'static str {
+    let roomy = console::Term::stderr().size().1 >= ROOMY;
+    match (total_known, roomy) {
+        (true, true) => "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        (true, false) => "[{wide_bar}] {bytes}/{total_bytes}",
+        (false, true) => "{msg} {spinner} {bytes}",
+        (false, false) => "{spinner} {bytes}",
+    }
+}
+
 /// A bar for the phase that runs.
 struct Bar {
     bar: Mutex<Option<(&'static str, ProgressBar)>>,
@@ -245,12 +259,9 @@ impl Observer for Bar {
                     bar.finish_and_clear();
                 }
                 let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-                let form = match total {
-                    Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-                    None => "{msg} {spinner} {bytes}",
-                };
-                if let Ok(style) = ProgressStyle::with_template(form) {
-                    bar.set_style(style);
+                if let Ok(style) = ProgressStyle::with_template(form(total.is_some())) {
+                    // In ASCII: a rescue console or a serial line may know nothing else.
+                    bar.set_style(style.progress_chars("=> ").tick_chars("-\\|/ "));
                 }
                 bar.set_message(printable(about));
                 *current = Some((phase, bar));

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::progress::Logged;
-use super::{backup, copy, human, machine, member, progress, prune, remote, restore, verify};
+use super::{
+    backup, complete, copy, human, machine, man, member, progress, prune, remote, restore, verify,
+};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
@@ -55,6 +57,10 @@ pub(super) struct Session {
 
 /// Runs the command line; what is returned is the process's exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if complete::answer(&arguments) {
+        return ExitCode::from(exit::DONE);
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -145,9 +151,9 @@ fn command_name(command: &Command) -> &'static str {
 fn dispatch(cli: Cli) -> Result<Shown> {
     match &cli.command {
         Command::Completions { shell } => {
-            return text_only(completions(*shell)?);
+            return text_only(complete::script(*shell)?);
         }
-        Command::Man { command } => return text_only(man(command.as_deref())?),
+        Command::Man { command } => return text_only(man::page(command.as_deref())?),
         _ => {}
     }
     let root = cli
@@ -191,71 +197,10 @@ fn dispatch(cli: Cli) -> Result<Shown> {
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> Result<Vec<u8>> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "etcd-dr", &mut script);
-    if shell != clap_complete::Shell::Bash {
-        return Ok(script);
-    }
-    // With a hyphen in the program's name the state that the script is in and the branches that
-    // it looks for are spelt differently (clap-rs/clap#6421), and no option is ever offered.
-    let text = String::from_utf8(script).doing(Kind::Unexpected, || "generating text")?;
-    Ok(text
-        .replace("etcd__subcmd__dr__subcmd__", "etcd__dr__subcmd__")
-        .into_bytes())
-}
-
 fn text_only(bytes: Vec<u8>) -> Result<Shown> {
     let text = String::from_utf8(bytes).doing(Kind::Unexpected, || "generating text")?;
     let json = json!({"schemaVersion": machine::SCHEMA_VERSION, "text": text});
     Ok(Shown::done(text, json))
-}
-
-/// The manual page of a command, or the overview.
-fn man(command: Option<&str>) -> Result<Vec<u8>> {
-    let mut tree = Cli::command().disable_help_subcommand(true);
-    tree.build();
-    let page = match command {
-        None => tree,
-        Some(name) => match tree.find_subcommand(name) {
-            Some(found) => found.clone().name(format!("etcd-dr-{name}").leak() as &str),
-            None => {
-                let names = tree
-                    .get_subcommands()
-                    .map(|command| command.get_name().to_owned())
-                    .collect();
-                return Err(
-                    Failure::new(Kind::Usage, format!("there is no command {name:?}"))
-                        .with(Fact::Candidates(names)),
-                );
-            }
-        },
-    };
-    let mut bytes = Vec::new();
-    clap_mangen::Man::new(page)
-        .render(&mut bytes)
-        .doing(Kind::Unexpected, || "writing the manual page")?;
-    let text = String::from_utf8(bytes).doing(Kind::Unexpected, || "writing the manual page")?;
-    Ok(examples_as_they_are(&text).into_bytes())
-}
-
-/// The examples below the help keep their lines, which roff would fill like prose.
-fn examples_as_they_are(page: &str) -> String {
-    let Some((before, after)) = page.split_once(".SH EXTRA\nExamples:\n") else {
-        return page.to_owned();
-    };
-    let is_example = |line: &&str| line.starts_with(' ');
-    let examples: String = after
-        .lines()
-        .take_while(is_example)
-        .map(|line| format!("{}\n", line.trim_start()))
-        .collect();
-    let rest: String = after
-        .lines()
-        .skip_while(is_example)
-        .map(|line| format!("{line}\n"))
-        .collect();
-    format!("{before}.SH EXAMPLES\n.nf\n.in -4n\n{examples}.in\n.fi\n{rest}")
 }
 
 /// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.

@@ -103,7 +103,7 @@ fn the_configuration_file() {
     .expect(2);
 }
 
-fn node(at: &Path, args: &[&str]) -> String {
+pub(crate) fn node(at: &Path, args: &[&str]) -> String {
     let output = generator()
         .arg(at)
         .args(args)
@@ -114,7 +114,7 @@ fn node(at: &Path, args: &[&str]) -> String {
 }
 
 /// Nothing listens on these addresses.
-const NODES: &str = "master-0=127.1.9.1,master-1=127.1.9.2,master-2=127.1.9.3";
+pub(crate) const NODES: &str = "master-0=127.1.9.1,master-1=127.1.9.2,master-2=127.1.9.3";
 
 #[test]
 fn what_a_node_refuses() {

@@ -5,6 +5,7 @@
 mod support;
 
 mod errors;
+mod hints;
 mod listing;
 mod promises;
 mod pruning;

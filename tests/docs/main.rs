@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod shells;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,7 +64,6 @@ fn every_command_and_option_has_its_place() {
     tree.build();
     let files = shipped(project());
     let overview = &files[Path::new("man/etcd-dr.1")];
-    let bash = &files[Path::new("completions/etcd-dr.bash")];
     for command in tree
         .get_subcommands()
         .filter(|command| command.get_name() != "help")
@@ -79,10 +80,6 @@ fn every_command_and_option_has_its_place() {
         {
             let roff = format!("\\-\\-{}", option.replace('-', "\\-"));
             assert!(page.contains(&roff), "{name}: no --{option} in its page");
-            assert!(
-                bash.contains(&format!("--{option}")),
-                "{name}: --{option} is not completed"
-            );
         }
     }
 }
@@ -117,38 +114,6 @@ fn man_reads_the_pages_without_a_warning() {
         let wide = said.lines().find(|line| line.chars().count() > 80);
         assert_eq!(wide, None, "{}", name.display());
     }
-}
-
-#[test]
-fn shells_take_the_completions() {
-    let check = |shell: &str, args: &[&str], file: &str| {
-        let path = project().join("completions").join(file);
-        match Command::new(shell).args(args).arg(&path).output() {
-            Ok(output) => {
-                let said = expect_success(shell, &output);
-                assert_eq!(
-                    String::from_utf8_lossy(&output.stderr),
-                    "",
-                    "{shell}: {said}"
-                );
-            }
-            Err(_) => eprintln!("no {shell} here"),
-        }
-    };
-    check("bash", &["-n"], "etcd-dr.bash");
-    check("zsh", &["-n"], "_etcd-dr");
-    check("fish", &["--no-execute"], "etcd-dr.fish");
-    // What bash offers after a few letters.
-    let script = r#". "$1"; COMP_WORDS=(etcd-dr backup --if); COMP_CWORD=2
-        _etcd__dr etcd-dr --if backup; echo "${COMPREPLY[@]}"
-        COMP_WORDS=(etcd-dr ver); COMP_CWORD=1; _etcd__dr etcd-dr ver etcd-dr; echo "${COMPREPLY[@]}"
-        complete -p etcd-dr > /dev/null"#;
-    let output = Command::new("bash")
-        .args(["-c", script, "bash"])
-        .arg(project().join("completions/etcd-dr.bash"))
-        .output();
-    let offered = expect_success("bash", &output.expect("running bash"));
-    assert_eq!(offered, "--if-older-than\nverify\n");
 }
 
 #[test]

@@ -20,3 +20,4 @@ pub mod process;
 pub mod s3;
 pub mod sshd;
 pub mod stock;
+pub mod terminal;

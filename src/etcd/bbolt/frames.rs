@@ -122,7 +122,7 @@ pub(super) fn report_order(page: u64, at: u64, findings: &mut Findings) {
 /// A key for a finding: hex, cut short.
 fn show(key: &[u8]) -> String {
     let shown = key.get(..key.len().min(24)).unwrap_or_default();
-    let more = if shown.len() < key.len() { "…" } else { "" };
+    let more = if shown.len() < key.len() { "..." } else { "" };
     format!("key {}{more}", hex::encode(shown))
 }
 

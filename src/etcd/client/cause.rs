@@ -373,7 +373,7 @@ fn printable(text: &str) -> String {
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
     if shown.len() < text.len() {
-        shown.push('…');
+        shown.push_str("...");
     }
     shown
 }

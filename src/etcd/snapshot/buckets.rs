@@ -556,6 +556,6 @@ fn permission(bytes: &[u8]) -> Result<(), Fault> {
 pub(super) fn show(bytes: &[u8]) -> String {
     const MOST: usize = 80;
     let shown = bytes.get(..bytes.len().min(MOST)).unwrap_or(bytes);
-    let more = if bytes.len() > MOST { "…" } else { "" };
+    let more = if bytes.len() > MOST { "..." } else { "" };
     format!("\"{}{more}\"", shown.escape_ascii())
 }
