@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::datadir::Watcher;
 use super::member_files::Known;
 use super::{Context, cancel};
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::datadir::Layout;
 use crate::etcd::ids::{ClusterId, PeerUrls};
 use crate::etcd::membership::Member;
@@ -111,6 +111,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         );
         return Err(Failure::new(Kind::Usage, what));
     }
+    keep_apart(request)?;
     let peer_urls = request.peer_urls.as_deref().map(PeerUrls::parse_list);
     let peer_urls = peer_urls.transpose()?;
     let bump = request.bump.unwrap_or(Bump::Auto { slack: SLACK });
@@ -148,6 +149,26 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     })?;
     tell(context, &made);
     Ok(outcome(request, cluster_id, made))
+}
+
+/// Refuses a new directory within the old one, which is to stay as it is.
+fn keep_apart(request: &Request) -> Result<()> {
+    let doing = || format!("finding {}", request.from.display());
+    let from = request.from.canonicalize().doing(Kind::NotChecked, doing)?;
+    let places = [Some(&request.data_dir), request.wal_dir.as_ref()];
+    for place in places.into_iter().flatten() {
+        let full = std::path::absolute(place).doing(Kind::Usage, doing)?;
+        // What is not there yet lies where the nearest directory above it does.
+        let existing = full.ancestors().find_map(|path| path.canonicalize().ok());
+        if existing.is_some_and(|existing| existing.starts_with(&from)) {
+            let what = format!("{} lies in {}", place.display(), request.from.display());
+            return Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
+                name: "data-dir-not-empty",
+                allowable: false,
+            }));
+        }
+    }
+    Ok(())
 }
 
 fn tell(context: &Context, made: &Survivor) {

@@ -39,6 +39,9 @@ fn what_cannot_be_a_survivor_is_refused() {
     assert_eq!(failure.refusal(), Some("other-member"), "{failure}");
     let into_itself = make(&request(cluster.data_dir(0), cluster.data_dir(0))).unwrap_err();
     assert_eq!(into_itself.refusal(), Some("data-dir-not-empty"));
+    let within = cluster.data_dir(0).join("not/there");
+    let within = make(&request(cluster.data_dir(0), &within)).unwrap_err();
+    assert_eq!(within.refusal(), Some("data-dir-not-empty"));
 
     // A byte of the database's root page: none of the page is trusted then.
     let source = scratch.path().join("source");

@@ -33,8 +33,8 @@ pub struct Amendment {
     pub metas: [[u8; META_PAGE]; 2],
 }
 
-/// Works out an amendment. Memory is that of the buckets edited, the root, and the branch pages
-/// on the way to the last entry of a bucket that is appended to.
+/// Works out an amendment. Memory is that of the buckets edited, the root, the entries that come
+/// behind a bucket's last one, and the branch pages on the way to that.
 pub fn amend(source: &dyn ReadAt, data: u64, meta: &Meta, changes: &Changes) -> Result<Amendment> {
     let input = Input {
         source,
