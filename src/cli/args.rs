@@ -117,6 +117,10 @@ pub enum Command {
     Copy(CopyArgs),
     /// Restore this node from a backup, or only make a data directory
     Restore(Box<RestoreArgs>),
+    /// Stop this node's etcd and keep it stopped
+    Disable(DisableArgs),
+    /// Let this node's etcd run again
+    Enable(EnableArgs),
     /// Add a member: as a learner first, promoted once it has caught up
     MemberAdd(MemberAddArgs),
     /// Remove a member, if the quorum bears it
@@ -521,6 +525,26 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
 }
+
+/// `disable`
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  etcd-dr disable            before a restore on another node\n  etcd-dr enable             afterwards"
+)]
+pub struct DisableArgs {
+    /// The longest wait for its containers to end
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
+    pub wait: Duration,
+
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `enable`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  etcd-dr enable")]
+pub struct EnableArgs {}
 
 /// `--scope`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -19,6 +19,7 @@ mod remote;
 mod restore;
 mod run;
 mod survivors;
+mod switch;
 mod target;
 mod verify;
 

@@ -14,7 +14,8 @@ use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::progress::Logged;
 use super::{
-    backup, complete, copy, human, machine, man, member, progress, prune, remote, restore, verify,
+    backup, complete, copy, human, machine, man, member, progress, prune, remote, restore, switch,
+    verify,
 };
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
@@ -140,6 +141,8 @@ fn command_name(command: &Command) -> &'static str {
         Command::Prune(_) => "prune",
         Command::Copy(_) => "copy",
         Command::Restore(_) => "restore",
+        Command::Disable(_) => "disable",
+        Command::Enable(_) => "enable",
         Command::MemberAdd(_) => "member-add",
         Command::MemberRemove(_) => "member-remove",
         Command::MemberUpdate(_) => "member-update",
@@ -188,6 +191,8 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         Command::Prune(args) => prune::run(&session, args),
         Command::Copy(args) => copy::run(&session, args),
         Command::Restore(args) => restore::run(&session, args),
+        Command::Disable(args) => switch::disable(&session, args),
+        Command::Enable(args) => switch::enable(&session, args),
         Command::MemberAdd(args) => member::add(&session, args),
         Command::MemberRemove(args) => member::remove(&session, args),
         Command::MemberUpdate(args) => member::update(&session, args),
@@ -409,6 +414,7 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
         })
         .collect();
     remarks.extend(unfinished(session)?);
+    remarks.extend(switch::remark(&NodeLayout::new(&session.root))?);
     let mut status = exit::DONE;
     if let (Some(true), Some(limit)) = (stale, args.stale_after) {
         remarks.push(human::staleness(

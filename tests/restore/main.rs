@@ -11,4 +11,5 @@ mod faults;
 mod node;
 mod refusals;
 mod sessions;
+mod survivor;
 mod whole;

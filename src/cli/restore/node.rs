@@ -1,12 +1,12 @@
 //! `restore SET` on this node: the plan, the question, the run, and what came of it.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::super::args::{Bump as BumpArg, DetachArg, RestoreArgs, ScopeArg};
+use super::super::args::{DetachArg, RestoreArgs, ScopeArg};
 use super::super::machine;
 use super::super::run::{Session, Shown};
 use super::super::target;
@@ -15,7 +15,7 @@ use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::{Bump, SLACK};
 use crate::node::layout::NodeLayout;
 use crate::ops::catalog;
-use crate::ops::restore::{self, ALLOWABLE, Done, NodeStep, Request, Scope};
+use crate::ops::restore::{self, ALLOWABLE, Done, Draft, NodeStep, Request, Scope, survivor};
 use crate::plan::registry::{self, Found};
 use crate::plan::{Operation, State};
 
@@ -24,33 +24,21 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     check_names(&args.allow, &ALLOWABLE)?;
     let layout = NodeLayout::new(&session.root);
     if args.dry_run {
-        let request = request(session, args)?;
-        let draft = session.block_on(restore::draft(&session.context, &request))?;
-        let next = next::steps(&draft.about);
-        let mut text = text::plan(&draft);
-        text.push_str(&text::numbered("What follows a restore:", &next));
-        let json = json!({
-            "dryRun": true,
-            "about": draft.about,
-            "steps": text::steps(&draft.steps),
-            "notes": draft.notes,
-            "nextSteps": next,
-        });
-        return Ok(Shown::done(text, machine::document("restore", &json)));
+        return Ok(planned(&draft(session, args)?));
     }
     registry::refuse_while_unfinished(&layout.state())?;
     let locked = restore::lock(&layout, "restore")?;
-    let request = request(session, args)?;
-    let draft = session.block_on(restore::draft(&session.context, &request))?;
+    let draft = draft(session, args)?;
     eprint(&text::plan(&draft));
     confirm(
         args.yes,
-        &format!("restore {} to this node", request.set.name),
+        &format!("restore {} to this node", draft.about.set.name),
     )?;
     let log = session.log();
     let mut operation = restore::begin(
         &session.context,
         &layout,
+        restore::KIND,
         draft,
         env!("CARGO_PKG_VERSION"),
         Timestamp::now,
@@ -63,6 +51,36 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     }
     log.open(operation.dir());
     go_on(session, &layout, &mut operation, args)
+}
+
+/// The plan, from a backup or from a member's own data.
+fn draft(session: &Session, args: &RestoreArgs) -> Result<Draft> {
+    let context = &session.context;
+    match &args.from_data_dir {
+        Some(from) => {
+            let request = surviving(session, args, from)?;
+            session.block_on(survivor::draft(context, &request))
+        }
+        None => {
+            let request = request(session, args)?;
+            session.block_on(restore::draft(context, &request))
+        }
+    }
+}
+
+/// What a dry run shows.
+fn planned(draft: &Draft) -> Shown {
+    let next = next::steps(&draft.about);
+    let mut text = text::plan(draft);
+    text.push_str(&text::numbered("What follows a restore:", &next));
+    let json = json!({
+        "dryRun": true,
+        "about": draft.about,
+        "steps": text::steps(&draft.steps),
+        "notes": draft.notes,
+        "nextSteps": next,
+    });
+    Shown::done(text, machine::document("restore", &json))
 }
 
 /// Goes on with a restore that was cut off.
@@ -226,6 +244,30 @@ fn wants_to_detach(args: &RestoreArgs) -> bool {
     }
 }
 
+fn scope(args: &RestoreArgs) -> Scope {
+    match args.scope {
+        ScopeArg::ControlPlane => Scope::ControlPlane,
+        ScopeArg::Etcd => Scope::Etcd,
+    }
+}
+
+fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survivor::Request> {
+    let store = session.store(args.store.as_deref())?;
+    let urls = args.initial_advertise_peer_urls.as_deref();
+    Ok(survivor::Request {
+        target: target::target(session)?,
+        from: from.to_owned(),
+        peer_urls: urls.map(|urls| urls.split(',').map(|url| url.trim().to_owned()).collect()),
+        store: store.dir().is_dir().then(|| store.dir().to_owned()),
+        scope: scope(args),
+        bump: super::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
+        allow: args.allow.clone(),
+        wait: args.wait,
+        privileged: rustix::process::geteuid().is_root(),
+        random: random()?,
+    })
+}
+
 fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
     let store = session.store(args.store.as_deref())?;
     let set = catalog::resolve(&store, set(args)?)?;
@@ -233,14 +275,8 @@ fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
         target: target::target(session)?,
         set,
         store: store.dir().is_dir().then(|| store.dir().to_owned()),
-        scope: match args.scope {
-            ScopeArg::ControlPlane => Scope::ControlPlane,
-            ScopeArg::Etcd => Scope::Etcd,
-        },
-        bump: match args.bump_revision {
-            None | Some(BumpArg::Auto) => Bump::Auto { slack: SLACK },
-            Some(BumpArg::By(more)) => Bump::By(more),
-        },
+        scope: scope(args),
+        bump: super::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
         allow: args.allow.clone(),
         wait: args.wait,
         scratch: std::env::temp_dir(),

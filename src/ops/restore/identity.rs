@@ -13,6 +13,7 @@ use crate::etcd::datadir::Layout;
 use crate::etcd::kubernetes::{self, ClusterVersion};
 use crate::etcd::restore::Evidence;
 use crate::etcd::wal::Wal;
+use crate::node::access::EtcdAccess;
 use crate::ops::{Context, catalog, database, datadir, reach};
 use crate::store::LocalStore;
 
@@ -47,16 +48,16 @@ pub(super) async fn of_node(context: &Context, survey: &Survey) -> NodeSays {
     }
 }
 
-fn options(survey: &Survey) -> Result<ConnectOptions> {
+fn patient(access: &EtcdAccess) -> Result<ConnectOptions> {
     Ok(ConnectOptions {
         connect_timeout: ANSWER,
         call_timeout: ANSWER,
-        ..reach::options(&survey.access)?
+        ..reach::options(access)?
     })
 }
 
 async fn live(survey: &Survey) -> Result<NodeSays> {
-    let connection = reach::connect(&survey.access, &options(survey)?).await?;
+    let connection = reach::connect(&survey.access, &patient(&survey.access)?).await?;
     let status = connection.status().await?;
     let mut version = None;
     for prefix in kubernetes::PREFIXES {
@@ -165,23 +166,30 @@ pub(super) fn mismatches(
 
 /// Voting members besides this node's own that still answer.
 pub(super) async fn living_voters(survey: &Survey) -> Result<Vec<String>> {
-    let options = options(survey)?;
-    let own = Endpoint::parse(&survey.access.endpoint.value, options.tls.is_some())?;
-    let mut urls: Vec<(String, String)> = Vec::new();
-    let own_urls: Vec<&String> = survey
+    let members: Vec<(String, Vec<String>)> = survey
         .facts
         .members
         .iter()
-        .filter(|member| member.name == survey.node)
-        .flat_map(|member| &member.client_urls)
+        .map(|member| (member.name.clone(), member.client_urls.clone()))
         .collect();
-    for member in &survey.facts.members {
-        if member.name != survey.node {
-            let urls_of = member.client_urls.iter();
-            urls.extend(urls_of.map(|url| (member.name.clone(), url.clone())));
-        }
+    living(&survey.access, &survey.node, &members).await
+}
+
+/// The same, of members by name and client URLs.
+pub(super) async fn living(
+    access: &EtcdAccess,
+    node: &str,
+    members: &[(String, Vec<String>)],
+) -> Result<Vec<String>> {
+    let options = patient(access)?;
+    let own = Endpoint::parse(&access.endpoint.value, options.tls.is_some())?;
+    let mut urls: Vec<(String, String)> = Vec::new();
+    let of_own = members.iter().filter(|(name, _)| name == node);
+    let own_urls: Vec<&String> = of_own.flat_map(|(_, urls)| urls).collect();
+    for (name, urls_of) in members.iter().filter(|(name, _)| name != node) {
+        urls.extend(urls_of.iter().map(|url| (name.clone(), url.clone())));
     }
-    for url in &survey.access.member_endpoints.value {
+    for url in &access.member_endpoints.value {
         if !own_urls.contains(&url) && !urls.iter().any(|(_, known)| known == url) {
             urls.push((url.clone(), url.clone()));
         }

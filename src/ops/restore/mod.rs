@@ -5,12 +5,16 @@
 //! goes back if one fails, [`take_back`] goes back on request, [`commit`] ends the way back.
 
 pub mod about;
+pub(in crate::ops) mod folders;
 mod identity;
 mod moves;
 pub mod plan;
 mod proof;
+mod site;
 pub mod steps;
 mod survey;
+pub mod survivor;
+pub mod switch;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -182,12 +186,16 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
 /// A name for the operation that no folder bears yet.
 fn free_name(state: &Path, now: Timestamp) -> String {
     let stamp = now.strftime("%Y-%m-%d_%H%M%S");
-    let base = format!("{KIND}-{stamp}");
+    free_id(state, &format!("{KIND}-{stamp}"))
+}
+
+/// A name that begins so and that no folder bears yet.
+fn free_id(state: &Path, base: &str) -> String {
     let taken = |name: &String| state.join(name).symlink_metadata().is_ok();
-    std::iter::once(base.clone())
+    std::iter::once(base.to_owned())
         .chain((2..).map(|number| format!("{base}-{number}")))
         .find(|name| !taken(name))
-        .unwrap_or(base)
+        .unwrap_or_else(|| base.to_owned())
 }
 
 /// The node, locked against other runs and against OpenShift's installers.
@@ -219,13 +227,14 @@ pub fn lock(layout: &NodeLayout, doing: &str) -> Result<Locked> {
 pub fn begin(
     context: &Context,
     layout: &NodeLayout,
+    kind: &str,
     draft: Draft,
     tool_version: &str,
     clock: Clock,
 ) -> Result<Operation<NodeStep>> {
     let state = layout.state();
     fs::mkdir_all(&state)?;
-    for left in registry::sweep(&state, &format!("{KIND}-"))? {
+    for left in registry::sweep(&state, &format!("{kind}-"))? {
         context.tell(Event::LeftoverRemoved(left));
     }
     let id = draft
@@ -244,7 +253,7 @@ pub fn begin(
         schema: journal::SCHEMA,
         tool: tool_version.to_owned(),
         id,
-        kind: KIND.to_owned(),
+        kind: kind.to_owned(),
         about,
         steps: Vec::new(),
     };
@@ -412,7 +421,7 @@ pub async fn take_back(
             allowable: false,
         }));
     }
-    if progress.state == State::Completed {
+    if progress.state == State::Completed && progress.begin.kind == KIND {
         let world = world(context, layout, operation)?;
         refuse_if_joined(&world).await?;
     }
@@ -479,17 +488,20 @@ pub fn commit(layout: &NodeLayout, operation: &mut Operation<NodeStep>) -> Resul
             }
             // The hidden directory goes with the last restore that has something in it.
             let above = fs::parent(&folder);
-            if above.file_name().is_some_and(|name| name == plan::HIDDEN)
+            if above
+                .file_name()
+                .is_some_and(|name| name == folders::HIDDEN)
                 || above
                     .parent()
                     .and_then(Path::file_name)
-                    .is_some_and(|name| name == plan::HIDDEN)
+                    .is_some_and(|name| name == folders::HIDDEN)
             {
                 fs::remove_empty_dir(above)?;
-                if let Some(hidden) = above
-                    .parent()
-                    .filter(|hidden| hidden.file_name().is_some_and(|name| name == plan::HIDDEN))
-                {
+                if let Some(hidden) = above.parent().filter(|hidden| {
+                    hidden
+                        .file_name()
+                        .is_some_and(|name| name == folders::HIDDEN)
+                }) {
                     fs::remove_empty_dir(hidden)?;
                 }
             }

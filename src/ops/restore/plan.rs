@@ -1,26 +1,10 @@
 //! From what was seen to the steps that a restore takes.
-//!
-//! Folders of a restore, each on the mount of what lies in it, since no rename crosses a mount:
-//!
-//! ```text
-//! /etc/kubernetes/.etcd-dr/<id>/        a hidden name, which neither kubelet nor operators read
-//!   incoming/        the archives, unpacked
-//!   manifests-new/   the manifests that go into place
-//!   manifests/       those that were there
-//!   aside/           revisions and certificates that were there
-//! <state or data directory>/<id>/
-//!   data-new/        etcd's new data until it is in place
-//!   data/            the old data
-//! ```
-//!
-//! The second lies in `/var/lib/etcd-dr` where that is on the data directory's mount, otherwise
-//! hidden in the data directory itself.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::about::{About, EtcdAbout, PodAbout, SetAbout};
+use super::folders::Folders;
 use super::steps::{Building, Exchange, NodeStep, Unpacking};
 use super::survey::{PodSeen, Survey, revisions};
 use super::{Request, Scope};
@@ -36,8 +20,6 @@ use crate::sys::mount::Mounts;
 use crate::sys::space::space;
 use crate::sys::tree;
 
-/// The hidden directory for what must stay on a mount.
-pub(super) const HIDDEN: &str = ".etcd-dr";
 /// Room beyond the database itself: the log's first segment and some pages, in bytes.
 const DATA_ROOM: u64 = 72 << 20;
 /// How much more than the estimate must be free, in per cent.
@@ -66,30 +48,6 @@ pub(super) struct Drafting<'a> {
     pub(super) runtime: PathBuf,
 }
 
-/// The folders, as host paths.
-struct Folders {
-    etc: PathBuf,
-    data: PathBuf,
-    /// What in the data directory is ours and stays.
-    keep: Vec<OsString>,
-}
-
-impl Folders {
-    fn incoming(&self) -> PathBuf {
-        self.etc.join("incoming")
-    }
-
-    fn aside(&self, name: &Path) -> PathBuf {
-        self.etc.join("aside").join(flat(name))
-    }
-}
-
-/// One name for a path, so that what lay in different directories can lie in one.
-fn flat(path: &Path) -> String {
-    let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
-    parts.join("+")
-}
-
 impl Drafting<'_> {
     fn layout(&self) -> &NodeLayout {
         &self.request.target.layout
@@ -103,7 +61,7 @@ impl Drafting<'_> {
     pub(super) fn draft(&self) -> Result<Draft> {
         let data_dir = self.data_dir()?;
         let mounts = Mounts::read()?;
-        let folders = self.folders(&mounts, &data_dir)?;
+        let folders = Folders::find(self.layout(), &mounts, &data_dir, &self.id)?;
         let mut notes = self.scope_notes();
         notes.extend(self.revision_notes()?);
         let puts = self.puts(&folders, &mut notes)?;
@@ -111,7 +69,7 @@ impl Drafting<'_> {
 
         let mut steps = vec![
             NodeStep::MakeFolders {
-                folders: self.missing_folders(&folders, &data_dir),
+                folders: folders.missing(self.layout(), &data_dir),
             },
             self.unpack(&folders, &puts),
             NodeStep::BuildData(Box::new(self.building(&folders))),
@@ -121,11 +79,11 @@ impl Drafting<'_> {
             NodeStep::AwaitStopped,
             NodeStep::SetDataAside {
                 data_dir: self.node_path(&data_dir),
-                aside: self.node_path(&folders.data.join("data")),
+                aside: self.node_path(&folders.old_data()),
                 keep: folders.keep.clone(),
             },
             NodeStep::SwitchData {
-                built: self.node_path(&folders.data.join("data-new")),
+                built: self.node_path(&folders.new_data()),
                 data_dir: self.node_path(&data_dir),
                 keep: folders.keep.clone(),
             },
@@ -176,74 +134,6 @@ impl Drafting<'_> {
         self.layout().resolve(self.node_path(&named))
     }
 
-    /// Where everything goes, each part on the mount of what it takes.
-    fn folders(&self, mounts: &Mounts, data_dir: &Path) -> Result<Folders> {
-        let layout = self.layout();
-        let kubernetes = layout.resolve(self.node_path(&layout.kubernetes()))?;
-        let etc = kubernetes.join(HIDDEN).join(&self.id);
-        for taken in [layout.manifests(), layout.resources(), layout.pki()] {
-            let taken = layout.resolve(self.node_path(&taken))?;
-            if taken.exists() && mounts.of(&taken)? != mounts.of_nearest(&etc)? {
-                return Err(Failure::new(
-                    Kind::Refused,
-                    format!(
-                        "{} and {} are on different mounts, and nothing could be moved between them",
-                        taken.display(),
-                        kubernetes.display()
-                    ),
-                )
-                .with(Fact::Refusal {
-                    name: "mount-between",
-                    allowable: false,
-                }));
-            }
-        }
-        let state = layout.state();
-        let together = mounts.of_nearest(&state)? == mounts.of_nearest(data_dir)?;
-        let (data, keep) = if together {
-            (state.join(&self.id), Vec::new())
-        } else {
-            (
-                data_dir.join(HIDDEN).join(&self.id),
-                vec![OsString::from(HIDDEN)],
-            )
-        };
-        Ok(Folders { etc, data, keep })
-    }
-
-    /// The directories that are to be made, those above first. The operation's own folder is made
-    /// with its journal.
-    fn missing_folders(&self, folders: &Folders, data_dir: &Path) -> Vec<PathBuf> {
-        let own = self.layout().state().join(&self.id);
-        let wanted = [
-            data_dir.to_owned(),
-            // An archive goes into a directory that is there and empty.
-            folders.incoming().join("resources"),
-            folders.incoming().join("certificates"),
-            folders.etc.join("manifests-new"),
-            folders.etc.join("manifests"),
-            folders.etc.join("aside"),
-            self.layout().manifests(),
-            self.layout().resources(),
-            folders.data.join("data"),
-        ];
-        let mut missing: Vec<PathBuf> = Vec::new();
-        for path in wanted {
-            let mut chain: Vec<&Path> = path
-                .ancestors()
-                .take_while(|above| !above.exists() && **above != own)
-                .collect();
-            chain.reverse();
-            for above in chain {
-                let above = self.node_path(above);
-                if !missing.contains(&above) {
-                    missing.push(above);
-                }
-            }
-        }
-        missing
-    }
-
     fn scope_notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let version = self
@@ -292,7 +182,7 @@ impl Drafting<'_> {
         let names = ["bump-too-small", "unknown-version", "unsealed-snapshot"];
         Building {
             snapshot: self.request.set.files.snapshot.clone().unwrap_or_default(),
-            into: self.node_path(&folders.data.join("data-new")),
+            into: self.node_path(&folders.new_data()),
             token: format!("etcd-dr-{:032x}", self.request.random),
             slack,
             bump_by,
@@ -329,7 +219,7 @@ impl Drafting<'_> {
             .map(|name| Exchange {
                 incoming: None,
                 place: self.node_path(&layout.manifests().join(&name)),
-                aside: self.node_path(&folders.etc.join("manifests").join(&name)),
+                aside: self.node_path(&folders.manifests().join(&name)),
             })
             .collect())
     }
@@ -341,7 +231,7 @@ impl Drafting<'_> {
             .iter()
             .filter_map(|pod| pod.component.manifest_file(self.survey.profile))
             .map(|name| Exchange {
-                incoming: Some(self.node_path(&folders.etc.join("manifests-new").join(&name))),
+                incoming: Some(self.node_path(&folders.manifests_new().join(&name))),
                 place: self.node_path(&manifests.join(&name)),
                 aside: self.node_path(
                     &folders
@@ -403,7 +293,7 @@ impl Drafting<'_> {
             let name = pod.component.manifest_file(self.survey.profile)?;
             Some((
                 self.node_path(&source.join(&pod.manifest)),
-                self.node_path(&folders.etc.join("manifests-new").join(name)),
+                self.node_path(&folders.manifests_new().join(name)),
             ))
         });
         NodeStep::Unpack {
@@ -533,9 +423,7 @@ impl Drafting<'_> {
             archive: None,
             link_to: Some(wanted),
             exchange: Exchange {
-                incoming: Some(
-                    self.node_path(&folders.etc.join("manifests-new").join("last-known-good")),
-                ),
+                incoming: Some(self.node_path(&folders.manifests_new().join("last-known-good"))),
                 place: self.node_path(&link),
                 aside: self.node_path(&folders.aside(&name)),
             },
@@ -735,10 +623,6 @@ impl Drafting<'_> {
                 Failure::new(Kind::Usage, "finding this member's peer URL")
                     .with(Fact::Missing("node-name"))
             })?;
-        let mut safety = vec![self.node_path(&folders.etc)];
-        for name in ["data", "data-new"] {
-            safety.push(self.node_path(&folders.data.join(name)));
-        }
         Ok(About {
             set: SetAbout {
                 name: set.name.clone(),
@@ -768,7 +652,7 @@ impl Drafting<'_> {
             pods: survey.pods.iter().map(pod_about).collect(),
             wait_seconds: self.request.wait.as_secs(),
             alarms_allowed: self.request.allows("alarm-in-backup"),
-            safety,
+            safety: folders.safety(self.layout()),
         })
     }
 }

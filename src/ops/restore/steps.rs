@@ -5,6 +5,7 @@
 //! | `make-folders` | makes the directories that were missing | removing those that are empty |
 //! | `unpack` | unpacks the archives beside their places | removing what was unpacked |
 //! | `build-data` | makes etcd's new data beside its place | removing it |
+//! | `build-from-member` | the same, from the member's own data once that is set aside | removing it |
 //! | `stop-pods` | moves the manifests away from the kubelet | moving them back |
 //! | `await-stopped` | waits until no container is left and nobody holds the database | - |
 //! | `set-data-aside` | moves the old data away | moving it back |
@@ -28,9 +29,11 @@ use super::world::World;
 use super::{moves, proof};
 use crate::backup::resources::{Rules, extract_archive};
 use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::datadir::Layout;
 use crate::etcd::restore::{Bump, Evidence};
 use crate::node::layout::KUBERNETES;
 use crate::ops::datadir::{self, Outcome};
+use crate::ops::{database, survivor};
 use crate::plan::{Known, Step};
 use crate::sys::fs;
 
@@ -78,6 +81,31 @@ pub struct Building {
     pub allow: Vec<String>,
 }
 
+/// The data to be built from a member's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Surviving {
+    /// The member's files, as a node path, or elsewhere as the process finds them.
+    pub from: PathBuf,
+    /// Whether `from` is a node path.
+    pub on_node: bool,
+    /// The directory to be made.
+    pub into: PathBuf,
+    /// The member's peer URLs, where they changed.
+    #[serde(rename = "peerURLs")]
+    pub peer_urls: Option<String>,
+    /// Added to the highest revision known; none: `bump_by`.
+    pub slack: Option<i64>,
+    /// Added to the revision.
+    pub bump_by: i64,
+    /// Revisions known to have been served, and who says so.
+    pub evidence: Vec<(String, i64)>,
+    /// Refusals that are let pass.
+    pub allow: Vec<String>,
+    /// Randomness that the new cluster's id is made from, in hexadecimal.
+    pub random: String,
+}
+
 /// A step. All paths are the node's own unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
@@ -102,6 +130,8 @@ pub enum NodeStep {
     },
     /// Makes etcd's new data.
     BuildData(Box<Building>),
+    /// Makes etcd's new data from the member's own, which nobody holds any more.
+    BuildFromMember(Box<Surviving>),
     /// Moves manifests away.
     StopPods {
         /// From where to where.
@@ -153,6 +183,7 @@ impl Step for NodeStep {
             Self::MakeFolders { .. } => "make-folders",
             Self::Unpack { .. } => "unpack",
             Self::BuildData(_) => "build-data",
+            Self::BuildFromMember(_) => "build-from-member",
             Self::StopPods { .. } => "stop-pods",
             Self::AwaitStopped => "await-stopped",
             Self::SetDataAside { .. } => "set-data-aside",
@@ -175,6 +206,11 @@ impl Step for NodeStep {
                 "make etcd's new data from {} in {}",
                 building.snapshot.display(),
                 building.into.display()
+            ),
+            Self::BuildFromMember(surviving) => format!(
+                "make a cluster of this member alone from {}, with all of its log, in {}",
+                surviving.from.display(),
+                surviving.into.display()
             ),
             Self::StopPods { moves } => format!(
                 "stop the static pods: move {} away",
@@ -218,6 +254,7 @@ impl Step for NodeStep {
                 links,
             } => return unpack(world, archives, copies, links).await,
             Self::BuildData(building) => return build(world, building).await,
+            Self::BuildFromMember(surviving) => return survive(world, surviving).await,
             Self::StopPods { moves } => {
                 for exchange in moves {
                     exchange.there(world)?;
@@ -273,6 +310,9 @@ impl Step for NodeStep {
             Self::BuildData(building) if !known.completed => {
                 remove_if_there(&world.host(&building.into))?;
             }
+            Self::BuildFromMember(surviving) if !known.completed => {
+                remove_if_there(&world.host(&surviving.into))?;
+            }
             Self::StopPods { moves } => {
                 for exchange in moves.iter().rev() {
                     exchange.back(world)?;
@@ -300,7 +340,11 @@ impl Step for NodeStep {
                     .collect();
                 world.stopped(&ours).await?;
             }
-            Self::BuildData(_) | Self::AwaitStopped | Self::ProveEtcd | Self::ProvePods => {}
+            Self::BuildData(_)
+            | Self::BuildFromMember(_)
+            | Self::AwaitStopped
+            | Self::ProveEtcd
+            | Self::ProvePods => {}
         }
         Ok(())
     }
@@ -443,14 +487,75 @@ async fn build(world: &World, building: &Building) -> Result<Option<Value>> {
     Ok(Some(facts(&outcome)))
 }
 
+async fn survive(world: &World, surviving: &Surviving) -> Result<Option<Value>> {
+    let into = world.host(&surviving.into);
+    let from = if surviving.on_node {
+        world.host(&surviving.from)
+    } else {
+        surviving.from.clone()
+    };
+    let random = u128::from_str_radix(&surviving.random, 16)
+        .doing(Kind::Unexpected, || "reading the plan's randomness")?;
+    let bump = bump(surviving.slack, surviving.bump_by);
+    let request = survivor::Request {
+        from,
+        from_wal: None,
+        data_dir: into.clone(),
+        wal_dir: None,
+        name: Some(world.about.etcd.member.clone()),
+        peer_urls: surviving.peer_urls.clone(),
+        bump: Some(bump),
+        mark_compacted: bump != Bump::By(0),
+        evidence: evidence(&surviving.evidence),
+        allow: surviving.allow.clone(),
+        random,
+    };
+    let context = world.context.clone();
+    let (outcome, keys) = world
+        .blocking(move || {
+            remove_if_there(&into)?;
+            let outcome = survivor::run(&context, &request)?;
+            let built = Layout::new(&into, None).db();
+            let report = database::read(&context, &built, database::Wanted::default())?;
+            Ok((outcome, report.and_then(|report| Some(report.facts?.keys))))
+        })
+        .await?;
+    // Where etcd itself applies the end of the log, how many keys there will be is not known.
+    let keys = outcome.applied.and(keys);
+    Ok(Some(json!({
+        "clusterId": outcome.cluster_id,
+        "memberId": outcome.member.id,
+        "revision": outcome.revision,
+        "snapshotRevision": outcome.applied_revision,
+        "keys": keys,
+        "databaseSize": outcome.database_size,
+        "tailCommitted": outcome.tail_committed,
+        "tailUncommitted": outcome.tail_uncommitted,
+    })))
+}
+
+fn bump(slack: Option<i64>, by: i64) -> Bump {
+    match slack {
+        Some(slack) => Bump::Auto { slack },
+        None => Bump::By(by),
+    }
+}
+
+fn evidence(known: &[(String, i64)]) -> Vec<Evidence> {
+    known
+        .iter()
+        .map(|(source, revision)| Evidence {
+            source: source.clone(),
+            revision: *revision,
+        })
+        .collect()
+}
+
 fn request(about: &About, building: &Building, data_dir: PathBuf) -> Result<datadir::Request> {
     let urls = &about.etcd.peer_urls;
     let name = &about.etcd.member;
     let cluster: Vec<String> = urls.iter().map(|url| format!("{name}={url}")).collect();
-    let bump = match building.slack {
-        Some(slack) => Bump::Auto { slack },
-        None => Bump::By(building.bump_by),
-    };
+    let bump = bump(building.slack, building.bump_by);
     let mut random = [0; 16];
     let got = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     if got.doing(Kind::Unexpected, || "asking the kernel for randomness")? != random.len() {
@@ -470,14 +575,7 @@ fn request(about: &About, building: &Building, data_dir: PathBuf) -> Result<data
         skip_hash_check: false,
         bump: Some(bump),
         mark_compacted: building.slack.is_some() || building.bump_by > 0,
-        evidence: building
-            .evidence
-            .iter()
-            .map(|(source, revision)| Evidence {
-                source: source.clone(),
-                revision: *revision,
-            })
-            .collect(),
+        evidence: evidence(&building.evidence),
         target: None,
         compact: false,
         allow: building.allow.clone(),

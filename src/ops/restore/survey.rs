@@ -227,14 +227,14 @@ fn bare() -> Failure {
     )
 }
 
-fn refuse(name: &'static str, what: String) -> Failure {
+pub(super) fn refuse(name: &'static str, what: String) -> Failure {
     Failure::new(Kind::Refused, what).with(Fact::Refusal {
         name,
         allowable: false,
     })
 }
 
-fn refuse_what_is_not_ours(detection: &Detection) -> Result<()> {
+pub(super) fn refuse_what_is_not_ours(detection: &Detection) -> Result<()> {
     if !detection.two_node_fencing.is_empty() {
         return Err(refuse(
             "two-node-fencing",

@@ -1,0 +1,147 @@
+//! The folders of an operation, each on the mount of what lies in it: no rename crosses a mount.
+//!
+//! ```text
+//! /etc/kubernetes/.etcd-dr/<id>/        a hidden name, which neither kubelet nor operators read
+//!   incoming/        the archives, unpacked
+//!   manifests-new/   the manifests that go into place
+//!   manifests/       those that were there
+//!   aside/           revisions and certificates that were there
+//! <state or data directory>/<id>/
+//!   data-new/        etcd's new data until it is in place
+//!   data/            the old data
+//! ```
+//!
+//! The second lies in `/var/lib/etcd-dr` where that is on the data directory's mount, otherwise
+//! hidden in the data directory itself.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::node::layout::NodeLayout;
+use crate::sys::mount::Mounts;
+
+/// The hidden directory for what must stay on a mount.
+pub(in crate::ops) const HIDDEN: &str = ".etcd-dr";
+
+/// The folders, as host paths.
+pub(in crate::ops) struct Folders {
+    /// On the mount of `/etc/kubernetes`.
+    pub(in crate::ops) etc: PathBuf,
+    /// On the mount of the data directory.
+    pub(in crate::ops) data: PathBuf,
+    /// What in the data directory is ours and stays.
+    pub(in crate::ops) keep: Vec<OsString>,
+}
+
+impl Folders {
+    /// Where the operation of this name keeps things.
+    pub(in crate::ops) fn find(
+        layout: &NodeLayout,
+        mounts: &Mounts,
+        data_dir: &Path,
+        id: &str,
+    ) -> Result<Self> {
+        let real = |path: &Path| layout.resolve(layout.node_path(path));
+        let kubernetes = real(&layout.kubernetes())?;
+        let etc = kubernetes.join(HIDDEN).join(id);
+        for taken in [layout.manifests(), layout.resources(), layout.pki()] {
+            let taken = real(&taken)?;
+            if taken.exists() && mounts.of(&taken)? != mounts.of_nearest(&etc)? {
+                return Err(Failure::new(
+                    Kind::Refused,
+                    format!(
+                        "{} and {} are on different mounts, and nothing could be moved between them",
+                        taken.display(),
+                        kubernetes.display()
+                    ),
+                )
+                .with(Fact::Refusal {
+                    name: "mount-between",
+                    allowable: false,
+                }));
+            }
+        }
+        let state = layout.state();
+        let together = mounts.of_nearest(&state)? == mounts.of_nearest(data_dir)?;
+        let (data, keep) = if together {
+            (state.join(id), Vec::new())
+        } else {
+            (data_dir.join(HIDDEN).join(id), vec![OsString::from(HIDDEN)])
+        };
+        Ok(Self { etc, data, keep })
+    }
+
+    pub(in crate::ops) fn incoming(&self) -> PathBuf {
+        self.etc.join("incoming")
+    }
+
+    pub(in crate::ops) fn manifests(&self) -> PathBuf {
+        self.etc.join("manifests")
+    }
+
+    pub(in crate::ops) fn manifests_new(&self) -> PathBuf {
+        self.etc.join("manifests-new")
+    }
+
+    pub(in crate::ops) fn old_data(&self) -> PathBuf {
+        self.data.join("data")
+    }
+
+    pub(in crate::ops) fn new_data(&self) -> PathBuf {
+        self.data.join("data-new")
+    }
+
+    pub(in crate::ops) fn aside(&self, name: &Path) -> PathBuf {
+        self.etc.join("aside").join(flat(name))
+    }
+
+    /// Everything that is kept for the way back, as node paths.
+    pub(in crate::ops) fn safety(&self, layout: &NodeLayout) -> Vec<PathBuf> {
+        let all = [self.etc.clone(), self.old_data(), self.new_data()];
+        all.iter().map(|path| layout.node_path(path)).collect()
+    }
+
+    /// The directories that are to be made, as node paths, those above first. The operation's own
+    /// folder is made with its journal.
+    pub(in crate::ops) fn missing(&self, layout: &NodeLayout, data_dir: &Path) -> Vec<PathBuf> {
+        let own = self.own(layout);
+        let wanted = [
+            data_dir.to_owned(),
+            // An archive goes into a directory that is there and empty.
+            self.incoming().join("resources"),
+            self.incoming().join("certificates"),
+            self.manifests_new(),
+            self.manifests(),
+            self.etc.join("aside"),
+            layout.manifests(),
+            layout.resources(),
+            self.old_data(),
+        ];
+        let mut missing: Vec<PathBuf> = Vec::new();
+        for path in wanted {
+            let mut chain: Vec<&Path> = path
+                .ancestors()
+                .take_while(|above| !above.exists() && Some(*above) != own.as_deref())
+                .collect();
+            chain.reverse();
+            for above in chain {
+                let above = layout.node_path(above);
+                if !missing.contains(&above) {
+                    missing.push(above);
+                }
+            }
+        }
+        missing
+    }
+
+    fn own(&self, layout: &NodeLayout) -> Option<PathBuf> {
+        Some(layout.state().join(self.etc.file_name()?))
+    }
+}
+
+/// One name for a path, so that what lay in different directories can lie in one.
+fn flat(path: &Path) -> String {
+    let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("+")
+}

@@ -1,0 +1,215 @@
+//! The node as an operation without a backup finds it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::about::{EtcdAbout, PodAbout, Scope};
+use super::identity;
+use super::survey::{refuse, refuse_what_is_not_ours, revisions};
+use super::world::RUNTIME_TIMEOUT;
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::client::Consistency;
+use crate::node::access::EtcdAccess;
+use crate::node::component::Component;
+use crate::node::endpoint::Endpoint;
+use crate::node::layout::NodeLayout;
+use crate::node::pod::{MAX_BYTES, PodManifest, RevisionInUse};
+use crate::node::profile::Profile;
+use crate::node::runtime::{Runtime, find_socket};
+use crate::ops::reach::{self, Target};
+use crate::ops::{Context, catalog, member_files};
+
+/// The node, its etcd and its container runtime.
+pub(super) struct Site {
+    pub(super) layout: NodeLayout,
+    pub(super) profile: Profile,
+    pub(super) access: EtcdAccess,
+    pub(super) node: String,
+    /// The data directory with every link followed.
+    pub(super) data_dir: PathBuf,
+    /// The container runtime's socket.
+    pub(super) socket: PathBuf,
+}
+
+/// A static pod of the node and where its plain manifest lies.
+pub(super) struct Plain {
+    pub(super) component: Component,
+    pub(super) about: PodAbout,
+    /// The manifest, as a host path.
+    pub(super) manifest: PathBuf,
+}
+
+impl Site {
+    /// Looks at the node. Changes nothing.
+    pub(super) async fn look(context: &Context, target: &Target) -> Result<Self> {
+        let detection = target.detect(context)?;
+        refuse_what_is_not_ours(&detection)?;
+        if detection.profile == Profile::Bare {
+            return Err(refuse(
+                "no-static-pods",
+                "this node has no static pods".to_owned(),
+            ));
+        }
+        let access = target.access(context, &detection)?;
+        let node = access
+            .member_name
+            .as_ref()
+            .map(|name| name.value.clone())
+            .ok_or_else(|| {
+                Failure::new(Kind::Usage, "finding this node's name")
+                    .with(Fact::Missing("node-name"))
+            })?;
+        let layout = target.layout.clone();
+        let named = access
+            .data_dir
+            .as_ref()
+            .map_or_else(|| layout.default_data_dir(), |dir| dir.value.clone());
+        let data_dir = layout.resolve(layout.node_path(&named))?;
+        let socket = find_socket(&layout)?;
+        Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;
+        Ok(Self {
+            layout,
+            profile: detection.profile,
+            access,
+            node,
+            data_dir,
+            socket,
+        })
+    }
+
+    pub(super) fn node_path(&self, host: &Path) -> PathBuf {
+        self.layout.node_path(host)
+    }
+
+    /// How etcd is reached, for the journal; at other peer URLs if those are given.
+    pub(super) fn etcd(&self, peer_urls: Option<&[String]>) -> EtcdAbout {
+        let tls = self.access.tls.as_ref();
+        let identity = tls.and_then(|tls| tls.identity.as_ref());
+        let own = || {
+            let urls = self.access.peer_urls.as_ref();
+            urls.map(|urls| urls.value.clone()).unwrap_or_default()
+        };
+        EtcdAbout {
+            endpoint: self.access.endpoint.value.clone(),
+            ca: tls
+                .and_then(|tls| tls.ca.as_ref())
+                .map(|ca| self.node_path(&ca.value)),
+            cert: identity.map(|identity| self.node_path(&identity.cert.value)),
+            key: identity.map(|identity| self.node_path(&identity.key.value)),
+            data_dir: self.node_path(&self.data_dir),
+            member: self.node.clone(),
+            peer_urls: peer_urls.map_or_else(own, <[String]>::to_vec),
+        }
+    }
+
+    /// The live manifest's path.
+    pub(super) fn live(&self, component: Component) -> Result<PathBuf> {
+        let path = self.layout.manifest(component, self.profile);
+        path.ok_or_else(|| Failure::new(Kind::Unexpected, "this profile has no manifests"))
+    }
+
+    /// The pods of a scope that this node has, etcd's always: where its live manifest is gone or is
+    /// a restore pod's, the newest revision's.
+    pub(super) fn pods(&self, scope: Scope) -> Result<Vec<Plain>> {
+        let mut pods = Vec::new();
+        for component in scope.components() {
+            let live = self.live(*component)?;
+            let seen = self.plain(*component, &live)?;
+            match seen {
+                Some(pod) => pods.push(pod),
+                None if *component == Component::Etcd => pods.push(self.newest_etcd()?),
+                None => {}
+            }
+        }
+        Ok(pods)
+    }
+
+    /// The manifest as a plain pod's; none where it is not there or is a restore pod's.
+    fn plain(&self, component: Component, path: &Path) -> Result<Option<Plain>> {
+        let Some(bytes) = catalog::read_bounded(path, MAX_BYTES)? else {
+            return Ok(None);
+        };
+        let doing = |failure: Failure| failure.doing(format!("reading {}", path.display()));
+        let pod = PodManifest::parse(&bytes).map_err(doing)?;
+        let revision = match self.profile {
+            Profile::Openshift => match pod.revision(component).map_err(doing)? {
+                RevisionInUse::Revision(revision) => Some(revision.number),
+                RevisionInUse::RestorePod { .. } => return Ok(None),
+            },
+            _ => None,
+        };
+        Ok(Some(Plain {
+            component,
+            about: PodAbout {
+                component: component.name().to_owned(),
+                namespace: pod.namespace,
+                name: pod.name,
+                revision,
+                containers: pod.containers.into_iter().map(|c| c.name).collect(),
+            },
+            manifest: path.to_owned(),
+        }))
+    }
+
+    /// etcd's pod of the newest revision on the disk: OpenShift keeps each one's manifest.
+    fn newest_etcd(&self) -> Result<Plain> {
+        let none = || {
+            refuse(
+                "no-etcd-manifest",
+                format!(
+                    "neither {} nor a revision on the disk has a plain etcd pod",
+                    self.node_path(&self.layout.manifests()).display()
+                ),
+            )
+        };
+        let revision = revisions(&self.layout, Component::Etcd)?.pop();
+        let revision = revision.ok_or_else(none)?;
+        let path = self.layout.revision(revision).join("etcd-pod.yaml");
+        self.plain(Component::Etcd, &path)?.ok_or_else(none)
+    }
+
+    /// Other voting members that still answer: known from the member itself, or from its files.
+    pub(super) async fn living_voters(&self, context: &Context) -> Result<Vec<String>> {
+        let members = match self.members_by_asking().await {
+            Ok(members) => members,
+            Err(_) => self.members_by_files(context).await,
+        };
+        identity::living(&self.access, &self.node, &members).await
+    }
+
+    async fn members_by_asking(&self) -> Result<Vec<(String, Vec<String>)>> {
+        let mut options = reach::options(&self.access)?;
+        options.connect_timeout = Duration::from_secs(2);
+        options.call_timeout = Duration::from_secs(3);
+        let connection = reach::connect(&self.access, &options).await?;
+        let list = connection.member_list(Consistency::Local).await?;
+        Ok(list
+            .members
+            .into_iter()
+            .map(|member| (member.name, member.client_urls))
+            .collect())
+    }
+
+    /// The files tell peer URLs; clients are served on the same hosts at our own member's port.
+    async fn members_by_files(&self, context: &Context) -> Vec<(String, Vec<String>)> {
+        let (context, dir) = (context.clone(), self.data_dir.clone());
+        let read =
+            tokio::task::spawn_blocking(move || member_files::run(&context, &dir, None, &[])).await;
+        let Ok(Ok(report)) = read else {
+            return Vec::new();
+        };
+        let own = Endpoint::parse(&self.access.endpoint.value);
+        let client_url = |peer: &String| {
+            let (own, mut url) = (own.as_ref()?, Endpoint::parse(peer)?);
+            (url.tls, url.port) = (own.tls, own.port);
+            Some(url.to_string())
+        };
+        let members = report.membership.into_iter().flatten();
+        members
+            .map(|member| {
+                let urls = member.peer_urls.iter().filter_map(client_url).collect();
+                (member.name, urls)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,154 @@
+//! `disable` and `enable`: etcd's static pod of this node off and on.
+//!
+//! Disabling is an operation with a journal like a restore; while it is completed and not taken back
+//! it is in force. Enabling takes it back. On OpenShift an installer pod of a new revision writes
+//! the manifest again: a node has no means against that, so whoever asks is told that it is not in
+//! force any more, and disabling again repeats it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::about::{About, Scope, SetAbout};
+use super::folders::Folders;
+use super::plan::Draft;
+use super::site::Site;
+use super::steps::{Exchange, NodeStep};
+use super::world::World;
+use super::{about, proof};
+use crate::error::{Failure, Kind, Result};
+use crate::node::component::Component;
+use crate::node::layout::NodeLayout;
+use crate::ops::Context;
+use crate::ops::reach::Target;
+use crate::plan::registry::{self, Found};
+use crate::plan::{Operation, State};
+use crate::sys::mount::Mounts;
+
+/// The kind of operation, in journals.
+pub const KIND: &str = "disable";
+
+/// The plan of stopping etcd's pod and keeping it stopped.
+///
+/// # Errors
+/// As those of [`super::draft`]; [`Kind::Refused`] where there is no manifest to be moved.
+pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result<Draft> {
+    let layout = &target.layout;
+    registry::refuse_while_unfinished(&layout.state())?;
+    let site = context.cancel.guard(Site::look(context, target)).await?;
+    let live = site.live(Component::Etcd)?;
+    let stamp = context.now.strftime("%Y-%m-%d_%H%M%S");
+    let id = super::free_id(&layout.state(), &format!("{KIND}-{stamp}"));
+    let folders = Folders::find(layout, &Mounts::read()?, &site.data_dir, &id)?;
+    let pods = site.pods(Scope::Etcd)?;
+    let node = |path: &PathBuf| site.node_path(path);
+    let aside = folders
+        .manifests()
+        .join(live.file_name().unwrap_or_default());
+    let wanted: Vec<PathBuf> = folders
+        .missing(layout, &site.data_dir)
+        .into_iter()
+        .filter(|folder| node(&folders.manifests()).starts_with(folder))
+        .collect();
+    let steps = vec![
+        NodeStep::MakeFolders { folders: wanted },
+        NodeStep::StopPods {
+            moves: vec![Exchange {
+                incoming: None,
+                place: node(&live),
+                aside: node(&aside),
+            }],
+        },
+        NodeStep::AwaitStopped,
+    ];
+    let about = About {
+        set: SetAbout {
+            name: "no backup".to_owned(),
+            dir: PathBuf::new(),
+            created: None,
+            kv_revision: None,
+            ocp_version: None,
+            cluster_uuid: None,
+            node: None,
+        },
+        profile: site.profile.word().to_owned(),
+        node: site.node.clone(),
+        nodes: vec![site.node.clone()],
+        scope: Scope::Etcd,
+        etcd: site.etcd(None),
+        runtime: node(&site.socket),
+        pods: pods.into_iter().map(|pod| pod.about).collect(),
+        wait_seconds: wait.as_secs(),
+        alarms_allowed: true,
+        safety: vec![node(&folders.etc)],
+    };
+    Ok(Draft {
+        about,
+        steps,
+        notes: Vec::new(),
+    })
+}
+
+/// The disabling that is in force or unfinished on this node.
+pub fn current(layout: &NodeLayout) -> Result<Option<Found>> {
+    let all = registry::list(&layout.state())?;
+    let ours = |found: &Found| match &found.progress {
+        Ok(progress) => {
+            progress.begin.kind == KIND
+                && matches!(
+                    progress.state,
+                    State::Completed | State::Running | State::RollingBack
+                )
+        }
+        Err(_) => found.id.starts_with(KIND),
+    };
+    Ok(all.into_iter().filter(ours).next_back())
+}
+
+/// Whether etcd's manifest has come back although it was moved away.
+pub fn undone_by_others(layout: &NodeLayout, found: &Found) -> Result<bool> {
+    let Ok(progress) = &found.progress else {
+        return Ok(false);
+    };
+    let steps: Vec<NodeStep> = progress
+        .begin
+        .steps
+        .iter()
+        .filter_map(|step| serde_json::from_value(step.clone()).ok())
+        .collect();
+    Ok(progress.state == State::Completed
+        && steps.iter().any(|step| match step {
+            NodeStep::StopPods { moves } => moves
+                .iter()
+                .any(|exchange| layout.host(&exchange.place).symlink_metadata().is_ok()),
+            _ => false,
+        }))
+}
+
+/// Moves the manifest back and waits until etcd serves.
+///
+/// # Errors
+/// [`Kind::Unreachable`] where it does not serve in time: the manifest is back nevertheless.
+pub async fn enable(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<NodeStep>,
+) -> Result<()> {
+    super::take_back(context, layout, operation).await?;
+    let world = World {
+        layout: layout.clone(),
+        about: about(operation.progress())?,
+        context: context.clone(),
+    };
+    proof::serving(&world)
+        .await
+        .map(|_| ())
+        .map_err(|failure| match failure.kind() {
+            Kind::Unreachable => failure.doing("etcd's manifest is back, and etcd does not serve"),
+            _ => failure,
+        })
+}
+
+/// The failure of enabling what is not disabled.
+pub fn not_disabled() -> Failure {
+    Failure::new(Kind::Usage, "etcd is not disabled on this node")
+}
