@@ -11,7 +11,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test test-node lint unit suites fuzz-smoke bench docs deps etcd servers build release reproducible deny clean
+.PHONY: all demo test test-node lint unit suites fuzz-smoke bench docs deps etcd servers build release reproducible deny screenshots clean
 
 all: build
 
@@ -66,6 +66,12 @@ bench: deps etcd build
 
 docs: deps
 	@scripts/generate-docs.sh
+
+# docs/images: what a real terminal shows, drawn by a script.
+screenshots: deps etcd
+	@scripts/deps.sh --tests
+	$(CARGO) build --locked --bin etcd-dr
+	@scripts/screenshots.py
 
 clean:
 	$(CARGO) clean

@@ -218,17 +218,20 @@ impl Observer for Lines {
     }
 }
 
-/// The narrowest terminal that has room for what the phase is about beside its bar, in columns.
-const ROOMY: u16 = 72;
+/// The narrowest terminal with room for what the phase is about beside a bar, in columns.
+const ROOMY: u16 = 100;
+/// The narrowest with room for speed and time left.
+const USUAL: u16 = 60;
 
-/// What a bar's line holds.
+/// What a bar's line holds; a narrow one keeps the bar and the bytes.
 fn form(total_known: bool) -> &'static str {
-    let roomy = console::Term::stderr().size().1 >= ROOMY;
-    match (total_known, roomy) {
-        (true, true) => "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-        (true, false) => "[{wide_bar}] {bytes}/{total_bytes}",
-        (false, true) => "{msg} {spinner} {bytes}",
-        (false, false) => "{spinner} {bytes}",
+    let width = console::Term::stderr().size().1;
+    match total_known {
+        true if width >= ROOMY => "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        true if width >= USUAL => "[{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        true => "[{wide_bar}] {bytes}/{total_bytes}",
+        false if width >= USUAL => "{msg} {spinner} {bytes}",
+        false => "{spinner} {bytes}",
     }
 }
 

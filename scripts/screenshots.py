@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Renders docs/images/*.svg: what etcd-dr shows in a real terminal.
+
+Commands are typed into tmux, the screen is read back with its colours, and rich (PyPI, in a folder of
+Python's own below .cache) draws it. The store is a real one: three backups of an etcd that runs for
+it on a loopback address. Nothing is drawn by hand.
+
+usage: screenshots.py          needs tmux, etcd (scripts/fetch-etcd.sh) and a built etcd-dr
+
+  ETCD_DR   the binary    (default target/debug/etcd-dr)
+"""
+
+import base64
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent
+CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", PROJECT / ".cache"))
+ETCD_DR = os.environ.get("ETCD_DR", str(PROJECT / "target/debug/etcd-dr"))
+IMAGES = PROJECT / "docs/images"
+RICH = "15.0.0"
+ADDRESS = "127.94.17.1"
+URL = f"http://{ADDRESS}:2379"
+
+
+def in_own_python():
+    """Starts this script again in a folder of Python's own that has rich."""
+    home = CACHE / f"release/rich-{RICH}"
+    python = home / "bin/python"
+    if pathlib.Path(sys.prefix) == home:
+        return
+    if not (home / "whole").exists():
+        subprocess.run([sys.executable, "-m", "venv", home], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, f"rich=={RICH}"], check=True)
+        (home / "whole").touch()
+    os.execv(python, [python, __file__, *sys.argv[1:]])
+
+
+class Screen:
+    """A terminal with a shell, which ends with the block."""
+
+    def __init__(self, columns, rows, folder):
+        self.columns = columns
+        self.rows = rows
+        self.server = f"etcd-dr-shots-{os.getpid()}-{time.monotonic_ns()}"
+        shell = ["env", "-i", f"PATH={folder}:{os.environ['PATH']}", "HOME=/nonexistent", "PS1=# "]
+        shell += ["TERM=screen-256color", "LC_ALL=C.UTF-8", "timeout", "120", "sh", "-i"]
+        self.tmux("-f", "/dev/null", "-u", "new-session", "-d", "-x", str(columns), "-y", str(rows), "--", *shell)
+
+    def __enter__(self):
+        self.wait("#")
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["tmux", "-L", self.server, "kill-server"], capture_output=True)
+
+    def tmux(self, *args):
+        return subprocess.run(["tmux", "-L", self.server, *args], check=True, capture_output=True, text=True).stdout
+
+    def type(self, line):
+        """Types a line and Enter."""
+        self.tmux("send-keys", "-l", line)
+        self.tmux("send-keys", "Enter")
+
+    def wait(self, text, seconds=60):
+        """Waits until the screen shows a text."""
+        end = time.monotonic() + seconds
+        while text not in self.tmux("capture-pane", "-p"):
+            if time.monotonic() > end:
+                sys.exit(f"screenshots: {text!r} was not shown:\n{self.tmux('capture-pane', '-p')}")
+            time.sleep(0.05)
+
+    def save(self, name):
+        """Draws what is shown now."""
+        from rich.console import Console
+        from rich.text import Text
+
+        painted = self.tmux("capture-pane", "-p", "-e").rstrip().removesuffix("#").rstrip()
+        console = Console(record=True, width=self.columns, file=open(os.devnull, "w"), force_terminal=True)
+        for line in painted.split("\n"):
+            console.print(Text.from_ansi(line), soft_wrap=True)
+        drawn = console.export_svg(title="etcd-dr", unique_id=name)
+        # Whatever font for terminals the reader has; none is fetched.
+        drawn = re.sub(r"@font-face \{.*?\}\n", "", drawn, flags=re.DOTALL)
+        (IMAGES / f"{name}.svg").write_text(drawn)
+        print(IMAGES / f"{name}.svg")
+
+
+def main():
+    in_own_python()
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    bins = CACHE / "etcd/sid/bin"
+    with tempfile.TemporaryDirectory() as work:
+        work = pathlib.Path(work)
+        bin_dir = work / "bin"
+        bin_dir.mkdir()
+        # The bare profile's options come from the environment of a wrapper, to keep lines short.
+        wrapper = bin_dir / "etcd-dr"
+        wrapper.write_text(
+            "#!/bin/sh\nexport ETCD_DR_PROFILE=bare ETCD_DR_STORE=/tmp/backups "
+            f"ETCD_DR_ENDPOINTS={URL}\nexec unshare -m sh -c 'mount --bind {work}/store /tmp/backups && "
+            f"exec {ETCD_DR} \"$@\"' sh \"$@\"\n"
+        )
+        wrapper.chmod(0o755)
+        (work / "store").mkdir()
+        pathlib.Path("/tmp/backups").mkdir(exist_ok=True)
+        etcd = subprocess.Popen(
+            [bins / "etcd", "--data-dir", work / "data", "--listen-client-urls", URL,
+             "--advertise-client-urls", URL, "--listen-peer-urls", f"http://{ADDRESS}:2380",
+             "--initial-advertise-peer-urls", f"http://{ADDRESS}:2380",
+             "--initial-cluster", f"default=http://{ADDRESS}:2380"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            shoot(work, bins, bin_dir)
+        finally:
+            etcd.kill()
+            etcd.wait()
+            pathlib.Path("/tmp/backups").rmdir()
+
+
+def shoot(work, bins, bin_dir):
+    """Takes all pictures."""
+    etcdctl = [bins / "etcdctl", "--endpoints", URL, "--dial-timeout", "30s"]
+    value = base64.b64encode(os.urandom(90_000)).decode()
+    for number in range(40):
+        subprocess.run([*etcdctl, "put", f"/registry/secrets/s{number}"], input=value, text=True,
+                       check=True, capture_output=True)
+    with Screen(110, 24, bin_dir) as screen:
+        screen.type("etcd-dr backup --force --max-rate 1MiB")
+        screen.wait("[====")
+        screen.save("progress")
+        screen.wait("SHA256SUMS")
+    for _ in range(2):
+        subprocess.run([*etcdctl, "put", "more", "x"], check=True, capture_output=True)
+        subprocess.run([bin_dir / "etcd-dr", "backup", "--force"], check=True, capture_output=True)
+    broken = next((work / "store/backup-2").glob("snapshot_*.db"))
+    with open(broken, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"a page that was overwritten" * 8)
+    with Screen(110, 32, bin_dir) as screen:
+        screen.type("etcd-dr verify backup-2")
+        screen.wait("biggest prefixes")
+        screen.save("verify-broken")
+    with Screen(110, 32, bin_dir) as screen:
+        screen.type("etcd-dr verify latest")
+        screen.wait("biggest prefixes")
+        screen.save("verify")
+    with Screen(110, 16, bin_dir) as screen:
+        screen.type(f"cd {work}; clear")
+        screen.wait("#")
+        screen.type("etcd-dr restore latest --data-dir drill")
+        screen.wait("revision")
+        screen.save("restore")
+    with Screen(110, 12, bin_dir) as screen:
+        screen.type("etcd-dr list")
+        screen.wait("backup-3")
+        screen.save("list")
+
+
+main()
