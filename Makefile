@@ -1,5 +1,6 @@
 # make demo    a real three-member etcd behind a scratch node: backup, list, verify
 # make test    everything that fits in about 25 minutes on two cores
+# make test-node   the same on a real kubelet and container runtime: root, about 10 minutes
 # make bench   side by side with etcdctl, etcdutl and sha256sum on this machine
 # make docs    regenerate man/ and completions/
 # make release an optimised binary: target/release/etcd-dr
@@ -8,7 +9,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test lint unit suites fuzz-smoke bench docs deps etcd release clean
+.PHONY: all demo test test-node lint unit suites fuzz-smoke bench docs deps etcd node release clean
 
 all: release
 
@@ -17,6 +18,10 @@ deps:
 
 etcd:
 	@scripts/fetch-etcd.sh
+
+# A kubelet is built once, from Debian's source package.
+node:
+	@scripts/fetch-node.sh
 
 release: deps
 	$(CARGO) build --release --locked
@@ -37,6 +42,10 @@ unit: deps
 suites: deps etcd
 	-@scripts/deps.sh --tests
 	$(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
+
+# One node after another: each is a kubelet, a container runtime and 17 containers.
+test-node: deps etcd node
+	ETCD_DR_REAL_NODE=1 $(CARGO) test --locked $(FEATURES) --test real_node -- --nocapture --test-threads=1
 
 # Every fuzz target for a few seconds, on the stable compiler; FUZZ_SECONDS=600 for longer.
 fuzz-smoke: deps
