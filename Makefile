@@ -1,5 +1,6 @@
 # make demo    a real three-member etcd behind a scratch node: backup, list, verify
 # make test    everything that fits in about 25 minutes on two cores
+# make test-node   the same on a real kubelet and container runtime: root, about 5 minutes
 # make bench   side by side with etcdctl, etcdutl and sha256sum on this machine
 # make docs    regenerate man/ and completions/
 # make build   an optimised binary for this machine: target/release/etcd-dr
@@ -11,7 +12,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test test-node lint unit suites fuzz-smoke bench docs deps etcd servers build release reproducible deny screenshots clean
+.PHONY: all demo test test-node lint unit suites fuzz-smoke bench docs deps etcd servers node build release reproducible deny screenshots clean
 
 all: build
 
@@ -20,6 +21,10 @@ deps:
 
 etcd:
 	@scripts/fetch-etcd.sh
+
+# A kubelet is built once, from Debian's source package.
+node:
+	@scripts/fetch-node.sh
 
 build: deps
 	$(CARGO) build --release --locked
@@ -56,6 +61,10 @@ servers: deps
 suites: deps etcd servers
 	-@scripts/deps.sh --tests
 	$(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
+
+# One node after another: each is a kubelet, a container runtime and 17 containers.
+test-node: deps etcd node
+	ETCD_DR_REAL_NODE=1 $(CARGO) test --locked $(FEATURES) --test real_node -- --nocapture --test-threads=1
 
 # Every fuzz target for a few seconds, on the stable compiler; FUZZ_SECONDS=600 for longer.
 fuzz-smoke: deps

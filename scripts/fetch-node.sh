@@ -92,9 +92,9 @@ fetch() {
         "$fresh/bin/$tool" --version > "$home/answer" || die "Debian's $tool does not run on this machine"
     done
     {
-        printf '%-12s %s\n' kubelet "$("$fresh/bin/kubelet" --version | sed 's/.* v//')"
+        printf '%-28s %s\n' kubelet "$("$fresh/bin/kubelet" --version | sed 's/.* v//')"
         for tool in "$home"/debs/*.deb; do
-            printf '%-12s %s\n' "$(dpkg-deb -f "$tool" Package)" "$(dpkg-deb -f "$tool" Version)"
+            printf '%-28s %s\n' "$(dpkg-deb -f "$tool" Package)" "$(dpkg-deb -f "$tool" Version)"
         done
     } > "$fresh/VERSIONS"
     if [ -e "$target" ]; then mv "$target" "$home/old"; fi

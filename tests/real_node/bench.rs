@@ -124,8 +124,7 @@ impl RealNode {
         let shown = dir.path().join("shown");
         show(&shown, tools, &bins, &root);
 
-        let cgroup = dir.path().file_name().expect("a name").to_string_lossy();
-        let cgroup = cgroup.into_owned();
+        let cgroup = name_of(dir.path());
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_node/node.sh");
         let log = fs::File::create(dir.path().join("boot.log")).expect("making the boot's log");
         let mut command = bound_command(Path::new("bash"));
@@ -164,6 +163,11 @@ impl RealNode {
         let children = format!("/proc/{unshare}/task/{unshare}/children");
         let children = fs::read_to_string(children).expect("reading who the node is");
         self.pid = children.trim().parse().expect("one process");
+    }
+
+    /// The name of its folder, which is its cgroup's too.
+    pub fn folder(&self) -> String {
+        name_of(self.dir.path())
     }
 
     /// The host path of a node path.
@@ -507,6 +511,11 @@ impl RealNode {
             .map(|file| format!("---- {}\n{}\n", file.display(), tail(file, 25)))
             .collect()
     }
+}
+
+fn name_of(dir: &Path) -> String {
+    let name = dir.file_name().expect("a name");
+    name.to_string_lossy().into_owned()
 }
 
 fn newest(dir: &Path) -> Option<String> {

@@ -1,6 +1,7 @@
 //! The container runtime's client, asked about pods that a kubelet runs.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use etcd_dr::node::runtime::{ContainerState, Runtime, static_pod_name};
@@ -24,11 +25,52 @@ const PODS: [(&str, &str, &str); 4] = [
 
 #[test]
 fn static_pods_as_they_come_and_go() {
+    let settings = machine_settings();
     let Some(node) = boot() else { return };
     all_four(&node);
     both_versions_say_the_same(&node);
     gone_and_back(&node);
     died_and_restarted(&node);
+    let name = node.folder();
+    drop(node);
+    assert_eq!(machine_settings(), settings);
+    assert_eq!(left_of(&name), Vec::<String>::new());
+}
+
+/// Values of the machine's own that a kubelet sets.
+fn machine_settings() -> Vec<String> {
+    [
+        "vm/overcommit_memory",
+        "vm/panic_on_oom",
+        "kernel/panic",
+        "kernel/panic_on_oops",
+        "kernel/keys/root_maxkeys",
+        "kernel/keys/root_maxbytes",
+    ]
+    .iter()
+    .map(|name| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default())
+    .collect()
+}
+
+/// Mounts, processes and cgroups of a node that has ended.
+fn left_of(name: &str) -> Vec<String> {
+    let with_name = |text: String| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.contains(name));
+        lines.map(str::to_owned).collect()
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("reading the mounts");
+    let mut left = with_name(mounts);
+    for process in fs::read_dir("/proc").expect("listing processes").flatten() {
+        let cgroup = fs::read_to_string(process.path().join("cgroup"));
+        left.extend(with_name(cgroup.unwrap_or_default()));
+    }
+    let found = Command::new("find")
+        .args(["/sys/fs/cgroup", "-name", name])
+        .output();
+    // Other cgroups come and go meanwhile, which find would call a failure.
+    let found = found.expect("running find").stdout;
+    left.extend(with_name(String::from_utf8_lossy(&found).into_owned()));
+    left
 }
 
 fn all_four(node: &RealNode) {
