@@ -438,7 +438,7 @@ pub struct RestoreArgs {
 
     /// Run as a transient systemd unit, which outlives this session
     /// [auto: where there is systemd]
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = DetachArg::Auto, verbatim_doc_comment)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = DetachArg::Auto, env = "ETCD_DR_DETACH", verbatim_doc_comment)]
     pub detach: DetachArg,
 
     /// Show how far a restore is; follow it while it runs

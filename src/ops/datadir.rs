@@ -234,7 +234,7 @@ fn outcome(
         revision: restored.revision,
         bumped: restored.decision.revision.is_some(),
         reasons: restored.decision.reasons,
-        keys: facts.map_or(0, |facts| facts.keys),
+        keys: facts.map_or(0, |facts| facts.keys_for_clients()),
         database_size: restored.database_size,
         alarms: restored.alarms,
         notes: restored.notes,

@@ -57,6 +57,8 @@ impl Node {
     /// The program on this node, without colours or questions.
     pub(crate) fn command(&self) -> Command {
         let mut command = golden::etcd_dr();
+        // Whether or not the machine has systemd.
+        command.env("ETCD_DR_DETACH", "never");
         command
             .args(["--node-name", self.cluster.name(0), "--progress", "never"])
             .arg("--root")

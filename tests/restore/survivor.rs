@@ -28,13 +28,22 @@ fn a_survivor_becomes_a_cluster_of_its_own_on_its_node() {
     let Some(mut node) = three() else { return };
     node.cluster.etcdctl_ok(&["put", "last", "1"]);
     let data = node.path("var/lib/etcd").display().to_string();
-    let from = ["restore", "--from-data-dir", &data, "--yes", "--wait", "60s"];
+    let from = [
+        "restore",
+        "--from-data-dir",
+        &data,
+        "--yes",
+        "--wait",
+        "60s",
+    ];
     let refused = node.expect(5, &from).1;
     assert!(refused.contains("living-voters"), "{refused}");
     for i in 1..3 {
         node.cluster.kill(i);
     }
-    let plan = node.expect(0, &["restore", "--from-data-dir", &data, "--dry-run"]).0;
+    let plan = node
+        .expect(0, &["restore", "--from-data-dir", &data, "--dry-run"])
+        .0;
     assert!(plan.contains("with all of its log"), "{plan}");
     let before = node.tree_of("etc/kubernetes");
 
@@ -44,7 +53,9 @@ fn a_survivor_becomes_a_cluster_of_its_own_on_its_node() {
     let members = node.cluster.etcdctl_on(0, &["member", "list"]);
     let members = String::from_utf8_lossy(&members.stdout).into_owned();
     assert_eq!(members.lines().count(), 1, "{members}");
-    let last = node.cluster.etcdctl_on(0, &["get", "last", "--print-value-only"]);
+    let last = node
+        .cluster
+        .etcdctl_on(0, &["get", "last", "--print-value-only"]);
     assert_eq!(String::from_utf8_lossy(&last.stdout).trim(), "1");
     assert_eq!(node.live_revision("etcd"), "7");
     // A restart later does nothing special.
@@ -52,7 +63,9 @@ fn a_survivor_becomes_a_cluster_of_its_own_on_its_node() {
     node.bench.settle();
     node.bench.put_back("etcd-pod.yaml");
     node.cluster.wait_member(0);
-    let again = node.cluster.etcdctl_on(0, &["get", "last", "--print-value-only"]);
+    let again = node
+        .cluster
+        .etcdctl_on(0, &["get", "last", "--print-value-only"]);
     assert_eq!(String::from_utf8_lossy(&again.stdout).trim(), "1");
 
     node.expect(0, &["restore", "--rollback", "--yes"]);

@@ -63,5 +63,15 @@ fn a_single_node_goes_back_and_forth() {
         assert!(!node.path("etc/kubernetes/.etcd-dr").exists());
         let refused = node.expect(5, &["restore", "--rollback", "--yes"]).1;
         assert!(refused.contains("committed"), "{refused}");
+
+        // A backup of the restored cluster restores too: its revision has been raised before.
+        node.expect(0, &["backup"]);
+        node.expect(
+            0,
+            &[
+                "restore", "backup-2", "--yes", "--wait", "60s", "--detach", "never",
+            ],
+        );
+        node.assert_backed_up_state();
     }
 }

@@ -78,6 +78,14 @@ pub struct DatabaseFacts {
     pub other_prefixes: Usage,
 }
 
+impl DatabaseFacts {
+    /// The keys alive that a client can ask for. The mark of a raised revision is an entry with an
+    /// empty key, which counts as one here and in `snapshot status`, and which no range reaches.
+    pub fn keys_for_clients(&self) -> u64 {
+        self.keys.saturating_sub(u64::from(self.bumped))
+    }
+}
+
 /// One top-level bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

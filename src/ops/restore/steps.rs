@@ -517,7 +517,10 @@ async fn survive(world: &World, surviving: &Surviving) -> Result<Option<Value>> 
             let outcome = survivor::run(&context, &request)?;
             let built = Layout::new(&into, None).db();
             let report = database::read(&context, &built, database::Wanted::default())?;
-            Ok((outcome, report.and_then(|report| Some(report.facts?.keys))))
+            Ok((
+                outcome,
+                report.and_then(|report| Some(report.facts?.keys_for_clients())),
+            ))
         })
         .await?;
     // Where etcd itself applies the end of the log, how many keys there will be is not known.
