@@ -101,7 +101,7 @@ pub fn current(layout: &NodeLayout) -> Result<Option<Found>> {
         }
         Err(_) => found.id.starts_with(KIND),
     };
-    Ok(all.into_iter().filter(ours).next_back())
+    Ok(all.into_iter().rfind(ours))
 }
 
 /// Whether etcd's manifest has come back although it was moved away.
