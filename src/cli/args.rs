@@ -382,6 +382,7 @@ Examples:
   etcd-dr restore latest --dry-run             what would be done, and why
   etcd-dr restore latest                       this node, after a question
   etcd-dr restore backup-12 --scope etcd --yes
+  etcd-dr restore s3://bucket/CLUSTER/NODE/latest
   etcd-dr restore --status                     from another session
   etcd-dr restore --rollback                   all as it was before
   etcd-dr restore latest --data-dir /var/lib/etcd-new   only that
@@ -397,9 +398,11 @@ Examples:
 #[command(after_help = RESTORE_EXAMPLES)]
 #[command(group(clap::ArgGroup::new("after").args(["status", "resume", "rollback", "commit"])))]
 pub struct RestoreArgs {
-    /// A backup's name, `latest`, a directory, or a snapshot file
+    /// A backup's name, `latest`, a directory, a snapshot file, or
+    /// URL/CLUSTER/NODE/backup-N, which is brought to this node's store
     #[arg(
         value_name = "SET",
+        verbatim_doc_comment,
         required_unless_present_any = ["after", "from_data_dir"],
         conflicts_with = "after"
     )]
@@ -524,6 +527,14 @@ pub struct RestoreArgs {
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
+
+    /// How the store is reached, where SET is a URL.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+
+    /// What an encrypted copy is read with.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
 }
 
 /// `disable`

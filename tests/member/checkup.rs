@@ -13,7 +13,7 @@ use etcd_dr::ops::{Cancel, Context};
 use serde_json::Value;
 
 use crate::member;
-use crate::support::bins::{require, require_all};
+use crate::support::bins::{require, require_turn};
 use crate::support::certs::Validity;
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::golden::Run;
@@ -51,7 +51,7 @@ fn pair(name: &str, member: &str) -> (String, String) {
 
 #[test]
 fn nothing_stands_in_the_way_of_a_healthy_cluster() {
-    for bins in require_all() {
+    for bins in require_turn() {
         for members in [1, 3] {
             let cluster = Cluster::start(ClusterSpec::new(bins, members).fast());
             let run = look(&cluster, &["--node-name", "master-0"]);
@@ -76,7 +76,7 @@ fn nothing_stands_in_the_way_of_a_healthy_cluster() {
 
 #[test]
 fn members_that_are_dead_absent_or_others() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         cluster.kill(2);
         cluster.etcdctl_ok(&["get", "/", "--command-timeout=30s"]);
@@ -111,7 +111,7 @@ fn members_that_are_dead_absent_or_others() {
 
 #[test]
 fn a_member_that_never_started() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());
         let i = cluster.add_slot("m1");
         let url = cluster.peer_url(i);
@@ -128,7 +128,7 @@ fn a_member_that_never_started() {
 /// All are down: the data directory of this node's member is looked at, whole and broken.
 #[test]
 fn all_down_and_a_bad_data_dir() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1));
         cluster.etcdctl_ok(&["put", "/a", "b"]);
         let url = cluster.client_url(0);
@@ -153,7 +153,7 @@ fn all_down_and_a_bad_data_dir() {
 
 #[test]
 fn a_database_that_fills_up() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut spec = ClusterSpec::new(bins, 1).fast();
         spec.quota = 20 << 20;
         let cluster = Cluster::start(spec);
@@ -179,7 +179,7 @@ fn a_database_that_fills_up() {
 /// A server reads its certificate's file anew for each connection.
 #[test]
 fn certificates_as_members_present_them() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let certs = cluster.certs().expect("with TLS");
         let renew = |i: usize, ips: &[IpAddr], validity: Validity| {
@@ -236,7 +236,7 @@ fn certificates_as_members_present_them() {
 /// A peer URL of a name that is gone, and one of another machine's address.
 #[test]
 fn peer_urls_that_lead_nowhere() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let move_to = |url: &str| {
             let moved = ["member-update", "master-1", "--peer-urls", url];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
-use crate::support::bins::require_all;
+use crate::support::bins::require_turn;
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::process::wait_for;
 use crate::{Adding, Reaper, assert_same_data, listed, member};
@@ -17,7 +17,7 @@ fn cluster(bins: &crate::support::bins::EtcdBins) -> Cluster {
 /// It never starts: time runs out, and it is removed again.
 #[test]
 fn one_that_cannot_catch_up_leaves_all_as_it_was() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = cluster(bins);
         let before = listed(&cluster);
         let i = cluster.add_slot("m3");
@@ -53,7 +53,7 @@ fn one_that_cannot_catch_up_leaves_all_as_it_was() {
 /// Ctrl-C during the wait: removed again, and said.
 #[test]
 fn the_wish_to_stop_is_heeded() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = cluster(bins);
         let before = listed(&cluster);
         let i = cluster.add_slot("m3");
@@ -74,7 +74,7 @@ fn the_wish_to_stop_is_heeded() {
 /// that gives up says what remains and how to remove it, for it was not the one that added it.
 #[test]
 fn a_killed_run_is_taken_up_by_the_next() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = cluster(bins);
         let i = cluster.add_slot("m3");
         let url = cluster.peer_url(i);
@@ -121,7 +121,7 @@ fn a_killed_run_is_taken_up_by_the_next() {
 /// A removal that is killed at any time leaves a member that is there or gone; again, it is gone.
 #[test]
 fn a_killed_removal_is_done_by_the_next() {
-    let bins = require_all();
+    let bins = crate::support::bins::require_all();
     for (bins, after) in bins.iter().zip([5u64, 30, 120]) {
         let mut cluster = cluster(bins);
         cluster.kill(2);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::bins::require_all;
+use crate::support::bins::require_turn;
 use crate::support::bulk::Bulk;
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::process::wait_for;
@@ -13,7 +13,7 @@ use crate::{Adding, Reaper, assert_same_data, listed, member};
 /// Each comes as a learner; the next is asked for at once, and waits until etcd takes it.
 #[test]
 fn from_one_to_five() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());
         Bulk::new(500, 500).write(&cluster);
         for members in 2..=5 {
@@ -49,7 +49,7 @@ fn from_one_to_five() {
 /// All nodes shut down and started together: nothing stands in the way.
 #[test]
 fn all_down_and_up_again() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         cluster.etcdctl_ok(&["put", "/before", "it"]);
         for i in 0..3 {
@@ -67,7 +67,7 @@ fn all_down_and_up_again() {
 /// helps.
 #[test]
 fn every_address_changed_at_once() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let everyone = cluster.initial_cluster();
         for i in 0..3 {

@@ -15,7 +15,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
 use crate::assert_same_data;
 use crate::replace::replace;
-use crate::support::bins::require_all;
+use crate::support::bins::require_turn;
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::process::wait_for;
 
@@ -103,7 +103,7 @@ async fn write(
 
 #[test]
 fn no_write_fails_but_by_a_change_of_leaders() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         // The worst of them: the leader is lost.
         let lost = cluster.leader().expect("a leader");

@@ -1,6 +1,6 @@
 //! Each refusal with a real cause, and with and without its `--allow`.
 
-use crate::support::bins::{EtcdBins, require, require_all};
+use crate::support::bins::{EtcdBins, require, require_turn};
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::process::expect_success;
 use crate::{listed, member, refusal};
@@ -25,7 +25,7 @@ fn elsewhere(cluster: &Cluster) -> String {
 
 #[test]
 fn names_and_urls_that_are_taken() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let cluster = cluster(bins, 1);
         let (own, free) = (cluster.peer_url(0), elsewhere(&cluster));
         let before = listed(&cluster);
@@ -55,7 +55,7 @@ fn names_and_urls_that_are_taken() {
 /// etcd's own limit is one learner: a second is refused by etcd, and told by our name.
 #[test]
 fn a_learner_beyond_the_limit() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let cluster = cluster(bins, 1);
         let first = elsewhere(&cluster);
         let second = first.replace(".7:", ".6:");
@@ -89,7 +89,7 @@ fn a_learner_beyond_the_limit() {
 /// A dead voting member: refused; allowed, etcd itself refuses unless it was told not to look.
 #[test]
 fn an_unhealthy_cluster() {
-    for bins in require_all() {
+    for bins in require_turn() {
         for strict in [true, false] {
             let mut spec = ClusterSpec::new(bins, 3).fast();
             spec.extra_args = vec![format!("--strict-reconfig-check={strict}")];
@@ -120,7 +120,7 @@ fn an_unhealthy_cluster() {
 /// Two of three are dead: nothing can be agreed on, and nothing overrides that.
 #[test]
 fn no_quorum() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = cluster(bins, 3);
         cluster.kill(1);
         cluster.kill(2);
@@ -142,7 +142,7 @@ fn no_quorum() {
 /// Healthy members of a cluster that cannot spare one; also by a voter that has not started.
 #[test]
 fn what_would_lose_the_quorum() {
-    for bins in require_all() {
+    for bins in require_turn() {
         for strict in [true, false] {
             let mut spec = ClusterSpec::new(bins, 3).fast();
             spec.extra_args = vec![format!("--strict-reconfig-check={strict}")];
@@ -172,7 +172,7 @@ fn what_would_lose_the_quorum() {
 /// A cluster of one would stop until the new voter runs.
 #[test]
 fn a_voter_at_once_in_a_cluster_of_one() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = cluster(bins, 1);
         let i = cluster.add_slot("m1");
         let url = cluster.peer_url(i);
@@ -194,7 +194,7 @@ fn a_voter_at_once_in_a_cluster_of_one() {
 
 #[test]
 fn the_last_member_and_the_leader_without_heir() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let cluster = cluster(bins, 1);
         let run = member(&cluster, &json(&["member-remove", "master-0", "--yes"]));
         assert_eq!(refusal(run), "last-member");

@@ -1,6 +1,6 @@
 //! Members that go, and members that move, while all is well.
 
-use crate::support::bins::{require, require_all};
+use crate::support::bins::{require, require_turn};
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::golden::run;
 use crate::support::node::{NodeOptions, make};
@@ -9,7 +9,7 @@ use crate::{assert_same_data, listed, member};
 /// From five down to one, the leader each time: leadership goes first, and no write fails after.
 #[test]
 fn leaders_go_one_after_the_other() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 5).fast());
         for left in (1..5).rev() {
             let leader = cluster.leader().expect("a leader");
@@ -88,7 +88,7 @@ fn openshift_is_told_what_remains() {
 /// A member whose address has changed: its data stays, its peers are told.
 #[test]
 fn a_member_moves() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let everyone = cluster.initial_cluster();
         cluster.kill(1);
@@ -128,7 +128,7 @@ fn a_member_moves() {
 /// Moving a healthy member to where nobody listens may cost the quorum, by name.
 #[test]
 fn a_move_to_nowhere_is_refused_where_it_costs_the_quorum() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         cluster.kill(2);
         cluster.etcdctl_ok(&["get", "/", "--command-timeout=30s"]);

@@ -253,7 +253,8 @@ impl RealNode {
                 return;
             }
         }
-        panic!("etcd-dr {args:?} ended without it: {seen:#?}");
+        let status = child.wait().expect("waiting for nsenter");
+        panic!("etcd-dr {args:?} ended without it ({status}): {seen:#?}");
     }
 
     fn etcdctl_command(&self) -> Command {

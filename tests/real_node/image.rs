@@ -132,8 +132,8 @@ fn add_etcd(archive: &mut Builder<Vec<u8>>, etcd: &Path) {
         return;
     }
     for word in String::from_utf8_lossy(&needed.stdout).split_whitespace() {
-        if word.starts_with('/') {
-            copy(archive, Path::new(word), &word[1..]);
+        if let Some(below) = word.strip_prefix('/') {
+            copy(archive, Path::new(word), below);
         }
     }
 }

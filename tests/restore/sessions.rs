@@ -38,7 +38,11 @@ fn running(node: &Node, until: &str) -> Child {
             return child;
         }
     }
-    panic!("it never came to {until:?}:\n{}", told.join("\n"));
+    let status = child.wait().expect("its end");
+    panic!(
+        "it never came to {until:?} ({status}):\n{}",
+        told.join("\n")
+    );
 }
 
 fn send(child: &Child, signal: Signal) {

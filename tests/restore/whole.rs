@@ -75,3 +75,28 @@ fn a_single_node_goes_back_and_forth() {
         node.assert_backed_up_state();
     }
 }
+
+#[test]
+fn a_set_in_another_store_is_brought_here_and_restored() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    let share = node.cluster.scratch().join("share");
+    std::fs::create_dir_all(&share).expect("a folder");
+    let url = format!("file://{}", share.display());
+    node.expect(0, &["copy", "backup-1", &url]);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    let cluster = std::fs::read_dir(&share)
+        .expect("the share")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .find(|name| !name.starts_with('.'))
+        .expect("a cluster");
+    let set = format!("{url}/{cluster}/master-0/latest");
+    let before = node.tree_of("var/lib/etcd-dr");
+    node.expect(0, &["restore", &set, "--dry-run"]);
+    assert_same(&before, &node.tree_of("var/lib/etcd-dr"), "after a dry run");
+    node.expect(0, &["restore", &set, "--yes", "--wait", "60s"]);
+    node.assert_backed_up_state();
+    let listed = node.expect(0, &["list"]).0;
+    assert!(listed.contains("backup-2"), "{listed}");
+}

@@ -104,6 +104,19 @@ pub fn require_all() -> &'static [EtcdBins] {
     all
 }
 
+/// One release, or all with `ETCD_DR_RELEASES=all`: which one it is depends on the place it is asked
+/// from, so that the tests of a suite take turns and together use every release.
+#[track_caller]
+pub fn require_turn() -> &'static [EtcdBins] {
+    let all = require_all();
+    if all.is_empty() || std::env::var_os("ETCD_DR_RELEASES").is_some_and(|which| which == "all") {
+        return all;
+    }
+    let line = std::panic::Location::caller().line() as usize;
+    let at = line % all.len();
+    all.get(at..=at).unwrap_or_default()
+}
+
 /// Announces that this suite does less than it could, or fails where that is not allowed.
 pub fn skip(reason: &str) {
     let suite = env!("CARGO_CRATE_NAME");

@@ -16,7 +16,7 @@ use etcd_dr::etcd::snapshot::{DatabaseFacts, Options, hash_kv, inspect};
 use etcd_dr::etcd::wal::{Log, SnapshotId, Wal};
 
 use crate::bench::{Random, client, runtime};
-use crate::support::bins::{EtcdBins, require_all};
+use crate::support::bins::{EtcdBins, require_turn};
 use crate::support::cluster::{Cluster, ClusterSpec};
 
 /// Copies of the database a server; each pair is a log of its own.
@@ -400,7 +400,7 @@ fn copies(bins: &EtcdBins, seed: u64) -> (Cluster, Vec<Copy>, BTreeMap<&'static 
 
 #[test]
 fn the_tail_applied_is_what_a_server_makes_of_it() {
-    for (number, bins) in require_all().iter().enumerate() {
+    for (number, bins) in require_turn().iter().enumerate() {
         let seed = 0x5eed_0000_1234_5677 ^ u64::from(std::process::id()) << 24 ^ number as u64;
         let what = format!("{} seed {seed:#x}", bins.version);
         let (cluster, copies, sent) = copies(bins, seed);

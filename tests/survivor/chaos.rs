@@ -10,7 +10,7 @@ use crate::bench::{
     Chain, Chains, Random, client, copy, etcd_dr, fingerprint, heads, lengthen, lost, make,
     members, request, runtime, serve, serve_on,
 };
-use crate::support::bins::{EtcdBins, require_all};
+use crate::support::bins::{EtcdBins, require_turn};
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::loopback::Loopback;
 use crate::support::process::wait_for;
@@ -239,7 +239,7 @@ fn chaos(bins: &EtcdBins, rounds: usize, seed: u64) -> Tally {
 
 #[test]
 fn no_acknowledged_write_is_lost() {
-    let releases = require_all();
+    let releases = require_turn();
     let rounds = rounds(releases.len());
     let mut seed = 0x9e37_79b9_7f4a_7c15;
     for bins in releases {
@@ -261,7 +261,7 @@ pub(crate) fn killed(bins: &EtcdBins, seed: u64) -> (Cluster, BTreeMap<String, C
 
 #[test]
 fn two_new_members_join_and_the_old_ones_never_come_back() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let what = &bins.version;
         let (mut old, known) = killed(bins, 0x1234_5678_9abc);
         let scratch = tempfile::tempdir().unwrap();

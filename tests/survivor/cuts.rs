@@ -6,7 +6,7 @@ use etcd_dr::etcd::wal::Wal;
 
 use crate::bench::{client, copy, heads, make, request, runtime, serve};
 use crate::chaos::killed;
-use crate::support::bins::require_all;
+use crate::support::bins::require_turn;
 
 /// How many of the last records are cut at.
 const RECORDS: usize = 60;
@@ -37,7 +37,7 @@ fn ends(dir: &Path) -> Vec<u64> {
 
 #[test]
 fn a_log_cut_anywhere_is_gone_on_with_or_refused() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let what = &bins.version;
         let (cluster, known) = killed(bins, 0xfeed_5678_9abc);
         let scratch = tempfile::tempdir().unwrap();

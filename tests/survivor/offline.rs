@@ -1,7 +1,7 @@
 //! What is refused, and what the command line says.
 
 use crate::bench::{copy, etcd_dr, make, request, serve};
-use crate::support::bins::{require, require_all};
+use crate::support::bins::{require, require_turn};
 use crate::support::cluster::{Cluster, ClusterSpec};
 
 #[test]
@@ -86,7 +86,7 @@ fn what_cannot_be_a_survivor_is_refused() {
 
 #[test]
 fn a_disk_is_told_from_the_newest_backup() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).plain());
         cluster.etcdctl_ok(&["put", "a", "1"]);
         let scratch = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ fn a_disk_is_told_from_the_newest_backup() {
 
 #[test]
 fn what_is_not_known_exactly_is_left_to_etcd() {
-    for bins in require_all() {
+    for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).plain().fast());
         cluster.etcdctl_ok(&["put", "a", "1"]);
         // The database is copied while the log goes on with what is known here by name only.

@@ -9,7 +9,7 @@ use super::super::args::{Bump as BumpArg, RestoreArgs};
 use super::super::machine;
 use super::super::run::{Session, Shown};
 use super::super::survivors;
-use super::{check_names, random, set};
+use super::{Named, check_names, find, random};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::ops::catalog;
@@ -24,7 +24,8 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     if let Some(from) = &args.from_data_dir {
         return survivors::restore(session, args, from);
     }
-    let request = request(session, args)?;
+    let named = find(session, args, false)?;
+    let request = request(session, args, &named)?;
     let outcome = session.blocking(move |context| datadir::run(&context, &request))?;
     Ok(Shown::done(
         text(&outcome),
@@ -59,11 +60,11 @@ pub(in crate::cli) fn bump(args: &RestoreArgs) -> Option<Bump> {
     })
 }
 
-fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
+fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Request> {
     check_allowed(args)?;
     let data_dir = data_dir(args)?;
     let store = session.store(args.store.as_deref())?;
-    let set = catalog::resolve(&store, set(args)?)?;
+    let set = &named.set;
     let snapshot = set.files.snapshot.clone().ok_or_else(|| {
         Failure::new(
             Kind::BadBackup,

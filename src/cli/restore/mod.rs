@@ -7,9 +7,16 @@ mod node;
 mod text;
 
 pub(super) use self::data_dir::{bump, check_allowed, data_dir, evidence};
+use tempfile::TempDir;
+
 use super::args::RestoreArgs;
+use super::remote;
 use super::run::{Session, Shown};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::node::layout::NodeLayout;
+use crate::ops::catalog::{self, BackupSet};
+use crate::ops::{backup, remote as sets};
+use crate::store::{Address, LocalStore};
 
 /// Does what the flags ask for.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
@@ -36,6 +43,64 @@ fn set(args: &RestoreArgs) -> Result<&str> {
     args.set
         .as_deref()
         .ok_or_else(|| Failure::new(Kind::Usage, "no backup is named").with(Fact::Missing("set")))
+}
+
+/// A set that is named, and the folder it was brought to for this run only.
+pub(super) struct Named {
+    pub(super) set: BackupSet,
+    _brought: Option<TempDir>,
+}
+
+/// Finds the set that is named. One in another store is brought here: to this node's own store,
+/// where `keep` is wanted, or to a folder that goes with this run.
+fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
+    let word = set(args)?;
+    if !Address::is_url(word) {
+        let store = session.store(args.store.as_deref())?;
+        return Ok(Named {
+            set: catalog::resolve(&store, word)?,
+            _brought: None,
+        });
+    }
+    let address = Address::parse(word)?;
+    let settings = remote::settings(&args.remote)?;
+    let identities = remote::identities(&args.identity)?;
+    let context = &session.context;
+    if keep {
+        let store = session.store(args.store.as_deref())?;
+        if args.store.is_none() && session.config.store.is_none() {
+            backup::make_default_store(&NodeLayout::new(&session.root))?;
+        }
+        let id = session.block_on(async {
+            let (from, set) = remote::resolve(session, &address, &settings).await?;
+            sets::import(context, from.as_ref(), &set.name, &store, identities).await
+        })?;
+        return Ok(Named {
+            set: catalog::resolve(&store, &id.to_string())?,
+            _brought: None,
+        });
+    }
+    let scratch = std::env::temp_dir();
+    let here = tempfile::Builder::new()
+        .prefix(".etcd-dr-restore-")
+        .tempdir_in(&scratch)
+        .doing(Kind::Store, || {
+            format!("making a folder in {}", scratch.display())
+        })?;
+    session.block_on(async {
+        let (from, set) = remote::resolve(session, &address, &settings).await?;
+        sets::fetch(context, from.as_ref(), &set.name, here.path(), identities)
+            .await
+            .map(|_| ())
+    })?;
+    let path = here.path().display().to_string();
+    Ok(Named {
+        set: BackupSet {
+            name: address.to_string(),
+            ..catalog::resolve(&LocalStore::at(&scratch), &path)?
+        },
+        _brought: Some(here),
+    })
 }
 
 /// Refuses names that are no refusals of this command.

@@ -10,11 +10,11 @@ use super::super::args::{DetachArg, RestoreArgs, ScopeArg};
 use super::super::machine;
 use super::super::run::{Session, Shown};
 use super::super::target;
-use super::{check_names, follow, next, random, set, text};
+use super::{check_names, find, follow, next, random, text};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::{Bump, SLACK};
 use crate::node::layout::NodeLayout;
-use crate::ops::catalog;
+use crate::ops::catalog::BackupSet;
 use crate::ops::restore::{self, ALLOWABLE, Done, Draft, NodeStep, Request, Scope, survivor};
 use crate::plan::registry::{self, Found};
 use crate::plan::{Operation, State};
@@ -24,11 +24,11 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     check_names(&args.allow, &ALLOWABLE)?;
     let layout = NodeLayout::new(&session.root);
     if args.dry_run {
-        return Ok(planned(&draft(session, args)?));
+        return Ok(planned(&draft(session, args, false)?));
     }
     registry::refuse_while_unfinished(&layout.state())?;
     let locked = restore::lock(&layout, "restore")?;
-    let draft = draft(session, args)?;
+    let draft = draft(session, args, true)?;
     eprint(&text::plan(&draft));
     confirm(
         args.yes,
@@ -53,8 +53,9 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     go_on(session, &layout, &mut operation, args)
 }
 
-/// The plan, from a backup or from a member's own data.
-fn draft(session: &Session, args: &RestoreArgs) -> Result<Draft> {
+/// The plan, from a backup or from a member's own data. A set from another store is kept here where
+/// the plan will be carried out.
+fn draft(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Draft> {
     let context = &session.context;
     match &args.from_data_dir {
         Some(from) => {
@@ -62,7 +63,8 @@ fn draft(session: &Session, args: &RestoreArgs) -> Result<Draft> {
             session.block_on(survivor::draft(context, &request))
         }
         None => {
-            let request = request(session, args)?;
+            let named = find(session, args, keep)?;
+            let request = request(session, args, named.set.clone())?;
             session.block_on(restore::draft(context, &request))
         }
     }
@@ -268,9 +270,8 @@ fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survi
     })
 }
 
-fn request(session: &Session, args: &RestoreArgs) -> Result<Request> {
+fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Request> {
     let store = session.store(args.store.as_deref())?;
-    let set = catalog::resolve(&store, set(args)?)?;
     Ok(Request {
         target: target::target(session)?,
         set,

@@ -33,6 +33,7 @@ use crate::error::{Fact, Failure, Kind, Result};
 use crate::event::Event;
 use crate::node::access::EtcdAccess;
 use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
+use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
 use crate::plan::lock::Lock;
 use crate::store::{LocalStore, Staging};
@@ -200,24 +201,31 @@ fn young_enough(
 /// OSTree host copies /etc with every deployment.
 fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
     if request.destination == Destination::DefaultStore {
-        let link = request.target.layout.backups();
-        let target = request.target.layout.backups_target();
-        let absent = link.symlink_metadata().is_err();
-        let dangling = link.is_symlink() && !link.exists();
-        if absent || dangling {
-            fs::mkdir_all(&target)?;
-        }
-        if absent {
-            fs::mkdir_all(fs::parent(&link))?;
-            match fs::symlink(Path::new("../../var/lib/etcd-dr/static-pod-backups"), &link) {
-                // Another first run was faster.
-                Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) => {}
-                made => made?,
-            }
-            fs::sync_dir(fs::parent(&link))?;
-        }
+        make_default_store(&request.target.layout)?;
     }
     store.ensure()
+}
+
+/// Makes the node's own store where it is missing: a link to `/var`, since an OSTree host copies
+/// /etc with every deployment.
+pub fn make_default_store(layout: &NodeLayout) -> Result<()> {
+    let link = layout.backups();
+    let target = layout.backups_target();
+    let absent = link.symlink_metadata().is_err();
+    let dangling = link.is_symlink() && !link.exists();
+    if absent || dangling {
+        fs::mkdir_all(&target)?;
+    }
+    if absent {
+        fs::mkdir_all(fs::parent(&link))?;
+        match fs::symlink(Path::new("../../var/lib/etcd-dr/static-pod-backups"), &link) {
+            // Another first run was faster.
+            Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) => {}
+            made => made?,
+        }
+        fs::sync_dir(fs::parent(&link))?;
+    }
+    Ok(())
 }
 
 /// What was found out about the node.
