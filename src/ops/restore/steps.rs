@@ -28,7 +28,7 @@ use super::world::World;
 use super::{moves, proof};
 use crate::backup::resources::{Rules, extract_archive};
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::restore::{Bump, Evidence};
+use crate::etcd::restore::{Bump, Evidence, HIDDEN as UNFINISHED};
 use crate::node::layout::KUBERNETES;
 use crate::ops::datadir::{self, Outcome};
 use crate::plan::{Known, Step};
@@ -260,18 +260,21 @@ impl Step for NodeStep {
                 copies,
                 links,
             } => {
-                for (_, to) in copies {
-                    fs::unlink(&world.host(to))?;
-                }
-                for (link, _) in links {
-                    fs::unlink(&world.host(link))?;
+                for path in copies
+                    .iter()
+                    .map(|(_, to)| to)
+                    .chain(links.iter().map(|(link, _)| link))
+                {
+                    remove_file(&world.host(path))?;
                 }
                 for unpacking in archives {
                     clear(&world.host(&unpacking.into))?;
                 }
             }
             Self::BuildData(building) if !known.completed => {
-                remove_if_there(&world.host(&building.into))?;
+                let into = world.host(&building.into);
+                remove_if_there(&into)?;
+                remove_unfinished(fs::parent(&into))?;
             }
             Self::StopPods { moves } => {
                 for exchange in moves.iter().rev() {
@@ -351,10 +354,41 @@ fn make_folder(path: &Path) -> Result<()> {
     fs::sync_dir(fs::parent(path))
 }
 
+/// Removes a tree durably, also one that a process which was cut off has just removed.
 fn remove_if_there(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         fs::remove_tree(path)?;
-        fs::sync_dir(fs::parent(path))?;
+    }
+    sync_above(path)
+}
+
+/// Syncs the directory that holds an entry, if that is there.
+fn sync_above(path: &Path) -> Result<()> {
+    let above = fs::parent(path);
+    if above.is_dir() {
+        fs::sync_dir(above)?;
+    }
+    Ok(())
+}
+
+/// Removes a file or a link durably, also one that a process which was cut off has just removed.
+fn remove_file(path: &Path) -> Result<()> {
+    fs::unlink(path)?;
+    sync_above(path)
+}
+
+/// Removes what a build that was cut off left beside its place.
+fn remove_unfinished(dir: &Path) -> Result<()> {
+    let doing = || format!("listing {}", dir.display());
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    for entry in entries {
+        let entry = entry.doing(Kind::Store, doing)?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            remove_if_there(&entry.path())?;
+        }
     }
     Ok(())
 }
