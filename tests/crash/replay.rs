@@ -470,6 +470,18 @@ impl Replay {
             .collect()
     }
 
+    /// The call that next syncs what this one syncs, or the end; `None` if it syncs nothing here.
+    pub(crate) fn next_sync(&self, call: usize) -> Option<usize> {
+        let inode = self.syncs[call]?;
+        let next = (call + 1..self.syncs.len()).find(|&later| self.syncs[later] == Some(inode));
+        Some(next.unwrap_or(self.syncs.len()))
+    }
+
+    /// Whether a call changes what is replayed.
+    pub(crate) fn changes(&self, call: usize) -> bool {
+        self.changes[call].is_some()
+    }
+
     /// What a crash right after the first `count` calls is tried with.
     pub(crate) fn losses(&self, count: usize, dropped: Option<usize>) -> Vec<Loss> {
         let pending = self.pending(count, dropped);

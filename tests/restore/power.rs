@@ -223,6 +223,22 @@ impl Recording {
         all
     }
 
+    /// The steps' names, as the plan has them.
+    fn steps(&self) -> Vec<String> {
+        let plan = self.calls.iter().find_map(|call| match call {
+            Call::Write { path, data, .. } if path.ends_with(".journal.new") => {
+                Some(hex::decode(data).expect("hexadecimal digits"))
+            }
+            _ => None,
+        });
+        let plan = plan.expect("a plan");
+        let plan: serde_json::Value =
+            serde_json::from_slice(plan.get(9..).expect("a line")).expect("a record");
+        let steps = plan["steps"].as_array().expect("steps");
+        let name = |step: &serde_json::Value| step["step"].as_str().expect("a name").to_owned();
+        steps.iter().map(name).collect()
+    }
+
     /// The states that crashes leave, each once: all, or a sample.
     fn states(&self, sample: usize) -> (usize, Vec<(String, Dressed)>) {
         let mut known = HashSet::new();
@@ -418,28 +434,175 @@ fn what_a_record_confirms_is_on_the_disk_and_each_fsync_is_needed() {
             );
         }
     }
-    for (name, recording) in [("restore", &forth), ("way back", &back)] {
-        drop_each(&judge, recording, name);
-    }
+    drop_each(&judge, &forth, "restore", &[Way::Back, Way::OnAndBack]);
+    drop_each(&judge, &back, "way back", &[Way::Back]);
 }
 
-fn drop_each(judge: &Judge, recording: &Recording, name: &str) {
-    let _ = judge;
-    let syncs: Vec<usize> = (0..recording.calls.len())
-        .filter(|&call| recording.calls.get(call).is_some_and(Call::is_sync))
+/// Takes each fsync away in turn. What a record confirms must then be missing, or a crash between
+/// the fsync and the next one of the same file or directory must do harm; what neither notices is
+/// repeated within its step, or only bears witness.
+fn drop_each(judge: &Judge, recording: &Recording, name: &str, ways: &[Way]) {
+    // What comes before the journal tells only that the set was found good.
+    let begun = recording.begun();
+    let syncs: Vec<usize> = (begun..recording.calls.len())
+        .filter(|&call| recording.replay.next_sync(call).is_some())
         .collect();
-    let mut unnoticed = Vec::new();
-    for &dropped in &syncs {
-        if confirmed(recording, Some(dropped)).is_ok() {
-            unnoticed.push(dropped);
+    let rest: Vec<usize> = syncs
+        .iter()
+        .copied()
+        .filter(|&dropped| confirmed(recording, Some(dropped)).is_ok())
+        .collect();
+    let chosen: Vec<usize> = match every() {
+        true => rest.clone(),
+        false => rest.iter().copied().step_by(rest.len() / 12 + 1).collect(),
+    };
+    let (mut harmful, mut spare) = (0, Vec::new());
+    for &dropped in &chosen {
+        let noticed = ways.iter().any(|way| {
+            judge
+                .first_wrong(&recording.without(dropped), *way)
+                .is_some()
+        });
+        match noticed {
+            true => harmful += 1,
+            false => spare.push(dropped),
         }
     }
     println!(
-        "{name}: {} fsyncs, {} not noticed by the records",
+        "{name}: {} fsyncs taken away, {} missed by what a record confirms; of {} others {} tried, {harmful} missed by a crash in between, {} spare",
         syncs.len(),
-        unnoticed.len()
+        syncs.len() - rest.len(),
+        rest.len(),
+        chosen.len(),
+        spare.len()
     );
-    for call in unnoticed {
-        println!("  {call}: {:?}", recording.calls.get(call).map(short));
+    for call in spare {
+        let told = recording.calls.get(call).map(short);
+        println!("  spare: {call} {told:?}");
+        assert!(
+            !recording.announces(call),
+            "nothing notices that the intent before call {call} is lost: {told:?}"
+        );
     }
+}
+
+impl Recording {
+    /// The first call of the operation itself.
+    fn begun(&self) -> usize {
+        let first = self.calls.iter().position(|call| {
+            let told = short(call);
+            told.contains("/journal") || told.contains(".journal.new")
+        });
+        first.expect("a journal")
+    }
+
+    /// The worst that can come of an fsync that is left out, before the next one of the same.
+    fn without(&self, dropped: usize) -> Vec<(String, Dressed)> {
+        let until = self.replay.next_sync(dropped).unwrap_or(dropped);
+        let stride = ((until - dropped) / 4).max(1);
+        let mut states = Vec::new();
+        for count in (dropped + 1..=until).rev().step_by(stride) {
+            let anyway = self.replay.pending(count, None);
+            let with = self.replay.pending(count, Some(dropped));
+            let exposed: BTreeSet<usize> = with.difference(&anyway).copied().collect();
+            let records = with.iter().copied().filter(|&call| self.is_record(call));
+            let both = exposed.iter().copied().chain(records).collect();
+            for lost in [exposed.clone(), both, with] {
+                let loss = Loss::of(lost);
+                let when = format!("without call {dropped}, after {count}");
+                states.push((when, self.replay.dressed(count, &loss)));
+            }
+        }
+        states
+    }
+
+    /// Whether a call makes the intent of a step durable that changes something.
+    fn announces(&self, sync: usize) -> bool {
+        let records = self.records();
+        let Some(at) = records.iter().rposition(|written| written.call < sync) else {
+            return false;
+        };
+        let next = records
+            .get(at + 1)
+            .map_or(self.calls.len(), |written| written.call);
+        let acts = (sync + 1..next).any(|call| self.replay.changes(call));
+        let own = matches!(self.calls.get(sync), Some(Call::SyncFile { path }) if path.ends_with("journal"));
+        own && acts
+            && records
+                .get(at)
+                .is_some_and(|written| written.record == "doing")
+    }
+}
+
+#[test]
+fn a_step_may_be_done_and_undone_twice_and_the_last_record_be_cut_anywhere() {
+    let Some(mut template) = Template::make() else {
+        return;
+    };
+    let (judge, forth, back) = record(&mut template);
+    // Right before a step is confirmed all of it is done: whoever goes on does it once more.
+    let mut kinds = BTreeSet::new();
+    let mut twice = Vec::new();
+    let mut undone_twice = Vec::new();
+    let steps = forth.steps();
+    for (recording, word, states) in [
+        (&forth, "done", &mut twice),
+        (&back, "undone", &mut undone_twice),
+    ] {
+        for written in recording.records() {
+            if written.record != word {
+                continue;
+            }
+            let step = written.step.expect("a step");
+            let kind = steps.get(step).expect("a step of the plan");
+            kinds.insert(format!("{kind} {word}"));
+            let state = recording.replay.dressed(written.call, &Loss::default());
+            states.push((format!("step {}, {kind}, twice {word}", step + 1), state));
+        }
+    }
+    judge.judge_all(&twice, Way::OnAndBack);
+    judge.judge_all(&undone_twice, Way::Back);
+    println!(
+        "{} steps done twice, {} undone twice: {kinds:?}",
+        twice.len(),
+        undone_twice.len()
+    );
+    let changing = [
+        "make-folders",
+        "unpack",
+        "build-data",
+        "stop-pods",
+        "set-data-aside",
+        "switch-data",
+        "put-back",
+        "start-pods",
+    ];
+    for kind in changing {
+        assert!(
+            kinds.contains(&format!("{kind} undone")),
+            "{kind}: {kinds:?}"
+        );
+    }
+
+    // A record of each kind, cut at each of its bytes.
+    let mut cuts = Vec::new();
+    let mut seen = BTreeSet::new();
+    for recording in [&forth, &back] {
+        for written in recording.records() {
+            if !seen.insert(written.record.clone()) {
+                continue;
+            }
+            let all = if every() { 1 } else { 9 };
+            for kept in (0..=written.bytes).step_by(all).chain([written.bytes - 1]) {
+                let loss = Loss {
+                    torn: Some((written.call, kept)),
+                    ..Loss::default()
+                };
+                let state = recording.replay.dressed(written.call + 1, &loss);
+                cuts.push((format!("{} cut at byte {kept}", written.record), state));
+            }
+        }
+    }
+    println!("{} cuts of the records {seen:?}", cuts.len());
+    judge.judge_all(&cuts, Way::Back);
 }
