@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -59,12 +59,8 @@ struct Judge {
 impl Judge {
     /// Lays a state out and demands that it is or becomes what it was before the restore.
     fn judge(&self, state: &Dressed, way: Way) -> Result<(), String> {
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let dir = dir.expect("a scratch directory");
+        let dir = self.lay_out(state);
         let root = dir.path();
-        replay::lay_out_dressed(state, root);
-        std::fs::create_dir_all(root.join("run/crio")).expect("a folder");
-        std::os::unix::fs::symlink(&self.socket, root.join("run/crio/crio.sock")).expect("a link");
         let begun = state.0.keys().any(|path| is_journal(path));
         if begun && way == Way::OnAndBack {
             let output = self.run(root, &["restore", "--resume", "--keep-failed"]);
@@ -85,13 +81,28 @@ impl Judge {
         left_over(root)
     }
 
-    fn run(&self, root: &Path, args: &[&str]) -> Output {
+    /// A scratch node in this state, with the same container runtime.
+    fn lay_out(&self, state: &Dressed) -> tempfile::TempDir {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let dir = dir.expect("a scratch directory");
+        let root = dir.path();
+        replay::lay_out_dressed(state, root);
+        std::fs::create_dir_all(root.join("run/crio")).expect("a folder");
+        std::os::unix::fs::symlink(&self.socket, root.join("run/crio/crio.sock")).expect("a link");
+        dir
+    }
+
+    fn command(&self, root: &Path, args: &[&str]) -> Command {
         let mut command = golden::etcd_dr();
         command
             .args(["--node-name", &self.name, "--progress", "never", "--root"])
             .arg(root)
             .args(args);
-        command.output().expect("running etcd-dr")
+        command
+    }
+
+    fn run(&self, root: &Path, args: &[&str]) -> Output {
+        self.command(root, args).output().expect("running etcd-dr")
     }
 
     /// Judges many, some at once; the first that is wrong ends it.
@@ -178,6 +189,8 @@ fn left_over(root: &Path) -> Result<(), String> {
 
 /// A recording, and what it is replayed on.
 struct Recording {
+    root: PathBuf,
+    start: Disk,
     calls: Vec<Call>,
     replay: Replay,
 }
@@ -195,9 +208,34 @@ impl Recording {
         let start = Disk::load_dressed(&template.node.root, &BELOW, STORE);
         let file = template.node.cluster.scratch().join("recording");
         run(format!("record:{}", file.display()));
-        let calls = replay::read(&file);
-        let replay = Replay::new(start, &calls);
-        Self { calls, replay }
+        Self::new(&template.node.root, start, replay::read(&file))
+    }
+
+    fn new(root: &Path, start: Disk, calls: Vec<Call>) -> Self {
+        Self {
+            root: root.to_owned(),
+            replay: Replay::new(start.clone(), &calls),
+            start,
+            calls,
+        }
+    }
+
+    /// The process dies after the first `count` calls, the machine goes on: what the next process
+    /// does, behind what was not synced when the first one died.
+    fn and_then(&self, count: usize, judge: &Judge, args: &[&str]) -> Self {
+        let dir = judge.lay_out(&self.replay.dressed(count, &Loss::default()));
+        let file = dir.path().join("recording");
+        let mut command = judge.command(dir.path(), args);
+        command.env("ETCD_DR_SEAM", format!("record:{}", file.display()));
+        let output = command.output().expect("running etcd-dr");
+        let (code, told) = status(&output);
+        assert!(matches!(code, Some(0 | 7)), "after call {count}: {told}");
+        let text = std::fs::read_to_string(&file).expect("a recording");
+        let here = dir.path().to_string_lossy().into_owned();
+        std::fs::write(&file, text.replace(&here, &self.root.to_string_lossy())).expect("a file");
+        let mut calls = self.calls.get(..count).expect("calls").to_vec();
+        calls.extend(replay::read(&file));
+        Self::new(&self.root, self.start.clone(), calls)
     }
 
     /// The journal's records, in order.
@@ -421,21 +459,52 @@ fn what_a_record_confirms_is_on_the_disk_and_each_fsync_is_needed() {
         return;
     };
     let (judge, forth, back) = record(&mut template);
-    for (name, recording) in [("restore", &forth), ("way back", &back)] {
-        if let Err((record, pending)) = confirmed(recording, None) {
-            let told: Vec<String> = pending
-                .iter()
-                .filter_map(|call| recording.calls.get(*call).map(short))
-                .collect();
-            panic!(
-                "{name}: before the record of call {record}, {:?}, these are not synced:\n{}",
-                recording.calls.get(record).map(short),
-                told.join("\n")
-            );
+    all_confirmed(&forth, "restore");
+    all_confirmed(&back, "way back");
+    // A process that is killed leaves renames that nobody synced to the one that comes after it.
+    let first = forth
+        .calls
+        .iter()
+        .position(|call| forth.begins(call))
+        .expect("a journal")
+        + 3;
+    let (mut there, mut returned) = (0, 0);
+    for (recording, from, args) in [
+        (&forth, first, &["restore", "--resume", "--keep-failed"][..]),
+        (&forth, first, &["restore", "--rollback"][..]),
+        (&back, 2, &["restore", "--rollback"][..]),
+    ] {
+        let all: Vec<usize> = (from..recording.calls.len())
+            .filter(|&count| recording.replay.changes(count - 1) && !recording.is_record(count - 1))
+            .collect();
+        let stride = if every() { 1 } else { all.len() / 8 + 1 };
+        for &count in all.iter().step_by(stride) {
+            let both = recording.and_then(count, &judge, args);
+            all_confirmed(&both, &format!("killed after call {count}, then {args:?}"));
+            match args.len() {
+                3 => there += 1,
+                _ => returned += 1,
+            }
         }
     }
+    println!(
+        "killed, then gone on {there} times and back {returned} times: what the records confirm is on the disk"
+    );
     drop_each(&judge, &forth, "restore", &[Way::Back, Way::OnAndBack]);
     drop_each(&judge, &back, "way back", &[Way::Back]);
+}
+
+fn all_confirmed(recording: &Recording, name: &str) {
+    if let Err((record, pending)) = confirmed(recording, None) {
+        let told: Vec<String> = pending
+            .iter()
+            .filter_map(|call| recording.calls.get(*call).map(short))
+            .collect();
+        panic!(
+            "{name}: before the record of call {record} these are not synced:\n{}",
+            told.join("\n")
+        );
+    }
 }
 
 /// Takes each fsync away in turn. What a record confirms must then be missing, or a crash between
@@ -487,6 +556,11 @@ fn drop_each(judge: &Judge, recording: &Recording, name: &str, ways: &[Way]) {
 }
 
 impl Recording {
+    /// Whether a call puts the journal in its place.
+    fn begins(&self, call: &Call) -> bool {
+        matches!(call, Call::Rename { to, .. } if is_journal(to.strip_prefix(&self.root).unwrap_or(to)))
+    }
+
     /// The first call of the operation itself.
     fn begun(&self) -> usize {
         let first = self.calls.iter().position(|call| {

@@ -17,6 +17,7 @@
 //! Undone after they were all done once, what was built is kept in the safety folder instead of
 //! being removed: it may have taken writes.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -208,9 +209,11 @@ impl Step for NodeStep {
     async fn apply(&self, world: &World, known: &Known) -> Result<Option<Value>> {
         match self {
             Self::MakeFolders { folders } => {
-                for folder in folders {
-                    make_folder(&world.host(folder))?;
+                let folders: Vec<PathBuf> = folders.iter().map(|path| world.host(path)).collect();
+                for folder in &folders {
+                    make_folder(folder)?;
                 }
+                sync_above(&folders)?;
             }
             Self::Unpack {
                 archives,
@@ -260,13 +263,17 @@ impl Step for NodeStep {
                 copies,
                 links,
             } => {
-                for path in copies
+                let links = links.iter().map(|(link, _)| link);
+                let made: Vec<PathBuf> = copies
                     .iter()
                     .map(|(_, to)| to)
-                    .chain(links.iter().map(|(link, _)| link))
-                {
-                    remove_file(&world.host(path))?;
+                    .chain(links)
+                    .map(|path| world.host(path))
+                    .collect();
+                for path in &made {
+                    fs::unlink(path)?;
                 }
+                sync_above(&made)?;
                 for unpacking in archives {
                     clear(&world.host(&unpacking.into))?;
                 }
@@ -345,13 +352,16 @@ fn paths<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> String {
         .join(", ")
 }
 
+/// Makes a directory, if it is not there; the one above is not synced.
 fn make_folder(path: &Path) -> Result<()> {
     match fs::mkdir(path) {
         Err(failure)
-            if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) && path.is_dir() => {}
-        made => made?,
+            if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) && path.is_dir() =>
+        {
+            Ok(())
+        }
+        made => made,
     }
-    fs::sync_dir(fs::parent(path))
 }
 
 /// Removes a tree durably, also one that a process which was cut off has just removed.
@@ -359,22 +369,15 @@ fn remove_if_there(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         fs::remove_tree(path)?;
     }
-    sync_above(path)
+    sync_above(&[path.to_owned()])
 }
 
-/// Syncs the directory that holds an entry, if that is there.
-fn sync_above(path: &Path) -> Result<()> {
-    let above = fs::parent(path);
-    if above.is_dir() {
-        fs::sync_dir(above)?;
-    }
-    Ok(())
-}
-
-/// Removes a file or a link durably, also one that a process which was cut off has just removed.
-fn remove_file(path: &Path) -> Result<()> {
-    fs::unlink(path)?;
-    sync_above(path)
+/// Syncs the directories that hold these entries, each once, where they are there.
+fn sync_above(paths: &[PathBuf]) -> Result<()> {
+    let dirs: BTreeSet<&Path> = paths.iter().map(|path| fs::parent(path)).collect();
+    dirs.into_iter()
+        .filter(|dir| dir.is_dir())
+        .try_for_each(fs::sync_dir)
 }
 
 /// Removes what a build that was cut off left beside its place.
@@ -440,20 +443,22 @@ async fn unpack(
         skipped += done.skipped.len();
         bytes += done.bytes;
     }
+    let mut made = Vec::new();
     for (from, to) in copies {
         let (from, to) = (world.host(from), world.host(to));
         let content =
             std::fs::read(&from).doing(Kind::Store, || format!("reading {}", from.display()))?;
         fs::unlink(&to)?;
         fs::write_new(&to, &content)?;
-        fs::sync_dir(fs::parent(&to))?;
+        made.push(to);
     }
     for (link, target) in links {
         let link = world.host(link);
         fs::unlink(&link)?;
         fs::symlink(target, &link)?;
-        fs::sync_dir(fs::parent(&link))?;
+        made.push(link);
     }
+    sync_above(&made)?;
     if skipped > 0 {
         world.context.warn(
             "labels-not-restored",
