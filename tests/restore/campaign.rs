@@ -28,7 +28,7 @@ fn calls(first: u64, all: u64) -> Vec<u64> {
         None => ((all + 1 - first) / SAMPLE).max(1),
     };
     (first..=all)
-        .filter(|call| (call - first) % step == 0 || *call == all)
+        .filter(|call| (call - first).is_multiple_of(step) || *call == all)
         .collect()
 }
 

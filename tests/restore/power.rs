@@ -401,16 +401,14 @@ fn confirmed(
         if written.call < from || !confirms.contains(&written.record.as_str()) {
             continue;
         }
-        let of = |loss: &Loss| fingerprint(&recording.replay.dressed(written.call, loss));
-        let whole = of(&Loss::default());
-        let pending: BTreeSet<usize> = recording
-            .replay
-            .pending(written.call, dropped)
-            .into_iter()
-            .filter(|&call| !recording.is_record(call))
+        let mut pending = recording.replay.pending(written.call, dropped);
+        pending.retain(|&call| !recording.is_record(call));
+        if !pending.is_empty() {
             // What is below a directory that is gone does not matter.
-            .filter(|&call| of(&Loss::of(BTreeSet::from([call]))) != whole)
-            .collect();
+            let of = |loss: &Loss| fingerprint(&recording.replay.dressed(written.call, loss));
+            let whole = of(&Loss::default());
+            pending.retain(|&call| of(&Loss::of(BTreeSet::from([call]))) != whole);
+        }
         if !pending.is_empty() {
             return Err((written.call, pending));
         }

@@ -38,7 +38,8 @@ fn running(node: &Node, until: &str) -> Child {
             return child;
         }
     }
-    panic!("it never came to {until:?}:\n{}", told.join("\n"));
+    let ended = child.wait();
+    panic!("it never came to {until:?}, {ended:?}:\n{}", told.join("\n"));
 }
 
 fn send(child: &Child, signal: Signal) {
