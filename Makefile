@@ -1,4 +1,4 @@
-# make demo    a real three-member etcd behind a scratch node: backup, list, verify
+# make demo    a real three-member etcd behind a scratch node: backup, verify, disaster, restore, way back
 # make test    everything that fits in about 25 minutes on two cores
 # make test-node   the same on a real kubelet and container runtime: root, about 5 minutes
 # make bench   side by side with etcdctl, etcdutl and sha256sum on this machine

@@ -1,5 +1,8 @@
-//! Starts a real three-member etcd with mutual TLS and a scratch OpenShift node around its first
-//! member, prints how to reach both as shell assignments, and ends with its standard input.
+//! Starts a real three-member etcd with mutual TLS and scratch OpenShift nodes around its members,
+//! the first behind a stand-in kubelet and container runtime, prints how to reach it as shell
+//! assignments, and ends with its standard input. A line `lose` there makes the disaster: the
+//! other two members and their disks are gone, and the first one's data too; `DEMO_LOST` is
+//! printed then.
 //!
 //! `scripts/demo.sh` drives it; it shares the test suites' bench, so that there is one way to
 //! start a cluster. Arguments: how many keys to write besides the OpenShift objects.
@@ -7,13 +10,14 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Write};
 
 use support::bins;
 use support::bulk::Bulk;
 use support::cluster::{Cluster, ClusterSpec};
 use support::kube::OpenShift;
 use support::node::{self, NodeOptions};
+use support::node_bench::NodeBench;
 
 fn main() {
     let keys = std::env::args()
@@ -23,16 +27,14 @@ fn main() {
         std::process::exit(1);
     };
     eprintln!("starting three members of etcd {}", bins.version);
-    let cluster = Cluster::start(ClusterSpec::new(&bins, 3));
+    let mut cluster = Cluster::start(ClusterSpec::new(&bins, 3));
     eprintln!("writing {keys} keys, the ClusterVersion and the ClusterOperators");
     Bulk::new(keys, 1024).write(&cluster);
     OpenShift::default().write(&cluster);
     node::make_all(&cluster, &NodeOptions::default());
-
-    let mut stdout = std::io::stdout();
-    let mut say = |name: &str, value: &str| {
-        writeln!(stdout, "{name}={}", quoted(value)).expect("writing to stdout");
-    };
+    eprintln!("handing the first member to its node's kubelet");
+    let bench = NodeBench::adopt(&mut cluster, 0, |_| {});
+    cluster.wait_member(0);
     say("DEMO_ETCD_VERSION", &bins.version);
     say("DEMO_NODE", cluster.name(0));
     say("DEMO_ROOT", &cluster.node_root(0).to_string_lossy());
@@ -44,14 +46,40 @@ fn main() {
         say(&format!("DEMO_{name}"), &value);
     }
     say("DEMO_READY", "1");
-    stdout.flush().expect("writing to stdout");
 
     // Ends with the script that holds the other end, however that ends.
-    let mut rest = Vec::new();
-    if let Err(error) = std::io::stdin().read_to_end(&mut rest) {
-        eprintln!("reading stdin: {error}");
+    for line in std::io::stdin().lock().lines() {
+        match line.as_deref() {
+            Ok("lose") => lose(&mut cluster, &bench),
+            Ok(other) => eprintln!("no such request: {other}"),
+            Err(error) => {
+                eprintln!("reading stdin: {error}");
+                break;
+            }
+        }
     }
+    bench.stop();
     drop(cluster);
+}
+
+/// Two of three members and all data.
+fn lose(cluster: &mut Cluster, bench: &NodeBench) {
+    for i in 1..cluster.len() {
+        cluster.kill(i);
+        std::fs::remove_dir_all(cluster.data_dir(i)).expect("losing a disk");
+    }
+    bench.take_out("etcd-pod.yaml");
+    bench.settle();
+    std::fs::remove_dir_all(bench.root().join("var/lib/etcd/member")).expect("losing the data");
+    bench.put_back("etcd-pod.yaml");
+    say("DEMO_LOST", "1");
+}
+
+fn say(name: &str, value: &str) {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{name}={}", quoted(value))
+        .and_then(|()| stdout.flush())
+        .expect("writing to stdout");
 }
 
 /// A shell word that means this text.

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Shows etcd-dr at work: a real three-member etcd with mutual TLS behind the file
-# system of an OpenShift control-plane node, some thousand keys, then a backup,
-# its listing and its verification. Leaves nothing behind, however it ends.
+# system of an OpenShift control-plane node, some thousand keys, a backup, its
+# listing and its verification; then the disaster, the restore and the way back.
+# The node's kubelet and container runtime are stand-ins, its etcd is real.
+# Leaves nothing behind, however it ends.
 #
 # usage: demo.sh            (make demo builds what it needs)
 #
@@ -70,14 +72,43 @@ show() {
 }
 node=(--root "$DEMO_ROOT" --node-name "$DEMO_NODE")
 
-printf '\n%sThe cluster: etcd %s%s\n' "$bold" "$DEMO_ETCD_VERSION" "$plain"
-ETCDCTL_API=3 ETCDCTL_ENDPOINTS=$DEMO_ETCDCTL_ENDPOINTS ETCDCTL_CACERT=$DEMO_ETCDCTL_CACERT \
-    ETCDCTL_CERT=$DEMO_ETCDCTL_CERT ETCDCTL_KEY=$DEMO_ETCDCTL_KEY \
-    "$DEMO_ETCDCTL" endpoint status -w table
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+etcdctl() {
+    ETCDCTL_API=3 ETCDCTL_ENDPOINTS=${endpoints:-${DEMO_ETCDCTL_ENDPOINTS%%,*}} \
+        ETCDCTL_CACERT=$DEMO_ETCDCTL_CACERT ETCDCTL_CERT=$DEMO_ETCDCTL_CERT \
+        ETCDCTL_KEY=$DEMO_ETCDCTL_KEY "$DEMO_ETCDCTL" "$@"
+}
+# The node's etcd, once it serves.
+serves() {
+    for _ in $(seq 300); do
+        etcdctl endpoint health > /dev/null 2>&1 && return
+        sleep 0.2
+    done
+    echo "demo: the node's etcd did not come back in a minute" >&2
+    exit 1
+}
+# All keys with their values, as one sum.
+state() { etcdctl get "" --prefix | sha256sum | cut -c1-16; }
+# A newer revision of a component, as a rollout leaves it.
+roll_out() {
+    local revisions=$DEMO_ROOT/etc/kubernetes/static-pod-resources
+    local live=$DEMO_ROOT/etc/kubernetes/manifests/$1-pod.yaml
+    cp -a "$revisions/$1-pod-$2" "$revisions/$1-pod-$3"
+    sed "s/$1-pod-$2/$1-pod-$3/g; s/\"revision\":\"$2\"/\"revision\":\"$3\"/g" \
+        "$live" > "$revisions/$1-pod-$3/$1-pod.yaml"
+    rm "$live"
+    sleep 1
+    cp "$revisions/$1-pod-$3/$1-pod.yaml" "$revisions/.new"
+    mv "$revisions/.new" "$live"
+}
+revisions() { (cd "$DEMO_ROOT/etc/kubernetes/static-pod-resources" && echo [ek]*-pod-[0-9]*); }
+
+say "The cluster: etcd $DEMO_ETCD_VERSION"
+endpoints=$DEMO_ETCDCTL_ENDPOINTS etcdctl endpoint status -w table
 
 show "${node[@]}" backup
+then=$(state)
 show "${node[@]}" list
-show "${node[@]}" verify latest
 show "${node[@]}" verify latest --live
 show "${node[@]}" restore latest --data-dir "$work/drill"
 show "${node[@]}" verify --data-dir "$work/drill"
@@ -95,6 +126,51 @@ if [ -n "${DEMO_ETCDUTL:-}" ]; then
     printf '\n%s$ etcdutl snapshot status    (etcd'"'"'s own tool, on the same file)%s\n' "$bold" "$plain"
     "$DEMO_ETCDUTL" snapshot status -w table "$store"/latest-backup/snapshot_*.db
 fi
-
-printf '\n%sThe tree of backups: /etc/kubernetes/static-pod-backups%s\n' "$bold" "$plain"
+say "The tree of backups: /etc/kubernetes/static-pod-backups"
 (cd "$store/" && find . -mindepth 1 -printf '%M %9s  %P' \( -type l -printf ' -> %l\n' -o -printf '\n' \) | sort -k3)
+
+say "Time goes on: a key that the backup lacks, newer revisions of etcd and the scheduler"
+etcdctl put written-later 1
+roll_out etcd 7 9
+roll_out kube-scheduler 6 8
+serves
+echo "revisions: $(revisions)"
+
+say "The disaster: two members and their disks are gone, and the data of this one"
+echo lose >&3
+for _ in $(seq 300); do
+    grep -q '^DEMO_LOST=' "$work/env" && break
+    sleep 0.1
+done
+ls -A "$DEMO_ROOT/var/lib/etcd"
+etcdctl --command-timeout=2s endpoint health 2>&1 | tail -1 || true
+
+show "${node[@]}" restore latest --dry-run
+show "${node[@]}" --progress never restore latest --yes --detach never
+serves
+endpoints='' etcdctl endpoint status -w table
+now=$(state)
+say "All keys and values"
+echo "when the backup was taken: $then"
+echo "restored:                  $now"
+echo "revisions: $(revisions)"
+if [ "$then" != "$now" ]; then
+    echo "demo: the restored state is not the backup's" >&2
+    exit 1
+fi
+show "${node[@]}" restore --commit --yes
+
+say "Once more, and back: what was written since comes back too"
+etcdctl put written-later 2
+"$etcd_dr" "${node[@]}" --progress never restore latest --yes --detach never > /dev/null 2>&1
+serves
+echo "restored:    written-later is '$(etcdctl get written-later --print-value-only)'"
+show "${node[@]}" --progress never restore --rollback --yes
+serves
+later=$(etcdctl get written-later --print-value-only)
+echo "rolled back: written-later is '$later'"
+if [ "$later" != 2 ]; then
+    echo "demo: the way back lost a key" >&2
+    exit 1
+fi
+show "${node[@]}" restore --commit --yes

@@ -98,7 +98,7 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
             format!("name one: etcd-dr {command} latest  (they are in: etcd-dr list)")
         }
         Fact::Missing("yes") => {
-            format!("to do it: etcd-dr {command} with --yes; to see what it would do: --dry-run")
+            format!("to do it: etcd-dr {command} --yes")
         }
         Fact::Missing("scope") => {
             format!("restore etcd alone: etcd-dr {command} … --scope etcd")

@@ -10,6 +10,8 @@
 mod support;
 
 mod prune;
+// Other suites take more of it.
+#[allow(dead_code)]
 mod replay;
 
 use std::collections::BTreeMap;

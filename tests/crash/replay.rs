@@ -6,7 +6,9 @@
 //! one alone, each one missing, and each unsynced write torn in the middle.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -102,7 +104,7 @@ type Inode = usize;
 
 #[derive(Debug, Clone)]
 enum Node {
-    File(Vec<u8>),
+    File(Arc<Vec<u8>>),
     Dir(BTreeMap<String, Inode>),
     Link(PathBuf),
 }
@@ -146,37 +148,82 @@ pub(crate) type Dressed = (Tree, BTreeMap<PathBuf, Attributes>);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Entry {
     Dir,
-    File(Vec<u8>),
+    File(Arc<Vec<u8>>),
     Link(PathBuf),
 }
 
 impl Disk {
     /// The state before the recording, read from the real directory `base`.
     pub(crate) fn load(base: &Path) -> Self {
-        let mut disk = Self {
-            nodes: vec![Node::Dir(BTreeMap::new())],
-            attributes: BTreeMap::new(),
-            base: base.to_owned(),
-        };
-        disk.load_dir(base, 0);
+        let mut disk = Self::empty(base);
+        disk.load_dir(base, 0, None);
         disk
     }
 
-    fn load_dir(&mut self, path: &Path, into: Inode) {
+    /// The same of some directories below the base only, with modes and owners; what bears the
+    /// name `skip` is left out.
+    pub(crate) fn load_dressed(base: &Path, below: &[&str], skip: &str) -> Self {
+        let mut disk = Self::empty(base);
+        for path in below {
+            let (mut real, mut at) = (base.to_owned(), 0);
+            for part in Path::new(path).iter().map(|part| part.to_str().unwrap()) {
+                real.push(part);
+                at = match disk.find(&real) {
+                    Some(there) => there,
+                    None => {
+                        let made = disk.add(Node::Dir(BTreeMap::new()));
+                        disk.set(at, part, Some(made));
+                        disk.dress(made, &real);
+                        made
+                    }
+                };
+            }
+            disk.load_dir(&real, at, Some(skip));
+        }
+        disk
+    }
+
+    fn empty(base: &Path) -> Self {
+        Self {
+            nodes: vec![Node::Dir(BTreeMap::new())],
+            attributes: BTreeMap::new(),
+            base: base.to_owned(),
+        }
+    }
+
+    /// Notes the mode and the owner of what is really there.
+    fn dress(&mut self, inode: Inode, path: &Path) {
+        let meta = std::fs::symlink_metadata(path).unwrap();
+        let attributes = self.attributes.entry(inode).or_default();
+        if !meta.is_symlink() {
+            attributes.insert("mode".to_owned(), format!("{:04o}", meta.mode() & 0o7777));
+        }
+        let owner = format!("{}:{}", meta.uid(), meta.gid());
+        attributes.insert("owner".to_owned(), owner);
+    }
+
+    /// With `skip` modes and owners are noted.
+    fn load_dir(&mut self, path: &Path, into: Inode, skip: Option<&str>) {
         for entry in std::fs::read_dir(path).unwrap() {
             let entry = entry.unwrap();
+            if skip.is_some_and(|skip| entry.file_name() == *skip) {
+                continue;
+            }
             let kind = entry.file_type().unwrap();
             let node = if kind.is_dir() {
                 Node::Dir(BTreeMap::new())
             } else if kind.is_symlink() {
                 Node::Link(std::fs::read_link(entry.path()).unwrap())
             } else {
-                Node::File(std::fs::read(entry.path()).unwrap())
+                Node::File(Arc::new(std::fs::read(entry.path()).unwrap()))
             };
             let inode = self.add(node);
             self.set(into, &entry.file_name().into_string().unwrap(), Some(inode));
+            if skip.is_some() {
+                self.dress(inode, &entry.path());
+            }
             if kind.is_dir() {
-                self.load_dir(&entry.path(), inode);
+                self.load_dir(&entry.path(), inode, skip);
             }
         }
     }
@@ -238,6 +285,7 @@ impl Disk {
                 let Node::File(content) = &mut self.nodes[*file] else {
                     panic!("not a file")
                 };
+                let content = Arc::make_mut(content);
                 content.resize(content.len().max(offset + data.len()), 0);
                 content[*offset..offset + data.len()].copy_from_slice(data);
             }
@@ -352,7 +400,7 @@ impl Replay {
                     replay.made(&mut now, path, Node::Dir(BTreeMap::new()), &mut covers)
                 }
                 Call::Create { path } => {
-                    replay.made(&mut now, path, Node::File(vec![]), &mut covers)
+                    replay.made(&mut now, path, Node::File(Arc::default()), &mut covers)
                 }
                 Call::Symlink { path, to } => {
                     replay.made(&mut now, path, Node::Link(to.clone()), &mut covers)
@@ -407,31 +455,50 @@ impl Replay {
 
     /// The same, with the attributes.
     pub(crate) fn dressed_after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Dressed> {
-        let pending: Vec<usize> = (0..count)
+        let losses = self.losses(count, dropped);
+        losses
+            .iter()
+            .map(|loss| self.dressed(count, loss))
+            .collect()
+    }
+
+    /// The changes among the first `count` that no sync covers, with call `dropped` taken out
+    /// where it is a sync.
+    pub(crate) fn pending(&self, count: usize, dropped: Option<usize>) -> BTreeSet<usize> {
+        (0..count)
             .filter(|&i| self.changes[i].is_some() && !self.durable(i, count, dropped))
-            .collect();
-        let mut choices: Vec<(BTreeSet<usize>, Option<usize>)> = vec![
-            (pending.iter().copied().collect(), None),
-            (BTreeSet::new(), None),
-        ];
+            .collect()
+    }
+
+    /// The call that next syncs what this one syncs, or the end; `None` if it syncs nothing here.
+    pub(crate) fn next_sync(&self, call: usize) -> Option<usize> {
+        let inode = self.syncs[call]?;
+        let next = (call + 1..self.syncs.len()).find(|&later| self.syncs[later] == Some(inode));
+        Some(next.unwrap_or(self.syncs.len()))
+    }
+
+    /// Whether a call changes what is replayed.
+    pub(crate) fn changes(&self, call: usize) -> bool {
+        self.changes[call].is_some()
+    }
+
+    /// What a crash right after the first `count` calls is tried with.
+    pub(crate) fn losses(&self, count: usize, dropped: Option<usize>) -> Vec<Loss> {
+        let pending = self.pending(count, dropped);
+        let mut losses = vec![Loss::default(), Loss::of(pending.clone())];
         for &one in &pending {
-            choices.push((BTreeSet::from([one]), None));
-            choices.push((
-                pending
-                    .iter()
-                    .copied()
-                    .filter(|&other| other != one)
-                    .collect(),
-                None,
-            ));
-            if matches!(self.changes[one], Some(Change::Write { .. })) {
-                choices.push((pending.iter().copied().collect(), Some(one)));
+            let mut others = pending.clone();
+            others.remove(&one);
+            losses.push(Loss::of(others));
+            losses.push(Loss::of(BTreeSet::from([one])));
+            if let Some(Change::Write { data, .. }) = &self.changes[one] {
+                losses.push(Loss {
+                    torn: Some((one, data.len() / 2)),
+                    ..Loss::default()
+                });
             }
         }
-        choices
-            .into_iter()
-            .map(|(kept, torn)| self.state(count, &pending, &kept, torn))
-            .collect()
+        losses
     }
 
     fn durable(&self, call: usize, count: usize, dropped: Option<usize>) -> bool {
@@ -441,34 +508,43 @@ impl Replay {
         })
     }
 
-    fn state(
-        &self,
-        count: usize,
-        pending: &[usize],
-        kept: &BTreeSet<usize>,
-        torn: Option<usize>,
-    ) -> Dressed {
+    /// What is there after the first `count` calls and a loss.
+    pub(crate) fn dressed(&self, count: usize, loss: &Loss) -> Dressed {
         let mut disk = self.start.clone();
         for call in 0..count {
             let Some(change) = &self.changes[call] else {
                 continue;
             };
-            if pending.contains(&call) && !kept.contains(&call) {
+            if loss.lost.contains(&call) {
                 continue;
             }
-            match change {
-                Change::Write { file, offset, data } if torn == Some(call) => {
-                    let half = data[..data.len() / 2].to_vec();
+            match (change, loss.torn) {
+                (Change::Write { file, offset, data }, Some((torn, kept))) if torn == call => {
                     disk.apply(&Change::Write {
                         file: *file,
                         offset: *offset,
-                        data: half,
+                        data: data[..kept].to_vec(),
                     });
                 }
-                change => disk.apply(change),
+                (change, _) => disk.apply(change),
             }
         }
         disk.tree()
+    }
+}
+
+/// What did not reach the disk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Loss {
+    /// These calls.
+    pub(crate) lost: BTreeSet<usize>,
+    /// What lies behind so many bytes of this write.
+    pub(crate) torn: Option<(usize, usize)>,
+}
+
+impl Loss {
+    pub(crate) fn of(lost: BTreeSet<usize>) -> Self {
+        Self { lost, torn: None }
     }
 }
 
@@ -478,8 +554,41 @@ pub(crate) fn lay_out(tree: &Tree, into: &Path) {
         let path = into.join(path);
         match entry {
             Entry::Dir => std::fs::create_dir(&path).unwrap(),
-            Entry::File(content) => std::fs::write(&path, content).unwrap(),
+            Entry::File(content) => std::fs::write(&path, content.as_slice()).unwrap(),
             Entry::Link(target) => std::os::unix::fs::symlink(target, &path).unwrap(),
         }
+    }
+}
+
+/// The same with modes and owners; what has none noted is as this program makes it.
+pub(crate) fn lay_out_dressed((tree, dressed): &Dressed, into: &Path) {
+    lay_out(tree, into);
+    // Those above last: a directory's mode may be one that nothing can be made in.
+    for (path, entry) in tree.iter().rev() {
+        let real = into.join(path);
+        let noted = |name: &str| dressed.get(path).and_then(|all| all.get(name));
+        let others: Vec<&String> = dressed.get(path).map_or_else(Vec::new, |all| {
+            let known = ["mode", "owner", "modified"];
+            all.keys()
+                .filter(|name| !known.contains(&name.as_str()))
+                .collect()
+        });
+        assert!(
+            others.is_empty(),
+            "{}: {others:?} is not laid out",
+            path.display()
+        );
+        if let Some((uid, gid)) = noted("owner").and_then(|owner| owner.split_once(':')) {
+            let (uid, gid) = (uid.parse().unwrap(), gid.parse().unwrap());
+            std::os::unix::fs::lchown(&real, Some(uid), Some(gid)).unwrap();
+        }
+        let plain = match entry {
+            Entry::Dir => "0700",
+            Entry::File(_) => "0600",
+            Entry::Link(_) => continue,
+        };
+        let mode = noted("mode").map_or(plain, String::as_str);
+        let mode = u32::from_str_radix(mode, 8).unwrap();
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 }

@@ -33,15 +33,15 @@ fn calls(first: u64, all: u64) -> Vec<u64> {
 }
 
 /// A node whose data, backup and disk are made once and copied for each run.
-struct Template {
-    node: Node,
-    seed: PathBuf,
-    before: BTreeMap<PathBuf, TreeNode>,
+pub(super) struct Template {
+    pub(super) node: Node,
+    pub(super) seed: PathBuf,
+    pub(super) before: BTreeMap<PathBuf, TreeNode>,
 }
 
 impl Template {
     /// With one revision that is newer, one that is gone and one that was changed.
-    fn make() -> Option<Self> {
+    pub(super) fn make() -> Option<Self> {
         let node = Node::with(&etcd("3.5")?, &NodeOptions::default(), |_| {});
         node.expect(0, &["backup"]);
         node.roll_out("kube-scheduler", 6, 8);
@@ -72,14 +72,17 @@ impl Template {
             seed,
             before: BTreeMap::new(),
         };
+        // Nor does the kubelet see the manifests that come back while the disk is described.
+        template.node.bench.faults(|faults| faults.blind = true);
         template.fresh();
         template.before = template.node.tree();
+        template.node.bench.no_faults();
         Some(template)
     }
 
     /// Puts the node's disk back to what it was before any restore. The pods that ran are stopped
     /// by their manifests' going.
-    fn fresh(&self) {
+    pub(super) fn fresh(&self) {
         let manifests = self.node.bench.manifests();
         if manifests.is_dir() {
             for file in std::fs::read_dir(&manifests).expect("manifests") {
@@ -97,7 +100,7 @@ impl Template {
         }
     }
 
-    fn restore(&self, seam: Option<String>, more: &[&str]) -> Output {
+    pub(super) fn restore(&self, seam: Option<String>, more: &[&str]) -> Output {
         self.run(
             &[
                 &["restore", "backup-1", "--yes", "--allow", "other-cluster"],
@@ -108,7 +111,7 @@ impl Template {
         )
     }
 
-    fn run(&self, args: &[&str], seam: Option<String>) -> Output {
+    pub(super) fn run(&self, args: &[&str], seam: Option<String>) -> Output {
         let mut command: Command = self.node.command();
         command.args(args);
         if let Some(seam) = seam {
@@ -149,7 +152,7 @@ fn killed(output: &Output) -> bool {
     output.status.signal() == Some(9)
 }
 
-fn status(output: &Output) -> (Option<i32>, String) {
+pub(super) fn status(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stderr))
 }
 

@@ -1,6 +1,10 @@
 //! A node goes back to a backup, as one transaction: real etcd behind a stand-in kubelet and
 //! container runtime, which can also be made to lie, to hang and to fail.
 
+#[cfg(feature = "faults")]
+#[path = "../crash/replay.rs"]
+#[allow(dead_code)]
+mod replay;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -9,6 +13,8 @@ mod campaign;
 mod disaster;
 mod faults;
 mod node;
+#[cfg(feature = "faults")]
+mod power;
 mod refusals;
 mod sessions;
 mod survivor;

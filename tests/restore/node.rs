@@ -161,26 +161,11 @@ impl Node {
 
     /// `/etc/kubernetes` but the store, and the data directory, with everything about them.
     pub(crate) fn tree(&self) -> BTreeMap<PathBuf, TreeNode> {
-        let mut all = BTreeMap::new();
-        for below in ["etc/kubernetes", "var/lib/etcd", "var/lib/etcd-dr"] {
-            all.extend(
-                self.tree_of(below)
-                    .into_iter()
-                    .map(|(path, node)| (Path::new(below).join(path), node)),
-            );
-        }
-        all
+        tree_at(&self.root)
     }
 
     pub(crate) fn tree_of(&self, below: &str) -> BTreeMap<PathBuf, TreeNode> {
-        let root = self.path(below);
-        let mut tree = tree::describe(&root, &Options::default()).expect("describing a tree");
-        tree.retain(|path, _| {
-            let name = path.iter().next().map(|name| name.to_string_lossy());
-            // The store, and the records of operations: their journals stay.
-            !name.is_some_and(|name| name == "static-pod-backups" || name.starts_with("restore-"))
-        });
-        tree
+        tree_below(&self.root, below)
     }
 
     /// Whether etcd has exactly the keys that the backup holds.
@@ -196,6 +181,31 @@ impl Node {
             "what was written after the backup is gone"
         );
     }
+}
+
+/// What [`Node::tree`] says, of any root.
+pub(crate) fn tree_at(root: &Path) -> BTreeMap<PathBuf, TreeNode> {
+    let mut all = BTreeMap::new();
+    for below in ["etc/kubernetes", "var/lib/etcd", "var/lib/etcd-dr"] {
+        all.extend(
+            tree_below(root, below)
+                .into_iter()
+                .map(|(path, node)| (Path::new(below).join(path), node)),
+        );
+    }
+    all
+}
+
+/// One directory of a root.
+pub(crate) fn tree_below(root: &Path, below: &str) -> BTreeMap<PathBuf, TreeNode> {
+    let root = root.join(below);
+    let mut tree = tree::describe(&root, &Options::default()).expect("describing a tree");
+    tree.retain(|path, _| {
+        let name = path.iter().next().map(|name| name.to_string_lossy());
+        // The store, and the records of operations: their journals stay.
+        !name.is_some_and(|name| name == "static-pod-backups" || name.starts_with("restore-"))
+    });
+    tree
 }
 
 /// Copies a tree with everything about it.

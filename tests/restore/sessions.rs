@@ -38,9 +38,9 @@ fn running(node: &Node, until: &str) -> Child {
             return child;
         }
     }
-    let status = child.wait().expect("its end");
+    let ended = child.wait();
     panic!(
-        "it never came to {until:?} ({status}):\n{}",
+        "it never came to {until:?}, {ended:?}:\n{}",
         told.join("\n")
     );
 }

@@ -88,7 +88,13 @@ fn a_set_in_another_store_is_brought_here_and_restored() {
     node.cluster.etcdctl_ok(&["put", "later", "1"]);
     let cluster = std::fs::read_dir(&share)
         .expect("the share")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         .find(|name| !name.starts_with('.'))
         .expect("a cluster");
     let set = format!("{url}/{cluster}/master-0/latest");

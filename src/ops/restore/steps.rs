@@ -18,6 +18,7 @@
 //! Undone after they were all done once, what was built is kept in the safety folder instead of
 //! being removed: it may have taken writes.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ use super::{moves, proof};
 use crate::backup::resources::{Rules, extract_archive};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::datadir::Layout;
-use crate::etcd::restore::{Bump, Evidence};
+use crate::etcd::restore::{Bump, Evidence, HIDDEN as UNFINISHED};
 use crate::node::layout::KUBERNETES;
 use crate::ops::datadir::{self, Outcome};
 use crate::ops::{database, survivor};
@@ -244,9 +245,11 @@ impl Step for NodeStep {
     async fn apply(&self, world: &World, known: &Known) -> Result<Option<Value>> {
         match self {
             Self::MakeFolders { folders } => {
-                for folder in folders {
-                    make_folder(&world.host(folder))?;
+                let folders: Vec<PathBuf> = folders.iter().map(|path| world.host(path)).collect();
+                for folder in &folders {
+                    make_folder(folder)?;
                 }
+                sync_above(&folders)?;
             }
             Self::Unpack {
                 archives,
@@ -297,18 +300,25 @@ impl Step for NodeStep {
                 copies,
                 links,
             } => {
-                for (_, to) in copies {
-                    fs::unlink(&world.host(to))?;
+                let links = links.iter().map(|(link, _)| link);
+                let made: Vec<PathBuf> = copies
+                    .iter()
+                    .map(|(_, to)| to)
+                    .chain(links)
+                    .map(|path| world.host(path))
+                    .collect();
+                for path in &made {
+                    fs::unlink(path)?;
                 }
-                for (link, _) in links {
-                    fs::unlink(&world.host(link))?;
-                }
+                sync_above(&made)?;
                 for unpacking in archives {
                     clear(&world.host(&unpacking.into))?;
                 }
             }
             Self::BuildData(building) if !known.completed => {
-                remove_if_there(&world.host(&building.into))?;
+                let into = world.host(&building.into);
+                remove_if_there(&into)?;
+                remove_unfinished(fs::parent(&into))?;
             }
             Self::BuildFromMember(surviving) if !known.completed => {
                 remove_if_there(&world.host(&surviving.into))?;
@@ -386,19 +396,46 @@ fn paths<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> String {
         .join(", ")
 }
 
+/// Makes a directory, if it is not there; the one above is not synced.
 fn make_folder(path: &Path) -> Result<()> {
     match fs::mkdir(path) {
         Err(failure)
-            if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) && path.is_dir() => {}
-        made => made?,
+            if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) && path.is_dir() =>
+        {
+            Ok(())
+        }
+        made => made,
     }
-    fs::sync_dir(fs::parent(path))
 }
 
+/// Removes a tree durably, also one that a process which was cut off has just removed.
 fn remove_if_there(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         fs::remove_tree(path)?;
-        fs::sync_dir(fs::parent(path))?;
+    }
+    sync_above(&[path.to_owned()])
+}
+
+/// Syncs the directories that hold these entries, each once, where they are there.
+fn sync_above(paths: &[PathBuf]) -> Result<()> {
+    let dirs: BTreeSet<&Path> = paths.iter().map(|path| fs::parent(path)).collect();
+    dirs.into_iter()
+        .filter(|dir| dir.is_dir())
+        .try_for_each(fs::sync_dir)
+}
+
+/// Removes what a build that was cut off left beside its place.
+fn remove_unfinished(dir: &Path) -> Result<()> {
+    let doing = || format!("listing {}", dir.display());
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    for entry in entries {
+        let entry = entry.doing(Kind::Store, doing)?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            remove_if_there(&entry.path())?;
+        }
     }
     Ok(())
 }
@@ -450,20 +487,22 @@ async fn unpack(
         skipped += done.skipped.len();
         bytes += done.bytes;
     }
+    let mut made = Vec::new();
     for (from, to) in copies {
         let (from, to) = (world.host(from), world.host(to));
         let content =
             std::fs::read(&from).doing(Kind::Store, || format!("reading {}", from.display()))?;
         fs::unlink(&to)?;
         fs::write_new(&to, &content)?;
-        fs::sync_dir(fs::parent(&to))?;
+        made.push(to);
     }
     for (link, target) in links {
         let link = world.host(link);
         fs::unlink(&link)?;
         fs::symlink(target, &link)?;
-        fs::sync_dir(fs::parent(&link))?;
+        made.push(link);
     }
+    sync_above(&made)?;
     if skipped > 0 {
         world.context.warn(
             "labels-not-restored",

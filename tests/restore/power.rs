@@ -1,0 +1,680 @@
+//! What a loss of power leaves of a restore and of its way back.
+//!
+//! All changing calls of both are recorded on a node whose etcd does not run, and replayed on a
+//! disk in memory that forgets what was not fsynced. What a crash can leave is laid out as a
+//! scratch node, where the program goes back, or on and then back. A run of the suite takes a
+//! sample of the states and says how many; with `ETCD_DR_EVERY=1` it takes each one.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use etcd_dr::sys::tree::{Node as TreeNode, NodeKind};
+
+use super::campaign::{Template, status};
+use super::node::{assert_same, tree_at};
+use super::replay::{self, Call, Disk, Dressed, Entry, Loss, Replay};
+use super::support::golden;
+
+/// What is recorded of the node.
+const BELOW: [&str; 3] = ["etc/kubernetes", "var/lib/etcd", STATE];
+/// But the store.
+const STORE: &str = "static-pod-backups";
+/// Where the journals are.
+const STATE: &str = "var/lib/etcd-dr";
+/// A restore that comes as far as the wait for etcd and stays there.
+const SHORT: [&str; 3] = ["--wait", "1s", "--keep-failed"];
+/// How many scratch nodes are worked on at once: most of their time they wait.
+const AT_ONCE: usize = 6;
+/// How many states a sample has.
+const SAMPLE: usize = 60;
+
+type Found = BTreeMap<PathBuf, TreeNode>;
+
+fn every() -> bool {
+    std::env::var_os("ETCD_DR_EVERY").is_some()
+}
+
+/// What is done on a scratch node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Back,
+    /// On as far as the wait for etcd, then back.
+    OnAndBack,
+}
+
+/// What states are held against.
+struct Judge {
+    name: String,
+    socket: PathBuf,
+    before: Found,
+    /// What a restore leaves that waits for etcd.
+    half: Found,
+}
+
+impl Judge {
+    /// Lays a state out and demands that it is or becomes what it was before the restore.
+    fn judge(&self, state: &Dressed, way: Way) -> Result<(), String> {
+        let dir = self.lay_out(state);
+        let root = dir.path();
+        let begun = state.0.keys().any(|path| is_journal(path));
+        if begun && way == Way::OnAndBack {
+            let output = self.run(root, &["restore", "--resume", "--keep-failed"]);
+            let (code, told) = status(&output);
+            if code != Some(7) || !told.contains("prove-etcd") {
+                return Err(format!("going on: {code:?} {told}"));
+            }
+            same(&self.half, &outline(tree_at(root))).map_err(|why| format!("went on: {why}"))?;
+        }
+        if begun {
+            let (code, told) = status(&self.run(root, &["restore", "--rollback"]));
+            // The last record may have got through.
+            if code != Some(0) && !told.contains("rolled-back") {
+                return Err(format!("going back: {code:?} {told}"));
+            }
+        }
+        same(&self.before, &tree_at(root))?;
+        left_over(root)
+    }
+
+    /// A scratch node in this state, with the same container runtime.
+    fn lay_out(&self, state: &Dressed) -> tempfile::TempDir {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let dir = dir.expect("a scratch directory");
+        let root = dir.path();
+        replay::lay_out_dressed(state, root);
+        std::fs::create_dir_all(root.join("run/crio")).expect("a folder");
+        std::os::unix::fs::symlink(&self.socket, root.join("run/crio/crio.sock")).expect("a link");
+        dir
+    }
+
+    fn command(&self, root: &Path, args: &[&str]) -> Command {
+        let mut command = golden::etcd_dr();
+        command
+            .args(["--node-name", &self.name, "--progress", "never", "--root"])
+            .arg(root)
+            .args(args);
+        command
+    }
+
+    fn run(&self, root: &Path, args: &[&str]) -> Output {
+        self.command(root, args).output().expect("running etcd-dr")
+    }
+
+    /// Judges many, some at once; the first that is wrong ends it.
+    fn judge_all(&self, states: &[(String, Dressed)], way: Way) {
+        let wrong = self.first_wrong(states, way);
+        assert!(wrong.is_none(), "{}", wrong.unwrap_or_default());
+    }
+
+    fn first_wrong(&self, states: &[(String, Dressed)], way: Way) -> Option<String> {
+        let next = AtomicUsize::new(0);
+        let wrong = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::SeqCst);
+                        let Some((when, state)) = states.get(at) else {
+                            return;
+                        };
+                        if let Err(why) = self.judge(state, way) {
+                            let mut wrong = wrong.lock().expect("a lock");
+                            wrong.get_or_insert_with(|| format!("{when}, {way:?}: {why}"));
+                            next.store(states.len(), Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        wrong.into_inner().expect("a lock")
+    }
+}
+
+fn is_journal(path: &Path) -> bool {
+    path.starts_with(STATE) && path.ends_with("journal")
+}
+
+fn same(wanted: &Found, found: &Found) -> Result<(), String> {
+    let told: Vec<String> = etcd_dr::sys::tree::differences(wanted, found)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    match told.is_empty() {
+        true => Ok(()),
+        false => Err(told.join("\n")),
+    }
+}
+
+/// A tree without what differs from one attempt to another: the content of etcd's new data, and
+/// what lies in the safety folders.
+fn outline(tree: Found) -> Found {
+    tree.into_iter()
+        .filter(|(path, _)| !path.starts_with("etc/kubernetes/.etcd-dr"))
+        .map(|(path, mut node)| {
+            if path.starts_with("var/lib/etcd/member")
+                && let NodeKind::File { size, sha256 } = &mut node.kind
+            {
+                (*size, *sha256) = (0, [0; 32]);
+            }
+            (path, node)
+        })
+        .collect()
+}
+
+/// Of a restore that was taken back its records stay, and nothing else.
+fn left_over(root: &Path) -> Result<(), String> {
+    let Ok(entries) = std::fs::read_dir(root.join(STATE)) else {
+        return Ok(());
+    };
+    for folder in entries.map(|entry| entry.expect("an entry").path()) {
+        let Ok(files) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for name in files.map(|entry| entry.expect("an entry").file_name()) {
+            if !["journal", ".journal.new", "log"]
+                .iter()
+                .any(|known| name == *known)
+            {
+                return Err(format!("{name:?} is left in {}", folder.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A recording, and what it is replayed on.
+struct Recording {
+    root: PathBuf,
+    start: Disk,
+    calls: Vec<Call>,
+    replay: Replay,
+}
+
+/// One record of a journal, and the call that writes it.
+struct Written {
+    call: usize,
+    record: String,
+    step: Option<usize>,
+    bytes: usize,
+}
+
+impl Recording {
+    fn of(template: &Template, run: impl FnOnce(String)) -> Self {
+        let start = Disk::load_dressed(&template.node.root, &BELOW, STORE);
+        let file = template.node.cluster.scratch().join("recording");
+        run(format!("record:{}", file.display()));
+        Self::new(&template.node.root, start, replay::read(&file))
+    }
+
+    fn new(root: &Path, start: Disk, calls: Vec<Call>) -> Self {
+        Self {
+            root: root.to_owned(),
+            replay: Replay::new(start.clone(), &calls),
+            start,
+            calls,
+        }
+    }
+
+    /// The process dies after the first `count` calls, the machine goes on: what the next process
+    /// does, behind what was not synced when the first one died.
+    fn and_then(&self, count: usize, judge: &Judge, args: &[&str]) -> Self {
+        let dir = judge.lay_out(&self.replay.dressed(count, &Loss::default()));
+        let file = dir.path().join("recording");
+        let mut command = judge.command(dir.path(), args);
+        command.env("ETCD_DR_SEAM", format!("record:{}", file.display()));
+        let output = command.output().expect("running etcd-dr");
+        let (code, told) = status(&output);
+        assert!(matches!(code, Some(0 | 7)), "after call {count}: {told}");
+        let text = std::fs::read_to_string(&file).expect("a recording");
+        let here = dir.path().to_string_lossy().into_owned();
+        std::fs::write(&file, text.replace(&here, &self.root.to_string_lossy())).expect("a file");
+        let mut calls = self.calls.get(..count).expect("calls").to_vec();
+        calls.extend(replay::read(&file));
+        Self::new(&self.root, self.start.clone(), calls)
+    }
+
+    /// The journal's records, in order.
+    fn records(&self) -> Vec<Written> {
+        let mut all = Vec::new();
+        for (call, what) in self.calls.iter().enumerate() {
+            let Call::Write { path, data, .. } = what else {
+                continue;
+            };
+            if path.file_name().is_none_or(|name| name != "journal") {
+                continue;
+            }
+            let bytes = hex::decode(data).expect("hexadecimal digits");
+            let json: serde_json::Value =
+                serde_json::from_slice(bytes.get(9..).expect("a line")).expect("a record");
+            all.push(Written {
+                call,
+                record: json["record"].as_str().expect("a word").to_owned(),
+                step: json["step"].as_u64().and_then(|step| step.try_into().ok()),
+                bytes: bytes.len(),
+            });
+        }
+        all
+    }
+
+    /// The steps' names, as the plan has them.
+    fn steps(&self) -> Vec<String> {
+        let plan = self.calls.iter().find_map(|call| match call {
+            Call::Write { path, data, .. } if path.ends_with(".journal.new") => {
+                Some(hex::decode(data).expect("hexadecimal digits"))
+            }
+            _ => None,
+        });
+        let plan = plan.expect("a plan");
+        let plan: serde_json::Value =
+            serde_json::from_slice(plan.get(9..).expect("a line")).expect("a record");
+        let steps = plan["steps"].as_array().expect("steps");
+        let name = |step: &serde_json::Value| step["step"].as_str().expect("a name").to_owned();
+        steps.iter().map(name).collect()
+    }
+
+    /// The states that crashes leave, each once: all, or a sample.
+    fn states(&self, sample: usize) -> (usize, Vec<(String, Dressed)>) {
+        let mut known = HashSet::new();
+        let mut states = Vec::new();
+        let mut turn = 0;
+        for count in 0..=self.calls.len() {
+            let losses = self.replay.losses(count, None);
+            let chosen: Vec<&Loss> = if every() {
+                losses.iter().collect()
+            } else {
+                // All that is pending lost, and one other kind in turn.
+                turn += 1;
+                losses
+                    .get(1)
+                    .into_iter()
+                    .chain(losses.get(turn * 7 % losses.len()))
+                    .collect()
+            };
+            for loss in chosen {
+                let state = self.replay.dressed(count, loss);
+                if known.insert(fingerprint(&state)) {
+                    let when = format!(
+                        "power lost after call {count} of {}, {:?}, with {loss:?}",
+                        self.calls.len(),
+                        count
+                            .checked_sub(1)
+                            .and_then(|last| self.calls.get(last))
+                            .map(short)
+                    );
+                    states.push((when, state));
+                }
+            }
+        }
+        let all = states.len();
+        if !every() && all > sample {
+            let mut at = 0;
+            states.retain(|_| {
+                at += 1;
+                (at - 1) * sample / all != at * sample / all
+            });
+        }
+        (all, states)
+    }
+}
+
+/// A call without the bytes that it writes.
+fn short(call: &Call) -> String {
+    let mut text = format!("{call:?}");
+    text.truncate(240);
+    text
+}
+
+fn fingerprint((tree, dressed): &Dressed) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (path, entry) in tree {
+        path.hash(&mut hasher);
+        match entry {
+            Entry::Dir => 0.hash(&mut hasher),
+            Entry::File(content) => (content.len(), crc32c::crc32c(content)).hash(&mut hasher),
+            Entry::Link(target) => target.hash(&mut hasher),
+        }
+    }
+    dressed.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The old data as small as it can be: the log's room is given back, so that a disk in memory is.
+fn shrink(seed: &Path) {
+    let wal = seed.join("var/lib/etcd/member/wal");
+    for entry in std::fs::read_dir(wal).expect("the log") {
+        let path = entry.expect("an entry").path();
+        let mut bytes = Vec::new();
+        let mut file = std::fs::File::open(&path).expect("a segment");
+        file.read_to_end(&mut bytes).expect("a segment");
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        let file = std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .expect("a segment");
+        file.set_len(used.next_multiple_of(4096) as u64)
+            .expect("a segment");
+    }
+}
+
+/// Records a restore up to the wait for etcd, and its way back.
+fn record(template: &mut Template) -> (Judge, Recording, Recording) {
+    // The kubelet sees no manifest from here on: what it starts would write.
+    template.node.bench.faults(|faults| faults.blind = true);
+    shrink(&template.seed);
+    template.fresh();
+    template.before = template.node.tree();
+    let forth = Recording::of(template, |seam| {
+        let (code, told) = status(&template.restore(Some(seam), &SHORT));
+        assert_eq!(code, Some(7), "{told}");
+    });
+    let half = outline(template.node.tree());
+    let back = Recording::of(template, |seam| {
+        let (code, told) = status(&template.run(&["restore", "--rollback"], Some(seam)));
+        assert_eq!(code, Some(0), "{told}");
+    });
+    assert_same(&template.before, &template.node.tree(), "rolled back");
+    let judge = Judge {
+        name: template.node.cluster.name(0).to_owned(),
+        socket: template.node.bench.socket(),
+        before: template.before.clone(),
+        half,
+    };
+    (judge, forth, back)
+}
+
+/// What a record confirms is on the disk before the record is written.
+fn confirmed(
+    recording: &Recording,
+    dropped: Option<usize>,
+) -> Result<(), (usize, BTreeSet<usize>)> {
+    let confirms = ["done", "undone", "rolled-back", "completed"];
+    let from = dropped.unwrap_or(0);
+    for written in recording.records() {
+        if written.call < from || !confirms.contains(&written.record.as_str()) {
+            continue;
+        }
+        let mut pending = recording.replay.pending(written.call, dropped);
+        pending.retain(|&call| !recording.is_record(call));
+        if !pending.is_empty() {
+            // What is below a directory that is gone does not matter.
+            let of = |loss: &Loss| fingerprint(&recording.replay.dressed(written.call, loss));
+            let whole = of(&Loss::default());
+            pending.retain(|&call| of(&Loss::of(BTreeSet::from([call]))) != whole);
+        }
+        if !pending.is_empty() {
+            return Err((written.call, pending));
+        }
+        if dropped.is_some() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Recording {
+    fn is_record(&self, call: usize) -> bool {
+        matches!(self.calls.get(call), Some(Call::Write { path, .. }) if path.ends_with("journal"))
+    }
+}
+
+#[test]
+fn every_legal_loss_of_unsynced_changes_goes_back_to_what_was() {
+    let Some(mut template) = Template::make() else {
+        return;
+    };
+    let (judge, forth, back) = record(&mut template);
+    for (name, recording, way, sample) in [
+        ("a restore, gone back", &forth, Way::Back, SAMPLE),
+        (
+            "a restore, gone on and back",
+            &forth,
+            Way::OnAndBack,
+            SAMPLE / 2,
+        ),
+        ("a way back, gone on with", &back, Way::Back, SAMPLE),
+    ] {
+        let (all, states) = recording.states(sample);
+        println!(
+            "{name}: {} calls, {} of {all} states",
+            recording.calls.len(),
+            states.len()
+        );
+        judge.judge_all(&states, way);
+    }
+}
+
+#[test]
+fn what_a_record_confirms_is_on_the_disk_and_each_fsync_is_needed() {
+    let Some(mut template) = Template::make() else {
+        return;
+    };
+    let (judge, forth, back) = record(&mut template);
+    all_confirmed(&forth, "restore");
+    all_confirmed(&back, "way back");
+    // A process that is killed leaves renames that nobody synced to the one that comes after it.
+    let first = forth
+        .calls
+        .iter()
+        .position(|call| forth.begins(call))
+        .expect("a journal")
+        + 3;
+    let (mut there, mut returned) = (0, 0);
+    for (recording, from, args) in [
+        (&forth, first, &["restore", "--resume", "--keep-failed"][..]),
+        (&forth, first, &["restore", "--rollback"][..]),
+        (&back, 2, &["restore", "--rollback"][..]),
+    ] {
+        let all: Vec<usize> = (from..recording.calls.len())
+            .filter(|&count| recording.replay.changes(count - 1) && !recording.is_record(count - 1))
+            .collect();
+        let stride = if every() { 1 } else { all.len() / 8 + 1 };
+        for &count in all.iter().step_by(stride) {
+            let both = recording.and_then(count, &judge, args);
+            all_confirmed(&both, &format!("killed after call {count}, then {args:?}"));
+            match args.len() {
+                3 => there += 1,
+                _ => returned += 1,
+            }
+        }
+    }
+    println!(
+        "killed, then gone on {there} times and back {returned} times: what the records confirm is on the disk"
+    );
+    drop_each(&judge, &forth, "restore", &[Way::Back, Way::OnAndBack]);
+    drop_each(&judge, &back, "way back", &[Way::Back]);
+}
+
+fn all_confirmed(recording: &Recording, name: &str) {
+    if let Err((record, pending)) = confirmed(recording, None) {
+        let told: Vec<String> = pending
+            .iter()
+            .filter_map(|call| recording.calls.get(*call).map(short))
+            .collect();
+        panic!(
+            "{name}: before the record of call {record} these are not synced:\n{}",
+            told.join("\n")
+        );
+    }
+}
+
+/// Takes each fsync away in turn. What a record confirms must then be missing, or a crash between
+/// the fsync and the next one of the same file or directory must do harm; what neither notices is
+/// repeated within its step, or only bears witness.
+fn drop_each(judge: &Judge, recording: &Recording, name: &str, ways: &[Way]) {
+    // What comes before the journal tells only that the set was found good.
+    let begun = recording.begun();
+    let syncs: Vec<usize> = (begun..recording.calls.len())
+        .filter(|&call| recording.replay.next_sync(call).is_some())
+        .collect();
+    let rest: Vec<usize> = syncs
+        .iter()
+        .copied()
+        .filter(|&dropped| confirmed(recording, Some(dropped)).is_ok())
+        .collect();
+    let chosen: Vec<usize> = match every() {
+        true => rest.clone(),
+        false => rest.iter().copied().step_by(rest.len() / 12 + 1).collect(),
+    };
+    let (mut harmful, mut spare) = (0, Vec::new());
+    for &dropped in &chosen {
+        let noticed = ways.iter().any(|way| {
+            judge
+                .first_wrong(&recording.without(dropped), *way)
+                .is_some()
+        });
+        match noticed {
+            true => harmful += 1,
+            false => spare.push(dropped),
+        }
+    }
+    println!(
+        "{name}: {} fsyncs taken away, {} missed by what a record confirms; of {} others {} tried, {harmful} missed by a crash in between, {} spare",
+        syncs.len(),
+        syncs.len() - rest.len(),
+        rest.len(),
+        chosen.len(),
+        spare.len()
+    );
+    for call in spare {
+        let told = recording.calls.get(call).map(short);
+        println!("  spare: {call} {told:?}");
+        assert!(
+            !recording.announces(call),
+            "nothing notices that the intent before call {call} is lost: {told:?}"
+        );
+    }
+}
+
+impl Recording {
+    /// Whether a call puts the journal in its place.
+    fn begins(&self, call: &Call) -> bool {
+        matches!(call, Call::Rename { to, .. } if is_journal(to.strip_prefix(&self.root).unwrap_or(to)))
+    }
+
+    /// The first call of the operation itself.
+    fn begun(&self) -> usize {
+        let first = self.calls.iter().position(|call| {
+            let told = short(call);
+            told.contains("/journal") || told.contains(".journal.new")
+        });
+        first.expect("a journal")
+    }
+
+    /// The worst that can come of an fsync that is left out, before the next one of the same.
+    fn without(&self, dropped: usize) -> Vec<(String, Dressed)> {
+        let until = self.replay.next_sync(dropped).unwrap_or(dropped);
+        let stride = ((until - dropped) / 4).max(1);
+        let mut states = Vec::new();
+        for count in (dropped + 1..=until).rev().step_by(stride) {
+            let anyway = self.replay.pending(count, None);
+            let with = self.replay.pending(count, Some(dropped));
+            let exposed: BTreeSet<usize> = with.difference(&anyway).copied().collect();
+            let records = with.iter().copied().filter(|&call| self.is_record(call));
+            let both = exposed.iter().copied().chain(records).collect();
+            for lost in [exposed.clone(), both, with] {
+                let loss = Loss::of(lost);
+                let when = format!("without call {dropped}, after {count}");
+                states.push((when, self.replay.dressed(count, &loss)));
+            }
+        }
+        states
+    }
+
+    /// Whether a call makes the intent of a step durable that changes something.
+    fn announces(&self, sync: usize) -> bool {
+        let records = self.records();
+        let Some(at) = records.iter().rposition(|written| written.call < sync) else {
+            return false;
+        };
+        let next = records
+            .get(at + 1)
+            .map_or(self.calls.len(), |written| written.call);
+        let acts = (sync + 1..next).any(|call| self.replay.changes(call));
+        let own = matches!(self.calls.get(sync), Some(Call::SyncFile { path }) if path.ends_with("journal"));
+        own && acts
+            && records
+                .get(at)
+                .is_some_and(|written| written.record == "doing")
+    }
+}
+
+#[test]
+fn a_step_may_be_done_and_undone_twice_and_the_last_record_be_cut_anywhere() {
+    let Some(mut template) = Template::make() else {
+        return;
+    };
+    let (judge, forth, back) = record(&mut template);
+    // Right before a step is confirmed all of it is done: whoever goes on does it once more.
+    let mut kinds = BTreeSet::new();
+    let mut twice = Vec::new();
+    let mut undone_twice = Vec::new();
+    let steps = forth.steps();
+    for (recording, word, states) in [
+        (&forth, "done", &mut twice),
+        (&back, "undone", &mut undone_twice),
+    ] {
+        for written in recording.records() {
+            if written.record != word {
+                continue;
+            }
+            let step = written.step.expect("a step");
+            let kind = steps.get(step).expect("a step of the plan");
+            kinds.insert(format!("{kind} {word}"));
+            let state = recording.replay.dressed(written.call, &Loss::default());
+            states.push((format!("step {}, {kind}, twice {word}", step + 1), state));
+        }
+    }
+    judge.judge_all(&twice, Way::OnAndBack);
+    judge.judge_all(&undone_twice, Way::Back);
+    println!(
+        "{} steps done twice, {} undone twice: {kinds:?}",
+        twice.len(),
+        undone_twice.len()
+    );
+    let changing = [
+        "make-folders",
+        "unpack",
+        "build-data",
+        "stop-pods",
+        "set-data-aside",
+        "switch-data",
+        "put-back",
+        "start-pods",
+    ];
+    for kind in changing {
+        assert!(
+            kinds.contains(&format!("{kind} undone")),
+            "{kind}: {kinds:?}"
+        );
+    }
+
+    // A record of each kind, cut at each of its bytes.
+    let mut cuts = Vec::new();
+    let mut seen = BTreeSet::new();
+    for recording in [&forth, &back] {
+        for written in recording.records() {
+            if !seen.insert(written.record.clone()) {
+                continue;
+            }
+            let all = if every() { 1 } else { 9 };
+            for kept in (0..=written.bytes).step_by(all).chain([written.bytes - 1]) {
+                let loss = Loss {
+                    torn: Some((written.call, kept)),
+                    ..Loss::default()
+                };
+                let state = recording.replay.dressed(written.call + 1, &loss);
+                cuts.push((format!("{} cut at byte {kept}", written.record), state));
+            }
+        }
+    }
+    println!("{} cuts of the records {seen:?}", cuts.len());
+    judge.judge_all(&cuts, Way::Back);
+}
