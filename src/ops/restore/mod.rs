@@ -6,12 +6,12 @@
 
 pub mod about;
 mod identity;
-mod moves;
+pub(in crate::ops) mod moves;
 pub mod plan;
-mod proof;
+pub(in crate::ops) mod proof;
 pub mod steps;
 mod survey;
-mod world;
+pub(in crate::ops) mod world;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

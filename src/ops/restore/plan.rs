@@ -37,7 +37,7 @@ use crate::sys::space::space;
 use crate::sys::tree;
 
 /// The hidden directory for what must stay on a mount.
-pub(super) const HIDDEN: &str = ".etcd-dr";
+pub(in crate::ops) const HIDDEN: &str = ".etcd-dr";
 /// Room beyond the database itself: the log's first segment and some pages, in bytes.
 const DATA_ROOM: u64 = 72 << 20;
 /// How much more than the estimate must be free, in per cent.

@@ -307,7 +307,7 @@ impl Step for NodeStep {
 }
 
 impl Exchange {
-    fn there(&self, world: &World) -> Result<()> {
+    pub(in crate::ops) fn there(&self, world: &World) -> Result<()> {
         let incoming = self.incoming.as_ref().map(|path| world.host(path));
         moves::swap(
             incoming.as_deref(),
@@ -316,7 +316,7 @@ impl Exchange {
         )
     }
 
-    fn back(&self, world: &World) -> Result<()> {
+    pub(in crate::ops) fn back(&self, world: &World) -> Result<()> {
         let incoming = self.incoming.as_ref().map(|path| world.host(path));
         moves::swap_back(
             incoming.as_deref(),
@@ -342,7 +342,7 @@ fn paths<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> String {
         .join(", ")
 }
 
-fn make_folder(path: &Path) -> Result<()> {
+pub(in crate::ops) fn make_folder(path: &Path) -> Result<()> {
     match fs::mkdir(path) {
         Err(failure)
             if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) && path.is_dir() => {}
@@ -360,7 +360,7 @@ fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 /// Empties a directory, if it is there.
-fn clear(dir: &Path) -> Result<()> {
+pub(in crate::ops) fn clear(dir: &Path) -> Result<()> {
     let doing = || format!("listing {}", dir.display());
     let entries = match std::fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
