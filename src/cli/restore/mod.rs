@@ -11,6 +11,9 @@ use super::args::RestoreArgs;
 use super::run::{Session, Shown};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 
+/// The command that operations of this kind are gone on with.
+pub(super) const COMMAND: &str = "restore";
+
 /// Does what the flags ask for.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     if args.data_dir.is_some() {

@@ -38,7 +38,7 @@ use crate::ops::reach::Target;
 use crate::ops::restore::plan::HIDDEN;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
 use crate::ops::{Cancel, Context};
-use crate::plan::registry::{self};
+use crate::plan::registry;
 use crate::plan::{Begin, Clock, Operation, Progress, State, journal};
 use crate::sys::fs;
 
@@ -190,10 +190,7 @@ fn fit_certificates(context: &Context, request: &Request, detection: &Detection)
 
 /// How the node's own member is reached once it runs: by what the node says alone, for what was
 /// told are the others' endpoints.
-fn own_access(
-    request: &Request,
-    detection: &Detection,
-) -> Result<crate::node::access::EtcdAccess> {
+fn own_access(request: &Request, detection: &Detection) -> Result<crate::node::access::EtcdAccess> {
     let target = &request.target;
     let mut told = target.told.clone();
     told.endpoints = None;
@@ -454,7 +451,7 @@ pub fn commit(layout: &NodeLayout, operation: &mut Operation<JoinStep>) -> Resul
     Ok(removed)
 }
 
-/// The word for a profile in a plan, for people.
+/// How etcd learns that it joins, for people.
 pub fn how_it_starts(about: &About) -> &'static str {
     if about.profile == Profile::Kubeadm.word() {
         "by the flags that are written into its manifest"

@@ -239,7 +239,9 @@ impl Step for JoinStep {
                 keep,
             } => moves::move_contents(&world.host(data_dir), &world.host(aside), keep)?,
             Self::AddLearner { .. } => return add_learner(world).await.map(Some),
-            Self::WriteManifest { from, to, flags } => write_manifest(world, known, from, to, *flags)?,
+            Self::WriteManifest { from, to, flags } => {
+                write_manifest(world, known, from, to, *flags)?
+            }
             Self::StartEtcd { manifest, .. } => manifest.there(&world.node)?,
             Self::AwaitVote => await_vote(world, known).await?,
             Self::ProveMember => return proof::prove(world, member_id(known)?).await.map(Some),
@@ -291,7 +293,9 @@ pub(super) fn member_id(known: &Known) -> Result<Id> {
     let text: String = known.read("memberId")?;
     u64::from_str_radix(&text, 16)
         .map(Id)
-        .doing(Kind::Unexpected, || format!("reading the member's id {text:?}"))
+        .doing(Kind::Unexpected, || {
+            format!("reading the member's id {text:?}")
+        })
 }
 
 /// What is asked of the cluster.
@@ -347,17 +351,13 @@ async fn take_out(world: &World, known: &Known, existing: Option<&str>) -> Resul
             Kind::RollbackFailed,
             format!("member {id} remains, for it has got its vote"),
         ))),
-        Err(failure) => Err(remains(failure.doing(format!("removing member {id} again")))),
+        Err(failure) => Err(remains(
+            failure.doing(format!("removing member {id} again")),
+        )),
     }
 }
 
-fn write_manifest(
-    world: &World,
-    known: &Known,
-    from: &Path,
-    to: &Path,
-    flags: bool,
-) -> Result<()> {
+fn write_manifest(world: &World, known: &Known, from: &Path, to: &Path, flags: bool) -> Result<()> {
     let (from, to) = (world.host(from), world.host(to));
     let text = std::fs::read_to_string(&from)
         .doing(Kind::Unexpected, || format!("reading {}", from.display()))?;
