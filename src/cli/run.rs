@@ -140,6 +140,8 @@ fn command_name(command: &Command) -> &'static str {
         Command::Prune(_) => "prune",
         Command::Copy(_) => "copy",
         Command::Restore(_) => "restore",
+        // What hints are made from.
+        Command::MemberAdd(args) if args.join => "member-add --join",
         Command::MemberAdd(_) => "member-add",
         Command::MemberRemove(_) => "member-remove",
         Command::MemberUpdate(_) => "member-update",

@@ -321,7 +321,7 @@ fn world(context: &Context, layout: &NodeLayout, operation: &Operation<JoinStep>
 /// # Errors
 /// [`Kind::RolledBack`] where it failed and all is as before; [`Kind::Interrupted`] where the
 /// operator wanted that; [`Kind::RollbackFailed`] where the way back failed too; [`Kind::Busy`]
-/// where the member votes and it was left as it is.
+/// where the member votes, or nobody tells whether it does, and it was left as it is.
 pub async fn go_on(
     context: &Context,
     layout: &NodeLayout,
@@ -334,10 +334,18 @@ pub async fn go_on(
         Ok(()) => return done(operation),
         Err(failure) => failure,
     };
-    if let Ok(Some(id)) = has_vote(&forward, operation).await {
-        let what = format!("member {id} votes by now, and is not taken out again");
+    let stays = match has_vote(&forward, operation).await {
+        Ok(None) => None,
+        Ok(Some(id)) => Some(format!(
+            "member {id} votes by now, and is not taken out again"
+        )),
+        Err(why) => Some(format!(
+            "left as it is, for no member tells whether the new one votes ({why})"
+        )),
+    };
+    if let Some(stays) = stays {
         let unfinished = unfinished(operation);
-        return Err(failed.as_kind(Kind::Busy).doing(what).with(unfinished));
+        return Err(failed.as_kind(Kind::Busy).doing(stays).with(unfinished));
     }
     context.warn("rolling-back", failed.to_string());
     go_back(context, layout, operation, &failed.to_string())

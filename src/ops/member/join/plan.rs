@@ -124,29 +124,45 @@ impl Drafting<'_> {
     /// The refusals; [`Kind::Usage`] where the node does not tell what is needed.
     pub(super) fn draft(&self) -> Result<(About, Vec<JoinStep>)> {
         let about = self.about()?;
-        let layout = self.layout();
-        let data_dir = layout.resolve(&about.etcd.data_dir)?;
+        let data_dir = self.layout().resolve(&about.etcd.data_dir)?;
         let folders = self.folders(&data_dir)?;
+        let mut steps = vec![JoinStep::MakeFolders {
+            folders: self.missing(&folders, &data_dir),
+        }];
+        steps.extend(self.steps(&folders, &data_dir)?);
+        let mut safety = vec![self.node_path(&folders.etc)];
+        for name in ["data", "data-new"] {
+            safety.push(self.node_path(&folders.data.join(name)));
+        }
+        Ok((About { safety, ..about }, steps))
+    }
+
+    /// What is done once the folders are there.
+    fn steps(&self, folders: &Folders, data_dir: &Path) -> Result<Vec<JoinStep>> {
         let flags = self.profile == Profile::Kubeadm;
         if flags {
             let tried = manifest::joining(&self.manifest.text, "x=https://x:2380");
             tried.map_err(|f| f.doing(format!("reading {}", self.manifest.path.display())))?;
         }
-        let place = layout.manifest(Component::Etcd, self.profile);
+        let place = self.layout().manifest(Component::Etcd, self.profile);
         let place = place.unwrap_or_else(|| self.manifest.path.clone());
         let file = place.file_name().map(PathBuf::from).unwrap_or_default();
         let stopped = self.node_path(&folders.etc.join("manifests").join(&file));
         let new = self.node_path(&folders.etc.join("manifests-new").join(&file));
+        let met = format!("met-{}", file.display());
+        let met = self.node_path(&folders.etc.join("manifests-new").join(met));
         let place = self.node_path(&place);
         let writes = flags || !self.manifest.live;
-        let from = match self.manifest.live {
-            true => stopped.clone(),
-            false => self.node_path(&self.manifest.path),
-        };
-        let mut steps = vec![
-            JoinStep::MakeFolders {
-                folders: self.missing(&folders, &data_dir),
+        let write = JoinStep::WriteManifest {
+            from: match self.manifest.live {
+                true => stopped.clone(),
+                false => self.node_path(&self.manifest.path),
             },
+            to: new.clone(),
+            flags,
+        };
+        let data_dir = self.node_path(data_dir);
+        let mut steps = vec![
             JoinStep::StopEtcd {
                 manifest: self.manifest.live.then(|| Exchange {
                     incoming: None,
@@ -156,7 +172,7 @@ impl Drafting<'_> {
             },
             JoinStep::AwaitStopped,
             JoinStep::SetDataAside {
-                data_dir: self.node_path(&data_dir),
+                data_dir: data_dir.clone(),
                 aside: self.node_path(&folders.data.join("data")),
                 keep: folders.keep.clone(),
             },
@@ -164,33 +180,22 @@ impl Drafting<'_> {
                 existing: self.existing.map(|id| id.to_string()),
             },
         ];
-        if writes {
-            steps.push(JoinStep::WriteManifest {
-                from,
-                to: new.clone(),
-                flags,
-            });
-        }
-        let met = format!("met-{}", file.display());
+        steps.extend(writes.then_some(write));
         steps.extend([
             JoinStep::StartEtcd {
                 manifest: Exchange {
                     incoming: Some(if writes { new } else { stopped }),
                     place,
-                    aside: self.node_path(&folders.etc.join("manifests-new").join(met)),
+                    aside: met,
                 },
-                data_dir: self.node_path(&data_dir),
+                data_dir,
                 made: self.node_path(&folders.data.join("data-new")),
                 keep: folders.keep.clone(),
             },
             JoinStep::AwaitVote,
             JoinStep::ProveMember,
         ]);
-        let mut safety = vec![self.node_path(&folders.etc)];
-        for name in ["data", "data-new"] {
-            safety.push(self.node_path(&folders.data.join(name)));
-        }
-        Ok((About { safety, ..about }, steps))
+        Ok(steps)
     }
 
     /// Where everything goes, each part on the mount of what it takes.
