@@ -176,21 +176,11 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs) -> Result<Shown> {
 
 /// The restore that is meant, which must be there.
 pub(super) fn current(layout: &NodeLayout) -> Result<Found> {
-    operation::refuse_of_other_kind(layout, restore::KIND)?;
-    restore::current(layout)?.ok_or_else(|| {
-        Failure::new(
-            Kind::Usage,
-            format!(
-                "no restore was begun on this node: {} holds none",
-                layout.state().display()
-            ),
-        )
-    })
+    operation::current(layout, restore::KIND)
 }
 
 fn open(session: &Session, layout: &NodeLayout) -> Result<Operation<NodeStep>> {
-    let found = current(layout)?;
-    Operation::open(&found.dir, session.context.observer.clone(), Timestamp::now)
+    operation::open(session, layout, restore::KIND)
 }
 
 fn wants_to_detach(args: &RestoreArgs) -> bool {

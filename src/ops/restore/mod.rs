@@ -37,7 +37,7 @@ use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::runtime::{Runtime, find_socket};
 use crate::plan::lock::Lock;
-use crate::plan::registry::{self, Found};
+use crate::plan::registry;
 use crate::plan::{Begin, Clock, Operation, State, journal};
 use crate::sys::fs;
 
@@ -497,20 +497,4 @@ pub fn commit(layout: &NodeLayout, operation: &mut Operation<NodeStep>) -> Resul
         Ok(())
     })?;
     Ok(removed)
-}
-
-/// The restore that a flag such as `--resume` means: the newest that is not settled, or the newest.
-pub fn current(layout: &NodeLayout) -> Result<Option<Found>> {
-    let mut all: Vec<Found> = registry::list(&layout.state())?
-        .into_iter()
-        .filter(|found| match &found.progress {
-            Ok(progress) => progress.begin.kind == KIND,
-            Err(_) => found.id.starts_with(KIND),
-        })
-        .collect();
-    let blocking = all.iter().position(Found::blocks);
-    Ok(match blocking {
-        Some(at) => Some(all.swap_remove(at)),
-        None => all.pop(),
-    })
 }
