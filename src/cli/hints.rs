@@ -1,5 +1,6 @@
 //! The next command to type, made from a failure's kind and facts.
 
+use super::operation;
 use crate::error::{Fact, Failure, Kind};
 
 /// The hint for a failure of a command, where there is a true one.
@@ -71,16 +72,15 @@ pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
 
 /// The way on and the way back.
 fn unfinished(fact: &Fact) -> Option<String> {
-    match fact {
-        Fact::Unfinished {
-            goes_back: true, ..
-        } => Some("to finish going back: etcd-dr restore --rollback".to_owned()),
-        Fact::Unfinished { .. } => Some(
-            "to go on: etcd-dr restore --resume  (to go back: etcd-dr restore --rollback)"
-                .to_owned(),
-        ),
-        _ => None,
-    }
+    let Fact::Unfinished { id, goes_back, .. } = fact else {
+        return None;
+    };
+    let command = operation::command_of(id);
+    Some(if *goes_back {
+        format!("to finish going back: etcd-dr {command} --rollback")
+    } else {
+        format!("to go on: etcd-dr {command} --resume  (to go back: etcd-dr {command} --rollback)")
+    })
 }
 
 /// The option that gives what was not given.

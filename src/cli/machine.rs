@@ -33,7 +33,7 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
     });
     let mut document = json!({
         "schemaVersion": SCHEMA_VERSION,
-        "command": command,
+        "command": command.split(' ').next(),
         "error": {
             "kind": failure.kind().word(),
             "exitCode": failure.kind().exit_code(),

@@ -1,6 +1,8 @@
 //! `member-add`, `member-remove`, `member-update`: arguments to requests, results to text and
 //! JSON.
 
+mod join;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -23,11 +25,17 @@ use crate::ops::member::survey::MemberState;
 use crate::ops::member::update::{self, UpdateRequest};
 use crate::ops::member::{ALLOWABLE, select};
 
+/// What names of operations of `member-add --join` begin with.
+pub(super) const JOIN: &str = crate::ops::member::join::KIND;
+
 /// `member-add`
 pub(super) fn add(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
+    if args.join {
+        return join::run(session, args);
+    }
     let request = AddRequest {
         target: target::target(session)?,
-        name: args.name.clone(),
+        name: args.name.clone().unwrap_or_default(),
         peer_urls: args.peer_urls.clone(),
         learner: !args.no_learner,
         promote: !args.no_promote,
@@ -152,11 +160,16 @@ pub(super) fn update(session: &Session, args: &MemberUpdateArgs) -> Result<Shown
 
 /// The names that may be let pass.
 fn allowed(names: &[String]) -> Result<Vec<String>> {
+    allowed_of(names, &ALLOWABLE)
+}
+
+/// The same, of these.
+fn allowed_of(names: &[String], allowable: &[&str]) -> Result<Vec<String>> {
     for name in names {
-        if !ALLOWABLE.contains(&name.as_str()) {
-            let known = match config::nearest(name, &ALLOWABLE) {
+        if !allowable.contains(&name.as_str()) {
+            let known = match config::nearest(name, allowable) {
                 Some(near) => format!("did you mean {near:?}?"),
-                None => format!("those are {}", ALLOWABLE.join(", ")),
+                None => format!("those are {}", allowable.join(", ")),
             };
             let what = format!("there is no refusal {name:?} to be let pass; {known}");
             return Err(Failure::new(Kind::Usage, what));

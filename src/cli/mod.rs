@@ -13,6 +13,7 @@ mod human;
 mod machine;
 mod man;
 mod member;
+mod operation;
 mod progress;
 mod prune;
 mod remote;

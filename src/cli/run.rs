@@ -143,6 +143,8 @@ fn command_name(command: &Command) -> &'static str {
         Command::Restore(_) => "restore",
         Command::Disable(_) => "disable",
         Command::Enable(_) => "enable",
+        // What hints are made from.
+        Command::MemberAdd(args) if args.join => "member-add --join",
         Command::MemberAdd(_) => "member-add",
         Command::MemberRemove(_) => "member-remove",
         Command::MemberUpdate(_) => "member-update",

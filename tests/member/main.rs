@@ -7,6 +7,7 @@ mod support;
 mod checkup;
 mod cutoff;
 mod growth;
+mod join;
 mod load;
 mod refusals;
 mod removal;

@@ -11,19 +11,53 @@ Examples:
   etcd-dr member-add m3 --peer-urls https://10.0.0.3:2380
   etcd-dr member-add m3 --peer-urls https://10.0.0.3:2380 --print env
   etcd-dr member-add m3 --peer-urls https://10.0.0.3:2380 --no-promote
-The same command again goes on where one was cut off, or promotes.";
+  etcd-dr member-add --join --dry-run   on the control-plane node that joins
+  etcd-dr --endpoints https://10.0.0.1:2379 member-add --join --yes
+  etcd-dr member-add --join --resume    one that was cut off
+Without --join the same command again goes on where one was cut off, or
+promotes.";
 
 /// `member-add`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = ADD_EXAMPLES)]
+#[command(group(clap::ArgGroup::new("after").args(["status", "resume", "rollback", "commit"])))]
 pub struct MemberAddArgs {
-    /// The new member's name
-    #[arg(value_name = "NAME")]
-    pub name: String,
+    /// The new member's name [with --join: this node's own]
+    #[arg(
+        value_name = "NAME",
+        required_unless_present = "join",
+        conflicts_with = "after"
+    )]
+    pub name: Option<String>,
 
     /// Where the other members will reach it: https://ADDRESS:2380
-    #[arg(long, value_name = "URL", required = true, value_delimiter = ',', value_hint = ValueHint::Url)]
+    #[arg(long, value_name = "URL", required_unless_present = "join", conflicts_with = "join", value_delimiter = ',', value_hint = ValueHint::Url)]
     pub peer_urls: Vec<String>,
+
+    /// Do all of it, on the control-plane node that joins: stop etcd, set its
+    /// old data aside, add it, start it, promote it; back if that fails
+    #[arg(long, conflicts_with_all = ["no_learner", "no_promote", "print"], verbatim_doc_comment)]
+    pub join: bool,
+
+    /// Do not ask before --join
+    #[arg(short, long, requires = "join")]
+    pub yes: bool,
+
+    /// Show how far a join is
+    #[arg(long, requires = "join")]
+    pub status: bool,
+
+    /// Go on with a join that was cut off
+    #[arg(long, requires = "join")]
+    pub resume: bool,
+
+    /// Take a join back, as long as the member has no vote
+    #[arg(long, requires = "join")]
+    pub rollback: bool,
+
+    /// Remove what a join kept for --rollback
+    #[arg(long, requires = "join")]
+    pub commit: bool,
 
     /// Add it with a vote at once: the quorum counts it before it runs
     #[arg(long)]
@@ -42,7 +76,7 @@ pub struct MemberAddArgs {
     pub print: Option<PrintArg>,
 
     /// Show what would be done, and change nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "after")]
     pub dry_run: bool,
 
     /// Go on although this is refused

@@ -18,6 +18,9 @@ use crate::ops::catalog::{self, BackupSet};
 use crate::ops::{backup, remote as sets};
 use crate::store::{Address, LocalStore};
 
+/// The command that operations of this kind are gone on with.
+pub(super) const COMMAND: &str = "restore";
+
 /// Does what the flags ask for.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     if args.data_dir.is_some() {

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::args::{DetachArg, RestoreArgs, ScopeArg};
-use super::super::machine;
 use super::super::run::{Session, Shown};
 use super::super::target;
+use super::super::{machine, operation};
 use super::{check_names, find, follow, next, random, text};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::{Bump, SLACK};
@@ -91,32 +91,7 @@ pub(super) fn resume(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let _locked = restore::lock(&layout, "restore --resume")?;
     let log = session.log();
     let mut operation = open(session, &layout)?;
-    let progress = operation.progress();
-    match progress.state {
-        State::Running => {}
-        State::RollingBack => {
-            let id = progress.begin.id.clone();
-            return Err(
-                Failure::new(Kind::Busy, format!("{id} goes back already")).with(
-                    Fact::Unfinished {
-                        id,
-                        journal: operation.dir().join(crate::plan::journal::FILE),
-                        goes_back: true,
-                    },
-                ),
-            );
-        }
-        state => {
-            return Err(Failure::new(
-                Kind::Usage,
-                format!(
-                    "there is nothing to go on with: {} is {}",
-                    progress.begin.id,
-                    state.word()
-                ),
-            ));
-        }
-    }
+    operation::can_go_on(&operation)?;
     log.open(operation.dir());
     operation.resumed()?;
     go_on(session, &layout, &mut operation, args)
@@ -221,20 +196,11 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs) -> Result<Shown> {
 
 /// The restore that is meant, which must be there.
 pub(super) fn current(layout: &NodeLayout) -> Result<Found> {
-    restore::current(layout)?.ok_or_else(|| {
-        Failure::new(
-            Kind::Usage,
-            format!(
-                "no restore was begun on this node: {} holds none",
-                layout.state().display()
-            ),
-        )
-    })
+    operation::current(layout, restore::KIND)
 }
 
 fn open(session: &Session, layout: &NodeLayout) -> Result<Operation<NodeStep>> {
-    let found = current(layout)?;
-    Operation::open(&found.dir, session.context.observer.clone(), Timestamp::now)
+    operation::open(session, layout, restore::KIND)
 }
 
 fn wants_to_detach(args: &RestoreArgs) -> bool {

@@ -147,7 +147,7 @@ pub async fn plan(context: &Context, request: &AddRequest) -> Result<Plan> {
     judge(context, request, survey, peer_urls).map_err(|failure| failure.doing(doing))
 }
 
-fn judge(
+pub(super) fn judge(
     context: &Context,
     request: &AddRequest,
     survey: Survey,
@@ -241,7 +241,8 @@ fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result
     }
 }
 
-fn well(context: &Context, request: &AddRequest, survey: &Survey) -> Result<()> {
+/// Refuses a cluster in which something ails.
+pub(super) fn well(context: &Context, request: &AddRequest, survey: &Survey) -> Result<()> {
     let ailments = survey.ailments();
     if ailments.is_empty() {
         return Ok(());
@@ -458,7 +459,8 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
         let what = format!("member {id} remains, which was there before this run");
         return remains(why, what);
     }
-    match remove_again(added).await {
+    let was_learner = added.change.before.voters == added.change.after.voters;
+    match remove_again(&added.survey, added.id, was_learner).await {
         Ok(Gone::Removed) => {
             let kind = if interrupted {
                 Kind::Interrupted
@@ -480,18 +482,26 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
     }
 }
 
-enum Gone {
+/// What became of a member that was to be removed again.
+pub(super) enum Gone {
+    /// It is not in the list.
     Removed,
-    Votes { healthy: bool },
+    /// It got its vote before.
+    Votes {
+        /// Whether it answers.
+        healthy: bool,
+    },
 }
 
 /// Removes the member unless it votes by now and was to be a learner.
-async fn remove_again(added: &Added) -> Result<Gone> {
-    let now = added.survey.again().await?;
-    let Some(state) = now.find(added.id) else {
+///
+/// # Errors
+/// [`Kind::Unreachable`]; what etcd refuses.
+pub(super) async fn remove_again(survey: &Survey, id: Id, was_learner: bool) -> Result<Gone> {
+    let now = survey.again().await?;
+    let Some(state) = now.find(id) else {
         return Ok(Gone::Removed);
     };
-    let was_learner = added.change.before.voters == added.change.after.voters;
     if was_learner && !state.member.is_learner {
         return Ok(Gone::Votes {
             healthy: state.is_healthy(),
@@ -506,8 +516,8 @@ async fn remove_again(added: &Added) -> Result<Gone> {
     let removed = until_certain(
         &context,
         &now,
-        async |connection| connection.member_remove(added.id).await.map(drop),
-        |later| match later.find(added.id) {
+        async |connection| connection.member_remove(id).await.map(drop),
+        |later| match later.find(id) {
             Some(_) => Seen::Not,
             None => Seen::Done(()),
         },

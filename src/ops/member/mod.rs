@@ -7,6 +7,7 @@
 pub mod add;
 mod asking;
 mod catchup;
+pub mod join;
 pub mod openshift;
 pub mod peer_url;
 pub mod quorum;

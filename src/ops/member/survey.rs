@@ -94,6 +94,11 @@ impl Reach {
         Ok((Self { options, endpoints }, access))
     }
 
+    /// The cluster at these endpoints.
+    pub(super) fn at(endpoints: Vec<Endpoint>, options: ConnectOptions) -> Self {
+        Self { options, endpoints }
+    }
+
     /// How to connect.
     pub fn options(&self) -> &ConnectOptions {
         &self.options

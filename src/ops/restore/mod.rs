@@ -7,15 +7,15 @@
 pub mod about;
 pub(in crate::ops) mod folders;
 mod identity;
-mod moves;
+pub(in crate::ops) mod moves;
 pub mod plan;
-mod proof;
+pub(in crate::ops) mod proof;
 mod site;
 pub mod steps;
 mod survey;
 pub mod survivor;
 pub mod switch;
-mod world;
+pub(in crate::ops) mod world;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::runtime::{Runtime, find_socket};
 use crate::plan::lock::Lock;
-use crate::plan::registry::{self, Found};
+use crate::plan::registry;
 use crate::plan::{Begin, Clock, Operation, State, journal};
 use crate::sys::fs;
 
@@ -509,20 +509,4 @@ pub fn commit(layout: &NodeLayout, operation: &mut Operation<NodeStep>) -> Resul
         Ok(())
     })?;
     Ok(removed)
-}
-
-/// The restore that a flag such as `--resume` means: the newest that is not settled, or the newest.
-pub fn current(layout: &NodeLayout) -> Result<Option<Found>> {
-    let mut all: Vec<Found> = registry::list(&layout.state())?
-        .into_iter()
-        .filter(|found| match &found.progress {
-            Ok(progress) => progress.begin.kind == KIND,
-            Err(_) => found.id.starts_with(KIND),
-        })
-        .collect();
-    let blocking = all.iter().position(Found::blocks);
-    Ok(match blocking {
-        Some(at) => Some(all.swap_remove(at)),
-        None => all.pop(),
-    })
 }

@@ -47,7 +47,7 @@ fn durably(from: &Path, to: &Path) -> Result<()> {
 
 /// Puts what lies at `incoming` in `place`; what was there goes to `aside`. Without `incoming` the
 /// place stays empty.
-pub(super) fn swap(incoming: Option<&Path>, place: &Path, aside: &Path) -> Result<()> {
+pub(in crate::ops) fn swap(incoming: Option<&Path>, place: &Path, aside: &Path) -> Result<()> {
     if let Some(incoming) = incoming
         && !is_there(incoming)?
     {
@@ -78,7 +78,7 @@ pub(super) fn swap(incoming: Option<&Path>, place: &Path, aside: &Path) -> Resul
 }
 
 /// Takes [`swap`] back, however much of it was done.
-pub(super) fn swap_back(incoming: Option<&Path>, place: &Path, aside: &Path) -> Result<()> {
+pub(in crate::ops) fn swap_back(incoming: Option<&Path>, place: &Path, aside: &Path) -> Result<()> {
     if let Some(incoming) = incoming
         && !is_there(incoming)?
         && is_there(place)?
@@ -110,7 +110,7 @@ fn synced(one: &Path, two: &Path, three: &Path) -> Result<()> {
 
 /// Moves everything in one directory to another but what is named in `keep`, and what the file
 /// system itself made. The directories themselves stay: either may be a mount point.
-pub(super) fn move_contents(from: &Path, to: &Path, keep: &[OsString]) -> Result<()> {
+pub(in crate::ops) fn move_contents(from: &Path, to: &Path, keep: &[OsString]) -> Result<()> {
     let mut names = Vec::new();
     let listing = || format!("listing {}", from.display());
     for entry in std::fs::read_dir(from).doing(Kind::Store, listing)? {

@@ -128,7 +128,7 @@ async fn takes_writes(world: &World, connection: &Connection) -> Result<()> {
 }
 
 /// Waits until every pod's containers run, of the revision that was put back.
-pub(super) async fn pods(world: &World) -> Result<Value> {
+pub(in crate::ops) async fn pods(world: &World) -> Result<Value> {
     let runtime = world.runtime().await?;
     world
         .wait("every pod to run what was put back", || async {

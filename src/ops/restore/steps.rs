@@ -361,7 +361,7 @@ impl Step for NodeStep {
 }
 
 impl Exchange {
-    fn there(&self, world: &World) -> Result<()> {
+    pub(in crate::ops) fn there(&self, world: &World) -> Result<()> {
         let incoming = self.incoming.as_ref().map(|path| world.host(path));
         moves::swap(
             incoming.as_deref(),
@@ -370,7 +370,7 @@ impl Exchange {
         )
     }
 
-    fn back(&self, world: &World) -> Result<()> {
+    pub(in crate::ops) fn back(&self, world: &World) -> Result<()> {
         let incoming = self.incoming.as_ref().map(|path| world.host(path));
         moves::swap_back(
             incoming.as_deref(),
@@ -397,7 +397,7 @@ fn paths<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> String {
 }
 
 /// Makes a directory, if it is not there; the one above is not synced.
-fn make_folder(path: &Path) -> Result<()> {
+pub(in crate::ops) fn make_folder(path: &Path) -> Result<()> {
     match fs::mkdir(path) {
         Err(failure)
             if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) && path.is_dir() =>
@@ -441,7 +441,7 @@ fn remove_unfinished(dir: &Path) -> Result<()> {
 }
 
 /// Empties a directory, if it is there.
-fn clear(dir: &Path) -> Result<()> {
+pub(in crate::ops) fn clear(dir: &Path) -> Result<()> {
     let doing = || format!("listing {}", dir.display());
     let entries = match std::fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),

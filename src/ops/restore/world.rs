@@ -19,22 +19,22 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often it is told what is still missing.
 const TELL: Duration = Duration::from_secs(5);
 /// The bound on one question to the container runtime.
-pub(super) const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
+pub(in crate::ops) const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many looks in a row must find a stopped pod stopped.
 const LOOKS: u32 = 2;
 
 /// See the module.
 pub struct World {
     /// The node's paths.
-    pub(super) layout: NodeLayout,
+    pub(in crate::ops) layout: NodeLayout,
     /// What the journal says.
-    pub(super) about: About,
+    pub(in crate::ops) about: About,
     /// Who watches, and whether to stop.
-    pub(super) context: Context,
+    pub(in crate::ops) context: Context,
 }
 
 /// What a wait looks for.
-pub(super) enum Look {
+pub(in crate::ops) enum Look {
     /// It is there.
     There,
     /// It is not, and what is missing.
@@ -43,13 +43,13 @@ pub(super) enum Look {
 
 impl World {
     /// The host path of a node path.
-    pub(super) fn host(&self, path: &Path) -> PathBuf {
+    pub(in crate::ops) fn host(&self, path: &Path) -> PathBuf {
         self.layout.host(path)
     }
 
     /// Looks again and again until it is there, the bound is reached, or the operator wants it to
     /// stop. An error while looking is an error, not an absence.
-    pub(super) async fn wait<F: Future<Output = Result<Look>>>(
+    pub(in crate::ops) async fn wait<F: Future<Output = Result<Look>>>(
         &self,
         what: &'static str,
         mut look: impl FnMut() -> F,
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// The container runtime.
-    pub(super) async fn runtime(&self) -> Result<Runtime> {
+    pub(in crate::ops) async fn runtime(&self) -> Result<Runtime> {
         Runtime::connect(&self.host(&self.about.runtime), RUNTIME_TIMEOUT).await
     }
 
@@ -96,7 +96,7 @@ impl World {
     ///
     /// Both must be so in two looks in a row: the kubelet may be about to start a container of a
     /// pod whose manifest has just gone.
-    pub(super) async fn stopped(&self, pods: &[&PodAbout]) -> Result<()> {
+    pub(in crate::ops) async fn stopped(&self, pods: &[&PodAbout]) -> Result<()> {
         let runtime = self.runtime().await?;
         let in_a_row = Cell::new(0);
         let look = || async {
@@ -148,7 +148,7 @@ impl World {
     }
 
     /// Connects to the node's etcd.
-    pub(super) async fn etcd(&self) -> Result<Connection> {
+    pub(in crate::ops) async fn etcd(&self) -> Result<Connection> {
         let etcd = &self.about.etcd;
         let endpoint = Endpoint::parse(&etcd.endpoint, etcd.ca.is_some())?;
         let pem = |path: &PathBuf| Pem::read(self.host(path));
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// Runs work that blocks on a thread of its own.
-    pub(super) async fn blocking<T: Send + 'static>(
+    pub(in crate::ops) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -185,7 +185,7 @@ fn word(state: &ContainerState) -> &'static str {
 
 /// Whether a sandbox is a static pod's: by its name with the node's, or, should the node go by
 /// another name, by being made from a file.
-pub(super) fn is_sandbox_of(node: &str, pod: &PodAbout, sandbox: &Sandbox) -> bool {
+pub(in crate::ops) fn is_sandbox_of(node: &str, pod: &PodAbout, sandbox: &Sandbox) -> bool {
     if sandbox.pod_namespace != pod.namespace {
         return false;
     }

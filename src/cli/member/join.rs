@@ -1,0 +1,209 @@
+//! `member-add --join` on this node: the plan, the question, the run, and what came of it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::super::args::MemberAddArgs;
+use super::super::confirm::confirm;
+use super::super::run::{Session, Shown};
+use super::super::{machine, operation, target};
+use super::{allowed_of, clean, members, votes};
+use crate::error::Result;
+use crate::node::layout::NodeLayout;
+use crate::ops::member::ALLOWABLE;
+use crate::ops::member::join::{self, Done, Draft, JoinStep, KIND, Request};
+use crate::ops::restore;
+use crate::plan::{Operation, State, Step, registry};
+
+/// The schema's name of the results, as of the command.
+const DOCUMENT: &str = "member-add";
+
+/// Does what the flags ask for.
+pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
+    let layout = NodeLayout::new(&session.root);
+    if args.status {
+        let found = operation::current(&layout, KIND)?;
+        return operation::standing::<JoinStep>(session, &found.dir, DOCUMENT);
+    }
+    if args.resume {
+        return resume(session, &layout);
+    }
+    if args.rollback {
+        return roll_back(session, args, &layout);
+    }
+    if args.commit {
+        return commit(session, args, &layout);
+    }
+    let request = request(session, args)?;
+    let context = &session.context;
+    if args.dry_run {
+        let draft = session.block_on(join::draft(context, &request))?;
+        let steps: Vec<_> = draft
+            .steps
+            .iter()
+            .map(|step| json!({"name": step.name(), "about": step.describe(), "step": step}))
+            .collect();
+        let json = json!({
+            "dryRun": true,
+            "about": draft.about,
+            "plan": draft.addition,
+            "steps": steps,
+        });
+        let text = planned(&draft);
+        return Ok(Shown::done(text, machine::document(DOCUMENT, &json)));
+    }
+    registry::refuse_while_unfinished(&layout.state())?;
+    let _locked = restore::lock(&layout, "member-add --join")?;
+    let draft = session.block_on(join::draft(context, &request))?;
+    let question = format!("Join the cluster as {}?", draft.about.etcd.member);
+    confirm(&planned(&draft), &question, args.yes)?;
+    let version = env!("CARGO_PKG_VERSION");
+    let log = session.log();
+    let mut operation = join::begin(context, &layout, draft, version, Timestamp::now)?;
+    log.open(operation.dir());
+    go_on(session, &layout, &mut operation)
+}
+
+fn request(session: &Session, args: &MemberAddArgs) -> Result<Request> {
+    let allowable = [ALLOWABLE.as_slice(), &join::ALLOWABLE].concat();
+    Ok(Request {
+        target: target::target(session)?,
+        name: args.name.clone(),
+        wait: args.wait,
+        allow: allowed_of(&args.allow, &allowable)?,
+    })
+}
+
+fn resume(session: &Session, layout: &NodeLayout) -> Result<Shown> {
+    let _locked = restore::lock(layout, "member-add --join --resume")?;
+    let log = session.log();
+    let mut operation = operation::open::<JoinStep>(session, layout, KIND)?;
+    operation::can_go_on(&operation)?;
+    log.open(operation.dir());
+    operation.resumed()?;
+    go_on(session, layout, &mut operation)
+}
+
+fn go_on(
+    session: &Session,
+    layout: &NodeLayout,
+    operation: &mut Operation<JoinStep>,
+) -> Result<Shown> {
+    let context = &session.context;
+    let done = session.block_on_to_the_end(join::go_on(context, layout, operation))?;
+    let json = json!({
+        "id": done.id,
+        "state": State::Completed.word(),
+        "about": done.about,
+        "memberId": done.member_id,
+        "etcdVersion": done.etcd_version,
+        "hashRevision": done.hash_revision,
+    });
+    Ok(Shown::done(
+        joined(&done),
+        machine::document(DOCUMENT, &json),
+    ))
+}
+
+fn roll_back(session: &Session, args: &MemberAddArgs, layout: &NodeLayout) -> Result<Shown> {
+    let _locked = restore::lock(layout, "member-add --join --rollback")?;
+    let log = session.log();
+    let mut operation = operation::open::<JoinStep>(session, layout, KIND)?;
+    let progress = operation.progress();
+    if progress.state == State::Completed {
+        let question = format!("Put back the data from before {}?", progress.begin.id);
+        confirm("", &question, args.yes)?;
+    }
+    log.open(operation.dir());
+    let context = &session.context;
+    let done = session.block_on_to_the_end(join::take_back(context, layout, &mut operation))?;
+    let mut text = format!("rolled back {}: the node is as before\n", done.id);
+    if operation.progress().known.completed {
+        let _ = writeln!(
+            text,
+            "what the member had is in {} until: etcd-dr member-add --join --commit",
+            places(&done.about.safety)
+        );
+    }
+    let json = json!({"id": done.id, "state": State::RolledBack.word(), "about": done.about});
+    Ok(Shown::done(text, machine::document(DOCUMENT, &json)))
+}
+
+fn commit(session: &Session, args: &MemberAddArgs, layout: &NodeLayout) -> Result<Shown> {
+    let _locked = restore::lock(layout, "member-add --join --commit")?;
+    let mut operation = operation::open::<JoinStep>(session, layout, KIND)?;
+    let id = operation.progress().begin.id.clone();
+    let state = State::Committed.word();
+    if operation.progress().state == State::Committed {
+        let json = machine::document(DOCUMENT, &json!({"id": id, "state": state}));
+        return Ok(Shown::done(format!("{id} is committed already\n"), json));
+    }
+    let question = format!("Remove what {id} kept: the data from before it?");
+    confirm("", &question, args.yes)?;
+    let removed = join::commit(layout, &mut operation)?;
+    let mut text = format!("committed {id}\n");
+    for path in &removed {
+        let _ = writeln!(text, "  removed {}", path.display());
+    }
+    let json = json!({"id": id, "state": state, "removed": removed});
+    Ok(Shown::done(text, machine::document(DOCUMENT, &json)))
+}
+
+/// The plan: who, where, how, and each step.
+fn planned(draft: &Draft) -> String {
+    let (about, addition) = (&draft.about, &draft.addition);
+    let mut text = members(&addition.members);
+    let _ = writeln!(
+        text,
+        "{} would join cluster {} at {}; {}",
+        about.etcd.member,
+        about.cluster.id,
+        about.etcd.peer_urls.join(","),
+        join::how_it_starts(about)
+    );
+    votes(&mut text, &addition.when_added.before, &addition.when_done);
+    let _ = writeln!(text, "  waits:  {} s at most, each", about.wait_seconds);
+    let _ = writeln!(text, "  keeps:  {}", places(&about.safety));
+    text.push_str("Steps; each is written to the journal before and after it is done:\n");
+    for (number, step) in draft.steps.iter().enumerate() {
+        let _ = writeln!(text, "  {:>2}. {}", number + 1, step.describe());
+    }
+    clean(&text)
+}
+
+/// What is true at the end.
+fn joined(done: &Done) -> String {
+    let about = &done.about;
+    let mut text = format!(
+        "{} ({}) has joined cluster {} and votes\n",
+        about.etcd.member,
+        done.member_id.as_deref().unwrap_or("-"),
+        about.cluster.id
+    );
+    if let Some(version) = &done.etcd_version {
+        let _ = writeln!(text, "  etcd    {version} at {}", about.etcd.endpoint);
+    }
+    if let Some(revision) = done.hash_revision {
+        let _ = writeln!(
+            text,
+            "  data    as another member's at revision {revision}, by HashKV"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "  kept    what was here before, in {}, until: etcd-dr member-add --join --commit",
+        places(&about.safety)
+    );
+    clean(&text)
+}
+
+fn places(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
+}

@@ -1,0 +1,469 @@
+//! `member-add --join` on the node that joins: one transaction with a way back.
+//!
+//! [`draft`] looks at the node and the cluster, refuses what must be refused and makes the plan;
+//! nothing has changed then. [`begin`] makes its journal durable, [`go_on`] does the steps and
+//! goes back if one fails, [`take_back`] goes back on request, [`commit`] ends the way back.
+//!
+//! There is no way back once the member votes: taken out of a cluster that counts on it, it could
+//! cost the quorum. `member-remove` weighs that; after it the way back is open again.
+
+pub mod about;
+mod manifest;
+mod plan;
+mod proof;
+pub mod steps;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use about::About;
+pub use steps::JoinStep;
+
+use self::plan::{Drafting, find_manifest};
+use self::steps::World;
+use super::add::{self, Action};
+use super::survey::{MemberState, Reach};
+use super::{NAME_TAKEN, TOO_MANY_LEARNERS, never, refuse_fencing, select, unless_allowed};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::event::Event;
+use crate::node::access::find_access;
+use crate::node::certificates::{check_certificates, wanted_by_etcd};
+use crate::node::layout::NodeLayout;
+use crate::node::profile::{Detection, Profile};
+use crate::node::runtime::{Runtime, find_socket};
+use crate::ops::reach::Target;
+use crate::ops::restore::folders::HIDDEN;
+use crate::ops::restore::world::RUNTIME_TIMEOUT;
+use crate::ops::{Cancel, Context};
+use crate::plan::registry;
+use crate::plan::{Begin, Clock, Operation, Progress, State, journal};
+use crate::sys::fs;
+
+/// The kind of operation, in journals.
+pub const KIND: &str = "member-join";
+/// A certificate that etcd starts with is absent, over, or for another name.
+pub const CERTIFICATES_UNFIT: &str = "certificates-unfit";
+/// The member votes and is healthy, or has got its vote since.
+pub const MEMBER_VOTES: &str = "member-votes";
+
+/// Refusals of this operation that can be allowed, besides those of [`super::ALLOWABLE`].
+pub const ALLOWABLE: [&str; 1] = [CERTIFICATES_UNFIT];
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The node, and how a member that lives is reached.
+    pub target: Target,
+    /// What its member must be called, where that was said.
+    pub name: Option<String>,
+    /// The longest wait for the pod to end, and for the member to vote.
+    pub wait: Duration,
+    /// Names of refusals that are let pass.
+    pub allow: Vec<String>,
+}
+
+/// A plan before it is begun.
+#[derive(Debug)]
+pub struct Draft {
+    /// The operation's name.
+    pub id: String,
+    /// What the journal keeps.
+    pub about: About,
+    /// The steps.
+    pub steps: Vec<JoinStep>,
+    /// The votes and members as the cluster has them.
+    pub addition: add::Plan,
+}
+
+/// A refusal that nothing overrides.
+fn refuse(name: &'static str, what: String) -> Failure {
+    never(name, what)
+}
+
+/// Makes the plan. Nothing has changed when it returns.
+///
+/// # Errors
+/// The refusals; [`Kind::Unreachable`] without a container runtime or a member that answers;
+/// [`Kind::Busy`] while another operation is unfinished.
+pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
+    let layout = &request.target.layout;
+    registry::refuse_while_unfinished(&layout.state())?;
+    let detection = request.target.detect(context)?;
+    refuse_fencing(context, &request.allow, &detection)?;
+    if let Some(external) = &detection.external_etcd {
+        let what = format!(
+            "etcd does not run on this node: its API server uses {}",
+            external.servers.join(", ")
+        );
+        return Err(refuse("external-etcd", what));
+    }
+    let manifest = find_manifest(layout, detection.profile)?;
+    fit_certificates(context, request, &detection)?;
+    let own = own_access(request, &detection)?;
+    named(request, &own, &manifest)?;
+    let (reach, access) = Reach::of(context, &request.target, &detection)?;
+    let survey = context.cancel.guard(reach.survey()).await?;
+    let socket = find_socket(layout)?;
+    Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;
+    let mut drafting = Drafting {
+        request,
+        profile: detection.profile,
+        own: &own,
+        tls: access.tls.as_ref(),
+        survey: &survey,
+        manifest: &manifest,
+        existing: None,
+        id: free_name(&layout.state(), context),
+        runtime: layout.node_path(&socket),
+    };
+    let (about, _) = drafting.draft()?;
+    let wanted = steps::request(&about, layout);
+    let urls = super::peer_url::parse(&wanted.peer_urls)?;
+    let doing = format!("joining member {}", wanted.name);
+    let addition = add::judge(context, &wanted, survey.clone(), urls)
+        .map_err(|failure| failure.doing(doing.clone()))?;
+    let judged = judge(&addition, &wanted.name, &survey.members);
+    drafting.existing = judged.map_err(|failure| failure.doing(doing.clone()))?;
+    if drafting.existing.is_some() {
+        add::well(context, &wanted, &survey).map_err(|failure| failure.doing(doing))?;
+    }
+    let (about, steps) = drafting.draft()?;
+    Ok(Draft {
+        id: drafting.id,
+        about,
+        steps,
+        addition,
+    })
+}
+
+/// What the cluster has of the member already, if it can be taken up.
+fn judge(
+    addition: &add::Plan,
+    name: &str,
+    members: &[MemberState],
+) -> Result<Option<crate::etcd::client::Id>> {
+    let found = |id| members.iter().find(|state| state.member.id == id);
+    let id = match addition.action {
+        Action::Nothing(id) => {
+            let what = format!("member {name} ({id}) votes already, and is healthy");
+            return Err(never(MEMBER_VOTES, what));
+        }
+        Action::GoOn(id) => Some(id),
+        Action::AddLearner | Action::AddVoter => None,
+    };
+    if let Some(state) = id.and_then(found)
+        && state.has_started()
+    {
+        let member = select::described(&state.member);
+        let what = format!("{member} has started before: with other data it must be removed first");
+        return Err(never(NAME_TAKEN, what));
+    }
+    let other = members
+        .iter()
+        .find(|state| state.member.is_learner && Some(state.member.id) != id);
+    if let Some(other) = other {
+        let member = select::described(&other.member);
+        let what = format!("{member} is a learner already: promote or remove it first");
+        return Err(never(TOO_MANY_LEARNERS, what));
+    }
+    Ok(id)
+}
+
+/// Refuses certificates that etcd would not get far with.
+fn fit_certificates(context: &Context, request: &Request, detection: &Detection) -> Result<()> {
+    let target = &request.target;
+    let wanted = wanted_by_etcd(&target.layout, detection, &target.told)?;
+    let defects: Vec<String> = check_certificates(&wanted, context.now)
+        .into_iter()
+        .filter(|finding| finding.is_defect())
+        .map(|finding| finding.to_string())
+        .collect();
+    if defects.is_empty() {
+        return Ok(());
+    }
+    let refusal = Failure::refused(CERTIFICATES_UNFIT, defects.join("; "));
+    unless_allowed(context, &request.allow, refusal)
+}
+
+/// How the node's own member is reached once it runs: by what the node says alone, for what was
+/// told are the others' endpoints.
+fn own_access(request: &Request, detection: &Detection) -> Result<crate::node::access::EtcdAccess> {
+    let target = &request.target;
+    let mut told = target.told.clone();
+    told.endpoints = None;
+    find_access(&target.layout, detection, &told)
+}
+
+/// Refuses to join by another name than the node's etcd has.
+fn named(
+    request: &Request,
+    own: &crate::node::access::EtcdAccess,
+    manifest: &plan::Found,
+) -> Result<()> {
+    let main = manifest.pod.container("etcd");
+    // OpenShift's manifests have the name in a variable of the shell.
+    let flag = main
+        .and_then(|container| container.flag("name"))
+        .filter(|name| !name.contains('$'));
+    let known = own.member_name.as_ref().map(|name| name.value.as_str());
+    for (said, other) in [(request.name.as_deref(), known), (known, flag)] {
+        if let (Some(said), Some(other)) = (said, other)
+            && said != other
+        {
+            let what = format!("this node's member is called {other:?}, not {said:?}");
+            return Err(Failure::new(Kind::Usage, what));
+        }
+    }
+    Ok(())
+}
+
+/// A name for the operation that no folder bears yet.
+fn free_name(state: &Path, context: &Context) -> String {
+    let stamp = context.now.strftime("%Y-%m-%d_%H%M%S");
+    let base = format!("{KIND}-{stamp}");
+    let taken = |name: &String| state.join(name).symlink_metadata().is_ok();
+    std::iter::once(base.clone())
+        .chain((2..).map(|number| format!("{base}-{number}")))
+        .find(|name| !taken(name))
+        .unwrap_or(base)
+}
+
+/// Makes the plan's journal durable; nothing else has changed then.
+///
+/// # Errors
+/// [`Kind::Store`].
+pub fn begin(
+    context: &Context,
+    layout: &NodeLayout,
+    draft: Draft,
+    tool_version: &str,
+    clock: Clock,
+) -> Result<Operation<JoinStep>> {
+    let state = layout.state();
+    fs::mkdir_all(&state)?;
+    for left in registry::sweep(&state, &format!("{KIND}-"))? {
+        context.tell(Event::LeftoverRemoved(left));
+    }
+    let dir = state.join(&draft.id);
+    fs::mkdir(&dir)?;
+    fs::sync_dir(&state)?;
+    let about = serde_json::to_value(&draft.about)
+        .doing(Kind::Unexpected, || "writing the plan as JSON")?;
+    let begin = Begin {
+        schema: journal::SCHEMA,
+        tool: tool_version.to_owned(),
+        id: draft.id,
+        kind: KIND.to_owned(),
+        about,
+        steps: Vec::new(),
+    };
+    Operation::begin(
+        &dir,
+        begin,
+        draft.steps,
+        Arc::clone(&context.observer),
+        clock,
+    )
+}
+
+/// What a join ended in.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Its name.
+    pub id: String,
+    /// What it was about.
+    pub about: About,
+    /// The member's id, in hexadecimal.
+    pub member_id: Option<String>,
+    /// What it runs.
+    pub etcd_version: Option<String>,
+    /// The revision at which its HashKV was another member's.
+    pub hash_revision: Option<i64>,
+}
+
+/// What a join whose steps are done found out.
+///
+/// # Errors
+/// [`Kind::Busy`] where another version wrote the journal.
+pub fn done(operation: &Operation<JoinStep>) -> Result<Done> {
+    let progress = operation.progress();
+    let known = &progress.known;
+    let text = |name: &str| known.field(name).and_then(Value::as_str).map(str::to_owned);
+    Ok(Done {
+        id: progress.begin.id.clone(),
+        about: about(progress)?,
+        member_id: text("memberId"),
+        etcd_version: text("etcdVersion"),
+        hash_revision: known.field("hashRevision").and_then(Value::as_i64),
+    })
+}
+
+/// The about of a journal.
+///
+/// # Errors
+/// [`Kind::Busy`] where another version wrote it.
+pub fn about(progress: &Progress) -> Result<About> {
+    serde_json::from_value(progress.begin.about.clone()).map_err(|cause| {
+        let what = format!("reading what {} is about", progress.begin.id);
+        Failure::wrap(Kind::Busy, cause, what)
+    })
+}
+
+fn world(context: &Context, layout: &NodeLayout, operation: &Operation<JoinStep>) -> Result<World> {
+    Ok(World::new(context, layout, about(operation.progress())?))
+}
+
+/// Does the steps that are not done; goes back if one fails, unless the member votes by then.
+///
+/// # Errors
+/// [`Kind::RolledBack`] where it failed and all is as before; [`Kind::Interrupted`] where the
+/// operator wanted that; [`Kind::RollbackFailed`] where the way back failed too; [`Kind::Busy`]
+/// where the member votes, or nobody tells whether it does, and it was left as it is.
+pub async fn go_on(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<JoinStep>,
+) -> Result<Done> {
+    let forward = world(context, layout, operation)?;
+    let cancel = context.cancel.clone();
+    let stop = move || cancel.check();
+    let failed = match operation.run(&forward, &stop).await {
+        Ok(()) => return done(operation),
+        Err(failure) => failure,
+    };
+    let stays = match has_vote(&forward, operation).await {
+        Ok(None) => None,
+        Ok(Some(id)) => Some(format!(
+            "member {id} votes by now, and is not taken out again"
+        )),
+        Err(why) => Some(format!(
+            "left as it is, for no member tells whether the new one votes ({why})"
+        )),
+    };
+    if let Some(stays) = stays {
+        let unfinished = unfinished(operation);
+        return Err(failed.as_kind(Kind::Busy).doing(stays).with(unfinished));
+    }
+    context.warn("rolling-back", failed.to_string());
+    go_back(context, layout, operation, &failed.to_string())
+        .await
+        .map_err(|second| second.doing(format!("rolling back after: {failed}")))?;
+    let kind = match failed.kind() {
+        Kind::Interrupted => Kind::Interrupted,
+        _ => Kind::RolledBack,
+    };
+    let what = "joining failed, and the node and the members are as before";
+    Err(failed.as_kind(kind).doing(what))
+}
+
+/// Whether the member that this operation added votes; nothing before it has added one.
+async fn has_vote(
+    world: &World,
+    operation: &Operation<JoinStep>,
+) -> Result<Option<crate::etcd::client::Id>> {
+    let progress = operation.progress();
+    if progress.known.field("memberId").is_none() {
+        return Ok(None);
+    }
+    steps::votes(world, &progress.known).await
+}
+
+fn unfinished(operation: &Operation<JoinStep>) -> Fact {
+    let progress = operation.progress();
+    Fact::Unfinished {
+        id: progress.begin.id.clone(),
+        journal: operation.dir().join(journal::FILE),
+        goes_back: progress.state == State::RollingBack,
+    }
+}
+
+/// Undoes everything; what wanted the join to stop does not stop this.
+async fn go_back(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<JoinStep>,
+    why: &str,
+) -> Result<()> {
+    let context = Context {
+        cancel: Cancel::default(),
+        ..context.clone()
+    };
+    let world = world(&context, layout, operation)?;
+    let undone = operation.roll_back(&world, why).await;
+    undone.map_err(|failure| {
+        let unfinished = unfinished(operation);
+        failure.as_kind(Kind::RollbackFailed).with(unfinished)
+    })
+}
+
+/// Goes back on request: from an unfinished join, or from a completed one whose member has been
+/// removed since.
+///
+/// # Errors
+/// [`Kind::Refused`] where it is committed, or the member votes; [`Kind::RollbackFailed`];
+/// [`Kind::Unreachable`] where no member tells whether it votes.
+pub async fn take_back(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<JoinStep>,
+) -> Result<Done> {
+    let progress = operation.progress();
+    if !progress.state.can_roll_back() {
+        let what = format!("{} is {}", progress.begin.id, progress.state.word());
+        return Err(never("no-way-back", what));
+    }
+    let world = world(context, layout, operation)?;
+    if let Some(id) = has_vote(&world, operation).await? {
+        let what = format!("member {id} votes: it must be removed first, with member-remove {id}");
+        return Err(never(MEMBER_VOTES, what));
+    }
+    go_back(context, layout, operation, "asked for").await?;
+    done(operation)
+}
+
+/// Removes what was kept for the way back, and says what that was.
+///
+/// # Errors
+/// [`Kind::Busy`] where it is unfinished; [`Kind::Store`].
+pub fn commit(layout: &NodeLayout, operation: &mut Operation<JoinStep>) -> Result<Vec<PathBuf>> {
+    let progress = operation.progress();
+    if progress.state.is_unfinished() {
+        let what = format!("{} is {}", progress.begin.id, progress.state.word());
+        return Err(Failure::new(Kind::Busy, what).with(unfinished(operation)));
+    }
+    let about = about(progress)?;
+    let mut removed = Vec::new();
+    operation.commit(|| {
+        for folder in &about.safety {
+            let folder = layout.host(folder);
+            if folder.symlink_metadata().is_ok() {
+                fs::remove_tree(&folder)?;
+                fs::sync_dir(fs::parent(&folder))?;
+                removed.push(folder.clone());
+            }
+            // The hidden directory goes with the last operation that has something in it.
+            let hidden = folder
+                .ancestors()
+                .skip(1)
+                .take(2)
+                .take_while(|above| above.iter().any(|part| part == HIDDEN));
+            for above in hidden {
+                fs::remove_empty_dir(above)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(removed)
+}
+
+/// How etcd learns that it joins, for people.
+pub fn how_it_starts(about: &About) -> &'static str {
+    if about.profile == Profile::Kubeadm.word() {
+        "by the flags that are written into its manifest"
+    } else {
+        "its pod finds out by itself that it is a member that has not started"
+    }
+}

@@ -1,0 +1,338 @@
+//! From what was seen to the steps of a join.
+//!
+//! Its folders are each on the mount of what lies in them, since no rename crosses a mount:
+//!
+//! ```text
+//! /etc/kubernetes/.etcd-dr/<id>/   manifests/ (what was there), manifests-new/ (what comes)
+//! <state or data directory>/<id>/  data/ (the old data), data-new/ (what was made, on the way back)
+//! ```
+//!
+//! The second lies in `/var/lib/etcd-dr` where that is on the data directory's mount, otherwise
+//! hidden in the data directory itself.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::about::{About, ClusterAbout};
+use super::steps::JoinStep;
+use super::{Request, manifest, refuse};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::client::Id;
+use crate::node::access::{EtcdAccess, TlsFiles};
+use crate::node::component::{Component, PodRevision};
+use crate::node::layout::NodeLayout;
+use crate::node::pod::{self, PodManifest, RevisionInUse};
+use crate::node::profile::Profile;
+use crate::ops::member::survey::Survey;
+use crate::ops::restore::about::{EtcdAbout, PodAbout};
+use crate::ops::restore::folders::HIDDEN;
+use crate::ops::restore::steps::Exchange;
+use crate::sys::mount::Mounts;
+
+/// etcd's manifest as it was found.
+pub(super) struct Found {
+    /// Its host path.
+    pub(super) path: PathBuf,
+    /// Whether the kubelet runs it from there.
+    pub(super) live: bool,
+    pub(super) pod: PodManifest,
+    text: String,
+}
+
+/// Finds etcd's manifest: where the kubelet reads it; on OpenShift also where the documented
+/// procedure moves it, or in the newest revision.
+///
+/// # Errors
+/// [`Kind::Refused`] where there is none, or one that cannot join.
+pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Found> {
+    let Some(place) = layout.manifest(Component::Etcd, profile) else {
+        return Err(refuse(
+            "no-static-pods",
+            "this node has no static pods: start etcd with what member-add prints".to_owned(),
+        ));
+    };
+    let mut candidates = vec![place.clone()];
+    if profile == Profile::Openshift {
+        candidates.push(layout.host("/home/core/assets/manifests-stopped/etcd-pod.yaml"));
+        let newest = std::fs::read_dir(layout.resources())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| PodRevision::from_dir_name(entry.file_name().to_str()?))
+            .filter(|revision| revision.component == Component::Etcd)
+            .max_by_key(|revision| revision.number);
+        candidates.extend(newest.map(|newest| layout.revision(newest).join("etcd-pod.yaml")));
+    }
+    for path in candidates {
+        let Some(bytes) = crate::ops::catalog::read_bounded(&path, pod::MAX_BYTES)? else {
+            continue;
+        };
+        let doing = || format!("reading {}", path.display());
+        let pod = PodManifest::parse(&bytes).map_err(|failure| failure.doing(doing()))?;
+        let text = String::from_utf8(bytes).doing(Kind::Unexpected, doing)?;
+        let live = path == place;
+        return Ok(Found {
+            path,
+            live,
+            pod,
+            text,
+        });
+    }
+    Err(refuse(
+        "no-manifest",
+        format!(
+            "there is no manifest of etcd at {}: put it back there",
+            place.display()
+        ),
+    ))
+}
+
+/// Everything that the steps are made from.
+pub(super) struct Drafting<'a> {
+    pub(super) request: &'a Request,
+    pub(super) profile: Profile,
+    /// How the node's own member is reached.
+    pub(super) own: &'a EtcdAccess,
+    /// With what the living members are reached.
+    pub(super) tls: Option<&'a TlsFiles>,
+    pub(super) survey: &'a Survey,
+    pub(super) manifest: &'a Found,
+    /// The member that an earlier attempt has left.
+    pub(super) existing: Option<Id>,
+    pub(super) id: String,
+    pub(super) runtime: PathBuf,
+}
+
+struct Folders {
+    etc: PathBuf,
+    data: PathBuf,
+    keep: Vec<OsString>,
+}
+
+impl Drafting<'_> {
+    fn layout(&self) -> &NodeLayout {
+        &self.request.target.layout
+    }
+
+    fn node_path(&self, host: &Path) -> PathBuf {
+        self.layout().node_path(host)
+    }
+
+    /// Makes the plan.
+    ///
+    /// # Errors
+    /// The refusals; [`Kind::Usage`] where the node does not tell what is needed.
+    pub(super) fn draft(&self) -> Result<(About, Vec<JoinStep>)> {
+        let about = self.about()?;
+        let data_dir = self.layout().resolve(&about.etcd.data_dir)?;
+        let folders = self.folders(&data_dir)?;
+        let mut steps = vec![JoinStep::MakeFolders {
+            folders: self.missing(&folders, &data_dir),
+        }];
+        steps.extend(self.steps(&folders, &data_dir)?);
+        let mut safety = vec![self.node_path(&folders.etc)];
+        for name in ["data", "data-new"] {
+            safety.push(self.node_path(&folders.data.join(name)));
+        }
+        Ok((About { safety, ..about }, steps))
+    }
+
+    /// What is done once the folders are there.
+    fn steps(&self, folders: &Folders, data_dir: &Path) -> Result<Vec<JoinStep>> {
+        let flags = self.profile == Profile::Kubeadm;
+        if flags {
+            let tried = manifest::joining(&self.manifest.text, "x=https://x:2380");
+            tried.map_err(|f| f.doing(format!("reading {}", self.manifest.path.display())))?;
+        }
+        let place = self.layout().manifest(Component::Etcd, self.profile);
+        let place = place.unwrap_or_else(|| self.manifest.path.clone());
+        let file = place.file_name().map(PathBuf::from).unwrap_or_default();
+        let stopped = self.node_path(&folders.etc.join("manifests").join(&file));
+        let new = self.node_path(&folders.etc.join("manifests-new").join(&file));
+        let met = format!("met-{}", file.display());
+        let met = self.node_path(&folders.etc.join("manifests-new").join(met));
+        let place = self.node_path(&place);
+        let writes = flags || !self.manifest.live;
+        let write = JoinStep::WriteManifest {
+            from: match self.manifest.live {
+                true => stopped.clone(),
+                false => self.node_path(&self.manifest.path),
+            },
+            to: new.clone(),
+            flags,
+        };
+        let data_dir = self.node_path(data_dir);
+        let mut steps = vec![
+            JoinStep::StopEtcd {
+                manifest: self.manifest.live.then(|| Exchange {
+                    incoming: None,
+                    place: place.clone(),
+                    aside: stopped.clone(),
+                }),
+            },
+            JoinStep::AwaitStopped,
+            JoinStep::SetDataAside {
+                data_dir: data_dir.clone(),
+                aside: self.node_path(&folders.data.join("data")),
+                keep: folders.keep.clone(),
+            },
+            JoinStep::AddLearner {
+                existing: self.existing.map(|id| id.to_string()),
+            },
+        ];
+        steps.extend(writes.then_some(write));
+        steps.extend([
+            JoinStep::StartEtcd {
+                manifest: Exchange {
+                    incoming: Some(if writes { new } else { stopped }),
+                    place,
+                    aside: met,
+                },
+                data_dir,
+                made: self.node_path(&folders.data.join("data-new")),
+                keep: folders.keep.clone(),
+            },
+            JoinStep::AwaitVote,
+            JoinStep::ProveMember,
+        ]);
+        Ok(steps)
+    }
+
+    /// Where everything goes, each part on the mount of what it takes.
+    fn folders(&self, data_dir: &Path) -> Result<Folders> {
+        let layout = self.layout();
+        let mounts = Mounts::read()?;
+        let kubernetes = layout.resolve(self.node_path(&layout.kubernetes()))?;
+        let etc = kubernetes.join(HIDDEN).join(&self.id);
+        let manifests = layout.resolve(self.node_path(&layout.manifests()))?;
+        if mounts.of(&manifests)? != mounts.of_nearest(&etc)? {
+            let what = format!(
+                "{} and {} are on different mounts, and nothing could be moved between them",
+                manifests.display(),
+                kubernetes.display()
+            );
+            return Err(refuse("mount-between", what));
+        }
+        let state = layout.state();
+        let together = mounts.of_nearest(&state)? == mounts.of_nearest(data_dir)?;
+        let (data, keep) = match together {
+            true => (state.join(&self.id), Vec::new()),
+            false => (
+                data_dir.join(HIDDEN).join(&self.id),
+                vec![OsString::from(HIDDEN)],
+            ),
+        };
+        Ok(Folders { etc, data, keep })
+    }
+
+    /// The directories that are to be made, those above first; the operation's own folder is made
+    /// with its journal.
+    fn missing(&self, folders: &Folders, data_dir: &Path) -> Vec<PathBuf> {
+        let own = self.layout().state().join(&self.id);
+        let wanted = [
+            data_dir.to_owned(),
+            folders.etc.join("manifests-new"),
+            folders.etc.join("manifests"),
+            folders.data.join("data"),
+            folders.data.join("data-new"),
+        ];
+        let mut missing: Vec<PathBuf> = Vec::new();
+        for path in wanted {
+            let mut chain: Vec<&Path> = path
+                .ancestors()
+                .take_while(|above| !above.exists() && **above != own)
+                .collect();
+            chain.reverse();
+            for above in chain {
+                let above = self.node_path(above);
+                if !missing.contains(&above) {
+                    missing.push(above);
+                }
+            }
+        }
+        missing
+    }
+
+    fn about(&self) -> Result<About> {
+        let own = self.own;
+        let unknown = |what: &'static str, fact| {
+            Err(Failure::new(Kind::Usage, what).with(Fact::Missing(fact)))
+        };
+        let Some(member) = &own.member_name else {
+            return unknown("finding this node's member name", "node-name");
+        };
+        let Some(peer_urls) = &own.peer_urls else {
+            return unknown("finding this member's peer URL", "node-name");
+        };
+        let data_dir = own.data_dir.as_ref().map(|dir| dir.value.clone());
+        let data_dir = data_dir.unwrap_or_else(|| self.layout().default_data_dir());
+        let pem = |files: Option<&TlsFiles>| {
+            let identity = files.and_then(|tls| tls.identity.as_ref());
+            (
+                files.and_then(|tls| Some(tls.ca.as_ref()?.value.clone())),
+                identity.map(|identity| identity.cert.value.clone()),
+                identity.map(|identity| identity.key.value.clone()),
+            )
+        };
+        let (ca, cert, key) = pem(own.tls.as_ref());
+        let ours = |path: Option<PathBuf>| path.map(|path| self.node_path(&path));
+        let etcd = EtcdAbout {
+            endpoint: own.endpoint.value.clone(),
+            ca: ours(ca),
+            cert: ours(cert),
+            key: ours(key),
+            data_dir: self.node_path(&data_dir),
+            member: member.value.clone(),
+            peer_urls: peer_urls.value.clone(),
+        };
+        let (ca, cert, key) = pem(self.tls);
+        let endpoints = self
+            .survey
+            .members
+            .iter()
+            .filter(|state| state.is_healthy() && !state.member.is_learner)
+            .filter_map(|state| state.endpoint.clone())
+            .collect();
+        Ok(About {
+            profile: self.profile.word().to_owned(),
+            etcd,
+            cluster: ClusterAbout {
+                id: self.survey.cluster_id.to_string(),
+                endpoints,
+                ca,
+                cert,
+                key,
+            },
+            runtime: self.runtime.clone(),
+            pod: self.pod()?,
+            wait_seconds: self.request.wait.as_secs(),
+            allow: self.request.allow.clone(),
+            safety: Vec::new(),
+        })
+    }
+
+    fn pod(&self) -> Result<PodAbout> {
+        let pod = &self.manifest.pod;
+        let main = pod.container("etcd").or(pod.containers.first());
+        if let Some(wal) = main.and_then(|container| container.flag("wal-dir")) {
+            let what = format!("etcd keeps its log apart, in {wal}: that is not set aside yet");
+            return Err(refuse("wal-dir-apart", what));
+        }
+        let revision = match (self.profile, pod.revision(Component::Etcd)) {
+            (Profile::Openshift, Ok(RevisionInUse::Revision(revision))) => Some(revision.number),
+            (Profile::Openshift, Ok(RevisionInUse::RestorePod { .. })) => {
+                let what = "a restore pod of the stock scripts makes a cluster of its own, and \
+                            cannot join one: put a normal revision's manifest in place";
+                return Err(refuse("restore-pod", what.to_owned()));
+            }
+            _ => None,
+        };
+        Ok(PodAbout {
+            component: Component::Etcd.name().to_owned(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            revision,
+            containers: pod.containers.iter().map(|c| c.name.clone()).collect(),
+        })
+    }
+}

@@ -1,0 +1,345 @@
+//! `member-add --join` on a node whose member is lost: real members, one of them run by the
+//! stand-in kubelet of its node.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use etcd_dr::sys::tree::{self, Node as TreeNode, Options};
+
+use crate::support::bins::{EtcdBins, require, require_all};
+use crate::support::bulk::Bulk;
+use crate::support::cluster::{Cluster, ClusterSpec};
+use crate::support::golden::etcd_dr;
+use crate::support::node::{self, NodeOptions};
+use crate::support::node_bench::{Empty, NodeBench};
+use crate::support::process::{expect_success, kill_pid};
+use crate::{assert_same_data, listed, member};
+
+const LOST: usize = 2;
+
+/// A cluster of two that had three, and the node of the third. The bench goes first, so that it
+/// ends before the cluster.
+struct Lost {
+    bench: NodeBench,
+    cluster: Cluster,
+    root: PathBuf,
+    /// Flags before the command.
+    global: Vec<String>,
+}
+
+impl Lost {
+    /// Three members with TLS, one killed, its disk wiped and the member removed; its node's
+    /// kubelet starts etcd again and again. What is left of the disk is a file of no use.
+    fn new(bins: &EtcdBins, options: &NodeOptions, joins: bool) -> Self {
+        Self::with(bins, options, joins, true)
+    }
+
+    fn with(bins: &EtcdBins, options: &NodeOptions, joins: bool, removed: bool) -> Self {
+        let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
+        Bulk::new(500, 1000).write(&cluster);
+        let root = node::make_all(&cluster, options).swap_remove(LOST);
+        let everyone = cluster.initial_cluster();
+        cluster.kill(LOST);
+        cluster.wipe(LOST);
+        std::fs::write(cluster.data_dir(LOST).join("of-old"), "old").expect("a file");
+        if removed {
+            let name = cluster.name(LOST).to_owned();
+            member(&cluster, &["member-remove", &name, "--yes"]).expect(0);
+        }
+        let bench = NodeBench::adopt(&mut cluster, LOST, |spec| {
+            spec.empty = match joins {
+                true => Empty::Join(everyone),
+                false => Empty::Refuse,
+            };
+        });
+        Self {
+            bench,
+            cluster,
+            root,
+            global: Vec::new(),
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = etcd_dr();
+        command
+            .args(["--node-name", self.cluster.name(LOST)])
+            .args(["--progress", "never", "--root"])
+            .arg(&self.root)
+            .args(&self.global)
+            .args(args);
+        command
+    }
+
+    /// Runs, and demands a status: both outputs.
+    #[track_caller]
+    fn expect(&self, status: i32, args: &[&str]) -> (String, String) {
+        let output = self.command(args).output().expect("running etcd-dr");
+        let (out, err) = texts(&output);
+        let logs = self.cluster.logs();
+        let log = self.bench.log().join("\n");
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{args:?}\n{out}\n{err}\n{log}\n{logs}"
+        );
+        (out, err)
+    }
+
+    #[track_caller]
+    fn join(&self, status: i32, more: &[&str]) -> (String, String) {
+        let args = [&["member-add", "--join", "--yes"], more].concat();
+        self.expect(status, &args)
+    }
+
+    /// Begins to join, and is killed when it has come to this step.
+    fn killed_at(&self, step: &str) {
+        let mut child = self
+            .command(&["member-add", "--join", "--yes", "--wait", "90s"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("starting etcd-dr");
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let mut told = Vec::new();
+        let mut there = false;
+        for line in lines {
+            let line = line.expect("a line");
+            there = line.starts_with('[') && line.contains(step);
+            told.push(line);
+            if there {
+                break;
+            }
+        }
+        // One that has ended by itself is not collected yet: the id is still its own.
+        kill_pid(child.id());
+        child.wait().expect("its end");
+        assert!(there, "it never came to {step:?}:\n{}", told.join("\n"));
+    }
+
+    /// It votes, with the others' data, and answers by itself.
+    fn assert_joined(&mut self) {
+        self.cluster.wait_member(LOST);
+        assert_same_data(&self.cluster);
+        let name = self.cluster.name(LOST).to_owned();
+        let url = self.cluster.peer_url(LOST);
+        let all = listed(&self.cluster);
+        assert_eq!(all.len(), 3);
+        assert!(all.contains(&(name, url, false)), "{all:?}");
+    }
+
+    /// The node's files that a join may change, and the store of journals aside.
+    fn files(&self) -> BTreeMap<PathBuf, TreeNode> {
+        let mut all = BTreeMap::new();
+        for below in ["etc/kubernetes", "var/lib/etcd"] {
+            let root = self.root.join(below);
+            let tree = tree::describe(&root, &Options::default()).expect("describing a tree");
+            all.extend(tree.into_iter().map(|(path, node)| (root.join(path), node)));
+        }
+        all
+    }
+
+    /// Operations that have a folder.
+    fn operations(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.root.join("var/lib/etcd-dr"));
+        let paths = entries.into_iter().flatten().flatten().map(|e| e.path());
+        let mut found: Vec<PathBuf> = paths.filter(|path| path.join("journal").exists()).collect();
+        found.sort();
+        found
+    }
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn assert_same(before: &BTreeMap<PathBuf, TreeNode>, after: &BTreeMap<PathBuf, TreeNode>) {
+    let differences = tree::differences(before, after);
+    let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+}
+
+#[test]
+fn a_lost_member_joins_again_from_its_node() {
+    for bins in require_all() {
+        let mut lost = Lost::new(bins, &NodeOptions::default(), true);
+        let (out, _) = lost.expect(0, &["member-add", "--join", "--dry-run"]);
+        assert!(out.contains("add the member as a learner"), "{out}");
+        assert!(lost.operations().is_empty());
+        let (out, err) = lost.join(0, &[]);
+        assert!(out.contains("and votes"), "{out}\n{err}");
+        assert!(out.contains("by HashKV"), "{out}\n{err}");
+        lost.assert_joined();
+        let operation = lost.operations().remove(0);
+        assert!(operation.join("data/of-old").exists(), "set aside");
+        let (out, _) = lost.expect(0, &["member-add", "--join", "--status"]);
+        assert!(out.contains(": completed"), "{out}");
+        // What votes is counted on.
+        let (_, err) = lost.expect(5, &["member-add", "--join", "--rollback", "--yes"]);
+        assert!(err.contains("member-remove"), "{err}");
+        let (_, err) = lost.join(5, &[]);
+        assert!(err.contains("votes already"), "{err}");
+        lost.expect(0, &["member-add", "--join", "--commit", "--yes"]);
+        assert!(!operation.join("data").exists());
+        assert!(!lost.root.join("etc/kubernetes/.etcd-dr").exists());
+    }
+}
+
+#[test]
+fn killed_it_is_gone_on_with() {
+    let Some(bins) = require("3.5") else { return };
+    let mut lost = Lost::new(&bins, &NodeOptions::default(), true);
+    lost.killed_at("in place");
+    let (_, err) = lost.expect(7, &["restore", "--resume"]);
+    assert!(err.contains("etcd-dr member-add --join --resume"), "{err}");
+    let (out, _) = lost.expect(7, &["member-add", "--join", "--status"]);
+    assert!(out.contains("member-add --join --rollback"), "{out}");
+    lost.join(7, &[]);
+    let (out, _) = lost.expect(0, &["member-add", "--join", "--resume"]);
+    assert!(out.contains("and votes"), "{out}");
+    lost.assert_joined();
+}
+
+#[test]
+fn killed_it_is_taken_back() {
+    let Some(bins) = require("3.5") else { return };
+    let lost = Lost::new(&bins, &NodeOptions::default(), false);
+    let (files, members) = (lost.files(), listed(&lost.cluster));
+    for step in ["add the member", "in place", "wait until the member serves"] {
+        lost.killed_at(step);
+        lost.expect(0, &["member-add", "--join", "--rollback"]);
+        assert_eq!(listed(&lost.cluster), members, "{step}");
+        assert_same(&files, &lost.files());
+    }
+}
+
+#[test]
+fn what_cannot_catch_up_is_taken_back() {
+    let Some(bins) = require("3.5") else { return };
+    let lost = Lost::new(&bins, &NodeOptions::default(), false);
+    let (files, members) = (lost.files(), listed(&lost.cluster));
+    let (_, err) = lost.join(8, &["--wait", "6s"]);
+    assert!(err.contains("has not started"), "{err}");
+    assert_eq!(listed(&lost.cluster), members);
+    assert_same(&files, &lost.files());
+    // An earlier attempt's member is taken up, and stays where it was.
+    let url = lost.cluster.peer_url(LOST);
+    let name = lost.cluster.name(LOST);
+    let peer = format!("--peer-urls={url}");
+    let added = ["member-add", name, &peer, "--no-promote"];
+    member(&lost.cluster, &added).expect(0);
+    let members = listed(&lost.cluster);
+    let (_, err) = lost.join(8, &["--wait", "6s"]);
+    assert!(err.contains("where it was before"), "{err}");
+    assert_eq!(listed(&lost.cluster), members);
+    assert_same(&files, &lost.files());
+}
+
+#[test]
+fn a_manifest_that_was_moved_away_comes_back() {
+    let Some(bins) = require("3.5") else { return };
+    let mut lost = Lost::new(&bins, &NodeOptions::default(), true);
+    let place = lost.root.join("etc/kubernetes/manifests/etcd-pod.yaml");
+    let before = std::fs::read(&place).expect("a manifest");
+    lost.bench.take_out("etcd-pod.yaml");
+    lost.bench.settle();
+    lost.join(0, &[]);
+    lost.assert_joined();
+    assert_eq!(std::fs::read(&place).expect("a manifest"), before);
+    // Once the member has been removed the node can have its old data back.
+    let name = lost.cluster.name(LOST).to_owned();
+    member(&lost.cluster, &["member-remove", &name, "--yes"]).expect(0);
+    let members = listed_by_first(&lost.cluster);
+    let (out, _) = lost.expect(0, &["member-add", "--join", "--rollback", "--yes"]);
+    assert!(out.contains("what the member had is in"), "{out}");
+    assert!(!place.exists());
+    assert!(lost.cluster.data_dir(LOST).join("of-old").exists());
+    assert_eq!(listed_by_first(&lost.cluster), members);
+    lost.expect(0, &["member-add", "--join", "--commit", "--yes"]);
+    assert!(!lost.root.join("etc/kubernetes/.etcd-dr").exists());
+}
+
+/// The member list as the first member has it: the removed one may still listen.
+fn listed_by_first(cluster: &Cluster) -> String {
+    let output = cluster.etcdctl_on(0, &["member", "list"]);
+    expect_success("etcdctl member list", &output)
+}
+
+#[test]
+fn what_a_started_member_has_is_refused() {
+    let Some(bins) = require("3.5") else { return };
+    let lost = Lost::with(&bins, &NodeOptions::default(), false, false);
+    let (files, members) = (lost.files(), listed(&lost.cluster));
+    let (_, err) = lost.join(5, &[]);
+    assert!(err.contains("[peer-url-taken]"), "{err}");
+    let (_, err) = lost.expect(2, &["member-add", "other", "--join", "--yes"]);
+    assert!(err.contains("is called"), "{err}");
+    let (_, err) = lost.expect(5, &["member-add", "--join", "--wait", "5s"]);
+    assert!(err.contains("[peer-url-taken]"), "{err}");
+    assert_eq!(listed(&lost.cluster), members);
+    assert_same(&files, &lost.files());
+    assert!(lost.operations().is_empty());
+}
+
+#[test]
+fn certificates_that_do_not_fit_are_refused() {
+    let Some(bins) = require("3.5") else { return };
+    let lost = Lost::new(&bins, &NodeOptions::default(), false);
+    let secrets = "etc/kubernetes/static-pod-resources/etcd-certs/secrets/etcd-all-certs";
+    let secrets = lost.root.join(secrets);
+    let own = secrets.join("etcd-peer-master-2.crt");
+    let certs = lost.cluster.certs().expect("certificates");
+    std::fs::copy(certs.peer("master-1").cert, &own).expect("another's certificate");
+    let (files, members) = (lost.files(), listed(&lost.cluster));
+    let (_, err) = lost.join(5, &[]);
+    assert!(err.contains("is not for the address"), "{err}");
+    let hint = "etcd-dr member-add --join --allow certificates-unfit";
+    assert!(err.contains(hint), "{err}");
+    std::fs::remove_file(&own).expect("removing a certificate");
+    let (_, err) = lost.join(5, &[]);
+    assert!(err.contains("does not exist"), "{err}");
+    std::fs::copy(certs.peer("master-1").cert, &own).expect("another's certificate");
+    assert_eq!(listed(&lost.cluster), members);
+    assert!(lost.operations().is_empty());
+    assert_eq!(files.len(), lost.files().len());
+}
+
+#[test]
+fn on_a_kubeadm_node_the_manifest_says_how() {
+    let Some(bins) = require("3.5") else { return };
+    let mut lost = Lost::new(&bins, &NodeOptions::kubeadm(), true);
+    // The stand-in listens where CRI-O does; this node's kubelet names containerd.
+    let run = lost.root.join("run/containerd");
+    std::fs::create_dir_all(&run).expect("a folder");
+    std::os::unix::fs::symlink("../crio/crio.sock", run.join("containerd.sock")).expect("a link");
+    let living = [lost.cluster.client_url(0), lost.cluster.client_url(1)].join(",");
+    lost.global = vec!["--endpoints".to_owned(), living];
+    let manifest = lost.root.join("etc/kubernetes/manifests/etcd.yaml");
+    let before = std::fs::read_to_string(&manifest).expect("a manifest");
+    let (out, err) = lost.join(0, &[]);
+    assert!(out.contains("by HashKV"), "{out}\n{err}");
+    lost.assert_joined();
+    let after = std::fs::read_to_string(&manifest).expect("a manifest");
+    assert!(
+        after.contains("--initial-cluster-state=existing"),
+        "{after}"
+    );
+    for i in 0..3 {
+        let pair = format!("{}={}", lost.cluster.name(i), lost.cluster.peer_url(i));
+        assert!(after.contains(&pair), "{after}");
+    }
+    let rest = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter(|line| !line.contains("--initial-cluster"))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(rest(&before), rest(&after));
+}
