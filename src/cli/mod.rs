@@ -18,6 +18,7 @@ mod prune;
 mod remote;
 mod restore;
 mod run;
+mod schedule;
 mod survivors;
 mod target;
 mod verify;
