@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Lays the servers that the suite "store" speaks to into a private, cached folder:
+# Lays the programs that suites speak to, or are judged by, into a private, cached folder:
 #
 #   ${ETCD_DR_CACHE:-<project>/.cache}/s3s/bin/s3s-fs                a real S3 server
 #   ${ETCD_DR_CACHE:-<project>/.cache}/sshd/usr/sbin/sshd            a real sshd
 #   ${ETCD_DR_CACHE:-<project>/.cache}/xfs/sbin/mkfs.xfs             makes a file system that shares blocks
+#   ${ETCD_DR_CACHE:-<project>/.cache}/prometheus/promtool           judges metrics and alerts
 #
 # Nothing is installed into the system. What is there already is left alone. A
 # part that cannot be had is named, and its tests say that they are skipped.
@@ -62,6 +63,19 @@ fetch_sshd() { [ -x "$cache/sshd/usr/sbin/sshd" ] || unpack sshd openssh-server 
 
 fetch_xfs() { [ -x "$cache/xfs/sbin/mkfs.xfs" ] || unpack xfs xfsprogs sbin/mkfs.xfs; }
 
+# Of Debian's Prometheus the one program.
+fetch_promtool() {
+    local debs
+    [ -x "$cache/prometheus/promtool" ] && return
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
+    say "unpacking promtool"
+    debs=$(mktemp -d)
+    download "$debs" prometheus && dpkg -x "$debs"/prometheus_*.deb "$debs/x" &&
+        mkdir -p "$cache/prometheus" &&
+        install -m 0755 "$debs/x/usr/bin/promtool" "$cache/prometheus/promtool" || { rm -rf "$debs"; return 1; }
+    rm -rf "$debs"
+}
+
 # The lists are refreshed only when the first try fails.
 download() {
     local into=$1
@@ -74,4 +88,5 @@ mkdir -p "$cache"
 fetch_s3s || { say "no s3s-fs: the S3 tests are skipped"; failed=1; }
 fetch_sshd || { say "no sshd: the SFTP tests are skipped"; failed=1; }
 fetch_xfs || { say "no mkfs.xfs: sharing blocks is not tried"; failed=1; }
+fetch_promtool || { say "no promtool: metrics and alerts are not judged by it"; failed=1; }
 [ -z "${ETCD_DR_REQUIRE:-}" ] || exit "$failed"

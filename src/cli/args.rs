@@ -11,8 +11,10 @@ use clap_complete::Shell;
 pub use self::member::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, PrintArg};
 mod keep;
 mod remote;
+mod schedule;
 pub use keep::{KeepArgs, parse_zone};
 pub use remote::{FormArgs, IdentityArgs, RemoteArgs};
+pub use schedule::ScheduleArgs;
 
 /// Examples shown below the top-level help.
 const EXAMPLES: &str = "\
@@ -107,6 +109,8 @@ pub struct Global {
 pub enum Command {
     /// Take a backup of etcd and of the static-pod resources in use
     Backup(BackupArgs),
+    /// Take backups again and again, one in each period of a schedule
+    Schedule(Box<ScheduleArgs>),
     /// Show every backup in a store
     List(ListArgs),
     /// Check backups, offline: which layer is broken, and where
@@ -187,6 +191,11 @@ pub struct BackupArgs {
     /// No retention removes it: the file `pinned` in it says so
     #[arg(long, conflicts_with = "flat")]
     pub pin: bool,
+
+    /// Write metrics there for node_exporter, whole and world-readable;
+    /// its name ends in .prom
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub textfile: Option<PathBuf>,
 
     /// Copy it there once it is taken; may be given several times
     #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with = "flat", value_hint = ValueHint::Url)]

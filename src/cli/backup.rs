@@ -1,9 +1,10 @@
 //! `backup`: arguments, configuration and environment to a request, its result to text and JSON.
 
 use std::num::NonZeroU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::HumanBytes;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::{BackupArgs, parse_duration, parse_size};
@@ -11,8 +12,10 @@ use super::run::{Session, Shown};
 use super::{config, copy, human, machine, prune, remote, target};
 use crate::backup::retention::Rules;
 use crate::error::{Failure, Kind, Result, exit};
+use crate::ops::Context;
 use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
 use crate::ops::catalog;
+use crate::ops::metrics::{self, Metrics};
 use crate::ops::quality::{ALLOWABLE, Allowed};
 use crate::ops::remote::{self as sets, Copied, Form};
 use crate::store::{Address, LocalStore, Settings, objects};
@@ -20,29 +23,89 @@ use crate::store::{Address, LocalStore, Settings, objects};
 /// How long nothing may come of a snapshot, unless told.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Takes a backup.
+/// Takes a backup, and writes the metrics whatever came of it.
 pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
+    let Some(path) = &args.textfile else {
+        return once(session, args);
+    };
+    let metrics = Metrics::new();
+    let began = Instant::now();
+    let result = once(session, args);
+    let failure = match &result {
+        Ok(shown) if shown.status == exit::DONE => None,
+        Ok(_) => Some(Kind::Partial),
+        Err(failure) => Some(failure.kind()),
+    };
+    metrics.ended(Timestamp::now(), began.elapsed(), failure);
+    let written = store(session, args).and_then(|store| {
+        metrics.look(&store, "");
+        metrics::textfile(&metrics, path)
+    });
+    match (result, written) {
+        (result, Ok(())) => result,
+        // What was not told is no reason to call a backup bad.
+        (Ok(mut shown), Err(failure)) => {
+            let problem = human::failure("backup", &failure);
+            shown.remark = Some(
+                shown
+                    .remark
+                    .map_or(problem.clone(), |first| format!("{first}\n{problem}")),
+            );
+            if shown.status == exit::DONE {
+                shown.status = exit::PARTIAL;
+            }
+            Ok(shown)
+        }
+        (Err(failure), Err(unwritten)) => {
+            session.context.warn("textfile", unwritten.to_string());
+            Err(failure)
+        }
+    }
+}
+
+/// The store that backups go to.
+pub(super) fn store(session: &Session, args: &BackupArgs) -> Result<LocalStore> {
+    match &args.flat {
+        Some(dir) => Ok(LocalStore::at(dir)),
+        None => session.store(args.store.as_deref()),
+    }
+}
+
+fn once(session: &Session, args: &BackupArgs) -> Result<Shown> {
     let request = request(session, args)?;
     // What is wrong with a URL is found before anything is taken.
     let copies = Copies::new(args)?;
-    let outcome = session.block_on(backup::run(&session.context, &request))?;
-    Ok(match outcome {
+    let context = &session.context;
+    let (outcome, copied) = session.block_on(async {
+        let outcome = backup::run(context, &request).await?;
+        let copied = match &outcome {
+            Outcome::Taken(taken) => copies.make(context, taken).await,
+            Outcome::YoungEnough { .. } => Vec::new(),
+        };
+        Ok((outcome, copied))
+    })?;
+    Ok(came("backup", &outcome, copied))
+}
+
+/// What came of it, and of the copies.
+pub(super) fn came(command: &str, outcome: &Outcome, copied: Vec<Result<Copied>>) -> Shown {
+    match outcome {
         Outcome::YoungEnough { name, age } => {
             let age = age.as_secs().unsigned_abs();
             Shown::done(
                 format!("nothing to do: {name} is {} old\n", human::span(age)),
                 machine::document(
-                    "backup",
+                    command,
                     &json!({"result": "young-enough", "set": name, "ageSeconds": age}),
                 ),
             )
         }
-        Outcome::Taken(taken) => shown(&taken, copies.make(session, &taken)),
-    })
+        Outcome::Taken(taken) => shown(command, taken, copied),
+    }
 }
 
 /// What was taken, and what came of what followed: a failure there leaves the backup as it is.
-fn shown(taken: &Taken, copies: Vec<Result<Copied>>) -> Shown {
+fn shown(command: &str, taken: &Taken, copies: Vec<Result<Copied>>) -> Shown {
     let mut problems: Vec<String> = taken
         .pruned
         .iter()
@@ -68,7 +131,7 @@ fn shown(taken: &Taken, copies: Vec<Result<Copied>>) -> Shown {
     let remark = (!problems.is_empty()).then(|| problems.join("\n"));
     Shown {
         text,
-        json: machine::document("backup", &document),
+        json: machine::document(command, &document),
         status: if remark.is_some() {
             exit::PARTIAL
         } else {
@@ -79,14 +142,15 @@ fn shown(taken: &Taken, copies: Vec<Result<Copied>>) -> Shown {
 }
 
 /// Where the backup is copied to once it is taken.
-struct Copies {
+pub(super) struct Copies {
     to: Vec<Address>,
     settings: Settings,
     form: Form,
 }
 
 impl Copies {
-    fn new(args: &BackupArgs) -> Result<Self> {
+    /// Finds out what is wrong with the URLs, and reads the files that are named.
+    pub(super) fn new(args: &BackupArgs) -> Result<Self> {
         let to: Result<_> = args.copy_to.iter().map(|url| Address::parse(url)).collect();
         Ok(Self {
             to: to?,
@@ -96,20 +160,23 @@ impl Copies {
     }
 
     /// One after the other; one that fails keeps none of the others.
-    fn make(&self, session: &Session, taken: &Taken) -> Vec<Result<Copied>> {
-        let copy = |address: &Address| {
-            let set = catalog::resolve(&LocalStore::at("."), &taken.dir.display().to_string())?;
-            session.block_on(async {
-                let store = objects::open(address, &self.settings).await?;
-                let host = host_name();
-                sets::copy(&session.context, &set, store.as_ref(), &self.form, &host).await
-            })
-        };
-        self.to.iter().map(copy).collect()
+    pub(super) async fn make(&self, context: &Context, taken: &Taken) -> Vec<Result<Copied>> {
+        let mut made = Vec::new();
+        for address in &self.to {
+            made.push(self.one(context, taken, address).await);
+        }
+        made
+    }
+
+    async fn one(&self, context: &Context, taken: &Taken, address: &Address) -> Result<Copied> {
+        let set = catalog::resolve(&LocalStore::at("."), &taken.dir.display().to_string())?;
+        let store = objects::open(address, &self.settings).await?;
+        let host = host_name();
+        sets::copy(context, &set, store.as_ref(), &self.form, &host).await
     }
 }
 
-fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
+pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
     let configured = &session.config.backup;
     let mut allow = args.allow.clone();
     allow.extend(configured.allow.iter().cloned());

@@ -2,6 +2,7 @@
 
 use super::operation;
 use crate::error::{Fact, Failure, Kind};
+use crate::ops::restore::switch;
 
 /// The hint for a failure of a command, where there is a true one.
 pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
@@ -75,6 +76,9 @@ fn unfinished(fact: &Fact) -> Option<String> {
     let Fact::Unfinished { id, goes_back, .. } = fact else {
         return None;
     };
+    if id.starts_with(switch::KIND) {
+        return Some("to go back: etcd-dr enable".to_owned());
+    }
     let command = operation::command_of(id);
     Some(if *goes_back {
         format!("to finish going back: etcd-dr {command} --rollback")

@@ -19,6 +19,7 @@ mod prune;
 mod remote;
 mod restore;
 mod run;
+mod schedule;
 mod survivors;
 mod switch;
 mod target;

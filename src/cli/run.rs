@@ -14,8 +14,8 @@ use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::progress::Logged;
 use super::{
-    backup, complete, copy, human, machine, man, member, progress, prune, remote, restore, switch,
-    verify,
+    backup, complete, copy, human, machine, man, member, progress, prune, remote, restore,
+    schedule, switch, verify,
 };
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
@@ -92,6 +92,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn show(output: OutputArg, shown: &Shown) -> ExitCode {
     let written = match output {
         OutputArg::Text => write_out(&shown.text),
+        // It has told everything already.
+        OutputArg::Json if shown.json.is_null() => Ok(()),
         OutputArg::Json => write_out(&format!("{:#}\n", shown.json)),
     };
     if let Some(remark) = &shown.remark {
@@ -136,6 +138,7 @@ fn colours(when: ColorArg) {
 fn command_name(command: &Command) -> &'static str {
     match command {
         Command::Backup(_) => "backup",
+        Command::Schedule(_) => "schedule",
         Command::List(_) => "list",
         Command::Verify(_) => "verify",
         Command::Prune(_) => "prune",
@@ -188,6 +191,7 @@ fn dispatch(cli: Cli) -> Result<Shown> {
     };
     match &cli.command {
         Command::Backup(args) => backup::run(&session, args),
+        Command::Schedule(args) => schedule::run(&session, args),
         Command::List(args) => list(&session, args),
         Command::Verify(args) => verify::run(&session, args),
         Command::Prune(args) => prune::run(&session, args),

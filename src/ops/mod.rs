@@ -10,11 +10,13 @@ pub mod datadir;
 pub mod live;
 pub mod member;
 pub mod member_files;
+pub mod metrics;
 pub mod prune;
 pub mod quality;
 pub mod reach;
 pub mod remote;
 pub mod restore;
+pub mod schedule;
 pub mod survivor;
 pub mod verify;
 

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::seam::{self, Op};
@@ -288,6 +288,24 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     sync_dir(parent(path))
 }
 
+/// The same for a file that others read: with this mode, whatever the umask is.
+pub fn write_atomic_for_all(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let beside = beside(path);
+    unlink(&beside)?;
+    write_new(&beside, content)?;
+    let go = || {
+        seam::pass(Op::SetMode(&beside, mode))?;
+        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(mode))?;
+        seam::done(Op::SetMode(&beside, mode));
+        io::Result::Ok(())
+    };
+    go().doing(Kind::Store, || {
+        format!("setting the mode of {}", beside.display())
+    })?;
+    rename(&beside, path)?;
+    sync_dir(parent(path))
+}
+
 /// Points a symbolic link at another target, atomically and durably.
 pub fn swap_symlink(target: &Path, link: &Path) -> Result<()> {
     let beside = beside(link);
@@ -319,7 +337,6 @@ mod tests {
 
     #[test]
     fn what_is_made_is_private_and_replaced_whole() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a/b/c");
         mkdir_all(&deep).unwrap();

@@ -50,6 +50,7 @@ fn the_help_of_each_command() {
         ("help", &["--help"] as &[&str]),
         ("help-short", &["-h"]),
         ("help-backup", &["backup", "--help"]),
+        ("help-schedule", &["schedule", "--help"]),
         ("help-list", &["list", "--help"]),
         ("help-verify", &["verify", "--help"]),
         ("help-member-add", &["member-add", "--help"]),

@@ -134,11 +134,23 @@ fn given() -> Vec<PathBuf> {
         .collect()
 }
 
-fn cached() -> Vec<PathBuf> {
+/// Prometheus' own judge of metrics and alerts: the one fetched, or that of the machine.
+pub fn promtool() -> PathBuf {
+    let fetched = cache().join("prometheus/promtool");
+    if fetched.is_file() {
+        return fetched;
+    }
+    PathBuf::from("promtool")
+}
+
+fn cache() -> PathBuf {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let cache = std::env::var_os("ETCD_DR_CACHE")
-        .map_or_else(|| project.join(".cache"), |dir| project.join(dir));
-    let Ok(entries) = std::fs::read_dir(cache.join("etcd")) else {
+    std::env::var_os("ETCD_DR_CACHE")
+        .map_or_else(|| project.join(".cache"), |dir| project.join(dir))
+}
+
+fn cached() -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(cache().join("etcd")) else {
         return Vec::new();
     };
     entries

@@ -1,0 +1,197 @@
+//! A node with its etcd, and a schedule that runs there.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::bins;
+use crate::support::cluster::{Cluster, ClusterSpec};
+use crate::support::golden::{self, etcd_dr};
+use crate::support::kube::OpenShift;
+use crate::support::node::{self, NodeOptions};
+use crate::support::process::{kill_pid, terminate, wait_for};
+
+/// Nothing here takes longer, on however busy a machine.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// A node of one member.
+pub struct Bench {
+    pub cluster: Cluster,
+    root: PathBuf,
+    pub store: PathBuf,
+}
+
+impl Bench {
+    /// None where there is no etcd.
+    pub fn new() -> Option<Self> {
+        let bins = bins::require("3.5")?;
+        let cluster = Cluster::start(ClusterSpec::new(&bins, 1).fast());
+        OpenShift::default().write(&cluster);
+        let root = node::make(&cluster, 0, &NodeOptions::default());
+        let store = cluster.scratch().join("store");
+        Some(Self {
+            cluster,
+            root,
+            store,
+        })
+    }
+
+    fn args(&self, args: &[&str]) -> Vec<String> {
+        let node = ["--node-name", "master-0", "--progress", "never", "--root"];
+        node.iter()
+            .map(|arg| (*arg).to_owned())
+            .chain([self.root.display().to_string()])
+            .chain(args.iter().map(|arg| (*arg).to_owned()))
+            .collect()
+    }
+
+    /// Runs another command to its end.
+    pub fn run(&self, args: &[&str]) -> golden::Run {
+        golden::run(&self.args(args), &[])
+    }
+
+    /// Starts a schedule into the store.
+    pub fn schedule(&self, cron: &str, more: &[&str]) -> Scheduled {
+        self.schedule_with(cron, more, &[])
+    }
+
+    /// The same with variables.
+    pub fn schedule_with(&self, cron: &str, more: &[&str], env: &[(&str, String)]) -> Scheduled {
+        let mut args = vec!["schedule", cron, self.store.to_str().expect("UTF-8")];
+        args.extend(["--jitter", "0s"]);
+        args.extend(more);
+        let mut command = etcd_dr();
+        command
+            .args(self.args(&args))
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("starting etcd-dr");
+        let out = child.stdout.take().expect("its stdout");
+        let mut err = child.stderr.take().expect("its stderr");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                // The test may have failed meanwhile, and nobody listens.
+                let _ = sender.send(line);
+            }
+        });
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            err.read_to_string(&mut text).expect("reading its stderr");
+            text
+        });
+        Scheduled {
+            child: Some(child),
+            lines,
+            stderr: Some(stderr),
+        }
+    }
+
+    /// Names and states of all that is in the store.
+    pub fn sets(&self) -> Vec<(String, String)> {
+        let listed = self.run(&["list", path(&self.store), "-o", "json"]);
+        let listed = listed.expect(0).json();
+        let word = |value: &Value| value.as_str().expect("a word").to_owned();
+        let sets = listed["sets"].as_array().expect("sets").iter();
+        sets.map(|set| (word(&set["name"]), word(&set["state"])))
+            .collect()
+    }
+}
+
+/// A path as an argument.
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// A schedule that runs; killed when dropped.
+pub struct Scheduled {
+    child: Option<Child>,
+    lines: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Scheduled {
+    /// The next run's line.
+    #[track_caller]
+    pub fn next(&mut self) -> Value {
+        match self.lines.recv_timeout(LIMIT) {
+            Ok(line) => serde_json::from_str(&line).expect("a line of JSON"),
+            Err(RecvTimeoutError::Timeout) => panic!("no line in {LIMIT:?}"),
+            Err(RecvTimeoutError::Disconnected) => {
+                let (status, _, stderr) = self.end();
+                panic!("it has ended: {status:?}\n{stderr}")
+            }
+        }
+    }
+
+    /// The first of the next lines that this accepts, and those before.
+    #[track_caller]
+    pub fn until(&mut self, accept: impl Fn(&Value) -> bool) -> (Value, Vec<Value>) {
+        let mut before = Vec::new();
+        loop {
+            let line = self.next();
+            if accept(&line) {
+                return (line, before);
+            }
+            assert!(before.len() < 200, "{before:?}");
+            before.push(line);
+        }
+    }
+
+    /// Whether it runs still.
+    pub fn lives(&mut self) -> bool {
+        let child = self.child.as_mut().expect("a child");
+        child.try_wait().expect("asking for its end").is_none()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a child").id()
+    }
+
+    /// Kills it.
+    pub fn kill(mut self) {
+        kill_pid(self.pid());
+        self.end();
+    }
+
+    /// Asks it to stop; its status, the lines that were not taken yet, and its stderr.
+    #[track_caller]
+    pub fn stop(mut self) -> (Option<i32>, Vec<Value>, String) {
+        terminate(self.pid());
+        self.end()
+    }
+
+    #[track_caller]
+    fn end(&mut self) -> (Option<i32>, Vec<Value>, String) {
+        let mut child = self.child.take().expect("a child");
+        let ended = wait_for("its end", LIMIT, || {
+            child.try_wait().expect("asking").ok_or("it runs")
+        });
+        let status = ended.unwrap_or_else(|error| {
+            child.kill().expect("killing it");
+            panic!("{error}")
+        });
+        let mut lines = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(5)) {
+            lines.push(serde_json::from_str(&line).expect("a line of JSON"));
+        }
+        let stderr = self.stderr.take().expect("its stderr");
+        (status.code(), lines, stderr.join().expect("its stderr"))
+    }
+}
+
+impl Drop for Scheduled {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

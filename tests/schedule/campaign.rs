@@ -1,0 +1,47 @@
+//! SIGTERM at random points: it always ends with 0, and what it leaves is whole or nothing.
+
+use std::time::Duration;
+
+use crate::bench::{Bench, path};
+
+/// How often.
+const ROUNDS: u64 = 12;
+
+#[test]
+fn asked_to_stop_at_any_time() {
+    let Some(bench) = Bench::new() else { return };
+    // The same points each time: a linear congruence.
+    let mut random = 20_261_121_u64;
+    for round in 0..ROUNDS {
+        let scheduled = bench.schedule("@every 1s", &["--keep-last", "4"]);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        std::thread::sleep(Duration::from_millis((random >> 33) % 1200));
+        let (status, lines, stderr) = scheduled.stop();
+        // Before it has taken the signals over, the kernel's answer to one is the end.
+        assert!(
+            status == Some(0) || (status.is_none() && lines.is_empty()),
+            "round {round}: {status:?} {lines:?} {stderr}"
+        );
+        for line in &lines {
+            let kind = &line["error"]["kind"];
+            assert!(kind.is_null() || kind == "interrupted", "{line}");
+        }
+    }
+    bench.run(&["backup", path(&bench.store)]).expect(0);
+    let sets = bench.sets();
+    assert!(sets.iter().all(|(_, state)| state == "good"), "{sets:?}");
+    let entries = std::fs::read_dir(&bench.store).expect("the store");
+    let hidden: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with('.') && name != ".etcd-dr.lock"
+        })
+        .collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+    bench
+        .run(&["verify", "--all", "--store", path(&bench.store)])
+        .expect(0);
+}

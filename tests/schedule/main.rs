@@ -1,0 +1,11 @@
+//! `schedule` with periods of seconds, against a real etcd: what it does in each, what it does when
+//! etcd, the store or the certificates go, and how it ends.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod campaign;
+mod monitor;
+mod periods;
+mod troubles;

@@ -1,0 +1,137 @@
+//! etcd, the store and the certificates go and come back: it tells, waits, and goes on.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::bench::{Bench, path};
+use crate::support::bins::skip;
+
+fn taken(line: &Value) -> bool {
+    line["result"] == "taken"
+}
+
+/// How many periods these lines are of.
+fn periods(lines: &[Value]) -> usize {
+    let starts = lines.iter().map(|line| line["period"]["start"].to_string());
+    starts.collect::<BTreeSet<_>>().len()
+}
+
+#[test]
+fn etcd_is_down_for_three_periods() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    let mut scheduled = bench.schedule("@every 2s", &[]);
+    scheduled.until(taken);
+    bench.cluster.kill(0);
+    let mut failed = Vec::new();
+    while periods(&failed) < 3 {
+        let line = scheduled.next();
+        // One may have been under way.
+        if !taken(&line) {
+            assert_eq!(line["error"]["kind"], "unreachable", "{line}");
+            assert_eq!(line["status"], 4, "{line}");
+            failed.push(line);
+        }
+    }
+    assert!(scheduled.lives());
+    bench.cluster.restart(0);
+    let (line, _) = scheduled.until(taken);
+    assert_eq!(line["status"], 0, "{line}");
+    let (status, _, stderr) = scheduled.stop();
+    assert_eq!(status, Some(0));
+    // No failure is hidden from who reads the log.
+    assert!(
+        stderr.matches("error: ").count() >= failed.len(),
+        "{stderr}"
+    );
+    assert!(bench.sets().iter().all(|(_, state)| state == "good"));
+}
+
+/// A small file system; unmounted when dropped.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn mount(at: &'a Path) -> Option<Self> {
+        std::fs::create_dir_all(at).expect("a mount point");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=32k", "tmpfs"])
+            .arg(at)
+            .output()
+            .expect("running mount");
+        if !mounted.status.success() {
+            let why = String::from_utf8_lossy(&mounted.stderr).trim().to_owned();
+            skip(&format!("no small file system can be mounted: {why}"));
+            return None;
+        }
+        Some(Self(at))
+    }
+
+    fn grow(&self) {
+        let grown = Command::new("mount")
+            .args(["-o", "remount,size=512m"])
+            .arg(self.0)
+            .status();
+        assert!(grown.expect("running mount").success());
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        // Nothing else can be done about it.
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn the_store_is_full_and_then_is_not() {
+    let Some(bench) = Bench::new() else { return };
+    let Some(small) = Small::mount(&bench.store) else {
+        return;
+    };
+    let mut scheduled = bench.schedule("@every 2s", &[]);
+    for _ in 0..2 {
+        let line = scheduled.next();
+        assert_eq!(line["error"]["kind"], "store", "{line}");
+        assert_eq!(line["status"], 6, "{line}");
+    }
+    assert_eq!(bench.sets(), []);
+    small.grow();
+    scheduled.until(taken);
+    let (status, _, _) = scheduled.stop();
+    assert_eq!(status, Some(0));
+    assert!(bench.sets().iter().all(|(_, state)| state == "good"));
+}
+
+#[test]
+fn certificates_are_read_anew_by_each_run() {
+    let Some(bench) = Bench::new() else { return };
+    let mut pair = Vec::new();
+    for (name, at) in bench.cluster.client_env() {
+        let option = match name {
+            "ETCDCTL_CERT" => "--cert",
+            "ETCDCTL_KEY" => "--key",
+            _ => continue,
+        };
+        let copy = bench.cluster.scratch().join(option.trim_start_matches('-'));
+        std::fs::copy(&at, &copy).expect("copying a certificate");
+        pair.push((option, at, copy));
+    }
+    assert_eq!(pair.len(), 2);
+    let more: Vec<&str> = pair
+        .iter()
+        .flat_map(|(option, _, copy)| [*option, path(copy)])
+        .collect();
+    let mut scheduled = bench.schedule("@every 2s", &more);
+    scheduled.until(taken);
+    // A rotation caught half-way: the key is not there yet.
+    std::fs::remove_file(&pair[1].2).expect("a key");
+    let (line, _) = scheduled.until(|line| !taken(line));
+    assert!(line["error"]["message"].as_str().is_some(), "{line}");
+    std::fs::copy(&pair[1].1, &pair[1].2).expect("the key again");
+    scheduled.until(taken);
+    assert_eq!(scheduled.stop().0, Some(0));
+}
