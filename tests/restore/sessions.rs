@@ -39,7 +39,10 @@ fn running(node: &Node, until: &str) -> Child {
         }
     }
     let ended = child.wait();
-    panic!("it never came to {until:?}, {ended:?}:\n{}", told.join("\n"));
+    panic!(
+        "it never came to {until:?}, {ended:?}:\n{}",
+        told.join("\n")
+    );
 }
 
 fn send(child: &Child, signal: Signal) {
