@@ -350,6 +350,8 @@ pub(crate) struct Replay {
     covers: Vec<BTreeSet<Inode>>,
     /// For each call that syncs: the inode.
     syncs: Vec<Option<Inode>>,
+    /// For each inode: the calls that sync it, in order.
+    synced: BTreeMap<Inode, Vec<usize>>,
 }
 
 impl Replay {
@@ -360,6 +362,7 @@ impl Replay {
             changes: vec![],
             covers: vec![],
             syncs: vec![],
+            synced: BTreeMap::new(),
         };
         for call in calls {
             let mut sync = None;
@@ -423,6 +426,13 @@ impl Replay {
             };
             if let Some(change) = &change {
                 now.apply(change);
+            }
+            if let Some(inode) = sync {
+                replay
+                    .synced
+                    .entry(inode)
+                    .or_default()
+                    .push(replay.syncs.len());
             }
             replay.changes.push(change);
             replay.covers.push(covers);
@@ -503,8 +513,10 @@ impl Replay {
 
     fn durable(&self, call: usize, count: usize, dropped: Option<usize>) -> bool {
         self.covers[call].iter().all(|inode| {
-            (call + 1..count)
-                .any(|later| Some(later) != dropped && self.syncs[later] == Some(*inode))
+            let all = self.synced.get(inode).map_or(&[][..], Vec::as_slice);
+            let later = &all[all.partition_point(|&sync| sync <= call)..];
+            let in_time = later.iter().take_while(|&&sync| sync < count);
+            in_time.into_iter().any(|&sync| Some(sync) != dropped)
         })
     }
 
