@@ -12,8 +12,9 @@ use super::{machine, remote};
 use crate::backup::retention::Verdict;
 use crate::error::{Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
+use crate::node::layout::NodeLayout;
 use crate::ops::prune::{self, Decided, PrunePlan, PruneRequest, Pruned, Selection};
-use crate::ops::remote as sets;
+use crate::ops::{remote as sets, restore};
 use crate::store::{Address, objects};
 
 /// Removes what no rule wants.
@@ -23,6 +24,11 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
         return away(session, args, &request, &address);
     }
     let store = session.existing_store(args.store.as_deref())?;
+    let layout = NodeLayout::new(&session.root);
+    let request = PruneRequest {
+        in_use: restore::sets_in_use(&layout, store.dir())?,
+        ..request
+    };
     let now = store.clone();
     let asked = request.clone();
     let plan = session.blocking(move |context| prune::plan(&context, &now, &asked))?;

@@ -105,4 +105,14 @@ fn a_set_in_another_store_is_brought_here_and_restored() {
     node.assert_backed_up_state();
     let listed = node.expect(0, &["list"]).0;
     assert!(listed.contains("backup-2"), "{listed}");
+
+    // As long as it can be taken back its set stays, whatever the rules say.
+    node.expect(0, &["backup"]);
+    let pruned = |node: &Node| {
+        node.expect(0, &["prune", "--keep-last", "1", "--dry-run", "--explain"])
+            .0
+    };
+    assert!(pruned(&node).contains("in-use"), "{}", pruned(&node));
+    node.expect(0, &["restore", "--commit", "--yes"]);
+    assert!(!pruned(&node).contains("in-use"), "{}", pruned(&node));
 }

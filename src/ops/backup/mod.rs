@@ -21,6 +21,7 @@ use jiff::SignedDuration;
 use super::prune::{self, PruneRequest, Pruned, Selection};
 use super::quality::{self, Allowed};
 use super::reach::Target;
+use super::restore;
 use super::{Context, catalog};
 use crate::backup::manifest::{
     self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION,
@@ -159,18 +160,27 @@ pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> 
     taken.pruned = request
         .keep
         .as_ref()
-        .map(|rules| prune_after(context, &store, rules, &lock));
+        .map(|rules| prune_after(context, request, &store, rules, &lock));
     Ok(Outcome::Taken(Box::new(taken)))
 }
 
 /// Removes what the rules no longer want. The backup is taken: what fails here is a problem of
 /// the rest, and no failure.
-fn prune_after(context: &Context, store: &LocalStore, rules: &Rules, lock: &Lock) -> Pruned {
-    let request = PruneRequest {
-        selection: Selection::Rules(rules.clone()),
-        in_use: Vec::new(),
+fn prune_after(
+    context: &Context,
+    request: &BackupRequest,
+    store: &LocalStore,
+    rules: &Rules,
+    lock: &Lock,
+) -> Pruned {
+    let work = || {
+        let asked = PruneRequest {
+            selection: Selection::Rules(rules.clone()),
+            in_use: restore::sets_in_use(&request.target.layout, store.dir())?,
+        };
+        prune::locked(context, store, &asked, None, lock)
     };
-    prune::locked(context, store, &request, None, lock).unwrap_or_else(|failure| Pruned {
+    work().unwrap_or_else(|failure| Pruned {
         problems: vec![failure.to_string()],
         ..Pruned::default()
     })

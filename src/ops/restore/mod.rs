@@ -294,6 +294,32 @@ pub struct Facts {
     pub etcd_version: Option<String>,
 }
 
+/// The names of a store's sets that restores of this node were made from which can still go on or
+/// back: none of them may be removed.
+pub fn sets_in_use(layout: &NodeLayout, store: &Path) -> Result<Vec<String>> {
+    let Ok(store) = store.canonicalize() else {
+        return Ok(Vec::new());
+    };
+    let mut names = Vec::new();
+    for found in registry::list(&layout.state())? {
+        let Ok(progress) = &found.progress else {
+            continue;
+        };
+        if progress.begin.kind != KIND || !progress.state.can_roll_back() {
+            continue;
+        }
+        let set = about(progress)?.set.dir;
+        let in_store = set
+            .parent()
+            .and_then(|parent| parent.canonicalize().ok())
+            .is_some_and(|parent| parent == store);
+        if let (true, Some(name)) = (in_store, set.file_name()) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// The about of a journal.
 pub fn about(progress: &crate::plan::Progress) -> Result<About> {
     serde_json::from_value(progress.begin.about.clone()).map_err(|cause| {

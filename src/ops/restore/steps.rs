@@ -18,6 +18,8 @@
 //! Undone after they were all done once, what was built is kept in the safety folder instead of
 //! being removed: it may have taken writes.
 
+mod build;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,16 +27,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::about::{About, PodAbout};
+use self::build::{build, survive};
+use super::about::PodAbout;
 use super::world::World;
 use super::{moves, proof};
 use crate::backup::resources::{Rules, extract_archive};
-use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::datadir::Layout;
-use crate::etcd::restore::{Bump, Evidence, HIDDEN as UNFINISHED};
+use crate::error::{Doing, Kind, Result};
+use crate::etcd::restore::HIDDEN as UNFINISHED;
 use crate::node::layout::KUBERNETES;
-use crate::ops::datadir::{self, Outcome};
-use crate::ops::{database, survivor};
 use crate::plan::{Known, Step};
 use crate::sys::fs;
 
@@ -316,12 +316,10 @@ impl Step for NodeStep {
                 }
             }
             Self::BuildData(building) if !known.completed => {
-                let into = world.host(&building.into);
-                remove_if_there(&into)?;
-                remove_unfinished(fs::parent(&into))?;
+                unbuild(&world.host(&building.into))?;
             }
             Self::BuildFromMember(surviving) if !known.completed => {
-                remove_if_there(&world.host(&surviving.into))?;
+                unbuild(&world.host(&surviving.into))?;
             }
             Self::StopPods { moves } => {
                 for exchange in moves.iter().rev() {
@@ -424,6 +422,12 @@ fn sync_above(paths: &[PathBuf]) -> Result<()> {
         .try_for_each(fs::sync_dir)
 }
 
+/// Removes what was built, or as much of it as there is.
+fn unbuild(into: &Path) -> Result<()> {
+    remove_if_there(into)?;
+    remove_unfinished(fs::parent(into))
+}
+
 /// Removes what a build that was cut off left beside its place.
 fn remove_unfinished(dir: &Path) -> Result<()> {
     let doing = || format!("listing {}", dir.display());
@@ -510,129 +514,4 @@ async fn unpack(
         );
     }
     Ok(Some(json!({ "unpackedBytes": bytes })))
-}
-
-async fn build(world: &World, building: &Building) -> Result<Option<Value>> {
-    let into = world.host(&building.into);
-    let request = request(&world.about, building, into.clone())?;
-    let context = world.context.clone();
-    let outcome = world
-        .blocking(move || {
-            // Built by an attempt that was killed before it could say so.
-            remove_if_there(&into)?;
-            datadir::run(&context, &request)
-        })
-        .await?;
-    Ok(Some(facts(&outcome)))
-}
-
-async fn survive(world: &World, surviving: &Surviving) -> Result<Option<Value>> {
-    let into = world.host(&surviving.into);
-    let from = if surviving.on_node {
-        world.host(&surviving.from)
-    } else {
-        surviving.from.clone()
-    };
-    let random = u128::from_str_radix(&surviving.random, 16)
-        .doing(Kind::Unexpected, || "reading the plan's randomness")?;
-    let bump = bump(surviving.slack, surviving.bump_by);
-    let request = survivor::Request {
-        from,
-        from_wal: None,
-        data_dir: into.clone(),
-        wal_dir: None,
-        name: Some(world.about.etcd.member.clone()),
-        peer_urls: surviving.peer_urls.clone(),
-        bump: Some(bump),
-        mark_compacted: bump != Bump::By(0),
-        evidence: evidence(&surviving.evidence),
-        allow: surviving.allow.clone(),
-        random,
-    };
-    let context = world.context.clone();
-    let (outcome, keys) = world
-        .blocking(move || {
-            remove_if_there(&into)?;
-            let outcome = survivor::run(&context, &request)?;
-            let built = Layout::new(&into, None).db();
-            let report = database::read(&context, &built, database::Wanted::default())?;
-            Ok((
-                outcome,
-                report.and_then(|report| Some(report.facts?.keys_for_clients())),
-            ))
-        })
-        .await?;
-    // Where etcd itself applies the end of the log, how many keys there will be is not known.
-    let keys = outcome.applied.and(keys);
-    Ok(Some(json!({
-        "clusterId": outcome.cluster_id,
-        "memberId": outcome.member.id,
-        "revision": outcome.revision,
-        "snapshotRevision": outcome.applied_revision,
-        "keys": keys,
-        "databaseSize": outcome.database_size,
-        "tailCommitted": outcome.tail_committed,
-        "tailUncommitted": outcome.tail_uncommitted,
-    })))
-}
-
-fn bump(slack: Option<i64>, by: i64) -> Bump {
-    match slack {
-        Some(slack) => Bump::Auto { slack },
-        None => Bump::By(by),
-    }
-}
-
-fn evidence(known: &[(String, i64)]) -> Vec<Evidence> {
-    known
-        .iter()
-        .map(|(source, revision)| Evidence {
-            source: source.clone(),
-            revision: *revision,
-        })
-        .collect()
-}
-
-fn request(about: &About, building: &Building, data_dir: PathBuf) -> Result<datadir::Request> {
-    let urls = &about.etcd.peer_urls;
-    let name = &about.etcd.member;
-    let cluster: Vec<String> = urls.iter().map(|url| format!("{name}={url}")).collect();
-    let bump = bump(building.slack, building.bump_by);
-    let mut random = [0; 16];
-    let got = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-    if got.doing(Kind::Unexpected, || "asking the kernel for randomness")? != random.len() {
-        return Err(Failure::new(
-            Kind::Unexpected,
-            "asking the kernel for randomness: it gave too little",
-        ));
-    }
-    Ok(datadir::Request {
-        snapshot: building.snapshot.clone(),
-        data_dir,
-        wal_dir: None,
-        name: name.clone(),
-        initial_cluster: cluster.join(","),
-        advertise_peer_urls: urls.join(","),
-        token: Some(building.token.clone()),
-        skip_hash_check: false,
-        bump: Some(bump),
-        mark_compacted: building.slack.is_some() || building.bump_by > 0,
-        evidence: evidence(&building.evidence),
-        target: None,
-        compact: false,
-        allow: building.allow.clone(),
-        random: u128::from_ne_bytes(random),
-    })
-}
-
-/// What the proof at the end holds etcd against.
-fn facts(outcome: &Outcome) -> Value {
-    json!({
-        "clusterId": outcome.cluster_id,
-        "memberId": outcome.member_id,
-        "revision": outcome.revision,
-        "snapshotRevision": outcome.snapshot_revision,
-        "keys": outcome.keys,
-        "databaseSize": outcome.database_size,
-    })
 }

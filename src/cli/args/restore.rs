@@ -1,0 +1,209 @@
+//! `restore`, and what its options take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::parse_duration;
+use super::remote::{IdentityArgs, RemoteArgs};
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  etcd-dr restore latest --dry-run             what would be done, and why
+  etcd-dr restore latest                       this node, after a question
+  etcd-dr restore backup-12 --scope etcd --yes
+  etcd-dr restore s3://bucket/CLUSTER/NODE/latest
+  etcd-dr restore --status                     from another session
+  etcd-dr restore --rollback                   all as it was before
+  etcd-dr restore latest --data-dir /var/lib/etcd-new   only that
+  etcd-dr restore snapshot.db --data-dir d --bump-revision 0   plain
+  etcd-dr restore latest --data-dir d --name m1 \\
+    --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380 \\
+    --initial-advertise-peer-urls https://10.0.0.1:2380 \\
+    --initial-cluster-token NEW --bump-revision 1000000000 --mark-compacted
+  etcd-dr restore --from-data-dir /var/lib/etcd --data-dir d   no backup";
+
+/// `restore`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = RESTORE_EXAMPLES)]
+#[command(group(clap::ArgGroup::new("after").args(["status", "resume", "rollback", "commit"])))]
+pub struct RestoreArgs {
+    /// A backup's name, `latest`, a directory, a snapshot file, or
+    /// URL/CLUSTER/NODE/backup-N, which is brought to this node's store
+    #[arg(
+        value_name = "SET",
+        verbatim_doc_comment,
+        required_unless_present_any = ["after", "from_data_dir"],
+        conflicts_with = "after"
+    )]
+    pub set: Option<String>,
+
+    /// A stopped member's data directory instead of a backup: becomes a
+    /// cluster of that member alone, with all of its log
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["set", "initial_cluster", "initial_cluster_token", "skip_hash_check", "compact", "target_version"], value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub from_data_dir: Option<PathBuf>,
+
+    /// That member's WAL, where it has a directory of its own
+    #[arg(long, value_name = "DIR", requires = "from_data_dir", value_hint = ValueHint::DirPath)]
+    pub from_wal_dir: Option<PathBuf>,
+
+    /// What of the node goes back: all four static pods, or etcd alone, as
+    /// the stock script does from OpenShift 4.18 on
+    #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ScopeArg::ControlPlane, verbatim_doc_comment)]
+    pub scope: ScopeArg,
+
+    /// Show the plan and what follows it, and change nothing
+    #[arg(long, conflicts_with_all = ["data_dir", "after"])]
+    pub dry_run: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// The longest wait for pods to end, and for anything to start
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
+    pub wait: Duration,
+
+    /// If a step fails, leave the node as it is then, for --resume or
+    /// --rollback, instead of rolling back
+    #[arg(long, verbatim_doc_comment)]
+    pub keep_failed: bool,
+
+    /// Run as a transient systemd unit, which outlives this session
+    /// [auto: where there is systemd]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = DetachArg::Auto, env = "ETCD_DR_DETACH", verbatim_doc_comment)]
+    pub detach: DetachArg,
+
+    /// Show how far a restore is; follow it while it runs
+    #[arg(long)]
+    pub status: bool,
+
+    /// Go on with a restore that was cut off
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Take a restore back: the node becomes what it was before
+    #[arg(long)]
+    pub rollback: bool,
+
+    /// Remove what was kept for --rollback
+    #[arg(long)]
+    pub commit: bool,
+
+    /// Only make this directory; absent, or there and empty
+    #[arg(long, value_name = "DIR", conflicts_with = "after", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+
+    /// A directory of its own for the write-ahead log; must be absent
+    /// [default: member/wal in the data directory]
+    #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub wal_dir: Option<PathBuf>,
+
+    /// The member's name [default: default; of --from-data-dir its own]
+    #[arg(long, value_name = "NAME", requires = "data_dir")]
+    pub name: Option<String>,
+
+    /// All members of the new cluster: name=url,name2=url2
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "default=http://localhost:2380",
+        requires = "data_dir"
+    )]
+    pub initial_cluster: String,
+
+    /// What the new ids are made from [default: random, for one member]
+    #[arg(long, value_name = "TOKEN", requires = "data_dir")]
+    pub initial_cluster_token: Option<String>,
+
+    /// The member's own peer URLs [default: http://localhost:2380;
+    /// of --from-data-dir those it had]
+    #[arg(long, value_name = "URLS", visible_alias = "peer-urls", value_hint = ValueHint::Url, verbatim_doc_comment)]
+    pub initial_advertise_peer_urls: Option<String>,
+
+    /// Take a snapshot whose SHA-256 is wrong or not there
+    #[arg(long, requires = "data_dir")]
+    pub skip_hash_check: bool,
+
+    /// Raise the revision: auto, above all that is known to have been
+    /// served; N, by so many; 0, not at all [default: auto, for one member]
+    #[arg(long, value_name = "BUMP", value_parser = parse_bump, verbatim_doc_comment)]
+    pub bump_revision: Option<Bump>,
+
+    /// Make watchers of older revisions list anew; needed with N and
+    /// --data-dir, and done by itself on a node
+    #[arg(long, requires = "data_dir", verbatim_doc_comment)]
+    pub mark_compacted: bool,
+
+    /// Write the database anew, without what was deleted from it
+    #[arg(long, requires = "data_dir")]
+    pub compact: bool,
+
+    /// The etcd that is to start, if not the backup's or a later one:
+    /// 3.4, 3.5, 3.6 or 3.7
+    #[arg(
+        long,
+        value_name = "VERSION",
+        requires = "data_dir",
+        verbatim_doc_comment
+    )]
+    pub target_version: Option<String>,
+
+    /// Go on although this is refused
+    #[arg(long, value_name = "REFUSAL", value_delimiter = ',')]
+    pub allow: Vec<String>,
+
+    /// The directory that holds the backups
+    /// [default: /etc/kubernetes/static-pod-backups]
+    #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub store: Option<PathBuf>,
+
+    /// How the store is reached, where SET is a URL.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+
+    /// What an encrypted copy is read with.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+}
+
+/// `--scope`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScopeArg {
+    /// All four static pods
+    ControlPlane,
+    /// etcd alone
+    Etcd,
+}
+
+/// `--detach`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DetachArg {
+    /// Where there is systemd
+    Auto,
+    /// Through systemd-run, whatever there seems to be
+    Always,
+    /// In this process
+    Never,
+}
+
+/// `--bump-revision`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bump {
+    /// Above everything known.
+    Auto,
+    /// By so many.
+    By(i64),
+}
+
+/// Reads `auto` or a number.
+pub fn parse_bump(text: &str) -> Result<Bump, String> {
+    match text.parse::<i64>() {
+        _ if text == "auto" => Ok(Bump::Auto),
+        Ok(more) if more >= 0 => Ok(Bump::By(more)),
+        _ => Err(format!(
+            "expected auto, 0 or a number above it, found {text:?}"
+        )),
+    }
+}
