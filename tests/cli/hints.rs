@@ -241,3 +241,40 @@ fn every_hint_that_is_shown_can_be_typed() {
     }
     assert!(seen > 5, "only {seen} hints were found");
 }
+
+/// Every command in the documents is one that this command line takes.
+#[test]
+fn every_command_in_the_documents_can_be_typed() {
+    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for file in ["README.md", "docs/runbook.md", "docs/runbook-members.md"] {
+        let text = std::fs::read_to_string(project.join(file)).expect("a document");
+        let inline = text.split('`').skip(1).step_by(2);
+        let typed = text.lines().filter_map(|line| line.strip_prefix("# "));
+        for words in inline.chain(typed).map(str::trim) {
+            if !words.starts_with("etcd-dr ") || words.contains("...") {
+                continue;
+            }
+            // What follows two blanks is a remark, what follows a redirection the shell's.
+            let command = words.replace('\n', " ");
+            let command = command.split("  ").next().unwrap_or_default();
+            let command = command.split(" >").next().unwrap_or_default();
+            let parsed = Cli::try_parse_from(command.split_whitespace());
+            let fine = parsed.as_ref().err().is_none_or(|error| {
+                matches!(
+                    error.kind(),
+                    clap::error::ErrorKind::MissingRequiredArgument
+                        | clap::error::ErrorKind::MissingSubcommand
+                        | clap::error::ErrorKind::DisplayHelp
+                )
+            });
+            assert!(
+                fine,
+                "{file}: {command:?}: {}",
+                parsed.err().map(|e| e.to_string()).unwrap_or_default()
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "only {seen} commands were found");
+}
