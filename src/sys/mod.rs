@@ -7,6 +7,7 @@
 mod copy;
 pub mod dir;
 pub mod fs;
+pub mod label;
 pub mod mount;
 pub mod opened;
 pub mod seam;

@@ -1,6 +1,6 @@
 //! etcd's new data, from a snapshot or from a member's own disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -12,16 +12,20 @@ use crate::etcd::datadir::Layout;
 use crate::etcd::restore::{Bump, Evidence};
 use crate::ops::datadir::{self, Outcome};
 use crate::ops::{database, survivor};
+use crate::sys::label::{label, relabel};
 
 pub(super) async fn build(world: &World, building: &Building) -> Result<Option<Value>> {
     let into = world.host(&building.into);
     let request = request(&world.about, building, into.clone())?;
     let context = world.context.clone();
+    let place = world.host(&world.about.etcd.data_dir);
     let outcome = world
         .blocking(move || {
             // Built by an attempt that was killed before it could say so.
             remove_if_there(&into)?;
-            datadir::run(&context, &request)
+            let outcome = datadir::run(&context, &request)?;
+            label_as(&place, &into)?;
+            Ok(outcome)
         })
         .await?;
     Ok(Some(facts(&outcome)))
@@ -51,10 +55,12 @@ pub(super) async fn survive(world: &World, surviving: &Surviving) -> Result<Opti
         random,
     };
     let context = world.context.clone();
+    let place = world.host(&world.about.etcd.data_dir);
     let (outcome, keys) = world
         .blocking(move || {
             remove_if_there(&into)?;
             let outcome = survivor::run(&context, &request)?;
+            label_as(&place, &into)?;
             let built = Layout::new(&into, None).db();
             let report = database::read(&context, &built, database::Wanted::default())?;
             Ok((
@@ -75,6 +81,14 @@ pub(super) async fn survive(world: &World, surviving: &Surviving) -> Result<Opti
         "tailCommitted": outcome.tail_committed,
         "tailUncommitted": outcome.tail_uncommitted,
     })))
+}
+
+/// Gives what was built the label of the directory that it goes to, where that has one.
+fn label_as(place: &Path, built: &Path) -> Result<()> {
+    match label(place)? {
+        Some(wanted) if label(built)?.as_ref() != Some(&wanted) => relabel(built, &wanted),
+        _ => Ok(()),
+    }
 }
 
 fn bump(slack: Option<i64>, by: i64) -> Bump {
