@@ -116,3 +116,77 @@ fn a_set_in_another_store_is_brought_here_and_restored() {
     node.expect(0, &["restore", "--commit", "--yes"]);
     assert!(!pruned(&node).contains("in-use"), "{}", pruned(&node));
 }
+
+/// A mount that goes with the test.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &std::path::Path) -> Option<Self> {
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=400m", "none"])
+            .arg(at)
+            .status();
+        match mounted {
+            Ok(status) if status.success() => Some(Self(at.to_owned())),
+            other => {
+                super::support::bins::skip(&format!("nothing can be mounted here: {other:?}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn a_data_directory_that_is_a_mount_keeps_its_place() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    // The data move to a file system of their own.
+    node.bench.take_out("etcd-pod.yaml");
+    node.bench.settle();
+    let data = node.path("var/lib/etcd");
+    let aside = node.cluster.scratch().join("data");
+    super::node::copy(&data, &aside);
+    std::fs::remove_dir_all(data.join("member")).expect("emptying it");
+    let Some(mounted) = Mounted::tmpfs(&data) else {
+        return;
+    };
+    super::node::copy(&aside.join("member"), &data.join("member"));
+    node.bench.put_back("etcd-pod.yaml");
+    node.cluster.wait_member(0);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+
+    let before = node.tree_of("etc/kubernetes");
+    node.restore(&[]);
+    node.assert_backed_up_state();
+    let kept = data.join(".etcd-dr");
+    assert!(kept.is_dir(), "what was there stays on its own mount");
+    node.expect(0, &["restore", "--rollback", "--yes"]);
+    node.bench.settle();
+    node.cluster.wait_member(0);
+    let mut back = node.tree_of("etc/kubernetes");
+    back.retain(|path, _| !path.starts_with(".etcd-dr"));
+    assert_same(&before, &back, "after the rollback");
+    let later = node
+        .cluster
+        .etcdctl_ok(&["get", "later", "--print-value-only"]);
+    assert_eq!(later.trim(), "1");
+    node.expect(0, &["restore", "--commit", "--yes"]);
+    assert!(!kept.exists(), "nothing of it is left");
+    node.restore(&[]);
+    node.assert_backed_up_state();
+    node.expect(0, &["restore", "--commit", "--yes"]);
+    assert!(!kept.exists());
+    node.bench.take_out("etcd-pod.yaml");
+    node.bench.settle();
+    drop(mounted);
+}
