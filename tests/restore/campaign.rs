@@ -21,15 +21,23 @@ use super::support::node::NodeOptions;
 /// How many calls a sample has.
 const SAMPLE: u64 = 24;
 
-/// Every call from one on, or a sample of them that the first and the last belong to.
+/// Every call from one on, or a sample of them that the first and the last belong to. Of
+/// `ETCD_DR_EVERY=K/N` every Nth, beginning with the Kth (from 0): so that several processes share
+/// the work.
 fn calls(first: u64, all: u64) -> Vec<u64> {
-    let step = match std::env::var_os("ETCD_DR_EVERY") {
-        Some(_) => 1,
-        None => ((all + 1 - first) / SAMPLE).max(1),
+    let asked = std::env::var("ETCD_DR_EVERY").ok();
+    let part = asked.as_deref().and_then(|text| {
+        let (part, of) = text.split_once('/')?;
+        Some((part.parse::<u64>().ok()?, of.parse::<u64>().ok()?))
+    });
+    let (from, step) = match (part, asked) {
+        (Some((part, of)), _) => (first + part, of.max(1)),
+        (None, Some(_)) => (first, 1),
+        (None, None) => (first, ((all + 1 - first) / SAMPLE).max(1)),
     };
-    (first..=all)
-        .filter(|call| (call - first).is_multiple_of(step) || *call == all)
-        .collect()
+    let chosen = (from..=all).filter(|call| (call - from).is_multiple_of(step));
+    let last = (part.is_none() && !(all - first).is_multiple_of(step)).then_some(all);
+    chosen.chain(last).collect()
 }
 
 /// A node whose data, backup and disk are made once and copied for each run.
