@@ -302,18 +302,7 @@ impl Session {
 
     /// Runs an operation, which the first signal asks to stop and a second one ends.
     pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .doing(Kind::Unexpected, || "starting the runtime")?;
-        let cancel = self.context.cancel.clone();
-        let result = runtime.block_on(async {
-            tokio::spawn(stop_on_signals(cancel));
-            work.await
-        });
-        // A thread that hangs on a dead disk must not keep the process.
-        runtime.shutdown_background();
-        result
+        self.drive(stop_on_signals(self.context.cancel.clone()), work)
     }
 
     /// Runs what must come to an end of its own: a terminal that goes is no reason to stop, the
@@ -322,15 +311,24 @@ impl Session {
         &self,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        self.drive(go_back_on_signals(self.context.cancel.clone()), work)
+    }
+
+    /// Runs an operation while something listens to signals.
+    fn drive<T>(
+        &self,
+        listening: impl Future<Output = ()> + 'static + Send,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .doing(Kind::Unexpected, || "starting the runtime")?;
-        let cancel = self.context.cancel.clone();
         let result = runtime.block_on(async {
-            tokio::spawn(go_back_on_signals(cancel));
+            tokio::spawn(listening);
             work.await
         });
+        // A thread that hangs on a dead disk must not keep the process.
         runtime.shutdown_background();
         result
     }

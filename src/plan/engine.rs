@@ -314,6 +314,15 @@ impl<S: Step> Operation<S> {
         &self.progress
     }
 
+    /// The fact that it waits to be gone on with or gone back from.
+    pub fn unfinished(&self) -> Fact {
+        Fact::Unfinished {
+            id: self.progress.begin.id.clone(),
+            journal: self.dir.join(journal::FILE),
+            goes_back: self.progress.state == State::RollingBack,
+        }
+    }
+
     /// The operation's folder.
     pub fn dir(&self) -> &Path {
         &self.dir

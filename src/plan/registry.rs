@@ -79,6 +79,15 @@ pub fn refuse_while_unfinished(state: &Path) -> Result<()> {
     }))
 }
 
+/// A name that begins so and that no folder bears yet.
+pub fn free_id(state: &Path, base: &str) -> String {
+    let taken = |name: &String| state.join(name).symlink_metadata().is_ok();
+    std::iter::once(base.to_owned())
+        .chain((2..).map(|number| format!("{base}-{number}")))
+        .find(|name| !taken(name))
+        .unwrap_or_else(|| base.to_owned())
+}
+
 /// Makes the folder of a new operation, with a name that is not taken.
 pub fn new_folder(state: &Path, wanted: &str) -> Result<(String, PathBuf)> {
     fs::mkdir_all(state)?;

@@ -70,7 +70,7 @@ pub struct RestoreArgs {
     #[arg(long, verbatim_doc_comment)]
     pub keep_failed: bool,
 
-    /// Run as a transient systemd unit, which outlives this session
+    /// Run as a transient systemd unit, which outlives this terminal
     /// [auto: where there is systemd]
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = DetachArg::Auto, env = "ETCD_DR_DETACH", verbatim_doc_comment)]
     pub detach: DetachArg,

@@ -165,7 +165,7 @@ pub(super) fn detached(session: &Session, dir: &Path, args: &RestoreArgs) -> Res
         return Err(Failure::new(Kind::Busy, what).with(unfinished()));
     }
     note(&format!(
-        "runs as the unit {unit}, also without this session; to watch it from another: etcd-dr restore --status"
+        "runs as the unit {unit}, also without this terminal; to watch it from another: etcd-dr restore --status"
     ));
     let began = Instant::now();
     while !is_held(&layout)
@@ -212,7 +212,7 @@ fn watch(session: &Session, layout: &NodeLayout, dir: &Path, unit: Option<&str>)
                     }
                     Some(_) => {}
                     None => {
-                        note("it goes on without this session watching");
+                        note("it goes on with nobody watching");
                         return Ok(progress);
                     }
                 }

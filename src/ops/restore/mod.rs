@@ -186,16 +186,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
 /// A name for the operation that no folder bears yet.
 fn free_name(state: &Path, now: Timestamp) -> String {
     let stamp = now.strftime("%Y-%m-%d_%H%M%S");
-    free_id(state, &format!("{KIND}-{stamp}"))
-}
-
-/// A name that begins so and that no folder bears yet.
-fn free_id(state: &Path, base: &str) -> String {
-    let taken = |name: &String| state.join(name).symlink_metadata().is_ok();
-    std::iter::once(base.to_owned())
-        .chain((2..).map(|number| format!("{base}-{number}")))
-        .find(|name| !taken(name))
-        .unwrap_or_else(|| base.to_owned())
+    registry::free_id(state, &format!("{KIND}-{stamp}"))
 }
 
 /// The node, locked against other runs and against OpenShift's installers.
@@ -358,7 +349,7 @@ pub async fn go_on(
         Ok(()) => return done(operation),
         Err(failure) => failure,
     };
-    let unfinished = unfinished(operation);
+    let unfinished = operation.unfinished();
     if keep_failed && failed.kind() != Kind::Interrupted {
         return Err(failed.as_kind(Kind::Busy).with(unfinished));
     }
@@ -373,15 +364,6 @@ pub async fn go_on(
     Err(failed
         .as_kind(kind)
         .doing("restoring failed, and the node is as before"))
-}
-
-fn unfinished(operation: &Operation<NodeStep>) -> Fact {
-    let progress = operation.progress();
-    Fact::Unfinished {
-        id: progress.begin.id.clone(),
-        journal: operation.dir().join(journal::FILE),
-        goes_back: progress.state == State::RollingBack,
-    }
 }
 
 /// Undoes everything; what wanted the restore to stop does not stop this.
@@ -399,7 +381,7 @@ async fn go_back(
     match operation.roll_back(&world, why).await {
         Ok(()) => Ok(()),
         Err(failure) => {
-            let unfinished = unfinished(operation);
+            let unfinished = operation.unfinished();
             Err(failure.as_kind(Kind::RollbackFailed).with(unfinished))
         }
     }
@@ -500,7 +482,7 @@ pub fn commit(layout: &NodeLayout, operation: &mut Operation<NodeStep>) -> Resul
             Kind::Busy,
             format!("{} is {}", progress.begin.id, progress.state.word()),
         )
-        .with(unfinished(operation)));
+        .with(operation.unfinished()));
     }
     let about = about(progress)?;
     let mut removed = Vec::new();

@@ -37,7 +37,7 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
     let site = context.cancel.guard(Site::look(context, target)).await?;
     let live = site.live(Component::Etcd)?;
     let stamp = context.now.strftime("%Y-%m-%d_%H%M%S");
-    let id = super::free_id(&layout.state(), &format!("{KIND}-{stamp}"));
+    let id = registry::free_id(&layout.state(), &format!("{KIND}-{stamp}"));
     let folders = Folders::find(layout, &Mounts::read()?, &site.data_dir, &id)?;
     let pods = site.pods(Scope::Etcd)?;
     let node = |path: &PathBuf| site.node_path(path);

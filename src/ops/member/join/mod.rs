@@ -27,7 +27,7 @@ use self::steps::World;
 use super::add::{self, Action};
 use super::survey::{MemberState, Reach};
 use super::{NAME_TAKEN, TOO_MANY_LEARNERS, never, refuse_fencing, select, unless_allowed};
-use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::error::{Doing, Failure, Kind, Result};
 use crate::event::Event;
 use crate::node::access::find_access;
 use crate::node::certificates::{check_certificates, wanted_by_etcd};
@@ -39,7 +39,7 @@ use crate::ops::restore::folders::HIDDEN;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
 use crate::ops::{Cancel, Context};
 use crate::plan::registry;
-use crate::plan::{Begin, Clock, Operation, Progress, State, journal};
+use crate::plan::{Begin, Clock, Operation, Progress, journal};
 use crate::sys::fs;
 
 /// The kind of operation, in journals.
@@ -223,12 +223,7 @@ fn named(
 /// A name for the operation that no folder bears yet.
 fn free_name(state: &Path, context: &Context) -> String {
     let stamp = context.now.strftime("%Y-%m-%d_%H%M%S");
-    let base = format!("{KIND}-{stamp}");
-    let taken = |name: &String| state.join(name).symlink_metadata().is_ok();
-    std::iter::once(base.clone())
-        .chain((2..).map(|number| format!("{base}-{number}")))
-        .find(|name| !taken(name))
-        .unwrap_or(base)
+    registry::free_id(state, &format!("{KIND}-{stamp}"))
 }
 
 /// Makes the plan's journal durable; nothing else has changed then.
@@ -344,7 +339,7 @@ pub async fn go_on(
         )),
     };
     if let Some(stays) = stays {
-        let unfinished = unfinished(operation);
+        let unfinished = operation.unfinished();
         return Err(failed.as_kind(Kind::Busy).doing(stays).with(unfinished));
     }
     context.warn("rolling-back", failed.to_string());
@@ -371,15 +366,6 @@ async fn has_vote(
     steps::votes(world, &progress.known).await
 }
 
-fn unfinished(operation: &Operation<JoinStep>) -> Fact {
-    let progress = operation.progress();
-    Fact::Unfinished {
-        id: progress.begin.id.clone(),
-        journal: operation.dir().join(journal::FILE),
-        goes_back: progress.state == State::RollingBack,
-    }
-}
-
 /// Undoes everything; what wanted the join to stop does not stop this.
 async fn go_back(
     context: &Context,
@@ -394,7 +380,7 @@ async fn go_back(
     let world = world(&context, layout, operation)?;
     let undone = operation.roll_back(&world, why).await;
     undone.map_err(|failure| {
-        let unfinished = unfinished(operation);
+        let unfinished = operation.unfinished();
         failure.as_kind(Kind::RollbackFailed).with(unfinished)
     })
 }
@@ -432,7 +418,7 @@ pub fn commit(layout: &NodeLayout, operation: &mut Operation<JoinStep>) -> Resul
     let progress = operation.progress();
     if progress.state.is_unfinished() {
         let what = format!("{} is {}", progress.begin.id, progress.state.word());
-        return Err(Failure::new(Kind::Busy, what).with(unfinished(operation)));
+        return Err(Failure::new(Kind::Busy, what).with(operation.unfinished()));
     }
     let about = about(progress)?;
     let mut removed = Vec::new();
