@@ -101,9 +101,7 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
         Fact::Missing("set") => {
             format!("name one: etcd-dr {command} latest  (they are in: etcd-dr list)")
         }
-        Fact::Missing("yes") => {
-            format!("to do it: etcd-dr {command} --yes")
-        }
+        Fact::Missing("yes") => "to agree beforehand: --yes".to_owned(),
         Fact::Missing("scope") => {
             format!("restore etcd alone: etcd-dr {command} … --scope etcd")
         }

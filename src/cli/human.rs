@@ -1,6 +1,7 @@
 //! Results and errors for people: tables, sentences, and where to go on.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
@@ -14,6 +15,16 @@ use crate::ops::catalog::{BackupSet, SetState};
 
 /// What stands where nothing is known.
 const NOTHING: &str = "-";
+
+/// Writes to standard error. That nobody reads it any more is no reason to stop.
+pub(super) fn tell(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// The same, a whole line.
+pub(super) fn tell_line(text: impl std::fmt::Display) {
+    tell(&format!("{text}\n"));
+}
 
 /// A failure with its name and hint, for standard error.
 pub(super) fn failure(command: &str, failure: &Failure) -> String {

@@ -98,14 +98,28 @@ pub(super) fn can_go_on<S: Step>(operation: &Operation<S>) -> Result<()> {
     }
 }
 
+/// What a command adds to how an operation of its own stands.
+pub(super) struct Words {
+    /// The command in a document.
+    pub(super) document: &'static str,
+    /// Lines of a name and a value.
+    pub(super) facts: Vec<(&'static str, String)>,
+    /// What can be done about a completed one, a line.
+    pub(super) when_completed: &'static str,
+}
+
 /// How an operation stands: its steps, and the next command.
-pub(super) fn standing<S: Step>(session: &Session, dir: &Path, document: &str) -> Result<Shown> {
-    let progress = Progress::read(dir)?;
+pub(super) fn standing<S: Step>(
+    session: &Session,
+    dir: &Path,
+    progress: &Progress,
+    words: &Words,
+) -> Result<Shown> {
     let held = Lock::is_held(&NodeLayout::new(&session.root).lock());
     let unfinished = progress.state.is_unfinished();
     let command = command_of(&progress.begin.id);
     let mut text = format!(
-        "{}: {}{}\n  {:<10} {}\n",
+        "{}: {}{}\n",
         progress.begin.id,
         progress.state.word(),
         match (unfinished, held) {
@@ -113,11 +127,14 @@ pub(super) fn standing<S: Step>(session: &Session, dir: &Path, document: &str) -
             (true, false) => ", and no process is at it",
             _ => "",
         },
-        "journal",
-        dir.join(journal::FILE).display()
     );
+    let mut fact = |name: &str, value: &str| text.push_str(&format!("  {name:<10} {value}\n"));
+    for (name, value) in &words.facts {
+        fact(name, value);
+    }
+    fact("journal", &dir.join(journal::FILE).display().to_string());
     if let Some(why) = &progress.why {
-        text.push_str(&format!("  {:<10} {why}\n", "went back"));
+        fact("went back", why);
     }
     let mut steps = Vec::new();
     for (number, (step, state)) in progress.begin.steps.iter().zip(&progress.steps).enumerate() {
@@ -135,9 +152,7 @@ pub(super) fn standing<S: Step>(session: &Session, dir: &Path, document: &str) -
         State::RollingBack if !held => text.push_str(&format!(
             "to go on going back: etcd-dr {command} --rollback\n"
         )),
-        State::Completed => text.push_str(&format!(
-            "to remove what was kept: etcd-dr {command} --commit\n"
-        )),
+        State::Completed => text.push_str(&format!("{}\n", words.when_completed)),
         _ => {}
     }
     let json: Value = json!({
@@ -157,7 +172,10 @@ pub(super) fn standing<S: Step>(session: &Session, dir: &Path, document: &str) -
         } else {
             exit::DONE
         },
-        ..Shown::done(member::clean(&text), machine::document(document, &json))
+        ..Shown::done(
+            member::clean(&text),
+            machine::document(words.document, &json),
+        )
     })
 }
 

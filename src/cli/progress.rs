@@ -9,6 +9,7 @@ use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, Prog
 use serde_json::json;
 
 use super::args::ProgressArg;
+use super::human;
 use super::machine::SCHEMA_VERSION;
 use crate::etcd::finding::printable;
 use crate::event::{Event, Observer};
@@ -92,11 +93,6 @@ impl Observer for Logged {
     }
 }
 
-/// Writes a line to standard error; a closed one is no reason to stop.
-fn line(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
-}
-
 /// What is shown the same way everywhere.
 fn aside(event: &Event, verbose: u8) -> Option<String> {
     let warning = console::style("warning").yellow().bold().for_stderr();
@@ -155,7 +151,7 @@ struct Running {
 impl Observer for Lines {
     fn event(&self, event: Event) {
         if let Some(text) = aside(&event, self.verbose) {
-            line(format_args!("{text}"));
+            human::tell_line(format_args!("{text}"));
         }
         let (true, Ok(mut phases)) = (self.progress, self.phases.lock()) else {
             return;
@@ -175,7 +171,7 @@ impl Observer for Lines {
                         told: now,
                     },
                 );
-                line(format_args!("{}", printable(about)));
+                human::tell_line(format_args!("{}", printable(about)));
             }
             Event::PhaseProgress { phase, done } => {
                 let Some(running) = phases.get_mut(phase) else {
@@ -187,7 +183,7 @@ impl Observer for Lines {
                         .total
                         .map(|total| format!(" of {}", HumanBytes(total)))
                         .unwrap_or_default();
-                    line(format_args!("{phase}: {}{of}", HumanBytes(done)));
+                    human::tell_line(format_args!("{phase}: {}{of}", HumanBytes(done)));
                 }
             }
             Event::PhaseStatus { phase, message } => {
@@ -196,7 +192,7 @@ impl Observer for Lines {
                 };
                 if running.told.elapsed() >= LINE_INTERVAL {
                     running.told = Instant::now();
-                    line(format_args!("{phase}: {}", printable(message)));
+                    human::tell_line(format_args!("{phase}: {}", printable(message)));
                 }
             }
             Event::PhaseDone { phase, done } => {
@@ -206,7 +202,7 @@ impl Observer for Lines {
                 let took = running.began.elapsed();
                 // What only waited has no size.
                 if took >= LINE_INTERVAL && done > 0 {
-                    line(format_args!(
+                    human::tell_line(format_args!(
                         "{phase}: {} in {}",
                         HumanBytes(done),
                         HumanDuration(took)
@@ -248,8 +244,8 @@ impl Observer for Bar {
         };
         if let Some(text) = aside(&event, self.verbose) {
             match current.as_ref() {
-                Some((_, bar)) => bar.suspend(|| line(format_args!("{text}"))),
-                None => line(format_args!("{text}")),
+                Some((_, bar)) => bar.suspend(|| human::tell_line(format_args!("{text}"))),
+                None => human::tell_line(format_args!("{text}")),
             }
         }
         match event {
@@ -307,7 +303,7 @@ struct JsonLines;
 
 impl Observer for JsonLines {
     fn event(&self, event: Event) {
-        line(format_args!("{}", document(event)));
+        human::tell_line(format_args!("{}", document(event)));
     }
 }
 

@@ -1,16 +1,16 @@
 //! `prune`: the plan, the question, and what was done.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, IsTerminal, Write};
 
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::args::PruneArgs;
+use super::confirm::confirm;
 use super::run::{Session, Shown};
 use super::{machine, remote};
 use crate::backup::retention::Verdict;
-use crate::error::{Fact, Failure, Kind, Result, exit};
+use crate::error::{Result, exit};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
 use crate::ops::prune::{self, Decided, PrunePlan, PruneRequest, Pruned, Selection};
@@ -101,25 +101,10 @@ fn request(session: &Session, args: &PruneArgs) -> Result<PruneRequest> {
     })
 }
 
-/// Asks on a terminal; elsewhere only `--yes` agrees.
-pub(super) fn agree(plan: &PrunePlan, args: &PruneArgs) -> Result<()> {
-    if args.yes {
-        return Ok(());
-    }
-    let count = plan.removals().count();
-    if !std::io::stdin().is_terminal() || !console::user_attended_stderr() {
-        let what = format!("removing {count} backups is to be agreed to");
-        return Err(Failure::new(Kind::Usage, what).with(Fact::Missing("yes")));
-    }
-    let mut out = std::io::stderr().lock();
-    let _ = write!(out, "{}Remove {count} backups? [y/N] ", told(plan, args));
-    let _ = out.flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    match answer.trim() {
-        "y" | "Y" | "yes" if read.is_ok() => Ok(()),
-        _ => Err(Failure::new(Kind::Interrupted, "nothing was removed")),
-    }
+/// Shows the plan, and asks.
+fn agree(plan: &PrunePlan, args: &PruneArgs) -> Result<()> {
+    let question = format!("Remove {} backups?", plan.removals().count());
+    confirm(&told(plan, args), &question, args.yes)
 }
 
 /// What was done, as a result.

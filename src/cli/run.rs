@@ -80,7 +80,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli) {
         Ok(shown) => show(output, &shown),
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "{}", human::failure(name, &failure));
+            human::tell_line(human::failure(name, &failure));
             if output == OutputArg::Json {
                 let _ = write_out(&format!("{:#}\n", machine::failure(name, &failure)));
             }
@@ -97,13 +97,13 @@ fn show(output: OutputArg, shown: &Shown) -> ExitCode {
         OutputArg::Json => write_out(&format!("{:#}\n", shown.json)),
     };
     if let Some(remark) = &shown.remark {
-        let _ = writeln!(std::io::stderr(), "{remark}");
+        human::tell_line(remark);
     }
     match written {
         // The reader has gone; what was done is done.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(shown.status),
         Err(e) => {
-            let _ = writeln!(std::io::stderr(), "error: writing the result: {e}");
+            human::tell_line(format_args!("error: writing the result: {e}"));
             ExitCode::from(if shown.status == exit::DONE {
                 exit::UNEXPECTED
             } else {
@@ -250,10 +250,6 @@ async fn go_back_on_signals(cancel: Cancel) {
     let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
         return;
     };
-    let tell = |text: &str| {
-        // The terminal may have gone.
-        let _ = writeln!(std::io::stderr(), "{text}");
-    };
     loop {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -261,11 +257,11 @@ async fn go_back_on_signals(cancel: Cancel) {
             _ = hangup.recv() => continue,
         }
         if cancel.is_cancelled() {
-            tell(
+            human::tell_line(
                 "going back already; it is not left in the middle. If it hangs, kill -KILL this process and then: etcd-dr restore --rollback",
             );
         } else {
-            tell("going back: the node becomes what it was before");
+            human::tell_line("going back: the node becomes what it was before");
             cancel.cancel();
         }
     }

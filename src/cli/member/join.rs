@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::super::args::MemberAddArgs;
 use super::super::confirm::confirm;
+use super::super::operation::{self, Words};
 use super::super::run::{Session, Shown};
-use super::super::{machine, operation, target};
+use super::super::{machine, target};
 use super::{allowed_of, clean, members, votes};
 use crate::error::Result;
 use crate::node::layout::NodeLayout;
@@ -26,7 +27,12 @@ pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     if args.status {
         let found = operation::current(&layout, KIND)?;
-        return operation::standing::<JoinStep>(session, &found.dir, DOCUMENT);
+        let words = Words {
+            document: DOCUMENT,
+            facts: Vec::new(),
+            when_completed: "to remove what was kept: etcd-dr member-add --join --commit",
+        };
+        return operation::standing::<JoinStep>(session, &found.dir, &found.progress?, &words);
     }
     if args.resume {
         return resume(session, &layout);

@@ -3,23 +3,24 @@
 //! What runs writes its events to a log beside its journal; whoever watches reads both.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::args::RestoreArgs;
-use super::super::machine;
+use super::super::human;
+use super::super::operation::{self, Words};
 use super::super::progress::LOG;
 use super::super::run::{Session, Shown};
 use super::{node, text};
-use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::node::layout::NodeLayout;
 use crate::ops::restore::{self, NodeStep};
 use crate::plan::lock::Lock;
-use crate::plan::{Operation, Progress, State, StepState, journal};
+use crate::plan::{Operation, Progress, State, journal};
 
 /// How often the journal is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -35,86 +36,22 @@ pub(super) fn status(session: &Session) -> Result<Shown> {
     if follows {
         return watch(session, &layout, &found.dir, None);
     }
-    shown(&found.dir, &layout)
+    shown(session, &found.dir, &progress)
 }
 
 /// The state as it stands.
-fn shown(dir: &Path, layout: &NodeLayout) -> Result<Shown> {
-    let progress = Progress::read(dir)?;
-    let about = restore::about(&progress)?;
-    let held = is_held(layout);
-    let steps: Vec<NodeStep> = progress
-        .begin
-        .steps
-        .iter()
-        .filter_map(|step| serde_json::from_value(step.clone()).ok())
-        .collect();
-    let mut shown = format!(
-        "{}: {}{}\n  {:<10} {}\n  {:<10} {}\n",
-        progress.begin.id,
-        progress.state.word(),
-        match (progress.state.is_unfinished(), held) {
-            (true, true) => ", and a process is at it",
-            (true, false) => ", and no process is at it",
-            _ => "",
-        },
-        "backup",
-        about.set.name,
-        "journal",
-        dir.join(journal::FILE).display()
-    );
-    if let Some(why) = &progress.why {
-        shown.push_str(&format!("  {:<10} {why}\n", "went back"));
-    }
-    for (number, (step, state)) in steps.iter().zip(&progress.steps).enumerate() {
-        let mark = match state {
-            StepState::Pending => "      ",
-            StepState::Doing => "doing ",
-            StepState::Done => "done  ",
-            StepState::Undoing => "undoing",
-            StepState::Undone => "undone",
-        };
-        shown.push_str(&format!(
-            "  {mark} {:>2}. {}\n",
-            number + 1,
-            crate::plan::Step::describe(step)
-        ));
-    }
-    let next = match progress.state {
-        State::Running if !held => {
-            "to go on: etcd-dr restore --resume\nto go back: etcd-dr restore --rollback\n"
-        }
-        State::RollingBack if !held => "to go on going back: etcd-dr restore --rollback\n",
-        State::Completed => {
-            "to go back: etcd-dr restore --rollback; to end that: etcd-dr restore --commit\n"
-        }
-        _ => "",
-    };
-    shown.push_str(next);
+fn shown(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
+    let about = restore::about(progress)?;
+    let mut facts = vec![("backup", about.set.name.clone())];
     if progress.state == State::RolledBack && progress.known.completed {
-        shown.push_str(&format!("kept: {}\n", text::places(&about.safety)));
+        facts.push(("kept", text::places(&about.safety)));
     }
-    let json = json!({
-        "id": progress.begin.id,
-        "state": progress.state.word(),
-        "running": held && progress.state.is_unfinished(),
-        "began": progress.began,
-        "last": progress.last,
-        "why": progress.why,
-        "about": about,
-        "journal": dir.join(journal::FILE),
-        "steps": text::steps(&steps).into_iter().zip(&progress.steps).map(|(mut step, state)| {
-            step["state"] = json!(state);
-            step
-        }).collect::<Vec<Value>>(),
-    });
-    Ok(Shown {
-        status: match (progress.state.is_unfinished(), held) {
-            (true, false) => exit::BUSY,
-            _ => exit::DONE,
-        },
-        ..Shown::done(shown, machine::document("restore", &json))
-    })
+    let words = Words {
+        document: "restore",
+        facts,
+        when_completed: "to go back: etcd-dr restore --rollback; to end that: etcd-dr restore --commit",
+    };
+    operation::standing::<NodeStep>(session, dir, progress, &words)
 }
 
 /// Whether a process holds the node's lock.
@@ -164,7 +101,7 @@ pub(super) fn detached(session: &Session, dir: &Path, args: &RestoreArgs) -> Res
         );
         return Err(Failure::new(Kind::Busy, what).with(unfinished()));
     }
-    note(&format!(
+    human::tell_line(format_args!(
         "runs as the unit {unit}, also without this terminal; to watch it from another: etcd-dr restore --status"
     ));
     let began = Instant::now();
@@ -175,10 +112,6 @@ pub(super) fn detached(session: &Session, dir: &Path, args: &RestoreArgs) -> Res
         std::thread::sleep(LOOK);
     }
     watch(session, &layout, dir, Some(&unit))
-}
-
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Reads the log until the restore is settled or its process gone. Ctrl-C is handed on to a unit
@@ -207,12 +140,12 @@ fn watch(session: &Session, layout: &NodeLayout, dir: &Path, unit: Option<&str>)
                             .args(["kill", "--signal=INT", unit])
                             .status();
                         if !told.is_ok_and(|status| status.success()) {
-                            note(&format!("could not tell the unit {unit} to stop: systemctl kill --signal=INT {unit}"));
+                            human::tell_line(format_args!("could not tell the unit {unit} to stop: systemctl kill --signal=INT {unit}"));
                         }
                     }
                     Some(_) => {}
                     None => {
-                        note("it goes on with nobody watching");
+                        human::tell_line("it goes on with nobody watching");
                         return Ok(progress);
                     }
                 }
@@ -225,7 +158,6 @@ fn watch(session: &Session, layout: &NodeLayout, dir: &Path, unit: Option<&str>)
 
 /// What a restore that ran elsewhere ended in.
 fn ended(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
-    let layout = NodeLayout::new(&session.root);
     let why = progress.why.clone().unwrap_or_default();
     match progress.state {
         State::Completed | State::Committing | State::Committed => {
@@ -242,7 +174,7 @@ fn ended(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
         )),
         State::RolledBack => Err(Failure::new(Kind::RolledBack, why)
             .doing("restoring failed, and the node is as before")),
-        State::Running | State::RollingBack => shown(dir, &layout),
+        State::Running | State::RollingBack => shown(session, dir, progress),
     }
 }
 
@@ -277,7 +209,7 @@ impl Log {
             if let Ok(event) = serde_json::from_str::<Value>(line)
                 && let Some(text) = event["text"].as_str()
             {
-                note(text);
+                human::tell_line(text);
             }
             self.rest = rest.to_owned();
         }

@@ -1,17 +1,17 @@
 //! `restore SET` on this node: the plan, the question, the run, and what came of it.
 
-use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::args::{DetachArg, RestoreArgs, ScopeArg};
+use super::super::confirm::confirm;
 use super::super::run::{Session, Shown};
 use super::super::target;
-use super::super::{machine, operation};
+use super::super::{human, machine, operation};
 use super::{check_names, find, follow, next, random, text};
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::Result;
 use crate::etcd::restore::{Bump, SLACK};
 use crate::node::layout::NodeLayout;
 use crate::ops::catalog::BackupSet;
@@ -29,11 +29,9 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     registry::refuse_while_unfinished(&layout.state())?;
     let locked = restore::lock(&layout, "restore")?;
     let draft = draft(session, args, true)?;
-    eprint(&text::plan(&draft));
-    confirm(
-        args.yes,
-        &format!("restore {} to this node", draft.about.set.name),
-    )?;
+    human::tell(&text::plan(&draft));
+    let question = format!("Restore {} to this node?", draft.about.set.name);
+    confirm("", &question, args.yes)?;
     let log = session.log();
     let mut operation = restore::begin(
         &session.context,
@@ -143,13 +141,11 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs) -> Result<Shown> 
     let progress = operation.progress();
     if progress.state == State::Completed {
         let about = restore::about(progress)?;
-        confirm(
-            args.yes,
-            &format!(
-                "take back {}: what was written since {} is set aside with it",
-                progress.begin.id, about.set.name
-            ),
-        )?;
+        let question = format!(
+            "Take back {}? What was written since {} is set aside with it.",
+            progress.begin.id, about.set.name
+        );
+        confirm("", &question, args.yes)?;
     }
     log.open(operation.dir());
     let context = &session.context;
@@ -181,10 +177,8 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs) -> Result<Shown> {
             ),
         ));
     }
-    confirm(
-        args.yes,
-        &format!("remove what {id} kept: the data and the revisions from before it"),
-    )?;
+    let question = format!("Remove what {id} kept: the data and the revisions from before it?");
+    confirm("", &question, args.yes)?;
     let removed = restore::commit(&layout, &mut operation)?;
     let mut text = format!("committed {id}\n");
     for path in &removed {
@@ -251,34 +245,4 @@ fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Requ
         random: random()?,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
-}
-
-/// A terminal that has gone is no reason to stop.
-fn eprint(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-/// Asks on a terminal; elsewhere it must have been said before.
-fn confirm(yes: bool, what: &str) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(
-            Failure::new(Kind::Usage, format!("nobody is here to be asked: {what}?"))
-                .with(Fact::Missing("yes")),
-        );
-    }
-    eprint(&format!("{what}? [y/N] "));
-    let mut answer = String::new();
-    // An end of input is a no.
-    let _ = stdin.lock().read_line(&mut answer);
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new(
-            Kind::Interrupted,
-            "not confirmed: nothing changed",
-        )),
-    }
 }
