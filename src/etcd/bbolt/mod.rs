@@ -17,6 +17,7 @@ mod freelist;
 pub mod layout;
 pub mod meta;
 mod pageset;
+mod sink;
 pub mod source;
 pub mod visit;
 pub mod walk;

@@ -9,10 +9,11 @@
 use std::io;
 
 use super::elements::{Item, Table};
-use super::frames::{Bounds, Frame, bounds, check_keys, report_order};
+use super::frames::{Frame, bounds, check_keys, report_order};
 use super::layout::{BRANCH, ELEMENT, LEAF, MAX_KEY, PAGE_HEADER, PageHeader};
 use super::meta::Meta;
 use super::pageset::PageSet;
+use super::sink::{Sink, inline_header, place, show_leaf};
 use super::source::ReadAt;
 use super::visit::{Large, Leaf, Nested, Order, Root, Unseen, Visitor};
 use super::window::Window;
@@ -31,8 +32,6 @@ const MAX_BRANCH_RUN: u64 = 4 << 20;
 const MAX_STACK_BYTES: usize = 24 << 20;
 /// Trees of 2^64 keys are shallower.
 const MAX_DEPTH: usize = 64;
-/// Buckets in buckets that wait to be walked.
-const MAX_PENDING: usize = 65_536;
 
 /// Walks trees of one database and remembers which pages they reached.
 pub struct Walker<'a> {
@@ -510,104 +509,4 @@ impl<'a> Walker<'a> {
     pub(super) fn limit(&self) -> u64 {
         self.high_water.min(self.pages_in_file)
     }
-}
-
-/// Where a tree's leaves go.
-struct Sink<'a> {
-    visitor: &'a mut dyn Visitor,
-    pending: &'a mut Vec<Root>,
-    leaf_depth: Option<usize>,
-}
-
-impl Sink<'_> {
-    fn check_depth(&mut self, page: u64, depth: usize, findings: &mut Findings) {
-        let first = *self.leaf_depth.get_or_insert(depth);
-        if first != depth {
-            findings.warning(Layer::Pages, place(page, 0), || {
-                (
-                    format!("all leaves of a bucket below {first} branch pages"),
-                    depth.to_string(),
-                )
-            });
-        }
-    }
-
-    /// Shows a leaf and notes the buckets in it; false if some had to be left out.
-    fn show(&mut self, leaf: &Leaf<'_>, findings: &mut Findings) -> io::Result<bool> {
-        self.visitor.leaf(leaf, findings)?;
-        let mut whole = true;
-        for entry in leaf.entries().filter(|e| e.bucket) {
-            match entry.root() {
-                Some(root) if self.pending.len() < MAX_PENDING => self.pending.push(root),
-                Some(_) => {
-                    whole = false;
-                    findings.error(Layer::Pages, entry.place(), || {
-                        (
-                            format!("at most {MAX_PENDING} buckets in buckets"),
-                            "more, which are not checked".into(),
-                        )
-                    });
-                }
-                None => whole = false,
-            }
-        }
-        Ok(whole)
-    }
-}
-
-fn place(page: u64, offset: u64) -> Place {
-    Place::Page { page, offset }
-}
-
-/// The header of an inline page, if it is a leaf's.
-fn inline_header(run: &[u8], at: Place, findings: &mut Findings) -> Option<PageHeader> {
-    let Some(header) = PageHeader::parse(run) else {
-        findings.error(Layer::Pages, at, || {
-            ("an inline leaf page".into(), format!("{} bytes", run.len()))
-        });
-        return None;
-    };
-    let good = PageHeader {
-        id: 0,
-        flags: LEAF,
-        overflow: 0,
-        ..header
-    };
-    if header != good {
-        findings.error(Layer::Pages, at, || {
-            (
-                "an inline leaf page: id 0, flags 0x2, no overflow".into(),
-                format!(
-                    "id {}, flags {:#x}, overflow {}",
-                    header.id, header.flags, header.overflow
-                ),
-            )
-        });
-    }
-    (header.flags == LEAF).then_some(header)
-}
-
-fn show_leaf(
-    table: &Table,
-    run: &[u8],
-    items: &mut Vec<Item>,
-    bounds: Bounds<'_>,
-    seen: &mut Sink<'_>,
-    findings: &mut Findings,
-) -> io::Result<bool> {
-    let elements = run
-        .get(PAGE_HEADER..PAGE_HEADER + ELEMENT * table.count)
-        .unwrap_or_default();
-    if !table.leaf(elements.as_chunks().0, items, findings) {
-        return Ok(false);
-    }
-    let leaf = Leaf {
-        page: table.page,
-        base: table.base,
-        data: run,
-        items,
-    };
-    let keys = leaf.entries().map(|e| (e.offset, e.key));
-    check_keys(table.page, keys, bounds, findings);
-    seen.show(&leaf, findings)
 }
