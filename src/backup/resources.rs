@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 pub use certificates::{Certificate, Certificates, Unreadable};
 pub use check::{ArchiveReport, Rules, check_archive};
 pub use compare::{Difference, compare_with_tree};
-pub use extract::{Extracted, extract_archive};
+pub use extract::{Extracted, extract_archive, extract_to_look};
 pub use write::write_archive;
 
 /// The directory that all names of an OpenShift node's archives start with.

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// One finished run of `etcd-dr`.
@@ -53,11 +54,17 @@ impl std::fmt::Display for Run {
     }
 }
 
-/// Where the binary is.
+/// Where the binary is: `ETCD_DR_TEST_BINARY`, a copy that no rebuild disturbs, or Cargo's.
 pub fn binary() -> &'static Path {
-    // Cargo sets it for integration tests; the example that shares this bench has none.
-    let built: Option<&str> = option_env!("CARGO_BIN_EXE_etcd-dr");
-    Path::new(built.expect("only integration tests know the binary"))
+    static CHOSEN: LazyLock<PathBuf> = LazyLock::new(|| {
+        // Cargo sets it for integration tests; the example that shares this bench has none.
+        let built: Option<&str> = option_env!("CARGO_BIN_EXE_etcd-dr");
+        std::env::var_os("ETCD_DR_TEST_BINARY").map_or_else(
+            || PathBuf::from(built.expect("only integration tests know the binary")),
+            PathBuf::from,
+        )
+    });
+    &CHOSEN
 }
 
 /// A command that runs the binary with an environment of our own: no variable of the caller's

@@ -58,7 +58,22 @@ pub fn extract_archive(
     only: &[PathBuf],
     rules: &Rules,
 ) -> Result<Extracted> {
-    extract(archive, into, only, rules, || {})
+    extract(archive, into, only, rules, Durability::Synced, || {})
+}
+
+/// Unpacks all of an archive as [`extract_archive`] does, to look at and throw away: nothing is
+/// synced, so that a crash may leave any part of it.
+pub fn extract_to_look(archive: &Path, into: &Path, rules: &Rules) -> Result<Extracted> {
+    extract(archive, into, &[], rules, Durability::None, || {})
+}
+
+/// Whether what is unpacked is to outlive a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Every file and directory is synced.
+    Synced,
+    /// Nothing is.
+    None,
 }
 
 /// The same, with something done between the two readings.
@@ -67,6 +82,7 @@ pub(super) fn extract(
     into: &Path,
     only: &[PathBuf],
     rules: &Rules,
+    durability: Durability,
     between: impl FnOnce(),
 ) -> Result<Extracted> {
     let target = open_empty(into)?;
@@ -95,6 +111,7 @@ pub(super) fn extract(
         expected: &first.contents,
         next: 0,
         plan: &plan,
+        durability,
         near: None,
         writing: None,
         done: Extracted::default(),
@@ -224,6 +241,7 @@ struct Unpacker<'a> {
     /// The place among `expected` of the entry that comes next.
     next: usize,
     plan: &'a Plan<'a>,
+    durability: Durability,
     /// The directory that was last written to, and its name in the archive.
     near: Option<(PathBuf, Dir)>,
     /// The file whose content comes.
@@ -273,6 +291,9 @@ impl Visitor for Unpacker<'_> {
         let home = self.plan.homes.get(entry.name.as_path());
         let name = home.copied().unwrap_or(&entry.name);
         dress(name, entry, &file.attributes(), &mut self.done.skipped)?;
+        if self.durability == Durability::None {
+            return Ok(());
+        }
         file.sync()
             .doing(Kind::Store, || format!("syncing {}", file.path().display()))
     }
@@ -362,19 +383,22 @@ impl Unpacker<'_> {
                 Some(entry) => dress(path, entry, &dir.attributes(), &mut self.done.skipped)?,
                 None => dress_implied(path, &dir.attributes(), &mut self.done.skipped)?,
             }
-            sync(&dir)?;
+            self.sync(&dir)?;
         }
-        sync(&self.target)?;
+        self.sync(&self.target)?;
         self.done.skipped.sort();
         self.done.skipped.dedup();
         Ok(self.done)
     }
-}
 
-fn sync(dir: &Dir) -> Result<()> {
-    dir.sync().doing(Kind::Store, || {
-        format!("syncing directory {}", dir.path().display())
-    })
+    fn sync(&self, dir: &Dir) -> Result<()> {
+        if self.durability == Durability::None {
+            return Ok(());
+        }
+        dir.sync().doing(Kind::Store, || {
+            format!("syncing directory {}", dir.path().display())
+        })
+    }
 }
 
 fn open_below(target: &Dir, path: &Path) -> io::Result<Dir> {

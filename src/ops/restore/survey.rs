@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::steps::rules;
 use super::{Request, Scope};
-use crate::backup::resources::{STATIC_POD_RESOURCES, extract_archive};
+use crate::backup::resources::{STATIC_POD_RESOURCES, extract_to_look};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::kubernetes::ClusterVersion;
 use crate::etcd::snapshot::{DatabaseFacts, Trailer};
@@ -173,14 +173,14 @@ fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<()> {
     let Some(resources) = &request.set.files.resources else {
         return Ok(());
     };
-    extract_archive(resources, &into, &[], &rules())?;
+    extract_to_look(resources, &into, &rules())?;
     let Some(certificates) = &request.set.files.certificates else {
         return Ok(());
     };
     // Both begin with the same directory, and an archive goes into an empty one.
     let beside = unpacked.host("/certificates");
     make(&beside)?;
-    extract_archive(certificates, &beside, &[], &rules())?;
+    extract_to_look(certificates, &beside, &rules())?;
     let from = beside.join(STATIC_POD_RESOURCES);
     make(&unpacked.resources())?;
     let listing = || format!("listing {}", from.display());

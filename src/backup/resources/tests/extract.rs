@@ -2,6 +2,7 @@
 
 use super::hostile::Raw;
 use super::*;
+use crate::backup::resources::extract::{Durability, extract};
 use crate::sys::tree::{Node, NodeKind, Options, describe, differences, hash};
 
 /// Everything of a tree but the root's own entry, which is the test's.
@@ -119,6 +120,22 @@ fn what_was_written_comes_back_and_makes_the_same_archive() {
     assert_eq!(top.mode() & 0o7777, 0o755);
     let failure = place.unpack(&bytes, &[]).unwrap_err();
     assert_eq!(failure.refusal(), Some("target-not-empty"));
+}
+
+#[test]
+fn to_look_at_it_the_same_tree_is_made() {
+    if !root() {
+        return;
+    }
+    let (bytes, _) = written(&hard_tree().selection());
+    let (kept, looked_at) = (Place::new(), Place::new());
+    let done = kept.unpack(&bytes, &[]).unwrap();
+    let archive = kept.dir.path().join("a.tar.gz");
+    assert_eq!(
+        extract_to_look(&archive, &looked_at.target(), &rules()).unwrap(),
+        done
+    );
+    assert_eq!(tree_of(&looked_at.target()), tree_of(&kept.target()));
 }
 
 fn stock(tree: &Tree, format: &str) -> Vec<u8> {
@@ -473,10 +490,9 @@ fn an_archive_that_changes_between_the_readings_is_noticed() {
     let place = Place::new();
     let archive = place.dir.path().join("a.tar.gz");
     fs::write(&archive, &bytes).unwrap();
-    let failure = super::super::extract::extract(&archive, &place.target(), &[], &rules(), || {
-        fs::write(&archive, &other).unwrap();
-    })
-    .unwrap_err();
+    let swap = || fs::write(&archive, &other).unwrap();
+    let synced = Durability::Synced;
+    let failure = extract(&archive, &place.target(), &[], &rules(), synced, swap).unwrap_err();
     assert_eq!(failure.kind(), Kind::BadBackup);
     assert!(failure.to_string().contains("a moment ago"), "{failure}");
 }
