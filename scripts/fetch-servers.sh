@@ -5,6 +5,7 @@
 #   ${ETCD_DR_CACHE:-<project>/.cache}/sshd/usr/sbin/sshd            a real sshd
 #   ${ETCD_DR_CACHE:-<project>/.cache}/xfs/sbin/mkfs.xfs             makes a file system that shares blocks
 #   ${ETCD_DR_CACHE:-<project>/.cache}/prometheus/promtool           judges metrics and alerts
+#   ${ETCD_DR_CACHE:-<project>/.cache}/qemu/usr/bin/qemu-x86_64      with lib/libfaketime.so.1: a wrong clock
 #
 # Nothing is installed into the system. What is there already is left alone. A
 # part that cannot be had is named, and its tests say that they are skipped.
@@ -30,9 +31,9 @@ fetch_s3s() {
 
 # A Debian package with the libraries it needs and this machine lacks, unpacked
 # only: the packages' scripts would make users and start daemons.
-#   unpack NAME PACKAGE PROGRAM
+#   unpack NAME PACKAGE PROGRAM [FLAG THAT ASKS FOR THE VERSION]
 unpack() {
-    local fresh=$cache/$1.new package=$2 program=$3 debs libraries
+    local fresh=$cache/$1.new package=$2 program=$3 ask=${4:--V} debs libraries said
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
     say "unpacking Debian's $package"
     debs=$(mktemp -d)
@@ -40,7 +41,8 @@ unpack() {
     mkdir -p "$fresh/lib"
     download "$debs" "$package" || { rm -rf "$debs"; return 1; }
     dpkg -x "$debs/${package}"_*.deb "$fresh"
-    if ldd "$fresh/$program" | grep -q 'not found'; then
+    # Not by a pipe: it would break once grep has seen enough.
+    if [[ $(ldd "$fresh/$program") == *'not found'* ]]; then
         libraries=$(apt-cache depends "$package" |
             awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 != "libc6" { print $2 }')
         # shellcheck disable=SC2086  # one word a package
@@ -52,7 +54,8 @@ unpack() {
     rm -rf "$debs" "${cache:?}/$1"
     mv "$fresh" "$cache/$1"
     # What it prints is its version; what it cannot load it names.
-    if ! LD_LIBRARY_PATH=$cache/$1/lib "$cache/$1/$program" -V 2>&1 | grep -q 'OpenSSH\|version'; then
+    said=$(LD_LIBRARY_PATH=$cache/$1/lib "$cache/$1/$program" "$ask" 2>&1 || true)
+    if [[ $said != *OpenSSH* && $said != *version* ]]; then
         say "$package does not run here"
         rm -rf "${cache:?}/$1"
         return 1
@@ -62,6 +65,18 @@ unpack() {
 fetch_sshd() { [ -x "$cache/sshd/usr/sbin/sshd" ] || unpack sshd openssh-server usr/sbin/sshd; }
 
 fetch_xfs() { [ -x "$cache/xfs/sbin/mkfs.xfs" ] || unpack xfs xfsprogs sbin/mkfs.xfs; }
+
+# A user emulation that takes its time from the C library, and a library that changes that.
+fetch_qemu() {
+    local debs
+    [ -f "$cache/qemu/lib/libfaketime.so.1" ] && return
+    [ "$(uname -m)" = x86_64 ] || return 1
+    unpack qemu qemu-user usr/bin/qemu-x86_64 -version || return 1
+    debs=$(mktemp -d)
+    download "$debs" libfaketime && dpkg -x "$debs"/libfaketime_*.deb "$debs/x" &&
+        cp "$debs"/x/usr/lib/*/faketime/libfaketime.so.1 "$cache/qemu/lib/" || { rm -rf "$debs"; return 1; }
+    rm -rf "$debs"
+}
 
 # Of Debian's Prometheus the one program.
 fetch_promtool() {
@@ -89,4 +104,5 @@ fetch_s3s || { say "no s3s-fs: the S3 tests are skipped"; failed=1; }
 fetch_sshd || { say "no sshd: the SFTP tests are skipped"; failed=1; }
 fetch_xfs || { say "no mkfs.xfs: sharing blocks is not tried"; failed=1; }
 fetch_promtool || { say "no promtool: metrics and alerts are not judged by it"; failed=1; }
+fetch_qemu || { say "no qemu-user with libfaketime: no member's clock is made wrong"; failed=1; }
 [ -z "${ETCD_DR_REQUIRE:-}" ] || exit "$failed"

@@ -290,13 +290,37 @@ pub fn founding(cluster: &FoundingCluster) -> (SnapName, Vec<u8>) {
         term: 1,
         index: cluster.commit(),
     };
+    let conf_state = ConfState {
+        voters: cluster.ids(),
+        ..ConfState::default()
+    };
+    let bytes = content(name, conf_state, &v2store::founding(cluster));
+    (name, bytes)
+}
+
+/// Name and content of the `.snap` file of a cluster whose log has been applied up to an entry. All
+/// members have started.
+pub fn at(id: SnapshotId, store: &V2Store) -> (SnapName, Vec<u8>) {
+    let SnapshotId { index, term } = id;
+    let name = SnapName { term, index };
+    let of = |learner: bool| {
+        let members = store.members.iter();
+        let of = members.filter(|member| member.is_learner == learner);
+        of.map(|member| member.id.0).collect()
+    };
+    let conf_state = ConfState {
+        voters: of(false),
+        learners: of(true),
+        ..ConfState::default()
+    };
+    (name, content(name, conf_state, &v2store::at(store, index)))
+}
+
+fn content(name: SnapName, conf_state: ConfState, store: &str) -> Vec<u8> {
     let snapshot = Snapshot {
-        data: &v2store::founding(cluster).into_bytes(),
+        data: store.as_bytes(),
         metadata: SnapshotMetadata {
-            conf_state: ConfState {
-                voters: cluster.ids(),
-                ..ConfState::default()
-            },
+            conf_state,
             index: name.index,
             term: name.term,
         },
@@ -305,7 +329,7 @@ pub fn founding(cluster: &FoundingCluster) -> (SnapName, Vec<u8>) {
     let mut bytes = Vec::with_capacity(snapshot.len().saturating_add(16));
     put_u64(&mut bytes, 1, crc32c::crc32c(&snapshot).into());
     put_bytes(&mut bytes, 2, &snapshot);
-    (name, bytes)
+    bytes
 }
 
 #[cfg(test)]
@@ -328,6 +352,27 @@ mod tests {
         put_u64(&mut bytes, 1, crc32c::crc32c(&snapshot).into());
         put_bytes(&mut bytes, 2, &snapshot);
         bytes
+    }
+
+    #[test]
+    fn a_later_file_reads_back() {
+        let mut member = two().members.swap_remove(0);
+        member.client_urls = vec!["http://127.0.0.1:2379".to_owned()];
+        let store = V2Store {
+            members: vec![member],
+            removed: vec![MemberId(0x17), MemberId(0xfeed)],
+            cluster_version: Some("3.5.0".to_owned()),
+            has_user_keys: false,
+        };
+        let id = SnapshotId { index: 44, term: 7 };
+        let (name, bytes) = at(id, &store);
+        assert_eq!(name.to_string(), "0000000000000007-000000000000002c.snap");
+        let file = SnapFile::parse(name, &bytes);
+        assert_eq!(file.findings, []);
+        let snap = file.snap.unwrap();
+        assert_eq!(snap.id, id);
+        assert_eq!(snap.conf_state.voters, [store.members[0].id.0]);
+        assert_eq!(snap.store.unwrap(), store);
     }
 
     #[test]

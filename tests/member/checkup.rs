@@ -19,14 +19,14 @@ use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::golden::Run;
 
 /// Looks with further arguments.
-fn look(cluster: &Cluster, more: &[&str]) -> Run {
+pub(crate) fn look(cluster: &Cluster, more: &[&str]) -> Run {
     let args = [&["verify", "--cluster", "-o", "json"], more].concat();
     member(cluster, &args)
 }
 
 /// Name and member of each finding; each has evidence and a next command.
 #[track_caller]
-fn found(run: &Run) -> Vec<(String, String)> {
+pub(crate) fn found(run: &Run) -> Vec<(String, String)> {
     let json = run.json();
     assert_eq!(json["schemaVersion"], 1);
     let findings = json["cluster"]["findings"]
@@ -45,7 +45,7 @@ fn found(run: &Run) -> Vec<(String, String)> {
     findings.iter().map(pair).collect()
 }
 
-fn pair(name: &str, member: &str) -> (String, String) {
+pub(crate) fn pair(name: &str, member: &str) -> (String, String) {
     (name.to_owned(), member.to_owned())
 }
 

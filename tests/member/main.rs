@@ -12,6 +12,7 @@ mod load;
 mod refusals;
 mod removal;
 mod replace;
+mod situations;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};

@@ -143,6 +143,42 @@ pub fn promtool() -> PathBuf {
     PathBuf::from("promtool")
 }
 
+/// What runs a program with a clock that is ahead.
+///
+/// A Go program asks the kernel for the time, and not the C library, so that libfaketime alone does
+/// nothing to it. QEMU's user emulation answers it with the C library's time, which libfaketime
+/// changes: the program itself is the real one.
+pub struct Skewer {
+    dir: PathBuf,
+}
+
+/// The programs that make clocks wrong; says that the suite is skipped where they are not there.
+pub fn skewed() -> Option<Skewer> {
+    let dir = cache().join("qemu");
+    if dir.join("usr/bin/qemu-x86_64").is_file() && dir.join("lib/libfaketime.so.1").is_file() {
+        return Some(Skewer { dir });
+    }
+    skip("no qemu-user with libfaketime here: run scripts/fetch-servers.sh");
+    None
+}
+
+impl Skewer {
+    /// Writes a script that runs a server so many seconds ahead.
+    pub fn write(&self, script: &Path, server: &Path, seconds: u32) {
+        let text = format!(
+            "#!/bin/sh\nlib='{dir}/lib'\n\
+             FAKETIME=+{seconds} FAKETIME_DONT_FAKE_MONOTONIC=1 LD_LIBRARY_PATH=\"$lib\" \
+             LD_PRELOAD=\"$lib/libfaketime.so.1\" \
+             exec '{dir}/usr/bin/qemu-x86_64' -U LD_PRELOAD -U LD_LIBRARY_PATH '{server}' \"$@\"\n",
+            dir = self.dir.display(),
+            server = server.display()
+        );
+        std::fs::write(script, text).expect("writing a script");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(script, mode).expect("making a script executable");
+    }
+}
+
 fn cache() -> PathBuf {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     std::env::var_os("ETCD_DR_CACHE")

@@ -121,6 +121,18 @@ impl Ca {
         ips: &[IpAddr],
         validity: Validity,
     ) -> Pair {
+        self.leaf_named(common_name, organisation, &[], ips, validity)
+    }
+
+    /// The same with further names.
+    fn leaf_named(
+        &self,
+        common_name: &str,
+        organisation: &str,
+        dns: &[String],
+        ips: &[IpAddr],
+        validity: Validity,
+    ) -> Pair {
         let mut params = params(common_name, Some(organisation), validity);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![
@@ -133,8 +145,9 @@ impl Ca {
         ];
         let local = ["127.0.0.1", "::1"].map(|ip| ip.parse().expect("a literal address"));
         params.subject_alt_names = SERVICE_NAMES
-            .iter()
-            .map(|name| SanType::DnsName((*name).try_into().expect("an ASCII name")))
+            .into_iter()
+            .chain(dns.iter().map(String::as_str))
+            .map(|name| SanType::DnsName(name.try_into().expect("an ASCII name")))
             .chain(local.iter().chain(ips).map(|ip| SanType::IpAddress(*ip)))
             .collect();
         let key = KeyPair::generate().expect("making a leaf key");
@@ -229,16 +242,23 @@ impl ClusterCerts {
 
     /// Makes peer, serving and metrics certificates of one member.
     pub fn add_member(&self, name: &str, ip: IpAddr) {
+        self.add_member_at(name, &[], &[ip]);
+    }
+
+    /// The same for these names and addresses.
+    pub fn add_member_at(&self, name: &str, dns: &[String], ips: &[IpAddr]) {
         for (stem, user) in [
             ("etcd-peer", "peer"),
             ("etcd-serving", "server"),
             ("etcd-serving-metrics", "metric"),
         ] {
             self.ca
-                .leaf(
+                .leaf_named(
                     &format!("system:etcd-{user}:{name}"),
                     &format!("system:etcd-{user}s"),
-                    &[ip],
+                    dns,
+                    ips,
+                    Validity::days(3 * 365),
                 )
                 .write(&self.dir, &format!("{stem}-{name}"));
         }

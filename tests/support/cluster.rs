@@ -44,6 +44,8 @@ pub struct ClusterSpec {
     pub extra_args: Vec<String>,
     /// A network reserved earlier, where addresses must be known before the start.
     pub network: Option<Loopback>,
+    /// A domain: peers know each other by `NAME.DOMAIN`, and not by addresses.
+    pub domain: Option<String>,
     /// Existing data directories, one a member, to start from instead of empty ones.
     pub data_dirs: Vec<PathBuf>,
 }
@@ -60,6 +62,7 @@ impl ClusterSpec {
             fsync: true,
             extra_args: Vec::new(),
             network: None,
+            domain: None,
             data_dirs: Vec::new(),
         }
     }
@@ -80,6 +83,8 @@ impl ClusterSpec {
 /// One member.
 struct Member {
     name: String,
+    /// What is run in place of the release's server.
+    program: Option<PathBuf>,
     ip: IpAddr,
     root: PathBuf,
     data_dir: PathBuf,
@@ -143,9 +148,7 @@ impl Cluster {
     pub fn add_slot(&mut self, name: &str) -> usize {
         let i = self.members.len();
         let ip = self.network.ip(i);
-        if let Some(certs) = &self.certs {
-            certs.add_member(name, ip);
-        }
+        self.certify(name, ip);
         let root = self.dir.path().join("nodes").join(name);
         private_dir(&root);
         let data_dir = match self.spec.data_dirs.get(i) {
@@ -157,6 +160,7 @@ impl Cluster {
         private_dir(&logs);
         self.members.push(Member {
             name: name.to_owned(),
+            program: None,
             ip,
             root,
             data_dir,
@@ -178,11 +182,26 @@ impl Cluster {
             .map(|n| self.network.ip(n))
             .find(|ip| !taken(ip))
             .expect("a free address");
-        if let Some(certs) = &self.certs {
-            certs.add_member(&self.members[i].name, ip);
-        }
+        self.certify(&self.members[i].name, ip);
         self.members[i].ip = ip;
         ip
+    }
+
+    /// Makes a member's certificates, if it has any.
+    fn certify(&self, name: &str, ip: IpAddr) {
+        if let Some(certs) = &self.certs {
+            let host = self
+                .spec
+                .domain
+                .iter()
+                .map(|domain| format!("{name}.{domain}"));
+            certs.add_member_at(name, &host.collect::<Vec<_>>(), &self.network.callers(ip));
+        }
+    }
+
+    /// Runs a program in place of a member's server from its next start on.
+    pub fn run_by(&mut self, i: usize, program: &Path) {
+        self.members[i].program = Some(program.to_owned());
     }
 
     /// Empties a member's data directory, as a new disk would.
@@ -227,10 +246,15 @@ impl Cluster {
         }
         extra.extend(self.spec.extra_args.iter().cloned());
         EtcdLaunch {
-            program: self.spec.bins.etcd.clone(),
+            program: member
+                .program
+                .as_ref()
+                .unwrap_or(&self.spec.bins.etcd)
+                .clone(),
             name: member.name.clone(),
             client_url: self.client_url(i),
-            peer_url: self.peer_url(i),
+            peer_url: self.url(&member.ip.to_string(), 2380),
+            advertised: self.peer_url(i),
             certs: self.certs.as_ref().map(|certs| LaunchCerts {
                 ca: certs.ca_file(),
                 serving: certs.serving(&member.name),
@@ -289,21 +313,30 @@ impl Cluster {
 
     /// Where a member serves clients.
     pub fn client_url(&self, i: usize) -> String {
-        self.url(i, 2379)
+        self.url(&self.members[i].ip.to_string(), 2379)
     }
 
-    /// Where a member serves its peers.
+    /// Where a member's peers look for it.
     pub fn peer_url(&self, i: usize) -> String {
-        self.url(i, 2380)
+        match self.host_name(i) {
+            Some(name) => self.url(&name, 2380),
+            None => self.url(&self.members[i].ip.to_string(), 2380),
+        }
     }
 
-    fn url(&self, i: usize, port: u16) -> String {
+    /// The name by which a member's peers know it.
+    pub fn host_name(&self, i: usize) -> Option<String> {
+        let domain = self.spec.domain.as_ref()?;
+        Some(format!("{}.{domain}", self.members[i].name))
+    }
+
+    fn url(&self, host: &str, port: u16) -> String {
         let scheme = if self.certs.is_some() {
             "https"
         } else {
             "http"
         };
-        format!("{scheme}://{}:{port}", self.members[i].ip)
+        format!("{scheme}://{host}:{port}")
     }
 
     /// Client URLs of the members that run: a dead one would fail a share of all requests.

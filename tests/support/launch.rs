@@ -16,8 +16,10 @@ pub struct EtcdLaunch {
     pub name: String,
     /// Where it serves clients.
     pub client_url: String,
-    /// Where it serves its peers.
+    /// Where it serves its peers: an address.
     pub peer_url: String,
+    /// Where its peers look for it: the same, or a name in its stead.
+    pub advertised: String,
     /// Its certificates, unless without TLS.
     pub certs: Option<LaunchCerts>,
     /// `--initial-cluster` for a start with data, where it means nothing, or as a new cluster.
@@ -54,7 +56,7 @@ impl EtcdLaunch {
         flag("listen-client-urls", &self.client_url);
         flag("advertise-client-urls", &self.client_url);
         flag("listen-peer-urls", &self.peer_url);
-        flag("initial-advertise-peer-urls", &self.peer_url);
+        flag("initial-advertise-peer-urls", &self.advertised);
         flag("initial-cluster", initial_cluster);
         flag("initial-cluster-state", state);
         flag("initial-cluster-token", "etcd-dr-bench");

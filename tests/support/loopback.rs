@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A `127.A.B.0/24` that no other cluster on this machine uses.
 #[derive(Debug)]
 pub struct Loopback {
+    first: u8,
     a: u8,
     b: u8,
     // Bound as long as the network is in use: who cannot bind it must look elsewhere. The kernel
     // frees it however this process ends.
-    _reservation: TcpListener,
+    _reservation: Option<TcpListener>,
 }
 
 impl Loopback {
@@ -27,9 +28,10 @@ impl Loopback {
             let b = u8::try_from(n % 255).expect("at most 254");
             if let Ok(reservation) = TcpListener::bind((Ipv4Addr::new(127, a, b, 254), 2379)) {
                 let mine = Self {
+                    first: 127,
                     a,
                     b,
-                    _reservation: reservation,
+                    _reservation: Some(reservation),
                 };
                 if (0..8).all(|member| mine.is_free(member)) {
                     return mine;
@@ -39,15 +41,35 @@ impl Loopback {
         panic!("no free 127.x.y.0/24 for a cluster");
     }
 
+    /// `10.77.0.0/24`, for a test in a namespace of its own, which adds the addresses. Other than
+    /// 127.0.0.0/8 each is somebody's, and can be gone.
+    pub fn of_machines() -> Self {
+        Self {
+            first: 10,
+            a: 77,
+            b: 0,
+            _reservation: None,
+        }
+    }
+
+    /// The addresses as which one machine may be seen by another: on one machine the one that is
+    /// called is the one that calls.
+    pub fn callers(&self, member: IpAddr) -> Vec<IpAddr> {
+        match self.first {
+            127 => vec![member],
+            _ => (0..8).map(|member| self.ip(member)).collect(),
+        }
+    }
+
     fn is_free(&self, member: usize) -> bool {
         [2379, 2380]
             .iter()
             .all(|port| TcpListener::bind((self.ip(member), *port)).is_ok())
     }
 
-    /// The address of member `i`: `127.A.B.(i+1)`.
+    /// The address of member `i`: the network's, ending in `i + 1`.
     pub fn ip(&self, member: usize) -> IpAddr {
         let host = u8::try_from(member + 1).expect("few members");
-        IpAddr::V4(Ipv4Addr::new(127, self.a, self.b, host))
+        IpAddr::V4(Ipv4Addr::new(self.first, self.a, self.b, host))
     }
 }

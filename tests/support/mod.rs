@@ -14,6 +14,7 @@ pub mod golden;
 pub mod kube;
 pub mod launch;
 pub mod loopback;
+pub mod namespace;
 pub mod node;
 pub mod node_bench;
 pub mod process;

@@ -176,35 +176,105 @@ fn open(out: &mut String, path: &str, index: u64) {
     );
 }
 
+/// What a store is written with.
+struct Content<'a> {
+    /// Each with the index that it came with.
+    members: Vec<(&'a Member, u64)>,
+    /// Whether they have started, and told their names and client URLs.
+    published: bool,
+    removed: &'a [MemberId],
+    version: Option<&'a str>,
+    /// The index of the last change.
+    index: u64,
+}
+
 /// The store of a cluster about to be founded, each node as etcd writes it.
 pub(super) fn founding(cluster: &FoundingCluster) -> String {
+    write(Content {
+        members: cluster.members.iter().zip(1..).collect(),
+        published: false,
+        removed: &[],
+        version: None,
+        index: cluster.commit(),
+    })
+}
+
+/// The store of a cluster that has come as far as this index.
+pub(super) fn at(store: &V2Store, index: u64) -> String {
+    write(Content {
+        members: store.members.iter().map(|member| (member, index)).collect(),
+        published: true,
+        removed: &store.removed,
+        version: store.cluster_version.as_deref(),
+        index,
+    })
+}
+
+/// A node with a value.
+fn leaf(out: &mut String, path: &str, index: u64, value: &str) {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let _ = write!(
+        out,
+        "\"{name}\":{{\"Path\":\"{path}\",\"CreatedIndex\":{index},\"ModifiedIndex\":{index},{FILE}"
+    );
+    push_string(out, value);
+    out.push_str(",\"Children\":null}");
+}
+
+fn write(mut content: Content<'_>) -> String {
+    let index = content.index;
     let mut out = String::from("{\"Root\":");
     open(&mut out, "/", 0);
     open(&mut out, "/0", 0);
     open(&mut out, "/0/members", 1);
-    let mut members: Vec<(&Member, u64)> = cluster.members.iter().zip(1..).collect();
     // As text an id has no leading zeros, so that the order is another one.
-    members.sort_by_key(|(member, _)| member.db_key());
-    for (i, (member, index)) in members.into_iter().enumerate() {
+    content.members.sort_by_key(|(member, _)| member.db_key());
+    for (i, (member, index)) in content.members.into_iter().enumerate() {
         if i > 0 {
             out.push(',');
         }
         let path = format!("/0/members/{}", member.id);
         open(&mut out, &path, index);
-        let _ = write!(
-            out,
-            "\"raftAttributes\":{{\"Path\":\"{path}/raftAttributes\",\"CreatedIndex\":{index},\
-             \"ModifiedIndex\":{index},{FILE}"
+        if content.published {
+            let attributes = member.attributes_json();
+            leaf(&mut out, &format!("{path}/attributes"), index, &attributes);
+            out.push(',');
+        }
+        let attributes = member.raft_attributes_json();
+        leaf(
+            &mut out,
+            &format!("{path}/raftAttributes"),
+            index,
+            &attributes,
         );
-        push_string(&mut out, &member.raft_attributes_json());
-        out.push_str(",\"Children\":null}}}");
+        out.push_str("}}");
     }
-    out.push_str("}}}},");
+    out.push_str("}}");
+    if !content.removed.is_empty() {
+        out.push(',');
+        open(&mut out, "/0/removed_members", index);
+        for (i, id) in content.removed.iter().enumerate() {
+            if i > 0 {
+                out.push(',');
+            }
+            leaf(
+                &mut out,
+                &format!("/0/removed_members/{id}"),
+                index,
+                "removed",
+            );
+        }
+        out.push_str("}}");
+    }
+    if let Some(version) = content.version {
+        out.push(',');
+        leaf(&mut out, "/0/version", index, version);
+    }
+    out.push_str("}},");
     open(&mut out, "/1", 0);
     let _ = write!(
         out,
-        "}}}}}}}},\"CurrentIndex\":{},\"CurrentVersion\":2}}",
-        cluster.commit()
+        "}}}}}}}},\"CurrentIndex\":{index},\"CurrentVersion\":2}}"
     );
     out
 }

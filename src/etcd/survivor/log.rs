@@ -8,9 +8,14 @@ use super::source::{Looked, Source, damaged};
 use super::{Spec, writing};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::Layout;
+use crate::etcd::ids::MemberId;
+use crate::etcd::raftsnap::{self, V2Store};
 use crate::etcd::restore::Watch;
-use crate::etcd::wal::{LastEntry, Log, SEGMENT_SIZE, SegmentName, SegmentWriter, Wal};
-use crate::etcd::wire::raft::{Entry, EntryKind, HardState};
+use crate::etcd::snapshot::DatabaseFacts;
+use crate::etcd::wal::{
+    LastEntry, Log, SEGMENT_SIZE, Scan, SegmentName, SegmentWriter, SnapshotId, Wal,
+};
+use crate::etcd::wire::raft::{ConfState, Entry, EntryKind, HardState};
 use crate::etcd::wire::wal::SnapshotMark;
 use crate::sys::fs::{self as change, OutFile};
 
@@ -20,6 +25,8 @@ pub(super) struct NewLog {
     pub(super) end: LastEntry,
     /// What all entries come to, those of the source and those added.
     pub(super) digest: u32,
+    /// What the first entry comes behind.
+    start: SnapshotId,
     newest: OutFile,
 }
 
@@ -129,7 +136,7 @@ impl<'a> Segments<'a> {
 
 impl NewLog {
     pub(super) fn write(
-        _: &Spec<'_>,
+        spec: &Spec<'_>,
         source: &Source,
         looked: &Looked,
         plan: &Plan,
@@ -172,21 +179,56 @@ impl NewLog {
             commit: segments.end.index,
         };
         segments.write(|writer| writer.hard_state(state))?;
+        if spec.raise.is_some() {
+            // etcd starts from here, with nothing before it to send: see the module above.
+            let mark = SnapshotMark {
+                index: segments.end.index,
+                term: segments.end.term,
+                conf_state: Some(ConfState {
+                    voters: vec![plan.metadata.node],
+                    ..ConfState::default()
+                }),
+            };
+            segments.write(|writer| writer.snapshot(&mark))?;
+        }
         Ok(Self {
+            start: log.start,
             end: segments.end,
             digest: segments.digest,
             newest: segments.close()?,
         })
     }
 
-    /// What the entries of a log come to.
-    pub(super) fn digest_of(&self, layout: &Layout, log: &Log) -> Result<u32> {
+    /// What the entries of a log that was read come to, from this one's first on.
+    pub(super) fn digest_of(&self, layout: &Layout, scan: &Scan) -> Result<u32> {
         let mut digest = 0;
-        Wal::list(&layout.wal)?.entries(log, log.start.index, |logged| {
+        let wal = Wal::list(&layout.wal)?;
+        let log = wal.replay(scan, self.start)?;
+        wal.entries(&log, self.start.index, |logged| {
             digest = add(digest, &logged.entry);
             Ok(())
         })?;
         Ok(digest)
+    }
+
+    /// Writes the `.snap` file that belongs to the end, of the database that has all of the log
+    /// applied.
+    pub(super) fn write_snap(&self, plan: &Plan, facts: &DatabaseFacts, to: &Path) -> Result<()> {
+        let removed = facts.members_removed.iter();
+        let mut removed: Vec<MemberId> = removed.filter_map(|id| MemberId::from_hex(id)).collect();
+        removed.sort();
+        let store = V2Store {
+            members: vec![plan.member.clone()],
+            removed,
+            cluster_version: facts.cluster_version.clone(),
+            has_user_keys: false,
+        };
+        let end = SnapshotId {
+            index: self.end.index,
+            term: self.end.term,
+        };
+        let (name, bytes) = raftsnap::at(end, &store);
+        change::write_new(&to.join(name.to_string()), &bytes)
     }
 
     /// Gives the newest segment the room that etcd would, durably.

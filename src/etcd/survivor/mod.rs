@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! member/snap/db                   the source's, byte for byte up to its high-water mark
-//! member/snap/<term>-<index>.snap  the source's, the one that etcd would start from
+//! member/snap/<term>-<index>.snap  the source's, the one that etcd would start from; of a raised
+//!                                  revision another at the end of the log
 //! member/wal/<n>-<index>.wal       every entry after that snapshot, then the changes that remove
 //!                                  all other members, all of it committed
 //! ```
@@ -21,6 +22,11 @@
 //! tail is applied here, to the copy ([`crate::etcd::apply`]), and the database that etcd finds has
 //! all of the log applied. Nothing of this happens in a start of etcd, which would need a program
 //! of the right release, and a second way back.
+//!
+//! What was raised is in no entry: a member that joins must get the database, and never the entries
+//! that led to what it was before. So the log's last record is then that of a snapshot, with a
+//! `.snap` file, behind the last entry, and etcd starts with nothing before it to send. (A log
+//! without one reaches back to its beginning, and a server that joins would be sent all of it.)
 //!
 //! The cluster gets a new id, the member keeps its own. etcd's peers refuse messages of another
 //! cluster id, so that no former member can reach this one: neither one that goes on with entries
@@ -154,6 +160,9 @@ pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> R
         Some(raise) => Some(tail::raise(raise, &looked, &database, &layout, watch)?),
         None => None,
     };
+    if let Some(raised) = &raised {
+        new.write_snap(&plan, &raised.facts, &layout.snap)?;
+    }
     let after = raised.as_ref().map(|raised| DbFacts::of(&raised.facts));
     agree(spec, &layout, after.as_ref().unwrap_or(&db), &new)?;
     // Room comes last, so that nobody has to read all the zeros.
@@ -232,7 +241,7 @@ fn agree(spec: &Spec<'_>, layout: &Layout, db: &DbFacts, new: &NewLog) -> Result
             new.end.index
         )));
     }
-    let rewritten = new.digest_of(layout, &report.wal.log)?;
+    let rewritten = new.digest_of(layout, &report.wal.scan)?;
     if rewritten != new.digest {
         return Err(wrong(
             "the entries were not written as they were".to_owned(),

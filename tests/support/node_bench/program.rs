@@ -124,6 +124,7 @@ fn spec(options: &BTreeMap<String, String>) -> Result<BenchSpec, String> {
         name: node.to_owned(),
         client_url: url(2379),
         peer_url: url(2380),
+        advertised: url(2380),
         certs,
         initial_cluster,
         data_dir: root.join("var/lib/etcd"),
