@@ -7,6 +7,7 @@ mod node;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod pages;
 mod schemas;
 mod shells;
 
