@@ -1,9 +1,14 @@
 //! The manual pages and completions that are shipped are those of this very command line, and the
 //! programs that read them have nothing to complain of.
 
+#[path = "../restore/node.rs"]
+#[allow(dead_code)]
+mod node;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod pages;
+mod schemas;
 mod shells;
 
 use std::collections::BTreeMap;

@@ -16,6 +16,7 @@ use crate::support::golden::etcd_dr;
 use crate::support::node::{self, NodeOptions};
 use crate::support::node_bench::{Empty, NodeBench};
 use crate::support::process::{expect_success, kill_pid};
+use crate::support::schema;
 use crate::{assert_same_data, listed, member};
 
 const LOST: usize = 2;
@@ -86,6 +87,9 @@ impl Lost {
             Some(status),
             "{args:?}\n{out}\n{err}\n{log}\n{logs}"
         );
+        if args.contains(&"json") {
+            schema::check_output(&serde_json::from_str(&out).expect("JSON"));
+        }
         (out, err)
     }
 
@@ -246,12 +250,14 @@ fn what_cannot_catch_up_is_taken_back() {
 fn a_manifest_that_was_moved_away_comes_back() {
     let Some(bins) = require("3.5") else { return };
     let mut lost = Lost::new(&bins, &NodeOptions::default(), true);
+    lost.expect(0, &["member-add", "--join", "--dry-run", "-o", "json"]);
     let place = lost.root.join("etc/kubernetes/manifests/etcd-pod.yaml");
     let before = std::fs::read(&place).expect("a manifest");
     lost.bench.take_out("etcd-pod.yaml");
     lost.bench.settle();
-    lost.join(0, &[]);
+    lost.join(0, &["-o", "json"]);
     lost.assert_joined();
+    lost.expect(0, &["member-add", "--join", "--status", "-o", "json"]);
     assert_eq!(std::fs::read(&place).expect("a manifest"), before);
     // Once the member has been removed the node can have its old data back.
     let name = lost.cluster.name(LOST).to_owned();
@@ -262,7 +268,9 @@ fn a_manifest_that_was_moved_away_comes_back() {
     assert!(!place.exists());
     assert!(lost.cluster.data_dir(LOST).join("of-old").exists());
     assert_eq!(listed_by_first(&lost.cluster), members);
-    lost.expect(0, &["member-add", "--join", "--commit", "--yes"]);
+    let commit = ["member-add", "--join", "--commit", "--yes", "-o", "json"];
+    lost.expect(0, &commit);
+    lost.expect(0, &commit);
     assert!(!lost.root.join("etc/kubernetes/.etcd-dr").exists());
 }
 

@@ -13,6 +13,7 @@ use super::support::golden;
 use super::support::kube::OpenShift;
 use super::support::node::{self, NodeOptions};
 use super::support::node_bench::{BenchSpec, NodeBench};
+use super::support::schema;
 
 /// Keys that every backup here holds, besides OpenShift's objects.
 pub(crate) const KEYS: usize = 50;
@@ -80,6 +81,9 @@ impl Node {
             "{args:?}\n{out}\n{err}\n{}",
             self.bench.log().join("\n")
         );
+        if args.contains(&"json") {
+            schema::check_output(&serde_json::from_str(&out).expect("JSON"));
+        }
         (out, err)
     }
 

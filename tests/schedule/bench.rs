@@ -121,7 +121,7 @@ impl Scheduled {
     #[track_caller]
     pub fn next(&mut self) -> Value {
         match self.lines.recv_timeout(LIMIT) {
-            Ok(line) => serde_json::from_str(&line).expect("a line of JSON"),
+            Ok(line) => read(&line),
             Err(RecvTimeoutError::Timeout) => panic!("no line in {LIMIT:?}"),
             Err(RecvTimeoutError::Disconnected) => {
                 let (status, _, stderr) = self.end();
@@ -179,11 +179,19 @@ impl Scheduled {
         });
         let mut lines = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(5)) {
-            lines.push(serde_json::from_str(&line).expect("a line of JSON"));
+            lines.push(read(&line));
         }
         let stderr = self.stderr.take().expect("its stderr");
         (status.code(), lines, stderr.join().expect("its stderr"))
     }
+}
+
+/// A run's line, as its schema says.
+#[track_caller]
+fn read(line: &str) -> Value {
+    let line = serde_json::from_str(line).expect("a line of JSON");
+    crate::support::schema::check_output(&line);
+    line
 }
 
 impl Drop for Scheduled {

@@ -22,10 +22,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// stdout as one JSON document.
+    /// stdout as one JSON document, which its schema has described.
+    #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("stdout is not JSON ({error}): {self}"))
+        let document = serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("stdout is not JSON ({error}): {self}"));
+        super::schema::check_output(&document);
+        document
     }
 
     /// The same, after the status was compared.

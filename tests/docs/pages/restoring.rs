@@ -1,0 +1,105 @@
+//! README.md and docs/runbook.md.
+
+use super::stage::{Stage, Trio};
+use super::typed::{Typed, section};
+use crate::node::{Node, etcd};
+use crate::project;
+use crate::support::node::NodeOptions;
+
+fn page(file: &str, heading: &str) -> Vec<Typed> {
+    section(&project().join(file), heading)
+}
+
+const RUNBOOK: &str = "docs/runbook.md";
+
+#[test]
+fn the_first_backup_and_the_first_drill() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    let stage = Stage::of(&node.cluster);
+    stage.play(&page("README.md", "The first backup"), |_| {});
+    stage.play(&page("README.md", "The first restore drill"), |_| {});
+    stage.play(&page(RUNBOOK, "The drill"), |_| {});
+}
+
+#[test]
+fn a_single_node_and_an_update() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut node = Node::single(&bins, &NodeOptions::default());
+    let stage = Stage::of(&node.cluster);
+    std::fs::create_dir_all(node.path("mnt/share")).expect("a share");
+    stage.play(&page(RUNBOOK, "Before and after an update"), |typed| {
+        if typed.line.contains("restore") && !typed.line.contains("--") {
+            node.roll_out("etcd", 7, 9);
+            node.cluster.wait_member(0);
+        }
+    });
+    node.bench.settle();
+    node.cluster.wait_member(0);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    stage.play(&page(RUNBOOK, "Single node"), |_| {});
+    node.assert_backed_up_state();
+    stage.play(&page(RUNBOOK, "A cluster that is gone"), |_| {});
+}
+
+#[test]
+fn all_nodes_go_back_to_a_backup() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut trio = Trio::start(&bins, &NodeOptions::default());
+    let stage = Stage::of(&trio.cluster);
+    stage.types("master-0", "etcd-dr backup");
+    trio.cluster.etcdctl_ok(&["put", "later", "1"]);
+    let mut joined = 1;
+    stage.play(&page(RUNBOOK, "Several nodes"), |typed| {
+        if typed.line == "etcd-dr enable" {
+            // What etcd's own pod and its operator do there: the data of the lost cluster go aside,
+            // and the member joins.
+            let i: usize = typed.node[typed.node.len() - 1..]
+                .parse()
+                .expect("a number");
+            joined += 1;
+            let (name, url) = (typed.node.as_str(), trio.cluster.peer_url(i));
+            let peer = format!("--peer-urls={url}");
+            trio.bench(0).until("the cluster to take a member", || {
+                let added = trio.cluster.etcdctl_on(0, &["member", "add", name, &peer]);
+                added.status.success()
+            });
+            let data = trio.cluster.data_dir(i).join("member");
+            std::fs::rename(&data, data.with_file_name("of-old")).expect("moving data");
+            let list = trio.first(joined);
+            trio.on(i, Some(list));
+        } else if typed.line == "etcd-dr verify --cluster" {
+            trio.assert_whole();
+        }
+    });
+}
+
+#[test]
+fn a_disk_is_left_and_no_quorum() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut trio = Trio::start(&bins, &NodeOptions::default());
+    let stage = Stage::of(&trio.cluster);
+    trio.cluster.etcdctl_ok(&["put", "last", "1"]);
+    // Two machines are lost, one of them with its disk.
+    trio.off(1);
+    trio.off(2);
+    trio.cluster.wipe(2);
+    let mut joined = 1;
+    stage.play(&page(RUNBOOK, "A disk is left"), |typed| {
+        if typed.node == "master-1" && typed.line.contains("disable") {
+            trio.on(1, None);
+        } else if typed.line.contains("member-add --join --yes") {
+            let i: usize = typed.node[typed.node.len() - 1..]
+                .parse()
+                .expect("a number");
+            joined += 1;
+            let list = trio.first(joined);
+            trio.on(i, Some(list));
+        }
+    });
+    trio.assert_whole();
+    let last = trio
+        .cluster
+        .etcdctl_ok(&["get", "last", "--print-value-only"]);
+    assert_eq!(last.trim(), "1");
+}
