@@ -180,16 +180,7 @@ fn check_room(spec: &Spec<'_>, database: &Database) -> Result<()> {
     }
     places.push((here, needed));
     for (place, needed) in places {
-        if place.available < needed {
-            return Err(Failure::new(
-                Kind::Store,
-                format!(
-                    "{} has {} bytes free, and {needed} are needed",
-                    place.mount.display(),
-                    place.available
-                ),
-            ));
-        }
+        place.check(needed, "the data directory")?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Doing, Kind, Result};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
 
 /// The room on the file system that holds a path. Sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,24 @@ pub struct Space {
     pub device: u64,
     /// The nearest mount point above the path.
     pub mount: PathBuf,
+}
+
+impl Space {
+    /// Passes where so many bytes more have room; `what` needs them.
+    ///
+    /// # Errors
+    /// [`Kind::Store`] with [`Fact::Path`], the mount.
+    pub fn check(&self, needed: u64, what: &str) -> Result<()> {
+        if self.available >= needed {
+            return Ok(());
+        }
+        let why = format!(
+            "the file system at {} has {} bytes free, {what} needs {needed}",
+            self.mount.display(),
+            self.available
+        );
+        Err(Failure::new(Kind::Store, why).with(Fact::Path(self.mount.clone())))
+    }
 }
 
 /// Asks the file system that holds `path`, or the nearest existing directory above it.

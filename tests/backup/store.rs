@@ -1,6 +1,6 @@
 //! The store: full, running full, read-only, not ours to write, and the plain-files form.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -13,6 +13,7 @@ use crate::support::golden;
 use crate::support::kube::OpenShift;
 use crate::support::node::{NodeOptions, generator};
 use crate::support::process::expect_success;
+use crate::support::tmpfs::Tmpfs;
 
 /// A member with some data and the node around it.
 fn start(bytes: usize) -> Option<(Cluster, Node)> {
@@ -24,58 +25,17 @@ fn start(bytes: usize) -> Option<(Cluster, Node)> {
     Some((cluster, node))
 }
 
-/// A file system of a size of its own; unmounted when dropped.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    /// None where this may not mount, which is announced.
-    fn mount(at: PathBuf, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(&at).expect("a mount point");
-        let output = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=0700"),
-                "tmpfs",
-            ])
-            .arg(&at)
-            .output()
-            .expect("running mount");
-        if !output.status.success() {
-            bins::skip("small file systems can be mounted only by root");
-            return None;
-        }
-        Some(Self(at))
-    }
-
-    fn read_only(&self) {
-        let output = Command::new("mount")
-            .args(["-o", "remount,ro"])
-            .arg(&self.0)
-            .output();
-        expect_success("mount -o remount,ro", &output.expect("running mount"));
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // A failing test may still have it in use; lazily it goes when that ends.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_file_system_that_is_full_or_fills_up() {
     let Some((cluster, node)) = start(20 << 20) else {
         return;
     };
-    let Some(small) = Tmpfs::mount(cluster.scratch().join("small"), "8m") else {
+    let Some(small) = Tmpfs::mount(&cluster.scratch().join("small"), "8m") else {
         return;
     };
-    let store = small.0.join("store");
+    let store = small.path().join("store");
     let run = node.backup(&store, &[]).expect(6);
-    for word in [text(&small.0), "bytes free, the backup needs"] {
+    for word in [text(small.path()), "bytes free, the backup needs"] {
         assert!(run.stderr.contains(word), "no {word:?} in {run}");
     }
     assert_eq!(run.json()["error"]["kind"], "store");
@@ -89,15 +49,13 @@ fn a_file_system_that_is_full_or_fills_up() {
     assert_only_good(&store, &[], &forced);
 
     // Space enough when it is looked at, and taken by somebody else while the snapshot comes.
-    let Some(filling) = Tmpfs::mount(cluster.scratch().join("filling"), "64m") else {
+    let Some(filling) = Tmpfs::mount(&cluster.scratch().join("filling"), "64m") else {
         return;
     };
-    let store = filling.0.join("store");
+    let store = filling.path().join("store");
     let mut running = node.start_backup(&store, &["--max-rate", "8MiB"]);
     running.wait_for_stream();
-    let ballast = filling.0.join("ballast");
-    let full = std::fs::write(&ballast, vec![1; 64 << 20]).expect_err("the file system is full");
-    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let ballast = filling.fill("ballast");
     let run = running.finish().expect(6);
     assert!(run.stderr.contains("No space left on device"), "{run}");
     assert!(run.stderr.contains(text(&store)), "{run}");
@@ -106,8 +64,7 @@ fn a_file_system_that_is_full_or_fills_up() {
     node.good_backup(&store, &[]);
 
     // With one set there, a full file system still lists, verifies and says what it is.
-    let full = std::fs::write(&ballast, vec![1; 64 << 20]);
-    full.expect_err("the file system is full");
+    filling.fill("ballast");
     let run = node.backup(&store, &[]).expect(6);
     assert_only_good(&store, &["backup-1"], &run);
     let verified = node
@@ -133,12 +90,12 @@ fn a_store_that_cannot_be_written() {
         "not a directory"
     );
 
-    let Some(mount) = Tmpfs::mount(cluster.scratch().join("share"), "64m") else {
+    let Some(mount) = Tmpfs::mount(&cluster.scratch().join("share"), "64m") else {
         return;
     };
-    let store = mount.0.join("store");
+    let store = mount.path().join("store");
     node.good_backup(&store, &[]);
-    mount.read_only();
+    mount.remount("ro");
     let run = node.backup(&store, &[]).expect(6);
     assert!(run.stderr.contains("Read-only file system"), "{run}");
     // Whoever only reads is served.

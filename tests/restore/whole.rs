@@ -2,6 +2,7 @@
 
 use super::node::{Node, assert_same, etcd};
 use super::support::node::NodeOptions;
+use super::support::tmpfs::Tmpfs;
 
 const FAMILIES: [&str; 2] = ["3.4", "3.5"];
 
@@ -117,34 +118,6 @@ fn a_set_in_another_store_is_brought_here_and_restored() {
     assert!(!pruned(&node).contains("in-use"), "{}", pruned(&node));
 }
 
-/// A mount that goes with the test.
-struct Mounted(std::path::PathBuf);
-
-impl Mounted {
-    fn tmpfs(at: &std::path::Path) -> Option<Self> {
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=400m", "none"])
-            .arg(at)
-            .status();
-        match mounted {
-            Ok(status) if status.success() => Some(Self(at.to_owned())),
-            other => {
-                super::support::bins::skip(&format!("nothing can be mounted here: {other:?}"));
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.0)
-            .status();
-    }
-}
-
 #[test]
 fn a_data_directory_that_is_a_mount_keeps_its_place() {
     let Some(bins) = etcd("3.5") else { return };
@@ -157,7 +130,7 @@ fn a_data_directory_that_is_a_mount_keeps_its_place() {
     let aside = node.cluster.scratch().join("data");
     super::node::copy(&data, &aside);
     std::fs::remove_dir_all(data.join("member")).expect("emptying it");
-    let Some(mounted) = Mounted::tmpfs(&data) else {
+    let Some(mounted) = Tmpfs::mount(&data, "400m") else {
         return;
     };
     super::node::copy(&aside.join("member"), &data.join("member"));
@@ -166,6 +139,18 @@ fn a_data_directory_that_is_a_mount_keeps_its_place() {
     node.cluster.etcdctl_ok(&["put", "later", "1"]);
 
     let before = node.tree_of("etc/kubernetes");
+    // No room there for a second database: nothing is begun.
+    let ballast = mounted.fill("ballast");
+    let place = format!("the file system at {} has ", data.display());
+    let disk = data.to_str().expect("UTF-8");
+    for source in [&["latest"][..], &["--from-data-dir", disk, "--dry-run"]] {
+        let (_, err) = node.expect(6, &[&["restore", "--yes"], source].concat());
+        assert!(err.contains(&place), "{err}");
+        assert!(err.contains("bytes free, the restore needs"), "{err}");
+    }
+    assert_same(&before, &node.tree_of("etc/kubernetes"), "after no room");
+    std::fs::remove_file(&ballast).expect("making room");
+
     node.restore(&[]);
     node.assert_backed_up_state();
     let kept = data.join(".etcd-dr");

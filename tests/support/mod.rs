@@ -23,3 +23,4 @@ pub mod schema;
 pub mod sshd;
 pub mod stock;
 pub mod terminal;
+pub mod tmpfs;

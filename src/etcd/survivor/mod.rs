@@ -212,12 +212,8 @@ fn check_room(spec: &Spec<'_>, source: &Source) -> Result<()> {
         }
     }
     for (path, needed) in places {
-        let (here, needed) = (space(path)?, needed.saturating_add(ROOM));
-        if here.available < needed {
-            let (mount, free) = (here.mount.display(), here.available);
-            let what = format!("{mount} has {free} bytes free, and {needed} are needed");
-            return Err(Failure::new(Kind::Store, what));
-        }
+        let needed = needed.saturating_add(ROOM);
+        space(path)?.check(needed, "the data directory")?;
     }
     Ok(())
 }

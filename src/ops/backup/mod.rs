@@ -30,7 +30,7 @@ use crate::backup::manifest::{
 use crate::backup::names::{self, BackupId, FileKind};
 use crate::backup::retention::Rules;
 use crate::backup::{Stamp, environment, sums};
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::event::Event;
 use crate::node::access::EtcdAccess;
 use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
@@ -355,17 +355,7 @@ impl Run<'_> {
         let estimate = db_size.saturating_add(self.node.before.total_size());
         let needed = estimate.saturating_add(estimate / 100 * HEADROOM_PER_CENT);
         let here = space::space(self.store.dir())?;
-        if here.available < needed {
-            return Err(Failure::new(
-                Kind::Store,
-                format!(
-                    "the file system at {} has {} bytes free, the backup needs {needed}",
-                    here.mount.display(),
-                    here.available
-                ),
-            )
-            .with(Fact::Path(here.mount)));
-        }
+        here.check(needed, "the backup")?;
         let Some(data_dir) = self
             .node
             .access

@@ -101,15 +101,7 @@ async fn bring(
         return Err(Failure::new(Kind::Usage, what).with(Fact::Missing("identity")));
     }
     let total = manifest.total_size();
-    let here = space::space(into)?;
-    if here.available < total {
-        let what = format!(
-            "the file system at {} has {} bytes free, the backup needs {total}",
-            here.mount.display(),
-            here.available
-        );
-        return Err(Failure::new(Kind::Store, what).with(Fact::Path(here.mount)));
-    }
+    space::space(into)?.check(total, "the backup")?;
     context.tell(Event::PhaseStarted {
         phase: PHASE,
         about: format!("fetching {}/{name}", store.url()),

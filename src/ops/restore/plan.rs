@@ -332,17 +332,7 @@ impl Drafting<'_> {
         };
         for (place, estimate) in wanted {
             let needed = estimate.saturating_add(estimate / 100 * HEADROOM_PER_CENT);
-            if place.available < needed {
-                return Err(Failure::new(
-                    Kind::Store,
-                    format!(
-                        "{} has {} bytes free, and the restore needs {needed} beside what is there",
-                        place.mount.display(),
-                        place.available
-                    ),
-                )
-                .with(Fact::Path(place.mount)));
-            }
+            place.check(needed, "the restore")?;
         }
         Ok(())
     }

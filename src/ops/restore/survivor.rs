@@ -276,18 +276,7 @@ impl Drafting<'_> {
             .map(|meta| meta.len())
             .sum();
         let needed = size.saturating_add(log).saturating_add(ROOM);
-        let place = space(&self.site.data_dir)?;
-        if place.available < needed {
-            return Err(Failure::new(
-                Kind::Store,
-                format!(
-                    "{} has {} bytes free, and the restore needs {needed} beside what is there",
-                    place.mount.display(),
-                    place.available
-                ),
-            ));
-        }
-        Ok(())
+        space(&self.site.data_dir)?.check(needed, "the restore")
     }
 
     fn about(&self, folders: &Folders) -> About {
