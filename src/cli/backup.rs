@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::args::{BackupArgs, parse_duration, parse_size};
+use super::args::BackupArgs;
 use super::run::{Session, Shown};
 use super::{config, copy, human, machine, prune, remote, target};
 use crate::backup::retention::Rules;
@@ -74,7 +74,7 @@ pub(super) fn store(session: &Session, args: &BackupArgs) -> Result<LocalStore> 
 fn once(session: &Session, args: &BackupArgs) -> Result<Shown> {
     let request = request(session, args)?;
     // What is wrong with a URL is found before anything is taken.
-    let copies = Copies::new(args)?;
+    let copies = Copies::new(session, args)?;
     let context = &session.context;
     let (outcome, copied) = session.block_on(async {
         let outcome = backup::run(context, &request).await?;
@@ -150,12 +150,17 @@ pub(super) struct Copies {
 
 impl Copies {
     /// Finds out what is wrong with the URLs, and reads the files that are named.
-    pub(super) fn new(args: &BackupArgs) -> Result<Self> {
-        let to: Result<_> = args.copy_to.iter().map(|url| Address::parse(url)).collect();
+    pub(super) fn new(session: &Session, args: &BackupArgs) -> Result<Self> {
+        let configured = &session.config.copy.to;
+        let to = match (&args.flat, args.copy_to.is_empty()) {
+            (None, true) => configured,
+            _ => &args.copy_to,
+        };
+        let to: Result<_> = to.iter().map(|url| Address::parse(url)).collect();
         Ok(Self {
             to: to?,
-            settings: remote::settings(&args.remote)?,
-            form: remote::form(&args.form)?,
+            settings: remote::settings(session, &args.remote)?,
+            form: remote::form(session, &args.form)?,
         })
     }
 
@@ -192,17 +197,8 @@ pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequ
             ));
         }
     }
-    let usage = |what: String| Failure::new(Kind::Usage, what);
-    let max_rate = match (args.max_rate, &configured.max_rate) {
-        (Some(rate), _) => Some(rate),
-        (None, Some(text)) => Some(parse_size(text).map_err(usage)?),
-        (None, None) => None,
-    };
-    let stall_timeout = match (args.stall_timeout, &configured.stall_timeout) {
-        (Some(time), _) => time,
-        (None, Some(text)) => parse_duration(text).map_err(usage)?,
-        (None, None) => STALL_TIMEOUT,
-    };
+    let max_rate = args.max_rate.or(configured.max_rate);
+    let stall_timeout = args.stall_timeout.or(configured.stall_timeout);
     Ok(BackupRequest {
         target: target::target(session)?,
         host: host_name(),
@@ -214,19 +210,22 @@ pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequ
         },
         check_members: args.check_members || configured.check_members,
         max_rate: max_rate.and_then(NonZeroU64::new),
-        stall_timeout,
+        stall_timeout: stall_timeout.unwrap_or(STALL_TIMEOUT),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         privileged: rustix::process::geteuid().is_root(),
         pin: args.pin,
-        keep: keep(args)?,
+        keep: keep(session, args)?,
     })
 }
 
 /// The rules for afterwards; options that are no rule by themselves are refused before anything is
 /// taken.
-fn keep(args: &BackupArgs) -> Result<Option<Rules>> {
+fn keep(session: &Session, args: &BackupArgs) -> Result<Option<Rules>> {
+    let configured = &session.config.keep;
     if !args.keep.is_given() {
-        return Ok(None);
+        let wanted = configured.after_backup && args.flat.is_none();
+        let zone = args.keep.time_zone.as_ref();
+        return Ok(wanted.then(|| configured.rules(zone)));
     }
     let rules = args.keep.rules();
     rules.check()?;

@@ -1,10 +1,14 @@
 //! The configuration file: TOML, every key optional, an unknown one an error.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::Deserialize;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Deserializer};
 
-use super::args::{ProfileArg, parse_duration, parse_size};
+use super::args::{ProfileArg, parse_duration, parse_size, parse_zone};
+use crate::backup::retention::Rules;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 
 /// Where it is looked for when no one says otherwise.
@@ -24,8 +28,15 @@ pub(super) struct Config {
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) store: Option<PathBuf>,
+    pub(super) store_ca: Option<PathBuf>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) store_patience: Option<Duration>,
     #[serde(default)]
     pub(super) backup: Backup,
+    #[serde(default)]
+    pub(super) keep: Keep,
+    #[serde(default)]
+    pub(super) copy: Copy,
 }
 
 /// `[backup]`
@@ -36,12 +47,68 @@ pub(super) struct Backup {
     pub(super) allow: Vec<String>,
     #[serde(default)]
     pub(super) check_members: bool,
-    pub(super) max_rate: Option<String>,
-    pub(super) stall_timeout: Option<String>,
+    #[serde(default, deserialize_with = "size")]
+    pub(super) max_rate: Option<u64>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) stall_timeout: Option<Duration>,
+}
+
+/// `[keep]`: which sets stay, as `prune`'s options say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Keep {
+    /// Whether `backup` and `schedule` prune by it once theirs is taken.
+    #[serde(default)]
+    pub(super) after_backup: bool,
+    last: Option<NonZeroU32>,
+    hourly: Option<NonZeroU32>,
+    daily: Option<NonZeroU32>,
+    weekly: Option<NonZeroU32>,
+    monthly: Option<NonZeroU32>,
+    #[serde(default, deserialize_with = "duration")]
+    within: Option<Duration>,
+    #[serde(default, deserialize_with = "size")]
+    max_size: Option<u64>,
+    min_keep: Option<NonZeroU32>,
+    #[serde(default)]
+    ocp_versions: bool,
+    #[serde(default, deserialize_with = "zone")]
+    time_zone: Option<TimeZone>,
+}
+
+impl Keep {
+    /// The same as rules; `zone` is what the command line says.
+    pub(super) fn rules(&self, zone: Option<&TimeZone>) -> Rules {
+        Rules {
+            last: self.last,
+            hourly: self.hourly,
+            daily: self.daily,
+            weekly: self.weekly,
+            monthly: self.monthly,
+            within: self.within,
+            max_size: self.max_size,
+            min_keep: self.min_keep,
+            ocp_versions: self.ocp_versions,
+            zone: zone.or(self.time_zone.as_ref()).cloned(),
+        }
+    }
+}
+
+/// `[copy]`: where backups are copied to, and how copies are stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Copy {
+    #[serde(default)]
+    pub(super) to: Vec<String>,
+    #[serde(default)]
+    pub(super) compress: bool,
+    #[serde(default)]
+    pub(super) recipients: Vec<String>,
+    pub(super) recipients_file: Option<PathBuf>,
 }
 
 /// The keys of each table, for the nearest-name hint.
-const KEYS: [(&str, &[&str]); 2] = [
+const KEYS: [(&str, &[&str]); 4] = [
     (
         "",
         &[
@@ -52,14 +119,56 @@ const KEYS: [(&str, &[&str]); 2] = [
             "cert",
             "key",
             "store",
+            "store-ca",
+            "store-patience",
             "backup",
+            "keep",
+            "copy",
         ],
     ),
     (
         "backup",
         &["allow", "check-members", "max-rate", "stall-timeout"],
     ),
+    (
+        "keep",
+        &[
+            "after-backup",
+            "last",
+            "hourly",
+            "daily",
+            "weekly",
+            "monthly",
+            "within",
+            "max-size",
+            "min-keep",
+            "ocp-versions",
+            "time-zone",
+        ],
+    ),
+    ("copy", &["to", "compress", "recipients", "recipients-file"]),
 ];
+
+/// Reads a value as the option of the same name does.
+fn read<'de, D: Deserializer<'de>, T>(
+    from: D,
+    parse: impl Fn(&str) -> std::result::Result<T, String>,
+) -> std::result::Result<Option<T>, D::Error> {
+    let text = String::deserialize(from)?;
+    parse(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Duration>, D::Error> {
+    read(from, parse_duration)
+}
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u64>, D::Error> {
+    read(from, parse_size)
+}
+
+fn zone<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<TimeZone>, D::Error> {
+    read(from, parse_zone)
+}
 
 /// Reads the file; where none was named, a missing one is an empty one.
 pub(super) fn load(named: Option<&Path>, root: &Path) -> Result<Config> {
@@ -109,13 +218,12 @@ fn parse(text: &str, path: &Path) -> Result<Config> {
         }
     }
     let config: Config = toml::from_str(text).doing(Kind::Usage, doing)?;
-    if let Some(rate) = &config.backup.max_rate {
-        parse_size(rate)
-            .map_err(|e| Failure::new(Kind::Usage, format!("max-rate: {e}")).doing(doing()))?;
-    }
-    if let Some(time) = &config.backup.stall_timeout {
-        parse_duration(time)
-            .map_err(|e| Failure::new(Kind::Usage, format!("stall-timeout: {e}")).doing(doing()))?;
+    if config.keep != Keep::default() {
+        config
+            .keep
+            .rules(None)
+            .check()
+            .map_err(|failure| failure.doing("[keep]").doing(doing()))?;
     }
     Ok(config)
 }
@@ -155,6 +263,65 @@ mod tests {
         .unwrap();
         assert_eq!(config.backup.allow, ["raft-lag"]);
         assert_eq!(config.profile, Some(ProfileArg::Bare));
+    }
+
+    #[test]
+    fn what_stays_is_read_as_the_options_are() {
+        let at = Path::new("c.toml");
+        let text =
+            "[keep]\nlast = 20\nwithin = \"3d\"\nmax-size = \"1GiB\"\ntime-zone = \"+01:00\"\n";
+        let rules = parse(text, at).unwrap().keep.rules(None);
+        assert_eq!(rules.last, NonZeroU32::new(20));
+        assert_eq!(rules.within, Some(Duration::from_secs(3 * 24 * 3600)));
+        assert_eq!(rules.max_size, Some(1 << 30));
+        assert_eq!(rules.zone, parse_zone("+01:00").ok());
+        let bad = [
+            ("[keep]\nlast = 0\n", "expected a nonzero u32"),
+            ("[keep]\nlast = \"20\"\n", "invalid type: string"),
+            ("[keep]\nwithin = \"long\"\n", "expected a time such as"),
+            (
+                "[keep]\nlast = 1\ntime-zone = \"Mars\"\n",
+                "expected a zone such as",
+            ),
+            (
+                "[keep]\nmin-keep = 3\n",
+                "no rule says which backups are to stay",
+            ),
+            (
+                "[keep]\nafter-backup = true\n",
+                "no rule says which backups are to stay",
+            ),
+            (
+                "[keep]\nkeep-last = 3\n",
+                "unknown key \"keep-last\" in [keep]",
+            ),
+            ("[copy]\nto = \"s3://b\"\n", "expected a sequence"),
+        ];
+        for (text, expected) in bad {
+            let failure = parse(text, at).unwrap_err();
+            assert!(failure.to_string().contains(expected), "{text}: {failure}");
+            assert_eq!(failure.kind(), Kind::Usage, "{text}");
+        }
+    }
+
+    /// A key that is read and not in the list would be refused as unknown.
+    #[test]
+    fn the_documented_file_is_read_whole() {
+        let page = include_str!("../../docs/interface.md");
+        let text = page.split("```toml\n").nth(1).unwrap();
+        let text = text.split("```").next().unwrap();
+        let config = parse(text, Path::new("interface.md")).unwrap();
+        assert!(config.keep.after_backup && config.copy.compress);
+        assert_eq!(config.copy.to.len(), 2);
+        for (section, keys) in KEYS {
+            for key in keys {
+                let written = [format!("\n{key} ="), format!("[{key}]"), format!(" {key}")];
+                let found = written
+                    .iter()
+                    .any(|form| format!("\n{text}").contains(form.as_str()));
+                assert!(found, "{key} of [{section}] is not in docs/interface.md");
+            }
+        }
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub(super) fn run(session: &Session, args: &CopyArgs) -> Result<Shown> {
 
 fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let address = Address::parse(&args.to)?;
-    let (settings, form) = (remote::settings(&args.remote)?, remote::form(&args.form)?);
+    let (settings, form) = (
+        remote::settings(session, &args.remote)?,
+        remote::form(session, &args.form)?,
+    );
     let store = session.store(args.store.as_deref())?;
     let set = catalog::resolve(&store, &args.set)?;
     let host = super::backup::host_name();
@@ -47,7 +50,7 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
 
 fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let address = Address::parse(&args.set)?;
-    let settings = remote::settings(&args.remote)?;
+    let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
     let into = LocalStore::at(&args.to);
     let id = session.block_on(async {

@@ -19,7 +19,7 @@ use crate::store::{Address, objects};
 
 /// Removes what no rule wants.
 pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
-    let request = request(args)?;
+    let request = request(session, args)?;
     if let Some(address) = remote::url(session, args.store.as_deref())? {
         return away(session, args, &request, &address);
     }
@@ -56,7 +56,7 @@ fn away(
     request: &PruneRequest,
     address: &Address,
 ) -> Result<Shown> {
-    let settings = remote::settings(&args.remote)?;
+    let settings = remote::settings(session, &args.remote)?;
     let plan = session.block_on(async {
         let store = objects::open(address, &settings).await?;
         let plan = sets::plan(&session.context, store.as_ref(), request);
@@ -80,12 +80,17 @@ fn away(
     Ok(shown(&done, args))
 }
 
-/// What is asked for, from the arguments.
-pub(super) fn request(args: &PruneArgs) -> Result<PruneRequest> {
+/// What is asked for: the rules of the arguments, or where there are none the configuration's.
+fn request(session: &Session, args: &PruneArgs) -> Result<PruneRequest> {
     let selection = match &args.cluster {
         Some(id) => Selection::Cluster(id.clone()),
         None => {
-            let rules = args.keep.rules();
+            let rules = if args.keep.is_given() {
+                args.keep.rules()
+            } else {
+                let zone = args.keep.time_zone.as_ref();
+                session.config.keep.rules(zone)
+            };
             rules.check()?;
             Selection::Rules(rules)
         }

@@ -33,12 +33,13 @@ pub(super) fn url(session: &Session, named: Option<&Path>) -> Result<Option<Addr
 }
 
 /// How stores are reached.
-pub(super) fn settings(args: &RemoteArgs) -> Result<Settings> {
+pub(super) fn settings(session: &Session, args: &RemoteArgs) -> Result<Settings> {
+    let config = &session.config;
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         .collect();
-    let ca = match &args.store_ca {
+    let ca = match args.store_ca.as_ref().or(config.store_ca.as_ref()) {
         Some(path) => Some(file(path)?.into_bytes()),
         None => None,
     };
@@ -48,7 +49,7 @@ pub(super) fn settings(args: &RemoteArgs) -> Result<Settings> {
         home: std::env::var_os("HOME").map(Into::into),
         ..Settings::default()
     };
-    if let Some(patience) = args.store_patience {
+    if let Some(patience) = args.store_patience.or(config.store_patience) {
         settings.patience = patience;
     }
     Ok(settings)
@@ -64,15 +65,24 @@ fn file(path: &Path) -> Result<String> {
     String::from_utf8(bytes).doing(Kind::Usage, || format!("reading {}", path.display()))
 }
 
-/// How copies are stored.
-pub(super) fn form(args: &FormArgs) -> Result<Form> {
+/// How copies are stored. Who they are encrypted to is what the command line says, and only where
+/// it says nothing what the configuration does.
+pub(super) fn form(session: &Session, args: &FormArgs) -> Result<Form> {
+    let config = &session.config.copy;
     let mut form = Form::default();
-    form.compress = args.compress;
-    for recipient in &args.recipient {
+    form.compress = args.compress || config.compress;
+    let told = !args.recipient.is_empty() || args.recipients_file.is_some();
+    let (recipients, list, where_from) = if told {
+        (&args.recipient, &args.recipients_file, "--recipient")
+    } else {
+        let from = "recipients in [copy]";
+        (&config.recipients, &config.recipients_file, from)
+    };
+    for recipient in recipients {
         form.encrypt_to(recipient)
-            .map_err(|failure| failure.doing("reading --recipient"))?;
+            .map_err(|failure| failure.doing(format!("reading {where_from}")))?;
     }
-    if let Some(path) = &args.recipients_file {
+    if let Some(path) = list {
         form.encrypt_to(&file(path)?)
             .map_err(|failure| failure.doing(format!("reading {}", path.display())))?;
         if !form.encrypts() {
@@ -100,7 +110,7 @@ pub(super) fn list(
     address: &Address,
     args: &RemoteArgs,
 ) -> Result<Vec<BackupSet>> {
-    let settings = settings(args)?;
+    let settings = settings(session, args)?;
     session.block_on(async {
         let store = objects::open(address, &settings).await?;
         session

@@ -76,7 +76,7 @@ fn pace(session: &Session, args: &ScheduleArgs, zone: &TimeZone) -> Result<Pace>
 fn find_out_first(session: &Session, args: &ScheduleArgs) -> Result<()> {
     for checked in [
         backup::request(session, &args.backup).map(drop),
-        Copies::new(&args.backup).map(drop),
+        Copies::new(session, &args.backup).map(drop),
     ] {
         match checked {
             Err(failure) if failure.kind() == Kind::Usage => return Err(failure),
@@ -178,7 +178,7 @@ impl Hands<'_> {
         // Looked at once more under the lock: somebody else's backup of this period will do.
         let age = context.now.duration_since(run.period.start);
         request.if_older_than = Some(Duration::try_from(age).unwrap_or_default());
-        let copies = Copies::new(&self.args.backup)?;
+        let copies = Copies::new(self.session, &self.args.backup)?;
         let (store, sets) = (self.store.clone(), self.args.verify_sets);
         let thread = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

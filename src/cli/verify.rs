@@ -90,7 +90,7 @@ fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<S
 
 /// Brings each set here, checks it, and leaves nothing of it.
 fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
-    let settings = remote::settings(&args.remote)?;
+    let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
     let scratch = args.scratch.as_deref().unwrap_or(Path::new(SCRATCH));
     let mut checked = Vec::new();

@@ -1,5 +1,7 @@
 //! `backup --pin` and `backup --keep-…`: what follows a backup changes nothing of it.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::bench::{Node, listed, text};
@@ -104,8 +106,53 @@ fn a_backup_is_copied_once_it_is_taken_and_a_copy_that_fails_harms_nothing() {
     assert_eq!(listed(&store)["sets"].as_array().map(Vec::len), Some(2));
     let there = node.run(&["list", &urls[1], "-o", "json"]).expect(0).json();
     assert_eq!(there["sets"].as_array().map(Vec::len), Some(2), "{there}");
+    the_configuration_says_it_all(&cluster, &node, &urls[1], &shares[1]);
     // What cannot be meant is refused before anything is taken.
     node.backup(&store, &["--copy-to", "ftp://host/x"])
         .expect(2);
     assert_eq!(listed(&store)["sets"].as_array().map(Vec::len), Some(2));
+}
+
+/// The same of two lines of configuration: a copy, and what stays afterwards; plain files get neither.
+fn the_configuration_says_it_all(cluster: &Cluster, node: &Node, url: &str, share: &Path) {
+    let config = cluster.scratch().join("config.toml");
+    let text =
+        format!("[keep]\nlast = 1\nafter-backup = true\n[copy]\nto = [{url:?}]\ncompress = true\n");
+    std::fs::write(&config, text).expect("a configuration");
+    let run = |args: &[&str]| {
+        let mut all = vec!["--config", crate::bench::text(&config)];
+        all.extend(args);
+        node.run(&all)
+    };
+    let plain = cluster.scratch().join("plain");
+    let before = copies(share);
+    let flat = run(&["backup", "--flat", crate::bench::text(&plain), "-o", "json"]).expect(0);
+    assert_eq!(flat.json()["copies"], serde_json::json!([]));
+    assert_eq!(copies(share), before);
+
+    let store = cluster.scratch().join("kept");
+    for number in 1..=2 {
+        let taken = run(&["backup", crate::bench::text(&store), "-o", "json"]).expect(0);
+        let copy = &taken.json()["copies"][0]["url"];
+        assert!(
+            copy.as_str().is_some_and(|copy| copy.starts_with(url)),
+            "{taken}"
+        );
+        let kept = listed(&store);
+        assert_eq!(kept["sets"].as_array().map(Vec::len), Some(1), "{kept}");
+        assert_eq!(kept["sets"][0]["name"], format!("backup-{number}"));
+    }
+    assert!(copies(share) > before);
+}
+
+/// Compressed snapshots below a folder.
+fn copies(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).expect("a folder");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| match path.is_dir() {
+            true => copies(&path),
+            false => usize::from(path.extension().is_some_and(|ext| ext == "zst")),
+        })
+        .sum()
 }

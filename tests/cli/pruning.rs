@@ -139,6 +139,26 @@ fn a_rule_must_be_given() {
 }
 
 #[test]
+fn the_rules_of_the_configuration_hold_where_no_option_says_one() {
+    let shelf = filled();
+    let store = shelf.store_text();
+    let config = shelf.dir().join("config.toml");
+    let with = |keep: &str, args: &[&str]| {
+        std::fs::write(&config, keep).expect("a configuration");
+        let path = config.to_str().expect("UTF-8");
+        let mut all = vec!["--config", path, "prune", &store, "--yes"];
+        all.extend(args);
+        run(&all, &[])
+    };
+    let none = with("[copy]\ncompress = true\n", &[]).expect(2);
+    assert!(none.stderr.contains("no rule says"), "{none}");
+    with("[keep]\nlast = 1\n", &["--keep-last", "9", "--explain"]).expect(0);
+    assert_eq!(sets(&shelf.store()).len(), X);
+    with("[keep]\ndaily = 2\ntime-zone = \"UTC\"\n", &[]).expect(0);
+    assert_eq!(sets(&shelf.store()), ["backup-4", "backup-5"]);
+}
+
+#[test]
 fn a_set_that_failed_its_verification_does_not_count() {
     let shelf = filled();
     let store = shelf.store_text();

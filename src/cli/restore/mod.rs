@@ -66,7 +66,7 @@ fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         });
     }
     let address = Address::parse(word)?;
-    let settings = remote::settings(&args.remote)?;
+    let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
     let context = &session.context;
     if keep {
