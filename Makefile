@@ -1,6 +1,7 @@
 # make demo    a real three-member etcd behind a scratch node: backup, verify, disaster, restore, way back
 # make test    everything that fits in about 25 minutes on two cores
 # make test-node   the same on a real kubelet and container runtime: root, about 5 minutes
+# make test-stores   the same on Ceph's gateway, with versions and locks: root, 600 MB, a few minutes
 # make bench   side by side with etcdctl, etcdutl and sha256sum on this machine
 # make docs    regenerate man/ and completions/
 # make build   an optimised binary for this machine: target/release/etcd-dr
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test test-node lint unit suites fuzz-smoke bench docs deps etcd servers node build release reproducible deny screenshots clean
+.PHONY: all demo test test-node test-stores lint unit suites fuzz-smoke bench docs deps etcd servers node build release reproducible deny screenshots clean
 
 all: build
 
@@ -65,6 +66,11 @@ suites: deps etcd servers
 # One node after another: each is a kubelet, a container runtime and 17 containers.
 test-node: deps etcd node
 	ETCD_DR_REAL_NODE=1 $(CARGO) test --locked $(FEATURES) --test real_node -- --nocapture --test-threads=1
+
+test-stores: deps
+	-@scripts/deps.sh --tests
+	@scripts/fetch-servers.sh --more
+	ETCD_DR_STORES=1 ETCD_DR_EVERY=1 $(CARGO) test --locked $(FEATURES) --test store -- --nocapture --test-threads=1
 
 # Every fuzz target for a few seconds, on the stable compiler; FUZZ_SECONDS=600 for longer.
 fuzz-smoke: deps

@@ -2,19 +2,31 @@
 # Lays the programs that suites speak to, or are judged by, into a private, cached folder:
 #
 #   ${ETCD_DR_CACHE:-<project>/.cache}/s3s/bin/s3s-fs                a real S3 server
+#   ${ETCD_DR_CACHE:-<project>/.cache}/azurite                       Microsoft's emulator of Azure Blob (npm)
 #   ${ETCD_DR_CACHE:-<project>/.cache}/sshd/usr/sbin/sshd            a real sshd
 #   ${ETCD_DR_CACHE:-<project>/.cache}/xfs/sbin/mkfs.xfs             makes a file system that shares blocks
 #   ${ETCD_DR_CACHE:-<project>/.cache}/prometheus/promtool           judges metrics and alerts
 #   ${ETCD_DR_CACHE:-<project>/.cache}/qemu/usr/bin/qemu-x86_64      with lib/libfaketime.so.1: a wrong clock
+#
+# and, with --more, what `make test-stores` and scripts/bench-stores.py need:
+#
+#   ${ETCD_DR_CACHE:-<project>/.cache}/rgw                           a root with Ceph's gateway, of Debian sid
+#   ${ETCD_DR_CACHE:-<project>/.cache}/rclone/usr/bin/rclone         what etcd-dr is measured beside
 #
 # Nothing is installed into the system. What is there already is left alone. A
 # part that cannot be had is named, and its tests say that they are skipped.
 set -euo pipefail
 
 readonly S3S_VERSION=0.14.1
+readonly AZURITE_VERSION=3.37.0
+# What radosgw, a monitor and an OSD are made of, with a shell's tools and a curl that signs.
+readonly CEPH=(radosgw ceph-mon ceph-osd ceph-common curl libc6 dash coreutils)
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${ETCD_DR_CACHE:-$project/.cache}
 failed=0
+
+# shellcheck source=scripts/debian.sh
+. "$project/scripts/debian.sh"
 
 say() { printf 'fetch-servers: %s\n' "$*" >&2; }
 
@@ -27,6 +39,52 @@ fetch_s3s() {
     CARGO_TARGET_DIR=$build cargo install --quiet --locked --root "$cache/s3s" \
         --version "=$S3S_VERSION" --features binary s3s-fs || { rm -rf "$build"; return 1; }
     rm -rf "$build"
+}
+
+# An emulator that needs the machine's own node. None of its packages' scripts are run.
+fetch_azurite() {
+    local fresh=$cache/azurite.new
+    [ -e "$cache/azurite/node_modules/azurite/dist/src/blob/main.js" ] && return
+    command -v node >/dev/null && command -v npm >/dev/null || return 1
+    say "installing Azurite $AZURITE_VERSION"
+    rm -rf "$fresh"
+    npm install --prefix "$fresh" --ignore-scripts --no-audit --no-fund --loglevel error \
+        "azurite@$AZURITE_VERSION" >&2 || { rm -rf "$fresh"; return 1; }
+    rm -rf "${cache:?}/azurite"
+    mv "$fresh" "$cache/azurite"
+}
+
+# Ceph of Debian sid with all that it needs but a kernel, unpacked into a root of its own, by an
+# apt of the project's own: 600 MB.
+fetch_rgw() {
+    [ -x "$cache/rgw/usr/bin/radosgw" ] && [ -x "$cache/rgw/usr/bin/curl" ] && return
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null && find_mirror || return 1
+    say "unpacking Ceph of Debian sid"
+    local home fresh=$cache/rgw.new name
+    home=$(mktemp -d "$cache/.fetch-rgw.XXXXXX")
+    rm -rf "$fresh"
+    mkdir -p "$home/debs" "$fresh"/{dev,mnt,proc,run,tmp} "$fresh"/usr/{bin,sbin,lib,lib64}
+    for name in bin sbin lib lib64; do ln -s "usr/$name" "$fresh/$name"; done
+    private_apt sid "$home" deb
+    update_lists sid "$home" &&
+        APT_CONFIG="$home/apt.conf" apt-get install -s --no-install-recommends "${CEPH[@]}" |
+        awk '$1 == "Inst" { print $2 }' > "$home/names" &&
+        (cd "$home/debs" && xargs env APT_CONFIG="$home/apt.conf" apt-get download -qq < "$home/names") >&2 ||
+        { rm -rf "$home" "$fresh"; return 1; }
+    for name in "$home"/debs/*.deb; do dpkg -x "$name" "$fresh"; done
+    rm -rf "$home" "${cache:?}/rgw"
+    mv "$fresh" "$cache/rgw"
+}
+
+fetch_rclone() {
+    local debs
+    [ -x "$cache/rclone/usr/bin/rclone" ] && return
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
+    say "unpacking Debian's rclone"
+    debs=$(mktemp -d)
+    download "$debs" rclone && dpkg -x "$debs"/rclone_*.deb "$cache/rclone" || { rm -rf "$debs"; return 1; }
+    rm -rf "$debs"
+    "$cache/rclone/usr/bin/rclone" version >&2
 }
 
 # A Debian package with the libraries it needs and this machine lacks, unpacked
@@ -101,8 +159,13 @@ download() {
 
 mkdir -p "$cache"
 fetch_s3s || { say "no s3s-fs: the S3 tests are skipped"; failed=1; }
+fetch_azurite || { say "no Azurite: az:// is not tested"; failed=1; }
 fetch_sshd || { say "no sshd: the SFTP tests are skipped"; failed=1; }
 fetch_xfs || { say "no mkfs.xfs: sharing blocks is not tried"; failed=1; }
 fetch_promtool || { say "no promtool: metrics and alerts are not judged by it"; failed=1; }
 fetch_qemu || { say "no qemu-user with libfaketime: no member's clock is made wrong"; failed=1; }
+if [ "${1:-}" = --more ]; then
+    fetch_rgw || { say "no Ceph: its gateway is not tested"; failed=1; }
+    fetch_rclone || { say "no rclone: nothing is measured beside it"; failed=1; }
+fi
 [ -z "${ETCD_DR_REQUIRE:-}" ] || exit "$failed"

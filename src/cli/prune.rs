@@ -151,6 +151,12 @@ pub(super) fn summary(done: &Pruned) -> String {
         HumanBytes(done.freed),
         done.plan.decisions.len().saturating_sub(done.removed.len())
     );
+    if done.versions_kept {
+        text.push_str(
+            "The bucket keeps earlier versions: what was removed is hidden there, and takes up room until \
+             the bucket's own rules end it.\n",
+        );
+    }
     text
 }
 
@@ -200,5 +206,6 @@ fn document(plan: &PrunePlan, done: Option<&Pruned>) -> Value {
         "removed": done.map(|done| done.removed.clone()).unwrap_or_default(),
         "freed": done.map_or(0, |done| done.freed),
         "problems": done.map(|done| done.problems.clone()).unwrap_or_default(),
+        "versionsKept": done.is_some_and(|done| done.versions_kept),
     })
 }

@@ -69,6 +69,8 @@ pub struct Pruned {
     pub freed: u64,
     /// What stopped the rest.
     pub problems: Vec<String>,
+    /// Whether the store says that it keeps what is removed, as earlier versions.
+    pub versions_kept: bool,
 }
 
 impl PrunePlan {
@@ -222,5 +224,6 @@ pub(super) fn locked(
         removed,
         freed,
         problems: finished.err().iter().map(ToString::to_string).collect(),
+        versions_kept: false,
     })
 }

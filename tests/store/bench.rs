@@ -5,6 +5,7 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
+use crate::support::bins::skip;
 use crate::support::golden::{self, Run};
 
 /// The cluster and node that the fixture's Manifest names.
@@ -100,6 +101,46 @@ impl Bench {
     }
 }
 
+/// A small file system in memory, which ends with this.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one on a directory; none where that cannot be, which is announced.
+    pub fn mount(at: &Path, size: &str) -> Option<Self> {
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=0700"),
+                "tmpfs",
+            ])
+            .arg(at)
+            .output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            skip("small file systems can be mounted only by root");
+            return None;
+        }
+        Some(Self(at.to_owned()))
+    }
+
+    /// Gives it more room.
+    pub fn grow(&self, size: &str) {
+        let grown = Command::new("mount")
+            .args(["-o", &format!("remount,size={size}")])
+            .arg(&self.0)
+            .status();
+        assert!(grown.expect("running mount").success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A server may still hold it: lazily, then.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// Runs a command that is told of no progress.
 pub fn run(args: &[&str], env: &[(&str, String)]) -> Run {
     let mut all = args.to_vec();
@@ -115,6 +156,15 @@ pub fn listed(url: &str, env: &[(&str, String)]) -> Vec<(String, String)> {
     sets.iter()
         .map(|set| (text(&set["name"]), text(&set["state"])))
         .collect()
+}
+
+/// No set is listed as good or dirty.
+pub fn assert_none(url: &str, env: &[(&str, String)], what: &str) {
+    let sets = listed(url, env);
+    assert!(
+        sets.iter().all(|(_, state)| state == "incomplete"),
+        "{what}: {sets:?}"
+    );
 }
 
 /// Whether two directories hold the same set.

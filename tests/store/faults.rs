@@ -1,112 +1,17 @@
 //! What can go wrong on the way: cuts, errors, refusals, a full disk, two at once. Whatever it
 //! is, nothing half-uploaded is listed as a backup, and the next copy goes on.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::bench::{Bench, assert_same_set, files_below, listed, place, run};
-use crate::support::bins::skip;
-use crate::support::s3::{BUCKET, S3, free_port, variables};
+use crate::bench::{
+    Bench, SmallDisk, assert_none, assert_same_set, files_below, listed, place, run,
+};
+use crate::proxy::Proxy;
+use crate::support::s3::{BUCKET, S3, variables};
 
 /// Bytes of the snapshot in these tests: three parts.
 const BIG: usize = (20 << 20) + 12_345;
-
-/// What stands between client and server.
-pub struct Proxy {
-    pub address: SocketAddr,
-    /// Bytes towards the server that still pass; once they are used up every connection is cut,
-    /// and no new one is taken.
-    pub budget: Arc<AtomicI64>,
-    /// Requests that are answered with 503 before any passes.
-    errors: Arc<AtomicU32>,
-    /// Bytes that have passed towards the server.
-    passed: Arc<AtomicI64>,
-}
-
-impl Proxy {
-    pub fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let proxy = Self {
-            address: listener.local_addr().expect("its address"),
-            budget: Arc::new(AtomicI64::new(i64::MAX)),
-            errors: Arc::new(AtomicU32::new(0)),
-            passed: Arc::new(AtomicI64::new(0)),
-        };
-        let (budget, errors, passed) = (
-            Arc::clone(&proxy.budget),
-            Arc::clone(&proxy.errors),
-            Arc::clone(&proxy.passed),
-        );
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (budget, errors, passed) = (
-                    Arc::clone(&budget),
-                    Arc::clone(&errors),
-                    Arc::clone(&passed),
-                );
-                std::thread::spawn(move || serve(client, server, &budget, &errors, &passed));
-            }
-        });
-        proxy
-    }
-}
-
-fn serve(
-    mut client: TcpStream,
-    server: SocketAddr,
-    budget: &AtomicI64,
-    errors: &AtomicU32,
-    passed: &AtomicI64,
-) {
-    if budget.load(Ordering::SeqCst) <= 0 {
-        return;
-    }
-    let refuse = errors.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-    if refuse.is_ok() {
-        let mut head = [0; 65536];
-        // Whatever was asked, the answer is the same.
-        let _ = client.read(&mut head);
-        let _ = client
-            .write_all(b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        return;
-    }
-    let Ok(mut upstream) = TcpStream::connect(server) else {
-        return;
-    };
-    let (mut back_from, mut back_to) = (
-        upstream.try_clone().expect("a clone"),
-        client.try_clone().expect("a clone"),
-    );
-    std::thread::spawn(move || {
-        // Either end may go at any time; that is the point.
-        let _ = std::io::copy(&mut back_from, &mut back_to);
-        let _ = back_to.shutdown(Shutdown::Both);
-    });
-    let mut buffer = [0; 16384];
-    while let Ok(read @ 1..) = client.read(&mut buffer) {
-        let left = budget.fetch_sub(read as i64, Ordering::SeqCst);
-        let pass = usize::try_from(left.max(0)).unwrap_or(0).min(read);
-        passed.fetch_add(pass as i64, Ordering::SeqCst);
-        if upstream.write_all(&buffer[..pass]).is_err() || pass < read {
-            break;
-        }
-    }
-    let _ = upstream.shutdown(Shutdown::Both);
-    let _ = client.shutdown(Shutdown::Both);
-}
-
-/// No set is listed as good or dirty.
-fn assert_none(url: &str, env: &[(&'static str, String)], what: &str) {
-    let sets = listed(url, env);
-    assert!(
-        sets.iter().all(|(_, state)| state == "incomplete"),
-        "{what}: {sets:?}"
-    );
-}
 
 #[test]
 fn a_cut_at_every_part_is_never_a_backup_and_the_next_copy_goes_on() {
@@ -164,31 +69,6 @@ fn a_cut_at_every_part_is_never_a_backup_and_the_next_copy_goes_on() {
     }
     println!("{measured} bytes, {cuts} cuts, {resumed} files needed no second transfer");
     assert!(cuts > 10 && resumed > 5, "{cuts} cuts, {resumed} resumed");
-}
-
-#[test]
-fn errors_that_pass_are_outlived_and_those_that_do_not_are_told() {
-    let Some(server) = S3::start() else { return };
-    let bench = Bench::new();
-    bench.big_set(1, BIG);
-    let proxy = Proxy::start(server.address);
-    let mut env = variables(proxy.address);
-    env.push(("ETCD_DR_STORE_PATIENCE", "30s".to_owned()));
-    proxy.errors.store(3, Ordering::SeqCst);
-    bench
-        .copy("backup-1", &format!("s3://{BUCKET}/a"), &[], &env)
-        .expect(0);
-
-    let env = variables(proxy.address);
-    proxy.errors.store(u32::MAX, Ordering::SeqCst);
-    let url = format!("s3://{BUCKET}/b");
-    let failed = bench.copy("backup-1", &url, &[], &env).expect(6);
-    assert!(failed.stderr.contains("503"), "{failed}");
-    assert_none(&url, &variables(server.address), "503");
-
-    let nowhere = variables(free_port());
-    bench.copy("backup-1", &url, &[], &nowhere).expect(6);
-    run(&["list", &url], &nowhere).expect(6);
 }
 
 #[test]
@@ -250,16 +130,11 @@ fn a_disk_that_is_full_at_the_far_end() {
     let scratch = tempfile::tempdir().expect("a folder");
     let root = scratch.path().join("root");
     std::fs::create_dir(&root).expect("a mount point");
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs"])
-        .arg(&root)
-        .output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        return skip("small file systems can be mounted only by root");
-    }
-    let _unmount = Unmount(root.clone());
+    let Some(small) = SmallDisk::mount(&root, "12m") else {
+        return;
+    };
     let bench = Bench::new();
-    bench.big_set(1, BIG);
+    let set = bench.big_set(1, BIG);
     std::fs::create_dir(root.join("share")).expect("a share");
     let url = format!("file://{}/share", root.display());
     bench.copy("backup-1", &url, &[], &[]).expect(6);
@@ -278,16 +153,12 @@ fn a_disk_that_is_full_at_the_far_end() {
     let url = format!("s3://{BUCKET}/x");
     bench.copy("backup-1", &url, &[], &env).expect(6);
     assert_none(&url, &env, "a full bucket");
-}
-
-/// Unmounts however the test ends.
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        // The server may still hold it: lazily, then.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
+    small.grow("80m");
+    bench.copy("backup-1", &url, &[], &env).expect(0);
+    let back = tempfile::tempdir().expect("a folder");
+    let name = format!("{url}/{}/backup-1", place());
+    run(&["copy", &name, text(back.path())], &env).expect(0);
+    assert_same_set(&back.path().join("backup-1"), &set);
 }
 
 #[test]

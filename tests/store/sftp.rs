@@ -1,13 +1,18 @@
 //! A directory on another host, against a real sshd.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 
 use etcd_dr::store::objects;
 use etcd_dr::store::{Address, Settings};
 
-use crate::bench::{Bench, assert_same_set, listed, place, run};
+use crate::bench::{
+    Bench, SmallDisk, assert_none, assert_same_set, files_below, listed, place, run,
+};
 use crate::conformance::conforms;
 use crate::copies::there_and_back;
+use crate::proxy::Proxy;
 use crate::support::process::{bound_command, spawn_bound};
 use crate::support::sshd::Sshd;
 
@@ -135,6 +140,109 @@ fn a_key_that_only_an_agent_has() {
     let _ = agent.wait();
 }
 
+/// The store's URL and the variables by way of a proxy.
+fn by_way_of(server: &Sshd, proxy: &Proxy, dir: &Path) -> (String, Vec<(&'static str, String)>) {
+    let known = dir.join("known");
+    let key = std::fs::read_to_string(server.scratch.path().join("host.pub")).expect("a key");
+    let line = format!("[127.0.0.1]:{} {key}", proxy.address.port());
+    std::fs::write(&known, line).expect("a file");
+    let mut env = server.variables();
+    env.push(("ETCD_DR_SFTP_KNOWN_HOSTS", known.display().to_string()));
+    let url = format!("sftp://root@{}{}", proxy.address, server.store().display());
+    (url, env)
+}
+
+#[test]
+fn a_connection_that_is_cut_again_and_again_is_replaced() {
+    let Some(server) = Sshd::start() else { return };
+    let bench = Bench::new();
+    let set = bench.big_set(1, 20 << 20);
+    let name = format!("{}/backup-1", place());
+    let proxy = Proxy::start(server.address);
+    proxy.budget.store(3 << 20, Ordering::SeqCst);
+    proxy.again.store(1000, Ordering::SeqCst);
+    let (url, env) = by_way_of(&server, &proxy, bench.dir.path());
+    bench.copy("backup-1", &url, &[], &env).expect(0);
+    let cuts = 1000 - proxy.again.load(Ordering::SeqCst);
+    assert!(cuts >= 6, "{cuts} cuts");
+    // What was acknowledged is not sent again.
+    let sent = proxy.passed.load(Ordering::SeqCst);
+    assert!(sent < 32 << 20, "{sent} bytes for 20 MiB");
+    assert_eq!(listed(&url, &env), [(name.clone(), "good".to_owned())]);
+    assert!(
+        files_below(&server.store())
+            .iter()
+            .all(|path| !path.to_string_lossy().contains(".part-"))
+    );
+    let back = tempfile::tempdir().expect("a folder");
+    let to = back.path().to_str().expect("UTF-8");
+    run(
+        &["copy", &format!("{}/{name}", server.url()), to],
+        &server.variables(),
+    )
+    .expect(0);
+    assert_same_set(&back.path().join("backup-1"), &set);
+}
+
+#[test]
+fn sessions_that_are_killed_on_the_host_are_replaced() {
+    let Some(server) = Sshd::start() else { return };
+    let bench = Bench::new();
+    let set = bench.big_set(1, 48 << 20);
+    let (url, env) = (server.url(), server.variables());
+    let name = format!("{}/backup-1", place());
+    let killed = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| bench.copy("backup-1", &url, &[], &env).expect(0));
+        let mut killed = 0;
+        while !copying.is_finished() {
+            let parts = files_below(&server.store());
+            let written: u64 = parts
+                .iter()
+                .filter(|path| path.to_string_lossy().contains(".part-"))
+                .filter_map(|path| Some(path.metadata().ok()?.len()))
+                .sum();
+            if killed < 3 && written > (killed + 1) * (6 << 20) {
+                server.kill_sessions();
+                killed += 1;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        copying.join().expect("a copy");
+        killed
+    });
+    assert!(killed > 0, "it was over too soon");
+    let back = tempfile::tempdir().expect("a folder");
+    let to = back.path().to_str().expect("UTF-8");
+    run(&["copy", &format!("{url}/{name}"), to], &env).expect(0);
+    assert_same_set(&back.path().join("backup-1"), &set);
+}
+
+#[test]
+fn a_disk_that_is_full_on_the_host() {
+    let mut small = None;
+    let server = Sshd::start_on(|store| small = SmallDisk::mount(store, "12m"));
+    let (Some(server), Some(small)) = (server, small) else {
+        return;
+    };
+    let bench = Bench::new();
+    let set = bench.big_set(1, 20 << 20);
+    let (url, env) = (server.url(), server.variables());
+    let failed = bench.copy("backup-1", &url, &[], &env).expect(6);
+    assert!(failed.stderr.contains("writing sftp://"), "{failed}");
+    assert_none(&url, &env, "a full disk");
+    assert!(
+        files_below(&server.store())
+            .iter()
+            .all(|path| !path.to_string_lossy().contains(".part-"))
+    );
+    small.grow("64m");
+    bench.copy("backup-1", &url, &[], &env).expect(0);
+    let back = tempfile::tempdir().expect("a folder");
+    let to = back.path().to_str().expect("UTF-8");
+    run(&["copy", &format!("{url}/{}/backup-1", place()), to], &env).expect(0);
+    assert_same_set(&back.path().join("backup-1"), &set);
+}
+
 #[test]
 fn a_connection_that_is_cut_leaves_no_backup_and_the_next_copy_goes_on() {
     let Some(server) = Sshd::start() else { return };
@@ -143,18 +251,10 @@ fn a_connection_that_is_cut_leaves_no_backup_and_the_next_copy_goes_on() {
     let (env, name) = (server.variables(), format!("{}/backup-1", place()));
     let whole = 5i64 << 20;
     for at in [3_000, 200_000, whole / 2, whole + 20_000, whole + 60_000] {
-        let proxy = crate::faults::Proxy::start(server.address);
-        proxy.budget.store(at, std::sync::atomic::Ordering::SeqCst);
-        let known = bench.dir.path().join("known");
-        let key = std::fs::read_to_string(server.scratch.path().join("host.pub")).expect("a key");
-        std::fs::write(
-            &known,
-            format!("[127.0.0.1]:{} {key}", proxy.address.port()),
-        )
-        .expect("a file");
-        let mut through = env.clone();
-        through.push(("ETCD_DR_SFTP_KNOWN_HOSTS", known.display().to_string()));
-        let url = format!("sftp://root@{}{}", proxy.address, server.store().display());
+        let proxy = Proxy::start(server.address);
+        proxy.budget.store(at, Ordering::SeqCst);
+        let (url, mut through) = by_way_of(&server, &proxy, bench.dir.path());
+        through.push(("ETCD_DR_STORE_PATIENCE", "300ms".to_owned()));
         let cut = bench.copy("backup-1", &url, &[], &through);
         assert!(matches!(cut.status, Some(0 | 6)), "{cut}");
         if cut.status == Some(6) {

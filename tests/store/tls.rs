@@ -11,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::bench::{Bench, listed};
-use crate::support::s3::{BUCKET, S3, variables};
+use crate::support::s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY, free_port, variables};
+use crate::wire::{Act, Wire, s3_error};
 
 /// Speaks TLS before a server that does not; returns where, and its CA's certificate.
 async fn tls_before(server: SocketAddr) -> (SocketAddr, String) {
@@ -80,6 +81,73 @@ async fn proxy(connected: Arc<AtomicU32>) -> SocketAddr {
         }
     });
     address
+}
+
+/// A fake: what answers as AWS's token service does (API reference, AssumeRoleWithWebIdentity).
+fn token_service(token: &'static str, session: &'static str) -> Wire {
+    Wire::start(free_port(), move |request| {
+        let asked = format!(
+            "{} {}",
+            request.target,
+            String::from_utf8_lossy(&request.body)
+        );
+        if !asked.contains("AssumeRoleWithWebIdentity") || !asked.contains(token) {
+            return s3_error(403, "InvalidIdentityToken");
+        }
+        Act::Answer(
+            200,
+            format!(
+                "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+                 <AccessKeyId>{ACCESS_KEY}</AccessKeyId><SecretAccessKey>{SECRET_KEY}</SecretAccessKey>\
+                 <SessionToken>{session}</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>\
+                 </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+            ),
+        )
+    })
+}
+
+#[test]
+fn a_web_identity_is_exchanged_for_keys() {
+    let Some(server) = S3::start() else { return };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (token, session) = ("tokentokentokentoken", "sessionsessionsession");
+    let service = token_service(token, session);
+    let (tls, ca) = runtime.block_on(tls_before(service.address));
+    let bench = Bench::new();
+    bench.set(1);
+    let file = |name: &str, content: &str| {
+        let path = bench.dir.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        path.display().to_string()
+    };
+    let mut env = variables(server.address);
+    env.retain(|(name, _)| !name.starts_with("AWS_ACCESS") && !name.starts_with("AWS_SECRET"));
+    env.push(("HOME", bench.dir.path().display().to_string()));
+    env.push(("ETCD_DR_STORE_CA", file("ca.pem", &ca)));
+    env.push(("AWS_ENDPOINT_URL_STS", format!("https://{tls}")));
+    env.push(("AWS_ROLE_ARN", "arn:aws:iam::1:role/backup".to_owned()));
+    let identity = "AWS_WEB_IDENTITY_TOKEN_FILE";
+    env.push((identity, file("token", token)));
+    let url = format!("s3://{BUCKET}/identity");
+    let copied = bench.copy("backup-1", &url, &["-v"], &env).expect(0);
+    assert_eq!(listed(&url, &env).len(), 1);
+    assert!(
+        !service.seen().is_empty(),
+        "the token service was not asked"
+    );
+
+    let wrong = "anotheronealtogether";
+    env.retain(|(name, _)| *name != identity);
+    env.push((identity, file("wrong", wrong)));
+    let refused = bench.copy("backup-1", &url, &["-v"], &env).expect(6);
+    for secret in [token, session, wrong, SECRET_KEY] {
+        for run in [&copied, &refused] {
+            assert!(
+                !format!("{}{}", run.stdout, run.stderr).contains(secret),
+                "{run}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -34,8 +34,19 @@ impl S3 {
         Self::at(root, scratch)
     }
 
-    /// The same, with its buckets in a directory that is there.
+    /// One that asks nobody for a signature, and takes none.
+    pub fn anonymous() -> Option<Self> {
+        let scratch = tempfile::tempdir().expect("a folder");
+        Self::with_keys(&[], scratch.path().join("root"), scratch)
+    }
+
+    /// One with its buckets in a directory that is there.
     pub fn at(root: PathBuf, scratch: tempfile::TempDir) -> Option<Self> {
+        let keys = ["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY];
+        Self::with_keys(&keys, root, scratch)
+    }
+
+    fn with_keys(keys: &[&str], root: PathBuf, scratch: tempfile::TempDir) -> Option<Self> {
         let Some(program) = program() else {
             skip("no s3s-fs here: run scripts/fetch-servers.sh");
             return None;
@@ -46,7 +57,7 @@ impl S3 {
         command
             .args(["--host", "127.0.0.1", "--port"])
             .arg(address.port().to_string())
-            .args(["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY])
+            .args(keys)
             .arg(&root)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -94,10 +105,14 @@ pub fn free_port() -> SocketAddr {
     listener.local_addr().expect("its address")
 }
 
-fn program() -> Option<PathBuf> {
+/// Where `scripts/fetch-servers.sh` lays what it fetches.
+pub fn cache() -> PathBuf {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let cache = std::env::var_os("ETCD_DR_CACHE")
-        .map_or_else(|| project.join(".cache"), |dir| project.join(dir));
-    let program = cache.join("s3s/bin/s3s-fs");
+    std::env::var_os("ETCD_DR_CACHE")
+        .map_or_else(|| project.join(".cache"), |dir| project.join(dir))
+}
+
+fn program() -> Option<PathBuf> {
+    let program = cache().join("s3s/bin/s3s-fs");
     program.is_file().then_some(program)
 }

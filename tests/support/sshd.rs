@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::bins::skip;
 use super::process::{bound_command, expect_success, spawn_bound, wait_for};
-use super::s3::free_port;
+use super::s3::{cache, free_port};
 
 /// A running sshd, the directory it is to keep things in, and what a client needs.
 pub struct Sshd {
@@ -21,6 +21,11 @@ pub struct Sshd {
 impl Sshd {
     /// Starts one; none where that cannot be, which is announced.
     pub fn start() -> Option<Self> {
+        Self::start_on(|_| {})
+    }
+
+    /// The same, once something was done to the store's directory.
+    pub fn start_on(prepare: impl FnOnce(&Path)) -> Option<Self> {
         let Some(sshd) = program() else {
             skip("no sshd here: run scripts/fetch-servers.sh");
             return None;
@@ -46,6 +51,7 @@ impl Sshd {
         }
         std::fs::copy(dir.join("user.pub"), dir.join("authorized")).expect("a copy");
         std::fs::create_dir(dir.join("store")).expect("a store");
+        prepare(&dir.join("store"));
         let address = free_port();
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         let config = format!(
@@ -97,6 +103,23 @@ impl Sshd {
         })
     }
 
+    /// Kills the processes that serve those who are connected.
+    pub fn kill_sessions(&self) {
+        let listener = i32::try_from(self.child.id()).expect("a process");
+        let children = format!("/proc/{listener}/task/{listener}/children");
+        let children = std::fs::read_to_string(children).expect("its children");
+        for session in children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+        {
+            let Some(session) = rustix::process::Pid::from_raw(session) else {
+                continue;
+            };
+            // One that has ended meanwhile is gone, as it should be.
+            let _ = rustix::process::kill_process(session, rustix::process::Signal::KILL);
+        }
+    }
+
     /// The store's directory.
     pub fn store(&self) -> PathBuf {
         self.scratch.path().join("store")
@@ -113,6 +136,7 @@ impl Sshd {
         vec![
             ("ETCD_DR_SFTP_IDENTITY", path("user")),
             ("ETCD_DR_SFTP_KNOWN_HOSTS", path("known_hosts")),
+            ("ETCD_DR_STORE_PATIENCE", "2s".to_owned()),
         ]
     }
 }
@@ -127,9 +151,6 @@ impl Drop for Sshd {
 
 /// The sshd that was fetched.
 fn program() -> Option<PathBuf> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let cache = std::env::var_os("ETCD_DR_CACHE")
-        .map_or_else(|| project.join(".cache"), |dir| project.join(dir));
     // It runs itself anew for each connection, by its whole path.
-    cache.join("sshd/usr/sbin/sshd").canonicalize().ok()
+    cache().join("sshd/usr/sbin/sshd").canonicalize().ok()
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::index::{Claim, Index, MAX_BYTES};
-use super::place::{CLAIM, INDEX, Place};
+use super::place::{INDEX, Place, is_claim};
 use crate::backup::manifest::{self, QualityState};
 use crate::backup::{Manifest, names};
 use crate::error::{Fact, Failure, Kind, Result};
@@ -94,7 +94,10 @@ pub(super) async fn set(store: &dyn Store, name: &str, folder: &Folder) -> Resul
     if !folder.contains_key(names::MANIFEST) {
         set.problems
             .push("its transfer is going on, or was cut off".to_owned());
-        let claim = read(store, name, CLAIM, MAX_BYTES).await?;
+        let claim = match folder.keys().find(|object| is_claim(object)) {
+            Some(object) => read(store, name, object, MAX_BYTES).await?,
+            None => None,
+        };
         let claim = claim.and_then(|bytes| serde_json::from_slice::<Claim>(&bytes).ok());
         set.created = claim.map(|claim| claim.begun);
         return Ok(set);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <cluster>/<node>/backup-12/
-//!   claim.json            first: whose folder it is
+//!   claim-1f0c….json      first: whose folder it is
 //!   snapshot_….db         the set's files, as they are or compressed and encrypted
 //!   snapshot_….db.done    what was learnt when that object arrived; gone once the set is there
 //!   remote.json           the objects, their sizes and hashes as stored
@@ -12,7 +12,7 @@
 //! A transfer that is cut leaves a folder without a Manifest, which is never a backup; the next one
 //! goes on with the objects that did not arrive. Two who copy the same set at once put the same
 //! bytes under the same names, or, encrypted, under names of their own; either one's index is whole.
-//! A folder whose claim is of another set is left alone, and the next number is taken.
+//! A folder that another set claims is left alone, and the next number is taken.
 
 mod catalog;
 mod fetch;
@@ -26,6 +26,6 @@ pub use catalog::{list, resolve};
 pub use fetch::{fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};
-pub use place::{CLAIM, INDEX, Place};
+pub use place::{INDEX, Place};
 pub use prune::{plan, prune};
 pub use upload::{Copied, copy};

@@ -5,14 +5,31 @@ use std::fmt;
 use crate::backup::Manifest;
 use crate::backup::names::BackupId;
 
-/// The object that says whose a folder is.
-pub const CLAIM: &str = "claim.json";
+/// What the name of the object that says whose a folder is begins with; what follows is the
+/// beginning of the Manifest's SHA-256.
+const CLAIM_PREFIX: &str = "claim-";
+/// What it ends with.
+const CLAIM_SUFFIX: &str = ".json";
+/// Hex digits of the SHA-256 in that name.
+const CLAIM_DIGITS: usize = 16;
 /// The object that lists a set's objects as they are stored.
 pub const INDEX: &str = "remote.json";
 /// What follows an object's name in the name of the record of its arrival.
 pub(super) const DONE: &str = ".done";
 /// The longest part of a name; file systems take 255 bytes.
 const LONGEST: usize = 100;
+
+/// The name of the claim of the set whose Manifest has this SHA-256, hex. Two sets' claims are two
+/// objects, so that neither replaces the other's, whatever the service makes of conditions.
+pub(super) fn claim(manifest_sha256: &str) -> String {
+    let digits = manifest_sha256.get(..CLAIM_DIGITS).unwrap_or_default();
+    format!("{CLAIM_PREFIX}{digits}{CLAIM_SUFFIX}")
+}
+
+/// Whether an object is a claim.
+pub(super) fn is_claim(name: &str) -> bool {
+    name.starts_with(CLAIM_PREFIX) && name.ends_with(CLAIM_SUFFIX)
+}
 
 /// The folder of a node's sets: `<cluster>/<node>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::catalog;
-use super::place::{CLAIM, Place};
+use super::place::{Place, is_claim};
 use crate::backup::names::MANIFEST;
 use crate::error::Result;
 use crate::ops::Context;
@@ -59,9 +59,12 @@ pub async fn prune(
             .filter(|(name, _)| agreed.is_none_or(|agreed| agreed.contains(name)))
             .collect();
         for (name, size) in names {
-            if let Err(failure) = remove(store, &name).await {
-                done.problems.push(failure.to_string());
-                break;
+            match remove(store, &name).await {
+                Ok(kept) => done.versions_kept |= kept,
+                Err(failure) => {
+                    done.problems.push(failure.to_string());
+                    break;
+                }
             }
             done.removed.push(name);
             done.freed = done.freed.saturating_add(size);
@@ -71,16 +74,22 @@ pub async fn prune(
     context.cancel.guard(work).await
 }
 
-async fn remove(store: &dyn Store, name: &str) -> Result<()> {
+/// Removes a set; says whether its objects stay as earlier versions.
+async fn remove(store: &dyn Store, name: &str) -> Result<bool> {
     let listed = catalog::folders(store.list(name).await?);
     let folder = listed.get(name).cloned().unwrap_or_default();
+    let kept = match folder.keys().next() {
+        Some(object) => store.keeps_versions(&format!("{name}/{object}")).await?,
+        None => false,
+    };
     store.remove(&format!("{name}/{MANIFEST}")).await?;
-    for object in folder
-        .keys()
-        .filter(|object| *object != CLAIM && *object != MANIFEST)
-    {
-        store.remove(&format!("{name}/{object}")).await?;
+    let (claims, others): (Vec<&String>, Vec<&String>) =
+        folder.keys().partition(|object| is_claim(object));
+    for object in others.into_iter().chain(claims) {
+        if object != MANIFEST {
+            store.remove(&format!("{name}/{object}")).await?;
+        }
     }
-    store.remove(&format!("{name}/{CLAIM}")).await?;
-    store.remove_folder(name).await
+    store.remove_folder(name).await?;
+    Ok(kept)
 }

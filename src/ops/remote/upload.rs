@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use super::catalog::{self, Folder};
 use super::form::{self, Form, Plain};
 use super::index::{Arrival, Claim, Index, MAX_BYTES, ObjectEntry, SCHEMA_VERSION, to_bytes};
-use super::place::{CLAIM, DONE, INDEX, Place};
+use super::place::{self, DONE, INDEX, Place, is_claim};
 use crate::backup::manifest::{self, FileEntry, Manifest};
 use crate::backup::names::{self, BackupId};
 use crate::error::{Doing, Failure, Kind, Result};
@@ -26,7 +27,9 @@ const PHASE: &str = "copy";
 /// Pieces between a codec and the network.
 const PIECES: usize = 4;
 /// How often a folder is looked for before it is given up.
-const TRIES: usize = 16;
+const TRIES: u32 = 16;
+/// The longest pause after the first try, in milliseconds; it grows with each.
+const PAUSE: u32 = 50;
 
 /// What came of a copy.
 #[derive(Debug, Clone, Serialize)]
@@ -90,6 +93,8 @@ struct Transfer<'a> {
     /// `<cluster>/<node>/backup-N`
     name: String,
     folder: Folder,
+    /// The name of this set's claim.
+    claim: String,
     writer: String,
     done: u64,
     sent: u64,
@@ -120,6 +125,7 @@ impl<'a> Transfer<'a> {
             set,
             store,
             form,
+            claim: place::claim(&sha256(&bytes)),
             manifest_sha256: sha256(&bytes),
             manifest,
             manifest_bytes: bytes,
@@ -152,7 +158,8 @@ impl<'a> Transfer<'a> {
     async fn find_folder(&mut self, host: &str) -> Result<bool> {
         let place = Place::of(&self.manifest);
         let own = BackupId::parse(&self.manifest.id).map_or(1, |id| id.0);
-        for _ in 0..TRIES {
+        for turn in 0..TRIES {
+            self.pause(turn).await;
             let folders = catalog::folders(self.store.list(&place.to_string()).await?);
             let mut numbers = BTreeMap::new();
             for (name, folder) in folders {
@@ -178,7 +185,6 @@ impl<'a> Transfer<'a> {
                 own
             };
             self.name = place.set(number);
-            self.folder = Folder::new();
             if self.claim(host).await? {
                 return Ok(false);
             }
@@ -193,23 +199,33 @@ impl<'a> Transfer<'a> {
         Ok(whole.is_ok())
     }
 
-    /// Whether the folder's claim is of this very set.
+    /// Whether the folder is this very set's.
     async fn is_ours(&self, folder: &Folder) -> Result<bool> {
-        if !folder.contains_key(CLAIM) {
+        if !folder.contains_key(&self.claim) {
             return Ok(false);
         }
-        let claim = self.read_claim().await?;
-        Ok(claim.is_some_and(|claim| claim.manifest_sha256 == self.manifest_sha256))
+        if self.is_alone(folder) {
+            return Ok(true);
+        }
+        // Several have claimed it, and of one it became: the Manifest says of which.
+        if !folder.contains_key(names::MANIFEST) {
+            return Ok(false);
+        }
+        let there = catalog::read(self.store, &self.name, names::MANIFEST, manifest::MAX_BYTES);
+        Ok(there.await?.as_deref() == Some(self.manifest_bytes.as_slice()))
     }
 
-    async fn read_claim(&self) -> Result<Option<Claim>> {
-        let bytes = catalog::read(self.store, &self.name, CLAIM, MAX_BYTES).await?;
-        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    /// Whether nobody else claims the folder.
+    fn is_alone(&self, folder: &Folder) -> bool {
+        let mut claims = folder.keys().filter(|object| is_claim(object));
+        claims.all(|object| *object == self.claim)
     }
 
-    /// Claims the folder; where a service ignores the condition, the one whose claim is read back
-    /// has won.
-    async fn claim(&self, host: &str) -> Result<bool> {
+    /// Claims the folder: lays this set's claim there and looks who else has. Of two that claim it,
+    /// the later one's look comes after the earlier one's claim, so that at the most one of them
+    /// finds itself alone. All that is asked of the service is that a listing shows what was put
+    /// before it; conditions, which not every service heeds, are not needed.
+    async fn claim(&mut self, host: &str) -> Result<bool> {
         let claim = Claim {
             schema_version: SCHEMA_VERSION,
             manifest_sha256: self.manifest_sha256.clone(),
@@ -217,13 +233,35 @@ impl<'a> Transfer<'a> {
             host: host.to_owned(),
             writer: self.writer.clone(),
         };
-        let name = format!("{}/{CLAIM}", self.name);
-        // A lost answer makes a repeated request find our own claim: what is there decides.
-        self.store
-            .claim(&name, Bytes::from(to_bytes(&claim)?))
-            .await?;
-        let there = self.read_claim().await?;
-        Ok(there.is_some_and(|there| there.manifest_sha256 == self.manifest_sha256))
+        let name = format!("{}/{}", self.name, self.claim);
+        let made = self.store.claim(&name, Bytes::from(to_bytes(&claim)?));
+        let made = made.await?;
+        let folder = self.look().await?;
+        if self.is_alone(&folder) && folder.contains_key(&self.claim) {
+            self.folder = folder;
+            return Ok(true);
+        }
+        // One that was there before may be another's who copies this very set.
+        if made {
+            self.store.remove(&name).await?;
+        }
+        Ok(false)
+    }
+
+    /// What is in the folder now.
+    async fn look(&self) -> Result<Folder> {
+        let listed = catalog::folders(self.store.list(&self.name).await?);
+        Ok(listed.get(&self.name).cloned().unwrap_or_default())
+    }
+
+    /// Two that give way to each other must not go on doing so.
+    async fn pause(&self, turn: u32) {
+        let random = u32::from_str_radix(&self.writer, 16)
+            .unwrap_or(1)
+            .rotate_left(turn);
+        let most = turn.saturating_mul(PAUSE);
+        let pause = random.checked_rem(most).unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(u64::from(pause))).await;
     }
 
     async fn run(mut self: Box<Self>) -> Result<Copied> {
@@ -395,15 +433,14 @@ impl<'a> Transfer<'a> {
             )
             .await?;
         }
-        let listed = catalog::folders(self.store.list(&self.name).await?);
-        let folder = listed.get(&self.name).cloned().unwrap_or_default();
+        let folder = self.look().await?;
         let lost = |entry: &&ObjectEntry| folder.get(&entry.object) != Some(&entry.size);
         if let Some(entry) = index.objects.iter().find(lost) {
             let what = format!("{} is gone since it was sent", entry.object);
             return Err(Failure::new(Kind::Store, what));
         }
-        if !self.is_ours(&folder).await? {
-            let what = format!("{} was claimed by another", self.name);
+        if !folder.contains_key(&self.claim) {
+            let what = format!("{} is claimed no more: it was removed meanwhile", self.name);
             return Err(Failure::new(Kind::Busy, what));
         }
         let manifest = Bytes::from(self.manifest_bytes.clone());

@@ -64,11 +64,17 @@ pub trait Store: Debug + Send + Sync {
     async fn stage(&self, name: &str, size: u64) -> Result<Box<dyn Upload>>;
 
     /// Makes a small object unless there is one of that name; says whether it did. Where the
-    /// service ignores the condition the later of two wins, so that a claim is to be read again.
+    /// service ignores the condition the later of two wins.
     async fn claim(&self, name: &str, content: Bytes) -> Result<bool>;
 
     /// Removes an object; one that is not there is no error.
     async fn remove(&self, name: &str) -> Result<()>;
+
+    /// Whether an object that is there stays as an earlier version once it is removed. S3 and Azure
+    /// Blob tell; where a service does not, the answer is no.
+    async fn keeps_versions(&self, _name: &str) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Removes what is left of a folder without objects: directories, parts of uploads.
     async fn remove_folder(&self, folder: &str) -> Result<()>;

@@ -37,6 +37,8 @@ pub(super) struct Bucket {
     prefix: String,
     inner: Arc<dyn ObjectStore>,
     checks_content: bool,
+    /// Whether an object's version tells of a bucket that keeps versions; Google's always has one.
+    shows_versions: bool,
     settings: Arc<Settings>,
 }
 
@@ -48,17 +50,21 @@ impl Bucket {
             prefix: address.prefix().to_owned(),
             inner: build::build(address, settings)?,
             checks_content: address.scheme() == Scheme::S3,
+            shows_versions: address.scheme() != Scheme::Gcs,
             settings: Arc::new(settings.clone()),
         })
     }
 
+    /// The path of an object.
     fn path(&self, name: &str) -> Result<Path> {
-        if !name.is_empty() {
-            check_name(name)?;
-        }
+        check_name(name)?;
+        Ok(self.below(name))
+    }
+
+    fn below(&self, name: &str) -> Path {
         let whole = [self.prefix.as_str(), name];
         let parts = whole.iter().flat_map(|text| text.split('/'));
-        Ok(Path::from_iter(parts.filter(|part| !part.is_empty())))
+        Path::from_iter(parts.filter(|part| !part.is_empty()))
     }
 
     fn failure(&self, doing: &str, name: &str, cause: &Error) -> Failure {
@@ -94,6 +100,9 @@ fn told(settings: &Settings, cause: &Error) -> Failure {
         ("NoSuchBucket", "there is no such bucket"),
         ("AccessDenied", "access is denied"),
         ("ExpiredToken", "the credentials have run out"),
+        ("QuotaExceeded", "the quota there is used up"),
+        // RFC 4918, and the codes that servers give it.
+        ("507 Insufficient Storage", "the store is full"),
     ];
     let failure = Failure::new(Kind::Store, settings.redact(&text));
     match meanings.iter().find(|(code, _)| text.contains(code)) {
@@ -118,7 +127,10 @@ impl Store for Bucket {
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Listed>> {
-        let from = self.path(folder)?;
+        let from = match folder {
+            "" => self.below(folder),
+            folder => self.path(folder)?,
+        };
         let cut = match self.prefix.len() {
             0 => 0,
             length => length + 1,
@@ -210,6 +222,18 @@ impl Store for Bucket {
         match self.inner.delete(&self.path(name)?).await {
             Err(cause) if is_absent(&cause) => Ok(()),
             other => other.map_err(|cause| self.failure("removing", name, &cause)),
+        }
+    }
+
+    async fn keeps_versions(&self, name: &str) -> Result<bool> {
+        if !self.shows_versions {
+            return Ok(false);
+        }
+        match self.inner.head(&self.path(name)?).await {
+            Err(cause) if is_absent(&cause) => Ok(false),
+            // S3 has an object without a version in a bucket whose versioning was suspended.
+            Ok(meta) => Ok(meta.version.is_some_and(|version| version != "null")),
+            Err(cause) => Err(self.failure("reading", name, &cause)),
         }
     }
 

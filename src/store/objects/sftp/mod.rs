@@ -4,18 +4,22 @@
 //! An object is written beside its name, fsynced where the server can (`fsync@openssh.com`) and
 //! renamed over what was there (`posix-rename@openssh.com`). A claim is renamed by the protocol's
 //! own rename, which does not replace.
+//!
+//! A connection that breaks is replaced by another, and what was being done goes on over that: an
+//! object that was being written from the last piece that was acknowledged.
 
 mod connect;
+mod link;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
-use russh_sftp::client::RawSftpSession;
+use futures_util::StreamExt;
 use russh_sftp::client::error::Error;
-use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
+use russh_sftp::protocol::{OpenFlags, StatusCode};
 
+use self::link::{Host, Link, Seat};
 use super::{Address, Body, Listed, Settings, Store, Upload, check_name};
 use crate::error::{Doing, Failure, Kind, Result};
 
@@ -27,18 +31,17 @@ const AT_A_TIME: usize = 32;
 const PIECE: u64 = 1 << 20;
 /// What the names of objects that are being written begin with.
 const PART_PREFIX: &str = ".part-";
+/// How they are opened, at first and over the next connection. Their names are random.
+const WRITING: OpenFlags = OpenFlags::WRITE.union(OpenFlags::CREATE);
 
-/// A connection, which lasts as long as anything uses it.
-struct Link {
-    raw: RawSftpSession,
-    _session: connect::Session,
-}
+/// What a directory holds: a name, whether it is a directory, and bytes.
+type Entry = (String, bool, u64);
 
 /// A directory on another host.
 pub(super) struct Sftp {
     url: String,
     dir: String,
-    link: Arc<Link>,
+    host: Arc<Host>,
 }
 
 impl std::fmt::Debug for Sftp {
@@ -58,7 +61,7 @@ fn is(cause: &Error, code: StatusCode) -> bool {
 impl Sftp {
     /// Connects, and finds the directory, which must be there.
     pub(super) async fn open(address: &Address, settings: &Settings) -> Result<Self> {
-        let (raw, session) = connect::connect(address, settings).await?;
+        let host = Host::open(address, settings).await?;
         // `/~/x` is below the home directory.
         let path = address.path().display().to_string();
         let asked = match path.strip_prefix("/~") {
@@ -66,22 +69,23 @@ impl Sftp {
             None => path,
         };
         let url = address.to_string();
-        let doing = || format!("opening {url}");
-        let real = raw.realpath(asked).await.map_err(|e| failed(doing(), &e))?;
-        let dir = real
-            .files
-            .first()
-            .map(|file| file.filename.clone())
-            .unwrap_or_default();
-        let attrs = raw.stat(&dir).await.map_err(|e| failed(doing(), &e))?;
-        if !attrs.attrs.is_dir() {
-            return Err(Failure::new(Kind::Store, "there is no such directory").doing(doing()));
+        let doing = format!("opening {url}");
+        let look = |link: Arc<Link>| {
+            let asked = asked.clone();
+            async move {
+                let real = link.raw.realpath(asked).await?;
+                let dir = real.files.first().map(|file| file.filename.clone());
+                let dir = dir.unwrap_or_default();
+                let is_dir = link.raw.stat(&dir).await?.attrs.is_dir();
+                Ok((dir, is_dir))
+            }
+        };
+        let (dir, is_dir) = host.again(&doing, look).await?;
+        if !is_dir {
+            return Err(Failure::new(Kind::Store, "there is no such directory").doing(doing));
         }
-        let link = Arc::new(Link {
-            raw,
-            _session: session,
-        });
-        Ok(Self { url, dir, link })
+        let host = Arc::new(host);
+        Ok(Self { url, dir, host })
     }
 
     fn path(&self, name: &str) -> Result<String> {
@@ -106,20 +110,18 @@ impl Sftp {
         let to = self.path(name)?;
         self.mkdirs(parent(&to)).await?;
         let path = self.part(&to)?;
-        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
-        let attrs = FileAttributes {
-            permissions: Some(crate::sys::fs::FILE_MODE),
-            ..FileAttributes::empty()
-        };
         let doing = format!("writing {}/{name}", self.url);
-        let opened = self.link.raw.open(&path, flags, attrs).await;
-        let handle = opened.map_err(|e| failed(&doing, &e))?.handle;
+        let open = |link| {
+            let path = path.clone();
+            async move { Seat::open(link, &path, WRITING).await }
+        };
+        let seat = self.host.again(&doing, open).await?;
         Ok(Part {
-            link: Arc::clone(&self.link),
+            host: Arc::clone(&self.host),
             doing,
             path,
             to,
-            handle,
+            seat,
             offset: 0,
         })
     }
@@ -130,127 +132,56 @@ impl Sftp {
         let mut at = self.dir.clone();
         for part in below.split('/').filter(|part| !part.is_empty()) {
             at = format!("{at}/{part}");
-            if self.link.raw.stat(&at).await.is_ok() {
-                continue;
-            }
-            let attrs = FileAttributes {
-                permissions: Some(crate::sys::fs::DIR_MODE),
-                ..FileAttributes::empty()
+            let make = |link: Arc<Link>| {
+                let at = at.clone();
+                async move { link.mkdir(&at).await }
             };
-            match self.link.raw.mkdir(&at, attrs).await {
-                // Another one was faster.
-                Err(_) if self.link.raw.stat(&at).await.is_ok() => {}
-                made => {
-                    made.map_err(|e| failed(format!("making {at}"), &e))?;
-                    self.link.sync_dir(parent(&at)).await;
-                }
-            }
+            self.host.again(&format!("making {at}"), make).await?;
         }
         Ok(())
     }
 
     /// What is in a directory: names, whether it is one itself, and sizes; `None` where it is not.
-    async fn entries(&self, dir: &str) -> Result<Option<Vec<(String, bool, u64)>>> {
-        let raw = &self.link.raw;
-        let doing = || format!("listing {dir}");
-        let handle = match raw.opendir(dir).await {
-            Err(cause) if is(&cause, StatusCode::NoSuchFile) => return Ok(None),
-            other => other.map_err(|e| failed(doing(), &e))?.handle,
-        };
-        let mut found = Vec::new();
-        let read = loop {
-            match raw.readdir(&handle).await {
-                Ok(names) => found.extend(
-                    names
-                        .files
-                        .into_iter()
-                        .filter(|file| file.filename != "." && file.filename != "..")
-                        .map(|file| {
-                            let size = file.attrs.size.unwrap_or(0);
-                            (file.filename, file.attrs.is_dir(), size)
-                        }),
-                ),
-                Err(cause) if is(&cause, StatusCode::Eof) => break Ok(()),
-                Err(cause) => break Err(failed(doing(), &cause)),
+    async fn entries(&self, dir: &str) -> Result<Option<Vec<Entry>>> {
+        let list = |link: Arc<Link>| {
+            let dir = dir.to_owned();
+            async move {
+                match link.entries(&dir).await {
+                    Err(cause) if is(&cause, StatusCode::NoSuchFile) => Ok(None),
+                    other => other.map(Some),
+                }
             }
         };
-        // The server closes what is left open.
-        let _ = raw.close(&handle).await;
-        read.map(|()| Some(found))
+        self.host.again(&format!("listing {dir}"), list).await
+    }
+
+    /// Removes a file or an empty directory; one that is not there is no error.
+    async fn drop_entry(&self, path: &str, is_dir: bool) -> Result<()> {
+        let drop_it = |link: Arc<Link>| {
+            let path = path.to_owned();
+            async move {
+                let dropped = match is_dir {
+                    true => link.raw.rmdir(path).await,
+                    false => link.raw.remove(path).await,
+                };
+                match dropped {
+                    Err(cause) if !is(&cause, StatusCode::NoSuchFile) => Err(cause),
+                    _ => Ok(()),
+                }
+            }
+        };
+        self.host.again(&format!("removing {path}"), drop_it).await
+    }
+
+    /// Makes a directory's entries durable, as well as the server can.
+    async fn sync_dir(&self, dir: &str) {
+        self.host.link().await.sync_dir(dir).await;
     }
 }
 
 /// The directory that an absolute path lies in.
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
-}
-
-impl Link {
-    /// Makes a directory's entries durable, where the server opens directories as files.
-    async fn sync_dir(&self, dir: &str) {
-        let opened = self
-            .raw
-            .open(dir, OpenFlags::READ, FileAttributes::empty())
-            .await;
-        if let Ok(handle) = opened {
-            // Not every server can; none says more than that.
-            let _ = self.raw.fsync(&handle.handle).await;
-            let _ = self.raw.close(&handle.handle).await;
-        }
-    }
-
-    /// Reads up to a piece's bytes at an offset, in requests of their own.
-    async fn read_piece(
-        &self,
-        handle: &str,
-        from: u64,
-        to: u64,
-    ) -> std::result::Result<Bytes, Error> {
-        let starts = (from..to).step_by(REQUEST);
-        let requests = starts.map(|start| {
-            let end = to.min(start.saturating_add(REQUEST as u64));
-            async move {
-                let mut got = Vec::new();
-                // A server may answer with less than was asked for.
-                while start.saturating_add(got.len() as u64) < end {
-                    let at = start.saturating_add(got.len() as u64);
-                    let left = u32::try_from(end.saturating_sub(at)).unwrap_or(u32::MAX);
-                    let data = self.raw.read(handle, at, left).await?.data;
-                    if data.is_empty() {
-                        break;
-                    }
-                    got.extend_from_slice(&data);
-                }
-                Ok::<_, Error>(got)
-            }
-        });
-        let pieces: Vec<Vec<u8>> = futures_util::stream::iter(requests)
-            .buffered(AT_A_TIME)
-            .try_collect()
-            .await?;
-        Ok(Bytes::from(pieces.concat()))
-    }
-
-    /// Renames over what is there.
-    async fn replace(&self, from: &str, to: &str) -> std::result::Result<(), Error> {
-        let mut data = Vec::new();
-        for path in [from, to] {
-            let length = u32::try_from(path.len()).unwrap_or(u32::MAX);
-            data.extend_from_slice(&length.to_be_bytes());
-            data.extend_from_slice(path.as_bytes());
-        }
-        match self.raw.extended("posix-rename@openssh.com", data).await? {
-            Packet::Status(status) if status.status_code == StatusCode::Ok => Ok(()),
-            Packet::Status(status) if status.status_code == StatusCode::OpUnsupported => {
-                // Without it a moment is left in which there is none; a set's Manifest is never
-                // replaced, and everything before it may be sent again.
-                let _ = self.raw.remove(to).await;
-                self.raw.rename(from, to).await.map(drop)
-            }
-            Packet::Status(status) => Err(Error::Status(status)),
-            _ => Err(Error::UnexpectedPacket),
-        }
-    }
 }
 
 #[async_trait]
@@ -295,32 +226,43 @@ impl Store for Sftp {
     async fn read(&self, name: &str) -> Result<Option<Body>> {
         let path = self.path(name)?;
         let doing = format!("reading {}/{name}", self.url);
-        let raw = &self.link.raw;
-        let opened = raw
-            .open(&path, OpenFlags::READ, FileAttributes::empty())
-            .await;
-        let handle = match opened {
-            Err(cause) if is(&cause, StatusCode::NoSuchFile) => return Ok(None),
-            other => other.map_err(|e| failed(&doing, &e))?.handle,
+        let open = |link| {
+            let path = path.clone();
+            async move {
+                let seat = match Seat::open(link, &path, OpenFlags::READ).await {
+                    Err(cause) if is(&cause, StatusCode::NoSuchFile) => return Ok(None),
+                    other => other?,
+                };
+                let attrs = seat.link.raw.fstat(&seat.handle).await?;
+                Ok(Some((seat, attrs.attrs.size.unwrap_or(0))))
+            }
         };
-        let attrs = raw.fstat(&handle).await.map_err(|e| failed(&doing, &e))?;
-        let size = attrs.attrs.size.unwrap_or(0);
-        let link = Arc::clone(&self.link);
-        let pieces = futures_util::stream::try_unfold(0u64, move |at| {
-            let (link, handle, doing) = (Arc::clone(&link), handle.clone(), doing.clone());
+        let Some((seat, size)) = self.host.again(&doing, open).await? else {
+            return Ok(None);
+        };
+        let host = Arc::clone(&self.host);
+        let pieces = futures_util::stream::try_unfold((0u64, seat), move |(at, seat)| {
+            let (host, path, doing) = (Arc::clone(&host), path.clone(), doing.clone());
             async move {
                 if at >= size {
-                    let _ = link.raw.close(&handle).await;
+                    let _ = seat.link.raw.close(&seat.handle).await;
                     return Ok(None);
                 }
                 let end = size.min(at.saturating_add(PIECE));
-                let piece = link.read_piece(&handle, at, end).await;
-                let piece = piece.map_err(|e| failed(&doing, &e))?;
+                let take = |link| {
+                    let (seat, path) = (seat.clone(), path.clone());
+                    async move {
+                        let seat = seat.over(link, &path, OpenFlags::READ).await?;
+                        let piece = seat.link.read_piece(&seat.handle, at, end).await?;
+                        Ok((piece, seat))
+                    }
+                };
+                let (piece, seat) = host.again(&doing, take).await?;
                 if piece.len() as u64 != end.saturating_sub(at) {
                     let what = "it became shorter while it was read";
                     return Err(Failure::new(Kind::Store, what).doing(doing));
                 }
-                Ok(Some((piece, end)))
+                Ok(Some((piece, (end, seat))))
             }
         });
         Ok(Some(pieces.boxed()))
@@ -336,32 +278,34 @@ impl Store for Sftp {
             Ok(()) => part.finish().await,
             failed => failed,
         };
-        let renamed = match written {
-            Ok(()) => self.link.raw.rename(&part.path, &part.to).await,
-            Err(failure) => {
-                part.give_up().await;
-                return Err(failure);
+        if let Err(failure) = written {
+            part.give_up().await;
+            return Err(failure);
+        }
+        // Where the answer is lost and it is asked again, the name is taken: what is there decides.
+        let rename = |link: Arc<Link>| {
+            let (from, to) = (part.path.clone(), part.to.clone());
+            async move {
+                match link.raw.rename(from, to.clone()).await {
+                    Ok(_) => Ok(true),
+                    // Version 3 has no code of its own for a name that is taken.
+                    Err(Error::Status(_)) if link.raw.stat(to).await.is_ok() => Ok(false),
+                    Err(cause) => Err(cause),
+                }
             }
         };
-        let Err(cause) = renamed else {
-            self.link.sync_dir(parent(&part.to)).await;
-            return Ok(true);
-        };
-        part.give_up().await;
-        // Version 3 has no code of its own for a name that is taken.
-        match self.link.raw.stat(&part.to).await {
-            Ok(_) => Ok(false),
-            Err(_) => Err(failed(&part.doing, &cause)),
+        let renamed = self.host.again(&part.doing, rename).await;
+        match &renamed {
+            Ok(true) => self.sync_dir(parent(&part.to)).await,
+            _ => part.give_up().await,
         }
+        renamed
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name)?;
-        match self.link.raw.remove(&path).await {
-            Err(cause) if is(&cause, StatusCode::NoSuchFile) => return Ok(()),
-            other => other.map_err(|e| failed(format!("removing {}/{name}", self.url), &e))?,
-        };
-        self.link.sync_dir(parent(&path)).await;
+        self.drop_entry(&path, false).await?;
+        self.sync_dir(parent(&path)).await;
         Ok(())
     }
 
@@ -377,15 +321,13 @@ impl Store for Sftp {
                 if is_dir {
                     dirs.push(path);
                 } else {
-                    let removed = self.link.raw.remove(&path).await;
-                    removed.map_err(|e| failed(format!("removing {path}"), &e))?;
+                    self.drop_entry(&path, false).await?;
                 }
             }
             empty.push(dir);
         }
         for dir in empty.into_iter().rev() {
-            let removed = self.link.raw.rmdir(&dir).await;
-            removed.map_err(|e| failed(format!("removing {dir}"), &e))?;
+            self.drop_entry(&dir, true).await?;
         }
         Ok(())
     }
@@ -393,63 +335,88 @@ impl Store for Sftp {
 
 /// An object being written beside its name.
 struct Part {
-    link: Arc<Link>,
+    host: Arc<Host>,
     doing: String,
     path: String,
     to: String,
-    handle: String,
+    seat: Seat,
     offset: u64,
 }
 
 impl Part {
     /// Makes the content durable and closes it.
     async fn finish(&self) -> Result<()> {
-        match self.link.raw.fsync(&self.handle).await {
-            Err(cause) if is(&cause, StatusCode::OpUnsupported) => {}
-            other => drop(other.map_err(|e| failed(&self.doing, &e))?),
-        }
-        let closed = self.link.raw.close(&self.handle).await;
-        closed.map(drop).map_err(|e| failed(&self.doing, &e))
+        let finish = |link| {
+            let (seat, path) = (self.seat.clone(), self.path.clone());
+            async move {
+                let seat = seat.over(link, &path, WRITING).await?;
+                match seat.link.raw.fsync(&seat.handle).await {
+                    Err(cause) if is(&cause, StatusCode::OpUnsupported) => {}
+                    other => drop(other?),
+                }
+                seat.link.raw.close(&seat.handle).await.map(drop)
+            }
+        };
+        self.host.again(&self.doing, finish).await
     }
 
     async fn give_up(&self) {
         // A hidden rest is never listed, and goes with its folder.
-        let _ = self.link.raw.close(&self.handle).await;
-        let _ = self.link.raw.remove(&self.path).await;
+        let link = self.host.link().await;
+        let _ = link.raw.close(&self.seat.handle).await;
+        let _ = link.raw.remove(&self.path).await;
+    }
+
+    /// Renames over what is there.
+    async fn replace(&self) -> Result<()> {
+        let replace = |link: Arc<Link>| {
+            let (from, to, size) = (self.path.clone(), self.to.clone(), self.offset);
+            async move {
+                match link.replace(&from, &to).await {
+                    // The answer to the first try was lost, and not what it did.
+                    Err(cause) if is(&cause, StatusCode::NoSuchFile) => {
+                        let there = link.raw.stat(to).await.map(|there| there.attrs.size);
+                        match there {
+                            Ok(Some(there)) if there == size => Ok(()),
+                            _ => Err(cause),
+                        }
+                    }
+                    other => other,
+                }
+            }
+        };
+        self.host.again(&self.doing, replace).await
     }
 }
 
 #[async_trait]
 impl Upload for Part {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let start = self.offset;
-        let pieces = (0..bytes.len()).step_by(REQUEST);
-        let requests = pieces.map(|from| {
-            let at = start.saturating_add(from as u64);
-            let to = bytes.len().min(from.saturating_add(REQUEST));
-            let piece = bytes.slice(from..to).to_vec();
-            self.link.raw.write(&self.handle, at, piece)
-        });
-        let sent: std::result::Result<Vec<_>, Error> = futures_util::stream::iter(requests)
-            .buffer_unordered(AT_A_TIME)
-            .try_collect()
-            .await;
-        sent.map_err(|e| failed(&self.doing, &e))?;
-        self.offset = start.saturating_add(bytes.len() as u64);
+        let length = bytes.len() as u64;
+        let write = |link| {
+            let (seat, path) = (self.seat.clone(), self.path.clone());
+            let (at, bytes) = (self.offset, bytes.clone());
+            async move {
+                let seat = seat.over(link, &path, WRITING).await?;
+                seat.link.write_piece(&seat.handle, at, &bytes).await?;
+                Ok(seat)
+            }
+        };
+        self.seat = self.host.again(&self.doing, write).await?;
+        self.offset = self.offset.saturating_add(length);
         Ok(())
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {
-        if let Err(failure) = self.finish().await {
-            self.give_up().await;
-            return Err(failure);
+        let done = match self.finish().await {
+            Ok(()) => self.replace().await,
+            failed => failed,
+        };
+        match done {
+            Ok(()) => self.host.link().await.sync_dir(parent(&self.to)).await,
+            Err(_) => self.give_up().await,
         }
-        if let Err(cause) = self.link.replace(&self.path, &self.to).await {
-            self.give_up().await;
-            return Err(failed(&self.doing, &cause));
-        }
-        self.link.sync_dir(parent(&self.to)).await;
-        Ok(())
+        done
     }
 
     async fn abort(self: Box<Self>) {

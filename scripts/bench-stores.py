@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Measures copies to and from a store beside rclone, in turn, on one real S3 server on this machine.
+
+A backup of about a gigabyte (the fixture with a snapshot of noise) goes to s3s-fs and comes back, by
+`etcd-dr copy` and by `rclone copy`, in changing order, each after a `sync`; one unmeasured round goes
+first. Both send parts of several MiB, four at a time; rclone's options are its own defaults. Printed are
+medians of wall time with their range and ratio, CPU time of the tool and of the server meanwhile, and the
+largest resident set. Then `list`, of a local store with many sets and of the same number in the bucket.
+
+    scripts/bench-stores.py [--rounds 5] [--size-mib 1000] [--sets 1000]
+
+s3s-fs and rclone: from .cache, where scripts/fetch-servers.sh --more lays them. etcd-dr:
+target/release/etcd-dr, or ETCD_DR=/path/to/etcd-dr.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", ROOT / ".cache"))
+ETCD_DR = os.environ.get("ETCD_DR", ROOT / "target/release/etcd-dr")
+RCLONE = CACHE / "rclone/usr/bin/rclone"
+FIXTURE = ROOT / "fixtures/store/backup-1"
+KEY, SECRET, BUCKET = "AKIABENCHBENCHBENCHB", "secretsecretsecretsecretsecret", "backups"
+
+spec = importlib.util.spec_from_file_location("verify", ROOT / "scripts/bench-verify.py")
+verify = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(verify)
+
+
+class Server:
+    def __init__(self, root):
+        program = CACHE / "s3s/bin/s3s-fs"
+        if not program.is_file():
+            sys.exit("no s3s-fs here: run scripts/fetch-servers.sh --more")
+        (root / BUCKET).mkdir(parents=True)
+        self.port = verify.free_port()
+        self.process = subprocess.Popen(
+            [program, "--host", "127.0.0.1", "--port", str(self.port), "--access-key", KEY,
+             "--secret-key", SECRET, root],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        sys.exit("s3s-fs does not listen")
+
+    def cpu(self):
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def environment(port):
+    endpoint = f"http://127.0.0.1:{port}"
+    os.environ.update({
+        "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1", "RCLONE_CONFIG": "/dev/null", "RCLONE_CONFIG_S_TYPE": "s3",
+        "RCLONE_CONFIG_S_PROVIDER": "Other", "RCLONE_CONFIG_S_ENDPOINT": endpoint,
+        "RCLONE_CONFIG_S_REGION": "us-east-1", "RCLONE_CONFIG_S_ACCESS_KEY_ID": KEY,
+        "RCLONE_CONFIG_S_SECRET_ACCESS_KEY": SECRET})
+
+
+def make_set(store, mib):
+    """The fixture's set with a snapshot of so much noise."""
+    folder = store / "backup-1"
+    shutil.copytree(FIXTURE, folder)
+    manifest = json.loads((folder / "backup.json").read_text())
+    rng = random.Random(3)
+    for file in manifest["files"]:
+        if file["kind"] == "snapshot":
+            digest = hashlib.sha256()
+            with open(folder / file["name"], "wb") as out:
+                for _ in range(mib):
+                    piece = rng.randbytes(1 << 20)
+                    digest.update(piece)
+                    out.write(piece)
+            file["size"], file["sha256"] = mib << 20, digest.hexdigest()
+    (folder / "backup.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def place(listed):
+    return json.loads(listed)["sets"][0]["name"]
+
+
+def transfers(work, server, mib, rounds):
+    store = work / "store"
+    folder = make_set(store, mib)
+    quiet = [ETCD_DR, "--progress", "never"]
+    results = {}
+    for number in range(rounds + 1):
+        tools = ["etcd-dr", "rclone"] if number % 2 else ["rclone", "etcd-dr"]
+        for direction in ("up", "down"):
+            for name in tools:
+                url = f"s3://{BUCKET}/etcd-dr"
+                back = work / "back"
+                shutil.rmtree(back, ignore_errors=True)
+                if direction == "up":
+                    shutil.rmtree(work / "root" / BUCKET / name, ignore_errors=True)
+                    command = {"etcd-dr": [*quiet, "copy", "backup-1", url, "--store", store],
+                               "rclone": [RCLONE, "copy", folder, f"s:{BUCKET}/rclone"]}[name]
+                elif name == "etcd-dr":
+                    listed = subprocess.check_output([*quiet, "list", url, "-o", "json"], text=True)
+                    command = [*quiet, "copy", f"{url}/{place(listed)}", back]
+                else:
+                    command = [RCLONE, "copy", f"s:{BUCKET}/rclone", back]
+                os.sync()
+                before = server.cpu()
+                result = verify.measure(command, None, False)
+                result["server"] = server.cpu() - before
+                if direction == "down":
+                    found = next(back.rglob("snapshot_*.db"))
+                    if found.stat().st_size != mib << 20:
+                        sys.exit(f"{name} brought {found.stat().st_size} bytes")
+                if number:
+                    results.setdefault((direction, name), []).append(result)
+    shutil.rmtree(work / "back")
+    print("| | | wall s (range) | MiB/s | ratio (range) | CPU s | server's CPU s | peak MiB |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for (direction, name), runs in sorted(results.items(), reverse=True):
+        walls = [run["wall"] for run in runs]
+        middle = statistics.median(walls)
+        pairs = [ours["wall"] / theirs["wall"]
+                 for ours, theirs in zip(runs, results[direction, "rclone"])]
+        ratio = f"**{statistics.median(pairs):.2f}** ({min(pairs):.2f}-{max(pairs):.2f})"
+        median = lambda key: statistics.median(run[key] for run in runs)
+        print(f"| {direction} | {name} | {middle:.2f} ({min(walls):.2f}-{max(walls):.2f}) "
+              f"| {mib / middle:.0f} | {'1' if name == 'rclone' else ratio} | {median('cpu'):.2f} "
+              f"| {median('server'):.2f} | {max(run['rss'] for run in runs):.0f} |", flush=True)
+
+
+def listings(work, sets):
+    """Many sets in a local store, and as many in a bucket; all are hard links to one."""
+    store = work / "many"
+    for number in range(1, sets + 1):
+        shutil.copytree(FIXTURE, store / f"backup-{number}", copy_function=os.link)
+    quiet = [ETCD_DR, "--progress", "never"]
+    url = f"s3://{BUCKET}/many"
+    subprocess.run([*quiet, "copy", "backup-1", url, "--store", store], check=True,
+                   stdout=subprocess.DEVNULL)
+    first = next((work / "root" / BUCKET / "many").glob("*/*/backup-1"))
+    for number in range(2, sets + 1):
+        shutil.copytree(first, first.parent / f"backup-{number}", copy_function=os.link)
+    for what, command in (("a local store", [*quiet, "list", "--store", store, "-o", "json"]),
+                          ("the bucket", [*quiet, "list", url, "-o", "json"])):
+        runs = [verify.measure(command, None, False) for _ in range(11)][1:]
+        found = len(json.loads(runs[0]["text"])["sets"])
+        if found != sets:
+            sys.exit(f"{what} lists {found} sets")
+        walls = [run["wall"] * 1000 for run in runs]
+        print(f"list of {what} with {sets} sets: {statistics.median(walls):.0f} ms "
+              f"({min(walls):.0f}-{max(walls):.0f}), "
+              f"peak {max(run['rss'] for run in runs):.0f} MiB", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size-mib", type=int, default=1000)
+    parser.add_argument("--sets", type=int, default=1000)
+    arguments = parser.parse_args()
+    bench = CACHE / "bench"
+    bench.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bench, prefix="stores-") as work:
+        work = pathlib.Path(work)
+        server = Server(work / "root")
+        try:
+            environment(server.port)
+            version = subprocess.check_output([RCLONE, "version"], text=True).splitlines()[0]
+            print(f"{version}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, "
+                  f"{arguments.size_mib} MiB, median of {arguments.rounds}")
+            transfers(work, server, arguments.size_mib, arguments.rounds)
+            listings(work, arguments.sets)
+            print(f"load {os.getloadavg()[0]:.1f}")
+        finally:
+            server.process.kill()
+            server.process.wait()
+
+
+main()
