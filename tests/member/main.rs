@@ -8,6 +8,7 @@ mod checkup;
 mod cutoff;
 mod growth;
 mod join;
+mod lag;
 mod load;
 mod refusals;
 mod removal;
