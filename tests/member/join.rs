@@ -25,13 +25,13 @@ use crate::support::process::{expect_success, wait_for};
 use crate::support::schema;
 use crate::{assert_same_data, listed, member};
 
-const LOST: usize = 2;
+pub(crate) const LOST: usize = 2;
 
 /// A cluster of two that had three, and the node of the third. The bench goes first, so that it
 /// ends before the cluster.
-struct Lost {
-    bench: NodeBench,
-    cluster: Cluster,
+pub(crate) struct Lost {
+    pub(crate) bench: NodeBench,
+    pub(crate) cluster: Cluster,
     root: PathBuf,
     /// Flags before the command.
     global: Vec<String>,
@@ -40,7 +40,7 @@ struct Lost {
 impl Lost {
     /// Three members with TLS, one killed, its disk wiped and the member removed; its node's
     /// kubelet starts etcd again and again. What is left of the disk is a file of no use.
-    fn new(bins: &EtcdBins, options: &NodeOptions, joins: bool) -> Self {
+    pub(crate) fn new(bins: &EtcdBins, options: &NodeOptions, joins: bool) -> Self {
         Self::with(bins, options, joins, true)
     }
 
@@ -70,7 +70,7 @@ impl Lost {
         }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = etcd_dr();
         command
             .args(["--node-name", self.cluster.name(LOST)])
@@ -83,7 +83,7 @@ impl Lost {
 
     /// Runs, and demands a status: both outputs.
     #[track_caller]
-    fn expect(&self, status: i32, args: &[&str]) -> (String, String) {
+    pub(crate) fn expect(&self, status: i32, args: &[&str]) -> (String, String) {
         let output = self.command(args).output().expect("running etcd-dr");
         let (out, err) = texts(&output);
         let logs = self.cluster.logs();
@@ -141,7 +141,7 @@ impl Lost {
     }
 
     /// It votes, with the others' data, and answers by itself.
-    fn assert_joined(&mut self) {
+    pub(crate) fn assert_joined(&mut self) {
         self.cluster.wait_member(LOST);
         assert_same_data(&self.cluster);
         let name = self.cluster.name(LOST).to_owned();
@@ -152,7 +152,7 @@ impl Lost {
     }
 
     /// The node's files that a join may change, and the store of journals aside.
-    fn files(&self) -> BTreeMap<PathBuf, TreeNode> {
+    pub(crate) fn files(&self) -> BTreeMap<PathBuf, TreeNode> {
         let mut all = BTreeMap::new();
         for below in ["etc/kubernetes", "var/lib/etcd"] {
             let root = self.root.join(below);
@@ -178,7 +178,10 @@ fn texts(output: &Output) -> (String, String) {
 }
 
 #[track_caller]
-fn assert_same(before: &BTreeMap<PathBuf, TreeNode>, after: &BTreeMap<PathBuf, TreeNode>) {
+pub(crate) fn assert_same(
+    before: &BTreeMap<PathBuf, TreeNode>,
+    after: &BTreeMap<PathBuf, TreeNode>,
+) {
     let differences = tree::differences(before, after);
     let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
