@@ -11,6 +11,7 @@ pub mod live;
 pub mod member;
 pub mod member_files;
 pub mod metrics;
+mod operation;
 pub mod prune;
 pub mod quality;
 pub mod reach;
@@ -39,6 +40,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// The same, which the wish to stop does not reach: for what must come to its end.
+    pub fn unstopped(&self) -> Self {
+        Self {
+            cancel: Cancel::default(),
+            ..self.clone()
+        }
+    }
+
     /// Sends an event.
     pub fn tell(&self, event: Event) {
         self.observer.event(event);

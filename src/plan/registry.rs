@@ -88,30 +88,6 @@ pub fn free_id(state: &Path, base: &str) -> String {
         .unwrap_or_else(|| base.to_owned())
 }
 
-/// Makes the folder of a new operation, with a name that is not taken.
-pub fn new_folder(state: &Path, wanted: &str) -> Result<(String, PathBuf)> {
-    fs::mkdir_all(state)?;
-    for number in 1..1000 {
-        let id = match number {
-            1 => wanted.to_owned(),
-            number => format!("{wanted}-{number}"),
-        };
-        let dir = state.join(&id);
-        match fs::mkdir(&dir) {
-            Ok(()) => {
-                fs::sync_dir(state)?;
-                return Ok((id, dir));
-            }
-            Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) => {}
-            Err(failure) => return Err(failure),
-        }
-    }
-    Err(Failure::new(
-        Kind::Store,
-        format!("{} holds too many of {wanted}", state.display()),
-    ))
-}
-
 /// Removes folders of operations that were cut off before their journal was there: nothing had
 /// been done.
 pub fn sweep(state: &Path, prefix: &str) -> Result<Vec<PathBuf>> {

@@ -5,10 +5,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::seam::{self, Op};
+use super::xattr::xattrs;
 use crate::error::{Doing, Kind, Result};
 
 /// The mode of every file the tool makes on its own account.
@@ -274,6 +275,28 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<()> {
     let go = || {
         let mut file = OutFile::create(path)?;
         file.write_all(content)?;
+        file.sync()
+    };
+    go().doing(Kind::Store, || format!("writing {}", path.display()))
+}
+
+/// Writes a whole new file that takes the place of another: with that one's mode, owner and
+/// extended attributes, its SELinux label among them. The parent is not synced.
+pub fn write_like(model: &Path, path: &Path, content: &[u8]) -> Result<()> {
+    let wanted = xattrs(model)?;
+    let go = || {
+        let meta = std::fs::metadata(model)?;
+        let mut file = OutFile::create(path)?;
+        file.write_all(content)?;
+        let made = file.file().metadata()?;
+        let attributes = file.attributes();
+        if (made.uid(), made.gid()) != (meta.uid(), meta.gid()) {
+            attributes.set_owner(meta.uid(), meta.gid())?;
+        }
+        for (name, value) in &wanted {
+            attributes.set_xattr(name, value)?;
+        }
+        attributes.set_mode(meta.mode() & 0o7777)?;
         file.sync()
     };
     go().doing(Kind::Store, || format!("writing {}", path.display()))

@@ -2,10 +2,16 @@
 //! stand-in kubelet of its node.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::fs::XattrFlags;
+use rustix::process::{Pid, Signal, kill_process};
 
 use etcd_dr::sys::tree::{self, Node as TreeNode, Options};
 
@@ -15,17 +21,17 @@ use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::golden::etcd_dr;
 use crate::support::node::{self, NodeOptions};
 use crate::support::node_bench::{Empty, NodeBench};
-use crate::support::process::{expect_success, kill_pid};
+use crate::support::process::{expect_success, wait_for};
 use crate::support::schema;
 use crate::{assert_same_data, listed, member};
 
-const LOST: usize = 2;
+pub(crate) const LOST: usize = 2;
 
 /// A cluster of two that had three, and the node of the third. The bench goes first, so that it
 /// ends before the cluster.
-struct Lost {
-    bench: NodeBench,
-    cluster: Cluster,
+pub(crate) struct Lost {
+    pub(crate) bench: NodeBench,
+    pub(crate) cluster: Cluster,
     root: PathBuf,
     /// Flags before the command.
     global: Vec<String>,
@@ -34,7 +40,7 @@ struct Lost {
 impl Lost {
     /// Three members with TLS, one killed, its disk wiped and the member removed; its node's
     /// kubelet starts etcd again and again. What is left of the disk is a file of no use.
-    fn new(bins: &EtcdBins, options: &NodeOptions, joins: bool) -> Self {
+    pub(crate) fn new(bins: &EtcdBins, options: &NodeOptions, joins: bool) -> Self {
         Self::with(bins, options, joins, true)
     }
 
@@ -64,7 +70,7 @@ impl Lost {
         }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = etcd_dr();
         command
             .args(["--node-name", self.cluster.name(LOST)])
@@ -77,7 +83,7 @@ impl Lost {
 
     /// Runs, and demands a status: both outputs.
     #[track_caller]
-    fn expect(&self, status: i32, args: &[&str]) -> (String, String) {
+    pub(crate) fn expect(&self, status: i32, args: &[&str]) -> (String, String) {
         let output = self.command(args).output().expect("running etcd-dr");
         let (out, err) = texts(&output);
         let logs = self.cluster.logs();
@@ -101,6 +107,12 @@ impl Lost {
 
     /// Begins to join, and is killed when it has come to this step.
     fn killed_at(&self, step: &str) {
+        assert_eq!(self.signalled_at(step, Signal::KILL).0, None);
+    }
+
+    /// Begins to join, and gets a signal when it has come to this step. Its status, and what it
+    /// told.
+    fn signalled_at(&self, step: &str, signal: Signal) -> (Option<i32>, String) {
         let mut child = self
             .command(&["member-add", "--join", "--yes", "--wait", "90s"])
             .stdin(Stdio::null())
@@ -114,20 +126,22 @@ impl Lost {
         let mut there = false;
         for line in lines {
             let line = line.expect("a line");
-            there = line.starts_with('[') && line.contains(step);
+            let now = line.starts_with('[') && line.contains(step);
             told.push(line);
-            if there {
-                break;
+            if now && !there {
+                there = true;
+                // One that has ended by itself is not collected yet: the id is still its own.
+                kill_process(Pid::from_child(&child), signal).expect("signalling etcd-dr");
             }
         }
-        // One that has ended by itself is not collected yet: the id is still its own.
-        kill_pid(child.id());
-        child.wait().expect("its end");
-        assert!(there, "it never came to {step:?}:\n{}", told.join("\n"));
+        let told = told.join("\n");
+        let status = child.wait().expect("its end");
+        assert!(there, "it never came to {step:?}:\n{told}");
+        (status.code(), told)
     }
 
     /// It votes, with the others' data, and answers by itself.
-    fn assert_joined(&mut self) {
+    pub(crate) fn assert_joined(&mut self) {
         self.cluster.wait_member(LOST);
         assert_same_data(&self.cluster);
         let name = self.cluster.name(LOST).to_owned();
@@ -138,7 +152,7 @@ impl Lost {
     }
 
     /// The node's files that a join may change, and the store of journals aside.
-    fn files(&self) -> BTreeMap<PathBuf, TreeNode> {
+    pub(crate) fn files(&self) -> BTreeMap<PathBuf, TreeNode> {
         let mut all = BTreeMap::new();
         for below in ["etc/kubernetes", "var/lib/etcd"] {
             let root = self.root.join(below);
@@ -164,7 +178,10 @@ fn texts(output: &Output) -> (String, String) {
 }
 
 #[track_caller]
-fn assert_same(before: &BTreeMap<PathBuf, TreeNode>, after: &BTreeMap<PathBuf, TreeNode>) {
+pub(crate) fn assert_same(
+    before: &BTreeMap<PathBuf, TreeNode>,
+    after: &BTreeMap<PathBuf, TreeNode>,
+) {
     let differences = tree::differences(before, after);
     let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
@@ -222,6 +239,103 @@ fn killed_it_is_taken_back() {
         assert_eq!(listed(&lost.cluster), members, "{step}");
         assert_same(&files, &lost.files());
     }
+}
+
+/// Ctrl-C at each of its steps: the node and the members are as before, or what remains is said.
+#[test]
+fn stopped_at_any_step_it_is_as_before() {
+    let Some(bins) = require("3.5") else { return };
+    let lost = Lost::new(&bins, &NodeOptions::default(), false);
+    let (files, members) = (lost.files(), listed(&lost.cluster));
+    for step in [
+        "make ",
+        "stop etcd",
+        "wait until its containers",
+        "move what is in",
+        "add the member",
+        "in place",
+        "wait until the member serves",
+    ] {
+        let (status, told) = lost.signalled_at(step, Signal::INT);
+        assert_eq!(status, Some(130), "{step}: {told}");
+        assert!(told.contains("are as before"), "{step}: {told}");
+        assert_eq!(listed(&lost.cluster), members, "{step}");
+        assert_same(&files, &lost.files());
+    }
+}
+
+/// Ctrl-C once the member votes: it stays, and the same command goes on.
+#[test]
+fn stopped_when_it_votes_it_stays() {
+    let Some(bins) = require("3.5") else { return };
+    let mut lost = Lost::new(&bins, &NodeOptions::default(), true);
+    let (status, told) = lost.signalled_at("prove that", Signal::INT);
+    match status {
+        // It was done before the signal was there.
+        Some(0) => {}
+        Some(7) => {
+            assert!(told.contains("votes by now"), "{told}");
+            assert!(
+                told.contains("etcd-dr member-add --join --resume"),
+                "{told}"
+            );
+            lost.expect(0, &["member-add", "--join", "--resume"]);
+        }
+        other => panic!("{other:?}: {told}"),
+    }
+    lost.assert_joined();
+}
+
+/// A bad data directory: found on its node, set aside by the join, and the member is whole again.
+#[test]
+fn a_bad_data_directory_is_replaced() {
+    let Some(bins) = require("3.5") else { return };
+    let mut cluster = Cluster::start(ClusterSpec::new(&bins, 3).fast());
+    Bulk::new(500, 1000).write(&cluster);
+    let root = node::make_all(&cluster, &NodeOptions::default()).swap_remove(LOST);
+    let everyone = cluster.initial_cluster();
+    cluster.stop(LOST);
+    let db = cluster.data_dir(LOST).join("member/snap/db");
+    let bytes = std::fs::read(&db).expect("reading the database");
+    std::fs::write(&db, &bytes[..9000]).expect("cutting the database");
+    // Its kubelet starts etcd again and again, in vain.
+    let bench = NodeBench::adopt(&mut cluster, LOST, |spec| {
+        spec.empty = Empty::Join(everyone)
+    });
+    let mut lost = Lost {
+        bench,
+        cluster,
+        root,
+        global: Vec::new(),
+    };
+    // Its container keeps the directory for moments only.
+    let found = wait_for(
+        "the directory to be judged",
+        Duration::from_secs(60),
+        || {
+            let output = lost.command(&["verify", "--cluster"]).output();
+            let output = output.expect("running etcd-dr");
+            let (out, err) = texts(&output);
+            assert_eq!(output.status.code(), Some(11), "{out}\n{err}");
+            if out.contains("[bad-data-dir]") {
+                Ok(out)
+            } else {
+                Err(out)
+            }
+        },
+    );
+    let found = found.unwrap_or_else(|error| panic!("{error}"));
+    assert!(found.contains("[member-unreachable]"), "{found}");
+    assert!(found.contains("next: etcd-dr verify --data-dir"), "{found}");
+    let name = lost.cluster.name(LOST).to_owned();
+    let (_, err) = lost.join(5, &[]);
+    assert!(err.contains("[peer-url-taken]"), "{err}");
+    member(&lost.cluster, &["member-remove", &name, "--yes"]).expect(0);
+    lost.join(0, &[]);
+    lost.assert_joined();
+    let aside = lost.operations().remove(0).join("data/member/snap/db");
+    assert_eq!(std::fs::read(&aside).expect("the bad one").len(), 9000);
+    lost.expect(0, &["verify", "--cluster"]);
 }
 
 #[test]
@@ -331,8 +445,10 @@ fn on_a_kubeadm_node_the_manifest_says_how() {
     lost.global = vec!["--endpoints".to_owned(), living];
     let manifest = lost.root.join("etc/kubernetes/manifests/etcd.yaml");
     let before = std::fs::read_to_string(&manifest).expect("a manifest");
+    let marked = mark(&manifest);
     let (out, err) = lost.join(0, &[]);
     assert!(out.contains("by HashKV"), "{out}\n{err}");
+    assert_eq!(marks(&manifest), marked);
     lost.assert_joined();
     let after = std::fs::read_to_string(&manifest).expect("a manifest");
     assert!(
@@ -350,4 +466,24 @@ fn on_a_kubeadm_node_the_manifest_says_how() {
             .collect()
     };
     assert_eq!(rest(&before), rest(&after));
+}
+
+/// Gives a file a mode, a group and, where that is possible, a label of its own.
+fn mark(path: &Path) -> Marks {
+    std::fs::set_permissions(path, Permissions::from_mode(0o640)).expect("a mode");
+    std::os::unix::fs::chown(path, Some(0), Some(12)).expect("a group");
+    let label = b"system_u:object_r:etc_t:s0\0";
+    let set = rustix::fs::setxattr(path, "security.selinux", label, XattrFlags::empty());
+    if let Err(error) = set {
+        eprintln!("SKIPPED member: labels cannot be set here: {error}");
+    }
+    marks(path)
+}
+
+type Marks = (u32, u32, u32, BTreeMap<String, Vec<u8>>);
+
+fn marks(path: &Path) -> Marks {
+    let meta = path.metadata().expect("a file");
+    let labels = etcd_dr::sys::xattr::xattrs(path).expect("attributes");
+    (meta.mode() & 0o7777, meta.uid(), meta.gid(), labels)
 }

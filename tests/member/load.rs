@@ -20,7 +20,7 @@ use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::process::wait_for;
 
 /// Writes to one member until told to stop.
-struct Writer {
+pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicUsize>,
     done: Arc<AtomicUsize>,
@@ -35,19 +35,20 @@ fn is_leader_change(error: &etcd_client::Error) -> bool {
 }
 
 fn options(cluster: &Cluster) -> ConnectOptions {
-    let certs = cluster.certs().expect("with TLS");
+    let options = ConnectOptions::new().with_timeout(Duration::from_secs(30));
+    let Some(certs) = cluster.certs() else {
+        return options;
+    };
     let read = |path: std::path::PathBuf| std::fs::read(path).expect("reading a certificate");
     let peer = certs.peer(cluster.name(0));
     let tls = TlsOptions::new()
         .ca_certificate(Certificate::from_pem(read(certs.ca_file())))
         .identity(Identity::from_pem(read(peer.cert), read(peer.key)));
-    ConnectOptions::new()
-        .with_tls(tls)
-        .with_timeout(Duration::from_secs(30))
+    options.with_tls(tls)
 }
 
 impl Writer {
-    fn start(cluster: &Cluster, member: usize) -> Self {
+    pub(crate) fn start(cluster: &Cluster, member: usize) -> Self {
         let (stop, failed) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let done = Arc::<AtomicUsize>::default();
         let (endpoint, options) = (cluster.client_url(member), options(cluster));
@@ -68,7 +69,7 @@ impl Writer {
     }
 
     /// The keys it was told are written.
-    fn end(self) -> Vec<String> {
+    pub(crate) fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("the writer ends well")
     }

@@ -4,10 +4,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod campaign;
 mod checkup;
 mod cutoff;
 mod growth;
 mod join;
+mod lag;
 mod load;
 mod refusals;
 mod removal;

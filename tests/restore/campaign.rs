@@ -9,36 +9,17 @@
 //! many; with `ETCD_DR_EVERY=1` it takes each one.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use etcd_dr::sys::tree::Node as TreeNode;
 
-use super::node::{Node, assert_same, copy, etcd, text};
+use super::node::{Node, assert_same, copy, etcd};
+use super::support::campaign::{self, killed, status};
 use super::support::node::NodeOptions;
 
 /// How many calls a sample has.
 const SAMPLE: u64 = 24;
-
-/// Every call from one on, or a sample of them that the first and the last belong to. Of
-/// `ETCD_DR_EVERY=K/N` every Nth, beginning with the Kth (from 0): so that several processes share
-/// the work.
-fn calls(first: u64, all: u64) -> Vec<u64> {
-    let asked = std::env::var("ETCD_DR_EVERY").ok();
-    let part = asked.as_deref().and_then(|text| {
-        let (part, of) = text.split_once('/')?;
-        Some((part.parse::<u64>().ok()?, of.parse::<u64>().ok()?))
-    });
-    let (from, step) = match (part, asked) {
-        (Some((part, of)), _) => (first + part, of.max(1)),
-        (None, Some(_)) => (first, 1),
-        (None, None) => (first, ((all + 1 - first) / SAMPLE).max(1)),
-    };
-    let chosen = (from..=all).filter(|call| (call - from).is_multiple_of(step));
-    let last = (part.is_none() && !(all - first).is_multiple_of(step)).then_some(all);
-    chosen.chain(last).collect()
-}
 
 /// A node whose data, backup and disk are made once and copied for each run.
 pub(super) struct Template {
@@ -129,10 +110,7 @@ impl Template {
     }
 
     fn counted(&self, run: impl FnOnce(String) -> Output) -> (u64, Output) {
-        let file = self.node.cluster.scratch().join("calls");
-        let output = run(format!("count:{}", file.display()));
-        let count = std::fs::read_to_string(&file).expect("a count");
-        (count.trim().parse().expect("a number"), output)
+        campaign::counted(&self.node.cluster.scratch(), run)
     }
 
     /// The first call that changes the node: what comes before reads the set in a scratch folder,
@@ -154,14 +132,6 @@ impl Template {
     fn assert_before(&self, when: &str) {
         assert_same(&self.before, &self.node.tree(), when);
     }
-}
-
-fn killed(output: &Output) -> bool {
-    output.status.signal() == Some(9)
-}
-
-pub(super) fn status(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), text(&output.stderr))
 }
 
 /// The kubelet sees no manifest in this node while `work` runs.
@@ -186,7 +156,7 @@ fn killed_at_every_call_it_goes_back_to_what_was() {
         let (code, told) = status(&output);
         // Nothing starts: it comes as far as the wait for etcd.
         assert_eq!(code, Some(7), "{told}");
-        let chosen = calls(first, all);
+        let chosen = campaign::calls(first, all, SAMPLE);
         let (mut kills, mut backs) = (0, 0);
         for call in &chosen {
             template.fresh();
@@ -220,7 +190,7 @@ fn killed_at_every_call_it_goes_back_to_what_was() {
             template.counted(|seam| template.run(&["restore", "--rollback"], Some(seam)));
         assert_eq!(status(&output).0, Some(0));
         template.assert_before("rolled back");
-        let chosen = calls(1, all);
+        let chosen = campaign::calls(1, all, SAMPLE);
         let mut kills = 0;
         for call in &chosen {
             load(&template, &saved);
@@ -271,7 +241,7 @@ fn an_error_or_a_full_disk_at_every_call_goes_back_by_itself_or_when_asked() {
         let kept = ["--wait", "1s", "--keep-failed"];
         let (all, _) = template.counted(|seam| template.restore(Some(seam), &kept));
         for (kind, words) in [("fail", ":5"), ("full", "")] {
-            let chosen = calls(first, all);
+            let chosen = campaign::calls(first, all, SAMPLE);
             let mut failed = 0;
             for call in &chosen {
                 template.fresh();
@@ -312,7 +282,7 @@ fn killed_at_every_call_it_goes_on_to_what_an_undisturbed_one_gives() {
     let (code, told) = status(&output);
     assert_eq!(code, Some(0), "{told}");
     let after = etc(&template);
-    let chosen = calls(first, all);
+    let chosen = campaign::calls(first, all, SAMPLE);
     let (mut kills, mut resumed) = (0, 0);
     for call in &chosen {
         template.fresh();

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use etcd_dr::sys::tree::{Node as TreeNode, NodeKind};
 
-use super::campaign::{Template, status};
+use super::campaign::Template;
 use super::node::{assert_same, tree_at};
 use super::replay::{self, Call, Disk, Dressed, Entry, Loss, Replay};
+use super::support::campaign::status;
 use super::support::golden;
 
 /// What is recorded of the node.

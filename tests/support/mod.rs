@@ -8,6 +8,7 @@
 
 pub mod bins;
 pub mod bulk;
+pub mod campaign;
 pub mod certs;
 pub mod cluster;
 pub mod golden;

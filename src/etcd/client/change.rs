@@ -44,7 +44,15 @@ impl Connection {
         let what = format!("to add a member at {}", peer_urls.join(","));
         let reply = self
             .change(&what, cluster.member_add(peer_urls, options))
-            .await?;
+            .await
+            .map_err(|not| NotChanged {
+                // The one id that an addition names is its own.
+                refusal: not.refusal.map(|refusal| match refusal {
+                    Refusal::MemberNotFound => Refusal::IdRemoved,
+                    other => other,
+                }),
+                ..not
+            })?;
         let list = MemberList {
             header: reply.header().into(),
             members: reply.member_list().iter().map(Member::from).collect(),

@@ -28,6 +28,10 @@ pub enum Refusal {
     BadUrls,
     /// No member has this id.
     MemberNotFound,
+    /// The new member's id is one that was removed for good. It is made of the peer URLs, the
+    /// cluster's name and the time in seconds (etcd, `server/etcdserver/api/membership/member.go`,
+    /// `NewMember`): within the second of a removal the same URLs give the same id.
+    IdRemoved,
     /// The member votes already.
     NotALearner,
     /// The member asked does not lead.
@@ -72,7 +76,7 @@ impl Refusal {
     pub fn may_pass(self) -> bool {
         matches!(
             self,
-            Self::LearnerNotReady | Self::UnhealthyCluster | Self::NoLeader
+            Self::LearnerNotReady | Self::UnhealthyCluster | Self::NoLeader | Self::IdRemoved
         )
     }
 }

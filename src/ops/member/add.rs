@@ -317,10 +317,7 @@ async fn add(
     new: NewMember,
 ) -> Result<(Id, Vec<Member>)> {
     // Until it is known whether the member was added, the wish to stop waits.
-    let unstopped = Context {
-        cancel: Cancel::default(),
-        ..context.clone()
-    };
+    let unstopped = context.unstopped();
     let answer = until_certain(
         &unstopped,
         survey,

@@ -18,8 +18,8 @@ use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::client::{Consistency, Id, Member, Refusal};
 use crate::event::Event;
 use crate::node::profile::Profile;
+use crate::ops::Context;
 use crate::ops::reach::Target;
-use crate::ops::{Cancel, Context};
 
 /// How long an election may take.
 const LEADER_LIMIT: Duration = Duration::from_secs(30);
@@ -243,10 +243,7 @@ async fn move_leadership(plan: &Plan, next: Id) -> Result<()> {
 async fn remove(context: &Context, plan: &Plan) -> Result<()> {
     let id = plan.member.id;
     // Until it is known whether the member is removed, the wish to stop waits.
-    let unstopped = Context {
-        cancel: Cancel::default(),
-        ..context.clone()
-    };
+    let unstopped = context.unstopped();
     let removed = until_certain(
         &unstopped,
         &plan.survey,

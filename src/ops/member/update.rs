@@ -16,8 +16,8 @@ use super::{PEER_URL_TAKEN, never, peer_url, refuse_fencing, select, unless_allo
 use crate::error::{Fact, Failure, Result};
 use crate::etcd::client::{Id, Member, Refusal};
 use crate::node::endpoint::Endpoint;
+use crate::ops::Context;
 use crate::ops::reach::Target;
-use crate::ops::{Cancel, Context};
 
 /// How long the new place has to take a connection.
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
@@ -144,10 +144,7 @@ pub async fn carry_out(context: &Context, request: &UpdateRequest, plan: Plan) -
     let survey = context.cancel.guard(plan.survey.again()).await?;
     let mut plan = judge(context, request, survey, id, plan.peer_urls, plan.silent)?;
     context.cancel.check()?;
-    let unstopped = Context {
-        cancel: Cancel::default(),
-        ..context.clone()
-    };
+    let unstopped = context.unstopped();
     let doing = format!("moving member {}", select::described(&plan.member));
     let urls = plan.peer_urls.clone();
     let moved = until_certain(

@@ -24,6 +24,11 @@ use crate::sys::mount::Mounts;
 /// The hidden directory for what must stay on a mount.
 pub(in crate::ops) const HIDDEN: &str = ".etcd-dr";
 
+/// What a restore takes from and puts below, on any node.
+pub(in crate::ops) fn places(layout: &NodeLayout) -> [PathBuf; 3] {
+    [layout.manifests(), layout.resources(), layout.pki()]
+}
+
 /// The folders, as host paths.
 pub(in crate::ops) struct Folders {
     /// On the mount of `/etc/kubernetes`.
@@ -35,18 +40,20 @@ pub(in crate::ops) struct Folders {
 }
 
 impl Folders {
-    /// Where the operation of this name keeps things.
+    /// Where the operation of this name keeps things, of which some are taken from or put below
+    /// these host paths.
     pub(in crate::ops) fn find(
         layout: &NodeLayout,
         mounts: &Mounts,
         data_dir: &Path,
         id: &str,
+        taken: &[PathBuf],
     ) -> Result<Self> {
         let real = |path: &Path| layout.resolve(layout.node_path(path));
         let kubernetes = real(&layout.kubernetes())?;
         let etc = kubernetes.join(HIDDEN).join(id);
-        for taken in [layout.manifests(), layout.resources(), layout.pki()] {
-            let taken = real(&taken)?;
+        for taken in taken {
+            let taken = real(taken)?;
             if taken.exists() && mounts.of(&taken)? != mounts.of_nearest(&etc)? {
                 return Err(Failure::new(
                     Kind::Refused,
@@ -105,7 +112,6 @@ impl Folders {
     /// The directories that are to be made, as node paths, those above first. The operation's own
     /// folder is made with its journal.
     pub(in crate::ops) fn missing(&self, layout: &NodeLayout, data_dir: &Path) -> Vec<PathBuf> {
-        let own = self.own(layout);
         let wanted = [
             data_dir.to_owned(),
             // An archive goes into a directory that is there and empty.
@@ -118,6 +124,16 @@ impl Folders {
             layout.resources(),
             self.old_data(),
         ];
+        self.missing_of(layout, wanted)
+    }
+
+    /// Those that are to be made for these host paths.
+    pub(in crate::ops) fn missing_of(
+        &self,
+        layout: &NodeLayout,
+        wanted: impl IntoIterator<Item = PathBuf>,
+    ) -> Vec<PathBuf> {
+        let own = self.own(layout);
         let mut missing: Vec<PathBuf> = Vec::new();
         for path in wanted {
             let mut chain: Vec<&Path> = path

@@ -18,10 +18,8 @@ pub mod switch;
 pub(in crate::ops) mod world;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 pub use about::{About, Scope};
@@ -33,8 +31,8 @@ use self::survey::Survey;
 use self::world::{RUNTIME_TIMEOUT, World};
 use super::catalog::BackupSet;
 use super::reach::Target;
-use super::{Cancel, Context};
-use crate::error::{Doing, Fact, Failure, Kind, Result};
+use super::{Context, operation};
+use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::Bump;
 use crate::event::Event;
 use crate::node::component::Component;
@@ -42,7 +40,7 @@ use crate::node::layout::NodeLayout;
 use crate::node::runtime::{Runtime, find_socket};
 use crate::plan::lock::Lock;
 use crate::plan::registry;
-use crate::plan::{Begin, Clock, Operation, State, journal};
+use crate::plan::{Clock, Operation, State};
 use crate::sys::fs;
 
 /// The kind of operation, in journals.
@@ -177,16 +175,10 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         request,
         survey: &survey,
         evidence,
-        id: free_name(&layout.state(), context.now),
+        id: operation::free_name(context, layout, KIND),
         runtime: layout.node_path(&socket),
     };
     drafting.draft()
-}
-
-/// A name for the operation that no folder bears yet.
-fn free_name(state: &Path, now: Timestamp) -> String {
-    let stamp = now.strftime("%Y-%m-%d_%H%M%S");
-    registry::free_id(state, &format!("{KIND}-{stamp}"))
 }
 
 /// The node, locked against other runs and against OpenShift's installers.
@@ -223,38 +215,16 @@ pub fn begin(
     tool_version: &str,
     clock: Clock,
 ) -> Result<Operation<NodeStep>> {
-    let state = layout.state();
-    fs::mkdir_all(&state)?;
-    for left in registry::sweep(&state, &format!("{kind}-"))? {
-        context.tell(Event::LeftoverRemoved(left));
-    }
-    let id = draft
-        .about
-        .safety
-        .first()
-        .and_then(|folder| folder.file_name())
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_else(|| free_name(&state, context.now));
-    let dir = state.join(&id);
-    fs::mkdir(&dir)?;
-    fs::sync_dir(&state)?;
-    let about = serde_json::to_value(&draft.about)
-        .doing(Kind::Unexpected, || "writing the plan as JSON")?;
-    let begin = Begin {
-        schema: journal::SCHEMA,
-        tool: tool_version.to_owned(),
-        id,
-        kind: kind.to_owned(),
-        about,
-        steps: Vec::new(),
+    let folder = draft.about.safety.first();
+    let id = folder.and_then(|folder| folder.file_name());
+    let id = id.map(|name| name.to_string_lossy().into_owned());
+    let plan = operation::Plan {
+        kind,
+        id: id.unwrap_or_else(|| operation::free_name(context, layout, kind)),
+        about: draft.about,
+        steps: draft.steps,
     };
-    Operation::begin(
-        &dir,
-        begin,
-        draft.steps,
-        Arc::clone(&context.observer),
-        clock,
-    )
+    operation::begin(context, layout, plan, tool_version, clock)
 }
 
 /// What a restore ended in.
@@ -313,13 +283,7 @@ pub fn sets_in_use(layout: &NodeLayout, store: &Path) -> Result<Vec<String>> {
 
 /// The about of a journal.
 pub fn about(progress: &crate::plan::Progress) -> Result<About> {
-    serde_json::from_value(progress.begin.about.clone()).map_err(|cause| {
-        Failure::wrap(
-            Kind::Busy,
-            cause,
-            format!("reading what {} is about", progress.begin.id),
-        )
-    })
+    operation::about(progress)
 }
 
 fn world(context: &Context, layout: &NodeLayout, operation: &Operation<NodeStep>) -> Result<World> {
@@ -353,38 +317,9 @@ pub async fn go_on(
     if keep_failed && failed.kind() != Kind::Interrupted {
         return Err(failed.as_kind(Kind::Busy).with(unfinished));
     }
-    context.warn("rolling-back", failed.to_string());
-    go_back(context, layout, operation, &failed.to_string())
-        .await
-        .map_err(|second| second.doing(format!("rolling back after: {failed}")))?;
-    let kind = match failed.kind() {
-        Kind::Interrupted => Kind::Interrupted,
-        _ => Kind::RolledBack,
-    };
-    Err(failed
-        .as_kind(kind)
-        .doing("restoring failed, and the node is as before"))
-}
-
-/// Undoes everything; what wanted the restore to stop does not stop this.
-async fn go_back(
-    context: &Context,
-    layout: &NodeLayout,
-    operation: &mut Operation<NodeStep>,
-    why: &str,
-) -> Result<()> {
-    let context = Context {
-        cancel: Cancel::default(),
-        ..context.clone()
-    };
-    let world = world(&context, layout, operation)?;
-    match operation.roll_back(&world, why).await {
-        Ok(()) => Ok(()),
-        Err(failure) => {
-            let unfinished = operation.unfinished();
-            Err(failure.as_kind(Kind::RollbackFailed).with(unfinished))
-        }
-    }
+    let back = world(&context.unstopped(), layout, operation)?;
+    let as_before = "restoring failed, and the node is as before";
+    Err(operation::give_up(context, operation, &back, failed, as_before).await)
 }
 
 /// What a restore whose steps are done found out.
@@ -419,21 +354,13 @@ pub async fn take_back(
     operation: &mut Operation<NodeStep>,
 ) -> Result<Done> {
     let progress = operation.progress();
-    if !progress.state.can_roll_back() {
-        return Err(Failure::new(
-            Kind::Refused,
-            format!("{} is {}", progress.begin.id, progress.state.word()),
-        )
-        .with(Fact::Refusal {
-            name: "no-way-back",
-            allowable: false,
-        }));
-    }
+    operation::refuse_without_way_back(progress)?;
     if progress.state == State::Completed && progress.begin.kind == KIND {
         let world = world(context, layout, operation)?;
         refuse_if_joined(&world).await?;
     }
-    go_back(context, layout, operation, "asked for").await?;
+    let back = world(&context.unstopped(), layout, operation)?;
+    operation::go_back(operation, &back, "asked for").await?;
     done(operation)
 }
 
@@ -476,45 +403,6 @@ async fn refuse_if_joined(world: &World) -> Result<()> {
 
 /// Removes what was kept for the way back.
 pub fn commit(layout: &NodeLayout, operation: &mut Operation<NodeStep>) -> Result<Vec<PathBuf>> {
-    let progress = operation.progress();
-    if progress.state.is_unfinished() {
-        return Err(Failure::new(
-            Kind::Busy,
-            format!("{} is {}", progress.begin.id, progress.state.word()),
-        )
-        .with(operation.unfinished()));
-    }
-    let about = about(progress)?;
-    let mut removed = Vec::new();
-    operation.commit(|| {
-        for folder in &about.safety {
-            let folder = layout.host(folder);
-            if folder.symlink_metadata().is_ok() {
-                fs::remove_tree(&folder)?;
-                fs::sync_dir(fs::parent(&folder))?;
-                removed.push(folder.clone());
-            }
-            // The hidden directory goes with the last restore that has something in it.
-            let above = fs::parent(&folder);
-            if above
-                .file_name()
-                .is_some_and(|name| name == folders::HIDDEN)
-                || above
-                    .parent()
-                    .and_then(Path::file_name)
-                    .is_some_and(|name| name == folders::HIDDEN)
-            {
-                fs::remove_empty_dir(above)?;
-                if let Some(hidden) = above.parent().filter(|hidden| {
-                    hidden
-                        .file_name()
-                        .is_some_and(|name| name == folders::HIDDEN)
-                }) {
-                    fs::remove_empty_dir(hidden)?;
-                }
-            }
-        }
-        Ok(())
-    })?;
-    Ok(removed)
+    let safety = about(operation.progress())?.safety;
+    operation::commit(layout, operation, &safety)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use self::puts::{Archive, Put};
 use super::about::{About, EtcdAbout, PodAbout, SetAbout};
-use super::folders::Folders;
+use super::folders::{self, Folders};
 use super::steps::{Building, Exchange, NodeStep, Unpacking};
 use super::survey::{PodSeen, Survey};
 use super::{Request, Scope};
@@ -61,7 +61,13 @@ impl Drafting<'_> {
     pub(super) fn draft(&self) -> Result<Draft> {
         let data_dir = self.data_dir()?;
         let mounts = Mounts::read()?;
-        let folders = Folders::find(self.layout(), &mounts, &data_dir, &self.id)?;
+        let folders = Folders::find(
+            self.layout(),
+            &mounts,
+            &data_dir,
+            &self.id,
+            &folders::places(self.layout()),
+        )?;
         let mut notes = self.scope_notes();
         notes.extend(self.revision_notes()?);
         let puts = self.puts(&folders, &mut notes)?;

@@ -244,13 +244,7 @@ impl Step for NodeStep {
 
     async fn apply(&self, world: &World, known: &Known) -> Result<Option<Value>> {
         match self {
-            Self::MakeFolders { folders } => {
-                let folders: Vec<PathBuf> = folders.iter().map(|path| world.host(path)).collect();
-                for folder in &folders {
-                    make_folder(folder)?;
-                }
-                sync_above(&folders)?;
-            }
+            Self::MakeFolders { folders } => make_folders(world, folders)?,
             Self::Unpack {
                 archives,
                 copies,
@@ -289,12 +283,7 @@ impl Step for NodeStep {
 
     async fn undo(&self, world: &World, known: &Known) -> Result<()> {
         match self {
-            Self::MakeFolders { folders } => {
-                for folder in folders.iter().rev() {
-                    // One that holds something was not made by this step alone.
-                    fs::remove_empty_dir(&world.host(folder))?;
-                }
-            }
+            Self::MakeFolders { folders } => unmake_folders(world, folders)?,
             Self::Unpack {
                 archives,
                 copies,
@@ -394,8 +383,25 @@ fn paths<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> String {
         .join(", ")
 }
 
+/// Makes those of these directories that are not there, durably; those above come first.
+pub(in crate::ops) fn make_folders(world: &World, folders: &[PathBuf]) -> Result<()> {
+    let folders: Vec<PathBuf> = folders.iter().map(|path| world.host(path)).collect();
+    for folder in &folders {
+        make_folder(folder)?;
+    }
+    sync_above(&folders)
+}
+
+/// Removes those that are empty: one that holds something was not made for this alone.
+pub(in crate::ops) fn unmake_folders(world: &World, folders: &[PathBuf]) -> Result<()> {
+    for folder in folders.iter().rev() {
+        fs::remove_empty_dir(&world.host(folder))?;
+    }
+    Ok(())
+}
+
 /// Makes a directory, if it is not there; the one above is not synced.
-pub(in crate::ops) fn make_folder(path: &Path) -> Result<()> {
+fn make_folder(path: &Path) -> Result<()> {
     match fs::mkdir(path) {
         Err(failure)
             if failure.io_kind() == Some(std::io::ErrorKind::AlreadyExists) && path.is_dir() =>

@@ -8,17 +8,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::about::{About, Scope, SetAbout};
-use super::folders::Folders;
+use super::folders::{self, Folders};
 use super::plan::Draft;
 use super::site::{Plain, Site};
 use super::steps::{Exchange, NodeStep, Surviving};
-use super::{free_name, identity};
+use super::{KIND, identity};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::{Layout, holders};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::node::component::Component;
 use crate::ops::reach::Target;
-use crate::ops::{Context, catalog, datadir};
+use crate::ops::{Context, catalog, datadir, operation};
 use crate::plan::registry;
 use crate::store::LocalStore;
 use crate::sys::mount::Mounts;
@@ -91,7 +91,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let drafting = Drafting {
         context,
         request,
-        id: free_name(&layout.state(), context.now),
+        id: operation::free_name(context, layout, KIND),
         pods: site.pods(request.scope)?,
         site,
     };
@@ -121,7 +121,13 @@ impl Drafting<'_> {
                 format!("{holder} holds the database in {}", from.display()),
             ));
         }
-        let folders = Folders::find(layout, &Mounts::read()?, &site.data_dir, &self.id)?;
+        let folders = Folders::find(
+            layout,
+            &Mounts::read()?,
+            &site.data_dir,
+            &self.id,
+            &folders::places(layout),
+        )?;
         self.check_space(&from)?;
         let node = |path: &PathBuf| site.node_path(path);
         let data_dir = node(&site.data_dir);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::about::{About, Scope, SetAbout};
-use super::folders::Folders;
+use super::folders::{self, Folders};
 use super::plan::Draft;
 use super::site::Site;
 use super::steps::{Exchange, NodeStep};
@@ -18,8 +18,8 @@ use super::{about, proof};
 use crate::error::{Failure, Kind, Result};
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
-use crate::ops::Context;
 use crate::ops::reach::Target;
+use crate::ops::{Context, operation};
 use crate::plan::registry::{self, Found};
 use crate::plan::{Operation, State};
 use crate::sys::mount::Mounts;
@@ -36,9 +36,14 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
     registry::refuse_while_unfinished(&layout.state())?;
     let site = context.cancel.guard(Site::look(context, target)).await?;
     let live = site.live(Component::Etcd)?;
-    let stamp = context.now.strftime("%Y-%m-%d_%H%M%S");
-    let id = registry::free_id(&layout.state(), &format!("{KIND}-{stamp}"));
-    let folders = Folders::find(layout, &Mounts::read()?, &site.data_dir, &id)?;
+    let id = operation::free_name(context, layout, KIND);
+    let folders = Folders::find(
+        layout,
+        &Mounts::read()?,
+        &site.data_dir,
+        &id,
+        &folders::places(layout),
+    )?;
     let pods = site.pods(Scope::Etcd)?;
     let node = |path: &PathBuf| site.node_path(path);
     let aside = folders

@@ -182,10 +182,15 @@ fn unfinished_ones_block_and_leftovers_go() {
     use crate::plan::registry;
     let state = tempfile::tempdir().unwrap();
     registry::refuse_while_unfinished(&state.path().join("absent")).unwrap();
-    let (id, dir) = registry::new_folder(state.path(), "restore-x").unwrap();
-    assert_eq!(id, "restore-x");
-    let (second, empty) = registry::new_folder(state.path(), "restore-x").unwrap();
-    assert_eq!(second, "restore-x-2");
+    let folder = |name: &str| {
+        let path = state
+            .path()
+            .join(registry::free_id(state.path(), "restore-x"));
+        assert!(path.ends_with(name), "{}", path.display());
+        std::fs::create_dir(&path).unwrap();
+        path
+    };
+    let (dir, empty) = (folder("restore-x"), folder("restore-x-2"));
     let mut operation = begin(&dir);
     let failure = registry::refuse_while_unfinished(state.path()).unwrap_err();
     assert_eq!(failure.kind(), Kind::Busy);

@@ -13,8 +13,7 @@ mod plan;
 mod proof;
 pub mod steps;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -27,20 +26,17 @@ use self::steps::World;
 use super::add::{self, Action};
 use super::survey::{MemberState, Reach};
 use super::{NAME_TAKEN, TOO_MANY_LEARNERS, never, refuse_fencing, select, unless_allowed};
-use crate::error::{Doing, Failure, Kind, Result};
-use crate::event::Event;
+use crate::error::{Failure, Kind, Result};
 use crate::node::access::find_access;
 use crate::node::certificates::{check_certificates, wanted_by_etcd};
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
 use crate::node::runtime::{Runtime, find_socket};
 use crate::ops::reach::Target;
-use crate::ops::restore::folders::HIDDEN;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
-use crate::ops::{Cancel, Context};
+use crate::ops::{Context, operation};
 use crate::plan::registry;
-use crate::plan::{Begin, Clock, Operation, Progress, journal};
-use crate::sys::fs;
+use crate::plan::{Clock, Operation, Progress};
 
 /// The kind of operation, in journals.
 pub const KIND: &str = "member-join";
@@ -48,6 +44,8 @@ pub const KIND: &str = "member-join";
 pub const CERTIFICATES_UNFIT: &str = "certificates-unfit";
 /// The member votes and is healthy, or has got its vote since.
 pub const MEMBER_VOTES: &str = "member-votes";
+/// An operator may do the same at the same time: a warning.
+pub const OPERATOR_IN_CHARGE: &str = "operator-in-charge";
 
 /// Refusals of this operation that can be allowed, besides those of [`super::ALLOWABLE`].
 pub const ALLOWABLE: [&str; 1] = [CERTIFICATES_UNFIT];
@@ -100,6 +98,13 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         );
         return Err(refuse("external-etcd", what));
     }
+    if detection.profile == Profile::Openshift {
+        context.warn(
+            OPERATOR_IN_CHARGE,
+            "where the cluster-etcd-operator runs it adds members and writes etcd's manifest by \
+             itself, and may do so meanwhile: join by hand only where it does not",
+        );
+    }
     let manifest = find_manifest(layout, detection.profile)?;
     fit_certificates(context, request, &detection)?;
     let own = own_access(request, &detection)?;
@@ -116,7 +121,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         survey: &survey,
         manifest: &manifest,
         existing: None,
-        id: free_name(&layout.state(), context),
+        id: operation::free_name(context, layout, KIND),
         runtime: layout.node_path(&socket),
     };
     let (about, _) = drafting.draft()?;
@@ -220,12 +225,6 @@ fn named(
     Ok(())
 }
 
-/// A name for the operation that no folder bears yet.
-fn free_name(state: &Path, context: &Context) -> String {
-    let stamp = context.now.strftime("%Y-%m-%d_%H%M%S");
-    registry::free_id(state, &format!("{KIND}-{stamp}"))
-}
-
 /// Makes the plan's journal durable; nothing else has changed then.
 ///
 /// # Errors
@@ -237,31 +236,13 @@ pub fn begin(
     tool_version: &str,
     clock: Clock,
 ) -> Result<Operation<JoinStep>> {
-    let state = layout.state();
-    fs::mkdir_all(&state)?;
-    for left in registry::sweep(&state, &format!("{KIND}-"))? {
-        context.tell(Event::LeftoverRemoved(left));
-    }
-    let dir = state.join(&draft.id);
-    fs::mkdir(&dir)?;
-    fs::sync_dir(&state)?;
-    let about = serde_json::to_value(&draft.about)
-        .doing(Kind::Unexpected, || "writing the plan as JSON")?;
-    let begin = Begin {
-        schema: journal::SCHEMA,
-        tool: tool_version.to_owned(),
+    let plan = operation::Plan {
+        kind: KIND,
         id: draft.id,
-        kind: KIND.to_owned(),
-        about,
-        steps: Vec::new(),
+        about: draft.about,
+        steps: draft.steps,
     };
-    Operation::begin(
-        &dir,
-        begin,
-        draft.steps,
-        Arc::clone(&context.observer),
-        clock,
-    )
+    operation::begin(context, layout, plan, tool_version, clock)
 }
 
 /// What a join ended in.
@@ -301,10 +282,7 @@ pub fn done(operation: &Operation<JoinStep>) -> Result<Done> {
 /// # Errors
 /// [`Kind::Busy`] where another version wrote it.
 pub fn about(progress: &Progress) -> Result<About> {
-    serde_json::from_value(progress.begin.about.clone()).map_err(|cause| {
-        let what = format!("reading what {} is about", progress.begin.id);
-        Failure::wrap(Kind::Busy, cause, what)
-    })
+    operation::about(progress)
 }
 
 fn world(context: &Context, layout: &NodeLayout, operation: &Operation<JoinStep>) -> Result<World> {
@@ -342,16 +320,9 @@ pub async fn go_on(
         let unfinished = operation.unfinished();
         return Err(failed.as_kind(Kind::Busy).doing(stays).with(unfinished));
     }
-    context.warn("rolling-back", failed.to_string());
-    go_back(context, layout, operation, &failed.to_string())
-        .await
-        .map_err(|second| second.doing(format!("rolling back after: {failed}")))?;
-    let kind = match failed.kind() {
-        Kind::Interrupted => Kind::Interrupted,
-        _ => Kind::RolledBack,
-    };
-    let what = "joining failed, and the node and the members are as before";
-    Err(failed.as_kind(kind).doing(what))
+    let back = world(&context.unstopped(), layout, operation)?;
+    let as_before = "joining failed, and the node and the members are as before";
+    Err(operation::give_up(context, operation, &back, failed, as_before).await)
 }
 
 /// Whether the member that this operation added votes; nothing before it has added one.
@@ -366,25 +337,6 @@ async fn has_vote(
     steps::votes(world, &progress.known).await
 }
 
-/// Undoes everything; what wanted the join to stop does not stop this.
-async fn go_back(
-    context: &Context,
-    layout: &NodeLayout,
-    operation: &mut Operation<JoinStep>,
-    why: &str,
-) -> Result<()> {
-    let context = Context {
-        cancel: Cancel::default(),
-        ..context.clone()
-    };
-    let world = world(&context, layout, operation)?;
-    let undone = operation.roll_back(&world, why).await;
-    undone.map_err(|failure| {
-        let unfinished = operation.unfinished();
-        failure.as_kind(Kind::RollbackFailed).with(unfinished)
-    })
-}
-
 /// Goes back on request: from an unfinished join, or from a completed one whose member has been
 /// removed since.
 ///
@@ -396,17 +348,13 @@ pub async fn take_back(
     layout: &NodeLayout,
     operation: &mut Operation<JoinStep>,
 ) -> Result<Done> {
-    let progress = operation.progress();
-    if !progress.state.can_roll_back() {
-        let what = format!("{} is {}", progress.begin.id, progress.state.word());
-        return Err(never("no-way-back", what));
-    }
-    let world = world(context, layout, operation)?;
-    if let Some(id) = has_vote(&world, operation).await? {
+    operation::refuse_without_way_back(operation.progress())?;
+    let back = world(&context.unstopped(), layout, operation)?;
+    if let Some(id) = has_vote(&back, operation).await? {
         let what = format!("member {id} votes: it must be removed first, with member-remove {id}");
         return Err(never(MEMBER_VOTES, what));
     }
-    go_back(context, layout, operation, "asked for").await?;
+    operation::go_back(operation, &back, "asked for").await?;
     done(operation)
 }
 
@@ -415,34 +363,8 @@ pub async fn take_back(
 /// # Errors
 /// [`Kind::Busy`] where it is unfinished; [`Kind::Store`].
 pub fn commit(layout: &NodeLayout, operation: &mut Operation<JoinStep>) -> Result<Vec<PathBuf>> {
-    let progress = operation.progress();
-    if progress.state.is_unfinished() {
-        let what = format!("{} is {}", progress.begin.id, progress.state.word());
-        return Err(Failure::new(Kind::Busy, what).with(operation.unfinished()));
-    }
-    let about = about(progress)?;
-    let mut removed = Vec::new();
-    operation.commit(|| {
-        for folder in &about.safety {
-            let folder = layout.host(folder);
-            if folder.symlink_metadata().is_ok() {
-                fs::remove_tree(&folder)?;
-                fs::sync_dir(fs::parent(&folder))?;
-                removed.push(folder.clone());
-            }
-            // The hidden directory goes with the last operation that has something in it.
-            let hidden = folder
-                .ancestors()
-                .skip(1)
-                .take(2)
-                .take_while(|above| above.iter().any(|part| part == HIDDEN));
-            for above in hidden {
-                fs::remove_empty_dir(above)?;
-            }
-        }
-        Ok(())
-    })?;
-    Ok(removed)
+    let safety = about(operation.progress())?.safety;
+    operation::commit(layout, operation, &safety)
 }
 
 /// How etcd learns that it joins, for people.

@@ -1,16 +1,9 @@
 //! From what was seen to the steps of a join.
 //!
-//! Its folders are each on the mount of what lies in them, since no rename crosses a mount:
-//!
-//! ```text
-//! /etc/kubernetes/.etcd-dr/<id>/   manifests/ (what was there), manifests-new/ (what comes)
-//! <state or data directory>/<id>/  data/ (the old data), data-new/ (what was made, on the way back)
-//! ```
-//!
-//! The second lies in `/var/lib/etcd-dr` where that is on the data directory's mount, otherwise
-//! hidden in the data directory itself.
+//! Its folders are those of a restore ([`crate::ops::restore::folders`]): `manifests` has what was
+//! there, `manifests-new` what comes, `data` the old data, and `data-new` on the way back what was
+//! made.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::about::{About, ClusterAbout};
@@ -25,7 +18,7 @@ use crate::node::pod::{self, PodManifest, RevisionInUse};
 use crate::node::profile::Profile;
 use crate::ops::member::survey::Survey;
 use crate::ops::restore::about::{EtcdAbout, PodAbout};
-use crate::ops::restore::folders::HIDDEN;
+use crate::ops::restore::folders::Folders;
 use crate::ops::restore::steps::Exchange;
 use crate::sys::mount::Mounts;
 
@@ -103,12 +96,6 @@ pub(super) struct Drafting<'a> {
     pub(super) runtime: PathBuf,
 }
 
-struct Folders {
-    etc: PathBuf,
-    data: PathBuf,
-    keep: Vec<OsString>,
-}
-
 impl Drafting<'_> {
     fn layout(&self) -> &NodeLayout {
         &self.request.target.layout
@@ -125,15 +112,22 @@ impl Drafting<'_> {
     pub(super) fn draft(&self) -> Result<(About, Vec<JoinStep>)> {
         let about = self.about()?;
         let data_dir = self.layout().resolve(&about.etcd.data_dir)?;
-        let folders = self.folders(&data_dir)?;
+        let layout = self.layout();
+        let mounts = Mounts::read()?;
+        let taken = [layout.manifests()];
+        let folders = Folders::find(layout, &mounts, &data_dir, &self.id, &taken)?;
+        let wanted = [
+            data_dir.clone(),
+            folders.manifests_new(),
+            folders.manifests(),
+            folders.old_data(),
+            folders.new_data(),
+        ];
         let mut steps = vec![JoinStep::MakeFolders {
-            folders: self.missing(&folders, &data_dir),
+            folders: folders.missing_of(layout, wanted),
         }];
         steps.extend(self.steps(&folders, &data_dir)?);
-        let mut safety = vec![self.node_path(&folders.etc)];
-        for name in ["data", "data-new"] {
-            safety.push(self.node_path(&folders.data.join(name)));
-        }
+        let safety = folders.safety(layout);
         Ok((About { safety, ..about }, steps))
     }
 
@@ -147,10 +141,10 @@ impl Drafting<'_> {
         let place = self.layout().manifest(Component::Etcd, self.profile);
         let place = place.unwrap_or_else(|| self.manifest.path.clone());
         let file = place.file_name().map(PathBuf::from).unwrap_or_default();
-        let stopped = self.node_path(&folders.etc.join("manifests").join(&file));
-        let new = self.node_path(&folders.etc.join("manifests-new").join(&file));
+        let stopped = self.node_path(&folders.manifests().join(&file));
+        let new = self.node_path(&folders.manifests_new().join(&file));
         let met = format!("met-{}", file.display());
-        let met = self.node_path(&folders.etc.join("manifests-new").join(met));
+        let met = self.node_path(&folders.manifests_new().join(met));
         let place = self.node_path(&place);
         let writes = flags || !self.manifest.live;
         let write = JoinStep::WriteManifest {
@@ -173,7 +167,7 @@ impl Drafting<'_> {
             JoinStep::AwaitStopped,
             JoinStep::SetDataAside {
                 data_dir: data_dir.clone(),
-                aside: self.node_path(&folders.data.join("data")),
+                aside: self.node_path(&folders.old_data()),
                 keep: folders.keep.clone(),
             },
             JoinStep::AddLearner {
@@ -189,68 +183,13 @@ impl Drafting<'_> {
                     aside: met,
                 },
                 data_dir,
-                made: self.node_path(&folders.data.join("data-new")),
+                made: self.node_path(&folders.new_data()),
                 keep: folders.keep.clone(),
             },
             JoinStep::AwaitVote,
             JoinStep::ProveMember,
         ]);
         Ok(steps)
-    }
-
-    /// Where everything goes, each part on the mount of what it takes.
-    fn folders(&self, data_dir: &Path) -> Result<Folders> {
-        let layout = self.layout();
-        let mounts = Mounts::read()?;
-        let kubernetes = layout.resolve(self.node_path(&layout.kubernetes()))?;
-        let etc = kubernetes.join(HIDDEN).join(&self.id);
-        let manifests = layout.resolve(self.node_path(&layout.manifests()))?;
-        if mounts.of(&manifests)? != mounts.of_nearest(&etc)? {
-            let what = format!(
-                "{} and {} are on different mounts, and nothing could be moved between them",
-                manifests.display(),
-                kubernetes.display()
-            );
-            return Err(refuse("mount-between", what));
-        }
-        let state = layout.state();
-        let together = mounts.of_nearest(&state)? == mounts.of_nearest(data_dir)?;
-        let (data, keep) = match together {
-            true => (state.join(&self.id), Vec::new()),
-            false => (
-                data_dir.join(HIDDEN).join(&self.id),
-                vec![OsString::from(HIDDEN)],
-            ),
-        };
-        Ok(Folders { etc, data, keep })
-    }
-
-    /// The directories that are to be made, those above first; the operation's own folder is made
-    /// with its journal.
-    fn missing(&self, folders: &Folders, data_dir: &Path) -> Vec<PathBuf> {
-        let own = self.layout().state().join(&self.id);
-        let wanted = [
-            data_dir.to_owned(),
-            folders.etc.join("manifests-new"),
-            folders.etc.join("manifests"),
-            folders.data.join("data"),
-            folders.data.join("data-new"),
-        ];
-        let mut missing: Vec<PathBuf> = Vec::new();
-        for path in wanted {
-            let mut chain: Vec<&Path> = path
-                .ancestors()
-                .take_while(|above| !above.exists() && **above != own)
-                .collect();
-            chain.reverse();
-            for above in chain {
-                let above = self.node_path(above);
-                if !missing.contains(&above) {
-                    missing.push(above);
-                }
-            }
-        }
-        missing
     }
 
     fn about(&self) -> Result<About> {

@@ -23,6 +23,7 @@ use super::{manifest, proof};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::client::Id;
 use crate::node::layout::NodeLayout;
+use crate::ops::Context;
 use crate::ops::member::add::{self, Action, AddRequest, Gone};
 use crate::ops::member::catchup::{Awaited, until_it_votes};
 use crate::ops::member::peer_url;
@@ -30,9 +31,8 @@ use crate::ops::member::survey::{MemberState, Survey};
 use crate::ops::reach::Target;
 use crate::ops::restore::about::PodAbout;
 use crate::ops::restore::moves;
-use crate::ops::restore::steps::{Exchange, clear, make_folder};
+use crate::ops::restore::steps::{Exchange, clear, make_folders, unmake_folders};
 use crate::ops::restore::world::World as NodeWorld;
-use crate::ops::{Cancel, Context};
 use crate::plan::{Known, Step};
 use crate::sys::fs;
 
@@ -222,11 +222,7 @@ impl Step for JoinStep {
 
     async fn apply(&self, world: &World, known: &Known) -> Result<Option<Value>> {
         match self {
-            Self::MakeFolders { folders } => {
-                for folder in folders {
-                    make_folder(&world.host(folder))?;
-                }
-            }
+            Self::MakeFolders { folders } => make_folders(&world.node, folders)?,
             Self::StopEtcd { manifest } => {
                 if let Some(manifest) = manifest {
                     manifest.there(&world.node)?;
@@ -251,12 +247,7 @@ impl Step for JoinStep {
 
     async fn undo(&self, world: &World, known: &Known) -> Result<()> {
         match self {
-            Self::MakeFolders { folders } => {
-                for folder in folders.iter().rev() {
-                    // One that holds something was not made by this step alone.
-                    fs::remove_empty_dir(&world.host(folder))?;
-                }
-            }
+            Self::MakeFolders { folders } => unmake_folders(&world.node, folders)?,
             Self::StopEtcd { manifest } => {
                 if let Some(manifest) = manifest {
                     manifest.back(&world.node)?;
@@ -370,7 +361,7 @@ fn write_manifest(world: &World, known: &Known, from: &Path, to: &Path, flags: b
     };
     // Written by an attempt that was killed before it could say so.
     fs::unlink(&to)?;
-    fs::write_new(&to, text.as_bytes())?;
+    fs::write_like(&from, &to, text.as_bytes())?;
     fs::sync_dir(fs::parent(&to))
 }
 
@@ -392,10 +383,7 @@ async fn await_vote(world: &World, known: &Known) -> Result<()> {
 /// [`Kind::Unreachable`].
 pub(super) async fn votes(world: &World, known: &Known) -> Result<Option<Id>> {
     let unstopped = World::new(
-        &Context {
-            cancel: Cancel::default(),
-            ..world.context().clone()
-        },
+        &world.context().unstopped(),
         &world.node.layout,
         world.about.clone(),
     );

@@ -1,0 +1,176 @@
+//! An operation on a node that has a journal, whichever it is: how it is begun, given up, gone back
+//! from, and how what it kept is removed in the end. The steps, and what they act upon, are the
+//! operation's own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Context;
+use super::restore::folders::HIDDEN;
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::event::Event;
+use crate::node::layout::NodeLayout;
+use crate::plan::{Begin, Clock, Operation, Progress, Step, journal, registry};
+use crate::sys::fs;
+
+/// A name for an operation of a kind that no folder bears yet.
+pub(in crate::ops) fn free_name(context: &Context, layout: &NodeLayout, kind: &str) -> String {
+    let stamp = context.now.strftime("%Y-%m-%d_%H%M%S");
+    registry::free_id(&layout.state(), &format!("{kind}-{stamp}"))
+}
+
+/// What a plan needs besides its steps.
+pub(in crate::ops) struct Plan<'a, A, S> {
+    /// The kind of operation.
+    pub(in crate::ops) kind: &'a str,
+    /// Its name, which no folder bears yet.
+    pub(in crate::ops) id: String,
+    /// What its journal keeps to go on, to go back and to tell.
+    pub(in crate::ops) about: A,
+    /// The steps.
+    pub(in crate::ops) steps: Vec<S>,
+}
+
+/// Makes a plan's journal durable; nothing else has changed then. What earlier ones left that came
+/// to no journal is removed, and told.
+///
+/// # Errors
+/// [`Kind::Store`].
+pub(in crate::ops) fn begin<A: Serialize, S: Step>(
+    context: &Context,
+    layout: &NodeLayout,
+    plan: Plan<'_, A, S>,
+    tool_version: &str,
+    clock: Clock,
+) -> Result<Operation<S>> {
+    let state = layout.state();
+    fs::mkdir_all(&state)?;
+    for left in registry::sweep(&state, &format!("{}-", plan.kind))? {
+        context.tell(Event::LeftoverRemoved(left));
+    }
+    let dir = state.join(&plan.id);
+    fs::mkdir(&dir)?;
+    fs::sync_dir(&state)?;
+    let about =
+        serde_json::to_value(&plan.about).doing(Kind::Unexpected, || "writing the plan as JSON")?;
+    let begin = Begin {
+        schema: journal::SCHEMA,
+        tool: tool_version.to_owned(),
+        id: plan.id,
+        kind: plan.kind.to_owned(),
+        about,
+        steps: Vec::new(),
+    };
+    Operation::begin(
+        &dir,
+        begin,
+        plan.steps,
+        Arc::clone(&context.observer),
+        clock,
+    )
+}
+
+/// What a journal is about.
+///
+/// # Errors
+/// [`Kind::Busy`] where another version wrote it.
+pub(in crate::ops) fn about<A: DeserializeOwned>(progress: &Progress) -> Result<A> {
+    serde_json::from_value(progress.begin.about.clone()).map_err(|cause| {
+        let what = format!("reading what {} is about", progress.begin.id);
+        Failure::wrap(Kind::Busy, cause, what)
+    })
+}
+
+/// Undoes everything. The world must be one that the wish to stop does not reach.
+///
+/// # Errors
+/// [`Kind::RollbackFailed`].
+pub(in crate::ops) async fn go_back<S: Step>(
+    operation: &mut Operation<S>,
+    unstopped: &S::World,
+    why: &str,
+) -> Result<()> {
+    let undone = operation.roll_back(unstopped, why).await;
+    undone.map_err(|failure| {
+        let unfinished = operation.unfinished();
+        failure.as_kind(Kind::RollbackFailed).with(unfinished)
+    })
+}
+
+/// Goes back after a failure, and makes of it the one to end with: [`Kind::Interrupted`] where the
+/// operator wanted it to stop, [`Kind::RolledBack`] otherwise, both with what is as before;
+/// [`Kind::RollbackFailed`] where the way back failed too.
+pub(in crate::ops) async fn give_up<S: Step>(
+    context: &Context,
+    operation: &mut Operation<S>,
+    unstopped: &S::World,
+    failed: Failure,
+    as_before: &'static str,
+) -> Failure {
+    context.warn("rolling-back", failed.to_string());
+    if let Err(second) = go_back(operation, unstopped, &failed.to_string()).await {
+        return second.doing(format!("rolling back after: {failed}"));
+    }
+    let kind = match failed.kind() {
+        Kind::Interrupted => Kind::Interrupted,
+        _ => Kind::RolledBack,
+    };
+    failed.as_kind(kind).doing(as_before)
+}
+
+/// Refuses to go back where nothing is kept for that any more.
+pub(in crate::ops) fn refuse_without_way_back(progress: &Progress) -> Result<()> {
+    if progress.state.can_roll_back() {
+        return Ok(());
+    }
+    let what = format!("{} is {}", progress.begin.id, progress.state.word());
+    let refusal = Fact::Refusal {
+        name: "no-way-back",
+        allowable: false,
+    };
+    Err(Failure::new(Kind::Refused, what).with(refusal))
+}
+
+/// Removes what was kept for the way back in these folders of the node, and says what that was.
+///
+/// # Errors
+/// [`Kind::Busy`] where it is unfinished; [`Kind::Store`].
+pub(in crate::ops) fn commit<S: Step>(
+    layout: &NodeLayout,
+    operation: &mut Operation<S>,
+    safety: &[PathBuf],
+) -> Result<Vec<PathBuf>> {
+    let progress = operation.progress();
+    if progress.state.is_unfinished() {
+        let what = format!("{} is {}", progress.begin.id, progress.state.word());
+        return Err(Failure::new(Kind::Busy, what).with(operation.unfinished()));
+    }
+    let mut removed = Vec::new();
+    operation.commit(|| {
+        for folder in safety {
+            let folder = layout.host(folder);
+            if folder.symlink_metadata().is_ok() {
+                fs::remove_tree(&folder)?;
+                fs::sync_dir(fs::parent(&folder))?;
+                removed.push(folder.clone());
+            }
+            remove_hidden(&folder)?;
+        }
+        Ok(())
+    })?;
+    Ok(removed)
+}
+
+/// The hidden directory, and the operation's own in it, go with the last that was in them.
+fn remove_hidden(folder: &Path) -> Result<()> {
+    let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name == HIDDEN);
+    let above: Vec<&Path> = folder.ancestors().skip(1).take(2).collect();
+    let hidden = above.iter().position(|path| is_hidden(path));
+    for path in above.iter().take(hidden.map_or(0, |at| at + 1)) {
+        fs::remove_empty_dir(path)?;
+    }
+    Ok(())
+}
