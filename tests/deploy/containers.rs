@@ -63,6 +63,22 @@ impl Bench {
         golden::run(&args, &[])
     }
 
+    /// Puts a backup of another node where copies go.
+    fn copy_of_another(&self) {
+        let store = self.volume("theirs");
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/store/backup-1");
+        let mut command = Command::new("cp");
+        let output = command.arg("-a").arg(fixture).arg(&store).output();
+        expect_success("cp", &output.expect("running cp"));
+        let path = store.join("backup-1/backup.json");
+        let manifest = std::fs::read(&path).expect("a Manifest");
+        let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+        manifest["node"]["name"] = "master-9".into();
+        std::fs::write(&path, manifest.to_string()).expect("writing it");
+        let store = store.to_str().expect("UTF-8");
+        golden::run(&["copy", "backup-1", &self.url, "--store", store], &[]).expect(0);
+    }
+
     /// The sets of a store.
     fn sets(&self, store: &str) -> Vec<String> {
         let listed = golden::run(&["list", store, "-o", "json"], &[])
@@ -88,10 +104,8 @@ fn etcd_dr_in_both_containers() {
     let Some(bench) = Bench::new() else { return };
     let pod = pod("kubernetes/two-containers/cronjob.yaml");
     let (first, second) = (&pod["initContainers"][0], &pod["containers"][0]);
-    // Another cluster's backup in the same bucket is no business of this job's.
-    let theirs = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/store");
-    let theirs = theirs.to_str().expect("UTF-8");
-    golden::run(&["copy", "backup-1", &bench.url, "--store", theirs], &[]).expect(0);
+    // Another node's backup in the same bucket is no business of this job's.
+    bench.copy_of_another();
     let theirs = bench.sets(&bench.url);
     for round in 1..=4 {
         let shared = bench.volume(&format!("shared-{round}"));

@@ -5,6 +5,7 @@
 mod support;
 
 mod containers;
+mod pipeline;
 mod schemas;
 
 use std::path::{Path, PathBuf};
