@@ -369,7 +369,7 @@ fn alerts_and_dashboard_ask_for_what_is_told() {
     }
     let dashboard: serde_json::Value =
         serde_json::from_str(&text("monitoring/dashboard.json")).expect("JSON");
-    assert_eq!(dashboard["panels"].as_array().map(Vec::len), Some(10));
+    assert_eq!(dashboard["panels"].as_array().map(Vec::len), Some(12));
 }
 
 #[test]

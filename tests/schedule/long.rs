@@ -101,13 +101,16 @@ fn nothing_grows_from_period_to_period() {
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
     let half = samples.len() / 2;
     let (early, late) = samples.split_at(half);
-    println!(
-        "{periods} periods: {:?} after {WARM}, {:?} at the end",
-        samples.first(),
-        samples.last()
-    );
     // A run may be under way when it is looked: what is held in the quietest moment counts.
     let least = |samples: &[Holds], of: fn(&Holds) -> u64| samples.iter().map(of).min();
+    let told = |samples: &[Holds]| {
+        [Holds::descriptors, Holds::threads, Holds::memory].map(|of| least(samples, of))
+    };
+    let quarters: Vec<_> = samples
+        .chunks(samples.len().div_ceil(4))
+        .map(told)
+        .collect();
+    println!("{periods} periods, least descriptors, threads and KiB by quarters: {quarters:?}");
     for (of, more) in [
         (Holds::descriptors as fn(&Holds) -> u64, 0),
         (Holds::threads, 0),
