@@ -55,9 +55,10 @@ lint: deps
 unit: deps
 	$(CARGO) test --locked $(FEATURES) --lib --bins
 
-# An S3 server and an sshd, for the suite "store".
+# An S3 server and an sshd for the suite "store", promtool and the judges of manifests for "deploy".
 servers: deps
 	@scripts/fetch-servers.sh
+	@scripts/fetch-schemas.sh
 
 suites: deps etcd servers
 	-@scripts/deps.sh --tests

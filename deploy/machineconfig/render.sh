@@ -28,10 +28,11 @@ spec:
     storage:
       files:
 HEAD
+# 420 is 0644: an octal number is one only to some readers of YAML.
 for name in "${names[@]}"; do
     cat <<FILE
         - path: /etc/systemd/system/$name
-          mode: 0644
+          mode: 420
           overwrite: true
           contents:
             source: data:text/plain;charset=utf-8;base64,$(base64 -w0 < "$units/$name")

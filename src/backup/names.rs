@@ -23,6 +23,8 @@ pub const SUMS: &str = "SHA256SUMS";
 pub const VERIFIED: &str = "verified.json";
 /// How much of the snapshot shares its blocks with the set before; written after the set.
 pub const SHARED: &str = "shared.json";
+/// Which copies were asked for and which were made; written with the set and after it, may be absent.
+pub const COPIES: &str = "copies.json";
 /// There where an operator wants the set to stay; what it holds is for people.
 pub const PINNED: &str = "pinned";
 

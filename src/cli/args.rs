@@ -291,6 +291,7 @@ const COPY_EXAMPLES: &str = "\
 Examples:
   etcd-dr copy latest s3://bucket/etcd --compress --recipient age1…
   etcd-dr copy backup-12 file:///mnt/share
+  etcd-dr copy latest sftp://backup@host/etcd --keep-last 20
   etcd-dr copy s3://bucket/etcd/CLUSTER/NODE/latest /var/tmp/store";
 
 /// `copy`
@@ -322,6 +323,11 @@ pub struct CopyArgs {
     /// How stores are reached.
     #[command(flatten)]
     pub remote: RemoteArgs,
+
+    /// What is removed there afterwards, of this node's backups; none:
+    /// nothing.
+    #[command(flatten)]
+    pub keep: KeepArgs,
 }
 
 const VERIFY_EXAMPLES: &str = "\

@@ -14,11 +14,10 @@ use crate::backup::retention::Rules;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::ops::Context;
 use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
-use crate::ops::catalog;
+use crate::ops::copies::{Copies, Tried};
 use crate::ops::metrics::{self, Metrics};
 use crate::ops::quality::{ALLOWABLE, Allowed};
-use crate::ops::remote::{self as sets, Copied, Form};
-use crate::store::{Address, LocalStore, Settings, objects};
+use crate::store::{Address, LocalStore};
 
 /// How long nothing may come of a snapshot, unless told.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,62 +71,77 @@ pub(super) fn store(session: &Session, args: &BackupArgs) -> Result<LocalStore> 
 }
 
 fn once(session: &Session, args: &BackupArgs) -> Result<Shown> {
-    let request = request(session, args)?;
+    let mut request = request(session, args)?;
     // What is wrong with a URL is found before anything is taken.
-    let copies = Copies::new(session, args)?;
-    let context = &session.context;
-    let (outcome, copied) = session.block_on(async {
+    let copies = copies(session, args)?;
+    request.copies = copies.urls();
+    let (context, store) = (&session.context, store(session, args)?);
+    let (outcome, tried) = session.block_on(async {
         let outcome = backup::run(context, &request).await?;
-        let copied = match &outcome {
-            Outcome::Taken(taken) => copies.make(context, taken).await,
-            Outcome::YoungEnough { .. } => Vec::new(),
-        };
-        Ok((outcome, copied))
+        let tried = copy_out(context, &copies, &store, &outcome, None).await;
+        Ok((outcome, tried))
     })?;
-    Ok(came("backup", &outcome, copied))
+    Ok(came("backup", &outcome, tried))
 }
 
-/// What came of it, and of the copies.
-pub(super) fn came(command: &str, outcome: &Outcome, copied: Vec<Result<Copied>>) -> Shown {
-    match outcome {
+/// Makes the copies of what a backup came to, and those that earlier ones are owed. A young enough
+/// backup that another run took is copied too: what was asked for is a backup here and there.
+pub(super) async fn copy_out(
+    context: &Context,
+    copies: &Copies,
+    store: &LocalStore,
+    outcome: &Outcome,
+    until: Option<Timestamp>,
+) -> Vec<Tried> {
+    let asked = match outcome {
+        Outcome::YoungEnough { name, .. } => copies.ask(context, store, name),
+        Outcome::Taken(_) => Ok(()),
+    };
+    let made = match asked {
+        Ok(()) => copies.make(context, store, until).await,
+        Err(failure) => Err(failure),
+    };
+    made.unwrap_or_else(|failure| {
+        vec![Tried {
+            set: store.dir().display().to_string(),
+            came: Err(failure),
+        }]
+    })
+}
+
+/// What came of it, and of the copies: a failure there leaves the backup as it is.
+pub(super) fn came(command: &str, outcome: &Outcome, tried: Vec<Tried>) -> Shown {
+    let (own, mut text, mut document, mut problems) = match outcome {
         Outcome::YoungEnough { name, age } => {
             let age = age.as_secs().unsigned_abs();
-            Shown::done(
+            (
+                name.as_str(),
                 format!("nothing to do: {name} is {} old\n", human::span(age)),
-                machine::document(
-                    command,
-                    &json!({"result": "young-enough", "set": name, "ageSeconds": age}),
-                ),
+                json!({"result": "young-enough", "set": name, "ageSeconds": age}),
+                Vec::new(),
             )
         }
-        Outcome::Taken(taken) => shown(command, taken, copied),
+        Outcome::Taken(taken) => (
+            taken.manifest.id.as_str(),
+            text(taken),
+            document(taken),
+            taken
+                .pruned
+                .iter()
+                .filter(|pruned| !pruned.problems.is_empty())
+                .map(prune::problems)
+                .collect(),
+        ),
+    };
+    let (copies, caught_up): (Vec<Tried>, Vec<Tried>) =
+        tried.into_iter().partition(|tried| tried.set == own);
+    let copies = told(copies, &mut text, &mut problems, false);
+    if matches!(outcome, Outcome::Taken(_)) || copies != json!([]) {
+        document["copies"] = copies;
     }
-}
-
-/// What was taken, and what came of what followed: a failure there leaves the backup as it is.
-fn shown(command: &str, taken: &Taken, copies: Vec<Result<Copied>>) -> Shown {
-    let mut problems: Vec<String> = taken
-        .pruned
-        .iter()
-        .filter(|pruned| !pruned.problems.is_empty())
-        .map(prune::problems)
-        .collect();
-    let mut text = text(taken);
-    let mut documents = Vec::new();
-    for copy in copies {
-        match copy {
-            Ok(copied) => {
-                text.push_str(&copy::text(&copied));
-                documents.push(json!(copied));
-            }
-            Err(failure) => {
-                problems.push(human::failure("copy", &failure));
-                documents.push(json!({"error": failure.to_string()}));
-            }
-        }
+    if !caught_up.is_empty() {
+        document["caughtUp"] = told(caught_up, &mut text, &mut problems, true);
     }
-    let mut document = document(taken);
-    document["copies"] = documents.into();
     let remark = (!problems.is_empty()).then(|| problems.join("\n"));
     Shown {
         text,
@@ -141,44 +155,48 @@ fn shown(command: &str, taken: &Taken, copies: Vec<Result<Copied>>) -> Shown {
     }
 }
 
-/// Where the backup is copied to once it is taken.
-pub(super) struct Copies {
-    to: Vec<Address>,
-    settings: Settings,
-    form: Form,
+/// Copies for people, their failures, and all of them for programs.
+pub(super) fn told(
+    tried: Vec<Tried>,
+    text: &mut String,
+    problems: &mut Vec<String>,
+    named: bool,
+) -> Value {
+    let mut documents = Vec::new();
+    for Tried { set, came } in tried {
+        let mut document = match came {
+            Ok(copied) => {
+                text.push_str(&copy::text(&copied));
+                json!(copied)
+            }
+            Err(failure) => {
+                problems.push(human::failure("copy", &failure));
+                json!({"error": failure.to_string()})
+            }
+        };
+        if named {
+            document["set"] = set.into();
+        }
+        documents.push(document);
+    }
+    documents.into()
 }
 
-impl Copies {
-    /// Finds out what is wrong with the URLs, and reads the files that are named.
-    pub(super) fn new(session: &Session, args: &BackupArgs) -> Result<Self> {
-        let configured = &session.config.copy.to;
-        let to = match (&args.flat, args.copy_to.is_empty()) {
-            (None, true) => configured,
-            _ => &args.copy_to,
-        };
-        let to: Result<_> = to.iter().map(|url| Address::parse(url)).collect();
-        Ok(Self {
-            to: to?,
-            settings: remote::settings(session, &args.remote)?,
-            form: remote::form(session, &args.form)?,
-        })
-    }
-
-    /// One after the other; one that fails keeps none of the others.
-    pub(super) async fn make(&self, context: &Context, taken: &Taken) -> Vec<Result<Copied>> {
-        let mut made = Vec::new();
-        for address in &self.to {
-            made.push(self.one(context, taken, address).await);
-        }
-        made
-    }
-
-    async fn one(&self, context: &Context, taken: &Taken, address: &Address) -> Result<Copied> {
-        let set = catalog::resolve(&LocalStore::at("."), &taken.dir.display().to_string())?;
-        let store = objects::open(address, &self.settings).await?;
-        let host = host_name();
-        sets::copy(context, &set, store.as_ref(), &self.form, &host).await
-    }
+/// Where the backup is copied to once it is taken: finds out what is wrong with the URLs, and reads
+/// the files that are named.
+pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
+    let configured = &session.config.copy.to;
+    let to = match (&args.flat, args.copy_to.is_empty()) {
+        (None, true) => configured,
+        _ => &args.copy_to,
+    };
+    let to: Result<_> = to.iter().map(|url| Address::parse(url)).collect();
+    Ok(Copies {
+        to: to?,
+        settings: remote::settings(session, &args.remote)?,
+        form: remote::form(session, &args.form)?,
+        host: host_name(),
+    })
 }
 
 pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {
@@ -214,6 +232,7 @@ pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequ
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         privileged: rustix::process::geteuid().is_root(),
         pin: args.pin,
+        copies: Vec::new(),
         keep: keep(session, args)?,
     })
 }

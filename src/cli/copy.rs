@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 use super::args::CopyArgs;
 use super::run::{Session, Shown};
 use super::{machine, remote};
-use crate::error::{Failure, Kind, Result};
-use crate::ops::catalog;
+use crate::error::{Failure, Kind, Result, exit};
+use crate::node::layout::NodeLayout;
+use crate::ops::catalog::{self, BackupSet};
+use crate::ops::prune::{self, PruneRequest, Pruned, Selection};
 use crate::ops::remote::{self as sets, Copied};
+use crate::ops::restore;
 use crate::store::{Address, LocalStore, objects};
 
 /// Copies what is meant to where it is meant.
@@ -35,39 +38,112 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
         remote::settings(session, &args.remote)?,
         remote::form(session, &args.form)?,
     );
+    let rules = rules(args)?;
     let store = session.store(args.store.as_deref())?;
     let set = catalog::resolve(&store, &args.set)?;
     let host = super::backup::host_name();
-    let copied = session.block_on(async {
+    let (copied, pruned) = session.block_on(async {
         let store = objects::open(&address, &settings).await?;
-        sets::copy(&session.context, &set, store.as_ref(), &form, &host).await
+        let copied = sets::copy(&session.context, &set, store.as_ref(), &form, &host).await?;
+        let pruned = match &rules {
+            Some(rules) => {
+                let there = store.as_ref();
+                Some(sets::prune_beside(&session.context, there, rules, &copied.name).await)
+            }
+            None => None,
+        };
+        Ok((copied, pruned))
     })?;
-    Ok(Shown::done(
-        text(&copied),
-        machine::document("copy", &document(&copied)),
-    ))
+    Ok(shown(text(&copied), document(&copied), pruned))
 }
 
 fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let address = Address::parse(&args.set)?;
     let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
+    let rules = rules(args)?;
     let into = LocalStore::at(&args.to);
-    let id = session.block_on(async {
+    let (name, there) = session.block_on(async {
         let (store, set) = remote::resolve(session, &address, &settings).await?;
-        sets::import(
+        if let Some(name) = same(&into, &set)? {
+            return Ok((name, true));
+        }
+        let id = sets::import(
             &session.context,
             store.as_ref(),
             &set.name,
             &into,
             identities,
         )
-        .await
+        .await?;
+        Ok((id.to_string(), false))
     })?;
-    let dir = Path::new(&args.to).join(id.to_string());
-    let text = format!("{id} in {}\n", dir.display());
-    let json = json!({"result": "fetched", "set": id.to_string(), "directory": dir});
-    Ok(Shown::done(text, machine::document("copy", &json)))
+    let pruned = rules.map(|rules| {
+        let request = PruneRequest {
+            in_use: restore::sets_in_use(&NodeLayout::new(&session.root), into.dir())?,
+            ..rules
+        };
+        let into = into.clone();
+        session.blocking(move |context| prune::run(&context, &into, &request, None))
+    });
+    let dir = Path::new(&args.to).join(&name);
+    let (text, result) = match there {
+        true => (
+            format!("{name} in {} is that one already\n", args.to),
+            "already-there",
+        ),
+        false => (format!("{name} in {}\n", dir.display()), "fetched"),
+    };
+    let json = json!({"result": result, "set": name, "directory": dir});
+    Ok(shown(text, json, pruned))
+}
+
+/// The set of a directory that a copy is of, if there is one: it is not brought twice.
+fn same(into: &LocalStore, set: &BackupSet) -> Result<Option<String>> {
+    if !into.dir().is_dir() || set.manifest.is_none() {
+        return Ok(None);
+    }
+    let sets = catalog::list(into)?;
+    let whole = |there: &&BackupSet| there.problems.is_empty() && there.manifest == set.manifest;
+    Ok(sets.iter().find(whole).map(|there| there.name.clone()))
+}
+
+/// What is to stay where the copy goes.
+fn rules(args: &CopyArgs) -> Result<Option<PruneRequest>> {
+    if !args.keep.is_given() {
+        return Ok(None);
+    }
+    let rules = args.keep.rules();
+    rules.check()?;
+    Ok(Some(PruneRequest {
+        selection: Selection::Rules(rules),
+        in_use: Vec::new(),
+    }))
+}
+
+/// The copy, and what was removed after it: what fails there leaves the copy as it is.
+fn shown(mut text: String, mut document: Value, pruned: Option<Result<Pruned>>) -> Shown {
+    let pruned = pruned.map(|pruned| {
+        pruned.unwrap_or_else(|failure| Pruned {
+            problems: vec![failure.to_string()],
+            ..Pruned::default()
+        })
+    });
+    let mut remark = None;
+    if let Some(pruned) = &pruned {
+        text.push_str(&super::prune::summary(pruned));
+        document["pruned"] = json!(pruned);
+        remark = (!pruned.problems.is_empty()).then(|| super::prune::problems(pruned));
+    }
+    Shown {
+        text,
+        json: machine::document("copy", &document),
+        status: match &remark {
+            Some(_) => exit::PARTIAL,
+            None => exit::DONE,
+        },
+        remark,
+    }
 }
 
 /// What came of a copy, for people.

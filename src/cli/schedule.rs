@@ -10,14 +10,16 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::args::ScheduleArgs;
-use super::backup::{self, Copies};
+use super::backup;
 use super::run::{Session, Shown};
-use super::{human, machine};
+use super::{human, machine, target};
 use crate::error::{Doing, Failure, Kind, Result, exit};
+use crate::event::Event;
 use crate::ops::backup::{self as taking, BackupRequest, Outcome};
+use crate::ops::copies::{Copies, Tried};
 use crate::ops::metrics::serve::{self, Served};
-use crate::ops::remote::Copied;
-use crate::ops::schedule::{self, GRACE, Notifier, Pace, Run, Schedule, Work};
+use crate::ops::metrics::{Tls, TlsFiles};
+use crate::ops::schedule::{self, Ended, GRACE, Notifier, Pace, Run, Schedule, Work};
 use crate::ops::verify::{self, Report};
 use crate::ops::{Context, catalog, metrics};
 use crate::store::LocalStore;
@@ -28,13 +30,15 @@ pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
     let zone = args.backup.keep.time_zone.clone();
     let zone = zone.unwrap_or(TimeZone::UTC);
     let mut pace = pace(session, args, &zone)?;
-    find_out_first(session, args)?;
+    if find_out_first(session, args)? {
+        pace = pace.with_copies();
+    }
+    let tls = tls(args)?.map(Arc::new);
     let served = Arc::new(Served::default());
     let timezone = zone.iana_name().map(str::to_owned);
     let timezone = timezone.or_else(|| Some(zone.to_fixed_offset().ok()?.to_string()));
-    served
-        .metrics
-        .scheduled(&args.cron, timezone.as_deref().unwrap_or("UTC"));
+    let timezone = timezone.unwrap_or_else(|| "UTC".to_owned());
+    served.metrics.scheduled(&args.cron, &timezone);
     let notifier = notifier(session);
     let mut hands = Hands {
         notifier: notifier.clone(),
@@ -42,11 +46,14 @@ pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
         args,
         store: backup::store(session, &args.backup)?,
         served: served.clone(),
+        timezone,
+        suspended: false,
     };
     session.block_on(async {
         if let Some(address) = args.metrics_listen {
             let listener = serve::listen(address).await?;
-            tokio::spawn(serve::serve(listener, served.clone()));
+            let context = session.context.clone();
+            tokio::spawn(serve::serve(listener, served.clone(), tls, context));
         }
         hands.look().await;
         if let Some(limit) = watchdog_limit() {
@@ -72,18 +79,31 @@ fn pace(session: &Session, args: &ScheduleArgs, zone: &TimeZone) -> Result<Pace>
     Ok(Pace::new(schedule, spread, args.jitter))
 }
 
-/// What is wrong with the command line is told before the first run, not in it.
-fn find_out_first(session: &Session, args: &ScheduleArgs) -> Result<()> {
-    for checked in [
-        backup::request(session, &args.backup).map(drop),
-        Copies::new(session, &args.backup).map(drop),
-    ] {
-        match checked {
-            Err(failure) if failure.kind() == Kind::Usage => return Err(failure),
-            _ => {}
+/// What is wrong with the command line is told before the first run, not in it; whether copies are
+/// to be made.
+fn find_out_first(session: &Session, args: &ScheduleArgs) -> Result<bool> {
+    let checked = backup::request(session, &args.backup).map(drop);
+    let copies = backup::copies(session, &args.backup);
+    let copies = match (checked, copies) {
+        (Err(failure), _) | (_, Err(failure)) if failure.kind() == Kind::Usage => {
+            return Err(failure);
         }
-    }
-    Ok(())
+        (_, copies) => copies,
+    };
+    Ok(copies.is_ok_and(|copies| !copies.to.is_empty()))
+}
+
+/// How the metrics are served, where that is by TLS.
+fn tls(args: &ScheduleArgs) -> Result<Option<Tls>> {
+    let (Some(cert), Some(key)) = (&args.metrics_cert, &args.metrics_key) else {
+        return Ok(None);
+    };
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        client_ca: args.metrics_client_ca.clone(),
+    };
+    Tls::new(files).map(Some)
 }
 
 fn refuse_what_makes_no_sense(args: &ScheduleArgs) -> Result<()> {
@@ -94,10 +114,11 @@ fn refuse_what_makes_no_sense(args: &ScheduleArgs) -> Result<()> {
     if args.backup.if_older_than.is_some() {
         return usage("the schedule says when a backup is old: --if-older-than is for backup");
     }
+    let asked = args.metrics_public || args.metrics_client_ca.is_some();
     match args.metrics_listen {
-        Some(address) if !address.ip().is_loopback() && !args.metrics_public => usage(
+        Some(address) if !address.ip().is_loopback() && !asked => usage(
             "other machines reach that address, and who reads the metrics is not asked: \
-             --metrics-public says that they may",
+             --metrics-client-ca asks them, --metrics-public says that they may",
         ),
         _ => Ok(()),
     }
@@ -138,13 +159,37 @@ struct Hands<'a> {
     store: LocalStore,
     served: Arc<Served>,
     notifier: Arc<Notifier>,
+    timezone: String,
+    suspended: bool,
 }
 
 /// What came of a run that took a backup, or found one.
 struct Came {
     outcome: Outcome,
-    copied: Vec<Result<Copied>>,
+    tried: Vec<Tried>,
     verified: Vec<(String, Result<Report>)>,
+    /// How many sets lack a copy still.
+    owed: usize,
+}
+
+/// Runs what may block or hang, with a runtime of its own, so that the loop goes on.
+async fn on_a_thread<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>>,
+{
+    let thread = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .doing(Kind::Unexpected, || "starting the runtime")?;
+        let came = runtime.block_on(work());
+        runtime.shutdown_background();
+        came
+    });
+    thread
+        .await
+        .doing(Kind::Unexpected, || "running a thread")?
 }
 
 impl Hands<'_> {
@@ -169,34 +214,73 @@ impl Hands<'_> {
         }
     }
 
-    async fn attempt(&self, run: Run) -> Result<Came> {
-        let context = Context {
+    fn context(&self) -> Context {
+        Context {
             now: Timestamp::now(),
             ..self.session.context.clone()
-        };
+        }
+    }
+
+    async fn attempt(&self, run: Run) -> Result<Came> {
+        let context = self.context();
         let mut request = backup::request(self.session, &self.args.backup)?;
         // Looked at once more under the lock: somebody else's backup of this period will do.
         let age = context.now.duration_since(run.period.start);
         request.if_older_than = Some(Duration::try_from(age).unwrap_or_default());
-        let copies = Copies::new(self.session, &self.args.backup)?;
+        let copies = backup::copies(self.session, &self.args.backup)?;
+        request.copies = copies.urls();
         let (store, sets) = (self.store.clone(), self.args.verify_sets);
-        let thread = tokio::task::spawn_blocking(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .doing(Kind::Unexpected, || "starting the runtime")?;
-            let came = runtime.block_on(work(&context, &request, &copies, &store, sets));
-            runtime.shutdown_background();
-            came
-        });
-        thread
-            .await
-            .doing(Kind::Unexpected, || "running a thread")?
+        on_a_thread(async move || {
+            work(&context, &request, &copies, &store, sets, run.period.end).await
+        })
+        .await
+    }
+
+    /// Makes the copies that are owed: what was tried, and how many sets lack one still.
+    async fn catch_up(&self, run: Run) -> Result<(Vec<Tried>, usize)> {
+        let (context, store) = (self.context(), self.store.clone());
+        let copies = backup::copies(self.session, &self.args.backup)?;
+        on_a_thread(async move || {
+            let tried = copies.make(&context, &store, Some(run.period.end)).await?;
+            Ok((tried, copies.owed(&store)?))
+        })
+        .await
+    }
+
+    /// What a command would say of a failure.
+    fn failed(failure: &Failure) -> Told {
+        // The hint is a command to type, which wants a schedule.
+        let mut document = machine::failure("schedule CRON", failure);
+        document["command"] = "schedule".into();
+        Told {
+            document,
+            remark: Some(human::failure("schedule CRON", failure)),
+            failure: Some(failure.kind()),
+        }
+    }
+
+    /// Says what came of a run to who reads the log, the metrics and the results.
+    async fn done(&self, run: Run, began: Instant, came: Told) {
+        if let Some(remark) = came.remark {
+            let _ = writeln!(std::io::stderr(), "{remark}");
+        }
+        let status = came.failure.map_or(exit::DONE, Kind::exit_code);
+        self.tell(run, began, status, came.document);
+        // Being asked to stop is no failure of a backup.
+        if came.failure != Some(Kind::Interrupted) {
+            self.served
+                .metrics
+                .ended(Timestamp::now(), began.elapsed(), came.failure);
+            self.look().await;
+        }
     }
 
     /// One line: what the run was, and what came of it.
     fn tell(&self, run: Run, began: Instant, status: u8, mut document: Value) {
         document["run"] = run.number.into();
+        if run.gave_way {
+            document["gaveWay"] = true.into();
+        }
         document["period"] = json!({"start": run.period.start, "end": run.period.end});
         document["ended"] = json!(Timestamp::now());
         document["tookSeconds"] = began.elapsed().as_secs_f64().into();
@@ -211,6 +295,13 @@ impl Hands<'_> {
     }
 }
 
+/// What is to be said of a run.
+struct Told {
+    document: Value,
+    remark: Option<String>,
+    failure: Option<Kind>,
+}
+
 /// The run itself: the backup and the prune, the copies, then the verification of other sets.
 async fn work(
     context: &Context,
@@ -218,17 +309,35 @@ async fn work(
     copies: &Copies,
     store: &LocalStore,
     sets: u32,
+    until: Timestamp,
 ) -> Result<Came> {
     let outcome = taking::run(context, request).await?;
-    let Outcome::Taken(taken) = &outcome else {
-        return Ok(Came {
-            outcome,
-            copied: Vec::new(),
-            verified: Vec::new(),
-        });
+    let tried = backup::copy_out(context, copies, store, &outcome, Some(until)).await;
+    let verified = match &outcome {
+        Outcome::Taken(taken) => verify_others(context, store, &taken.manifest.id, sets),
+        Outcome::YoungEnough { .. } => Vec::new(),
     };
-    let copied = copies.make(context, taken).await;
-    let mut verified = Vec::new();
+    let owed = match copies.to.is_empty() {
+        true => 0,
+        // What cannot be counted is looked at again.
+        false => copies.owed(store).unwrap_or(1),
+    };
+    Ok(Came {
+        outcome,
+        tried,
+        verified,
+        owed,
+    })
+}
+
+/// Verifies as many other sets as are asked for, those whose turn it is.
+fn verify_others(
+    context: &Context,
+    store: &LocalStore,
+    but: &str,
+    sets: u32,
+) -> Vec<(String, Result<Report>)> {
+    let mut verified: Vec<(String, Result<Report>)> = Vec::new();
     for _ in 0..sets {
         if context.cancel.is_cancelled() {
             break;
@@ -240,17 +349,13 @@ async fn work(
                 break;
             }
         };
-        let next = schedule::next_to_verify(&listed, Some(&taken.manifest.id));
+        let next = schedule::next_to_verify(&listed, Some(but));
         // Where there are fewer than asked for, none is read twice.
         let next = next.filter(|set| verified.iter().all(|(name, _)| *name != set.name));
         let Some(set) = next else { break };
         verified.push((set.name.clone(), verify::run(context, set)));
     }
-    Ok(Came {
-        outcome,
-        copied,
-        verified,
-    })
+    verified
 }
 
 impl Work for Hands<'_> {
@@ -264,36 +369,88 @@ impl Work for Hands<'_> {
         schedule::newest_whole(&listed.ok()?.ok()?, Timestamp::now())
     }
 
-    async fn run(&mut self, run: Run) -> bool {
+    fn suspended(&mut self) -> bool {
+        let Some(path) = &self.args.suspend_file else {
+            return false;
+        };
+        // What cannot be looked at suspends nothing: a backup too many is better than none.
+        let suspended = path.try_exists().unwrap_or(false);
+        if suspended != self.suspended {
+            self.suspended = suspended;
+            let (cron, zone) = (&self.args.cron, &self.timezone);
+            self.served.metrics.enabled(cron, zone, !suspended);
+            let what = match suspended {
+                true => format!("no run begins while {} is there", path.display()),
+                false => format!("{} is gone, the schedule is followed", path.display()),
+            };
+            self.session.context.warn("suspended", what.clone());
+            self.notifier.say(&format!("STATUS={what}"));
+        }
+        suspended
+    }
+
+    async fn leads(&mut self) -> bool {
+        let context = self.context();
+        let asked = match target::target(self.session) {
+            Ok(target) => {
+                on_a_thread(async move || schedule::leads_others(&context, &target).await).await
+            }
+            Err(failure) => Err(failure),
+        };
+        asked.unwrap_or_else(|failure| {
+            // The run that follows says what is wrong.
+            let note = format!("whether this member leads is not known: {failure}");
+            self.session.context.tell(Event::Note(note));
+            false
+        })
+    }
+
+    async fn run(&mut self, run: Run) -> Ended {
         let began = Instant::now();
-        let came = self.attempt(run).await;
-        let (good, failure, document, remark) = match came {
+        let (came, ended) = match self.attempt(run).await {
             Ok(came) => {
-                let (status, document, remark) = described(came);
-                let failure = (status != exit::DONE).then_some(Kind::Partial);
-                (true, failure, document, remark)
+                self.served.metrics.owed_copies(came.owed);
+                let copies = came.owed == 0;
+                let ended = Ended {
+                    backup: true,
+                    copies,
+                };
+                (described(came), ended)
             }
             Err(failure) => {
-                // The hint is a command to type, which wants a schedule.
-                let said = human::failure("schedule CRON", &failure);
-                let mut document = machine::failure("schedule CRON", &failure);
-                document["command"] = "schedule".into();
-                (false, Some(failure.kind()), document, Some(said))
+                let ended = Ended {
+                    backup: false,
+                    copies: false,
+                };
+                (Self::failed(&failure), ended)
             }
         };
-        if let Some(remark) = remark {
-            let _ = writeln!(std::io::stderr(), "{remark}");
-        }
-        let status = failure.map_or(exit::DONE, Kind::exit_code);
-        self.tell(run, began, status, document);
-        // Being asked to stop is no failure of a backup.
-        if failure != Some(Kind::Interrupted) {
-            self.served
-                .metrics
-                .ended(Timestamp::now(), began.elapsed(), failure);
-            self.look().await;
-        }
-        good
+        self.done(run, began, came).await;
+        ended
+    }
+
+    async fn copy(&mut self, run: Run) -> Option<bool> {
+        let began = Instant::now();
+        let (came, owed) = match self.catch_up(run).await {
+            Ok((tried, owed)) => {
+                self.served.metrics.owed_copies(owed);
+                if tried.is_empty() {
+                    return (owed > 0).then_some(false);
+                }
+                let mut problems = Vec::new();
+                let caught_up = backup::told(tried, &mut String::new(), &mut problems, true);
+                let document = json!({"result": "caught-up", "caughtUp": caught_up});
+                let came = Told {
+                    document: machine::document("schedule", &document),
+                    failure: (!problems.is_empty()).then_some(Kind::Partial),
+                    remark: (!problems.is_empty()).then(|| problems.join("\n")),
+                };
+                (came, owed > 0)
+            }
+            Err(failure) => (Self::failed(&failure), true),
+        };
+        self.done(run, began, came).await;
+        Some(!owed)
     }
 
     fn waits(&mut self, until: Timestamp) {
@@ -306,17 +463,17 @@ impl Work for Hands<'_> {
     }
 }
 
-/// Status, document and remark of a run that has a backup.
-fn described(came: Came) -> (u8, Value, Option<String>) {
-    let shown = backup::came("schedule", &came.outcome, came.copied);
-    let (mut status, mut document) = (shown.status, shown.json);
+/// What is to be said of a run that has a backup.
+fn described(came: Came) -> Told {
+    let shown = backup::came("schedule", &came.outcome, came.tried);
+    let (mut partial, mut document) = (shown.status != exit::DONE, shown.json);
     let mut remarks: Vec<String> = shown.remark.into_iter().collect();
     let mut verified = Vec::new();
     for (name, report) in came.verified {
         match report {
             Ok(report) => {
                 if !report.good {
-                    status = exit::PARTIAL;
+                    partial = true;
                     remarks.push(format!(
                         "error: {name} is bad\n  hint: to see where: etcd-dr verify {name}"
                     ));
@@ -325,13 +482,16 @@ fn described(came: Came) -> (u8, Value, Option<String>) {
             }
             Err(failure) if failure.kind() == Kind::Interrupted => {}
             Err(failure) => {
-                status = exit::PARTIAL;
+                partial = true;
                 remarks.push(human::failure("schedule", &failure));
                 verified.push(json!({"set": name, "error": failure.to_string()}));
             }
         }
     }
     document["verified"] = verified.into();
-    let remark = (!remarks.is_empty()).then(|| remarks.join("\n"));
-    (status, document, remark)
+    Told {
+        document,
+        remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
+        failure: partial.then_some(Kind::Partial),
+    }
 }

@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod catalog;
 pub mod checkup;
 pub mod compare;
+pub mod copies;
 pub mod database;
 pub mod datadir;
 pub mod live;

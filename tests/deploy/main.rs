@@ -4,6 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod containers;
+mod pipeline;
+mod schemas;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -42,11 +46,16 @@ fn ran(program: &str, command: &mut Command) -> Option<Output> {
     }
 }
 
-/// The documents that an overlay renders to.
-fn rendered(overlay: &str) -> Option<Vec<Value>> {
+/// What an overlay renders to.
+fn rendered_text(overlay: &str) -> Option<String> {
     let at = deploy("kubernetes/overlays").join(overlay);
     let output = ran("kubectl", Command::new("kubectl").arg("kustomize").arg(at))?;
-    let text = expect_success("kubectl kustomize", &output);
+    Some(expect_success("kubectl kustomize", &output))
+}
+
+/// The same, read.
+fn rendered(overlay: &str) -> Option<Vec<Value>> {
+    let text = rendered_text(overlay)?;
     let documents = serde_yaml_ng::Deserializer::from_str(&text);
     let read = |document| Value::deserialize(document).expect("YAML");
     Some(documents.map(read).collect())
@@ -71,6 +80,10 @@ fn asked(args: &[String]) -> Cli {
     let filled = args.iter().map(|arg| {
         arg.replace("$(NODE_NAME)", "master-0")
             .replace("$(ETCD_DR_COPY_TO)", "s3://bucket/path")
+            .replace(
+                "$(ETCD_DR_COPY_FROM)",
+                "s3://bucket/path/uuid/master-0/latest",
+            )
     });
     let line = std::iter::once("etcd-dr".to_owned()).chain(filled);
     Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{args:?}: {error}"))
@@ -111,7 +124,7 @@ fn pod(spec: &Value) -> Cli {
 
 #[test]
 fn the_daemonset_renders_with_each_of_its_overlays() {
-    for overlay in ["hostpath", "s3"] {
+    for overlay in ["hostpath", "s3", "mirrors"] {
         let Some(documents) = rendered(overlay) else {
             return;
         };
@@ -135,7 +148,9 @@ fn the_daemonset_renders_with_each_of_its_overlays() {
             assert_eq!(asked["host"], address.ip().to_string(), "{probe}");
         }
         assert!(args.backup.keep.is_given());
-        if overlay == "s3" {
+        let role = &spec["nodeSelector"]["etcd-dr/role"];
+        assert_eq!(role.as_str(), (overlay == "mirrors").then_some("snapshot"));
+        if overlay != "hostpath" {
             assert_eq!(args.backup.copy_to, ["s3://bucket/path"]);
             let secret = &spec["containers"][0]["envFrom"][0]["secretRef"]["name"];
             assert_eq!(secret, "etcd-dr-s3");
@@ -179,6 +194,65 @@ fn the_cronjob_renders_with_its_volume() {
     let volumes = spec["volumes"].as_sequence().expect("volumes");
     let claimed = |volume: &Value| &volume["persistentVolumeClaim"]["claimName"] == claim;
     assert!(volumes.iter().any(claimed));
+}
+
+#[test]
+fn mirrors_are_chosen_by_label_one_pod_a_node() {
+    let Some(documents) = rendered("mirrors") else {
+        return;
+    };
+    let job = &kind(&documents, "CronJob")["spec"]["jobTemplate"]["spec"];
+    assert_eq!(job["parallelism"], job["completions"]);
+    let spec = &job["template"]["spec"];
+    assert_eq!(spec["nodeSelector"]["etcd-dr/role"], "mirror");
+    let apart = &spec["affinity"]["podAntiAffinity"];
+    let apart = &apart["requiredDuringSchedulingIgnoredDuringExecution"][0];
+    assert_eq!(apart["topologyKey"], "kubernetes.io/hostname");
+    let labels = &job["template"]["metadata"]["labels"];
+    for (name, value) in apart["labelSelector"]["matchLabels"]
+        .as_mapping()
+        .expect("labels")
+    {
+        assert_eq!(&labels[name], value);
+    }
+    // The DaemonSet's selector must not take them for its own.
+    let selector = &kind(&documents, "DaemonSet")["spec"]["selector"]["matchLabels"];
+    assert_ne!(
+        labels["app.kubernetes.io/name"],
+        selector["app.kubernetes.io/name"]
+    );
+    let Asked::Copy(args) = pod(spec).command else {
+        panic!("it runs another command")
+    };
+    assert!(args.keep.is_given());
+}
+
+#[test]
+fn the_second_container_begins_when_the_first_has_succeeded() {
+    for overlay in ["two-containers", "own-store"] {
+        let Some(documents) = rendered(overlay) else {
+            return;
+        };
+        let job = &kind(&documents, "CronJob")["spec"]["jobTemplate"]["spec"];
+        let spec = &job["template"]["spec"];
+        assert_eq!(spec["restartPolicy"], "Never");
+        let (first, second) = (&spec["initContainers"], &spec["containers"]);
+        assert_eq!(first.as_sequence().map(Vec::len), Some(1));
+        assert_eq!(second.as_sequence().map(Vec::len), Some(1));
+        assert_eq!(first[0]["securityContext"]["privileged"], true);
+        // Only the first sees the node.
+        let context = &second[0]["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["capabilities"]["drop"][0], "ALL");
+        let mounts = |container: &Value| -> Vec<String> {
+            let mounts = container["volumeMounts"].as_sequence().expect("mounts");
+            let path = |mount: &Value| mount["mountPath"].as_str().expect("a path").to_owned();
+            mounts.iter().map(path).collect()
+        };
+        assert_eq!(mounts(&first[0]), ["/host", "/shared"]);
+        assert!(mounts(&second[0]).contains(&"/shared".to_owned()));
+        assert!(!mounts(&second[0]).contains(&"/host".to_owned()));
+    }
 }
 
 const UNITS: [&str; 3] = [
@@ -295,7 +369,7 @@ fn alerts_and_dashboard_ask_for_what_is_told() {
     }
     let dashboard: serde_json::Value =
         serde_json::from_str(&text("monitoring/dashboard.json")).expect("JSON");
-    assert_eq!(dashboard["panels"].as_array().map(Vec::len), Some(10));
+    assert_eq!(dashboard["panels"].as_array().map(Vec::len), Some(12));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A node with its etcd, and a schedule that runs there.
+//! Nodes with their etcd, and a schedule that runs there.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -19,33 +19,42 @@ use crate::support::process::{kill_pid, terminate, wait_for};
 /// Nothing here takes longer, on however busy a machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// A node of one member.
+/// Nodes with a member each; commands run on the first one unless another is named.
 pub struct Bench {
     pub cluster: Cluster,
-    root: PathBuf,
+    pub node: usize,
     pub store: PathBuf,
 }
 
 impl Bench {
-    /// None where there is no etcd.
+    /// One of a single member; none where there is no etcd.
     pub fn new() -> Option<Self> {
+        Self::of(1)
+    }
+
+    /// One of so many members.
+    pub fn of(members: usize) -> Option<Self> {
         let bins = bins::require("3.5")?;
-        let cluster = Cluster::start(ClusterSpec::new(&bins, 1).fast());
+        let cluster = Cluster::start(ClusterSpec::new(&bins, members).fast());
         OpenShift::default().write(&cluster);
-        let root = node::make(&cluster, 0, &NodeOptions::default());
+        node::make_all(&cluster, &NodeOptions::default());
         let store = cluster.scratch().join("store");
         Some(Self {
             cluster,
-            root,
+            node: 0,
             store,
         })
     }
 
     fn args(&self, args: &[&str]) -> Vec<String> {
-        let node = ["--node-name", "master-0", "--progress", "never", "--root"];
+        let (name, root) = (
+            self.cluster.name(self.node),
+            self.cluster.node_root(self.node),
+        );
+        let node = ["--node-name", name, "--progress", "never", "--root"];
         node.iter()
             .map(|arg| (*arg).to_owned())
-            .chain([self.root.display().to_string()])
+            .chain([root.display().to_string()])
             .chain(args.iter().map(|arg| (*arg).to_owned()))
             .collect()
     }
@@ -63,7 +72,9 @@ impl Bench {
     /// The same with variables.
     pub fn schedule_with(&self, cron: &str, more: &[&str], env: &[(&str, String)]) -> Scheduled {
         let mut args = vec!["schedule", cron, self.store.to_str().expect("UTF-8")];
-        args.extend(["--jitter", "0s"]);
+        if !more.contains(&"--jitter") {
+            args.extend(["--jitter", "0s"]);
+        }
         args.extend(more);
         let mut command = etcd_dr();
         command

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bench::{Bench, path};
 
-/// How often.
+/// How often, unless told.
 const ROUNDS: u64 = 12;
 
 #[test]
@@ -12,7 +12,9 @@ fn asked_to_stop_at_any_time() {
     let Some(bench) = Bench::new() else { return };
     // The same points each time: a linear congruence.
     let mut random = 20_261_121_u64;
-    for round in 0..ROUNDS {
+    let told = std::env::var("ETCD_DR_ROUNDS").ok();
+    let rounds = told.map_or(ROUNDS, |told| told.parse().expect("a number of rounds"));
+    for round in 0..rounds {
         let scheduled = bench.schedule("@every 1s", &["--keep-last", "4"]);
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)

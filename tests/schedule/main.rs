@@ -6,6 +6,11 @@ mod support;
 
 mod bench;
 mod campaign;
+mod copies;
+mod leader;
+mod long;
 mod monitor;
 mod periods;
+mod secured;
+mod suspended;
 mod troubles;

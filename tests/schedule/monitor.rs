@@ -11,7 +11,7 @@ use crate::support::bins::{promtool, skip};
 use crate::support::process::wait_for;
 
 /// An HTTP answer: its status and its body.
-fn get(address: SocketAddr, path: &str) -> Result<(u16, String), std::io::Error> {
+pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String), std::io::Error> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
@@ -25,8 +25,15 @@ fn get(address: SocketAddr, path: &str) -> Result<(u16, String), std::io::Error>
     status.zip(body).ok_or_else(|| std::io::Error::other(text))
 }
 
+/// An address where nobody listens.
+pub fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+}
+
 /// The value of a series.
-fn value(text: &str, series: &str) -> Option<f64> {
+pub fn value(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(series))?;
     line.trim().parse().ok()
 }
@@ -47,9 +54,7 @@ fn metrics_health_and_systemd() {
             }
         }
     });
-    let address = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port");
+    let address = free_port();
     let env = [
         ("NOTIFY_SOCKET", path(&socket).to_owned()),
         ("WATCHDOG_USEC", "400000".to_owned()),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::bench::{Bench, path};
 use crate::support::bins::skip;
+use crate::support::process::write_private;
 
 fn taken(line: &Value) -> bool {
     line["result"] == "taken"
@@ -132,6 +133,14 @@ fn certificates_are_read_anew_by_each_run() {
     let (line, _) = scheduled.until(|line| !taken(line));
     assert!(line["error"]["message"].as_str().is_some(), "{line}");
     std::fs::copy(&pair[1].1, &pair[1].2).expect("the key again");
+    scheduled.until(taken);
+    // And one to another pair: what does not fit together is told, what does is used.
+    let ca = bench.cluster.certs().expect("with TLS").ca();
+    let fresh = ca.leaf("system:etcd-peer:fresh", "system:etcd-peers", &[]);
+    write_private(&pair[1].2, fresh.key.as_bytes());
+    let (line, _) = scheduled.until(|line| !taken(line));
+    assert!(line["error"]["message"].as_str().is_some(), "{line}");
+    write_private(&pair[0].2, fresh.cert.as_bytes());
     scheduled.until(taken);
     assert_eq!(scheduled.stop().0, Some(0));
 }

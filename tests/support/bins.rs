@@ -179,6 +179,11 @@ impl Skewer {
     }
 }
 
+/// Where `scripts/fetch-schemas.sh` lays the judges of manifests.
+pub fn schemas() -> PathBuf {
+    cache().join("schemas")
+}
+
 fn cache() -> PathBuf {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     std::env::var_os("ETCD_DR_CACHE")

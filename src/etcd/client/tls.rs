@@ -81,7 +81,11 @@ impl Pem {
         .with(Fact::Path(self.origin.clone()))
     }
 
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>> {
+    /// All certificates in it, in their order.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where there is none, or what is there is not PEM.
+    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>> {
         let found = CertificateDer::pem_slice_iter(&self.bytes)
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|error| self.fault(format!("it is not correct PEM: {error}")))?;
@@ -91,8 +95,11 @@ impl Pem {
         Ok(found)
     }
 
-    /// PKCS#8, PKCS#1 (RSA) and SEC1 (elliptic curves) are read.
-    fn key(&self) -> Result<PrivateKeyDer<'static>> {
+    /// The first private key: PKCS#8, PKCS#1 (RSA) and SEC1 (elliptic curves) are read.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where there is none, or it is encrypted.
+    pub fn key(&self) -> Result<PrivateKeyDer<'static>> {
         // The library's own message could quote what stands in the file.
         PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|_| {
             let encrypted = self.bytes.windows(9).any(|window| window == b"ENCRYPTED");

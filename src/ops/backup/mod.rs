@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::copies::Record;
 use super::prune::{self, PruneRequest, Pruned, Selection};
 use super::quality::{self, Allowed};
 use super::reach::Target;
@@ -69,6 +70,8 @@ pub struct BackupRequest {
     pub privileged: bool,
     /// Whether the set is pinned from the beginning.
     pub pin: bool,
+    /// The URLs of the stores that it is to be copied to afterwards, which the set is told.
+    pub copies: Vec<String>,
     /// What of the store is to stay once this set is in it; the rest is removed.
     pub keep: Option<Rules>,
 }
@@ -456,6 +459,10 @@ impl Run<'_> {
         if self.request.pin {
             let since = format!("pinned {}\n", self.context.now);
             fs::write_new(&dir.join(names::PINNED), since.as_bytes())?;
+        }
+        if !self.request.copies.is_empty() {
+            let record = Record::asked(self.request.copies.iter().cloned());
+            fs::write_new(&dir.join(names::COPIES), &record.to_bytes()?)?;
         }
         fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
         self.context.cancel.check()?;

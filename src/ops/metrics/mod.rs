@@ -6,6 +6,7 @@
 
 mod exposition;
 pub mod serve;
+mod tls;
 mod write;
 
 use std::sync::atomic::AtomicU64;
@@ -26,6 +27,7 @@ use crate::ops::catalog::{self, BackupSet, SetState};
 use crate::store::LocalStore;
 use crate::sys::space;
 
+pub use tls::{Tls, TlsFiles};
 pub use write::textfile;
 
 type Number = Gauge<f64, AtomicU64>;
@@ -93,6 +95,7 @@ pub struct Metrics {
     last_verified: Number,
     unverified: Number,
     failed_verification: Number,
+    owed_copies: Family<Unlabelled, Number>,
     expiry: Family<Unlabelled, Number>,
     last_run: Number,
     last_run_good: Number,
@@ -129,6 +132,7 @@ impl Metrics {
             last_verified: Number::default(),
             unverified: Number::default(),
             failed_verification: Number::default(),
+            owed_copies: Family::default(),
             expiry: Family::default(),
             last_run: Number::default(),
             last_run_good: Number::default(),
@@ -210,6 +214,8 @@ impl Metrics {
         r.register("etcd_dr_unverified_backups", never, self.unverified.clone());
         let bad = "Backups that their last verification found bad";
         r.register("etcd_dr_bad_backups", bad, self.failed_verification.clone());
+        let owed = "Backups that lack a copy that was asked for";
+        r.register("etcd_dr_uncopied_backups", owed, self.owed_copies.clone());
         let expiry = "When the first certificate in the newest good backup expires";
         r.register(
             "etcd_dr_certificate_expiry_timestamp_seconds",
@@ -247,7 +253,7 @@ impl Metrics {
         );
         r.register(
             "etcd_dr_schedule_enabled",
-            "Whether backups are taken by schedule",
+            "Whether backups are taken by schedule; 0: it is suspended",
             self.schedule.clone(),
         );
         r.register(
@@ -264,12 +270,8 @@ impl Metrics {
 
     /// The schedule that is followed; each reason to fail is there from the beginning.
     pub fn scheduled(&self, schedule: &str, timezone: &str) {
-        let plan = Plan {
-            schedule: schedule.to_owned(),
-            timezone: timezone.to_owned(),
-        };
+        self.enabled(schedule, timezone, true);
         let _whole = self.lock();
-        self.schedule.get_or_create(&plan).set(1.0);
         for kind in [
             Kind::Unexpected,
             Kind::Unreachable,
@@ -281,6 +283,26 @@ impl Metrics {
             let reason = kind.word().to_owned();
             self.failures.get_or_create(&Reason { reason }).inc_by(0);
         }
+    }
+
+    /// Whether the schedule is followed, or suspended: then no next run is known.
+    pub fn enabled(&self, schedule: &str, timezone: &str, enabled: bool) {
+        let plan = Plan {
+            schedule: schedule.to_owned(),
+            timezone: timezone.to_owned(),
+        };
+        let _whole = self.lock();
+        let value = if enabled { 1.0 } else { 0.0 };
+        self.schedule.get_or_create(&plan).set(value);
+        if !enabled {
+            self.next_run.clear();
+        }
+    }
+
+    /// How many sets lack a copy that was asked for.
+    pub fn owed_copies(&self, sets: usize) {
+        let _whole = self.lock();
+        self.owed_copies.get_or_create(&Vec::new()).set(sets as f64);
     }
 
     /// When the next run is due.

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz` by plain HTTP/1.1.
+//! `/metrics`, `/healthz` and `/readyz` by HTTP/1.1, plain or by TLS.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,11 +12,14 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Metrics;
+use super::tls::Tls;
 use crate::error::{Doing, Kind, Result};
+use crate::ops::Context;
 
 /// How many are served at once; more wait.
 const AT_ONCE: usize = 16;
@@ -52,8 +55,13 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
         .doing(Kind::Usage, || format!("listening on {address}"))
 }
 
-/// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, served: Arc<Served>) {
+/// Serves until it is dropped, by TLS where that is given.
+pub async fn serve(
+    listener: TcpListener,
+    served: Arc<Served>,
+    tls: Option<Arc<Tls>>,
+    context: Context,
+) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
@@ -64,25 +72,57 @@ pub async fn serve(listener: TcpListener, served: Arc<Served>) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
-        let served = served.clone();
+        let (served, tls, context) = (served.clone(), tls.clone(), context.clone());
         tokio::spawn(async move {
-            let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let response = answer(request.method(), request.uri().path(), &served);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
-                .serve_connection(TokioIo::new(stream), answer);
+            let work = async {
+                match tls {
+                    None => connection(stream, served, true).await,
+                    Some(tls) => secured(stream, served, &tls, &context).await,
+                }
+            };
             // A reader that goes away is its own affair.
-            let _ = tokio::time::timeout(LONGEST, connection).await;
+            let _ = tokio::time::timeout(LONGEST, work).await;
             drop(slot);
         });
     }
 }
 
-fn answer(method: &Method, path: &str, served: &Served) -> Response<Full<Bytes>> {
+/// A connection by TLS. A handshake that fails is the reader's affair: it is told why.
+async fn secured(stream: TcpStream, served: Arc<Served>, tls: &Tls, context: &Context) {
+    let (acceptor, wrong) = tls.acceptor();
+    if let Some(failure) = wrong {
+        let what = format!("what was read before is used on: {failure}");
+        context.warn("metrics-certificate", what);
+    }
+    let shaken = tokio::time::timeout(HEAD, acceptor.accept(stream)).await;
+    let Ok(Ok(stream)) = shaken else { return };
+    // The handshake has verified it.
+    let known = stream.get_ref().1.peer_certificates().is_some();
+    connection(stream, served, known || !tls.asks()).await;
+}
+
+/// Answers on one connection; `may_read` says whether the metrics are for who is there.
+async fn connection<S>(stream: S, served: Arc<Served>, may_read: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let response = answer(request.method(), request.uri().path(), &served, may_read);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(stream), answer);
+    let _ = connection.await;
+}
+
+fn answer(method: &Method, path: &str, served: &Served, may_read: bool) -> Response<Full<Bytes>> {
     let (status, text) = match (method, path) {
+        (&Method::GET | &Method::HEAD, "/metrics") if !may_read => (
+            StatusCode::UNAUTHORIZED,
+            "a client certificate is needed\n".to_owned(),
+        ),
         (&Method::GET | &Method::HEAD, "/metrics") => match served.metrics.render() {
             Ok(text) => (StatusCode::OK, text),
             Err(failure) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{failure}\n")),

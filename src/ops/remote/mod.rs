@@ -27,5 +27,5 @@ pub use fetch::{fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};
 pub use place::{INDEX, Place};
-pub use prune::{plan, prune};
+pub use prune::{plan, prune, prune_beside};
 pub use upload::{Copied, copy};

@@ -23,7 +23,16 @@ pub async fn plan(
     store: &dyn Store,
     request: &PruneRequest,
 ) -> Result<PrunePlan> {
-    let sets = catalog::list(store, "").await?;
+    plan_below(context, store, request, "").await
+}
+
+async fn plan_below(
+    context: &Context,
+    store: &dyn Store,
+    request: &PruneRequest,
+    below: &str,
+) -> Result<PrunePlan> {
+    let sets = catalog::list(store, below).await?;
     let mut places: BTreeMap<Option<Place>, Vec<BackupSet>> = BTreeMap::new();
     for set in sets {
         let place = Place::split(&set.name).map(|(place, _)| place);
@@ -47,31 +56,56 @@ pub async fn prune(
     request: &PruneRequest,
     agreed: Option<&[String]>,
 ) -> Result<Pruned> {
-    let work = async {
-        let mut done = Pruned {
-            plan: plan(context, store, request).await?,
-            ..Pruned::default()
-        };
-        let names: Vec<(String, u64)> = done
-            .plan
-            .removals()
-            .map(|decided| (decided.decision.name.clone(), decided.size))
-            .filter(|(name, _)| agreed.is_none_or(|agreed| agreed.contains(name)))
-            .collect();
-        for (name, size) in names {
-            match remove(store, &name).await {
-                Ok(kept) => done.versions_kept |= kept,
-                Err(failure) => {
-                    done.problems.push(failure.to_string());
-                    break;
-                }
-            }
-            done.removed.push(name);
-            done.freed = done.freed.saturating_add(size);
-        }
-        Ok(done)
+    context
+        .cancel
+        .guard(prune_below(context, store, request, agreed, ""))
+        .await
+}
+
+/// The same among the sets of one set's node alone, given that one's name.
+///
+/// # Errors
+/// As [`prune`].
+pub async fn prune_beside(
+    context: &Context,
+    store: &dyn Store,
+    request: &PruneRequest,
+    name: &str,
+) -> Result<Pruned> {
+    let below = name.rsplit_once('/').map_or(name, |(place, _)| place);
+    let pruned = prune_below(context, store, request, None, below);
+    context.cancel.guard(pruned).await
+}
+
+async fn prune_below(
+    context: &Context,
+    store: &dyn Store,
+    request: &PruneRequest,
+    agreed: Option<&[String]>,
+    below: &str,
+) -> Result<Pruned> {
+    let mut done = Pruned {
+        plan: plan_below(context, store, request, below).await?,
+        ..Pruned::default()
     };
-    context.cancel.guard(work).await
+    let names: Vec<(String, u64)> = done
+        .plan
+        .removals()
+        .map(|decided| (decided.decision.name.clone(), decided.size))
+        .filter(|(name, _)| agreed.is_none_or(|agreed| agreed.contains(name)))
+        .collect();
+    for (name, size) in names {
+        match remove(store, &name).await {
+            Ok(kept) => done.versions_kept |= kept,
+            Err(failure) => {
+                done.problems.push(failure.to_string());
+                break;
+            }
+        }
+        done.removed.push(name);
+        done.freed = done.freed.saturating_add(size);
+    }
+    Ok(done)
 }
 
 /// Removes a set; says whether its objects stay as earlier versions.

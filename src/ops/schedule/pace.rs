@@ -22,6 +22,8 @@ const DELAYS_IN_A_PERIOD: i32 = 10;
 pub enum Due {
     /// This period has no backup yet.
     Run(Period),
+    /// It has one, but copies are owed.
+    Copy(Period),
     /// Nothing before then.
     Wait(Timestamp),
 }
@@ -34,15 +36,39 @@ pub struct Pace {
     spread: f64,
     longest_delay: SignedDuration,
     served: Option<Timestamp>,
+    /// The start of the period in which the others go first.
+    gave_way: Option<Timestamp>,
     failed: Option<Failed>,
+    /// Copies that are owed.
+    owed: Option<Failed>,
 }
 
-/// Runs of one period that failed.
+/// What failed in one period, and when it is tried again.
 #[derive(Debug, Clone, Copy)]
 struct Failed {
     start: Timestamp,
     times: u32,
     again: Timestamp,
+}
+
+impl Failed {
+    /// Once more in a period: the pause doubles from one time to the next.
+    fn once_more(before: Option<Self>, now: Timestamp, period: Period) -> Self {
+        let before = before.filter(|failed| failed.start == period.start);
+        let times = before.map_or(0, |failed| failed.times);
+        let length = period.end.duration_since(period.start);
+        let doubled =
+            FIRST_PAUSE.saturating_mul(1_i32.checked_shl(times).unwrap_or(i32::MAX).max(1));
+        let pause = doubled
+            .min(LONGEST_PAUSE)
+            .min(length / PAUSES_IN_A_PERIOD)
+            .max(SignedDuration::from_secs(1));
+        Self {
+            start: period.start,
+            times: times.saturating_add(1).min(20),
+            again: now.checked_add(pause).unwrap_or(now),
+        }
+    }
 }
 
 /// A number from 0 up to 1, evenly spread over names and always the same for one.
@@ -64,8 +90,21 @@ impl Pace {
             spread: spread.clamp(0.0, 1.0),
             longest_delay: SignedDuration::try_from(longest_delay).unwrap_or(SignedDuration::MAX),
             served: None,
+            gave_way: None,
             failed: None,
+            owed: None,
         }
+    }
+
+    /// The same for a schedule that makes copies: whether any is owed from before is not known, so
+    /// that it is looked for at once.
+    pub fn with_copies(mut self) -> Self {
+        self.owed = Some(Failed {
+            start: Timestamp::UNIX_EPOCH,
+            times: 0,
+            again: Timestamp::UNIX_EPOCH,
+        });
+        self
     }
 
     /// What is due, given when the newest whole set was begun.
@@ -77,14 +116,35 @@ impl Pace {
         // A set from the future says nothing of this period.
         let there = newest.is_some_and(|taken| taken >= period.start && taken <= now);
         if there || self.served == Some(period.start) {
-            return Ok(Due::Wait(self.next(period)?));
+            return match self.owed {
+                Some(owed) if owed.again <= now => Ok(Due::Copy(period)),
+                Some(owed) => Ok(Due::Wait(owed.again.min(self.next(period)?))),
+                None => Ok(Due::Wait(self.next(period)?)),
+            };
         }
-        match self.failed {
-            Some(failed) if failed.start == period.start && failed.again > now => {
-                Ok(Due::Wait(failed.again.min(self.next(period)?)))
-            }
+        let failed = self.failed.filter(|failed| failed.start == period.start);
+        let again = failed.map(|failed| failed.again);
+        let turn = self.gave_way_in(period).then(|| self.last_turn(period));
+        match again.max(turn) {
+            Some(then) if then > now => Ok(Due::Wait(then.min(self.next(period)?))),
             _ => Ok(Due::Run(period)),
         }
+    }
+
+    /// Whether a leader's run of a period should wait for the others': it can once a period, as
+    /// long as its own turn, a second window after theirs, has not come.
+    pub fn can_give_way(&self, now: Timestamp, period: Period) -> bool {
+        !self.gave_way_in(period) && now < self.last_turn(period)
+    }
+
+    /// Whether the others went first in a period.
+    pub fn gave_way_in(&self, period: Period) -> bool {
+        self.gave_way == Some(period.start)
+    }
+
+    /// The others go first in this period.
+    pub fn give_way(&mut self, period: Period) {
+        self.gave_way = Some(period.start);
     }
 
     /// Tells that a run of a period ended at `now`, and whether there is a backup.
@@ -94,20 +154,12 @@ impl Pace {
             self.failed = None;
             return;
         }
-        let before = self.failed.filter(|failed| failed.start == period.start);
-        let times = before.map_or(0, |failed| failed.times);
-        let length = period.end.duration_since(period.start);
-        let doubled =
-            FIRST_PAUSE.saturating_mul(1_i32.checked_shl(times).unwrap_or(i32::MAX).max(1));
-        let pause = doubled
-            .min(LONGEST_PAUSE)
-            .min(length / PAUSES_IN_A_PERIOD)
-            .max(SignedDuration::from_secs(1));
-        self.failed = Some(Failed {
-            start: period.start,
-            times: times.saturating_add(1).min(20),
-            again: now.checked_add(pause).unwrap_or(now),
-        });
+        self.failed = Some(Failed::once_more(self.failed, now, period));
+    }
+
+    /// Tells that copies were made at `now`, and whether none is owed any more.
+    pub fn copied(&mut self, now: Timestamp, period: Period, all: bool) {
+        self.owed = (!all).then(|| Failed::once_more(self.owed, now, period));
     }
 
     /// The period whose run may begin: the one before, until this node's delay has passed.
@@ -127,10 +179,21 @@ impl Pace {
 
     /// When this node's run of a period may begin.
     fn begins(&self, period: Period) -> Timestamp {
-        let length = period.end.duration_since(period.start);
-        let longest = self.longest_delay.min(length / DELAYS_IN_A_PERIOD);
-        let delay = longest.mul_f64(self.spread);
+        let delay = self.window(period).mul_f64(self.spread);
         period.start.checked_add(delay).unwrap_or(period.start)
+    }
+
+    /// When it begins where the node's member leads the others: as late in a second window, which
+    /// follows the one in which they all begin.
+    fn last_turn(&self, period: Period) -> Timestamp {
+        let begins = self.begins(period);
+        begins.checked_add(self.window(period)).unwrap_or(begins)
+    }
+
+    /// The time in which the nodes' runs begin.
+    fn window(&self, period: Period) -> SignedDuration {
+        let length = period.end.duration_since(period.start);
+        self.longest_delay.min(length / DELAYS_IN_A_PERIOD)
     }
 }
 
@@ -199,6 +262,7 @@ mod tests {
                     now += SignedDuration::from_secs(20);
                     pace.ended(now, period, good);
                 }
+                Due::Copy(_) => panic!("there are no copies"),
             }
         }
         (taken, failures)
@@ -244,5 +308,77 @@ mod tests {
             let here = names.iter().filter(|at| (low..high).contains(*at)).count();
             assert!((70..130).contains(&here), "{here} in {low}..{high}");
         }
+    }
+
+    #[test]
+    fn a_leader_goes_last_and_waits_once() {
+        // Two windows of five minutes: others begin in the first, a leader in the second.
+        let mut pace = hourly(0.5);
+        let period = Period {
+            start: at("2026-11-21T06:00:00Z"),
+            end: at("2026-11-21T07:00:00Z"),
+        };
+        let now = at("2026-11-21T06:02:30Z");
+        assert_eq!(pace.due(now, None).unwrap(), Due::Run(period));
+        assert!(pace.can_give_way(now, period));
+        pace.give_way(period);
+        assert!(!pace.can_give_way(now, period));
+        let turn = at("2026-11-21T06:07:30Z");
+        assert_eq!(pace.due(now, None).unwrap(), Due::Wait(turn));
+        assert_eq!(pace.due(turn, None).unwrap(), Due::Run(period));
+        // A run that failed before is not tried sooner for it.
+        pace.ended(turn, period, false);
+        let again = turn + SignedDuration::from_secs(30);
+        assert_eq!(pace.due(turn, None).unwrap(), Due::Wait(again));
+        assert_eq!(pace.due(again, None).unwrap(), Due::Run(period));
+        // A missed run is not put off any more, and without a window nothing is.
+        let mut pace = hourly(0.5);
+        assert!(!pace.can_give_way(at("2026-11-21T06:15:00Z"), period));
+        pace.longest_delay = SignedDuration::ZERO;
+        assert!(!pace.can_give_way(period.start, period));
+        // The slot of the last leader ends before that of no other node's next period begins.
+        for spread in [0.0, 0.3, 0.999] {
+            let pace = hourly(spread);
+            let others = period.start + SignedDuration::from_mins(5);
+            assert!(pace.last_turn(period) >= others && pace.last_turn(period) < period.end);
+        }
+    }
+
+    #[test]
+    fn owed_copies_are_tried_with_pauses_and_again_in_the_next_period() {
+        let mut pace = hourly(0.0).with_copies();
+        let period = Period {
+            start: at("2026-11-21T06:00:00Z"),
+            end: at("2026-11-21T07:00:00Z"),
+        };
+        let taken = Some(at("2026-11-21T06:00:01Z"));
+        let mut now = at("2026-11-21T06:00:02Z");
+        // What was owed when the process began is not known.
+        assert_eq!(pace.due(now, taken).unwrap(), Due::Copy(period));
+        let mut pauses = Vec::new();
+        while now < period.end {
+            match pace.due(now, taken).unwrap() {
+                Due::Copy(of) => pace.copied(now, of, false),
+                Due::Wait(until) => {
+                    pauses.push(until.duration_since(now).as_secs());
+                    now = until;
+                }
+                Due::Run(_) => panic!("there is a backup"),
+            }
+        }
+        assert_eq!(pauses[..6], [30, 60, 120, 240, 450, 450], "{pauses:?}");
+        // The next period's backup goes first; the pauses begin anew with it.
+        let next = Period {
+            start: period.end,
+            end: at("2026-11-21T08:00:00Z"),
+        };
+        assert_eq!(pace.due(now, taken).unwrap(), Due::Run(next));
+        pace.ended(now, next, true);
+        pace.copied(now, next, false);
+        let again = now + SignedDuration::from_secs(30);
+        assert_eq!(pace.due(now, Some(now)).unwrap(), Due::Wait(again));
+        assert_eq!(pace.due(again, Some(now)).unwrap(), Due::Copy(next));
+        pace.copied(again, next, true);
+        assert_eq!(pace.due(again, Some(now)).unwrap(), Due::Wait(next.end));
     }
 }

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Takes the backup that the first container left, checks it, keeps it, and prunes: the newest $KEEP
+# stay. What it leaves in the archive is what `etcd-dr restore` and the stock scripts take.
+set -eu
+shared=${SHARED:-/shared} archive=${ARCHIVE:-/archive} keep=${KEEP:-20}
+
+backup=$shared/$(readlink "$shared/latest-backup")
+[ -f "$backup/backup.json" ]
+(cd "$backup" && sha256sum -c SHA256SUMS >/dev/null)
+
+# Its name is when it was taken; a directory under that name is whole.
+stamp=$(basename "$backup"/snapshot_*.db .db)
+stamp=${stamp#snapshot_}
+rm -rf "$archive/.partial"
+cp -R "$backup" "$archive/.partial"
+(cd "$archive/.partial" && sha256sum -c SHA256SUMS >/dev/null)
+sync
+[ -d "$archive/$stamp" ] || mv "$archive/.partial" "$archive/$stamp"
+rm -rf "$archive/.partial"
+sync
+
+ls -1 "$archive" | sort -r | tail -n "+$((keep + 1))" | while read -r old; do
+    rm -rf "${archive:?}/$old"
+done

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Lays the judges of the manifests under deploy/ into a private, cached folder; what they judge by is
+# in them, so that no cluster and no network is needed afterwards:
+#
+#   ${ETCD_DR_CACHE:-<project>/.cache}/schemas/venv/bin/kubernetes-validate   Kubernetes' own kinds
+#   ${ETCD_DR_CACHE:-<project>/.cache}/schemas/node_modules                   PrometheusRule
+#   ${ETCD_DR_CACHE:-<project>/.cache}/schemas/ignition-validate              what a MachineConfig holds
+#
+# Nothing is installed into the system. What is there already is left alone. A
+# part that cannot be had is named, and its tests say that they are skipped.
+set -euo pipefail
+
+readonly KUBERNETES_VALIDATE=1.37.0 PROMETHEUS_OPERATOR=6.0.0
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+into=${ETCD_DR_CACHE:-$project/.cache}/schemas
+failed=0
+
+say() { printf 'fetch-schemas: %s\n' "$*" >&2; }
+
+fetch_kubernetes() {
+    [ -x "$into/venv/bin/kubernetes-validate" ] && return
+    say "installing kubernetes-validate $KUBERNETES_VALIDATE"
+    python3 -m venv "$into/venv" &&
+        "$into/venv/bin/pip" -q install --disable-pip-version-check \
+            "kubernetes-validate==$KUBERNETES_VALIDATE" importlib-resources >&2 ||
+        { rm -rf "$into/venv"; return 1; }
+}
+
+fetch_prometheus() {
+    [ -d "$into/node_modules/@kubernetes-models/prometheus-operator" ] && return
+    command -v node >/dev/null && command -v npm >/dev/null || return 1
+    say "installing the schema of PrometheusRule"
+    (cd "$into" && npm install --silent --ignore-scripts --no-audit --no-fund --no-save \
+        "@kubernetes-models/prometheus-operator@$PROMETHEUS_OPERATOR" >&2)
+}
+
+fetch_ignition() {
+    local debs
+    [ -x "$into/ignition-validate" ] && return
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
+    say "unpacking ignition-validate"
+    debs=$(mktemp -d)
+    (cd "$debs" && { apt-get download -qq ignition >/dev/null 2>&1 ||
+        { apt-get update -qq >&2 && apt-get download -qq ignition >&2; }; }) &&
+        dpkg -x "$debs"/ignition_*.deb "$debs/x" &&
+        install -m 0755 "$debs/x/usr/bin/ignition-validate" "$into/ignition-validate" ||
+        { rm -rf "$debs"; return 1; }
+    rm -rf "$debs"
+}
+
+mkdir -p "$into"
+fetch_kubernetes || { say "no kubernetes-validate: manifests are rendered, and not validated"; failed=1; }
+fetch_prometheus || { say "no schema of PrometheusRule: it is read by promtool alone"; failed=1; }
+fetch_ignition || { say "no ignition-validate: MachineConfigs are not validated"; failed=1; }
+[ -z "${ETCD_DR_REQUIRE:-}" ] || exit "$failed"

@@ -1,0 +1,156 @@
+//! A copy that fails is tried again in its period, then in the next, and for each set that lacks it.
+
+use serde_json::Value;
+
+use crate::bench::{Bench, path};
+
+/// The sets of a list of copies, and whether each was made.
+fn copied(list: &Value) -> Vec<(String, bool)> {
+    let list = list.as_array().expect("a list").iter();
+    list.map(|one| {
+        let set = one["set"].as_str().expect("a name").to_owned();
+        (set, one["error"].is_null())
+    })
+    .collect()
+}
+
+fn set(number: u32, made: bool) -> (String, bool) {
+    (format!("backup-{number}"), made)
+}
+
+#[test]
+fn copies_that_failed_are_made_later_and_none_twice() {
+    let Some(bench) = Bench::new() else { return };
+    let share = bench.cluster.scratch().join("share");
+    let url = format!("file://{}", share.display());
+    // A plain file where the share's directory should be.
+    std::fs::write(&share, "").expect("a file");
+    let mut scheduled = bench.schedule("@every 8s", &["--copy-to", &url]);
+    let first = scheduled.next();
+    assert_eq!(
+        (&first["result"], &first["status"]),
+        (&"taken".into(), &10.into()),
+        "{first}"
+    );
+    assert!(first["copies"][0]["error"].is_string(), "{first}");
+    let again = scheduled.next();
+    assert_eq!(again["result"], "caught-up", "{again}");
+    assert_eq!(again["status"], 10, "{again}");
+    assert_eq!(copied(&again["caughtUp"]), [set(1, false)], "{again}");
+    // The next period's backup is taken all the same; a store that failed is asked once a run.
+    let (second, between) = scheduled.until(|line| line["result"] == "taken");
+    assert!(between.iter().all(|line| line["result"] == "caught-up"));
+    assert_eq!(
+        second["copies"].as_array().map(Vec::len),
+        Some(1),
+        "{second}"
+    );
+    assert!(second["caughtUp"].is_null(), "{second}");
+    scheduled.kill();
+
+    // What is owed outlives the process. The newest goes first.
+    std::fs::remove_file(&share).expect("removing the file");
+    std::fs::create_dir(&share).expect("a share");
+    let mut scheduled = bench.schedule("@yearly", &["--copy-to", &url]);
+    let line = scheduled.next();
+    assert_eq!(line["result"], "caught-up", "{line}");
+    assert_eq!(
+        (&line["status"], &line["run"]),
+        (&0.into(), &1.into()),
+        "{line}"
+    );
+    let sets = bench.sets().len();
+    let expected: Vec<_> = (1..=sets as u32)
+        .rev()
+        .map(|number| set(number, true))
+        .collect();
+    assert!(sets >= 2);
+    assert_eq!(copied(&line["caughtUp"]), expected, "{line}");
+    assert_eq!(scheduled.stop().1, Vec::<Value>::new());
+    let listed = || {
+        let copies = bench.run(&["list", &url, "-o", "json"]).expect(0).json();
+        copies["sets"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(listed(), sets);
+    let record = std::fs::read(bench.store.join("backup-1/copies.json")).expect("a record");
+    let record: Value = serde_json::from_slice(&record).expect("JSON");
+    crate::support::schema::check("copies", &record);
+    assert!(record["to"][&url]["made"].is_string(), "{record}");
+
+    // What is removed there has been copied, and stays removed.
+    bench
+        .run(&["prune", &url, "--keep-last", "1", "--yes"])
+        .expect(0);
+    assert_eq!(listed(), 1);
+    let scheduled = bench.schedule("@yearly", &["--copy-to", &url]);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let (status, lines, stderr) = scheduled.stop();
+    assert_eq!(
+        (status, lines.len(), stderr.as_str()),
+        (Some(0), 0, ""),
+        "{lines:?}"
+    );
+    assert_eq!(listed(), 1);
+}
+
+#[test]
+fn one_command_leaves_a_young_backup_here_and_there() {
+    let Some(bench) = Bench::new() else { return };
+    let share = bench.cluster.scratch().join("share");
+    let url = format!("file://{}", share.display());
+    let store = path(&bench.store).to_owned();
+    bench.run(&["backup", &store]).expect(0);
+    let line = [
+        "backup",
+        &store,
+        "--if-older-than",
+        "1h",
+        "--copy-to",
+        &url,
+        "-o",
+        "json",
+    ];
+    std::fs::write(&share, "").expect("a file");
+    let run = bench.run(&line).expect(10).json();
+    assert_eq!(run["result"], "young-enough", "{run}");
+    assert!(run["copies"][0]["error"].is_string(), "{run}");
+    std::fs::remove_file(&share).expect("removing the file");
+    std::fs::create_dir(&share).expect("a share");
+    let run = bench.run(&line).expect(0).json();
+    assert_eq!(run["result"], "young-enough", "{run}");
+    assert_eq!(run["copies"][0]["alreadyThere"], false, "{run}");
+    let copies = bench.run(&["list", &url, "-o", "json"]).expect(0).json();
+    assert_eq!(copies["sets"].as_array().map(Vec::len), Some(1), "{copies}");
+    let run = bench.run(&line).expect(0).json();
+    assert!(run["copies"].is_null(), "{run}");
+    // A broken file is told of once, and no copy is made of it.
+    let other = format!("file://{}", bench.cluster.scratch().join("other").display());
+    std::fs::create_dir(bench.cluster.scratch().join("other")).expect("a share");
+    spoil(&bench.store.join("backup-1"));
+    let line = [
+        "backup",
+        &store,
+        "--if-older-than",
+        "1h",
+        "--copy-to",
+        &other,
+        "-o",
+        "json",
+    ];
+    let run = bench.run(&line).expect(10).json();
+    assert!(run["copies"][0]["error"].is_string(), "{run}");
+    let run = bench.run(&line).expect(0).json();
+    assert!(run["copies"].is_null(), "{run}");
+}
+
+/// Turns a byte of a set's snapshot.
+fn spoil(set: &std::path::Path) {
+    let entries = std::fs::read_dir(set).expect("a set");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let snapshot = paths.filter(|path| path.extension().is_some_and(|end| end == "db"));
+    let snapshot = snapshot.last().expect("a snapshot");
+    let mut bytes = std::fs::read(&snapshot).expect("a snapshot");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&snapshot, bytes).expect("writing it");
+}
