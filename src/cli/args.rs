@@ -306,7 +306,7 @@ pub struct PruneArgs {
 
 const COPY_EXAMPLES: &str = "\
 Examples:
-  etcd-dr copy latest s3://bucket/etcd --compress --recipient age1…
+  etcd-dr copy latest s3://bucket/etcd --compress --recipient age1...
   etcd-dr copy backup-12 file:///mnt/share
   etcd-dr copy s3://bucket/etcd/CLUSTER/NODE/latest /var/tmp/store";
 
@@ -318,7 +318,7 @@ pub struct CopyArgs {
     #[arg(value_name = "SET")]
     pub set: String,
 
-    /// The store: s3://BUCKET/PATH, gs://…, az://…, file:///PATH,
+    /// The store: s3://BUCKET/PATH, gs://..., az://..., file:///PATH,
     /// sftp://USER@HOST/PATH; from a URL, the directory of a store
     #[arg(value_name = "STORE", verbatim_doc_comment)]
     pub to: String,

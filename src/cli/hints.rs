@@ -105,7 +105,7 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
             format!("to do it: etcd-dr {command} --yes")
         }
         Fact::Missing("scope") => {
-            format!("restore etcd alone: etcd-dr {command} … --scope etcd")
+            format!("restore etcd alone: etcd-dr {command} SET --scope etcd")
         }
         Fact::Missing("profile") => {
             format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")

@@ -81,7 +81,7 @@ const FILES: [(&str, &str); 7] = [
     ),
     (
         "/var/lib/etcd-dr/",
-        "What changes this node keeps here its journals, its lock and the data that were replaced.",
+        "What changes this node keeps its journals here, and the data that were replaced.",
     ),
     (
         "/etc/kubernetes/.etcd-dr/",
