@@ -86,7 +86,7 @@ docs: deps
 # docs/images: what a real terminal shows, drawn by a script.
 screenshots: deps etcd
 	@scripts/deps.sh --tests
-	$(CARGO) build --locked --bin etcd-dr
+	$(CARGO) build --locked --bin etcd-dr --example demo_cluster
 	@scripts/screenshots.py
 
 clean:

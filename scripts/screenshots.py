@@ -3,11 +3,12 @@
 
 Commands are typed into tmux, the screen is read back with its colours, and rich (PyPI, in a folder of
 Python's own below .cache) draws it. The store is a real one: three backups of an etcd that runs for
-it on a loopback address. Nothing is drawn by hand.
+it on a loopback address; the node that a restore is planned for is the demo's. Nothing is drawn by hand.
 
-usage: screenshots.py          needs tmux, etcd (scripts/fetch-etcd.sh) and a built etcd-dr
+usage: screenshots.py          needs root, tmux, etcd (scripts/fetch-etcd.sh) and what `make demo` builds
 
-  ETCD_DR   the binary    (default target/debug/etcd-dr)
+  ETCD_DR        the binary              (default target/debug/etcd-dr)
+  DEMO_CLUSTER   the cluster starter     (default target/debug/examples/demo_cluster)
 """
 
 import base64
@@ -22,6 +23,7 @@ import time
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", PROJECT / ".cache"))
 ETCD_DR = os.environ.get("ETCD_DR", str(PROJECT / "target/debug/etcd-dr"))
+DEMO_CLUSTER = os.environ.get("DEMO_CLUSTER", str(PROJECT / "target/debug/examples/demo_cluster"))
 IMAGES = PROJECT / "docs/images"
 RICH = "15.0.0"
 ADDRESS = "127.94.17.1"
@@ -122,6 +124,42 @@ def main():
             etcd.kill()
             etcd.wait()
             pathlib.Path("/tmp/backups").rmdir()
+    with tempfile.TemporaryDirectory() as work:
+        shoot_node(pathlib.Path(work))
+
+
+def shoot_node(work):
+    """The plan of a restore, as a shell of `oc debug node` shows it: the node is at /host."""
+    host = pathlib.Path("/host")
+    demo = subprocess.Popen([DEMO_CLUSTER, "200"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL, text=True, env={**os.environ, "TMPDIR": str(work)})
+    made = not host.exists()
+    try:
+        words = {}
+        while "DEMO_READY" not in words:
+            line = demo.stdout.readline()
+            if not line:
+                sys.exit("screenshots: the demo's cluster did not start")
+            name, _, value = line.strip().partition("=")
+            words[name] = value.strip("'")
+        host.mkdir(exist_ok=True)
+        wrapper = work / "bin/etcd-dr"
+        wrapper.parent.mkdir()
+        wrapper.write_text(
+            f"#!/bin/sh\nexec unshare -m sh -c 'mount --bind {words['DEMO_ROOT']} /host && "
+            f"exec {ETCD_DR} --node-name {words['DEMO_NODE']} \"$@\"' sh \"$@\"\n"
+        )
+        wrapper.chmod(0o755)
+        subprocess.run([wrapper, "--root", "/host", "backup"], check=True, capture_output=True)
+        with Screen(150, 62, wrapper.parent) as screen:
+            screen.type("etcd-dr --root /host restore latest --dry-run")
+            screen.wait("What follows a restore")
+            screen.save("restore-dry-run")
+    finally:
+        demo.stdin.close()
+        demo.wait()
+        if made and host.exists():
+            host.rmdir()
 
 
 def shoot(work, bins, bin_dir):

@@ -24,10 +24,13 @@ Examples:
   etcd-dr backup                     take a backup on this control-plane node
   etcd-dr list                       show what is in the store
   etcd-dr verify latest              check the newest good backup, offline
+  etcd-dr verify --cluster           what ails the cluster, and the next command
+  etcd-dr restore latest --dry-run   what a restore of this node would do
   etcd-dr --root /host backup        from an `oc debug node` shell
 
 Exit status: 0 done, 1 unexpected, 2 usage, 3 bad backup, 4 etcd unreachable,
-5 refused, 6 store unavailable or full, 7 busy, 10 done in part, 11 stale or
+5 refused, 6 store unavailable or full, 7 busy or unfinished, 8 failed and
+rolled back, 9 failed and not rolled back, 10 done in part, 11 stale or
 different, 12 could not check, 130 interrupted.";
 
 /// Back up and restore the etcd of Kubernetes and OpenShift control planes
@@ -115,13 +118,13 @@ pub enum Command {
     Schedule(Box<ScheduleArgs>),
     /// Show every backup in a store
     List(ListArgs),
-    /// Check backups, offline: which layer is broken, and where
+    /// Check backups, a member's files or the cluster, and say what is broken
     Verify(VerifyArgs),
     /// Remove the backups that no rule wants
     Prune(PruneArgs),
     /// Copy a backup to another store, or from one
     Copy(CopyArgs),
-    /// Restore this node from a backup, or only make a data directory
+    /// Restore this node from a backup or a disk, or only make a data directory
     Restore(Box<RestoreArgs>),
     /// Stop this node's etcd and keep it stopped
     Disable(DisableArgs),
@@ -134,17 +137,31 @@ pub enum Command {
     /// Give a member other peer URLs, after its address has changed
     MemberUpdate(MemberUpdateArgs),
     /// Print a completion script
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
         /// The shell it is for
         shell: Shell,
     },
     /// Print a manual page
+    #[command(after_help = MAN_EXAMPLES)]
     Man {
         /// The command it is for; none: the overview
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
 }
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  . <(etcd-dr completions bash)                 in this shell
+  etcd-dr completions bash > /etc/bash_completion.d/etcd-dr
+  etcd-dr completions zsh > \"${fpath[1]}/_etcd-dr\"
+  etcd-dr completions fish > ~/.config/fish/completions/etcd-dr.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  etcd-dr man | man -l -                        the overview
+  etcd-dr man restore | man -l -";
 
 const BACKUP_EXAMPLES: &str = "\
 Examples:
@@ -289,7 +306,7 @@ pub struct PruneArgs {
 
 const COPY_EXAMPLES: &str = "\
 Examples:
-  etcd-dr copy latest s3://bucket/etcd --compress --recipient age1…
+  etcd-dr copy latest s3://bucket/etcd --compress --recipient age1...
   etcd-dr copy backup-12 file:///mnt/share
   etcd-dr copy latest sftp://backup@host/etcd --keep-last 20
   etcd-dr copy s3://bucket/etcd/CLUSTER/NODE/latest /var/tmp/store";
@@ -302,7 +319,7 @@ pub struct CopyArgs {
     #[arg(value_name = "SET")]
     pub set: String,
 
-    /// The store: s3://BUCKET/PATH, gs://…, az://…, file:///PATH,
+    /// The store: s3://BUCKET/PATH, gs://..., az://..., file:///PATH,
     /// sftp://USER@HOST/PATH; from a URL, the directory of a store
     #[arg(value_name = "STORE", verbatim_doc_comment)]
     pub to: String,
@@ -508,6 +525,13 @@ mod tests {
                 .filter(|arg| arg.get_help().is_none())
                 .collect();
             assert!(undescribed.is_empty(), "{undescribed:?}");
+            let after = page.get_after_help().map(ToString::to_string);
+            assert!(
+                page.get_name() == "help"
+                    || after.is_some_and(|text| text.starts_with("Examples:")),
+                "{} has no examples",
+                page.get_name()
+            );
         }
     }
 

@@ -103,7 +103,7 @@ fn missing(command: &str, fact: &Fact) -> Option<String> {
         }
         Fact::Missing("yes") => "to agree beforehand: --yes".to_owned(),
         Fact::Missing("scope") => {
-            format!("restore etcd alone: etcd-dr {command} … --scope etcd")
+            format!("restore etcd alone: etcd-dr {command} SET --scope etcd")
         }
         Fact::Missing("profile") => {
             format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")

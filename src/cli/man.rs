@@ -32,27 +32,35 @@ const STATUSES: [(u8, &str); 14] = [
     ),
     (
         exit::BUSY,
-        "Busy: locked by another run, or an unfinished restore waits.",
+        "Busy: the store or the node is locked by another run, or an operation that changes the node \
+         (restore, disable, member-add --join) is unfinished and waits for the command that is named.",
     ),
-    (exit::ROLLED_BACK, "Failed, and rolled back."),
+    (
+        exit::ROLLED_BACK,
+        "Failed, and rolled back: node and cluster are as before.",
+    ),
     (
         exit::ROLLBACK_FAILED,
         "Failed, and the roll-back could not finish; the message names the next command.",
     ),
     (
         exit::PARTIAL,
-        "Done in part: the backup is good, what came after it failed.",
+        "Done in part: the backup is good and what came after it failed, or a prune removed some and \
+         then failed.",
     ),
     (
         exit::DIFFERS,
-        "Checked: stale, or the live cluster differs.",
+        "Checked: stale, the live cluster differs, a disk may lack writes, or the cluster has trouble.",
     ),
     (exit::NOT_CHECKED, "Could not check."),
-    (exit::INTERRUPTED, "Interrupted by a signal."),
+    (
+        exit::INTERRUPTED,
+        "Interrupted by a signal: nothing changed, or rolled back.",
+    ),
 ];
 
 /// The places that matter, in the overview.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 7] = [
     (config::DEFAULT_PATH, "The configuration; may be absent."),
     (
         "/etc/kubernetes/static-pod-backups/",
@@ -70,6 +78,14 @@ const FILES: [(&str, &str); 5] = [
     (
         ".staging-N/",
         "A backup in the making; what a run that was cut off left is removed by the next one.",
+    ),
+    (
+        "/var/lib/etcd-dr/",
+        "What changes this node keeps its journals here, and the data that were replaced.",
+    ),
+    (
+        "/etc/kubernetes/.etcd-dr/",
+        "The manifests and revisions that were replaced, until --commit.",
     ),
 ];
 

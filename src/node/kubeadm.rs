@@ -26,6 +26,13 @@ impl Live {
         let path = layout
             .manifest(component, Profile::Kubeadm)
             .ok_or_else(|| Failure::new(Kind::Unexpected, "kubeadm names its manifests"))?;
+        // Of an etcd that is disabled, what it says is still so.
+        let path = match path.symlink_metadata() {
+            Ok(_) => path,
+            Err(_) => layout
+                .disabled_manifest(component, Profile::Kubeadm)
+                .unwrap_or(path),
+        };
         let doing = |e: Failure| e.doing(format!("reading {}", path.display()));
         let bytes = read_bounded(&path, pod::MAX_BYTES)?;
         let pod = PodManifest::parse(&bytes).map_err(doing)?;

@@ -129,6 +129,19 @@ impl NodeLayout {
         Some(self.manifests().join(component.manifest_file(profile)?))
     }
 
+    /// Where `disable` keeps a component's manifest while it is in force: the newest one in
+    /// `/etc/kubernetes/.etcd-dr/disable-*/manifests`; nothing where there is none.
+    pub fn disabled_manifest(&self, component: Component, profile: Profile) -> Option<PathBuf> {
+        let file = component.manifest_file(profile)?;
+        let entries = std::fs::read_dir(self.kubernetes().join(".etcd-dr")).ok()?;
+        entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("disable-"))
+            .map(|entry| entry.path().join("manifests").join(&file))
+            .filter(|path| path.is_file())
+            .max()
+    }
+
     /// Revisioned and unrevisioned resources of OpenShift's static pods.
     pub fn resources(&self) -> PathBuf {
         self.kubernetes().join(STATIC_POD_RESOURCES)

@@ -250,7 +250,8 @@ fn every_command_in_the_documents_can_be_typed() {
     for file in ["README.md", "docs/runbook.md", "docs/runbook-members.md"] {
         let text = std::fs::read_to_string(project.join(file)).expect("a document");
         let inline = text.split('`').skip(1).step_by(2);
-        let typed = text.lines().filter_map(|line| line.strip_prefix("# "));
+        let prompts = text.lines().filter_map(|line| line.split_once("# "));
+        let typed = prompts.map(|(_, command)| command);
         for words in inline.chain(typed).map(str::trim) {
             if !words.starts_with("etcd-dr ") || words.contains("...") {
                 continue;

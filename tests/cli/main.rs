@@ -67,6 +67,8 @@ fn the_help_of_each_command() {
         let run = golden(name, args, &none).expect(0);
         let wide = run.stdout.lines().find(|line| line.chars().count() > 80);
         assert_eq!(wide, None, "{name} does not fit 80 columns");
+        // A rescue console may know nothing else.
+        assert!(run.stdout.is_ascii(), "{name}: {run}");
     }
     let version = run(&["--version"], &[]).expect(0);
     assert_eq!(

@@ -19,8 +19,9 @@ fn script(name: &str) -> String {
         .to_string()
 }
 
-/// A shell with the completions, at its prompt; none where there is no such shell.
-fn shell(name: &str) -> Option<Terminal> {
+/// A shell with the completions and a configuration, at its prompt; none where there is no such
+/// shell.
+fn shell(name: &str, config: &str) -> Option<Terminal> {
     if !Terminal::is_there() {
         skip("there is no tmux");
         return None;
@@ -54,6 +55,7 @@ fn shell(name: &str) -> Option<Terminal> {
         ("PATH", path.as_str()),
         ("LC_ALL", "C.UTF-8"),
         ("HOME", "/tmp"),
+        ("ETCD_DR_CONFIG", config),
     ];
     let terminal = Terminal::start((120, 40), &env, program);
     // The shell reads its line once it is up; its prompt is ours after that.
@@ -85,7 +87,10 @@ fn completes(terminal: &Terminal, typed: &str, line: &str) {
 }
 
 fn drive(name: &str) {
-    let Some(terminal) = shell(name) else {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "store = \"/nowhere/the-backups\"\n").expect("a file");
+    let Some(terminal) = shell(name, config.to_str().expect("UTF-8")) else {
         return;
     };
     let store = store();
@@ -110,6 +115,12 @@ fn drive(name: &str) {
         &terminal,
         &format!("{verify} lat"),
         &format!("{verify} latest"),
+    );
+    // The store by its name, and one of its sets.
+    completes(
+        &terminal,
+        "etcd-dr list /nowh",
+        "etcd-dr list /nowhere/the-backups",
     );
     let restore = format!("etcd-dr restore --store {store}");
     completes(

@@ -87,7 +87,7 @@ pub struct MemberAddArgs {
 /// `--print`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrintArg {
-    /// ETCD_NAME="…" and so on, a line each
+    /// ETCD_NAME="..." and so on, a line each
     Env,
     /// etcd's flags, on one line
     Flags,

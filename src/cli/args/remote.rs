@@ -30,7 +30,7 @@ pub struct FormArgs {
     #[arg(long)]
     pub compress: bool,
 
-    /// Encrypt copies to this recipient: age1…, or an SSH public key
+    /// Encrypt copies to this recipient: age1..., or an SSH public key
     #[arg(long, value_name = "RECIPIENT")]
     pub recipient: Vec<String>,
 

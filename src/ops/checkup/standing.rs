@@ -151,7 +151,7 @@ async fn pages(survey: &Survey, report: &mut Report) {
         report.clock_spread = Some((millis(spread.apart), millis(spread.error)));
         if spread.apart > CLOCK_LIMIT.saturating_add(spread.error) {
             let evidence = format!(
-                "{} is {:.1} s ahead of {} (± {:.1} s)",
+                "{} is {:.1} s ahead of {} (+/- {:.1} s)",
                 spread.ahead,
                 spread.apart.as_secs_f64(),
                 spread.behind,

@@ -109,12 +109,16 @@ impl Site {
     }
 
     /// The pods of a scope that this node has, etcd's always: where its live manifest is gone or is
-    /// a restore pod's, the newest revision's.
+    /// a restore pod's, the one that `disable` keeps, or the newest revision's.
     pub(super) fn pods(&self, scope: Scope) -> Result<Vec<Plain>> {
         let mut pods = Vec::new();
         for component in scope.components() {
             let live = self.live(*component)?;
-            let seen = self.plain(*component, &live)?;
+            let mut seen = self.plain(*component, &live)?;
+            let kept = self.layout.disabled_manifest(*component, self.profile);
+            if let (None, Some(kept)) = (&seen, kept) {
+                seen = self.plain(*component, &kept)?;
+            }
             match seen {
                 Some(pod) => pods.push(pod),
                 None if *component == Component::Etcd => pods.push(self.newest_etcd()?),

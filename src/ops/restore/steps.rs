@@ -199,6 +199,12 @@ impl Step for NodeStep {
     fn describe(&self) -> String {
         match self {
             Self::MakeFolders { folders } => format!("make {}", paths(folders.iter())),
+            Self::Unpack {
+                archives, copies, ..
+            } if archives.is_empty() => format!(
+                "copy {} beside their places",
+                paths(copies.iter().map(|(from, _)| from))
+            ),
             Self::Unpack { archives, .. } => format!(
                 "unpack {} beside their places",
                 paths(archives.iter().map(|unpacking| &unpacking.archive))

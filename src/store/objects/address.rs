@@ -47,7 +47,7 @@ impl Address {
             let scheme = text.split("://").next().unwrap_or_default();
             Failure::new(
                 Kind::Usage,
-                format!("reading store URL {scheme}://…: {what}"),
+                format!("reading store URL {scheme}://...: {what}"),
             )
         };
         let url = Url::parse(text).map_err(|e| usage(&e.to_string()))?;

@@ -15,7 +15,8 @@ fn page(heading: &str) -> Vec<Typed> {
 /// The nodes whose addresses are others now, and off; their manifests and certificates are made
 /// for those.
 fn readdressed(trio: &mut Trio, stage: &mut Stage, nodes: &[usize]) {
-    for i in nodes {
+    // The first goes last, so that no log is longer than its own.
+    for i in nodes.iter().rev() {
         trio.off(*i);
     }
     for i in nodes {

@@ -1,10 +1,13 @@
 //! README.md and docs/runbook.md.
 
+use std::process::Command;
+
 use super::stage::{Stage, Trio};
 use super::typed::{Typed, section};
 use crate::node::{Node, etcd};
 use crate::project;
 use crate::support::node::NodeOptions;
+use crate::support::process::expect_success;
 
 fn page(file: &str, heading: &str) -> Vec<Typed> {
     section(&project().join(file), heading)
@@ -17,9 +20,26 @@ fn the_first_backup_and_the_first_drill() {
     let Some(bins) = etcd("3.5") else { return };
     let node = Node::single(&bins, &NodeOptions::default());
     let stage = Stage::of(&node.cluster);
+    std::fs::create_dir_all(node.path("mnt/share")).expect("a share");
     stage.play(&page("README.md", "The first backup"), |_| {});
     stage.play(&page("README.md", "The first restore drill"), |_| {});
+    // What the table says of the others' check is so.
+    stage.play(&page("README.md", "How it compares"), |typed| {
+        let line = typed
+            .line
+            .replace(" /", &format!(" {}/", node.root.display()));
+        if !line.starts_with("etcd-dr ") {
+            let etcdctl = bins.etcdctl.display().to_string();
+            let line = line.replace("etcdctl", &etcdctl);
+            let output = Command::new("sh")
+                .args(["-c", &line])
+                .env("ETCDCTL_API", "3")
+                .output();
+            expect_success(&line, &output.expect("running a shell"));
+        }
+    });
     stage.play(&page(RUNBOOK, "The drill"), |_| {});
+    stage.play(&page("README.md", "Every day"), |_| {});
 }
 
 #[test]
@@ -76,8 +96,17 @@ fn all_nodes_go_back_to_a_backup() {
 
 #[test]
 fn a_disk_is_left_and_no_quorum() {
+    a_disk_is_left(&NodeOptions::default());
+}
+
+#[test]
+fn a_disk_is_left_and_no_quorum_on_kubeadm() {
+    a_disk_is_left(&NodeOptions::kubeadm());
+}
+
+fn a_disk_is_left(options: &NodeOptions) {
     let Some(bins) = etcd("3.5") else { return };
-    let mut trio = Trio::start(&bins, &NodeOptions::default());
+    let mut trio = Trio::start(&bins, options);
     let stage = Stage::of(&trio.cluster);
     trio.cluster.etcdctl_ok(&["put", "last", "1"]);
     // Two machines are lost, one of them with its disk.

@@ -120,7 +120,7 @@ pub fn words(line: &str) -> (Vec<String>, Option<String>) {
 pub fn fits(expected: &[String], shown: &[&str]) -> bool {
     match expected.split_first() {
         None => shown.is_empty(),
-        Some((first, rest)) if first == "…" => {
+        Some((first, rest)) if first.trim() == "…" => {
             (0..=shown.len()).any(|skip| fits(rest, &shown[skip..]))
         }
         Some((first, rest)) => shown

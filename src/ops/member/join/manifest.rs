@@ -31,7 +31,9 @@ pub(super) fn joining(text: &str, initial_cluster: &str) -> Result<String> {
         }
     }
     let Some((at, indent)) = cluster_at else {
-        return Err(unfit("expected a line - --initial-cluster=…, found none"));
+        return Err(unfit(
+            "expected a line - --initial-cluster=LIST, found none",
+        ));
     };
     if !has_state {
         lines.insert(at + 1, item(&indent, STATE, "existing"));

@@ -32,7 +32,7 @@ pub(super) struct Found {
     text: String,
 }
 
-/// Finds etcd's manifest: where the kubelet reads it; on OpenShift also where the documented
+/// Finds etcd's manifest: where the kubelet reads it, or `disable` keeps it; on OpenShift also where the documented
 /// procedure moves it, or in the newest revision.
 ///
 /// # Errors
@@ -45,6 +45,7 @@ pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Fou
         ));
     };
     let mut candidates = vec![place.clone()];
+    candidates.extend(layout.disabled_manifest(Component::Etcd, profile));
     if profile == Profile::Openshift {
         candidates.push(layout.host("/home/core/assets/manifests-stopped/etcd-pod.yaml"));
         let newest = std::fs::read_dir(layout.resources())
