@@ -12,7 +12,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test test-node lint unit suites fuzz-smoke bench docs deps etcd servers node build release reproducible deny screenshots clean
+.PHONY: all demo test test-node lint unit suites fuzz-smoke soak bench bench-parsers docs deps etcd servers node build release reproducible deny screenshots clean
 
 all: build
 
@@ -69,6 +69,10 @@ test-node: deps etcd node
 # Every fuzz target for a few seconds, on the stable compiler; FUZZ_SECONDS=600 for longer.
 fuzz-smoke: deps
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(CARGO) test --locked --manifest-path fuzz/Cargo.toml --target-dir target -- --nocapture
+
+# How fast each parser is by itself (criterion).
+bench-parsers: deps
+	$(CARGO) bench --locked --bench parsers
 
 bench: deps etcd build
 	@scripts/bench.sh
