@@ -1,12 +1,14 @@
 # make demo    a real three-member etcd behind a scratch node: backup, verify, disaster, restore, way back
 # make test    everything that fits in about 25 minutes on two cores
 # make test-node   the same on a real kubelet and container runtime: root, about 5 minutes
-# make bench   side by side with etcdctl, etcdutl and sha256sum on this machine
+# make soak    fuzzers, crash campaigns and the restore matrix, whole: hours
+# make bench   side by side with etcdctl, etcdutl, sha256sum, tar and rclone on this machine
+# make bench-parsers   how fast each parser is by itself
 # make docs    regenerate man/ and completions/
 # make build   an optimised binary for this machine: target/release/etcd-dr
 # make release the portable binary, tarball, .deb, .rpm and SBOM, checked: target/dist (docs/release.md)
 # make reproducible   builds what make release left once more, elsewhere, and compares
-# make deny    licences, bans and sources of every dependency, by cargo-deny
+# make deny    licences, bans and sources of every dependency, by cargo-deny; in make test too
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -45,7 +47,7 @@ demo: deps etcd
 	$(CARGO) build --locked --bin etcd-dr --example demo_cluster
 	@ETCD_DR=$${ETCD_DR:-target/debug/etcd-dr} scripts/demo.sh
 
-test: deps etcd lint unit suites fuzz-smoke
+test: deps etcd lint deny unit suites fuzz-smoke
 
 lint: deps
 	$(CARGO) fmt --check
@@ -70,12 +72,18 @@ test-node: deps etcd node
 fuzz-smoke: deps
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(CARGO) test --locked --manifest-path fuzz/Cargo.toml --target-dir target -- --nocapture
 
+# Whole, not in samples: hours. FUZZ_SECONDS, SOAK_ROUNDS; SOAK="fuzz power" for some of it.
+soak: deps etcd
+	nice scripts/soak.py $(SOAK)
+
 # How fast each parser is by itself (criterion).
 bench-parsers: deps
 	$(CARGO) bench --locked --bench parsers
 
+# BENCH="--write": the tables of docs/performance.md are made anew.
 bench: deps etcd build
-	@scripts/bench.sh
+	$(CARGO) build --release --locked --example make_store
+	@scripts/bench.sh $(BENCH)
 
 docs: deps
 	@scripts/generate-docs.sh
