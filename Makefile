@@ -2,18 +2,20 @@
 # make test    everything that fits in about 25 minutes on two cores
 # make test-node   the same on a real kubelet and container runtime: root, about 5 minutes
 # make test-stores   the same on Ceph's gateway, with versions and locks: root, 600 MB, a few minutes
-# make bench   side by side with etcdctl, etcdutl and sha256sum on this machine
+# make soak    fuzzers, crash campaigns and the restore matrix, whole: hours
+# make bench   side by side with etcdctl, etcdutl, sha256sum, tar and rclone on this machine
+# make bench-parsers   how fast each parser is by itself
 # make docs    regenerate man/ and completions/
 # make build   an optimised binary for this machine: target/release/etcd-dr
 # make release the portable binary, tarball, .deb, .rpm and SBOM, checked: target/dist (docs/release.md)
 # make reproducible   builds what make release left once more, elsewhere, and compares
-# make deny    licences, bans and sources of every dependency, by cargo-deny
+# make deny    licences, bans and sources of every dependency, by cargo-deny; in make test too
 
 SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test test-node test-stores lint unit suites fuzz-smoke bench docs deps etcd servers node build release reproducible deny screenshots clean
+.PHONY: all demo test test-node test-stores lint unit suites fuzz-smoke soak bench bench-parsers docs deps etcd servers node build release reproducible deny screenshots clean
 
 all: build
 
@@ -46,7 +48,7 @@ demo: deps etcd
 	$(CARGO) build --locked --bin etcd-dr --example demo_cluster
 	@ETCD_DR=$${ETCD_DR:-target/debug/etcd-dr} scripts/demo.sh
 
-test: deps etcd lint unit suites fuzz-smoke
+test: deps etcd lint deny unit suites fuzz-smoke
 
 lint: deps
 	$(CARGO) fmt --check
@@ -77,8 +79,18 @@ test-stores: deps
 fuzz-smoke: deps
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(CARGO) test --locked --manifest-path fuzz/Cargo.toml --target-dir target -- --nocapture
 
+# Whole, not in samples: hours. FUZZ_SECONDS, SOAK_ROUNDS; SOAK="fuzz power" for some of it.
+soak: deps etcd
+	nice scripts/soak.py $(SOAK)
+
+# How fast each parser is by itself (criterion).
+bench-parsers: deps
+	$(CARGO) bench --locked --bench parsers
+
+# BENCH="--write": the tables of docs/performance.md are made anew.
 bench: deps etcd build
-	@scripts/bench.sh
+	$(CARGO) build --release --locked --example make_store
+	@scripts/bench.sh $(BENCH)
 
 docs: deps
 	@scripts/generate-docs.sh

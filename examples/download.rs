@@ -1,5 +1,5 @@
-//! Downloads one snapshot and prints what it took, as JSON: the measuring point of
-//! `scripts/bench-backup.py`.
+//! Downloads one snapshot and prints what it took, as JSON: for experiments with the stream alone,
+//! as docs/performance.md has them.
 //!
 //! `download ENDPOINT FILE [CA CERT KEY]`
 
