@@ -57,13 +57,13 @@ lint: deps
 unit: deps
 	$(CARGO) test --locked $(FEATURES) --lib --bins
 
-# An S3 server and an sshd for the suite "store", promtool and the judges of manifests for "deploy".
+# An S3 server and an sshd, for the suite "store".
 servers: deps
 	@scripts/fetch-servers.sh
-	@scripts/fetch-schemas.sh
 
 suites: deps etcd servers
 	-@scripts/deps.sh --tests
+	@scripts/fetch-schemas.sh
 	$(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
 
 # One node after another: each is a kubelet, a container runtime and 17 containers.

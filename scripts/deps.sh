@@ -3,7 +3,8 @@
 # python3 lacks: protoc with Google's own .proto files, which the etcd client's
 # build script runs.
 # With --tests also what the suites drive: man, tmux, zsh and fish, and
-# ssh-keygen and ssh-agent, which make and hold the keys of its SSH hosts.
+# ssh-keygen and ssh-agent, which make and hold the keys of its SSH hosts, and
+# Python's own folders for the judge of manifests.
 # With --release also what makes and checks packages: rpm, and Python's own folders for the linker.
 # Does nothing, and needs no network and no root, where it is already there.
 set -eu
@@ -29,6 +30,7 @@ missing_packages() {
         for program in tmux zsh fish; do
             command -v "$program" >/dev/null 2>&1 || printf '%s\n' "$program"
         done
+        python3 -c 'import ensurepip' >/dev/null 2>&1 || printf 'python3-venv\n'
     fi
     if [ "$purpose" = --release ]; then
         command -v rpmbuild >/dev/null 2>&1 || printf 'rpm\n'

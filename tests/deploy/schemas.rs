@@ -82,6 +82,11 @@ new PrometheusRule(JSON.parse(text)).validate();
 
 #[test]
 fn the_rule_is_one_that_the_prometheus_operator_takes() {
+    // Nothing here installs node: it is left out by name, also where all else must run.
+    if let Err(error) = Command::new("node").arg("--version").output() {
+        eprintln!("SKIPPED deploy: there is no node: {error}");
+        return;
+    }
     let packages = schemas().join("node_modules");
     if !there(&packages.join("@kubernetes-models/prometheus-operator")) {
         return;
