@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/fetch-etcd.sh --quiet
 export ETCD_DR_ETCD_BINS="${ETCD_DR_ETCD_BINS:-$PWD/.cache/etcd/sid/bin}"
-for script in scripts/bench-backup.py scripts/bench-verify.* scripts/bench-restore.*; do
+scripts/fetch-servers.sh --more
+for script in scripts/bench-backup.py scripts/bench-verify.* scripts/bench-restore.* scripts/bench-stores.*; do
     [ -x "$script" ] || continue
     echo "== $script"
     "$script" "$@"
