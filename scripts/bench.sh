@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/fetch-etcd.sh --quiet
+scripts/fetch-servers.sh --more
 export ETCD_DR_ETCD_BINS="${ETCD_DR_ETCD_BINS:-$PWD/.cache/etcd/sid/bin}"
 scripts/bench.py "$@"
 # Stores away from the node, beside rclone and the services' own programs.
-[ ! -x scripts/bench-stores.py ] || scripts/bench-stores.py
+scripts/bench-stores.py
