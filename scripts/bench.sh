@@ -7,5 +7,5 @@ scripts/fetch-etcd.sh --quiet
 scripts/fetch-servers.sh --more
 export ETCD_DR_ETCD_BINS="${ETCD_DR_ETCD_BINS:-$PWD/.cache/etcd/sid/bin}"
 scripts/bench.py "$@"
-# Stores away from the node, beside rclone and the services' own programs.
+# Stores away from the node, beside rclone.
 scripts/bench-stores.py

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use etcd_dr::event::Silent;
 use etcd_dr::node::access::{Sourced, Told};
@@ -17,6 +18,7 @@ use crate::support::bins::{require, require_turn};
 use crate::support::certs::Validity;
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::golden::Run;
+use crate::support::process::wait_for;
 
 /// Looks with further arguments.
 pub(crate) fn look(cluster: &Cluster, more: &[&str]) -> Run {
@@ -106,6 +108,36 @@ fn members_that_are_dead_absent_or_others() {
         ] {
             assert!(names.contains(&expected), "{expected:?} in {names:?}");
         }
+    }
+}
+
+/// A machine came back with the address that another member had.
+#[test]
+fn another_member_at_its_address() {
+    for bins in require_turn() {
+        let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
+        let everyone = cluster.initial_cluster();
+        cluster.kill(1);
+        cluster.kill(2);
+        let taken = cluster.ip(1);
+        cluster.readdress_to(2, taken);
+        cluster.launch(2, &everyone, "existing");
+        let url = cluster.client_url(0);
+        let told = wait_for(
+            "the wrong member to answer",
+            Duration::from_secs(60),
+            || {
+                let run = look(&cluster, &["--endpoints", &url]);
+                let named = run.stdout.contains("\"another-member-answers\"");
+                if named { Ok(run) } else { Err(run) }
+            },
+        );
+        let told = told.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
+        let names = found(&told);
+        assert!(
+            names.contains(&pair("another-member-answers", "master-1")),
+            "{told}"
+        );
     }
 }
 

@@ -52,13 +52,25 @@ fn all_down_and_up_again() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         cluster.etcdctl_ok(&["put", "/before", "it"]);
-        for i in 0..3 {
-            cluster.stop(i);
+        let url = cluster.client_url(0);
+        // Shut down in order, and by a power cut.
+        for orderly in [true, false] {
+            for i in 0..3 {
+                match orderly {
+                    true => cluster.stop(i),
+                    false => cluster.kill(i),
+                }
+            }
+            let down = ["verify", "--cluster", "--endpoints", &url];
+            let told = member(&cluster, &down).expect(11);
+            assert!(told.stdout.contains("[cluster-unreachable]"), "{told}");
+            cluster.relaunch_stopped();
+            cluster.wait_healthy();
+            member(&cluster, &["verify", "--cluster"]).expect(0);
+            let kept = cluster.etcdctl_ok(&["get", "/before", "--print-value-only"]);
+            assert_eq!(kept.trim(), "it");
+            assert_same_data(&cluster);
         }
-        cluster.relaunch_stopped();
-        cluster.wait_healthy();
-        member(&cluster, &["verify", "--cluster"]).expect(0);
-        assert_same_data(&cluster);
     }
 }
 

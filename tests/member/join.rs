@@ -17,6 +17,7 @@ use etcd_dr::sys::tree::{self, Node as TreeNode, Options};
 
 use crate::support::bins::{EtcdBins, require, require_all};
 use crate::support::bulk::Bulk;
+use crate::support::certs::{Ca, Validity};
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::golden::etcd_dr;
 use crate::support::node::{self, NodeOptions};
@@ -427,7 +428,17 @@ fn certificates_that_do_not_fit_are_refused() {
     std::fs::remove_file(&own).expect("removing a certificate");
     let (_, err) = lost.join(5, &[]);
     assert!(err.contains("does not exist"), "{err}");
-    std::fs::copy(certs.peer("master-1").cert, &own).expect("another's certificate");
+    // One that is over, and one of another authority, each with its key.
+    let ips = [lost.cluster.ip(LOST)];
+    let name = "system:etcd-peer:master-2";
+    let over = certs.ca().leaf_valid(name, "x", &ips, Validity::expired());
+    let foreign = Ca::new("openshift-etcd_etcd-signer").leaf(name, "x", &ips);
+    for (pair, why) in [(over, "expired"), (foreign, "authority")] {
+        pair.write(&secrets, "etcd-peer-master-2");
+        let (_, err) = lost.join(5, &[]);
+        assert!(err.contains("[certificates-unfit]"), "{err}");
+        assert!(err.contains(why), "{why}: {err}");
+    }
     assert_eq!(listed(&lost.cluster), members);
     assert!(lost.operations().is_empty());
     assert_eq!(files.len(), lost.files().len());

@@ -175,16 +175,21 @@ impl Cluster {
     /// Gives a member that does not run another address of this network, with certificates for it,
     /// as a node that came back elsewhere; its peers are told nothing.
     pub fn readdress(&mut self, i: usize) -> IpAddr {
-        assert!(!self.is_running(i), "a running member has its address");
         let taken = |ip: &IpAddr| self.members.iter().any(|member| member.ip == *ip);
         let ip = (0..8)
             .rev()
             .map(|n| self.network.ip(n))
             .find(|ip| !taken(ip))
             .expect("a free address");
+        self.readdress_to(i, ip);
+        ip
+    }
+
+    /// The same to an address of one's choice.
+    pub fn readdress_to(&mut self, i: usize, ip: IpAddr) {
+        assert!(!self.is_running(i), "a running member has its address");
         self.certify(&self.members[i].name, ip);
         self.members[i].ip = ip;
-        ip
     }
 
     /// Makes a member's certificates, if it has any.
