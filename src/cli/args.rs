@@ -153,7 +153,7 @@ pub enum Command {
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
-  . <(etcd-dr completions bash)                 in this shell
+  source <(etcd-dr completions bash)            in this shell
   etcd-dr completions bash > /etc/bash_completion.d/etcd-dr
   etcd-dr completions zsh > \"${fpath[1]}/_etcd-dr\"
   etcd-dr completions fish > ~/.config/fish/completions/etcd-dr.fish";

@@ -150,7 +150,11 @@ fn parts(page: &str) -> (&str, String) {
         .skip_while(|line| *line != "Examples:")
         .skip(1)
         .take_while(|line| line.starts_with(' '))
-        .map(|line| format!("{}\n", line.trim_start()))
+        .map(str::trim_start)
+        .map(|line| match line.starts_with(['.', '\'']) {
+            true => format!("\\&{line}\n"),
+            false => format!("{line}\n"),
+        })
         .collect();
     if examples.is_empty() {
         return (before, String::new());
