@@ -153,7 +153,7 @@ def listings(work, sets):
     first = next((work / "root" / BUCKET / "many").glob("*/*/backup-1"))
     for number in range(2, sets + 1):
         shutil.copytree(first, first.parent / f"backup-{number}", copy_function=os.link)
-    for what, command in (("a local store", [*quiet, "list", "--store", store, "-o", "json"]),
+    for what, command in (("a local store", [*quiet, "list", store, "-o", "json"]),
                           ("the bucket", [*quiet, "list", url, "-o", "json"])):
         runs = [one(command) for _ in range(11)][1:]
         found = len(json.loads(runs[0]["text"])["sets"])
