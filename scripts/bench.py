@@ -27,79 +27,17 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
-import threading
-import time
 
 import bench_server
 import bench_tables
+from bench_measure import ROOT, one, several, tool, warm
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 ETCD_DR = os.environ.get("ETCD_DR", ROOT / "target/release/etcd-dr")
 MAKE_STORE = os.environ.get("MAKE_STORE", ROOT / "target/release/examples/make_store")
 # Of a revision: the value, and the part of a page that it takes, from the two of them that fit.
 VALUE, SHARE = 1900, 2048
 SMALL = 150
 MIB = 1 << 20
-tool = bench_server.tool
-
-
-class PeakMemory(threading.Thread):
-    """Largest resident set of a process, in MiB, as the kernel keeps it. What wait4 tells would
-    count this interpreter in, which the process was for a moment after its fork."""
-
-    def __init__(self, pid):
-        super().__init__(daemon=True)
-        self.status = pathlib.Path(f"/proc/{pid}/status")
-        self.mib = 0.0
-        self.start()
-
-    def run(self):
-        while True:
-            try:
-                lines = self.status.read_text().splitlines()
-            except OSError:
-                return
-            peak = [line for line in lines if line.startswith("VmHWM")]
-            if not peak:
-                return
-            self.mib = max(self.mib, int(peak[0].split()[1]) / 1024)
-            time.sleep(0.005)
-
-
-def one(command, **more):
-    """Runs one program: wall and CPU seconds, peak MiB, and what it printed."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        start = time.monotonic()
-        process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=errors, **more)
-        peak = PeakMemory(process.pid)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        text = out.read().decode(errors="replace")
-        if process.returncode:
-            errors.seek(0)
-            sys.exit(f"{command} failed:\n{text}\n{errors.read().decode(errors='replace')}")
-    peak.join()
-    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "rss": peak.mib, "text": text}
-
-
-def several(*commands, **more):
-    """Runs programs one after the other: what they took together, and the largest of them."""
-    done = [one(command, **more) for command in commands]
-    return {"wall": sum(d["wall"] for d in done), "cpu": sum(d["cpu"] for d in done),
-            "rss": max(d["rss"] for d in done), "text": done[-1]["text"]}
-
-
-def warm(path):
-    """Reads a file, or all in a folder, into the page cache, and lets the disk become idle."""
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    for each in files:
-        with open(each, "rb") as file:
-            while file.read(1 << 24):
-                pass
-    os.sync()
 
 
 class Bench:
@@ -253,9 +191,10 @@ class Bench:
             "etcd-dr": lambda: one([ETCD_DR, "--progress", "never", "copy", "--store", store, "backup-1",
                                     f"file://{to}"]),
         }
-        if shutil.which("rclone"):
+        here = ROOT / ".cache/rclone/usr/bin/rclone"
+        if rclone := here if here.is_file() else shutil.which("rclone"):
             programs["rclone + fsync"] = lambda: several(
-                ["rclone", "copy", "--config", "", taken, copied], ["sync", "-f", copied])
+                [rclone, "copy", "--config", "", taken, copied], ["sync", "-f", copied])
         self.measure("copy", size, programs, before=clear)
 
 

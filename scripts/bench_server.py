@@ -3,26 +3,12 @@
 import http.client
 import os
 import pathlib
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
-
-def tool(name):
-    folder = os.environ.get("ETCD_DR_ETCD_BINS")
-    path = shutil.which(name, path=folder) if folder else shutil.which(name)
-    if not path:
-        sys.exit(f"{name} is neither in ETCD_DR_ETCD_BINS nor in PATH")
-    return path
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+from bench_measure import free_port, tool
 
 
 def certificates(folder):

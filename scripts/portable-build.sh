@@ -2,7 +2,9 @@
 # Builds the binary that is shipped: optimised, stripped, linked against glibc 2.28 so that it runs
 # on RHEL 8 and 9 and their CoreOS, and the same to the byte wherever it is built from one commit.
 #
-# usage: portable-build.sh      prints the binary's path
+# usage: portable-build.sh [unstripped]      prints the binary's path
+#
+#   unstripped   the same with its symbols, for scripts/sizes.sh; it is not what is shipped
 #
 #   ETCD_DR_CACHE   where the linker is kept    (default <project>/.cache)
 #   CARGO_TARGET_DIR  where cargo builds        (default <project>/target)
@@ -56,6 +58,14 @@ export CARGO_ZIGBUILD_CACHE_DIR=$tools/wrappers ZIG_GLOBAL_CACHE_DIR=$tools/zig-
 export ZIG_LOCAL_CACHE_DIR=$tools/zig-cache CARGO_INCREMENTAL=0
 unset RUSTFLAGS
 cd "$project"
-cargo-zigbuild zigbuild --release --locked --bin etcd-dr \
-    --target "$target.$GLIBC" --target-dir "$target_dir" >&2
+what=(--release --locked --bin etcd-dr --target "$target.$GLIBC" --target-dir "$target_dir")
+if [ "${1:-}" = unstripped ]; then
+    # Only the last crate is built otherwise: what it is made of stays.
+    cargo-zigbuild rustc "${what[@]}" -- -C strip=none >&2
+    mkdir -p "$target_dir/sizes"
+    mv "$target_dir/$target/release/etcd-dr" "$target_dir/sizes/etcd-dr"
+    printf '%s\n' "$target_dir/sizes/etcd-dr"
+    exit
+fi
+cargo-zigbuild zigbuild "${what[@]}" >&2
 printf '%s\n' "$target_dir/$target/release/etcd-dr"
