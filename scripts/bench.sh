@@ -6,5 +6,6 @@ cd "$(dirname "$0")/.."
 scripts/fetch-etcd.sh --quiet
 export ETCD_DR_ETCD_BINS="${ETCD_DR_ETCD_BINS:-$PWD/.cache/etcd/sid/bin}"
 scripts/bench.py "$@"
-# Stores away from the node, beside rclone and the services' own programs.
-[ ! -x scripts/bench-stores.py ] || scripts/bench-stores.py
+# Stores away from the node, beside rclone.
+scripts/fetch-servers.sh --more
+scripts/bench-stores.py

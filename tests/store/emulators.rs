@@ -12,7 +12,7 @@ use std::time::Duration;
 use etcd_dr::store::objects;
 use etcd_dr::store::{Address, Settings};
 
-use crate::conformance::conforms;
+use crate::conformance::{Claims, conforms};
 use crate::copies::there_and_back;
 use crate::support::bins::skip;
 use crate::support::process::{bound_command, expect_success, spawn_bound, wait_for};
@@ -101,7 +101,7 @@ impl Drop for Azurite {
 
 /// Holds a store to the suite at the root of its bucket and below a path in it, and runs the
 /// commands there.
-pub fn whole_suite(scheme: &str, bucket: &str, env: &Env, claims_exclude: bool) {
+pub fn whole_suite(scheme: &str, bucket: &str, env: &Env, claims: Claims) {
     let variables = env
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()));
@@ -115,7 +115,7 @@ pub fn whole_suite(scheme: &str, bucket: &str, env: &Env, claims_exclude: bool) 
         let address = Address::parse(&url).expect("an address");
         runtime.block_on(async {
             let store = objects::open(&address, &settings).await.expect("a store");
-            conforms(store, claims_exclude).await.expect("it conforms");
+            conforms(store, claims).await.expect("it conforms");
         });
     }
     there_and_back(&format!("{scheme}://{bucket}/etcd"), env);
@@ -126,7 +126,7 @@ fn azure_by_its_emulator() {
     let Some(server) = Azurite::start() else {
         return;
     };
-    whole_suite("az", BUCKET, &server.variables(), true);
+    whole_suite("az", BUCKET, &server.variables(), Claims::Exclude);
 
     let mut env = server.variables();
     env.retain(|(name, _)| *name != "AZURE_STORAGE_ACCOUNT_KEY");
@@ -160,5 +160,5 @@ fn google_by_a_fake() {
         ("GOOGLE_SERVICE_ACCOUNT_KEY", account.to_owned()),
         ("ETCD_DR_STORE_PATIENCE", "2s".to_owned()),
     ];
-    whole_suite("gs", BUCKET, &env, false);
+    whole_suite("gs", BUCKET, &env, Claims::Race);
 }

@@ -62,7 +62,7 @@ fn a_failure_that_stays_at_each_request() {
     let is_manifest = |kind: &&str| *kind == "manifest";
     let manifest = kinds
         .iter()
-        .position(|kind| is_manifest(&kind))
+        .position(|kind| is_manifest(kind))
         .expect("a Manifest");
     let every = std::env::var_os("ETCD_DR_EVERY").is_some();
     let mut kept = 0;
@@ -227,10 +227,10 @@ fn a_bucket_that_goes_meanwhile() {
 }
 
 /// Two different sets that want one number, with both looks at what is there before either claim.
-pub fn two_lose_nothing(server: &Wire, meeting: &Meeting) {
+pub fn two_lose_nothing(bucket: &str, server: &Wire, meeting: &Meeting) {
     let env = variables(server.address);
     for round in 0..4 {
-        let url = format!("s3://{BUCKET}/two-{round}");
+        let url = format!("s3://{bucket}/two-{round}");
         let benches = [Bench::new(), Bench::new()];
         let mut sets = Vec::new();
         for (bench, more) in benches.iter().zip(0..) {
@@ -297,7 +297,7 @@ fn two_sets_that_want_one_number() {
         }
         Act::Pass(request)
     });
-    two_lose_nothing(&wire, &meeting);
+    two_lose_nothing(BUCKET, &wire, &meeting);
 }
 
 /// A fake: what stands before the server takes the condition away from each request (and the
@@ -321,7 +321,7 @@ fn two_sets_on_a_server_that_ignores_conditions() {
         }
         Act::Pass(request)
     });
-    two_lose_nothing(&wire, &meeting);
+    two_lose_nothing(BUCKET, &wire, &meeting);
     assert!(
         ignored.load(Ordering::SeqCst) >= 16,
         "each claim and Manifest has a condition"

@@ -10,7 +10,7 @@ use etcd_dr::store::{Address, Settings};
 use crate::bench::{
     Bench, SmallDisk, assert_none, assert_same_set, files_below, listed, place, run,
 };
-use crate::conformance::conforms;
+use crate::conformance::{Claims, conforms};
 use crate::copies::there_and_back;
 use crate::proxy::Proxy;
 use crate::support::process::{bound_command, spawn_bound};
@@ -29,7 +29,7 @@ async fn it_conforms() {
     };
     let address = Address::parse(&server.url()).expect("an address");
     let store = objects::open(&address, &settings).await.expect("a store");
-    conforms(store, true).await.expect("it conforms");
+    conforms(store, Claims::Exclude).await.expect("it conforms");
 }
 
 #[test]

@@ -172,6 +172,21 @@ fn read(client: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
     Ok(Some(request))
 }
 
+/// The chunks of a body as one (RFC 9112, section 7.1).
+fn joined(mut chunks: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = chunks.windows(2).position(|window| window == b"\r\n") {
+        let size = String::from_utf8_lossy(&chunks[..end]).into_owned();
+        let size = usize::from_str_radix(size.trim(), 16).expect("a chunk's size");
+        if size == 0 {
+            break;
+        }
+        body.extend_from_slice(&chunks[end + 2..end + 2 + size]);
+        chunks = &chunks[end + 4 + size..];
+    }
+    body
+}
+
 /// Asks as an HTTP/1.0 client, whose answer ends with its connection, and gives the answer a length.
 fn forward(server: SocketAddr, request: Request, method: &str) -> std::io::Result<Vec<u8>> {
     let mut upstream = TcpStream::connect(server)?;
@@ -186,7 +201,14 @@ fn forward(server: SocketAddr, request: Request, method: &str) -> std::io::Resul
     let end = whole.windows(4).position(|window| window == b"\r\n\r\n");
     let end = end.ok_or_else(|| std::io::Error::other("no answer"))?;
     let head = String::from_utf8_lossy(&whole[..end]).into_owned();
-    let body = &whole[end + 4..];
+    let mut body = whole[end + 4..].to_vec();
+    // Not every server minds that this client is too old for it.
+    if head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked")
+    {
+        body = joined(&body);
+    }
     let mut lines = head.split("\r\n");
     let status = lines
         .next()
@@ -209,6 +231,6 @@ fn forward(server: SocketAddr, request: Request, method: &str) -> std::io::Resul
         answer.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     let mut answer = format!("{answer}\r\n").into_bytes();
-    answer.extend_from_slice(body);
+    answer.extend_from_slice(&body);
     Ok(answer)
 }

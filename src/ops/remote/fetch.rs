@@ -138,6 +138,16 @@ async fn bring(
     Ok(manifest)
 }
 
+/// What came of an object.
+enum Received {
+    /// It is the file.
+    AsItIs,
+    /// It is compressed or encrypted; its size and hash.
+    Changed(Plain),
+    /// The one who was to take it has gone.
+    NotTaken,
+}
+
 /// One object on its way.
 struct Arriving<'a> {
     context: &'a Context,
@@ -169,18 +179,25 @@ impl Arriving<'_> {
             .doing(Kind::Unexpected, || "running a thread")?;
         let received = match received {
             // The reader has gone: why is what it says.
-            Ok(None) => {
+            Ok(Received::NotTaken) => {
                 written?;
                 let what = format!("{}: more came than its file has", self.name);
                 return Err(Failure::new(Kind::BadBackup, what));
             }
-            other => other?,
+            Ok(Received::AsItIs) => None,
+            Ok(Received::Changed(received)) => Some(received),
+            Err(failure) => return Err(failure),
         };
         let stored = (self.entry.size, self.entry.sha256.as_str());
-        if received.as_ref().map(|got| (got.size, got.sha256.as_str())) != Some(stored) {
+        let differs = |got: &Plain| (got.size, got.sha256.as_str()) != stored;
+        if received.as_ref().is_some_and(differs) {
             return Err(self.altered("the index"));
         }
         let written = written?;
+        // What is stored as it is was hashed when it was written.
+        if !self.is_changed() && differs(&written) {
+            return Err(self.altered("the index"));
+        }
         if (written.size, written.sha256.as_str()) != (file.size, file.sha256.as_str()) {
             return Err(self.altered("the Manifest"));
         }
@@ -192,27 +209,38 @@ impl Arriving<'_> {
         Failure::new(Kind::BadBackup, what)
     }
 
-    /// Hands on what comes, hashing it; `None` where nobody takes it any more.
-    async fn receive(&self, to: mpsc::Sender<bytes::Bytes>) -> Result<Option<Plain>> {
+    /// Whether the object is another thing than the file.
+    fn is_changed(&self) -> bool {
+        self.entry.compression.is_some() || self.entry.encryption.is_some()
+    }
+
+    /// Hands on what comes, hashing it where it is another thing than the file.
+    async fn receive(&self, to: mpsc::Sender<bytes::Bytes>) -> Result<Received> {
         let Some(mut body) = self.store.read(&self.name).await? else {
             let what = format!("{} is gone", self.name);
             return Err(Failure::new(Kind::BadBackup, what));
         };
-        let mut hash = Sha256::new();
+        let mut hash = self.is_changed().then(Sha256::new);
         let mut size = 0u64;
         while let Some(piece) = body.next().await {
             let piece = piece?;
-            hash.update(&piece);
+            if let Some(hash) = &mut hash {
+                hash.update(&piece);
+            }
             size = size.saturating_add(piece.len() as u64);
             if to.send(piece).await.is_err() {
-                return Ok(None);
+                return Ok(Received::NotTaken);
             }
             self.context.tell(Event::PhaseProgress {
                 phase: PHASE,
                 done: self.before.saturating_add(size),
             });
         }
-        let sha256 = hex::encode(hash.finalize());
-        Ok(Some(Plain { size, sha256 }))
+        Ok(hash.map_or(Received::AsItIs, |hash| {
+            Received::Changed(Plain {
+                size,
+                sha256: hex::encode(hash.finalize()),
+            })
+        }))
     }
 }

@@ -204,6 +204,25 @@ fn pour(from: &mut dyn Read, to: &mut dyn Write, most: u64) -> io::Result<Plain>
     Ok(Plain { size, sha256 })
 }
 
+/// Sends a reader's bytes as they are, hashing them; each piece is read where it is sent from.
+fn pass(from: &mut File, to: &mpsc::Sender<Bytes>) -> io::Result<Plain> {
+    let mut hash = Sha256::new();
+    let mut size = 0u64;
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        (&mut *from).take(PIECE as u64).read_to_end(&mut piece)?;
+        if piece.is_empty() {
+            break;
+        }
+        hash.update(&piece);
+        size = size.saturating_add(piece.len() as u64);
+        to.blocking_send(Bytes::from(piece))
+            .map_err(|_| io::Error::other("the transfer has ended"))?;
+    }
+    let sha256 = hex::encode(hash.finalize());
+    Ok(Plain { size, sha256 })
+}
+
 /// Reads a file and sends it in its form; what is returned is of the file itself.
 pub(super) fn encode(
     path: &Path,
@@ -217,6 +236,9 @@ pub(super) fn encode(
             to,
             filling: Vec::with_capacity(PIECE),
         };
+        if !form.encrypts() && !compress {
+            return pass(&mut file, &out.to);
+        }
         let (plain, mut out) = if form.encrypts() {
             let recipients = form
                 .recipients

@@ -342,14 +342,20 @@ impl<'a> Transfer<'a> {
         let compress = form.compresses(&file.name);
         let reading = tokio::task::spawn_blocking(move || form::encode(&path, &form, compress, to));
         let mut upload = self.store.stage(&whole, file.size).await?;
-        let sent = self.pump(upload.as_mut(), from).await;
+        // What is stored as it is was hashed when it was read.
+        let changed = compress || self.form.encrypts();
+        let sent = self.pump(upload.as_mut(), from, changed).await;
         let read = reading
             .await
             .doing(Kind::Unexpected, || "running a thread")?;
         // What the network says is the cause of what the reader says.
-        let checked = sent.and_then(|stored| Ok((stored, same(file, read?)?)));
+        let checked = sent.and_then(|stored| {
+            let read = read?;
+            same(file, &read)?;
+            Ok(stored.unwrap_or(read))
+        });
         let stored = match checked {
-            Ok((stored, ())) => stored,
+            Ok(stored) => stored,
             Err(failure) => {
                 upload.abort().await;
                 return Err(failure);
@@ -379,16 +385,19 @@ impl<'a> Transfer<'a> {
         Ok(entry)
     }
 
-    /// Hands on what the codec makes, hashing it.
+    /// Hands on what the codec makes, hashing it where that is another thing than the file.
     async fn pump(
         &self,
         upload: &mut dyn Upload,
         mut from: mpsc::Receiver<Bytes>,
-    ) -> Result<Plain> {
-        let mut hash = Sha256::new();
+        changed: bool,
+    ) -> Result<Option<Plain>> {
+        let mut hash = changed.then(Sha256::new);
         let mut size = 0u64;
         while let Some(piece) = from.recv().await {
-            hash.update(&piece);
+            if let Some(hash) = &mut hash {
+                hash.update(&piece);
+            }
             size = size.saturating_add(piece.len() as u64);
             upload.write(piece).await?;
             self.context.tell(Event::PhaseProgress {
@@ -396,8 +405,10 @@ impl<'a> Transfer<'a> {
                 done: self.done.saturating_add(size),
             });
         }
-        let sha256 = hex::encode(hash.finalize());
-        Ok(Plain { size, sha256 })
+        Ok(hash.map(|hash| Plain {
+            size,
+            sha256: hex::encode(hash.finalize()),
+        }))
     }
 
     /// Reads an object again where the store itself did not hold it against its hash.
@@ -467,7 +478,7 @@ impl<'a> Transfer<'a> {
 }
 
 /// Whether what was read is the file that the Manifest means.
-fn same(file: &FileEntry, read: Plain) -> Result<()> {
+fn same(file: &FileEntry, read: &Plain) -> Result<()> {
     if read.size == file.size && read.sha256 == file.sha256 {
         return Ok(());
     }

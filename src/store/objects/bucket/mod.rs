@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
@@ -202,7 +202,8 @@ impl Store for Bucket {
             doing: format!("uploading {}/{name}", self.url),
             // Whole MiB, and all parts but the last of one size.
             part: PART.max(least.div_ceil(1 << 20) << 20),
-            filling: BytesMut::new(),
+            filling: Vec::new(),
+            filled: 0,
             begun: None,
             on_their_way: VecDeque::new(),
         }))
@@ -250,7 +251,8 @@ struct Parts {
     path: Path,
     doing: String,
     part: usize,
-    filling: BytesMut,
+    filling: Vec<Bytes>,
+    filled: usize,
     begun: Option<Box<dyn MultipartUpload>>,
     on_their_way: VecDeque<JoinHandle<object_store::Result<()>>>,
 }
@@ -258,6 +260,12 @@ struct Parts {
 impl Parts {
     fn failure(&self, cause: &Error) -> Failure {
         told(&self.settings, cause).doing(self.doing.clone())
+    }
+
+    /// What was filled, piece by piece: nothing is copied.
+    fn take(&mut self) -> PutPayload {
+        self.filled = 0;
+        std::mem::take(&mut self.filling).into_iter().collect()
     }
 
     /// Sends what was filled, once there is room for it on the way.
@@ -269,9 +277,9 @@ impl Parts {
         if self.on_their_way.len() >= AT_A_TIME {
             self.one_arrived().await?;
         }
-        let part = self.filling.split().freeze();
+        let part = self.take();
         if let Some(upload) = &mut self.begun {
-            let sending = upload.put_part(PutPayload::from_bytes(part));
+            let sending = upload.put_part(part);
             self.on_their_way.push_back(tokio::spawn(sending));
         }
         Ok(())
@@ -287,7 +295,7 @@ impl Parts {
 
     async fn finish(&mut self) -> Result<()> {
         if self.begun.is_none() {
-            let whole = PutPayload::from_bytes(self.filling.split().freeze());
+            let whole = self.take();
             let put = self.inner.put(&self.path, whole).await;
             return put.map(drop).map_err(|cause| self.failure(&cause));
         }
@@ -320,10 +328,11 @@ impl Parts {
 impl Upload for Parts {
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let room = self.part.saturating_sub(self.filling.len());
+            let room = self.part.saturating_sub(self.filled);
             let piece = bytes.split_to(room.min(bytes.len()));
-            self.filling.extend_from_slice(&piece);
-            if self.filling.len() >= self.part {
+            self.filled = self.filled.saturating_add(piece.len());
+            self.filling.push(piece);
+            if self.filled >= self.part {
                 self.send().await?;
             }
         }
