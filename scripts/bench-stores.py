@@ -3,11 +3,12 @@
 
 A backup of about a gigabyte (the fixture with a snapshot of noise) goes to s3s-fs and comes back, by
 `etcd-dr copy` and by `rclone copy`, in changing order, each after a `sync`; one unmeasured round goes
-first. Both send parts of several MiB, four at a time; rclone's options are its own defaults. Printed are
+first. Both send parts of several MiB, four at a time; rclone's options are its own defaults but for one
+(below). Printed are
 medians of wall time with their range and ratio, CPU time of the tool and of the server meanwhile, and the
 largest resident set. Then `list`, of a local store with many sets and of the same number in the bucket.
 
-    scripts/bench-stores.py [--rounds 5] [--size-mib 1000] [--sets 1000]
+    scripts/bench-stores.py [--rounds 5] [--size-mib 1000] [--sets 1000]      (0 rounds: only `list`)
 
 s3s-fs and rclone: from .cache, where scripts/fetch-servers.sh --more lays them. etcd-dr:
 target/release/etcd-dr, or ETCD_DR=/path/to/etcd-dr.
@@ -31,7 +32,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", ROOT / ".cache"))
 ETCD_DR = os.environ.get("ETCD_DR", ROOT / "target/release/etcd-dr")
-RCLONE = CACHE / "rclone/usr/bin/rclone"
+# One stream a file on the way back: with the four that it has for large files, it took 17 times as long.
+RCLONE = [CACHE / "rclone/usr/bin/rclone", "--multi-thread-streams", "0"]
 FIXTURE = ROOT / "fixtures/store/backup-1"
 KEY, SECRET, BUCKET = "AKIABENCHBENCHBENCHB", "secretsecretsecretsecretsecret", "backups"
 
@@ -65,6 +67,10 @@ class Server:
 
 
 def environment(port):
+    """What leads both tools to the server, and nothing of the caller's."""
+    for name in [name for name in os.environ if name.upper().endswith("_PROXY")
+                 or name.startswith(("AWS_", "ETCD_DR_", "RCLONE_"))]:
+        del os.environ[name]
     endpoint = f"http://127.0.0.1:{port}"
     os.environ.update({
         "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -112,12 +118,12 @@ def transfers(work, server, mib, rounds):
                 if direction == "up":
                     shutil.rmtree(work / "root" / BUCKET / name, ignore_errors=True)
                     command = {"etcd-dr": [*quiet, "copy", "backup-1", url, "--store", store],
-                               "rclone": [RCLONE, "copy", folder, f"s:{BUCKET}/rclone"]}[name]
+                               "rclone": [*RCLONE, "copy", folder, f"s:{BUCKET}/rclone"]}[name]
                 elif name == "etcd-dr":
                     listed = subprocess.check_output([*quiet, "list", url, "-o", "json"], text=True)
                     command = [*quiet, "copy", f"{url}/{place(listed)}", back]
                 else:
-                    command = [RCLONE, "copy", f"s:{BUCKET}/rclone", back]
+                    command = [*RCLONE, "copy", f"s:{BUCKET}/rclone", back]
                 os.sync()
                 before = server.cpu()
                 result = verify.measure(command, None, False)
@@ -155,7 +161,7 @@ def listings(work, sets):
     first = next((work / "root" / BUCKET / "many").glob("*/*/backup-1"))
     for number in range(2, sets + 1):
         shutil.copytree(first, first.parent / f"backup-{number}", copy_function=os.link)
-    for what, command in (("a local store", [*quiet, "list", "--store", store, "-o", "json"]),
+    for what, command in (("a local store", [*quiet, "list", store, "-o", "json"]),
                           ("the bucket", [*quiet, "list", url, "-o", "json"])):
         runs = [verify.measure(command, None, False) for _ in range(11)][1:]
         found = len(json.loads(runs[0]["text"])["sets"])
@@ -181,10 +187,11 @@ def main():
         server = Server(work / "root")
         try:
             environment(server.port)
-            version = subprocess.check_output([RCLONE, "version"], text=True).splitlines()[0]
+            version = subprocess.check_output([*RCLONE, "version"], text=True).splitlines()[0]
             print(f"{version}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, "
                   f"{arguments.size_mib} MiB, median of {arguments.rounds}")
-            transfers(work, server, arguments.size_mib, arguments.rounds)
+            if arguments.rounds:
+                transfers(work, server, arguments.size_mib, arguments.rounds)
             listings(work, arguments.sets)
             print(f"load {os.getloadavg()[0]:.1f}")
         finally:

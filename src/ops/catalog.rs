@@ -129,7 +129,7 @@ pub fn list(store: &LocalStore) -> Result<Vec<BackupSet>> {
     let mut others = Vec::new();
     for entry in entries.iter().filter(|entry| entry.is_dir) {
         match BackupId::parse(&entry.name) {
-            Some(id) => own.push((id, numbered(entry, latest.as_deref() == Some(&entry.name)))),
+            Some(id) => own.push((id, entry)),
             None if entry.name.starts_with(STAGING_PREFIX) => others.push(staging(entry)),
             // One level is looked into, as the stock programs make a directory a backup.
             None if !entry.name.starts_with('.') => {
@@ -140,7 +140,34 @@ pub fn list(store: &LocalStore) -> Result<Vec<BackupSet>> {
     }
     own.sort_by_key(|(id, _)| *id);
     others.extend(group(store.dir(), "", &entries));
-    Ok(own.into_iter().map(|(_, set)| set).chain(others).collect())
+    let look = |(_, entry): &(BackupId, &StoreEntry)| {
+        numbered(entry, latest.as_deref() == Some(&entry.name))
+    };
+    let mut sets = side_by_side(&own, look)?;
+    sets.extend(others);
+    Ok(sets)
+}
+
+/// Looks at many things with a few threads; few things need no other.
+fn side_by_side<T: Sync, S: Send>(all: &[T], look: impl Fn(&T) -> S + Sync) -> Result<Vec<S>> {
+    let each = all.len().div_ceil(THREADS).max(ALONE);
+    if all.len() <= each {
+        return Ok(all.iter().map(look).collect());
+    }
+    std::thread::scope(|scope| {
+        let look = &look;
+        let threads: Vec<_> = all
+            .chunks(each)
+            .map(|some| scope.spawn(move || some.iter().map(look).collect::<Vec<S>>()))
+            .collect();
+        let mut found = Vec::with_capacity(all.len());
+        for thread in threads {
+            let some = thread.join();
+            let failed = |_| Failure::new(Kind::Unexpected, "a thread that looks at sets failed");
+            found.extend(some.map_err(failed)?);
+        }
+        Ok(found)
+    })
 }
 
 /// The newest set of ours that is good, by its Manifest's time.
@@ -527,7 +554,8 @@ pub fn read_bounded(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.doing(Kind::Store, doing)?,
     };
-    let mut bytes = Vec::new();
+    // All of most files comes in one read, and that there is no more in another.
+    let mut bytes = Vec::with_capacity(READ);
     file.take(most + 1)
         .read_to_end(&mut bytes)
         .doing(Kind::Store, doing)?;
