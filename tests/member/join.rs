@@ -433,7 +433,7 @@ fn certificates_that_do_not_fit_are_refused() {
     let name = "system:etcd-peer:master-2";
     let over = certs.ca().leaf_valid(name, "x", &ips, Validity::expired());
     let foreign = Ca::new("openshift-etcd_etcd-signer").leaf(name, "x", &ips);
-    for (pair, why) in [(over, "expired"), (foreign, "authority")] {
+    for (pair, why) in [(over, "expired"), (foreign, "signed by none")] {
         pair.write(&secrets, "etcd-peer-master-2");
         let (_, err) = lost.join(5, &[]);
         assert!(err.contains("[certificates-unfit]"), "{err}");

@@ -179,7 +179,7 @@ impl NewLog {
             commit: segments.end.index,
         };
         segments.write(|writer| writer.hard_state(state))?;
-        if spec.raise.is_some() {
+        if spec.raise.is_some() && segments.end.index > log.start.index {
             // etcd starts from here, with nothing before it to send: see the module above.
             let mark = SnapshotMark {
                 index: segments.end.index,
@@ -212,8 +212,11 @@ impl NewLog {
     }
 
     /// Writes the `.snap` file that belongs to the end, of the database that has all of the log
-    /// applied.
+    /// applied. A log without entries ends in the one that it begins with.
     pub(super) fn write_snap(&self, plan: &Plan, facts: &DatabaseFacts, to: &Path) -> Result<()> {
+        if self.end.index == self.start.index {
+            return Ok(());
+        }
         let removed = facts.members_removed.iter();
         let mut removed: Vec<MemberId> = removed.filter_map(|id| MemberId::from_hex(id)).collect();
         removed.sort();
