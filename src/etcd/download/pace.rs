@@ -77,9 +77,8 @@ mod tests {
     fn the_rate_is_a_bound_whatever_the_pieces() {
         for rate in [999_999_937, 50 << 20, 1_000_003, 4096, 7] {
             for piece in [1, 16 << 10, 999_983] {
-                let nanos = (100_000 * u128::from(piece) * NANOS / u128::from(rate))
-                    .min(600 * NANOS)
-                    .max(1);
+                let nanos =
+                    (100_000 * u128::from(piece) * NANOS / u128::from(rate)).clamp(1, 600 * NANOS);
                 let until = Duration::from_nanos(u64::try_from(nanos).unwrap());
                 let bytes = u128::from(brought(rate, piece, Duration::ZERO, until)) * NANOS;
                 let bound = u128::from(rate) * nanos;
