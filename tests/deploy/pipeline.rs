@@ -18,7 +18,9 @@ fn line() -> String {
         std::fs::read_to_string(path).expect("a page")
     };
     let runbook = page("docs/runbook.md");
-    let typed = runbook.lines().filter_map(|line| line.trim().strip_prefix("master-0# "));
+    let typed = runbook
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("master-0# "));
     let mut lines = typed.filter(|line| line.contains("--if-older-than") && line.contains("json"));
     let line = lines.next().expect("a line to type").to_owned();
     for other in ["README.md", "docs/interface.md"] {
