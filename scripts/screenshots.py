@@ -151,6 +151,10 @@ def shoot_node(work):
         )
         wrapper.chmod(0o755)
         subprocess.run([wrapper, "--root", "/host", "backup"], check=True, capture_output=True)
+        # The other members are gone with their disks, and this one's data.
+        print("lose", file=demo.stdin, flush=True)
+        while "DEMO_LOST" not in demo.stdout.readline():
+            pass
         with Screen(150, 62, wrapper.parent) as screen:
             screen.type("etcd-dr --root /host restore latest --dry-run")
             screen.wait("What follows a restore")

@@ -24,7 +24,7 @@ Examples:
   etcd-dr backup                     take a backup on this control-plane node
   etcd-dr list                       show what is in the store
   etcd-dr verify latest              check the newest good backup, offline
-  etcd-dr verify --cluster           what ails the cluster, and the next command
+  etcd-dr verify --cluster           what ails the cluster
   etcd-dr restore latest --dry-run   what a restore of this node would do
   etcd-dr --root /host backup        from an `oc debug node` shell
 

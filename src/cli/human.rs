@@ -41,8 +41,9 @@ pub(super) fn failure(command: &str, failure: &Failure) -> String {
         lines.join("\n")
     );
     let names = failure.refusals();
-    if !names.is_empty() {
-        let _ = write!(text, " [{}]", names.join(", "));
+    let named = format!("[{}]", names.join(", "));
+    if !names.is_empty() && !told.trim_end().ends_with(&named) {
+        let _ = write!(text, " {named}");
     }
     if let Some(hint) = hints::hint(command, failure) {
         let _ = write!(

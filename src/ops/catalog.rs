@@ -17,6 +17,13 @@ use crate::backup::{Manifest, names::recognise};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::store::local::{self, LATEST, LocalStore, STAGING_PREFIX, StoreEntry};
 
+/// Bytes that a small file rarely has more of.
+const READ: usize = 8 << 10;
+/// Threads that look at the sets of a store.
+const THREADS: usize = 4;
+/// Sets that are not worth another thread.
+const ALONE: usize = 32;
+
 /// What kind of set it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

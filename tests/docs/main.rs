@@ -8,6 +8,7 @@ mod node;
 mod support;
 
 mod pages;
+mod promise;
 mod schemas;
 mod shells;
 

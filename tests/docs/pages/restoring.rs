@@ -18,7 +18,7 @@ const RUNBOOK: &str = "docs/runbook.md";
 #[test]
 fn the_first_backup_and_the_first_drill() {
     let Some(bins) = etcd("3.5") else { return };
-    let node = Node::single(&bins, &NodeOptions::default());
+    let mut node = Node::single(&bins, &NodeOptions::default());
     let stage = Stage::of(&node.cluster);
     std::fs::create_dir_all(node.path("mnt/share")).expect("a share");
     stage.play(&page("README.md", "The first backup"), |_| {});
@@ -39,6 +39,8 @@ fn the_first_backup_and_the_first_drill() {
         }
     });
     stage.play(&page(RUNBOOK, "The drill"), |_| {});
+    node.bench.settle();
+    node.cluster.wait_member(0);
     stage.play(&page("README.md", "Every day"), |_| {});
 }
 
