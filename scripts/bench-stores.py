@@ -121,7 +121,8 @@ def transfers(work, server, mib, rounds):
                     listed = subprocess.check_output([*quiet, "list", url, "-o", "json"], text=True)
                     command = [*quiet, "copy", f"{url}/{place(listed)}", back]
                 else:
-                    command = [*RCLONE, "copy", f"s:{BUCKET}/rclone", back]
+                    # Without the last slash it asks for an object of that name first, ten times and waiting.
+                    command = [*RCLONE, "copy", f"s:{BUCKET}/rclone/", back]
                 os.sync()
                 before = server.cpu()
                 result = one(command)

@@ -5,8 +5,8 @@ rclone (where it is installed), in turn, on one machine, in one run, at several 
     scripts/bench.py [--sizes 256,1024,4096] [--rounds 3] [--keys 1,5] [--write]
 
     --sizes    MiB of the databases: revisions of 1,900 bytes, each of another key, on pages in a
-               scattered order; 8192 too where there are 20 GiB of disk. From 8192 on one round is
-               made, with none before it
+               scattered order; 8192 too where there are 25 GiB of disk. From 4096 on two rounds
+               are made, from 8192 on one, with none before them
     --keys     millions of small keys, for the memory that they take
     --rounds   measured rounds; one more goes first
     --write    rewrites the tables of docs/performance.md, and docs/performance.json
@@ -47,8 +47,8 @@ class Bench:
     def measure(self, section, size, programs, before=None, after=None, mode=""):
         """Runs each program in each round, and keeps a row of figures for each of them."""
         rows = {name: [] for name in programs}
-        first = 1 if size >= 8192 else 0
-        rounds = 1 if size >= 8192 else self.rounds
+        first = 0 if size < 4096 else 1
+        rounds = 1 if size >= 8192 else 2 if size >= 4096 else self.rounds
         for number in range(first, rounds + 1):
             names = list(programs)
             turn = number % len(names)

@@ -9,7 +9,7 @@ scripts/bench.py "$@"
 # A bucket beside rclone, where scripts/fetch-servers.sh --more has laid both into .cache.
 cache=${ETCD_DR_CACHE:-.cache}
 if [ -x "$cache/rclone/usr/bin/rclone" ] && [ -x "$cache/s3s/bin/s3s-fs" ]; then
-    scripts/bench-stores.py --rounds 3
+    scripts/bench-stores.py --rounds 2
 else
     echo "SKIPPED stores: run scripts/fetch-servers.sh --more" >&2
 fi

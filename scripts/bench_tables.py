@@ -56,7 +56,7 @@ def ratio(ours, theirs, goal=None):
 def setting(machine):
     return (f"Measured {machine['date']}: etcd-dr {machine['etcd-dr']}, etcd {machine['etcd']}, "
             f"{machine['cpus']} CPUs ({machine['cpu']}),\nLinux {machine['kernel']}, load {machine['load']} "
-            f"before the run, medians of {machine['rounds']} rounds (one round at 8192 MiB).")
+            f"before the run, medians of {machine['rounds']} rounds (two at 4096 MiB, one at 8192).")
 
 
 def backup(f):
