@@ -61,10 +61,11 @@ unit: deps
 servers: deps
 	@scripts/fetch-servers.sh
 
+# They wait for servers, disks and kubelets most of the time: four at once on two cores.
 suites: deps etcd servers
 	-@scripts/deps.sh --tests
 	@scripts/fetch-schemas.sh
-	$(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
 
 # One node after another: each is a kubelet, a container runtime and 17 containers.
 test-node: deps etcd node
