@@ -101,7 +101,9 @@ pub struct BucketFacts {
 /// A member as the bucket `members` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its id.
+    /// Its id. The bucket has a number, which JSON readers with doubles would round: shown, it is
+    /// hexadecimal text, as etcdctl prints it.
+    #[serde(serialize_with = "as_hex")]
     pub id: u64,
     /// Where its peers reach it.
     #[serde(rename = "peerURLs", default)]
@@ -120,14 +122,22 @@ pub struct Member {
     pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
+fn as_hex<S: serde::Serializer>(id: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{id:x}"))
+}
+
+fn all_as_hex<S: serde::Serializer>(ids: &[u64], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(ids.iter().map(|id| format!("{id:x}")))
+}
+
 /// Raft's configuration as the bucket `meta` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ConfState {
-    /// Ids of voters.
-    #[serde(default)]
+    /// Ids of voters; shown as a member's is.
+    #[serde(default, serialize_with = "all_as_hex")]
     pub voters: Vec<u64>,
     /// Ids of learners.
-    #[serde(default)]
+    #[serde(default, serialize_with = "all_as_hex")]
     pub learners: Vec<u64>,
     /// The rest: `auto_leave`, and joint configurations.
     #[serde(flatten)]
