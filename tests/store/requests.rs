@@ -60,10 +60,7 @@ fn a_failure_that_stays_at_each_request() {
     let kinds = wire.seen();
     println!("{} requests: {}", kinds.len(), kinds.join(" "));
     let is_manifest = |kind: &&str| *kind == "manifest";
-    let manifest = kinds
-        .iter()
-        .position(|kind| is_manifest(kind))
-        .expect("a Manifest");
+    let manifest = kinds.iter().position(is_manifest).expect("a Manifest");
     let every = std::env::var_os("ETCD_DR_EVERY").is_some();
     let mut kept = 0;
     for at in 0..kinds.len() {
