@@ -32,7 +32,7 @@ from bench_measure import ROOT, free_port, one
 
 CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", ROOT / ".cache"))
 ETCD_DR = os.environ.get("ETCD_DR", ROOT / "target/release/etcd-dr")
-# One stream a file on the way back: with the four that it has for large files, it took 17 times as long.
+# One stream a file on the way back.
 RCLONE = [CACHE / "rclone/usr/bin/rclone", "--multi-thread-streams", "0"]
 FIXTURE = ROOT / "fixtures/store/backup-1"
 KEY, SECRET, BUCKET = "AKIABENCHBENCHBENCHB", "secretsecretsecretsecretsecret", "backups"

@@ -281,14 +281,21 @@ impl Manifest {
                 .doing(doing())
                 .with(Fact::Path(file.to_owned()))
         };
-        let version: Version = serde_json::from_slice(bytes).doing(Kind::BadBackup, doing)?;
-        if version.schema_version == 0 || version.schema_version > SCHEMA_VERSION {
+        let read = serde_json::from_slice::<Self>(bytes);
+        // What cannot be read as one of ours may be a later version's.
+        let version = match &read {
+            Ok(manifest) => manifest.schema_version,
+            Err(_) => {
+                let version = serde_json::from_slice::<Version>(bytes);
+                version.doing(Kind::BadBackup, doing)?.schema_version
+            }
+        };
+        if version == 0 || version > SCHEMA_VERSION {
             return Err(bad(format!(
-                "expected schemaVersion 1 to {SCHEMA_VERSION}, found {}: a newer version of the tool wrote it",
-                version.schema_version
+                "expected schemaVersion 1 to {SCHEMA_VERSION}, found {version}: a newer version of the tool wrote it"
             )));
         }
-        let manifest: Self = serde_json::from_slice(bytes).doing(Kind::BadBackup, doing)?;
+        let manifest = read.doing(Kind::BadBackup, doing)?;
         for entry in &manifest.files {
             let plain = !entry.name.is_empty()
                 && !entry.name.contains('/')
