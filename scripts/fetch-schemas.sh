@@ -18,7 +18,9 @@ failed=0
 say() { printf 'fetch-schemas: %s\n' "$*" >&2; }
 
 fetch_kubernetes() {
-    [ -x "$into/venv/bin/kubernetes-validate" ] && return
+    # A cache that was moved has programs that look for their interpreter where it was.
+    "$into/venv/bin/kubernetes-validate" --help >/dev/null 2>&1 && return
+    rm -rf "$into/venv"
     say "installing kubernetes-validate $KUBERNETES_VALIDATE"
     python3 -m venv "$into/venv" &&
         "$into/venv/bin/pip" -q install --disable-pip-version-check \

@@ -1,14 +1,12 @@
 //! etcd, the store and the certificates go and come back: it tells, waits, and goes on.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::bench::{Bench, path};
-use crate::support::bins::skip;
 use crate::support::process::write_private;
+use crate::support::tmpfs::Tmpfs;
 
 fn taken(line: &Value) -> bool {
     line["result"] == "taken"
@@ -52,45 +50,10 @@ fn etcd_is_down_for_three_periods() {
     assert!(bench.sets().iter().all(|(_, state)| state == "good"));
 }
 
-/// A small file system; unmounted when dropped.
-struct Small<'a>(&'a Path);
-
-impl<'a> Small<'a> {
-    fn mount(at: &'a Path) -> Option<Self> {
-        std::fs::create_dir_all(at).expect("a mount point");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=32k", "tmpfs"])
-            .arg(at)
-            .output()
-            .expect("running mount");
-        if !mounted.status.success() {
-            let why = String::from_utf8_lossy(&mounted.stderr).trim().to_owned();
-            skip(&format!("no small file system can be mounted: {why}"));
-            return None;
-        }
-        Some(Self(at))
-    }
-
-    fn grow(&self) {
-        let grown = Command::new("mount")
-            .args(["-o", "remount,size=512m"])
-            .arg(self.0)
-            .status();
-        assert!(grown.expect("running mount").success());
-    }
-}
-
-impl Drop for Small<'_> {
-    fn drop(&mut self) {
-        // Nothing else can be done about it.
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
-}
-
 #[test]
 fn the_store_is_full_and_then_is_not() {
     let Some(bench) = Bench::new() else { return };
-    let Some(small) = Small::mount(&bench.store) else {
+    let Some(small) = Tmpfs::mount(&bench.store, "32k") else {
         return;
     };
     let mut scheduled = bench.schedule("@every 2s", &[]);
@@ -100,7 +63,7 @@ fn the_store_is_full_and_then_is_not() {
         assert_eq!(line["status"], 6, "{line}");
     }
     assert_eq!(bench.sets(), []);
-    small.grow();
+    small.remount("size=512m");
     scheduled.until(taken);
     let (status, _, _) = scheduled.stop();
     assert_eq!(status, Some(0));

@@ -5,7 +5,6 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::bins::skip;
 use crate::support::golden::{self, Run};
 
 /// The cluster and node that the fixture's Manifest names.
@@ -98,46 +97,6 @@ impl Bench {
         args.push(store.to_str().expect("UTF-8"));
         args.extend(more);
         golden::run(&args, env)
-    }
-}
-
-/// A small file system in memory, which ends with this.
-pub struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one on a directory; none where that cannot be, which is announced.
-    pub fn mount(at: &Path, size: &str) -> Option<Self> {
-        let mounted = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=0700"),
-                "tmpfs",
-            ])
-            .arg(at)
-            .output();
-        if !mounted.is_ok_and(|output| output.status.success()) {
-            skip("small file systems can be mounted only by root");
-            return None;
-        }
-        Some(Self(at.to_owned()))
-    }
-
-    /// Gives it more room.
-    pub fn grow(&self, size: &str) {
-        let grown = Command::new("mount")
-            .args(["-o", &format!("remount,size={size}")])
-            .arg(&self.0)
-            .status();
-        assert!(grown.expect("running mount").success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A server may still hold it: lazily, then.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

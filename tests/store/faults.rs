@@ -4,11 +4,10 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use crate::bench::{
-    Bench, SmallDisk, assert_none, assert_same_set, files_below, listed, place, run,
-};
+use crate::bench::{Bench, assert_none, assert_same_set, files_below, listed, place, run};
 use crate::proxy::Proxy;
 use crate::support::s3::{BUCKET, S3, variables};
+use crate::support::tmpfs::Tmpfs;
 
 /// Bytes of the snapshot in these tests: three parts.
 const BIG: usize = (20 << 20) + 12_345;
@@ -130,7 +129,7 @@ fn a_disk_that_is_full_at_the_far_end() {
     let scratch = tempfile::tempdir().expect("a folder");
     let root = scratch.path().join("root");
     std::fs::create_dir(&root).expect("a mount point");
-    let Some(small) = SmallDisk::mount(&root, "12m") else {
+    let Some(small) = Tmpfs::mount(&root, "12m") else {
         return;
     };
     let bench = Bench::new();
@@ -153,7 +152,7 @@ fn a_disk_that_is_full_at_the_far_end() {
     let url = format!("s3://{BUCKET}/x");
     bench.copy("backup-1", &url, &[], &env).expect(6);
     assert_none(&url, &env, "a full bucket");
-    small.grow("80m");
+    small.remount("size=80m");
     bench.copy("backup-1", &url, &[], &env).expect(0);
     let back = tempfile::tempdir().expect("a folder");
     let name = format!("{url}/{}/backup-1", place());

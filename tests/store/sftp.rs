@@ -7,14 +7,13 @@ use std::sync::atomic::Ordering;
 use etcd_dr::store::objects;
 use etcd_dr::store::{Address, Settings};
 
-use crate::bench::{
-    Bench, SmallDisk, assert_none, assert_same_set, files_below, listed, place, run,
-};
+use crate::bench::{Bench, assert_none, assert_same_set, files_below, listed, place, run};
 use crate::conformance::{Claims, conforms};
 use crate::copies::there_and_back;
 use crate::proxy::Proxy;
 use crate::support::process::{bound_command, spawn_bound};
 use crate::support::sshd::Sshd;
+use crate::support::tmpfs::Tmpfs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_conforms() {
@@ -220,7 +219,7 @@ fn sessions_that_are_killed_on_the_host_are_replaced() {
 #[test]
 fn a_disk_that_is_full_on_the_host() {
     let mut small = None;
-    let server = Sshd::start_on(|store| small = SmallDisk::mount(store, "12m"));
+    let server = Sshd::start_on(|store| small = Tmpfs::mount(store, "12m"));
     let (Some(server), Some(small)) = (server, small) else {
         return;
     };
@@ -235,7 +234,7 @@ fn a_disk_that_is_full_on_the_host() {
             .iter()
             .all(|path| !path.to_string_lossy().contains(".part-"))
     );
-    small.grow("64m");
+    small.remount("size=64m");
     bench.copy("backup-1", &url, &[], &env).expect(0);
     let back = tempfile::tempdir().expect("a folder");
     let to = back.path().to_str().expect("UTF-8");
