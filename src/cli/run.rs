@@ -423,15 +423,19 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
         ));
         status = exit::DIFFERS;
     }
-    let text = if sets.is_empty() {
-        format!("no backups in {place}\n")
+    // Of a thousand sets either is work: the one that is shown is made.
+    let (mut text, mut json) = (String::new(), Value::Null);
+    if !session.is_text() {
+        let listed = machine::list(&place, latest.as_deref(), &sets, newest, stale);
+        json = machine::document("list", &listed);
+    } else if sets.is_empty() {
+        text = format!("no backups in {place}\n");
     } else {
-        human::list(&sets, now, session.global.verbose > 0)
-    };
-    let listed = machine::list(&place, latest.as_deref(), &sets, newest, stale);
+        text = human::list(&sets, now, session.global.verbose > 0);
+    }
     Ok(Shown {
         text,
-        json: machine::document("list", &listed),
+        json,
         remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
         status,
     })
