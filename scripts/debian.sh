@@ -124,3 +124,11 @@ update_lists() {
         APT_CONFIG="$home/apt.conf" apt-get update -qq --error-on=any >&2
     fi
 }
+
+# The lists are refreshed only when the first try fails.
+download() {
+    local into=$1
+    shift
+    (cd "$into" && apt-get download -qq "$@" >/dev/null 2>&1) ||
+        { apt-get update -qq >&2 && (cd "$into" && apt-get download -qq "$@" >&2); }
+}

@@ -15,6 +15,9 @@ project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 into=${ETCD_DR_CACHE:-$project/.cache}/schemas
 failed=0
 
+# shellcheck source=scripts/debian.sh
+. "$project/scripts/debian.sh"
+
 say() { printf 'fetch-schemas: %s\n' "$*" >&2; }
 
 fetch_kubernetes() {
@@ -44,9 +47,7 @@ fetch_ignition() {
     command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
     say "unpacking ignition-validate"
     debs=$(mktemp -d)
-    (cd "$debs" && { apt-get download -qq ignition >/dev/null 2>&1 ||
-        { apt-get update -qq >&2 && apt-get download -qq ignition >&2; }; }) &&
-        dpkg -x "$debs"/ignition_*.deb "$debs/x" &&
+    download "$debs" ignition && dpkg -x "$debs"/ignition_*.deb "$debs/x" &&
         install -m 0755 "$debs/x/usr/bin/ignition-validate" "$into/ignition-validate" ||
         { rm -rf "$debs"; return 1; }
     rm -rf "$debs"

@@ -149,14 +149,6 @@ fetch_promtool() {
     rm -rf "$debs"
 }
 
-# The lists are refreshed only when the first try fails.
-download() {
-    local into=$1
-    shift
-    (cd "$into" && apt-get download -qq "$@" >/dev/null 2>&1) ||
-        { apt-get update -qq >&2 && (cd "$into" && apt-get download -qq "$@" >&2); }
-}
-
 mkdir -p "$cache"
 fetch_s3s || { say "no s3s-fs: the S3 tests are skipped"; failed=1; }
 fetch_azurite || { say "no Azurite: az:// is not tested"; failed=1; }
