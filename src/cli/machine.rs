@@ -12,8 +12,15 @@ pub(super) const SCHEMA_VERSION: u32 = 1;
 
 /// A command's result as its document.
 pub(super) fn document(command: &str, result: &impl Serialize) -> Value {
-    let mut value =
-        serde_json::to_value(result).unwrap_or_else(|e| json!({"error": e.to_string()}));
+    let value = serde_json::to_value(result);
+    headed(
+        command,
+        value.unwrap_or_else(|e| json!({"error": e.to_string()})),
+    )
+}
+
+/// A document with what every one begins with.
+fn headed(command: &str, mut value: Value) -> Value {
     if let Some(object) = value.as_object_mut() {
         object.insert("schemaVersion".into(), SCHEMA_VERSION.into());
         object.insert("command".into(), command.into());
@@ -51,7 +58,7 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
     document
 }
 
-/// What `list` knows.
+/// What `list` knows, as its document; of many sets, so that nothing is copied twice.
 pub(super) fn list(
     store: &str,
     latest: Option<&str>,
@@ -59,13 +66,14 @@ pub(super) fn list(
     newest: Option<&BackupSet>,
     stale: Option<bool>,
 ) -> Value {
-    json!({
+    let value = json!({
         "store": store,
         "latest": latest,
         "newestGood": newest.map(|set| &set.name),
         "stale": stale,
-        "sets": sets.iter().map(set).collect::<Vec<_>>(),
-    })
+        "sets": Value::Array(sets.iter().map(set).collect()),
+    });
+    headed("list", value)
 }
 
 fn set(set: &BackupSet) -> Value {

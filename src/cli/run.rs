@@ -82,7 +82,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(failure) => {
             human::tell_line(human::failure(name, &failure));
             if output == OutputArg::Json {
-                let _ = write_out(&format!("{:#}\n", machine::failure(name, &failure)));
+                let _ = write_json(&machine::failure(name, &failure));
             }
             ExitCode::from(failure.kind().exit_code())
         }
@@ -94,7 +94,7 @@ fn show(output: OutputArg, shown: &Shown) -> ExitCode {
         OutputArg::Text => write_out(&shown.text),
         // It has told everything already.
         OutputArg::Json if shown.json.is_null() => Ok(()),
-        OutputArg::Json => write_out(&format!("{:#}\n", shown.json)),
+        OutputArg::Json => write_json(&shown.json),
     };
     if let Some(remark) = &shown.remark {
         human::tell_line(remark);
@@ -112,6 +112,12 @@ fn show(output: OutputArg, shown: &Shown) -> ExitCode {
         }
         Ok(()) => ExitCode::from(shown.status),
     }
+}
+
+fn write_json(document: &Value) -> std::io::Result<()> {
+    let mut text = serde_json::to_string_pretty(document)?;
+    text.push('\n');
+    write_out(&text)
 }
 
 fn write_out(text: &str) -> std::io::Result<()> {
@@ -426,8 +432,7 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
     // Of a thousand sets either is work: the one that is shown is made.
     let (mut text, mut json) = (String::new(), Value::Null);
     if !session.is_text() {
-        let listed = machine::list(&place, latest.as_deref(), &sets, newest, stale);
-        json = machine::document("list", &listed);
+        json = machine::list(&place, latest.as_deref(), &sets, newest, stale);
     } else if sets.is_empty() {
         text = format!("no backups in {place}\n");
     } else {

@@ -138,7 +138,7 @@ async fn nothing_is_ever_answered() {
     .await;
     let words = ["asking etcd", "for its status", "no answer came within 2 s"];
     unreachable(&format!("http://{silent}"), None, &words).await;
-    assert!(start.elapsed() < Duration::from_secs(6));
+    assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test]

@@ -234,7 +234,7 @@ async fn a_stall_is_noticed_and_slowness_is_none() {
     stalled.insert(2, Step::Wait(Duration::from_secs(30)));
     let start = Instant::now();
     let failure = refused(stalled, Kind::Unreachable, "stalled: not a byte came for").await;
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(25));
     assert!(
         failure.to_string().contains("after 1024 of 2080 bytes"),
         "{failure}"
@@ -349,14 +349,15 @@ async fn a_sink_that_blocks_is_given_up() {
         failure.to_string().contains("has taken nothing"),
         "{failure}"
     );
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(15));
 }
 
 #[tokio::test]
 async fn dropping_the_download_stops_its_thread() {
     let database = database(64 << 20);
     let (sink, dropped) = odd(|bytes: &[u8]| {
-        std::thread::sleep(Duration::from_millis(2));
+        // All of it would take twenty seconds.
+        std::thread::sleep(Duration::from_millis(10));
         Ok(bytes.len())
     });
     let connection = connect(honest(&database, 32 << 10, "")).await;
@@ -368,10 +369,10 @@ async fn dropping_the_download_stops_its_thread() {
     )
     .await;
     assert!(given_up.is_err());
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(8));
     // The sink's end of the channel goes with the sink, and that with the thread.
     assert_eq!(
-        dropped.recv_timeout(Duration::from_secs(2)),
+        dropped.recv_timeout(Duration::from_secs(8)),
         Err(mpsc::RecvTimeoutError::Disconnected)
     );
 }

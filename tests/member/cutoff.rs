@@ -144,7 +144,7 @@ fn a_killed_removal_is_done_by_the_next() {
         } else {
             assert_eq!(crate::refusal(run), "member-unknown");
         }
-        wait_for("two members", Duration::from_secs(5), || {
+        wait_for("two members", Duration::from_secs(60), || {
             match listed(&cluster).len() {
                 2 => Ok(()),
                 more => Err(more),

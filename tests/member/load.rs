@@ -128,7 +128,7 @@ fn no_write_fails_but_by_a_change_of_leaders() {
         std::thread::sleep(Duration::from_millis(500));
         cluster.kill(lost);
         cluster.wipe(lost);
-        let elected = wait_for("a new leader", Duration::from_secs(30), || {
+        let elected = wait_for("a new leader", Duration::from_secs(90), || {
             cluster.leader().ok_or("none")
         });
         elected.unwrap_or_else(|error| panic!("{error}"));

@@ -64,7 +64,7 @@ fn listed(cluster: &Cluster) -> Vec<(String, String, bool)> {
 
 /// Waits until a member has noticed that there is no leader.
 fn wait_leaderless(cluster: &Cluster, i: usize) {
-    let gone = wait_for("no leader", Duration::from_secs(30), || {
+    let gone = wait_for("no leader", Duration::from_secs(90), || {
         match cluster.status(i)["leader"].as_u64() {
             Some(leader) if leader != 0 => Err(leader),
             _ => Ok(()),

@@ -153,7 +153,7 @@ impl Member {
 
     /// A client, once the member serves.
     pub(crate) async fn client(&self) -> Client {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             if let Ok(mut client) = Client::connect([&self.endpoint], None).await
                 && client.get("ready", None).await.is_ok()

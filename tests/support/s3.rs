@@ -62,7 +62,7 @@ impl S3 {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let child = spawn_bound(command).expect("starting s3s-fs");
-        wait_for("s3s-fs", Duration::from_secs(20), || {
+        wait_for("s3s-fs", Duration::from_secs(60), || {
             TcpStream::connect(address).map(drop)
         })
         .expect("s3s-fs listens");

@@ -87,7 +87,7 @@ impl Sshd {
             .stdout(Stdio::null())
             .stderr(log);
         let child = spawn_bound(command).expect("starting sshd");
-        let started = wait_for("sshd", Duration::from_secs(20), || {
+        let started = wait_for("sshd", Duration::from_secs(60), || {
             std::net::TcpStream::connect(address).map(drop)
         });
         if let Err(why) = started {

@@ -45,7 +45,7 @@ fn ours(report: &Report) -> Verdict {
 
 fn theirs(release: &Release, data_dir: &Path, address: &str) -> (Verdict, String) {
     let mut server = Server::spawn(release, data_dir, "default", address, &[]);
-    let start = server.wait(Duration::from_secs(12));
+    let start = server.wait(Duration::from_secs(20));
     let log = server.log();
     server.kill();
     let repaired = fs::read_dir(data_dir.join("member/wal"))
@@ -172,46 +172,53 @@ fn damages(source: &Source) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn damage_is_judged_as_etcd_judges_it() {
-    for release in Release::all() {
-        let source = source(&release);
-        let mut judged = Vec::new();
-        for (i, (name, bytes)) in damages(&source).into_iter().enumerate() {
-            let copy = source.data_dir.with_file_name(format!("damaged-{i}"));
-            copy_dir(&source.data_dir, &copy);
-            let layout = Layout::new(&copy, None);
-            fs::write(layout.wal.join(FIRST.to_string()), bytes).unwrap();
-            let report = datadir::check(&layout, None).unwrap();
-            let ours = ours(&report);
-            let (theirs, log) = theirs(&release, &copy, &source.address);
-            let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
-            eprintln!(
-                "{} {name}: {ours:?} {theirs:?} {findings:?}",
-                release.version
-            );
-            judged.push((ours, theirs));
-            let expected = match name.as_str() {
-                // 3.4 takes a size of 10 MiB and more for damage; later releases for a torn write.
-                GARBAGE if release.is_3_4() => (Verdict::Repaired, Verdict::Refused),
-                HIDDEN => (Verdict::Refused, Verdict::Sound),
-                NO_MEMBERS => {
-                    assert!(findings[0].contains("waits until a leader"), "{findings:?}");
-                    (Verdict::Sound, Verdict::Refused)
-                }
-                _ => (ours, ours),
-            };
-            assert_eq!(
-                (ours, theirs),
-                expected,
-                "{} {name}: {log}",
-                release.version
-            );
-            fs::remove_dir_all(&copy).unwrap();
+    let releases = Release::all();
+    std::thread::scope(|scope| {
+        for release in &releases {
+            scope.spawn(move || judge(release));
         }
-        for verdict in [Verdict::Sound, Verdict::Repaired, Verdict::Refused] {
-            assert!(
-                judged.contains(&(verdict, verdict)),
-                "no case of {verdict:?}"
-            );
-        }
+    });
+}
+
+fn judge(release: &Release) {
+    let source = source(release);
+    let mut judged = Vec::new();
+    for (i, (name, bytes)) in damages(&source).into_iter().enumerate() {
+        let copy = source.data_dir.with_file_name(format!("damaged-{i}"));
+        copy_dir(&source.data_dir, &copy);
+        let layout = Layout::new(&copy, None);
+        fs::write(layout.wal.join(FIRST.to_string()), bytes).unwrap();
+        let report = datadir::check(&layout, None).unwrap();
+        let ours = ours(&report);
+        let (theirs, log) = theirs(release, &copy, &source.address);
+        let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        eprintln!(
+            "{} {name}: {ours:?} {theirs:?} {findings:?}",
+            release.version
+        );
+        judged.push((ours, theirs));
+        let expected = match name.as_str() {
+            // 3.4 takes a size of 10 MiB and more for damage; later releases for a torn write.
+            GARBAGE if release.is_3_4() => (Verdict::Repaired, Verdict::Refused),
+            HIDDEN => (Verdict::Refused, Verdict::Sound),
+            NO_MEMBERS => {
+                assert!(findings[0].contains("waits until a leader"), "{findings:?}");
+                (Verdict::Sound, Verdict::Refused)
+            }
+            _ => (ours, ours),
+        };
+        assert_eq!(
+            (ours, theirs),
+            expected,
+            "{} {name}: {log}",
+            release.version
+        );
+        fs::remove_dir_all(&copy).unwrap();
+    }
+    for verdict in [Verdict::Sound, Verdict::Repaired, Verdict::Refused] {
+        assert!(
+            judged.contains(&(verdict, verdict)),
+            "no case of {verdict:?}"
+        );
     }
 }

@@ -143,7 +143,7 @@ impl Server {
         let mut all = vec!["--initial-cluster", cluster.as_str()];
         all.extend(args);
         let mut server = Server::spawn(release, data_dir, "default", &address, &all);
-        let start = server.wait(Duration::from_secs(30));
+        let start = server.wait(Duration::from_secs(90));
         assert_eq!(start, Start::Serves, "{}", server.log());
         server
     }

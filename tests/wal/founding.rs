@@ -133,7 +133,7 @@ fn real_etcd_starts_from_our_files() {
                 let copy = dir.path().join(format!("{padded}-{}", starter.version));
                 copy_dir(&data_dir, &copy);
                 let mut server = Server::spawn(starter, &copy, "one", &address, &[]);
-                let start = server.wait(Duration::from_secs(30));
+                let start = server.wait(Duration::from_secs(90));
                 assert_eq!(start, Start::Serves, "{}", server.log());
                 let status = runtime().block_on(async {
                     let mut client = server.client().await;
@@ -191,7 +191,7 @@ fn three_members_form_a_cluster_from_our_files() {
             servers.push(Server::spawn(release, &data_dir, name, address, &[]));
         }
         for server in &mut servers {
-            let start = server.wait(Duration::from_secs(30));
+            let start = server.wait(Duration::from_secs(90));
             assert_eq!(start, Start::Serves, "{}", server.log());
         }
         runtime().block_on(async {
