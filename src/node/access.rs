@@ -91,6 +91,33 @@ pub struct EtcdAccess {
     pub notes: Vec<String>,
 }
 
+impl EtcdAccess {
+    /// The local member's name.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where nothing tells it.
+    pub fn own_name(&self) -> Result<String> {
+        let name = self.member_name.as_ref();
+        name.map(|name| name.value.clone())
+            .ok_or_else(|| unknown("finding this node's member name"))
+    }
+
+    /// The local member's peer URLs.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where nothing tells them.
+    pub fn own_peer_urls(&self) -> Result<Vec<String>> {
+        let urls = self.peer_urls.as_ref();
+        urls.map(|urls| urls.value.clone())
+            .ok_or_else(|| unknown("finding this member's peer URL"))
+    }
+}
+
+/// What follows from the node's name is not known.
+fn unknown(what: &'static str) -> Failure {
+    Failure::new(Kind::Usage, what).with(Fact::Missing("node-name"))
+}
+
 /// What the node itself says, before anything told is laid over it.
 #[derive(Debug, Default)]
 pub(super) struct NodeSays {

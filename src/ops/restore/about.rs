@@ -3,11 +3,16 @@
 //! Paths of the node are the node's own, whatever its root is mounted at; the set's are those of
 //! the process that made the plan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::node::access::EtcdAccess;
+use crate::node::component::Component;
+use crate::node::layout::NodeLayout;
+use crate::node::pod::PodManifest;
 
 /// Which of the node's static pods are rolled back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +75,30 @@ pub struct EtcdAbout {
     pub peer_urls: Vec<String>,
 }
 
+impl EtcdAbout {
+    /// The member of this name and these peer URLs in this data directory, reached as `access` says.
+    pub(crate) fn of(
+        access: &EtcdAccess,
+        layout: &NodeLayout,
+        data_dir: &Path,
+        member: String,
+        peer_urls: Vec<String>,
+    ) -> Self {
+        let tls = access.tls.as_ref();
+        let ca = tls.and_then(|tls| tls.ca.as_ref());
+        let identity = tls.and_then(|tls| tls.identity.as_ref());
+        Self {
+            endpoint: access.endpoint.value.clone(),
+            ca: ca.map(|ca| layout.node_path(&ca.value)),
+            cert: identity.map(|identity| layout.node_path(&identity.cert.value)),
+            key: identity.map(|identity| layout.node_path(&identity.key.value)),
+            data_dir: layout.node_path(data_dir),
+            member,
+            peer_urls,
+        }
+    }
+}
+
 /// A static pod that is rolled back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -84,6 +113,20 @@ pub struct PodAbout {
     pub revision: Option<u32>,
     /// The containers that must run at the end.
     pub containers: Vec<String>,
+}
+
+impl PodAbout {
+    /// The pod of a component as its manifest has it.
+    pub(crate) fn of(component: Component, revision: Option<u32>, pod: &PodManifest) -> Self {
+        let containers = pod.containers.iter();
+        Self {
+            component: component.name().to_owned(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            revision,
+            containers: containers.map(|container| container.name.clone()).collect(),
+        }
+    }
 }
 
 /// Everything.

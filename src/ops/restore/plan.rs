@@ -347,18 +347,6 @@ impl Drafting<'_> {
         let survey = self.survey;
         let set = &self.request.set;
         let manifest = set.manifest.as_ref();
-        let tls = survey.access.tls.as_ref();
-        let identity = tls.and_then(|tls| tls.identity.as_ref());
-        let node_path = |path: &PathBuf| self.node_path(path);
-        let peer_urls = survey
-            .access
-            .peer_urls
-            .as_ref()
-            .map(|urls| urls.value.clone())
-            .ok_or_else(|| {
-                Failure::new(Kind::Usage, "finding this member's peer URL")
-                    .with(Fact::Missing("node-name"))
-            })?;
         Ok(About {
             set: SetAbout {
                 name: set.name.clone(),
@@ -373,17 +361,13 @@ impl Drafting<'_> {
             node: survey.node.clone(),
             nodes: survey.nodes(),
             scope: self.request.scope,
-            etcd: EtcdAbout {
-                endpoint: survey.access.endpoint.value.clone(),
-                ca: tls
-                    .and_then(|tls| tls.ca.as_ref())
-                    .map(|ca| node_path(&ca.value)),
-                cert: identity.map(|identity| node_path(&identity.cert.value)),
-                key: identity.map(|identity| node_path(&identity.key.value)),
-                data_dir: self.node_path(data_dir),
-                member: survey.node.clone(),
-                peer_urls,
-            },
+            etcd: EtcdAbout::of(
+                &survey.access,
+                self.layout(),
+                data_dir,
+                survey.node.clone(),
+                survey.access.own_peer_urls()?,
+            ),
             runtime: self.runtime.clone(),
             pods: survey.pods.iter().map(pod_about).collect(),
             wait_seconds: self.request.wait.as_secs(),
@@ -394,16 +378,6 @@ impl Drafting<'_> {
 }
 
 fn pod_about(seen: &PodSeen) -> PodAbout {
-    PodAbout {
-        component: seen.component.name().to_owned(),
-        namespace: seen.pod.namespace.clone(),
-        name: seen.pod.name.clone(),
-        revision: seen.revision.map(|revision| revision.number),
-        containers: seen
-            .pod
-            .containers
-            .iter()
-            .map(|container| container.name.clone())
-            .collect(),
-    }
+    let revision = seen.revision.map(|revision| revision.number);
+    PodAbout::of(seen.component, revision, &seen.pod)
 }

@@ -7,7 +7,7 @@ use super::about::{EtcdAbout, PodAbout, Scope};
 use super::identity;
 use super::survey::{refuse, refuse_what_is_not_ours, revisions};
 use super::world::RUNTIME_TIMEOUT;
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::Consistency;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
@@ -51,14 +51,7 @@ impl Site {
             ));
         }
         let access = target.access(context, &detection)?;
-        let node = access
-            .member_name
-            .as_ref()
-            .map(|name| name.value.clone())
-            .ok_or_else(|| {
-                Failure::new(Kind::Usage, "finding this node's name")
-                    .with(Fact::Missing("node-name"))
-            })?;
+        let node = access.own_name()?;
         let layout = target.layout.clone();
         let named = access
             .data_dir
@@ -83,23 +76,17 @@ impl Site {
 
     /// How etcd is reached, for the journal; at other peer URLs if those are given.
     pub(super) fn etcd(&self, peer_urls: Option<&[String]>) -> EtcdAbout {
-        let tls = self.access.tls.as_ref();
-        let identity = tls.and_then(|tls| tls.identity.as_ref());
         let own = || {
             let urls = self.access.peer_urls.as_ref();
             urls.map(|urls| urls.value.clone()).unwrap_or_default()
         };
-        EtcdAbout {
-            endpoint: self.access.endpoint.value.clone(),
-            ca: tls
-                .and_then(|tls| tls.ca.as_ref())
-                .map(|ca| self.node_path(&ca.value)),
-            cert: identity.map(|identity| self.node_path(&identity.cert.value)),
-            key: identity.map(|identity| self.node_path(&identity.key.value)),
-            data_dir: self.node_path(&self.data_dir),
-            member: self.node.clone(),
-            peer_urls: peer_urls.map_or_else(own, <[String]>::to_vec),
-        }
+        EtcdAbout::of(
+            &self.access,
+            &self.layout,
+            &self.data_dir,
+            self.node.clone(),
+            peer_urls.map_or_else(own, <[String]>::to_vec),
+        )
     }
 
     /// The live manifest's path.
@@ -144,13 +131,7 @@ impl Site {
         };
         Ok(Some(Plain {
             component,
-            about: PodAbout {
-                component: component.name().to_owned(),
-                namespace: pod.namespace,
-                name: pod.name,
-                revision,
-                containers: pod.containers.into_iter().map(|c| c.name).collect(),
-            },
+            about: PodAbout::of(component, revision, &pod),
             manifest: path.to_owned(),
         }))
     }

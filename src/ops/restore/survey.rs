@@ -61,14 +61,7 @@ impl Survey {
         let profile = profile(context, request, &unpacked)?;
         let layout = &request.target.layout;
         let access = access(context, request, profile, &unpacked)?;
-        let node = access
-            .member_name
-            .as_ref()
-            .map(|name| name.value.clone())
-            .ok_or_else(|| {
-                Failure::new(Kind::Usage, "finding this node's name")
-                    .with(Fact::Missing("node-name"))
-            })?;
+        let node = access.own_name()?;
         let has_resources = request.set.files.resources.is_some();
         let source = if has_resources { &unpacked } else { layout };
         let pods = request

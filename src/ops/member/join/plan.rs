@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::about::{About, ClusterAbout};
 use super::steps::JoinStep;
 use super::{Request, manifest, refuse};
-use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::error::{Doing, Kind, Result};
 use crate::etcd::client::Id;
 use crate::node::access::{EtcdAccess, TlsFiles};
 use crate::node::component::{Component, PodRevision};
@@ -195,37 +195,11 @@ impl Drafting<'_> {
 
     fn about(&self) -> Result<About> {
         let own = self.own;
-        let unknown = |what: &'static str, fact| {
-            Err(Failure::new(Kind::Usage, what).with(Fact::Missing(fact)))
-        };
-        let Some(member) = &own.member_name else {
-            return unknown("finding this node's member name", "node-name");
-        };
-        let Some(peer_urls) = &own.peer_urls else {
-            return unknown("finding this member's peer URL", "node-name");
-        };
         let data_dir = own.data_dir.as_ref().map(|dir| dir.value.clone());
         let data_dir = data_dir.unwrap_or_else(|| self.layout().default_data_dir());
-        let pem = |files: Option<&TlsFiles>| {
-            let identity = files.and_then(|tls| tls.identity.as_ref());
-            (
-                files.and_then(|tls| Some(tls.ca.as_ref()?.value.clone())),
-                identity.map(|identity| identity.cert.value.clone()),
-                identity.map(|identity| identity.key.value.clone()),
-            )
-        };
-        let (ca, cert, key) = pem(own.tls.as_ref());
-        let ours = |path: Option<PathBuf>| path.map(|path| self.node_path(&path));
-        let etcd = EtcdAbout {
-            endpoint: own.endpoint.value.clone(),
-            ca: ours(ca),
-            cert: ours(cert),
-            key: ours(key),
-            data_dir: self.node_path(&data_dir),
-            member: member.value.clone(),
-            peer_urls: peer_urls.value.clone(),
-        };
-        let (ca, cert, key) = pem(self.tls);
+        let (name, peer_urls) = (own.own_name()?, own.own_peer_urls()?);
+        let etcd = EtcdAbout::of(own, self.layout(), &data_dir, name, peer_urls);
+        let identity = self.tls.and_then(|tls| tls.identity.as_ref());
         let endpoints = self
             .survey
             .members
@@ -239,9 +213,11 @@ impl Drafting<'_> {
             cluster: ClusterAbout {
                 id: self.survey.cluster_id.to_string(),
                 endpoints,
-                ca,
-                cert,
-                key,
+                ca: self
+                    .tls
+                    .and_then(|tls| Some(tls.ca.as_ref()?.value.clone())),
+                cert: identity.map(|identity| identity.cert.value.clone()),
+                key: identity.map(|identity| identity.key.value.clone()),
             },
             runtime: self.runtime.clone(),
             pod: self.pod()?,
@@ -267,12 +243,6 @@ impl Drafting<'_> {
             }
             _ => None,
         };
-        Ok(PodAbout {
-            component: Component::Etcd.name().to_owned(),
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
-            revision,
-            containers: pod.containers.iter().map(|c| c.name.clone()).collect(),
-        })
+        Ok(PodAbout::of(Component::Etcd, revision, pod))
     }
 }
