@@ -48,7 +48,6 @@ class Run:
 
 def runs():
     rounds = os.environ.get("SOAK_ROUNDS", "100")
-    every = {"ETCD_DR_EVERY": "1"}
     releases = {"ETCD_DR_RELEASES": "all"}
     campaign = [
         ("killed and gone back", "killed_at_every_call_it_goes_back"),
@@ -64,7 +63,7 @@ def runs():
     return {
         "fuzz": [Run("fuzz", "fuzz", [], {"FUZZ_SECONDS": os.environ.get("FUZZ_SECONDS", "600")})],
         "campaign": [Run(name, "restore", [f"campaign::{test}"], shared=True) for name, test in campaign],
-        "power": [Run(name, "restore", [f"power::{test}"], every) for name, test in power],
+        "power": [Run(name, "restore", [f"power::{test}"], shared=True) for name, test in power],
         "matrix": [Run(f"{suite}, all releases", suite, quick if suite == "restore" else [], releases)
                    for suite in ("restore", "member", "datadir", "survivor")],
         "survivors": [Run("survivors", "survivor", ["chaos::"], {"ETCD_DR_ROUNDS": rounds})],

@@ -24,6 +24,7 @@ use serde_json::Value;
 use support::cluster::Cluster;
 use support::golden::{Run, etcd_dr, run};
 use support::process::wait_for;
+use support::same::assert_same_data;
 
 /// Runs etcd-dr against all running members of a cluster.
 fn member(cluster: &Cluster, args: &[&str]) -> Run {
@@ -71,35 +72,6 @@ fn wait_leaderless(cluster: &Cluster, i: usize) {
         }
     });
     gone.unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// The hashes of all running members are one.
-#[track_caller]
-fn assert_same_data(cluster: &Cluster) {
-    let result = wait_for(
-        "every member's HashKV to be one",
-        Duration::from_secs(30),
-        || {
-            let text = cluster.etcdctl_ok(&["endpoint", "hashkv", "-w", "json"]);
-            let hashes: Value = serde_json::from_str(&text).expect("reading etcdctl's JSON");
-            let hashes = hashes.as_array().expect("a list");
-            let part = |hash: &Value| {
-                (
-                    hash["HashKV"]["hash"].clone(),
-                    hash["HashKV"]["compact_revision"].clone(),
-                )
-            };
-            match hashes.iter().all(|hash| part(hash) == part(&hashes[0])) {
-                true => Ok(hashes.len()),
-                false => Err(text),
-            }
-        },
-    );
-    let count = result.unwrap_or_else(|error| panic!("{error}"));
-    let running = (0..cluster.len())
-        .filter(|i| cluster.is_running(*i))
-        .count();
-    assert_eq!(count, running);
 }
 
 /// etcd-dr on its way, with the settings that it printed for the new member.

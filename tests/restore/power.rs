@@ -3,7 +3,7 @@
 //! All changing calls of both are recorded on a node whose etcd does not run, and replayed on a
 //! disk in memory that forgets what was not fsynced. What a crash can leave is laid out as a
 //! scratch node, where the program goes back, or on and then back. A run of the suite takes a
-//! sample of the states and says how many; with `ETCD_DR_EVERY=1` it takes each one.
+//! sample of the states and says how many; with `ETCD_DR_EVERY=1` it takes each one, with `K/N` a share.
 
 mod judge;
 
@@ -16,7 +16,7 @@ use self::judge::{Judge, Way, is_journal, outline};
 use super::campaign::Template;
 use super::node::assert_same;
 use super::replay::{self, Call, Disk, Dressed, Entry, Loss, Replay};
-use super::support::campaign::status;
+use super::support::campaign::{share, shared, status};
 
 /// What is recorded of the node.
 const BELOW: [&str; 3] = ["etc/kubernetes", "var/lib/etcd", STATE];
@@ -28,10 +28,6 @@ const STATE: &str = "var/lib/etcd-dr";
 const SHORT: [&str; 3] = ["--wait", "1s", "--keep-failed"];
 /// How many states a sample has.
 const SAMPLE: usize = 60;
-
-fn every() -> bool {
-    std::env::var_os("ETCD_DR_EVERY").is_some()
-}
 
 /// A recording, and what it is replayed on.
 struct Recording {
@@ -123,14 +119,14 @@ impl Recording {
         steps.iter().map(name).collect()
     }
 
-    /// The states that crashes leave, each once: all, or a sample.
+    /// The states that crashes leave, each once: how many, and this process's share of them or a sample.
     fn states(&self, sample: usize) -> (usize, Vec<(String, Dressed)>) {
         let mut known = HashSet::new();
         let mut states = Vec::new();
         let mut turn = 0;
         for count in 0..=self.calls.len() {
             let losses = self.replay.losses(count, None);
-            let chosen: Vec<&Loss> = if every() {
+            let chosen: Vec<&Loss> = if share().is_some() {
                 losses.iter().collect()
             } else {
                 // All that is pending lost, and one other kind in turn.
@@ -156,15 +152,7 @@ impl Recording {
                 }
             }
         }
-        let all = states.len();
-        if !every() && all > sample {
-            let mut at = 0;
-            states.retain(|_| {
-                at += 1;
-                (at - 1) * sample / all != at * sample / all
-            });
-        }
-        (all, states)
+        (states.len(), shared(states, sample))
     }
 }
 
@@ -289,7 +277,7 @@ fn every_legal_loss_of_unsynced_changes_goes_back_to_what_was() {
     ] {
         let (all, states) = recording.states(sample);
         println!(
-            "{name}: {} calls, {} of {all} states",
+            "{name}: {} calls, {all} states counted, {} tried",
             recording.calls.len(),
             states.len()
         );
@@ -321,8 +309,7 @@ fn what_a_record_confirms_is_on_the_disk_and_each_fsync_is_needed() {
         let all: Vec<usize> = (from..recording.calls.len())
             .filter(|&count| recording.replay.changes(count - 1) && !recording.is_record(count - 1))
             .collect();
-        let stride = if every() { 1 } else { all.len() / 8 + 1 };
-        for &count in all.iter().step_by(stride) {
+        for count in shared(all, 8) {
             let both = recording.and_then(count, &judge, args);
             all_confirmed(&both, &format!("killed after call {count}, then {args:?}"));
             match args.len() {
@@ -332,7 +319,7 @@ fn what_a_record_confirms_is_on_the_disk_and_each_fsync_is_needed() {
         }
     }
     println!(
-        "killed, then gone on {there} times and back {returned} times: what the records confirm is on the disk"
+        "what the records confirm is on the disk, kills counted: {there} gone on from, {returned} gone back from"
     );
     drop_each(&judge, &forth, "restore", &[Way::Back, Way::OnAndBack]);
     drop_each(&judge, &back, "way back", &[Way::Back]);
@@ -365,10 +352,8 @@ fn drop_each(judge: &Judge, recording: &Recording, name: &str, ways: &[Way]) {
         .copied()
         .filter(|&dropped| confirmed(recording, Some(dropped)).is_ok())
         .collect();
-    let chosen: Vec<usize> = match every() {
-        true => rest.clone(),
-        false => rest.iter().copied().step_by(rest.len() / 12 + 1).collect(),
-    };
+    let (missed, others) = (syncs.len() - rest.len(), rest.len());
+    let chosen = shared(rest, 12);
     let (mut harmful, mut spare) = (0, Vec::new());
     for &dropped in &chosen {
         let noticed = ways.iter().any(|way| {
@@ -382,10 +367,8 @@ fn drop_each(judge: &Judge, recording: &Recording, name: &str, ways: &[Way]) {
         }
     }
     println!(
-        "{name}: {} fsyncs taken away, {} missed by what a record confirms; of {} others {} tried, {harmful} missed by a crash in between, {} spare",
+        "{name}: {} fsyncs taken away, {missed} missed by what a record confirms; of {others} others counted, {} tried, {harmful} missed by a crash in between, {} spare",
         syncs.len(),
-        syncs.len() - rest.len(),
-        rest.len(),
         chosen.len(),
         spare.len()
     );
@@ -510,7 +493,7 @@ fn a_step_may_be_done_and_undone_twice_and_the_last_record_be_cut_anywhere() {
             if !seen.insert(written.record.clone()) {
                 continue;
             }
-            let all = if every() { 1 } else { 9 };
+            let all = if share().is_some() { 1 } else { 9 };
             for kept in (0..=written.bytes).step_by(all).chain([written.bytes - 1]) {
                 let loss = Loss {
                     torn: Some((written.call, kept)),
@@ -521,6 +504,7 @@ fn a_step_may_be_done_and_undone_twice_and_the_last_record_be_cut_anywhere() {
             }
         }
     }
-    println!("{} cuts of the records {seen:?}", cuts.len());
+    let cuts = shared(cuts, usize::MAX);
+    println!("records {seen:?}, cuts counted: {}", cuts.len());
     judge.judge_all(&cuts, Way::Back);
 }

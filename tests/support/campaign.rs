@@ -9,19 +9,30 @@ use std::process::Output;
 /// to. Of `ETCD_DR_EVERY=K/N` every Nth, beginning with the Kth (from 0): so that several processes
 /// share the work.
 pub fn calls(first: u64, all: u64, sample: u64) -> Vec<u64> {
-    let asked = std::env::var("ETCD_DR_EVERY").ok();
-    let part = asked.as_deref().and_then(|text| {
-        let (part, of) = text.split_once('/')?;
-        Some((part.parse::<u64>().ok()?, of.parse::<u64>().ok()?))
-    });
-    let (from, step) = match (part, asked) {
-        (Some((part, of)), _) => (first + part, of.max(1)),
-        (None, Some(_)) => (first, 1),
-        (None, None) => (first, ((all + 1 - first) / sample).max(1)),
-    };
-    let chosen = (from..=all).filter(|call| (call - from).is_multiple_of(step));
-    let last = (part.is_none() && !(all - first).is_multiple_of(step)).then_some(all);
+    if let Some((part, of)) = share() {
+        return (first + part as u64..=all).step_by(of).collect();
+    }
+    let step = ((all + 1 - first) / sample).max(1);
+    let chosen = (first..=all).filter(|call| (call - first).is_multiple_of(step));
+    let last = (!(all - first).is_multiple_of(step)).then_some(all);
     chosen.chain(last).collect()
+}
+
+/// The share of a campaign that `ETCD_DR_EVERY` asks for: the part, from 0, and of how many; `1` is
+/// the whole, as `0/1` is. None: a sample.
+pub fn share() -> Option<(usize, usize)> {
+    let asked = std::env::var("ETCD_DR_EVERY").ok()?;
+    let Some((part, of)) = asked.split_once('/') else {
+        return Some((0, 1));
+    };
+    let number = |text: &str| text.parse().expect("ETCD_DR_EVERY: 1, or K/N");
+    Some((number(part), number(of)))
+}
+
+/// Of all there is to try: this process's share of it, or a sample, spread over all, of at most so many.
+pub fn shared<T>(all: Vec<T>, sample: usize) -> Vec<T> {
+    let (part, of) = share().unwrap_or((0, all.len().div_ceil(sample).max(1)));
+    all.into_iter().skip(part).step_by(of).collect()
 }
 
 /// Runs with the seam counting, which `run` is given to set: how many calls there were.

@@ -20,6 +20,7 @@ pub mod node;
 pub mod node_bench;
 pub mod process;
 pub mod s3;
+pub mod same;
 pub mod schema;
 pub mod sshd;
 pub mod stock;

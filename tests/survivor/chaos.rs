@@ -14,6 +14,7 @@ use crate::support::bins::{EtcdBins, require_turn};
 use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::support::loopback::Loopback;
 use crate::support::process::wait_for;
+use crate::support::same::assert_same_data;
 
 /// Chains a round.
 const CHAINS: usize = 6;
@@ -272,7 +273,11 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
         let mut wanted = request(old.data_dir(i), &made);
         wanted.peer_urls = Some(url.clone());
         wanted.name = Some(old.name(i).to_owned());
+        // As `restore` does unless told. The log goes back to its beginning: who joins must get
+        // what the revision was raised in, not only the log.
+        wanted.bump = None;
         let outcome = make(&wanted).unwrap();
+        assert!(outcome.bumped, "{what}");
         assert_eq!(
             outcome.member.peer_urls,
             std::slice::from_ref(&url),
@@ -307,7 +312,9 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
         for member in 0..server.len() {
             let there = runtime.block_on(async { heads(&mut client(&server, member).await).await });
             assert_eq!(lost(&known, &there), 0, "{what}");
+            assert_eq!(server.revision(member), outcome.revision, "{what}");
         }
+        assert_same_data(&server);
         // The two that were left behind are a majority of their own, and go on as such: neither
         // side takes anything from the other.
         let revision = server.revision(0);
