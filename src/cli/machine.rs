@@ -1,31 +1,38 @@
 //! Results as JSON: one document on standard output, with `schemaVersion`.
 
+use std::path::Path;
+
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::hints;
+use crate::backup::manifest::Manifest;
 use crate::error::{Fact, Failure};
-use crate::ops::catalog::BackupSet;
+use crate::ops::catalog::{BackupSet, SetState, Verified};
 
 /// The version of every document and event line.
 pub(super) const SCHEMA_VERSION: u32 = 1;
 
 /// A command's result as its document.
 pub(super) fn document(command: &str, result: &impl Serialize) -> Value {
-    let value = serde_json::to_value(result);
-    headed(
-        command,
-        value.unwrap_or_else(|e| json!({"error": e.to_string()})),
-    )
-}
-
-/// A document with what every one begins with.
-fn headed(command: &str, mut value: Value) -> Value {
+    let mut value =
+        serde_json::to_value(result).unwrap_or_else(|e| json!({"error": e.to_string()}));
     if let Some(object) = value.as_object_mut() {
         object.insert("schemaVersion".into(), SCHEMA_VERSION.into());
         object.insert("command".into(), command.into());
     }
     value
+}
+
+/// A document as it is written.
+///
+/// # Errors
+/// Never in practice: what cannot be JSON.
+pub(super) fn text(document: &impl Serialize) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string_pretty(document)?;
+    text.push('\n');
+    Ok(text)
 }
 
 /// A failure as its document.
@@ -58,42 +65,87 @@ pub(super) fn failure(command: &str, failure: &Failure) -> Value {
     document
 }
 
-/// What `list` knows, as its document; of many sets, so that nothing is copied twice.
-pub(super) fn list(
-    store: &str,
-    latest: Option<&str>,
-    sets: &[BackupSet],
-    newest: Option<&BackupSet>,
+/// What `list` knows, as its document.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Listing<'a> {
+    command: &'static str,
+    latest: Option<&'a str>,
+    newest_good: Option<&'a str>,
+    schema_version: u32,
+    sets: Vec<Set<'a>>,
     stale: Option<bool>,
-) -> Value {
-    let value = json!({
-        "store": store,
-        "latest": latest,
-        "newestGood": newest.map(|set| &set.name),
-        "stale": stale,
-        "sets": Value::Array(sets.iter().map(set).collect()),
-    });
-    headed("list", value)
+    store: &'a str,
 }
 
-fn set(set: &BackupSet) -> Value {
-    json!({
-        "name": set.name,
-        "directory": set.dir,
-        "state": set.state,
-        "markedDirty": set.marked_dirty,
-        "created": set.created,
-        "size": set.size,
-        "latest": set.latest,
-        "files": {
-            "snapshot": set.files.snapshot,
-            "resources": set.files.resources,
-            "certificates": set.files.certificates,
-        },
-        "problems": set.problems,
-        "verified": set.verified,
-        "pinned": set.pinned,
-        "sharedBytes": set.shared,
-        "manifest": set.manifest,
-    })
+/// One set of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Set<'a> {
+    created: Option<Timestamp>,
+    directory: &'a Path,
+    files: Files<'a>,
+    latest: bool,
+    manifest: Option<&'a Manifest>,
+    marked_dirty: bool,
+    name: &'a str,
+    pinned: bool,
+    problems: &'a [String],
+    shared_bytes: Option<u64>,
+    size: u64,
+    state: SetState,
+    verified: Option<&'a Verified>,
+}
+
+#[derive(Serialize)]
+struct Files<'a> {
+    certificates: Option<&'a Path>,
+    resources: Option<&'a Path>,
+    snapshot: Option<&'a Path>,
+}
+
+impl<'a> Listing<'a> {
+    /// The sets of a store.
+    pub(super) fn new(
+        store: &'a str,
+        latest: Option<&'a str>,
+        sets: &'a [BackupSet],
+        newest: Option<&'a BackupSet>,
+        stale: Option<bool>,
+    ) -> Self {
+        Self {
+            command: "list",
+            latest,
+            newest_good: newest.map(|set| set.name.as_str()),
+            schema_version: SCHEMA_VERSION,
+            sets: sets.iter().map(Set::new).collect(),
+            stale,
+            store,
+        }
+    }
+}
+
+impl<'a> Set<'a> {
+    fn new(set: &'a BackupSet) -> Self {
+        let files = &set.files;
+        Self {
+            created: set.created,
+            directory: &set.dir,
+            files: Files {
+                certificates: files.certificates.as_deref(),
+                resources: files.resources.as_deref(),
+                snapshot: files.snapshot.as_deref(),
+            },
+            latest: set.latest,
+            manifest: set.manifest.as_ref(),
+            marked_dirty: set.marked_dirty,
+            name: &set.name,
+            pinned: set.pinned,
+            problems: &set.problems,
+            shared_bytes: set.shared,
+            size: set.size,
+            state: set.state,
+            verified: set.verified.as_ref(),
+        }
+    }
 }

@@ -25,7 +25,7 @@ use crate::store::{Address, LocalStore};
 
 /// What a command has to show, and the status that goes with it.
 pub(super) struct Shown {
-    /// For people.
+    /// For people; where there is no `json`, for programs too.
     pub(super) text: String,
     /// For programs.
     pub(super) json: Value,
@@ -92,8 +92,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn show(output: OutputArg, shown: &Shown) -> ExitCode {
     let written = match output {
         OutputArg::Text => write_out(&shown.text),
-        // It has told everything already.
-        OutputArg::Json if shown.json.is_null() => Ok(()),
+        // It has told everything already, or has made its document itself.
+        OutputArg::Json if shown.json.is_null() => write_out(&shown.text),
         OutputArg::Json => write_json(&shown.json),
     };
     if let Some(remark) = &shown.remark {
@@ -115,9 +115,7 @@ fn show(output: OutputArg, shown: &Shown) -> ExitCode {
 }
 
 fn write_json(document: &Value) -> std::io::Result<()> {
-    let mut text = serde_json::to_string_pretty(document)?;
-    text.push('\n');
-    write_out(&text)
+    write_out(&machine::text(document)?)
 }
 
 fn write_out(text: &str) -> std::io::Result<()> {
@@ -429,18 +427,18 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
         ));
         status = exit::DIFFERS;
     }
-    // Of a thousand sets either is work: the one that is shown is made.
-    let (mut text, mut json) = (String::new(), Value::Null);
-    if !session.is_text() {
-        json = machine::list(&place, latest.as_deref(), &sets, newest, stale);
+    // Of a thousand sets either is work: the one that is shown is made, and without a tree of values.
+    let text = if !session.is_text() {
+        let listing = machine::Listing::new(&place, latest.as_deref(), &sets, newest, stale);
+        machine::text(&listing).doing(Kind::Unexpected, || "writing JSON")?
     } else if sets.is_empty() {
-        text = format!("no backups in {place}\n");
+        format!("no backups in {place}\n")
     } else {
-        text = human::list(&sets, now, session.global.verbose > 0);
-    }
+        human::list(&sets, now, session.global.verbose > 0)
+    };
     Ok(Shown {
         text,
-        json,
+        json: Value::Null,
         remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
         status,
     })
