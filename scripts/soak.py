@@ -55,7 +55,9 @@ def runs():
         ("EIO, full disk", "an_error_or_a_full_disk"),
     ]
     power = [
-        ("power lost", "every_legal_loss"),
+        ("power lost, gone back", "every_legal_loss_is_gone_back"),
+        ("power lost, gone on and back", "every_legal_loss_is_gone_on"),
+        ("power lost on the way back", "every_legal_loss_on_the_way_back"),
         ("fsyncs taken away", "what_a_record_confirms"),
         ("steps twice, records cut", "a_step_may_be_done"),
     ]
