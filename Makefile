@@ -1,5 +1,5 @@
 # make demo    a real three-member etcd behind a scratch node: backup, verify, disaster, restore, way back
-# make test    all but the long runs: on two cores 17 minutes once built, 29 from nothing
+# make test    all but the long runs: on two cores 17 minutes once built, half an hour from nothing
 # make test-node   the same on a real kubelet and container runtime: root, about 5 minutes
 # make test-stores   the same on Ceph's gateway, with versions and locks: root, 600 MB, a few minutes
 # make soak    fuzzers, crash campaigns and the restore matrix, whole: hours
