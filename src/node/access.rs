@@ -102,6 +102,12 @@ impl EtcdAccess {
             .ok_or_else(|| unknown("finding this node's member name"))
     }
 
+    /// The data directory's host path; etcd's usual one where nothing tells it.
+    pub fn data_dir_in(&self, layout: &NodeLayout) -> PathBuf {
+        let told = self.data_dir.as_ref().map(|dir| dir.value.clone());
+        told.unwrap_or_else(|| layout.default_data_dir())
+    }
+
     /// The local member's peer URLs.
     ///
     /// # Errors

@@ -117,11 +117,7 @@ impl Drafting<'_> {
     /// The data directory with every link followed, as a host path.
     fn data_dir(&self) -> Result<PathBuf> {
         let survey = self.survey;
-        let named = survey
-            .access
-            .data_dir
-            .as_ref()
-            .map_or_else(|| self.layout().default_data_dir(), |dir| dir.value.clone());
+        let named = survey.access.data_dir_in(self.layout());
         let etcd = survey
             .pod(Component::Etcd)
             .and_then(|seen| seen.pod.container("etcd").or(seen.pod.containers.first()));

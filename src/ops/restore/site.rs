@@ -53,10 +53,7 @@ impl Site {
         let access = target.access(context, &detection)?;
         let node = access.own_name()?;
         let layout = target.layout.clone();
-        let named = access
-            .data_dir
-            .as_ref()
-            .map_or_else(|| layout.default_data_dir(), |dir| dir.value.clone());
+        let named = access.data_dir_in(&layout);
         let data_dir = layout.resolve(layout.node_path(&named))?;
         let socket = find_socket(&layout)?;
         Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;

@@ -1,6 +1,7 @@
 //! Unpacking, with GNU tar as the judge.
 
 use super::hostile::Raw;
+use super::tools::go_command;
 use super::*;
 use crate::backup::resources::extract::{Durability, extract};
 use crate::sys::tree::{Node, NodeKind, Options, describe, differences, hash};
@@ -211,30 +212,6 @@ fn attributes_come_back_as_gnu_tar_puts_them() {
     let with = ours.values().filter(|node| !node.xattrs.is_empty()).count();
     println!("{with} nodes with attributes");
     assert_eq!(differences(&ours, &theirs), []);
-}
-
-/// Regular files only, all root's, in the order of a walk: cluster-etcd-operator,
-/// `pkg/cmd/backuprestore`.
-fn go_command(tree: &Tree) -> Vec<u8> {
-    let (_, contents) = written(&tree.selection());
-    let mut tar = Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
-    for entry in &contents.entries {
-        let EntryKind::File { size, .. } = entry.kind else {
-            continue;
-        };
-        let mut header = Header::new_ustar();
-        header.set_mode(entry.mode);
-        header.set_size(size);
-        header.set_mtime(entry.modified as u64);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_username("root").unwrap();
-        header.set_entry_type(EntryType::Regular);
-        let content = fs::read(tree.path(entry.name.to_str().unwrap())).unwrap();
-        tar.append_data(&mut header, &entry.name, content.as_slice())
-            .unwrap();
-    }
-    tar.into_inner().unwrap().finish().unwrap()
 }
 
 #[test]

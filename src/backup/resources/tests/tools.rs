@@ -75,9 +75,9 @@ fn what_gnu_tar_writes_is_accepted() {
     assert_eq!(compare_with_tree(&read, &tree.selection()).unwrap(), []);
 }
 
-#[test]
-fn what_the_go_command_writes_is_accepted() {
-    let tree = Tree::new();
+/// Regular files only, all root's, in the order of a walk: cluster-etcd-operator,
+/// `pkg/cmd/backuprestore`.
+pub(super) fn go_command(tree: &Tree) -> Vec<u8> {
     let (_, contents) = written(&tree.selection());
     let mut tar = Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     for entry in &contents.entries {
@@ -96,7 +96,13 @@ fn what_the_go_command_writes_is_accepted() {
         tar.append_data(&mut header, &entry.name, content.as_slice())
             .unwrap();
     }
-    let read = good(&tar.into_inner().unwrap().finish().unwrap());
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+#[test]
+fn what_the_go_command_writes_is_accepted() {
+    let tree = Tree::new();
+    let read = good(&go_command(&tree));
     assert!(
         read.entries
             .iter()

@@ -195,8 +195,7 @@ impl Drafting<'_> {
 
     fn about(&self) -> Result<About> {
         let own = self.own;
-        let data_dir = own.data_dir.as_ref().map(|dir| dir.value.clone());
-        let data_dir = data_dir.unwrap_or_else(|| self.layout().default_data_dir());
+        let data_dir = own.data_dir_in(self.layout());
         let (name, peer_urls) = (own.own_name()?, own.own_peer_urls()?);
         let etcd = EtcdAbout::of(own, self.layout(), &data_dir, name, peer_urls);
         let identity = self.tls.and_then(|tls| tls.identity.as_ref());
