@@ -1,0 +1,1 @@
+//! Certificates, folders and data directories as people have them.

@@ -1,0 +1,13 @@
+//! Situations of real nodes: what administrators have done to their nodes, clusters and files, made
+//! on kubeadm and OpenShift nodes with real etcd behind a stand-in kubelet and container runtime.
+
+#[path = "../restore/node.rs"]
+#[allow(dead_code)]
+mod node;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cluster;
+mod files;
+mod manifests;
+mod operations;

@@ -1,0 +1,1 @@
+//! Manifests and static pods as people write them.

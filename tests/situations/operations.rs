@@ -1,0 +1,1 @@
+//! Several changes of one node, other members that live, backups of other nodes and addresses.
