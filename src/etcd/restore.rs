@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use bump::{Bump, Decision, Evidence, HIGHEST, Question, SLACK, decide};
 pub use live::newest_revision;
-pub use place::HIDDEN;
+pub use place::{HIDDEN, LOST_AND_FOUND};
 pub use target::TargetVersion;
 
 use self::database::Database;
@@ -147,7 +147,7 @@ pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -
         change::sync_dir(dir)?;
     }
     stop_if(watch)?;
-    site.commit()?;
+    site.commit(None)?;
     let facts = made.report.facts.as_ref();
     let own = facts.map_or(1, |facts| facts.revision);
     let alarms = facts.map_or_else(Vec::new, |facts| facts.alarms.clone());

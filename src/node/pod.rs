@@ -37,6 +37,8 @@ pub struct PodManifest {
     pub init_containers: Vec<Container>,
     /// Volumes that are host paths, by name.
     pub host_paths: BTreeMap<String, PathBuf>,
+    /// The user and the group that the pod's `securityContext` names.
+    pub run_as: RunAs,
 }
 
 /// A container of a [`PodManifest`].
@@ -52,6 +54,17 @@ pub struct Container {
     pub env: Vec<(String, String)>,
     /// Volume mounts.
     pub mounts: Vec<Mount>,
+    /// The user and the group that its own `securityContext` names.
+    pub run_as: RunAs,
+}
+
+/// Whom a `securityContext` lets processes run as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunAs {
+    /// `runAsUser`.
+    pub user: Option<u32>,
+    /// `runAsGroup`.
+    pub group: Option<u32>,
 }
 
 /// Where a container sees a volume.
@@ -130,6 +143,15 @@ impl PodManifest {
                 dir.display()
             ))),
         }
+    }
+
+    /// The user and, where it is named, the group that a container runs as, its own choice before
+    /// the pod's; none where only the image tells. Where no container has this name the first is
+    /// meant.
+    pub fn runs_as(&self, name: &str) -> Option<(u32, Option<u32>)> {
+        let own = self.container(name).or(self.containers.first())?.run_as;
+        let user = own.user.or(self.run_as.user)?;
+        Some((user, own.group.or(self.run_as.group)))
     }
 
     /// The node path behind a path inside a container, if a host path is mounted there.
@@ -213,6 +235,23 @@ struct RawSpec {
     containers: Option<Vec<RawContainer>>,
     init_containers: Option<Vec<RawContainer>>,
     volumes: Option<Vec<RawVolume>>,
+    security_context: Option<RawSecurity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawSecurity {
+    run_as_user: Option<u32>,
+    run_as_group: Option<u32>,
+}
+
+impl From<Option<RawSecurity>> for RunAs {
+    fn from(raw: Option<RawSecurity>) -> Self {
+        raw.map_or_else(Self::default, |raw| Self {
+            user: raw.run_as_user,
+            group: raw.run_as_group,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -224,6 +263,7 @@ struct RawContainer {
     args: Option<Vec<String>>,
     env: Option<Vec<RawEnv>>,
     volume_mounts: Option<Vec<RawMount>>,
+    security_context: Option<RawSecurity>,
 }
 
 #[derive(Deserialize)]
@@ -302,6 +342,7 @@ impl TryFrom<RawPod> for PodManifest {
             containers,
             init_containers: convert(spec.init_containers)?,
             host_paths,
+            run_as: spec.security_context.into(),
         })
     }
 }
@@ -349,6 +390,7 @@ impl TryFrom<RawContainer> for Container {
             words,
             env,
             mounts,
+            run_as: raw.security_context.into(),
         })
     }
 }
@@ -433,6 +475,21 @@ mod tests {
         assert_eq!(at("/etc/kubernetes/static-pod-certs-other"), None);
         assert_eq!(at("/etc/kubernetes/static-pod-certs/../x"), None);
         assert_eq!(at("relative"), None);
+    }
+
+    #[test]
+    fn a_container_runs_as_itself_says_or_its_pod() {
+        let runs_as = |pod: &str, container: &str| {
+            let text = format!(
+                "kind: Pod\nmetadata: {{name: a}}\nspec:\n  securityContext: {pod}\n  containers:\n  \
+                 - {{name: etcd, securityContext: {container}}}\n"
+            );
+            PodManifest::parse(text.as_bytes()).unwrap().runs_as("etcd")
+        };
+        assert_eq!(runs_as("{}", "{}"), None);
+        assert_eq!(runs_as("{runAsUser: 7}", "{}"), Some((7, None)));
+        let both = runs_as("{runAsUser: 7, runAsGroup: 9}", "{runAsUser: 8}");
+        assert_eq!(both, Some((8, Some(9))));
     }
 
     #[test]

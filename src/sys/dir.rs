@@ -4,7 +4,7 @@
 //! followed: what is written through a [`Dir`] lands in that directory, whatever lies there. Each
 //! change passes the [`seam`] under its whole path.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,8 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat, fchmod,
-    fchown, fsetxattr, fsync, futimens, linkat, lsetxattr, mkdirat, openat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    chownat, fchmod, fchown, fsetxattr, fsync, futimens, linkat, lsetxattr, mkdirat, openat,
+    statat, symlinkat, utimensat,
 };
 
 use super::fs::{DIR_MODE, FILE_MODE, OutFile};
@@ -24,6 +25,17 @@ use super::seam::{self, Op};
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+/// What an entry of a directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A link, or something special.
+    Other,
 }
 
 const OPEN_DIR: OFlags = OFlags::RDONLY
@@ -61,6 +73,45 @@ impl Dir {
     /// Where it was when it was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it holds, without the contents of directories, by name.
+    pub fn entries(&self) -> io::Result<Vec<(OsString, Kind)>> {
+        let mut found = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if [b".".as_slice(), b".."].contains(&name.to_bytes()) {
+                continue;
+            }
+            let stat = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let kind = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Kind::Directory,
+                FileType::RegularFile => Kind::File,
+                _ => Kind::Other,
+            };
+            found.push((OsStr::from_bytes(name.to_bytes()).to_owned(), kind));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Its owner, mode and the like.
+    pub fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        File::from(self.fd.try_clone()?).metadata()
+    }
+
+    /// Opens a file of it to be written on; a symbolic link to one is an error.
+    pub fn open_file(&self, name: &OsStr) -> io::Result<OutFile> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, plain(name)?, flags, Mode::empty())?;
+        let file = File::from(fd);
+        let offset = file.metadata()?.len();
+        Ok(OutFile {
+            file,
+            path: self.path.join(name),
+            offset,
+        })
     }
 
     /// Whether it holds nothing.

@@ -10,6 +10,7 @@ pub mod fs;
 pub mod label;
 pub mod mount;
 pub mod opened;
+pub mod owner;
 pub mod seam;
 pub mod share;
 pub mod space;

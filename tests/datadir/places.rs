@@ -95,6 +95,25 @@ fn an_empty_directory_stays_the_one_it_is() {
 }
 
 #[test]
+fn a_fresh_mount_of_another_user_keeps_both() {
+    let place = Place::new();
+    let data_dir = place.at("data");
+    fs::create_dir_all(data_dir.join("lost+found")).unwrap();
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        std::os::unix::fs::chown(&data_dir, Some(52034), Some(52035)).unwrap();
+    }
+    restore(&request(&place.snapshot, &data_dir)).unwrap();
+    judge(&data_dir, None);
+    assert_eq!(names(&data_dir), ["lost+found", "member"]);
+    let owner = fs::metadata(&data_dir).unwrap();
+    for made in ["member", "member/snap/db", "member/wal"] {
+        let made = fs::metadata(data_dir.join(made)).unwrap();
+        assert_eq!((made.uid(), made.gid()), (owner.uid(), owner.gid()));
+    }
+}
+
+#[test]
 fn what_is_there_is_never_replaced() {
     let place = Place::new();
     let data_dir = place.at("data");
@@ -109,6 +128,9 @@ fn what_is_there_is_never_replaced() {
     plain.allow = vec!["data-dir-not-empty".into()];
     assert_eq!(refused(&plain), "data-dir-not-empty");
     fs::remove_file(data_dir.join("mine")).unwrap();
+    fs::write(data_dir.join("lost+found"), b"").unwrap();
+    assert_eq!(refused(&plain), "data-dir-not-empty");
+    fs::remove_file(data_dir.join("lost+found")).unwrap();
     fs::remove_dir(&data_dir).unwrap();
     fs::write(&data_dir, b"").unwrap();
     assert_eq!(refused(&plain), "data-dir-not-empty");

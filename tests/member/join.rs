@@ -40,7 +40,7 @@ pub(crate) struct Lost {
 
 impl Lost {
     /// Three members with TLS, one killed, its disk wiped and the member removed; its node's
-    /// kubelet starts etcd again and again. What is left of the disk is a file of no use.
+    /// kubelet starts etcd again and again. What is left of the disk is a file that is not etcd's.
     pub(crate) fn new(bins: &EtcdBins, options: &NodeOptions, joins: bool) -> Self {
         Self::with(bins, options, joins, true)
     }
@@ -200,7 +200,8 @@ fn a_lost_member_joins_again_from_its_node() {
         assert!(out.contains("by HashKV"), "{out}\n{err}");
         lost.assert_joined();
         let operation = lost.operations().remove(0);
-        assert!(operation.join("data/of-old").exists(), "set aside");
+        let own = lost.cluster.data_dir(LOST).join("of-old");
+        assert!(own.exists() && !operation.join("data/of-old").exists());
         let (out, _) = lost.expect(0, &["member-add", "--join", "--status"]);
         assert!(out.contains(": completed"), "{out}");
         // What votes is counted on.
@@ -209,7 +210,7 @@ fn a_lost_member_joins_again_from_its_node() {
         let (_, err) = lost.join(5, &[]);
         assert!(err.contains("votes already"), "{err}");
         lost.expect(0, &["member-add", "--join", "--commit", "--yes"]);
-        assert!(!operation.join("data").exists());
+        assert!(own.exists() && !operation.join("data").exists());
         assert!(!lost.root.join("etc/kubernetes/.etcd-dr").exists());
     }
 }

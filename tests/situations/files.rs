@@ -1,1 +1,127 @@
 //! Certificates, folders and data directories as people have them.
+
+use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::path::Path;
+
+use super::node::{Node, etcd};
+use super::support::node::NodeOptions;
+
+/// A user that is not root, as kubeadm's rootless control plane makes one for etcd.
+const USER: u32 = 52034;
+
+fn kinds() -> [NodeOptions; 2] {
+    [NodeOptions::default(), NodeOptions::kubeadm()]
+}
+
+/// A node of a kind with one member.
+fn single(options: &NodeOptions) -> Option<Node> {
+    let node = Node::single(&etcd("3.5")?, options);
+    if options.profile == "kubeadm" {
+        // The stand-in listens where CRI-O does; this node's kubelet names containerd.
+        std::fs::create_dir_all(node.path("run/containerd")).expect("a folder");
+        let socket = node.path("run/containerd/containerd.sock");
+        symlink("../crio/crio.sock", socket).expect("a link");
+    }
+    Some(node)
+}
+
+fn owner(path: &Path) -> (u32, u32) {
+    let meta = path.symlink_metadata().expect("looking at a file");
+    (meta.uid(), meta.gid())
+}
+
+fn give(path: &Path) {
+    chown(path, Some(USER), Some(USER)).expect("giving a file away");
+}
+
+/// Gives etcd's data away, as far as it is there.
+fn give_data(data: &Path) {
+    give(data);
+    for below in ["member", "member/snap", "member/wal", "member/snap/db"] {
+        give(&data.join(below));
+    }
+}
+
+#[test]
+fn what_is_not_etcds_in_the_data_directory_survives_restore_and_commit() {
+    for options in kinds() {
+        let Some(mut node) = single(&options) else {
+            return;
+        };
+        let data = node.path("var/lib/etcd");
+        std::fs::create_dir(data.join("backups")).expect("a folder");
+        std::fs::write(data.join("backups/monday.db"), "mine").expect("a file");
+        let saved = data.join("before-upgrade.db");
+        let saved = saved.to_str().expect("a path").to_owned();
+        node.cluster.etcdctl_ok(&["snapshot", "save", &saved]);
+        node.cluster.etcdctl_ok(&["put", "later", "1"]);
+        if rustix::process::geteuid().is_root() {
+            give_data(&data);
+        }
+        let before = owner(&data.join("member"));
+
+        let args = [
+            "restore", &saved, "--scope", "etcd", "--yes", "--wait", "60s",
+        ];
+        let (_, err) = node.expect(0, &args);
+        let stays = "stays in /var/lib/etcd, since it is not etcd's: backups, before-upgrade.db";
+        assert!(err.contains(stays), "{err}");
+        node.assert_backed_up_state();
+        for made in ["member", "member/snap/db", "member/wal"] {
+            assert_eq!(owner(&data.join(made)), before, "{made}");
+        }
+        node.expect(0, &["restore", "--rollback", "--yes"]);
+        node.expect(0, &["restore", "--commit", "--yes"]);
+        node.bench.settle();
+        node.expect(0, &args);
+        node.expect(0, &["restore", "--commit", "--yes"]);
+        let monday = std::fs::read_to_string(data.join("backups/monday.db"));
+        assert_eq!(monday.expect("a file"), "mine");
+        assert!(Path::new(&saved).is_file());
+        let inside = data.join("member/snap/copy.db");
+        std::fs::copy(&saved, &inside).expect("a copy");
+        let inside = inside.to_str().expect("a path");
+        let (_, err) = node.expect(5, &["restore", inside, "--scope", "etcd", "--yes"]);
+        assert!(err.contains("source-in-member"), "{err}");
+        let unused = node.resources();
+        assert_eq!(unused.exists(), options.profile == "openshift");
+    }
+}
+
+#[test]
+fn a_pod_of_another_user_gets_data_that_is_its_own() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED situations: only root gives files away");
+        return;
+    }
+    let Some(mut node) = single(&NodeOptions::kubeadm()) else {
+        return;
+    };
+    let data = node.path("var/lib/etcd");
+    let manifest = node.path("etc/kubernetes/manifests/etcd.yaml");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let rootless = text.replacen(
+        "\n  securityContext:\n",
+        &format!("\n  securityContext:\n    runAsGroup: {USER}\n    runAsUser: {USER}\n"),
+        1,
+    );
+    assert_ne!(rootless, text);
+    node.bench.take_out("etcd.yaml");
+    node.bench.settle();
+    std::fs::write(&manifest, rootless).expect("a manifest");
+    node.cluster.wait_member(0);
+    node.expect(0, &["backup"]);
+    // The disk is lost, and what was made instead is root's.
+    node.bench.take_out("etcd.yaml");
+    node.bench.settle();
+    std::fs::remove_dir_all(data.join("member")).expect("losing the data");
+    node.bench.put_back("etcd.yaml");
+    let (_, err) = node.restore(&[]);
+    assert!(err.contains("which etcd's pod runs as"), "{err}");
+    for made in ["", "member", "member/snap/db", "member/wal"] {
+        assert_eq!(owner(&data.join(made)), (USER, USER), "{made:?}");
+    }
+    node.assert_backed_up_state();
+    node.expect(0, &["restore", "--rollback", "--yes"]);
+    assert_eq!(owner(&data).0, rustix::process::geteuid().as_raw());
+}

@@ -17,9 +17,12 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::sys::fs as change;
+use crate::sys::owner::{Owner, chown};
 
 /// How hidden names begin: of what is being built, and of the mark in a WAL directory.
 pub const HIDDEN: &str = ".etcd-dr-restore-";
+/// What a file system makes on its own account at the root of a mount.
+pub const LOST_AND_FOUND: &str = "lost+found";
 const MARK: &str = ".etcd-dr-restore-unfinished";
 
 /// Places to build in, and the places that it is for.
@@ -144,13 +147,18 @@ fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
         return Err(refuse("data-dir-not-empty", data_dir, what));
     }
     sweep(data_dir, removed)?;
-    let mut entries = fs::read_dir(data_dir).doing(Kind::Store, doing)?;
-    if entries.next().is_some() {
-        let what = format!(
-            "{} is not empty: a restore never replaces data",
-            data_dir.display()
-        );
-        return Err(refuse("data-dir-not-empty", data_dir, what));
+    for entry in fs::read_dir(data_dir).doing(Kind::Store, doing)? {
+        let entry = entry.doing(Kind::Store, doing)?;
+        // A file system has it at the root of a fresh mount.
+        let of_mount = entry.file_name() == LOST_AND_FOUND
+            && entry.file_type().doing(Kind::Store, doing)?.is_dir();
+        if !of_mount {
+            let what = format!(
+                "{} is not empty: a restore never replaces data",
+                data_dir.display()
+            );
+            return Err(refuse("data-dir-not-empty", data_dir, what));
+        }
     }
     Ok(true)
 }
@@ -226,7 +234,25 @@ impl Site {
 
     /// Moves everything into its place. All of it must be durable but the entries of the hidden
     /// directories themselves.
-    pub(in crate::etcd) fn commit(mut self) -> Result<()> {
+    ///
+    /// A directory that is there gives what comes into it its owner, so that etcd, run by that
+    /// user, can read it; another gets `owner`, where that is known. Only root can give files away.
+    pub(in crate::etcd) fn commit(mut self, owner: Option<Owner>) -> Result<()> {
+        let owner = if self.existing {
+            let of = Owner::of(&self.data_dir, &self.data_dir)?;
+            of.map(|of| Owner::private(of.uid, of.gid))
+        } else {
+            owner
+        };
+        if let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) {
+            owner.give(&self.root.path.join("member"))?;
+            if self.outer_wal.is_some() {
+                owner.give(&self.wal)?;
+            }
+            if !self.existing {
+                chown(&self.root.path, owner.uid, owner.gid)?;
+            }
+        }
         change::sync_dir(&self.root.path)?;
         let Some((staging, place)) = self.outer_wal.take() else {
             return self.place_data();

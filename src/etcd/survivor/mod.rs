@@ -57,6 +57,7 @@ use crate::etcd::restore::{Bump, Decision, Evidence, Watch, place::Site};
 use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{LastEntry, SEGMENT_SIZE, Tail};
 use crate::sys::fs as change;
+use crate::sys::owner::Owner;
 use crate::sys::space::space;
 
 /// Room beyond the database and the log.
@@ -175,7 +176,7 @@ pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> R
     if watch.stopped() {
         return Err(Failure::new(Kind::Interrupted, "interrupted"));
     }
-    site.commit()?;
+    site.commit(Owner::of(&spec.source.snap, &spec.source.db())?)?;
     let beyond = looked.report.beyond.as_ref();
     Ok(Survivor {
         member: plan.member,

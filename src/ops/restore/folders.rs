@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::node::layout::NodeLayout;
+use crate::node::profile::Profile;
 use crate::sys::mount::Mounts;
 
 /// The hidden directory for what must stay on a mount.
@@ -111,8 +112,13 @@ impl Folders {
 
     /// The directories that are to be made, as node paths, those above first. The operation's own
     /// folder is made with its journal.
-    pub(in crate::ops) fn missing(&self, layout: &NodeLayout, data_dir: &Path) -> Vec<PathBuf> {
-        let wanted = [
+    pub(in crate::ops) fn missing(
+        &self,
+        layout: &NodeLayout,
+        profile: Profile,
+        data_dir: &Path,
+    ) -> Vec<PathBuf> {
+        let mut wanted = vec![
             data_dir.to_owned(),
             // An archive goes into a directory that is there and empty.
             self.incoming().join("resources"),
@@ -121,9 +127,11 @@ impl Folders {
             self.manifests(),
             self.etc.join("aside"),
             layout.manifests(),
-            layout.resources(),
             self.old_data(),
         ];
+        if profile == Profile::Openshift {
+            wanted.push(layout.resources());
+        }
         self.missing_of(layout, wanted)
     }
 

@@ -5,6 +5,7 @@
 //! goes back if one fails, [`take_back`] goes back on request, [`commit`] ends the way back.
 
 pub mod about;
+pub(in crate::ops) mod data;
 pub(in crate::ops) mod folders;
 mod identity;
 pub(in crate::ops) mod moves;

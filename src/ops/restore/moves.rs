@@ -9,10 +9,8 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::restore::LOST_AND_FOUND;
 use crate::sys::fs;
-
-/// What a file system makes on its own account at the root of a mount.
-const LOST_AND_FOUND: &str = "lost+found";
 
 fn is_there(path: &Path) -> Result<bool> {
     match path.symlink_metadata() {
@@ -111,11 +109,33 @@ fn synced(one: &Path, two: &Path, three: &Path) -> Result<()> {
 /// Moves everything in one directory to another but what is named in `keep`, and what the file
 /// system itself made. The directories themselves stay: either may be a mount point.
 pub(in crate::ops) fn move_contents(from: &Path, to: &Path, keep: &[OsString]) -> Result<()> {
+    move_those(from, to, |name| {
+        name != LOST_AND_FOUND && !keep.contains(name)
+    })
+}
+
+/// Moves what is etcd's from one directory to another: of what people keep in a data directory
+/// nothing may go. Journals of earlier versions name nothing, and mean all but `keep`.
+pub(in crate::ops) fn move_data(
+    from: &Path,
+    to: &Path,
+    only: &[String],
+    keep: &[OsString],
+) -> Result<()> {
+    if only.is_empty() {
+        return move_contents(from, to, keep);
+    }
+    move_those(from, to, |name| {
+        only.iter().any(|known| name == known.as_str())
+    })
+}
+
+fn move_those(from: &Path, to: &Path, wanted: impl Fn(&OsString) -> bool) -> Result<()> {
     let mut names = Vec::new();
     let listing = || format!("listing {}", from.display());
     for entry in std::fs::read_dir(from).doing(Kind::Store, listing)? {
         let name = entry.doing(Kind::Store, listing)?.file_name();
-        if name != LOST_AND_FOUND && !keep.contains(&name) {
+        if wanted(&name) {
             names.push(name);
         }
     }
@@ -206,6 +226,24 @@ mod tests {
         assert_eq!(word(&p.place).as_deref(), Some("theirs"));
         assert_eq!(word(&p.aside).as_deref(), Some("before"));
         assert!(swap(Some(&p.aside.join("gone")), &p.incoming.join("x"), &p.aside).is_err());
+    }
+
+    #[test]
+    fn of_a_data_directory_only_etcds_moves() {
+        let p = places();
+        let (from, to) = (p.place.parent().unwrap(), p.aside.parent().unwrap());
+        for name in ["member", "snapshot.db", ".hidden", "revision.json"] {
+            std::fs::write(from.join(name), name).unwrap();
+        }
+        let only = ["member".to_owned()];
+        for _ in 0..2 {
+            move_data(from, to, &only, &[]).unwrap();
+        }
+        assert_eq!(word(&to.join("member")).as_deref(), Some("member"));
+        assert_eq!(std::fs::read_dir(from).unwrap().count(), 3);
+        // As a journal of an earlier version means it.
+        move_data(from, to, &[], &[OsString::from(".hidden")]).unwrap();
+        assert_eq!(std::fs::read_dir(from).unwrap().count(), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use self::puts::{Archive, Put};
 use super::about::{About, EtcdAbout, PodAbout, SetAbout};
+use super::data::{self, Whose};
 use super::folders::{self, Folders};
 use super::steps::{Building, Exchange, NodeStep, Unpacking};
 use super::survey::{PodSeen, Survey};
@@ -70,15 +71,22 @@ impl Drafting<'_> {
         )?;
         let mut notes = self.scope_notes();
         notes.extend(self.revision_notes()?);
+        notes.extend(data::strangers(self.layout(), &data_dir)?);
+        let snapshot = self.request.set.files.snapshot.as_deref();
+        data::refuse_inside(&data_dir, snapshot.unwrap_or(&self.request.set.dir))?;
+        let whose = self.whose(&data_dir)?;
         let puts = self.puts(&folders, &mut notes)?;
         self.check_space(&data_dir, &folders)?;
 
         let mut steps = vec![
             NodeStep::MakeFolders {
-                folders: folders.missing(self.layout(), &data_dir),
+                folders: folders.missing(self.layout(), self.survey.profile, &data_dir),
             },
             self.unpack(&folders, &puts),
-            NodeStep::BuildData(Box::new(self.building(&folders))),
+            NodeStep::BuildData(Box::new(Building {
+                owner: whose.data,
+                ..self.building(&folders)
+            })),
             NodeStep::StopPods {
                 moves: self.stops(&folders)?,
             },
@@ -87,13 +95,16 @@ impl Drafting<'_> {
                 data_dir: self.node_path(&data_dir),
                 aside: self.node_path(&folders.old_data()),
                 keep: folders.keep.clone(),
-            },
-            NodeStep::SwitchData {
-                built: self.node_path(&folders.new_data()),
-                data_dir: self.node_path(&data_dir),
-                keep: folders.keep.clone(),
+                only: data::etcds(),
             },
         ];
+        steps.extend(whose.dir.map(NodeStep::OwnDataDir));
+        steps.push(NodeStep::SwitchData {
+            built: self.node_path(&folders.new_data()),
+            data_dir: self.node_path(&data_dir),
+            keep: folders.keep.clone(),
+            only: data::etcds(),
+        });
         steps.extend(puts.into_iter().map(|put| NodeStep::PutBack {
             what: put.what,
             exchange: put.exchange,
@@ -198,6 +209,17 @@ impl Drafting<'_> {
                 .filter(|name| allow(name))
                 .map(|name| (*name).to_owned())
                 .collect(),
+            owner: None,
+        }
+    }
+
+    fn whose(&self, data_dir: &Path) -> Result<Whose> {
+        match self.survey.pod(Component::Etcd) {
+            Some(etcd) => data::whose(self.layout(), data_dir, &etcd.pod),
+            None => Ok(Whose {
+                data: None,
+                dir: None,
+            }),
         }
     }
 

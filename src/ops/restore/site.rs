@@ -35,6 +35,7 @@ pub(super) struct Site {
 pub(super) struct Plain {
     pub(super) component: Component,
     pub(super) about: PodAbout,
+    pub(super) pod: PodManifest,
     /// The manifest, as a host path.
     pub(super) manifest: PathBuf,
 }
@@ -129,6 +130,7 @@ impl Site {
         Ok(Some(Plain {
             component,
             about: PodAbout::of(component, revision, &pod),
+            pod,
             manifest: path.to_owned(),
         }))
     }

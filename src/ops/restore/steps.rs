@@ -9,6 +9,7 @@
 //! | `stop-pods` | moves the manifests away from the kubelet | moving them back |
 //! | `await-stopped` | waits until no container is left and nobody holds the database | - |
 //! | `set-data-aside` | moves the old data away | moving it back |
+//! | `own-data-dir` | gives the data directory to the user that etcd runs as | giving it back |
 //! | `switch-data` | moves the new data into place | moving it out again |
 //! | `put-back` | moves what was there away, and what comes into place | the same backwards |
 //! | `start-pods` | as `put-back`, for manifests | moving them out, and waiting as `await-stopped` |
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 
 use self::build::{build, survive};
 use super::about::PodAbout;
+use super::data::{self, Owning};
 use super::world::World;
 use super::{moves, proof};
 use crate::backup::resources::{Rules, extract_archive};
@@ -37,6 +39,7 @@ use crate::etcd::restore::HIDDEN as UNFINISHED;
 use crate::node::layout::KUBERNETES;
 use crate::plan::{Known, Step};
 use crate::sys::fs;
+use crate::sys::owner::Owner;
 
 /// An archive to be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +83,9 @@ pub struct Building {
     pub evidence: Vec<(String, i64)>,
     /// Refusals that are let pass.
     pub allow: Vec<String>,
+    /// Whose the new data is to be, and with which modes; none: as this program makes it.
+    #[serde(default)]
+    pub owner: Option<Owner>,
 }
 
 /// The data to be built from a member's own.
@@ -105,6 +111,9 @@ pub struct Surviving {
     pub allow: Vec<String>,
     /// Randomness that the new cluster's id is made from, in hexadecimal.
     pub random: String,
+    /// Whose the new data is to be, and with which modes; none: as this program makes it.
+    #[serde(default)]
+    pub owner: Option<Owner>,
 }
 
 /// A step. All paths are the node's own unless it says otherwise.
@@ -148,7 +157,12 @@ pub enum NodeStep {
         aside: PathBuf,
         /// What stays in it.
         keep: Vec<OsString>,
+        /// What is etcd's, and moves; where nothing is named, all but `keep`.
+        #[serde(default)]
+        only: Vec<String>,
     },
+    /// Gives the data directory to the user that etcd runs as.
+    OwnDataDir(Owning),
     /// Moves the new data into the data directory.
     SwitchData {
         /// What was built.
@@ -157,6 +171,9 @@ pub enum NodeStep {
         data_dir: PathBuf,
         /// What is in there and not etcd's.
         keep: Vec<OsString>,
+        /// What is etcd's, and moves; where nothing is named, all but `keep`.
+        #[serde(default)]
+        only: Vec<String>,
     },
     /// Puts something in place of something.
     PutBack {
@@ -188,6 +205,7 @@ impl Step for NodeStep {
             Self::StopPods { .. } => "stop-pods",
             Self::AwaitStopped => "await-stopped",
             Self::SetDataAside { .. } => "set-data-aside",
+            Self::OwnDataDir(_) => "own-data-dir",
             Self::SwitchData { .. } => "switch-data",
             Self::PutBack { .. } => "put-back",
             Self::StartPods { .. } => "start-pods",
@@ -227,12 +245,12 @@ impl Step for NodeStep {
                 "wait until their containers are gone and nobody holds the database".to_owned()
             }
             Self::SetDataAside {
-                data_dir, aside, ..
-            } => format!(
-                "move what is in {} to {}",
-                data_dir.display(),
-                aside.display()
-            ),
+                data_dir,
+                aside,
+                only,
+                ..
+            } => data::describe_aside(data_dir, aside, only),
+            Self::OwnDataDir(owning) => owning.describe(),
             Self::SwitchData { data_dir, .. } => {
                 format!("move the new data into {}", data_dir.display())
             }
@@ -271,7 +289,9 @@ impl Step for NodeStep {
                 data_dir,
                 aside,
                 keep,
-            } => moves::move_contents(&world.host(data_dir), &world.host(aside), keep)?,
+                only,
+            } => moves::move_data(&world.host(data_dir), &world.host(aside), only, keep)?,
+            Self::OwnDataDir(owning) => owning.apply(world)?,
             Self::SwitchData {
                 built, data_dir, ..
             } => moves::move_contents(&world.host(built), &world.host(data_dir), &[])?,
@@ -324,11 +344,13 @@ impl Step for NodeStep {
             Self::SetDataAside {
                 data_dir, aside, ..
             } => moves::move_contents(&world.host(aside), &world.host(data_dir), &[])?,
+            Self::OwnDataDir(owning) => owning.undo(world)?,
             Self::SwitchData {
                 built,
                 data_dir,
                 keep,
-            } => moves::move_contents(&world.host(data_dir), &world.host(built), keep)?,
+                only,
+            } => moves::move_data(&world.host(data_dir), &world.host(built), only, keep)?,
             Self::PutBack { exchange, .. } => exchange.back(world)?,
             Self::StartPods { moves } => {
                 for exchange in moves.iter().rev() {

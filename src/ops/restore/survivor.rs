@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::about::{About, Scope, SetAbout};
+use super::data::{self, Whose};
 use super::folders::{self, Folders};
 use super::plan::Draft;
 use super::site::{Plain, Site};
@@ -22,6 +23,7 @@ use crate::ops::{Context, catalog, datadir, operation};
 use crate::plan::registry;
 use crate::store::LocalStore;
 use crate::sys::mount::Mounts;
+use crate::sys::owner::Owner;
 use crate::sys::space::space;
 
 /// Room for what is added to the member's own, in bytes.
@@ -129,10 +131,14 @@ impl Drafting<'_> {
             &folders::places(layout),
         )?;
         self.check_space(&from)?;
+        if !own {
+            data::refuse_inside(&site.data_dir, &from)?;
+        }
+        let whose = self.whose()?;
         let node = |path: &PathBuf| site.node_path(path);
         let data_dir = node(&site.data_dir);
         let mut steps = vec![NodeStep::MakeFolders {
-            folders: folders.missing(layout, &site.data_dir),
+            folders: folders.missing(layout, site.profile, &site.data_dir),
         }];
         // Read while it is certain to be what the operator sees.
         steps.push(NodeStep::Unpack {
@@ -148,14 +154,17 @@ impl Drafting<'_> {
             data_dir: data_dir.clone(),
             aside: node(&folders.old_data()),
             keep: folders.keep.clone(),
+            only: data::etcds(),
         });
         steps.push(NodeStep::BuildFromMember(Box::new(
-            self.surviving(&folders, own, from),
+            self.surviving(&folders, own, from, whose.data),
         )));
+        steps.extend(whose.dir.map(NodeStep::OwnDataDir));
         steps.push(NodeStep::SwitchData {
             built: node(&folders.new_data()),
             data_dir,
             keep: folders.keep.clone(),
+            only: data::etcds(),
         });
         let (etcd, others): (Vec<&Plain>, Vec<&Plain>) = self
             .pods
@@ -170,11 +179,11 @@ impl Drafting<'_> {
         Ok(Draft {
             about: self.about(&folders),
             steps,
-            notes: self.notes(own),
+            notes: self.notes(own)?,
         })
     }
 
-    fn notes(&self, own: bool) -> Vec<String> {
+    fn notes(&self, own: bool) -> Result<Vec<String>> {
         let mut notes = vec![
             "all of the member's log is kept, also what it had not yet heard to be committed: a leader elected from it would have committed that".to_owned(),
             "the other members are removed for good, and the cluster gets a new id: their disks are of no use to it any more".to_owned(),
@@ -182,7 +191,8 @@ impl Drafting<'_> {
         if !own {
             notes.push("the data that is here now is set aside and not read".to_owned());
         }
-        notes
+        notes.extend(data::strangers(&self.site.layout, &self.site.data_dir)?);
+        Ok(notes)
     }
 
     /// Copies of the plain manifests, taken before the live ones go.
@@ -232,7 +242,25 @@ impl Drafting<'_> {
         Ok(NodeStep::StartPods { moves })
     }
 
-    fn surviving(&self, folders: &Folders, own: bool, from: PathBuf) -> Surviving {
+    /// Whose the new data is to be, by the manifest that etcd starts from.
+    fn whose(&self) -> Result<Whose> {
+        let etcd = |plain: &&Plain| plain.component == Component::Etcd;
+        let Some(etcd) = self.pods.iter().find(etcd) else {
+            return Ok(Whose {
+                data: None,
+                dir: None,
+            });
+        };
+        data::whose(&self.site.layout, &self.site.data_dir, &etcd.pod)
+    }
+
+    fn surviving(
+        &self,
+        folders: &Folders,
+        own: bool,
+        from: PathBuf,
+        owner: Option<Owner>,
+    ) -> Surviving {
         let (slack, bump_by) = match self.request.bump {
             Bump::Auto { .. } => (Some(SLACK), 0),
             Bump::By(more) => (None, more),
@@ -255,6 +283,7 @@ impl Drafting<'_> {
                 .collect(),
             allow: self.request.allow.clone(),
             random: format!("{:032x}", self.request.random),
+            owner,
         }
     }
 

@@ -50,7 +50,7 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
         .manifests()
         .join(live.file_name().unwrap_or_default());
     let wanted: Vec<PathBuf> = folders
-        .missing(layout, &site.data_dir)
+        .missing(layout, site.profile, &site.data_dir)
         .into_iter()
         .filter(|folder| node(&folders.manifests()).starts_with(folder))
         .collect();

@@ -18,6 +18,7 @@ use crate::node::pod::{self, PodManifest, RevisionInUse};
 use crate::node::profile::Profile;
 use crate::ops::member::survey::Survey;
 use crate::ops::restore::about::{EtcdAbout, PodAbout};
+use crate::ops::restore::data;
 use crate::ops::restore::folders::Folders;
 use crate::ops::restore::steps::Exchange;
 use crate::sys::mount::Mounts;
@@ -156,7 +157,7 @@ impl Drafting<'_> {
             to: new.clone(),
             flags,
         };
-        let data_dir = self.node_path(data_dir);
+        let place_of_data = self.node_path(data_dir);
         let mut steps = vec![
             JoinStep::StopEtcd {
                 manifest: self.manifest.live.then(|| Exchange {
@@ -167,14 +168,17 @@ impl Drafting<'_> {
             },
             JoinStep::AwaitStopped,
             JoinStep::SetDataAside {
-                data_dir: data_dir.clone(),
+                data_dir: place_of_data.clone(),
                 aside: self.node_path(&folders.old_data()),
                 keep: folders.keep.clone(),
-            },
-            JoinStep::AddLearner {
-                existing: self.existing.map(|id| id.to_string()),
+                only: data::etcds(),
             },
         ];
+        let whose = data::whose(self.layout(), data_dir, &self.manifest.pod)?;
+        steps.extend(whose.dir.map(JoinStep::OwnDataDir));
+        steps.push(JoinStep::AddLearner {
+            existing: self.existing.map(|id| id.to_string()),
+        });
         steps.extend(writes.then_some(write));
         steps.extend([
             JoinStep::StartEtcd {
@@ -183,9 +187,10 @@ impl Drafting<'_> {
                     place,
                     aside: met,
                 },
-                data_dir,
+                data_dir: place_of_data,
                 made: self.node_path(&folders.new_data()),
                 keep: folders.keep.clone(),
+                only: data::etcds(),
             },
             JoinStep::AwaitVote,
             JoinStep::ProveMember,

@@ -6,6 +6,7 @@
 //! | `stop-etcd` | moves etcd's manifest away from the kubelet | moving it back |
 //! | `await-stopped` | waits until no container is left and nobody holds the database | - |
 //! | `set-data-aside` | moves the old data away | moving it back |
+//! | `own-data-dir` | gives the data directory to the user that etcd runs as | giving it back |
 //! | `add-learner` | adds the member without a vote | removing it, unless it was there before |
 //! | `write-manifest` | writes the manifest that goes into place | removing it |
 //! | `start-etcd` | puts the manifest in place | moving it out, waiting, clearing the new data |
@@ -30,6 +31,7 @@ use crate::ops::member::peer_url;
 use crate::ops::member::survey::{MemberState, Survey};
 use crate::ops::reach::Target;
 use crate::ops::restore::about::PodAbout;
+use crate::ops::restore::data::{self, Owning};
 use crate::ops::restore::moves;
 use crate::ops::restore::steps::{Exchange, clear, make_folders, unmake_folders};
 use crate::ops::restore::world::World as NodeWorld;
@@ -125,7 +127,12 @@ pub enum JoinStep {
         aside: PathBuf,
         /// What stays in it.
         keep: Vec<OsString>,
+        /// What is etcd's, and moves; where nothing is named, all but `keep`.
+        #[serde(default)]
+        only: Vec<String>,
     },
+    /// Gives the data directory to the user that etcd runs as.
+    OwnDataDir(Owning),
     /// Adds the member as a learner.
     AddLearner {
         /// Its id in hexadecimal, where an earlier attempt has left it in the list.
@@ -150,6 +157,9 @@ pub enum JoinStep {
         made: PathBuf,
         /// What stays in it.
         keep: Vec<OsString>,
+        /// What is etcd's, and moves; where nothing is named, all but `keep`.
+        #[serde(default)]
+        only: Vec<String>,
     },
     /// Waits until the member votes; promotes it.
     AwaitVote,
@@ -166,6 +176,7 @@ impl Step for JoinStep {
             Self::StopEtcd { .. } => "stop-etcd",
             Self::AwaitStopped => "await-stopped",
             Self::SetDataAside { .. } => "set-data-aside",
+            Self::OwnDataDir(_) => "own-data-dir",
             Self::AddLearner { .. } => "add-learner",
             Self::WriteManifest { .. } => "write-manifest",
             Self::StartEtcd { .. } => "start-etcd",
@@ -188,12 +199,12 @@ impl Step for JoinStep {
                 "wait until its containers are gone and nobody holds the database".to_owned()
             }
             Self::SetDataAside {
-                data_dir, aside, ..
-            } => format!(
-                "move what is in {} to {}",
-                data_dir.display(),
-                aside.display()
-            ),
+                data_dir,
+                aside,
+                only,
+                ..
+            } => data::describe_aside(data_dir, aside, only),
+            Self::OwnDataDir(owning) => owning.describe(),
             Self::AddLearner { existing: None } => "add the member as a learner".to_owned(),
             Self::AddLearner { existing: Some(id) } => {
                 format!("take up member {id}, which was added before")
@@ -233,7 +244,9 @@ impl Step for JoinStep {
                 data_dir,
                 aside,
                 keep,
-            } => moves::move_contents(&world.host(data_dir), &world.host(aside), keep)?,
+                only,
+            } => moves::move_data(&world.host(data_dir), &world.host(aside), only, keep)?,
+            Self::OwnDataDir(owning) => owning.apply(&world.node)?,
             Self::AddLearner { .. } => return add_learner(world).await.map(Some),
             Self::WriteManifest { from, to, flags } => {
                 write_manifest(world, known, from, to, *flags)?
@@ -256,6 +269,7 @@ impl Step for JoinStep {
             Self::SetDataAside {
                 data_dir, aside, ..
             } => moves::move_contents(&world.host(aside), &world.host(data_dir), &[])?,
+            Self::OwnDataDir(owning) => owning.undo(&world.node)?,
             Self::AddLearner { existing } => take_out(world, known, existing.as_deref()).await?,
             Self::WriteManifest { to, .. } => fs::unlink(&world.host(to))?,
             Self::StartEtcd {
@@ -263,11 +277,12 @@ impl Step for JoinStep {
                 data_dir,
                 made,
                 keep,
+                only,
             } => {
                 manifest.back(&world.node)?;
                 world.stopped().await?;
                 let made = world.host(made);
-                moves::move_contents(&world.host(data_dir), &made, keep)?;
+                moves::move_data(&world.host(data_dir), &made, only, keep)?;
                 if !known.completed {
                     // A copy of what the cluster has, of a member that never voted.
                     clear(&made)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::super::about::About;
+use super::super::data::MEMBER;
 use super::super::world::World;
 use super::{Building, Surviving, remove_if_there};
 use crate::error::{Doing, Failure, Kind, Result};
@@ -13,17 +14,20 @@ use crate::etcd::restore::{Bump, Evidence};
 use crate::ops::datadir::{self, Outcome};
 use crate::ops::{database, survivor};
 use crate::sys::label::{label, relabel};
+use crate::sys::owner::Owner;
 
 pub(super) async fn build(world: &World, building: &Building) -> Result<Option<Value>> {
     let into = world.host(&building.into);
     let request = request(&world.about, building, into.clone())?;
     let context = world.context.clone();
     let place = world.host(&world.about.etcd.data_dir);
+    let owner = building.owner;
     let outcome = world
         .blocking(move || {
             // Built by an attempt that was killed before it could say so.
             remove_if_there(&into)?;
             let outcome = datadir::run(&context, &request)?;
+            own_as(owner, &into)?;
             label_as(&place, &into)?;
             Ok(outcome)
         })
@@ -56,10 +60,12 @@ pub(super) async fn survive(world: &World, surviving: &Surviving) -> Result<Opti
     };
     let context = world.context.clone();
     let place = world.host(&world.about.etcd.data_dir);
+    let owner = surviving.owner;
     let (outcome, keys) = world
         .blocking(move || {
             remove_if_there(&into)?;
             let outcome = survivor::run(&context, &request)?;
+            own_as(owner, &into)?;
             label_as(&place, &into)?;
             let built = Layout::new(&into, None).db();
             let report = database::read(&context, &built, database::Wanted::default())?;
@@ -81,6 +87,14 @@ pub(super) async fn survive(world: &World, surviving: &Surviving) -> Result<Opti
         "tailCommitted": outcome.tail_committed,
         "tailUncommitted": outcome.tail_uncommitted,
     })))
+}
+
+/// Gives what was built to whom etcd's data belongs.
+fn own_as(owner: Option<Owner>, built: &Path) -> Result<()> {
+    match owner {
+        Some(owner) => owner.give(&built.join(MEMBER)),
+        None => Ok(()),
+    }
 }
 
 /// Gives what was built the label of the directory that it goes to, where that has one.
