@@ -5,6 +5,7 @@
 //! text as etcdctl prints them, since JSON numbers lose bits beyond 2^53; revisions and sizes
 //! are numbers; sizes are bytes; times are RFC 3339 in UTC.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -296,16 +297,19 @@ impl Manifest {
             )));
         }
         let manifest = read.doing(Kind::BadBackup, doing)?;
+        let mut kinds = BTreeSet::new();
         for entry in &manifest.files {
-            let plain = !entry.name.is_empty()
-                && !entry.name.contains('/')
-                && entry.name != "."
-                && entry.name != "..";
-            if !plain {
+            // Nothing else may come with a set: what is learnt later lies beside these files.
+            if !entry.kind.is_named(&entry.name) {
+                let expected = entry.kind.pattern();
                 return Err(bad(format!(
-                    "expected a plain file name, found {:?}",
+                    "expected a file named {expected}, found {:?}",
                     entry.name
                 )));
+            }
+            if !kinds.insert(entry.kind) {
+                let what = format!("expected one file of each kind, found {:?} too", entry.name);
+                return Err(bad(what));
             }
         }
         Ok(manifest)
@@ -314,6 +318,16 @@ impl Manifest {
     /// The set's file of a kind.
     pub fn file(&self, kind: FileKind) -> Option<&FileEntry> {
         self.files.iter().find(|entry| entry.kind == kind)
+    }
+
+    /// The cluster, by OpenShift's UUID or etcd's id, and the node: whose backup it is.
+    pub fn origin(&self) -> (&str, &str) {
+        let cluster = self.cluster.uuid.as_deref();
+        let node = self.node.name.as_deref();
+        (
+            cluster.unwrap_or(&self.cluster.etcd_id),
+            node.unwrap_or(&self.node.host),
+        )
     }
 
     /// Bytes of all its files.
@@ -419,6 +433,31 @@ pub(crate) mod tests {
         let failure =
             Manifest::from_bytes(value.to_string().as_bytes(), Path::new("b.json")).unwrap_err();
         assert_eq!(failure.kind(), Kind::BadBackup);
+        // Neither what is learnt later, nor another kind's name, nor what no program of ours writes.
+        for name in [
+            "pinned",
+            "verified.json",
+            "copies.json",
+            "shared.json",
+            "backup.json",
+            "SHA256SUMS",
+            "static_certs_2026-11-21_061530.tar.gz",
+            "evil\u{1b}[31m\nname",
+            "snapshot_2026-11-21_061530.db/x",
+            "",
+        ] {
+            value["files"][0]["name"] = name.into();
+            let read = Manifest::from_bytes(value.to_string().as_bytes(), Path::new("b.json"));
+            let failure = read.unwrap_err().to_string();
+            assert!(failure.contains("snapshot_<stamp>.db"), "{name:?}: {failure}");
+            assert!(!failure.contains('\u{1b}'), "{failure:?}");
+        }
+        let mut twice = example();
+        let mut second = twice.files[0].clone();
+        second.name = "snapshot_2026-11-21_061531.db".into();
+        twice.files.push(second);
+        let read = Manifest::from_bytes(&twice.to_bytes().unwrap(), Path::new("b.json"));
+        assert!(read.unwrap_err().to_string().contains("one file of each kind"));
         let bytes = example().to_bytes().unwrap();
         for cut in 0..bytes.len() - 2 {
             assert!(Manifest::from_bytes(&bytes[..cut], Path::new("b.json")).is_err());

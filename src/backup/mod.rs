@@ -3,6 +3,7 @@
 pub mod environment;
 pub mod manifest;
 pub mod names;
+pub mod newest;
 pub mod resources;
 pub mod retention;
 pub mod sums;

@@ -78,6 +78,29 @@ pub enum FileKind {
     Sums,
 }
 
+impl FileKind {
+    /// Whether a file of this kind bears such a name.
+    pub fn is_named(self, name: &str) -> bool {
+        match self {
+            Self::Environment => name == ENVIRONMENT,
+            Self::Sums => name == SUMS,
+            _ => recognise(name).is_some_and(|(kind, _)| kind == self),
+        }
+    }
+
+    /// What names of this kind look like, for a message.
+    pub fn pattern(self) -> String {
+        let (prefix, ending) = match self {
+            Self::Environment => return ENVIRONMENT.to_owned(),
+            Self::Sums => return SUMS.to_owned(),
+            Self::Snapshot => SNAPSHOT,
+            Self::Resources => RESOURCES,
+            Self::Certificates => CERTIFICATES,
+        };
+        format!("{prefix}<stamp>{ending}")
+    }
+}
+
 impl Stamp {
     /// The stamp of a moment.
     pub fn new(at: Timestamp, dirty: bool) -> Self {

@@ -2,7 +2,12 @@
 //!
 //! A set stays if any keep rule wants it. `max-size` overrides the keep rules, oldest first. What
 //! is protected stays whatever the rules say, and so do the newest `min-keep` good sets. Only good
-//! sets count for a rule that counts. Time is what a set's Manifest says, never a file's.
+//! sets count for a rule that counts. Time is what a set's Manifest says, never a file's; a set
+//! from the future neither counts nor goes ([`super::newest`]). Each node of each cluster is judged
+//! by itself.
+//!
+//! A failed verification never removes anything: the set does not count any more, so that an older
+//! one stays in its place, and it goes itself no sooner than if it were good.
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +20,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::newest::{self, Age};
 use crate::error::{Fact, Failure, Kind, Result};
 
 /// How old an incomplete set is before it may go: an upload that takes longer is none.
@@ -40,7 +46,12 @@ pub struct Candidate {
     pub name: String,
     /// Its number, which decides between sets of one moment.
     pub number: u64,
-    /// When it was taken, or begun.
+    /// The number again, where the store gave it when the set was taken: it tells what came after
+    /// what.
+    pub sequence: Option<u64>,
+    /// Cluster and node that it is of, where that is known.
+    pub origin: Option<(String, String)>,
+    /// When it was taken; of one that is not whole, when it last grew.
     pub created: Option<Timestamp>,
     /// Bytes of its files.
     pub size: u64,
@@ -48,6 +59,11 @@ pub struct Candidate {
     pub standing: Standing,
     /// Whether the last verification found nothing.
     pub verified: bool,
+    /// Whether the last verification found damage.
+    pub failed: bool,
+    /// Whether it is in a store away from the node, where others may have written what was learnt
+    /// later.
+    pub away: bool,
     /// Whether an operator has pinned it.
     pub pinned: bool,
     /// Whether a restore uses it.
@@ -113,6 +129,19 @@ pub struct Decision {
     pub reasons: Vec<Reason>,
 }
 
+impl Candidate {
+    fn age(&self) -> Age<'_> {
+        let origin = self.origin.as_ref();
+        Age {
+            created: self.created,
+            origin: origin.map(|(cluster, node)| (cluster.as_str(), node.as_str())),
+            sequence: self.sequence,
+            number: self.number,
+            name: &self.name,
+        }
+    }
+}
+
 impl Rules {
     /// Whether any rule says what is to stay by itself.
     fn has_keep_rule(&self) -> bool {
@@ -145,13 +174,39 @@ impl Rules {
 /// As [`Rules::check`].
 pub fn decide(sets: &[Candidate], rules: &Rules, now: Timestamp) -> Result<Vec<Decision>> {
     rules.check()?;
+    let mut decisions = by_rules(sets, rules, now);
+    let learnt = |set: &Candidate| set.failed || set.away && (set.verified || set.pinned);
+    if sets.iter().any(learnt) {
+        // What is learnt later, or told by others, may keep more and never less.
+        let unlearnt = |set: &Candidate| Candidate {
+            failed: false,
+            verified: false,
+            pinned: set.pinned && !set.away,
+            ..set.clone()
+        };
+        let unlearnt: Vec<Candidate> = sets.iter().map(unlearnt).collect();
+        let before = by_rules(&unlearnt, rules, now);
+        for ((set, decision), before) in sets.iter().zip(&mut decisions).zip(before) {
+            if decision.verdict == Verdict::Remove && before.verdict == Verdict::Keep {
+                *decision = before;
+            }
+            if set.failed && decision.verdict == Verdict::Keep {
+                let detail = "its last verification failed: it does not count";
+                decision.reasons.push(reason("failed-verification", detail));
+            }
+        }
+    }
+    Ok(decisions)
+}
+
+fn by_rules(sets: &[Candidate], rules: &Rules, now: Timestamp) -> Vec<Decision> {
     let mut sorting = Sorting::new(sets, now);
     sorting.protect(rules);
     sorting.want(rules);
     if let Some(most) = rules.max_size {
         sorting.limit(most);
     }
-    Ok(sorting.decisions())
+    sorting.decisions()
 }
 
 /// Decides that all sets of a cluster go which nothing holds: it is gone.
@@ -204,12 +259,17 @@ fn hold(set: &Candidate, reasons: &mut Vec<Reason>) {
     }
 }
 
+/// Good sets of one cluster and node as indexes, newest first.
+type Group = Vec<usize>;
+
 /// The sets while it is decided about them; every list holds indexes into `sets`.
 struct Sorting<'a> {
     sets: &'a [Candidate],
     now: Timestamp,
-    /// Good sets, newest first.
-    good: Vec<usize>,
+    /// The place in time of each; none for one that does not count now.
+    ranks: Vec<Option<usize>>,
+    /// The good sets that count.
+    good: BTreeMap<Option<&'a (String, String)>, Group>,
     protected: BTreeMap<usize, Vec<Reason>>,
     wanted: BTreeMap<usize, Vec<Reason>>,
     squeezed: BTreeSet<usize>,
@@ -218,44 +278,76 @@ struct Sorting<'a> {
 
 impl<'a> Sorting<'a> {
     fn new(sets: &'a [Candidate], now: Timestamp) -> Self {
-        let mut good: Vec<usize> = Vec::new();
-        for (index, set) in sets.iter().enumerate() {
-            if set.standing == Standing::Good && set.created.is_some() {
-                good.push(index);
+        let ages: Vec<Age<'_>> = sets.iter().map(Candidate::age).collect();
+        let ranks = newest::ranks(&ages, now);
+        let mut good: BTreeMap<_, Group> = BTreeMap::new();
+        for (index, (set, rank)) in sets.iter().zip(&ranks).enumerate() {
+            if set.standing == Standing::Good && !set.failed && rank.is_some() {
+                good.entry(set.origin.as_ref()).or_default().push(index);
             }
         }
-        let mut sorting = Self {
+        let rank = |index: &usize| ranks.get(*index).copied().flatten();
+        for group in good.values_mut() {
+            group.sort_by_key(|index| std::cmp::Reverse(rank(index)));
+        }
+        Self {
             sets,
             now,
-            good: Vec::new(),
+            ranks,
+            good,
             protected: BTreeMap::new(),
             wanted: BTreeMap::new(),
             squeezed: BTreeSet::new(),
             max_size: 0,
-        };
-        good.sort_by_key(|&index| std::cmp::Reverse(sorting.age_key(index)));
-        sorting.good = good;
-        sorting
+        }
     }
 
-    /// Orders sets from the oldest to the newest.
-    fn age_key(&self, index: usize) -> (Option<Timestamp>, u64, &str) {
-        self.sets.get(index).map_or((None, 0, ""), |set| {
-            (set.created, set.number, set.name.as_str())
-        })
+    /// Its place in time among those that count.
+    fn rank(&self, index: usize) -> Option<usize> {
+        self.ranks.get(index).copied().flatten()
     }
 
-    fn good_sets(&self) -> impl Iterator<Item = (usize, &'a Candidate)> + '_ {
-        self.good
-            .iter()
-            .filter_map(|&index| Some((index, self.sets.get(index)?)))
+    fn is_future(&self, index: usize) -> bool {
+        let created = self.sets.get(index).and_then(|set| set.created);
+        created.is_some_and(|at| newest::is_future(at, self.now))
+    }
+
+    fn sets_of<'g>(
+        &self,
+        group: &'g Group,
+    ) -> impl Iterator<Item = (usize, &'a Candidate)> + use<'a, 'g> {
+        let sets = self.sets;
+        let of = move |&index: &usize| Some((index, sets.get(index)?));
+        group.iter().filter_map(of)
     }
 
     fn protect(&mut self, rules: &Rules) {
         let mut found: Vec<(usize, Reason)> = Vec::new();
+        for group in self.good.values() {
+            self.protect_group(group, rules, &mut found);
+        }
+        for (index, set) in self.sets.iter().enumerate() {
+            let mut reasons = Vec::new();
+            hold(set, &mut reasons);
+            if set.latest {
+                reasons.push(reason("latest", "the link to the newest leads to it"));
+            }
+            if self.is_future(index) {
+                let detail = "its time is in the future: a clock was wrong";
+                reasons.push(reason("from-the-future", detail));
+            }
+            reasons.extend(self.not_good(index, set));
+            found.extend(reasons.into_iter().map(|reason| (index, reason)));
+        }
+        for (index, reason) in found {
+            self.protected.entry(index).or_default().push(reason);
+        }
+    }
+
+    fn protect_group(&self, group: &Group, rules: &Rules, found: &mut Vec<(usize, Reason)>) {
         let floor = rules.min_keep.map_or(0, |n| n.get() as usize);
         let mut versions = BTreeSet::new();
-        for (place, (index, set)) in self.good_sets().enumerate() {
+        for (place, (index, set)) in self.sets_of(group).enumerate() {
             if place == 0 {
                 found.push((index, reason("newest-good", "it is the newest good one")));
             }
@@ -270,21 +362,9 @@ impl<'a> Sorting<'a> {
                 found.push((index, reason("ocp-version", detail)));
             }
         }
-        if let Some((index, _)) = self.good_sets().find(|(_, set)| set.verified) {
+        if let Some((index, _)) = self.sets_of(group).find(|(_, set)| set.verified) {
             let detail = "it is the newest that was verified";
             found.push((index, reason("newest-verified", detail)));
-        }
-        for (index, set) in self.sets.iter().enumerate() {
-            let mut reasons = Vec::new();
-            hold(set, &mut reasons);
-            if set.latest {
-                reasons.push(reason("latest", "the link to the newest leads to it"));
-            }
-            reasons.extend(self.not_good(index, set));
-            found.extend(reasons.into_iter().map(|reason| (index, reason)));
-        }
-        for (index, reason) in found {
-            self.protected.entry(index).or_default().push(reason);
         }
     }
 
@@ -295,8 +375,15 @@ impl<'a> Sorting<'a> {
             return None;
         }
         let created = set.created?;
-        let newest = self.good.first().map(|&newest| self.age_key(newest));
-        if newest.is_none_or(|newest| newest < self.age_key(index)) {
+        let newest = match &set.origin {
+            Some(origin) => self.good.get(&Some(origin)).and_then(|group| group.first()),
+            // Whose it is nothing says: the newest of all.
+            None => {
+                let firsts = self.good.values().filter_map(|group| group.first());
+                firsts.max_by_key(|index| self.rank(**index))
+            }
+        };
+        if newest.is_none_or(|&newest| self.rank(newest) < self.rank(index)) {
             return Some(reason("no-newer-good", "no good one is newer"));
         }
         let age = self.now.duration_since(created);
@@ -309,18 +396,39 @@ impl<'a> Sorting<'a> {
         let mut found: Vec<(usize, Reason)> = Vec::new();
         if !rules.has_keep_rule() {
             for (index, set) in self.sets.iter().enumerate() {
-                if matches!(set.standing, Standing::Good | Standing::Dirty) {
+                let whole = matches!(set.standing, Standing::Good | Standing::Dirty);
+                if whole && !set.failed {
                     found.push((index, reason("no-keep-rule", "only the size is limited")));
                 }
             }
         }
+        for group in self.good.values() {
+            self.want_of_group(group, rules, &mut found);
+        }
+        if let Some(within) = rules.within {
+            let limit = SignedDuration::try_from(within).unwrap_or(SignedDuration::MAX);
+            for (index, set) in self.sets.iter().enumerate() {
+                let counts = matches!(set.standing, Standing::Good | Standing::Dirty);
+                let young = set
+                    .created
+                    .is_some_and(|at| self.now.duration_since(at) <= limit);
+                if counts && young && !set.failed {
+                    found.push((index, reason("keep-within", "it is young enough")));
+                }
+            }
+        }
+        for (index, reason) in found {
+            self.wanted.entry(index).or_default().push(reason);
+        }
+    }
+
+    /// What the rules want that count.
+    fn want_of_group(&self, group: &Group, rules: &Rules, found: &mut Vec<(usize, Reason)>) {
         if let Some(last) = rules.last {
-            let newest = self.good.iter().take(last.get() as usize).enumerate();
+            let newest = group.iter().take(last.get() as usize).enumerate();
             found.extend(newest.map(|(place, &index)| {
-                (
-                    index,
-                    reason("keep-last", format!("{} of {last}", place + 1)),
-                )
+                let detail = format!("{} of {last}", place + 1);
+                (index, reason("keep-last", detail))
             }));
         }
         let zone = rules.zone.clone().unwrap_or(TimeZone::UTC);
@@ -333,32 +441,15 @@ impl<'a> Sorting<'a> {
         for (rule, most, period) in periods {
             let Some(most) = most else { continue };
             let mut seen = BTreeSet::new();
-            for (index, set) in self.good_sets() {
+            for (index, set) in self.sets_of(group) {
                 let Some(key) = set.created.map(|at| period(at, &zone)) else {
                     continue;
                 };
                 if seen.len() < most.get() as usize && seen.insert(key.clone()) {
-                    found.push((
-                        index,
-                        reason(rule, format!("{} of {most}: {key}", seen.len())),
-                    ));
+                    let detail = format!("{} of {most}: {key}", seen.len());
+                    found.push((index, reason(rule, detail)));
                 }
             }
-        }
-        if let Some(within) = rules.within {
-            let limit = SignedDuration::try_from(within).unwrap_or(SignedDuration::MAX);
-            for (index, set) in self.sets.iter().enumerate() {
-                let counts = matches!(set.standing, Standing::Good | Standing::Dirty);
-                let young = set
-                    .created
-                    .is_some_and(|at| self.now.duration_since(at) <= limit);
-                if counts && young {
-                    found.push((index, reason("keep-within", "it is young enough")));
-                }
-            }
-        }
-        for (index, reason) in found {
-            self.wanted.entry(index).or_default().push(reason);
         }
     }
 
@@ -370,12 +461,13 @@ impl<'a> Sorting<'a> {
         let mut staying: Vec<usize> = (0..self.sets.len())
             .filter(stays)
             .filter(|&index| {
-                self.sets
-                    .get(index)
-                    .is_some_and(|set| set.standing != Standing::Unrecognised)
+                let set = self.sets.get(index);
+                set.is_some_and(|set| set.standing != Standing::Unrecognised)
             })
+            // One from the future must not push out what counts.
+            .filter(|&index| !self.is_future(index))
             .collect();
-        staying.sort_by_key(|&index| self.age_key(index));
+        staying.sort_by_key(|&index| self.rank(index));
         let size = |index: usize| self.sets.get(index).map_or(0, |set| set.size);
         let mut total = staying
             .iter()

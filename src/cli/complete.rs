@@ -13,6 +13,7 @@ use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
 };
 use clap_complete::env::{CompleteEnv, Shells};
+use jiff::Timestamp;
 
 use super::args::Cli;
 use super::config::{self, Config};
@@ -121,7 +122,7 @@ fn sets(words: &[OsString]) -> Vec<CompletionCandidate> {
         return Vec::new();
     };
     let mut offered = Vec::new();
-    if let Some(newest) = catalog::newest_good(&found) {
+    if let Some(newest) = catalog::newest_good(&found, Timestamp::now()) {
         let help = format!("the newest good one: {}", newest.name);
         offered.push(CompletionCandidate::new("latest").help(Some(help.into())));
     }

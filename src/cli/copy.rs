@@ -45,12 +45,12 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let (copied, pruned) = session.block_on(async {
         let store = objects::open(&address, &settings).await?;
         let copied = sets::copy(&session.context, &set, store.as_ref(), &form, &host).await?;
-        let pruned = match &rules {
-            Some(rules) => {
+        let pruned = match (&rules, &set.manifest) {
+            (Some(rules), Some(manifest)) => {
                 let there = store.as_ref();
-                Some(sets::prune_beside(&session.context, there, rules, &copied.name).await)
+                Some(sets::prune_beside(&session.context, there, rules, manifest).await)
             }
-            None => None,
+            _ => None,
         };
         Ok((copied, pruned))
     })?;

@@ -57,28 +57,34 @@ pub(super) fn failure(command: &str, failure: &Failure) -> String {
 }
 
 /// The table that `list` prints.
-pub(super) fn list(sets: &[BackupSet], now: Timestamp, verbose: bool) -> String {
+pub(super) fn list(
+    sets: &[BackupSet],
+    newest: Option<&BackupSet>,
+    now: Timestamp,
+    verbose: bool,
+) -> String {
     let mut head = vec![
         "BACKUP", "CREATED", "AGE", "REVISION", "KEYS", "SIZE", "OCP", "QUALITY", "VERIFIED",
         "EXPIRES",
     ];
     head.extend(verbose.then_some("SHARED"));
     let mut table = Table::new(&head);
+    let is_newest = |set: &BackupSet| newest.is_some_and(|newest| newest.name == set.name);
     for set in sets {
         let manifest = set.manifest.as_ref();
         let database = manifest.map(|manifest| &manifest.database);
         let verified = set.verified.as_ref().map(|verified| {
-            let age = age(verified.time, now);
+            let when = ago(verified.time, now);
             if verified.good {
-                format!("{age} ago")
+                when
             } else {
-                format!("FAILED {age} ago")
+                format!("FAILED {when}")
             }
         });
         let expiry = manifest.and_then(|manifest| manifest.earliest_certificate_expiry.as_ref());
         let shared = set.shared.map(|bytes| HumanBytes(bytes).to_string());
         let mut row = vec![
-            format!("{}{}", set.name, if set.latest { " *" } else { "" }),
+            format!("{}{}", set.name, if is_newest(set) { " *" } else { "" }),
             set.created
                 .map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
                 .unwrap_or_else(nothing),
@@ -146,6 +152,35 @@ pub(super) fn age(from: Timestamp, now: Timestamp) -> String {
         return format!("in {}", span(seconds.unsigned_abs()));
     }
     span(seconds.unsigned_abs())
+}
+
+/// The same as a moment: `3h 5m ago`, `in 2d`.
+pub(super) fn ago(moment: Timestamp, now: Timestamp) -> String {
+    let age = age(moment, now);
+    match moment > now && age.starts_with("in ") {
+        true => age,
+        false => format!("{age} ago"),
+    }
+}
+
+/// What is to be said of times that have not come.
+pub(super) fn future(sets: &[BackupSet], now: Timestamp) -> Vec<String> {
+    let mut told = Vec::new();
+    for set in sets {
+        let name = printable(set.name.clone());
+        if let Some(created) = set.created.filter(|_| set.is_future(now)) {
+            told.push(format!(
+                "{name}: its time, {created}, is in the future: the clock that wrote it was wrong, or this one is; \
+                 it does not count as a backup until then, and prune keeps it"
+            ));
+        }
+        if set.is_verified_in_future(now) {
+            told.push(format!(
+                "{name}: the time of its last verification is in the future: it counts as never verified"
+            ));
+        }
+    }
+    told
 }
 
 /// See [`age`].
@@ -277,5 +312,9 @@ mod tests {
         assert_eq!(before("2026-11-21T02:55:00Z"), "3h 5m");
         assert_eq!(before("2026-11-19T02:00:00Z"), "2d 4h");
         assert_eq!(before("2026-11-21T07:00:00Z"), "in 1h");
+        let moment = |text: &str| ago(text.parse().unwrap(), now);
+        assert_eq!(moment("2026-11-21T05:00:00Z"), "1h ago");
+        assert_eq!(moment("2026-11-21T07:00:00Z"), "in 1h");
+        assert_eq!(moment("2026-11-21T06:00:00Z"), "0s ago");
     }
 }

@@ -85,6 +85,7 @@ struct Set<'a> {
     created: Option<Timestamp>,
     directory: &'a Path,
     files: Files<'a>,
+    from_the_future: bool,
     latest: bool,
     manifest: Option<&'a Manifest>,
     marked_dirty: bool,
@@ -112,13 +113,14 @@ impl<'a> Listing<'a> {
         sets: &'a [BackupSet],
         newest: Option<&'a BackupSet>,
         stale: Option<bool>,
+        now: Timestamp,
     ) -> Self {
         Self {
             command: "list",
             latest,
             newest_good: newest.map(|set| set.name.as_str()),
             schema_version: SCHEMA_VERSION,
-            sets: sets.iter().map(Set::new).collect(),
+            sets: sets.iter().map(|set| Set::new(set, now)).collect(),
             stale,
             store,
         }
@@ -126,7 +128,7 @@ impl<'a> Listing<'a> {
 }
 
 impl<'a> Set<'a> {
-    fn new(set: &'a BackupSet) -> Self {
+    fn new(set: &'a BackupSet, now: Timestamp) -> Self {
         let files = &set.files;
         Self {
             created: set.created,
@@ -136,6 +138,7 @@ impl<'a> Set<'a> {
                 resources: files.resources.as_deref(),
                 snapshot: files.snapshot.as_deref(),
             },
+            from_the_future: set.is_future(now),
             latest: set.latest,
             manifest: set.manifest.as_ref(),
             marked_dirty: set.marked_dirty,

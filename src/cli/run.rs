@@ -400,10 +400,10 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
         }
     };
     let now = session.context.now;
-    let newest = catalog::newest_good(&sets);
+    let newest = catalog::newest_good(&sets, now);
     let age = newest
         .and_then(|set| set.created)
-        .map(|created| now.duration_since(created));
+        .map(|created| now.duration_since(created).max(jiff::SignedDuration::ZERO));
     let stale = args.stale_after.map(|limit| {
         age.is_none_or(|age| {
             age > jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX)
@@ -417,6 +417,7 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
                 .map(move |problem| printable(format!("{}: {problem}", set.name)))
         })
         .collect();
+    remarks.extend(human::future(&sets, now));
     remarks.extend(unfinished(session)?);
     remarks.extend(switch::remark(&NodeLayout::new(&session.root))?);
     let mut status = exit::DONE;
@@ -429,12 +430,12 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
     }
     // Of a thousand sets either is work: the one that is shown is made, and without a tree of values.
     let text = if !session.is_text() {
-        let listing = machine::Listing::new(&place, latest.as_deref(), &sets, newest, stale);
+        let listing = machine::Listing::new(&place, latest.as_deref(), &sets, newest, stale, now);
         machine::text(&listing).doing(Kind::Unexpected, || "writing JSON")?
     } else if sets.is_empty() {
         format!("no backups in {place}\n")
     } else {
-        human::list(&sets, now, session.global.verbose > 0)
+        human::list(&sets, newest, now, session.global.verbose > 0)
     };
     Ok(Shown {
         text,

@@ -349,7 +349,7 @@ fn verify_others(
                 break;
             }
         };
-        let next = schedule::next_to_verify(&listed, Some(but));
+        let next = schedule::next_to_verify(&listed, Some(but), Timestamp::now());
         // Where there are fewer than asked for, none is read twice.
         let next = next.filter(|set| verified.iter().all(|(name, _)| *name != set.name));
         let Some(set) = next else { break };

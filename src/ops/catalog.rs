@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::manifest::{MAX_BYTES, QualityState};
 use crate::backup::names::{self, BackupId, FileKind, Stamp};
+use crate::backup::newest::{self, Age};
 use crate::backup::{Manifest, names::recognise};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::store::local::{self, LATEST, LocalStore, STAGING_PREFIX, StoreEntry};
@@ -126,6 +127,42 @@ impl BackupSet {
     pub fn is_good(&self) -> bool {
         self.state == SetState::Good
     }
+
+    /// Whether its time is later than any right clock can say now: it counts for nothing until
+    /// then.
+    pub fn is_future(&self, now: Timestamp) -> bool {
+        self.created.is_some_and(|at| newest::is_future(at, now))
+    }
+
+    /// Whether its record of a verification is of a time that has not come: it says nothing.
+    pub fn is_verified_in_future(&self, now: Timestamp) -> bool {
+        let verified = self.verified.as_ref();
+        verified.is_some_and(|last| newest::is_future(last.time, now))
+    }
+
+    /// Its number, where it is ours; away from the node its name is the last part of a path.
+    pub fn number(&self) -> Option<u64> {
+        let last = self.name.rsplit('/').next()?;
+        BackupId::parse(last).map(|id| id.0)
+    }
+
+    /// The number that a directory gave it when it was taken there: one that was brought from
+    /// elsewhere has another in its Manifest, and a copy has a path for a name.
+    pub fn sequence(&self) -> Option<u64> {
+        let manifest = self.manifest.as_ref()?;
+        (manifest.id == self.name).then(|| self.number()).flatten()
+    }
+
+    /// What tells its place in time.
+    pub fn age(&self) -> Age<'_> {
+        Age {
+            created: self.created,
+            origin: self.manifest.as_ref().map(Manifest::origin),
+            sequence: self.sequence(),
+            number: self.number().unwrap_or(0),
+            name: &self.name,
+        }
+    }
 }
 
 /// All sets of a store: ours by number, then what others made, by name.
@@ -177,11 +214,24 @@ fn side_by_side<T: Sync, S: Send>(all: &[T], look: impl Fn(&T) -> S + Sync) -> R
     })
 }
 
-/// The newest set of ours that is good, by its Manifest's time.
-pub fn newest_good(sets: &[BackupSet]) -> Option<&BackupSet> {
-    sets.iter()
-        .filter(|set| set.is_good())
-        .max_by_key(|set| (set.created, BackupId::parse(&set.name)))
+/// The newest set of ours that is good and counts now.
+pub fn newest_good(sets: &[BackupSet], now: Timestamp) -> Option<&BackupSet> {
+    newest(sets, now, BackupSet::is_good)
+}
+
+/// The newest of those that count now.
+pub fn newest(
+    sets: &[BackupSet],
+    now: Timestamp,
+    counts: impl Fn(&BackupSet) -> bool,
+) -> Option<&BackupSet> {
+    let ages: Vec<Age<'_>> = sets.iter().map(BackupSet::age).collect();
+    let ranked = sets.iter().zip(newest::ranks(&ages, now));
+    let counting = ranked.filter_map(|(set, rank)| Some((rank?, set)));
+    counting
+        .filter(|(_, set)| counts(set))
+        .max_by_key(|(rank, _)| *rank)
+        .map(|(_, set)| set)
 }
 
 /// Finds the one set that a word means: `latest`, a name of this store, a directory or a `.db`.
@@ -203,7 +253,7 @@ pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
         Vec::new()
     };
     if word == "latest" {
-        return newest_good(&sets).cloned().ok_or_else(|| {
+        return newest_good(&sets, Timestamp::now()).cloned().ok_or_else(|| {
             candidates(
                 format!(
                     "finding the latest good backup in {}: there is none",
@@ -282,6 +332,7 @@ fn resolve_path(path: &Path) -> Result<BackupSet> {
             path: full,
             is_dir: true,
             size: 0,
+            modified: None,
         };
         return Ok(BackupSet {
             name: path.display().to_string(),

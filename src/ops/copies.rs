@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Context;
 use super::catalog::{self, BackupSet, SetState, read_bounded};
 use super::remote::{self, Copied, Form};
-use crate::backup::names;
+use crate::backup::{names, newest};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::event::Event;
 use crate::store::{Address, LocalStore, Settings, objects};
@@ -216,8 +216,12 @@ fn whole(store: &LocalStore) -> Result<Vec<BackupSet>> {
     let mut sets = catalog::list(store)?;
     sets.retain(|set| matches!(set.state, SetState::Good | SetState::Dirty));
     sets.retain(|set| set.manifest.is_some());
-    sets.sort_by_key(|set| std::cmp::Reverse(set.created));
-    Ok(sets)
+    // One from the future comes last: it may be older than any.
+    let ages: Vec<_> = sets.iter().map(BackupSet::age).collect();
+    let ranks = newest::ranks(&ages, Timestamp::now());
+    let mut ranked: Vec<_> = ranks.into_iter().zip(sets).collect();
+    ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+    Ok(ranked.into_iter().map(|(_, set)| set).collect())
 }
 
 /// Notes what became of a set's copies. Where that cannot be written, the copy is asked for again

@@ -137,7 +137,9 @@ impl Distance {
         };
         let own: Vec<BackupSet> = sets.iter().filter(same).cloned().collect();
         // One of another cluster is named only where there is none of this one.
-        let newest = catalog::newest_good(&own).or_else(|| catalog::newest_good(sets))?;
+        let now = Timestamp::now();
+        let newest = catalog::newest_good(&own, now);
+        let newest = newest.or_else(|| catalog::newest_good(sets, now))?;
         let manifest = newest.manifest.as_ref()?;
         let revision = manifest.database.kv_revision?;
         Some(Self {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::catalog::{self, BackupSet, SetState};
+use crate::backup::Manifest;
 use crate::backup::names::BackupId;
 use crate::backup::retention::{self, Candidate, Decision, Rules, Standing, Verdict};
 use crate::error::Result;
@@ -86,7 +87,7 @@ impl PrunePlan {
             .collect();
         let candidates: Vec<Candidate> = sets
             .iter()
-            .map(|set| candidate(set, &request.in_use))
+            .map(|set| candidate(set, &request.in_use, now))
             .collect();
         let decisions = match &request.selection {
             Selection::Rules(rules) => retention::decide(&candidates, rules, now)?,
@@ -124,24 +125,29 @@ impl PrunePlan {
     }
 }
 
-/// What retention needs to know of a set. One that failed its last verification does not count as
-/// good, whatever its Manifest says of the time it was taken.
-fn candidate(set: &BackupSet, in_use: &[String]) -> Candidate {
-    let failed = set.verified.as_ref().is_some_and(|last| !last.good);
-    let standing = match (set.state, &set.manifest, numbered(set)) {
-        (SetState::Good, Some(_), Some(_)) if failed => Standing::Dirty,
+/// What retention needs to know of a set.
+fn candidate(set: &BackupSet, in_use: &[String], now: Timestamp) -> Candidate {
+    let standing = match (set.state, &set.manifest, set.number()) {
         (SetState::Good, Some(_), Some(_)) => Standing::Good,
         (SetState::Dirty, Some(_), Some(_)) => Standing::Dirty,
         (SetState::Incomplete, _, Some(_)) => Standing::Incomplete,
         _ => Standing::Unrecognised,
     };
+    // A record from the future says nothing of what is known now.
+    let known = !set.is_verified_in_future(now);
+    let verified = set.verified.as_ref().filter(|_| known);
+    let origin = set.manifest.as_ref().map(Manifest::origin);
     Candidate {
         name: set.name.clone(),
-        number: numbered(set).unwrap_or(0),
+        number: set.number().unwrap_or(0),
+        sequence: set.sequence(),
+        origin: origin.map(|(cluster, node)| (cluster.to_owned(), node.to_owned())),
         created: set.created,
         size: set.size,
         standing,
-        verified: set.verified.as_ref().is_some_and(|last| last.good),
+        verified: verified.is_some_and(|last| last.good),
+        failed: verified.is_some_and(|last| !last.good),
+        away: set.name.contains('/'),
         pinned: set.pinned,
         in_use: in_use.contains(&set.name),
         latest: set.latest,
@@ -150,12 +156,6 @@ fn candidate(set: &BackupSet, in_use: &[String]) -> Candidate {
             .as_ref()
             .and_then(|manifest| manifest.cluster.ocp_version.clone()),
     }
-}
-
-/// The number of a set of ours; away from the node its name is the last part of a path.
-fn numbered(set: &BackupSet) -> Option<u64> {
-    let last = set.name.rsplit('/').next()?;
-    BackupId::parse(last).map(|id| id.0)
 }
 
 fn is_of_cluster(set: &BackupSet, id: &str) -> bool {

@@ -8,7 +8,10 @@
 //! latest-backup        symbolic link to the newest set
 //! ```
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
 
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::plan::lock::Lock;
@@ -22,6 +25,9 @@ pub const LATEST: &str = "latest-backup";
 pub const STAGING_PREFIX: &str = ".staging-";
 /// What the names of sets that are being removed begin with.
 pub const REMOVING_PREFIX: &str = ".removing-";
+/// Numbers from here on were not reached by counting: one set a second takes 30,000 years. What
+/// bears one leaves room above it, and ends no backups.
+const UNREACHABLE: u64 = 1_000_000_000_000;
 /// What the names of sets begin with.
 pub const SET_PREFIX: &str = "backup-";
 
@@ -42,6 +48,8 @@ pub struct StoreEntry {
     pub is_dir: bool,
     /// Bytes, of a file.
     pub size: u64,
+    /// When what it holds was last written.
+    pub modified: Option<Timestamp>,
 }
 
 impl LocalStore {
@@ -91,7 +99,8 @@ impl LocalStore {
     }
 
     /// The number of the next set: one above every number that is there in any form, so that a
-    /// number is never used twice while anything still bears it.
+    /// number is never used twice while anything still bears it. A number that no store can have
+    /// reached by counting is somebody's name, and is skipped.
     pub fn next_number(&self) -> Result<u64> {
         let bearing = |name: &str| {
             let digits = name
@@ -101,22 +110,16 @@ impl LocalStore {
             let end = digits.bytes().take_while(u8::is_ascii_digit).count();
             digits.get(..end)?.parse::<u64>().ok()
         };
-        let highest = self
-            .entries()?
-            .iter()
-            .filter_map(|entry| bearing(&entry.name))
-            .max();
-        let linked = self.latest().and_then(|name| bearing(&name));
-        match highest.max(linked).unwrap_or(0).checked_add(1) {
-            Some(next) => Ok(next),
-            None => Err(Failure::new(
-                Kind::Store,
-                format!(
-                    "numbering a set in {}: no number is left",
-                    self.dir.display()
-                ),
-            )),
+        let entries = self.entries()?;
+        let names = entries.iter().map(|entry| entry.name.as_str());
+        let mut taken: BTreeSet<u64> = names.filter_map(bearing).collect();
+        taken.extend(self.latest().and_then(|name| bearing(&name)));
+        let counted = taken.range(..UNREACHABLE).next_back();
+        let mut next = counted.map_or(1, |highest| highest.saturating_add(1));
+        while taken.contains(&next) && next < u64::MAX {
+            next += 1;
         }
+        Ok(next)
     }
 
     /// Makes a private directory to prepare set `number` in.
@@ -193,6 +196,10 @@ pub fn entries(dir: &Path) -> Result<Vec<StoreEntry>> {
                 path: entry.path(),
                 is_dir: meta.is_dir(),
                 size: meta.len(),
+                modified: meta
+                    .modified()
+                    .ok()
+                    .and_then(|time| time.try_into().ok()),
             });
         }
     }
@@ -244,6 +251,20 @@ mod tests {
         std::fs::remove_dir(dir.path().join("s/backup-7.broken")).unwrap();
         std::fs::remove_dir_all(dir.path().join("s/backup-1")).unwrap();
         assert_eq!(store.next_number().unwrap(), 2, "the link still bears 1");
+        // Names that nobody counted up to, as directories and in the link, take no number.
+        for odd in [u64::MAX, u64::MAX - 1, i64::MAX as u64, UNREACHABLE] {
+            std::fs::create_dir(dir.path().join(format!("s/backup-{odd}"))).unwrap();
+            std::fs::create_dir(dir.path().join(format!("s/.staging-{odd}"))).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("s/backup-99999999999999999999")).unwrap();
+        assert_eq!(store.next_number().unwrap(), 2);
+        store.point_latest(u64::MAX).unwrap();
+        assert_eq!(store.next_number().unwrap(), 1);
+        std::fs::create_dir(dir.path().join("s/backup-5")).unwrap();
+        assert_eq!(store.next_number().unwrap(), 6);
+        let last = UNREACHABLE - 1;
+        std::fs::create_dir(dir.path().join(format!("s/backup-{last}"))).unwrap();
+        assert_eq!(store.next_number().unwrap(), UNREACHABLE + 1);
     }
 
     #[test]

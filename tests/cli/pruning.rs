@@ -208,3 +208,60 @@ fn a_locked_store_is_busy_and_one_that_cannot_be_written_says_so() {
     let done = run(&["prune", &store, "--keep-last", "3", "--yes"], &[]).expect(0);
     assert!(done.stderr.contains(".removing-9, left by a run"), "{done}");
 }
+
+#[test]
+fn backups_from_the_future_are_shown_and_take_no_place() {
+    let shelf = Shelf::new();
+    let created = [
+        "2131-01-01T00:00:00Z",
+        "2132-01-01T00:00:00Z",
+        "2133-01-01T00:00:00Z",
+        "2025-06-04T02:00:00Z",
+        "2025-06-05T02:00:00Z",
+    ];
+    for (number, created) in (1..).zip(created) {
+        shelf.good(number);
+        shelf.edit(number, |manifest| manifest["created"] = created.into());
+    }
+    std::os::unix::fs::symlink("backup-3", shelf.store().join("latest-backup")).expect("a link");
+    let store = shelf.store_text();
+    let rules = ["--keep-last", "3", "--min-keep", "3", "--yes"];
+    run(&[&["prune", store.as_str()][..], &rules].concat(), &[]).expect(0);
+    assert_eq!(sets(&shelf.store()).len(), 5);
+    run(&["prune", &store, "--keep-last", "1", "--yes"], &[]).expect(0);
+    let left = ["backup-1", "backup-2", "backup-3", "backup-5"];
+    assert_eq!(sets(&shelf.store()), left);
+
+    let listed = run(&["list", &store], &[]).expect(0);
+    assert!(listed.stdout.contains("backup-5 *"), "{}", listed.stdout);
+    for name in &left[..3] {
+        let told = format!("{name}: its time, 213");
+        assert!(listed.stderr.contains(&told), "{}", listed.stderr);
+    }
+    assert!(!listed.stderr.contains("backup-5"), "{}", listed.stderr);
+    let stale = run(&["list", &store, "--stale-after", "1h", "-o", "json"], &[]).expect(11);
+    let stale: serde_json::Value = serde_json::from_str(&stale.stdout).expect("JSON");
+    assert_eq!(stale["newestGood"], "backup-5");
+    assert_eq!(stale["sets"][0]["fromTheFuture"], true);
+    assert_eq!(stale["sets"][3]["fromTheFuture"], false);
+    let verified = run(&["verify", "latest", "--store", &store], &[]);
+    assert!(verified.stdout.contains("backup-5"), "{}", verified.stdout);
+}
+
+#[test]
+fn a_directory_of_several_nodes_keeps_the_newest_of_each() {
+    let shelf = Shelf::new();
+    for number in 1..=4 {
+        shelf.good(number);
+        shelf.edit(number, |manifest| {
+            manifest["created"] = format!("2025-06-0{number}T02:00:00Z").into();
+        });
+    }
+    shelf.edit(1, |manifest| manifest["node"]["name"] = "another".into());
+    shelf.edit(2, |manifest| {
+        manifest["cluster"]["uuid"] = "another".into();
+    });
+    let store = shelf.store_text();
+    run(&["prune", &store, "--keep-last", "1", "--yes"], &[]).expect(0);
+    assert_eq!(sets(&shelf.store()), ["backup-1", "backup-2", "backup-4"]);
+}

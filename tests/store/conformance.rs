@@ -55,7 +55,7 @@ pub async fn conforms(store: Arc<dyn Store>, expected: Claims) -> Result<()> {
     let all = store.list("").await?;
     let sizes: Vec<(&str, u64)> = all
         .iter()
-        .map(|Listed { name, size }| (name.as_str(), *size))
+        .map(|Listed { name, size, .. }| (name.as_str(), *size))
         .collect();
     assert_eq!(
         sizes,

@@ -16,10 +16,14 @@ fn good(number: u64, created: &str) -> Candidate {
     Candidate {
         name: format!("backup-{number}"),
         number,
+        sequence: Some(number),
+        origin: Some(("cluster".into(), "node".into())),
         created: Some(at(created)),
         size: 100,
         standing: Standing::Good,
         verified: false,
+        failed: false,
+        away: false,
         pinned: false,
         in_use: false,
         latest: false,
@@ -257,6 +261,89 @@ fn clearing_takes_all_of_a_cluster_but_what_is_held() {
     assert_eq!(gone.count(), 9);
 }
 
+#[test]
+fn three_from_the_future_take_no_place_and_the_real_ones_stay() {
+    let mut sets = vec![
+        good(1, "2031-01-01T00:00:00Z"),
+        good(2, "2032-01-01T00:00:00Z"),
+        good(3, "2033-01-01T00:00:00Z"),
+        good(4, "2026-11-20T00:00:00Z"),
+        good(5, "2026-11-21T00:00:00Z"),
+    ];
+    let rules = Rules {
+        last: n(3),
+        min_keep: n(3),
+        ..Rules::default()
+    };
+    assert_eq!(kept(&sets, &rules, NOW), [1, 2, 3, 4, 5]);
+    // Among copies, where a number tells nothing of time, it is the same.
+    for set in &mut sets {
+        set.sequence = None;
+    }
+    assert_eq!(kept(&sets, &rules, NOW), [1, 2, 3, 4, 5]);
+    let decisions = decide(&sets, &rules, at(NOW)).unwrap();
+    let rules_of = |place: usize| -> Vec<_> {
+        let reasons = &decisions[place].reasons;
+        reasons.iter().map(|reason| reason.rule).collect()
+    };
+    assert_eq!(rules_of(0), ["from-the-future"]);
+    assert_eq!(rules_of(4), ["newest-good", "min-keep", "keep-last"]);
+}
+
+#[test]
+fn the_time_of_a_clock_that_was_a_day_ahead_comes_and_the_numbers_still_tell() {
+    let sets = [
+        good(1, "2026-11-21T12:00:00Z"),
+        good(2, "2026-11-20T13:00:00Z"),
+        good(3, "2026-11-20T14:00:00Z"),
+    ];
+    let rules = Rules {
+        last: n(1),
+        ..Rules::default()
+    };
+    assert_eq!(kept(&sets, &rules, NOW), [3]);
+}
+
+#[test]
+fn a_failed_verification_removes_nothing_by_itself() {
+    let mut sets: Vec<Candidate> = (1..=4u64)
+        .map(|i| good(i, &format!("2026-11-0{i}T00:00:00Z")))
+        .collect();
+    let rules = Rules {
+        last: n(2),
+        ..Rules::default()
+    };
+    assert_eq!(kept(&sets, &rules, NOW), [3, 4]);
+    sets[2].failed = true;
+    sets[3].failed = true;
+    assert_eq!(kept(&sets, &rules, NOW), [1, 2, 3, 4]);
+    // It goes when it would have gone anyway.
+    sets.push(good(5, "2026-11-05T00:00:00Z"));
+    sets.push(good(6, "2026-11-06T00:00:00Z"));
+    assert_eq!(kept(&sets, &rules, NOW), [5, 6]);
+}
+
+#[test]
+fn each_node_of_a_directory_keeps_its_own() {
+    let mut sets = vec![
+        good(1, "2026-11-01T00:00:00Z"),
+        good(2, "2026-11-02T00:00:00Z"),
+        good(3, "2026-11-03T00:00:00Z"),
+    ];
+    sets[0].origin = Some(("cluster".into(), "another".into()));
+    sets[1].origin = Some(("another".into(), "node".into()));
+    let rules = Rules {
+        last: n(1),
+        ..Rules::default()
+    };
+    assert_eq!(kept(&sets, &rules, NOW), [1, 2, 3]);
+    let small = Rules {
+        max_size: Some(1),
+        ..Rules::default()
+    };
+    assert_eq!(kept(&sets, &small, NOW), [1, 2, 3]);
+}
+
 fn any_set() -> impl Strategy<Value = Candidate> {
     let standing = prop_oneof![
         6 => Just(Standing::Good),
@@ -270,10 +357,15 @@ fn any_set() -> impl Strategy<Value = Candidate> {
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.95),
     );
+    // The minutes are those of sixty days from October on, which end after NOW.
     (0..60 * 24 * 60i64, 0..1000u64, standing, flags, 0..4u32).prop_map(
         |(minutes, size, standing, (verified, pinned, in_use, dated), version)| Candidate {
             name: String::new(),
             number: 0,
+            sequence: None,
+            origin: Some(("cluster".into(), "node".into())),
+            failed: false,
+            away: false,
             created: dated.then(|| at("2026-10-01T00:00:00Z") + SignedDuration::from_mins(minutes)),
             size,
             standing,
@@ -349,9 +441,10 @@ proptest! {
         prop_assert_eq!(decisions.len(), sets.len());
         prop_assert!(decisions.iter().all(|decision| !decision.reasons.is_empty()));
         let gone = removed(&sets, &rules);
+        let counts = |at: Timestamp| !newest::is_future(at, super::tests::at(NOW));
         let mut good: Vec<_> = sets
             .iter()
-            .filter(|set| set.standing == Standing::Good && set.created.is_some())
+            .filter(|set| set.standing == Standing::Good && set.created.is_some_and(counts))
             .collect();
         good.sort_by_key(|set| std::cmp::Reverse((set.created, set.number)));
         let floor = rules.min_keep.map_or(1, |n| n.get() as usize).max(1);
@@ -380,6 +473,99 @@ proptest! {
     }
 
     #[test]
+    fn sets_from_the_future_stay_and_change_nothing(sets in any_sets(), rules in any_rules()) {
+        let future = |set: &Candidate| set.created.is_some_and(|time| newest::is_future(time, at(NOW)));
+        let gone = removed(&sets, &rules);
+        prop_assert!(sets.iter().filter(|set| future(set)).all(|set| !gone.contains(&set.name)));
+        let real: Vec<_> = sets.iter().filter(|set| !future(set)).cloned().collect();
+        prop_assert_eq!(gone, removed(&real, &rules));
+    }
+
+    #[test]
+    fn nodes_are_judged_each_by_itself(ours in any_sets(), theirs in any_sets(), rules in any_rules()) {
+        let rules = Rules { max_size: None, ..rules };
+        if rules.check().is_ok() {
+            let theirs = theirs.into_iter().map(|set| Candidate {
+                name: format!("their-{}", set.name),
+                origin: Some(("cluster".into(), "other".into())),
+                ..set
+            });
+            let theirs: Vec<_> = theirs.collect();
+            let both: Vec<_> = ours.iter().chain(&theirs).cloned().collect();
+            let apart = &removed(&ours, &rules) | &removed(&theirs, &rules);
+            prop_assert_eq!(removed(&both, &rules), apart);
+        }
+    }
+
+    #[test]
+    fn what_is_learnt_later_never_removes_more(
+        sets in any_sets(),
+        rules in any_rules(),
+        flags in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 40),
+    ) {
+        let untold = sets.iter().cloned().map(|set| Candidate {
+            verified: false,
+            pinned: false,
+            away: true,
+            ..set
+        });
+        let untold: Vec<_> = untold.collect();
+        let told = untold.iter().cloned().zip(flags).map(|(set, (looked_at, bad, pinned))| Candidate {
+            verified: looked_at && !bad,
+            failed: looked_at && bad,
+            pinned,
+            ..set
+        });
+        let told: Vec<_> = told.collect();
+        prop_assert!(removed(&told, &rules).is_subset(&removed(&untold, &rules)));
+        // One that was found bad takes no other's place.
+        let rules = Rules { max_size: None, ..rules };
+        if rules.check().is_ok() {
+            let others: Vec<_> = told.iter().filter(|set| !set.failed).cloned().collect();
+            let without = removed(&others, &rules);
+            let is_bad = |name: &String| told.iter().any(|set| set.failed && set.name == *name);
+            let gone = removed(&told, &rules);
+            prop_assert!(gone.iter().all(|name| without.contains(name) || is_bad(name)));
+        }
+    }
+
+    /// Backups taken one after the other by a clock that jumps, and after each one a prune by the
+    /// same clock: once it is right, the newest ones are those taken last.
+    #[test]
+    fn whatever_a_clock_did_what_was_taken_last_stays(
+        jumps in prop::collection::vec(-40_000..40_000i64, 1..20),
+        last in 1..6u32,
+    ) {
+        let rules = Rules { last: n(last), ..Rules::default() };
+        let mut sets: Vec<Candidate> = Vec::new();
+        let mut right = at("2026-10-01T00:00:00Z");
+        let mut wrong: Vec<Timestamp> = jumps.iter().map(|minutes| {
+            right += SignedDuration::from_hours(1);
+            right + SignedDuration::from_mins(*minutes)
+        }).collect();
+        // The clock is right again for so many backups as are to stay.
+        for _ in 0..last {
+            right += SignedDuration::from_hours(1);
+            wrong.push(right);
+        }
+        for (index, now) in wrong.iter().enumerate() {
+            let mut set = good(index as u64 + 1, &now.to_string());
+            set.size = 1;
+            sets.push(set);
+            let gone = decide(&sets, &rules, *now).unwrap();
+            let gone: Vec<bool> = gone.iter().map(|decision| decision.verdict == Verdict::Remove).collect();
+            let newest = sets.len() - 1;
+            prop_assert!(!gone[newest], "the one just taken");
+            let mut each = gone.iter();
+            sets.retain(|_| !each.next().unwrap());
+        }
+        let total = wrong.len() as u64;
+        let numbers: BTreeSet<u64> = sets.iter().map(|set| set.number).collect();
+        let first = total.saturating_sub(u64::from(last)) + 1;
+        prop_assert!((first..=total).all(|number| numbers.contains(&number)), "{numbers:?}");
+    }
+
+    #[test]
     fn a_further_keep_rule_never_removes_more(sets in any_sets(), rules in any_rules(), more in 1..20u32) {
         let rules = Rules { max_size: None, ..rules };
         if rules.check().is_ok() {
@@ -392,7 +578,10 @@ proptest! {
     fn the_size_is_kept_or_all_that_is_left_is_protected(sets in any_sets(), rules in any_rules(), most in 0..20_000u64) {
         let rules = Rules { max_size: Some(most), ..rules };
         let gone = removed(&sets, &rules);
-        let ours = |set: &&Candidate| set.standing != Standing::Unrecognised && !gone.contains(&set.name);
+        let future = |set: &Candidate| set.created.is_some_and(|time| newest::is_future(time, at(NOW)));
+        let ours = |set: &&Candidate| {
+            set.standing != Standing::Unrecognised && !future(set) && !gone.contains(&set.name)
+        };
         let total: u64 = sets.iter().filter(ours).map(|set| set.size).sum();
         let mut sorting = Sorting::new(&sets, at(NOW));
         sorting.protect(&rules);

@@ -142,6 +142,7 @@ pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> 
     if let Some(young) = young_enough(context, request, &store)? {
         return Ok(young);
     }
+    warn_of_the_future(context, &store)?;
     let mut run = Run {
         context,
         request,
@@ -165,6 +166,21 @@ pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> 
         .as_ref()
         .map(|rules| prune_after(context, request, &store, rules, &lock));
     Ok(Outcome::Taken(Box::new(taken)))
+}
+
+/// Says which sets of the store are from the future: they count for nothing, and stay.
+fn warn_of_the_future(context: &Context, store: &LocalStore) -> Result<()> {
+    for set in catalog::list(store)? {
+        if let Some(created) = set.created.filter(|_| set.is_future(context.now)) {
+            let what = format!(
+                "{} says that it was taken at {created}, which is in the future: its clock was wrong, or this one \
+                 is; it does not count until then",
+                set.name
+            );
+            context.warn("from-the-future", what);
+        }
+    }
+    Ok(())
 }
 
 /// Removes what the rules no longer want. The backup is taken: what fails here is a problem of
@@ -201,11 +217,11 @@ fn young_enough(
         return Ok(None);
     }
     let sets = catalog::list(store)?;
-    let newest = catalog::newest_good(&sets).and_then(|set| Some((set.name.clone(), set.created?)));
+    let newest = catalog::newest_good(&sets, context.now)
+        .and_then(|set| Some((set.name.clone(), set.created?)));
     Ok(newest.and_then(|(name, created)| {
-        let age = context.now.duration_since(created);
-        // A set from the future says nothing about its age: take a new one.
-        let young = !age.is_negative() && age.unsigned_abs() <= limit;
+        let age = context.now.duration_since(created).max(SignedDuration::ZERO);
+        let young = age.unsigned_abs() <= limit;
         young.then_some(Outcome::YoungEnough { name, age })
     }))
 }

@@ -87,6 +87,7 @@ pub struct Metrics {
     completion: Family<OfSet, Number>,
     size: Family<OfSet, Number>,
     sets: Family<State, Number>,
+    future: Number,
     store_reachable: Number,
     store_bytes: Number,
     store_free: Number,
@@ -124,6 +125,7 @@ impl Metrics {
             completion: Family::default(),
             size: Family::default(),
             sets: Family::default(),
+            future: Number::default(),
             store_reachable: Number::default(),
             store_bytes: Number::default(),
             store_free: Number::default(),
@@ -179,6 +181,8 @@ impl Metrics {
             "Backups in the store, by state",
             self.sets.clone(),
         );
+        let future = "Backups whose time is in the future: a clock was wrong, and they do not count";
+        r.register("etcd_dr_future_backups", future, self.future.clone());
         let reachable = "Whether the store could be read";
         r.register(
             "etcd_dr_store_reachable",
@@ -343,10 +347,10 @@ impl Metrics {
         if let Ok(space) = space::space(store.dir()) {
             self.store_free.set(space.available as f64);
         }
-        self.observe(&sets, store, policy);
+        self.observe(&sets, store, policy, Timestamp::now());
     }
 
-    fn observe(&self, sets: &[BackupSet], store: &LocalStore, policy: &str) {
+    fn observe(&self, sets: &[BackupSet], store: &LocalStore, policy: &str, now: Timestamp) {
         let _whole = self.lock();
         self.info.clear();
         self.status.clear();
@@ -368,15 +372,19 @@ impl Metrics {
         for set in sets {
             self.one(set, store, policy);
         }
+        let future = sets.iter().filter(|set| set.is_future(now)).count();
+        self.future.set(future as f64);
         let ours = || sets.iter().filter(|set| set.manifest.is_some());
-        let verified = || ours().filter_map(|set| set.verified.as_ref());
+        // A record from the future says nothing.
+        let known = |set: &&BackupSet| !set.is_verified_in_future(now);
+        let verified = || ours().filter(known).filter_map(|set| set.verified.as_ref());
         let last = verified().map(|verified| seconds(verified.time));
         self.last_verified.set(last.fold(0.0, f64::max));
-        self.unverified
-            .set(ours().filter(|set| set.verified.is_none()).count() as f64);
+        let never = ours().filter(|set| set.verified.is_none() || !known(set));
+        self.unverified.set(never.count() as f64);
         self.failed_verification
             .set(verified().filter(|verified| !verified.good).count() as f64);
-        let newest = catalog::newest_good(sets);
+        let newest = catalog::newest_good(sets, now);
         self.last_success
             .set(newest.and_then(|set| set.created).map_or(0.0, seconds));
         self.last_success_size

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
 use super::index::{Claim, Index, MAX_BYTES};
 use super::place::{INDEX, Place, is_claim};
 use crate::backup::manifest::{self, QualityState};
-use crate::backup::{Manifest, names};
+use crate::backup::{Manifest, names, newest};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::ops::catalog::{self, BackupSet, SetFiles, SetState, Verified};
 use crate::store::objects::{self, Listed, Store};
@@ -35,11 +36,26 @@ pub(super) fn folders(listed: Vec<Listed>) -> BTreeMap<String, Folder> {
     folders
 }
 
+/// When the last object of each folder came, by the store's clock.
+fn arrivals(listed: &[Listed]) -> BTreeMap<String, Timestamp> {
+    let mut last: BTreeMap<String, Timestamp> = BTreeMap::new();
+    for object in listed {
+        if let (Some((folder, _)), Some(at)) = (object.name.rsplit_once('/'), object.modified) {
+            let last = last.entry(folder.to_owned()).or_insert(at);
+            *last = at.max(*last);
+        }
+    }
+    last
+}
+
 /// Every set below a folder of a store (`""`: all of it): by place, and there by number.
 pub async fn list(store: &dyn Store, below: &str) -> Result<Vec<BackupSet>> {
-    let folders = folders(store.list(below).await?);
-    let reads = futures_util::stream::iter(folders)
-        .map(|(name, folder)| async move { set(store, &name, &folder).await });
+    let listed = store.list(below).await?;
+    let arrived = arrivals(&listed);
+    let reads = futures_util::stream::iter(folders(listed)).map(|(name, folder)| {
+        let arrived = arrived.get(&name).copied();
+        async move { set(store, &name, &folder, arrived).await }
+    });
     let mut sets: Vec<BackupSet> = reads.buffered(AT_A_TIME).try_collect().await?;
     sets.sort_by_cached_key(|set| Place::split(&set.name));
     Ok(sets)
@@ -52,14 +68,15 @@ pub async fn list(store: &dyn Store, below: &str) -> Result<Vec<BackupSet>> {
 pub async fn resolve(store: &dyn Store, name: &str) -> Result<BackupSet> {
     let place = name.rsplit_once('/').map_or("", |(place, _)| place);
     if !name.ends_with(&format!("/{LATEST}")) {
-        let folder = folders(store.list(name).await?).remove(name);
-        if let Some(folder) = folder {
-            return set(store, name, &folder).await;
+        let listed = store.list(name).await?;
+        let arrived = arrivals(&listed).get(name).copied();
+        if let Some(folder) = folders(listed).remove(name) {
+            return set(store, name, &folder, arrived).await;
         }
     }
     let sets = list(store, place).await?;
     if name.ends_with(&format!("/{LATEST}"))
-        && let Some(newest) = catalog::newest_good(&sets)
+        && let Some(newest) = catalog::newest_good(&sets, Timestamp::now())
     {
         return Ok(newest.clone());
     }
@@ -73,7 +90,12 @@ pub async fn resolve(store: &dyn Store, name: &str) -> Result<BackupSet> {
 }
 
 /// What one folder holds.
-pub(super) async fn set(store: &dyn Store, name: &str, folder: &Folder) -> Result<BackupSet> {
+async fn set(
+    store: &dyn Store,
+    name: &str,
+    folder: &Folder,
+    arrived: Option<Timestamp>,
+) -> Result<BackupSet> {
     let mut set = BackupSet {
         name: name.to_owned(),
         dir: PathBuf::from(format!("{}/{name}", store.url())),
@@ -99,7 +121,7 @@ pub(super) async fn set(store: &dyn Store, name: &str, folder: &Folder) -> Resul
             None => None,
         };
         let claim = claim.and_then(|bytes| serde_json::from_slice::<Claim>(&bytes).ok());
-        set.created = claim.map(|claim| claim.begun);
+        set.created = last_grown(claim.map(|claim| claim.begun), arrived, Timestamp::now());
         return Ok(set);
     }
     match whole(store, name, folder).await? {
@@ -116,6 +138,19 @@ pub(super) async fn set(store: &dyn Store, name: &str, folder: &Folder) -> Resul
         set.verified = bytes.and_then(|bytes| serde_json::from_slice::<Verified>(&bytes).ok());
     }
     Ok(set)
+}
+
+/// When a transfer that has not ended last brought something: by the clock of whoever sends it and
+/// by the store's, of which either may be wrong. What is in the future is believed only where there
+/// is nothing else.
+fn last_grown(
+    begun: Option<Timestamp>,
+    arrived: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let told = [begun, arrived].into_iter().flatten();
+    let past = told.clone().filter(|at| !newest::is_future(*at, now)).max();
+    past.or_else(|| told.min())
 }
 
 fn adopt(set: &mut BackupSet, manifest: Manifest) {
@@ -168,4 +203,22 @@ pub(super) async fn read(
     most: u64,
 ) -> Result<Option<Vec<u8>>> {
     objects::read_small(store, &format!("{folder}/{name}"), most).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_is_as_old_as_the_clock_says_that_is_not_ahead() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        // A day behind, a day ahead, both, and a store that says nothing.
+        assert_eq!(last_grown(at(900_000), at(999_999), now), at(999_999));
+        assert_eq!(last_grown(at(1_086_400), at(100_000), now), at(100_000));
+        assert_eq!(last_grown(at(999_000), at(1_086_400), now), at(999_000));
+        assert_eq!(last_grown(at(1_200_000), at(1_086_400), now), at(1_086_400));
+        assert_eq!(last_grown(at(7), None, now), at(7));
+        assert_eq!(last_grown(None, None, now), None);
+    }
 }

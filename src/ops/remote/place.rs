@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
 use crate::backup::Manifest;
 use crate::backup::names::BackupId;
 
@@ -16,6 +18,8 @@ const CLAIM_DIGITS: usize = 16;
 pub const INDEX: &str = "remote.json";
 /// What follows an object's name in the name of the record of its arrival.
 pub(super) const DONE: &str = ".done";
+/// What stands between a name that was not plain and its hash; no plain name holds it.
+const HASH_MARK: char = '+';
 /// The longest part of a name; file systems take 255 bytes.
 const LONGEST: usize = 100;
 
@@ -39,10 +43,16 @@ impl Place {
     /// Where the sets of this Manifest's node belong. The cluster is OpenShift's UUID, or etcd's
     /// cluster id where there is none.
     pub fn of(manifest: &Manifest) -> Self {
-        let cluster = &manifest.cluster;
-        let cluster = cluster.uuid.as_deref().unwrap_or(&cluster.etcd_id);
-        let node = manifest.node.name.as_deref().unwrap_or(&manifest.node.host);
+        let (cluster, node) = manifest.origin();
         Self(format!("{}/{}", part(cluster), part(node)))
+    }
+
+    /// Where earlier versions put them, if that is another place: names that are not plain could
+    /// share one then.
+    pub(super) fn earlier(manifest: &Manifest) -> Option<Self> {
+        let (cluster, node) = manifest.origin();
+        let earlier = Self(format!("{}/{}", lossy(cluster), lossy(node)));
+        (earlier != Self::of(manifest)).then_some(earlier)
     }
 
     /// The place and the number in a set's whole name.
@@ -64,8 +74,20 @@ impl fmt::Display for Place {
     }
 }
 
-/// A name as a part of an object's: what a Manifest says can be anything.
+/// A name as a part of an object's: what a Manifest says can be anything. Two names never become
+/// one: what is not plain bears its hash behind a sign that no plain name has.
 fn part(name: &str) -> String {
+    let lossy = lossy(name);
+    if lossy == name {
+        return lossy;
+    }
+    let digits = hex::encode(Sha256::digest(name.as_bytes()));
+    let digits = digits.get(..CLAIM_DIGITS).unwrap_or_default();
+    format!("{lossy}{HASH_MARK}{digits}")
+}
+
+/// The plain characters of a name; different names may come to the same.
+fn lossy(name: &str) -> String {
     let plain = |c: char| {
         let keep = c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if keep { c } else { '_' }
@@ -89,10 +111,50 @@ mod tests {
         manifest.cluster.uuid = None;
         manifest.node.name = Some("../../etc/x y".into());
         let place = Place::of(&manifest);
-        assert_eq!(place.to_string(), "67dd97daf3ded3f/_._.._etc_x_y");
-        assert_eq!(Place::split(&place.set(7)), Some((place, BackupId(7))));
-        assert_eq!(part(""), "unknown");
+        assert_eq!(
+            place.to_string(),
+            "67dd97daf3ded3f/_._.._etc_x_y+148662b1908cfa55"
+        );
+        let earlier = Place::earlier(&manifest).unwrap();
+        assert_eq!(earlier.to_string(), "67dd97daf3ded3f/_._.._etc_x_y");
+        assert_eq!(Place::split(&place.set(7)), Some((place.clone(), BackupId(7))));
+        assert!(crate::store::objects::check_name(&place.to_string()).is_ok());
         assert_eq!(Place::split("a/b/c/backup-1"), None);
         assert_eq!(Place::split("backup-1"), None);
+    }
+
+    #[test]
+    fn two_nodes_never_share_a_place() {
+        let long = "n".repeat(100);
+        let names = [
+            "node",
+            "node_?",
+            "node é",
+            "node__",
+            "узел-1",
+            "узол-1",
+            "____-1",
+            "x/y",
+            "x_y",
+            "",
+            "unknown",
+            ".x",
+            "_x",
+            &long,
+            &format!("{long}1"),
+            &format!("{long}2"),
+        ];
+        let mut manifest = crate::backup::manifest::tests::example();
+        let mut places = std::collections::BTreeSet::new();
+        for name in names {
+            manifest.node.name = Some(name.to_owned());
+            let place = Place::of(&manifest);
+            assert!(crate::store::objects::check_name(&place.to_string()).is_ok());
+            assert!(places.insert(place), "{name:?}");
+        }
+        // What was plain before lies where it lay.
+        assert_eq!(part("master-0.example.com"), "master-0.example.com");
+        manifest.node.name = Some("master-0".into());
+        assert_eq!(Place::earlier(&manifest), None);
     }
 }

@@ -7,12 +7,44 @@ use std::collections::BTreeMap;
 
 use super::catalog;
 use super::place::{Place, is_claim};
+use crate::backup::Manifest;
 use crate::backup::names::MANIFEST;
 use crate::error::Result;
 use crate::ops::Context;
 use crate::ops::catalog::BackupSet;
 use crate::ops::prune::{PrunePlan, PruneRequest, Pruned};
 use crate::store::objects::Store;
+
+/// What is looked at.
+enum Scope<'a> {
+    /// The whole store.
+    All,
+    /// The node of this Manifest, wherever its sets lie.
+    Node(&'a Manifest),
+}
+
+impl Scope<'_> {
+    /// The folders to list.
+    fn folders(&self) -> Vec<String> {
+        match self {
+            Self::All => vec![String::new()],
+            Self::Node(manifest) => {
+                let places = Place::earlier(manifest)
+                    .into_iter()
+                    .chain([Place::of(manifest)]);
+                places.map(|place| place.to_string()).collect()
+            }
+        }
+    }
+
+    /// Whether a set is to be judged: two nodes could share a folder once.
+    fn has(&self, set: &BackupSet) -> bool {
+        match (self, &set.manifest) {
+            (Self::Node(own), Some(manifest)) => manifest.origin() == own.origin(),
+            _ => true,
+        }
+    }
+}
 
 /// What would be done now.
 ///
@@ -23,20 +55,21 @@ pub async fn plan(
     store: &dyn Store,
     request: &PruneRequest,
 ) -> Result<PrunePlan> {
-    plan_below(context, store, request, "").await
+    plan_in(context, store, request, &Scope::All).await
 }
 
-async fn plan_below(
+async fn plan_in(
     context: &Context,
     store: &dyn Store,
     request: &PruneRequest,
-    below: &str,
+    scope: &Scope<'_>,
 ) -> Result<PrunePlan> {
-    let sets = catalog::list(store, below).await?;
     let mut places: BTreeMap<Option<Place>, Vec<BackupSet>> = BTreeMap::new();
-    for set in sets {
-        let place = Place::split(&set.name).map(|(place, _)| place);
-        places.entry(place).or_default().push(set);
+    for folder in scope.folders() {
+        let sets = catalog::list(store, &folder).await?;
+        for set in sets.into_iter().filter(|set| scope.has(set)) {
+            places.entry(place_of(&set)).or_default().push(set);
+        }
     }
     let mut whole = PrunePlan::new(&[], request, context.now)?;
     for sets in places.values() {
@@ -44,6 +77,15 @@ async fn plan_below(
         whole.decisions.extend(plan.decisions);
     }
     Ok(whole)
+}
+
+/// The place that a set is judged with: where it lies, or where it would be put now if an earlier
+/// version put it there.
+fn place_of(set: &BackupSet) -> Option<Place> {
+    let (lies, _) = Place::split(&set.name)?;
+    let manifest = set.manifest.as_ref();
+    let earlier = manifest.filter(|manifest| Place::earlier(manifest).as_ref() == Some(&lies));
+    Some(earlier.map_or(lies, Place::of))
 }
 
 /// Removes what the rules no longer want; where `agreed` is given, only what is in it.
@@ -56,13 +98,11 @@ pub async fn prune(
     request: &PruneRequest,
     agreed: Option<&[String]>,
 ) -> Result<Pruned> {
-    context
-        .cancel
-        .guard(prune_below(context, store, request, agreed, ""))
-        .await
+    let pruned = prune_in(context, store, request, agreed, &Scope::All);
+    context.cancel.guard(pruned).await
 }
 
-/// The same among the sets of one set's node alone, given that one's name.
+/// The same among the sets of one node alone, given the Manifest of one of its sets.
 ///
 /// # Errors
 /// As [`prune`].
@@ -70,22 +110,22 @@ pub async fn prune_beside(
     context: &Context,
     store: &dyn Store,
     request: &PruneRequest,
-    name: &str,
+    manifest: &Manifest,
 ) -> Result<Pruned> {
-    let below = name.rsplit_once('/').map_or(name, |(place, _)| place);
-    let pruned = prune_below(context, store, request, None, below);
+    let scope = Scope::Node(manifest);
+    let pruned = prune_in(context, store, request, None, &scope);
     context.cancel.guard(pruned).await
 }
 
-async fn prune_below(
+async fn prune_in(
     context: &Context,
     store: &dyn Store,
     request: &PruneRequest,
     agreed: Option<&[String]>,
-    below: &str,
+    scope: &Scope<'_>,
 ) -> Result<Pruned> {
     let mut done = Pruned {
-        plan: plan_below(context, store, request, below).await?,
+        plan: plan_in(context, store, request, scope).await?,
         ..Pruned::default()
     };
     let names: Vec<(String, u64)> = done

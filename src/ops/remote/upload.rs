@@ -158,25 +158,18 @@ impl<'a> Transfer<'a> {
     async fn find_folder(&mut self, host: &str) -> Result<bool> {
         let place = Place::of(&self.manifest);
         let own = BackupId::parse(&self.manifest.id).map_or(1, |id| id.0);
+        // Where an earlier version has put it, it stays.
+        if let Some(earlier) = Place::earlier(&self.manifest) {
+            let numbers = self.numbers(&earlier).await?;
+            if let Some(there) = self.among(&earlier, own, &numbers).await? {
+                return Ok(there);
+            }
+        }
         for turn in 0..TRIES {
             self.pause(turn).await;
-            let folders = catalog::folders(self.store.list(&place.to_string()).await?);
-            let mut numbers = BTreeMap::new();
-            for (name, folder) in folders {
-                if let Some((_, id)) = Place::split(&name) {
-                    numbers.insert(id.0, folder);
-                }
-            }
-            for (&number, folder) in numbers.range(own..) {
-                self.name = place.set(number);
-                if !self.is_ours(folder).await? {
-                    continue;
-                }
-                self.folder = folder.clone();
-                if !folder.contains_key(names::MANIFEST) {
-                    return Ok(false);
-                }
-                return self.is_whole().await;
+            let numbers = self.numbers(&place).await?;
+            if let Some(there) = self.among(&place, own, &numbers).await? {
+                return Ok(there);
             }
             let highest = numbers.keys().next_back().copied().unwrap_or(0);
             let number = if numbers.contains_key(&own) {
@@ -191,6 +184,39 @@ impl<'a> Transfer<'a> {
         }
         let what = format!("claiming a folder below {place}: others are always faster");
         Err(Failure::new(Kind::Busy, what))
+    }
+
+    /// The folders of a place, by number.
+    async fn numbers(&self, place: &Place) -> Result<BTreeMap<u64, Folder>> {
+        let folders = catalog::folders(self.store.list(&place.to_string()).await?);
+        let mut numbers = BTreeMap::new();
+        for (name, folder) in folders {
+            if let Some((_, id)) = Place::split(&name) {
+                numbers.insert(id.0, folder);
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Looks for this set's folder among some; says whether the set is there already.
+    async fn among(
+        &mut self,
+        place: &Place,
+        own: u64,
+        numbers: &BTreeMap<u64, Folder>,
+    ) -> Result<Option<bool>> {
+        for (&number, folder) in numbers.range(own..) {
+            self.name = place.set(number);
+            if !self.is_ours(folder).await? {
+                continue;
+            }
+            self.folder = folder.clone();
+            if !folder.contains_key(names::MANIFEST) {
+                return Ok(Some(false));
+            }
+            return self.is_whole().await.map(Some);
+        }
+        Ok(None)
     }
 
     /// Whether the set is there and whole; one that lost objects is put again.

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 use super::cron::{Period, Schedule};
+use crate::backup::newest::is_future;
 use crate::error::Result;
 
 /// The first pause before a failed run is tried again; it doubles each time.
@@ -114,7 +115,8 @@ impl Pace {
     pub fn due(&self, now: Timestamp, newest: Option<Timestamp>) -> Result<Due> {
         let period = self.current(now)?;
         // A set from the future says nothing of this period.
-        let there = newest.is_some_and(|taken| taken >= period.start && taken <= now);
+        let counts = |taken: Timestamp| taken >= period.start && !is_future(taken, now);
+        let there = newest.is_some_and(counts);
         if there || self.served == Some(period.start) {
             return match self.owed {
                 Some(owed) if owed.again <= now => Ok(Due::Copy(period)),

@@ -163,6 +163,7 @@ fn list(base: &Path, from: PathBuf) -> Result<Vec<Listed>> {
                 found.push(Listed {
                     name: name.to_owned(),
                     size: entry.size,
+                    modified: entry.modified,
                 });
             }
         }

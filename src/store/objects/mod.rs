@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use jiff::Timestamp;
 
 use crate::error::{Failure, Kind, Result};
 
@@ -36,6 +37,8 @@ pub struct Listed {
     pub name: String,
     /// Bytes.
     pub size: u64,
+    /// When it came, by the store's clock, where the store tells.
+    pub modified: Option<Timestamp>,
 }
 
 /// An object's bytes as they come.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use object_store::path::Path;
 use object_store::{
     Error, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
@@ -145,8 +146,11 @@ impl Store for Bucket {
             .into_iter()
             .filter_map(|meta| {
                 let name = meta.location.as_ref().get(cut..)?.to_owned();
-                let size = meta.size;
-                check_name(&name).is_ok().then_some(Listed { name, size })
+                check_name(&name).is_ok().then_some(Listed {
+                    name,
+                    size: meta.size,
+                    modified: Timestamp::from_second(meta.last_modified.timestamp()).ok(),
+                })
             })
             .collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));

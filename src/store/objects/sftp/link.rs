@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
@@ -248,7 +249,10 @@ impl Link {
                         .filter(|file| file.filename != "." && file.filename != "..")
                         .map(|file| {
                             let size = file.attrs.size.unwrap_or(0);
-                            (file.filename, file.attrs.is_dir(), size)
+                            let modified = file.attrs.mtime.map(i64::from);
+                            let modified =
+                                modified.and_then(|time| Timestamp::from_second(time).ok());
+                            (file.filename, file.attrs.is_dir(), size, modified)
                         }),
                 ),
                 Err(cause) if is(&cause, StatusCode::Eof) => break Ok(()),

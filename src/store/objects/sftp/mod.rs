@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{OpenFlags, StatusCode};
 
@@ -35,7 +36,7 @@ const PART_PREFIX: &str = ".part-";
 const WRITING: OpenFlags = OpenFlags::WRITE.union(OpenFlags::CREATE);
 
 /// What a directory holds: a name, whether it is a directory, and bytes.
-type Entry = (String, bool, u64);
+type Entry = (String, bool, u64, Option<Timestamp>);
 
 /// A directory on another host.
 pub(super) struct Sftp {
@@ -202,7 +203,7 @@ impl Store for Sftp {
         let mut found = Vec::new();
         let mut dirs = vec![from];
         while let Some(dir) = dirs.pop() {
-            for (name, is_dir, size) in self.entries(&dir).await?.unwrap_or_default() {
+            for (name, is_dir, size, modified) in self.entries(&dir).await?.unwrap_or_default() {
                 let path = format!("{dir}/{name}");
                 let below = path
                     .get(self.dir.len() + 1..)
@@ -215,7 +216,11 @@ impl Store for Sftp {
                 if is_dir {
                     dirs.push(path);
                 } else {
-                    found.push(Listed { name: below, size });
+                    found.push(Listed {
+                        name: below,
+                        size,
+                        modified,
+                    });
                 }
             }
         }
@@ -316,7 +321,7 @@ impl Store for Sftp {
             let Some(entries) = self.entries(&dir).await? else {
                 continue;
             };
-            for (name, is_dir, _) in entries {
+            for (name, is_dir, ..) in entries {
                 let path = format!("{dir}/{name}");
                 if is_dir {
                     dirs.push(path);
