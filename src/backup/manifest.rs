@@ -449,7 +449,10 @@ pub(crate) mod tests {
             value["files"][0]["name"] = name.into();
             let read = Manifest::from_bytes(value.to_string().as_bytes(), Path::new("b.json"));
             let failure = read.unwrap_err().to_string();
-            assert!(failure.contains("snapshot_<stamp>.db"), "{name:?}: {failure}");
+            assert!(
+                failure.contains("snapshot_<stamp>.db"),
+                "{name:?}: {failure}"
+            );
             assert!(!failure.contains('\u{1b}'), "{failure:?}");
         }
         let mut twice = example();
@@ -457,7 +460,11 @@ pub(crate) mod tests {
         second.name = "snapshot_2026-11-21_061531.db".into();
         twice.files.push(second);
         let read = Manifest::from_bytes(&twice.to_bytes().unwrap(), Path::new("b.json"));
-        assert!(read.unwrap_err().to_string().contains("one file of each kind"));
+        assert!(
+            read.unwrap_err()
+                .to_string()
+                .contains("one file of each kind")
+        );
         let bytes = example().to_bytes().unwrap();
         for cut in 0..bytes.len() - 2 {
             assert!(Manifest::from_bytes(&bytes[..cut], Path::new("b.json")).is_err());

@@ -253,15 +253,17 @@ pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
         Vec::new()
     };
     if word == "latest" {
-        return newest_good(&sets, Timestamp::now()).cloned().ok_or_else(|| {
-            candidates(
-                format!(
-                    "finding the latest good backup in {}: there is none",
-                    store.dir().display()
-                ),
-                &sets,
-            )
-        });
+        return newest_good(&sets, Timestamp::now())
+            .cloned()
+            .ok_or_else(|| {
+                candidates(
+                    format!(
+                        "finding the latest good backup in {}: there is none",
+                        store.dir().display()
+                    ),
+                    &sets,
+                )
+            });
     }
     let number = word
         .parse::<u64>()

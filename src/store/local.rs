@@ -196,10 +196,7 @@ pub fn entries(dir: &Path) -> Result<Vec<StoreEntry>> {
                 path: entry.path(),
                 is_dir: meta.is_dir(),
                 size: meta.len(),
-                modified: meta
-                    .modified()
-                    .ok()
-                    .and_then(|time| time.try_into().ok()),
+                modified: meta.modified().ok().and_then(|time| time.try_into().ok()),
             });
         }
     }

@@ -27,6 +27,7 @@ fn one_of_each_kind() {
             "created",
             "directory",
             "files",
+            "fromTheFuture",
             "latest",
             "manifest",
             "markedDirty",

@@ -220,7 +220,10 @@ fn young_enough(
     let newest = catalog::newest_good(&sets, context.now)
         .and_then(|set| Some((set.name.clone(), set.created?)));
     Ok(newest.and_then(|(name, created)| {
-        let age = context.now.duration_since(created).max(SignedDuration::ZERO);
+        let age = context
+            .now
+            .duration_since(created)
+            .max(SignedDuration::ZERO);
         let young = age.unsigned_abs() <= limit;
         young.then_some(Outcome::YoungEnough { name, age })
     }))

@@ -181,7 +181,8 @@ impl Metrics {
             "Backups in the store, by state",
             self.sets.clone(),
         );
-        let future = "Backups whose time is in the future: a clock was wrong, and they do not count";
+        let future =
+            "Backups whose time is in the future: a clock was wrong, and they do not count";
         r.register("etcd_dr_future_backups", future, self.future.clone());
         let reachable = "Whether the store could be read";
         r.register(

@@ -117,7 +117,10 @@ mod tests {
         );
         let earlier = Place::earlier(&manifest).unwrap();
         assert_eq!(earlier.to_string(), "67dd97daf3ded3f/_._.._etc_x_y");
-        assert_eq!(Place::split(&place.set(7)), Some((place.clone(), BackupId(7))));
+        assert_eq!(
+            Place::split(&place.set(7)),
+            Some((place.clone(), BackupId(7)))
+        );
         assert!(crate::store::objects::check_name(&place.to_string()).is_ok());
         assert_eq!(Place::split("a/b/c/backup-1"), None);
         assert_eq!(Place::split("backup-1"), None);
