@@ -147,6 +147,15 @@ pub enum Fact {
         /// Whether it goes back already, and cannot go on.
         goes_back: bool,
     },
+    /// An operation that is done, and whose way back is kept until it is committed.
+    Unsettled {
+        /// Its name.
+        id: String,
+    },
+    /// A file of the node that is not at its place, and may have been moved away by hand.
+    Moved(PathBuf),
+    /// Members by name that a refusal is about.
+    Members(Vec<String>),
     /// A member that an unfinished change has left in the cluster, by its id.
     MemberRemains(String),
     /// The things that were meant, where one had to be chosen.

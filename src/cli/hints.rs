@@ -1,51 +1,209 @@
-//! The next command to type, made from a failure's kind and facts.
+//! The next command to type, made from a failure's kind and facts, and from what was typed.
+//!
+//! A hint is a whole command: it repeats the arguments that were given, so that it can be pasted.
+//! Where there is a way that overrides nothing, it comes first; an override never comes alone.
+
+use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use super::operation;
 use crate::error::{Fact, Failure, Kind};
 use crate::ops::restore::switch;
 
-/// The hint for a failure of a command, where there is a true one.
+/// What was typed behind the program's name.
+static TYPED: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Keeps what was typed, once, before anything else runs.
+pub(super) fn keep(arguments: &[OsString]) {
+    let words = arguments.iter().skip(1);
+    let words = words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    // A second call would be of the same process, with the same arguments.
+    let _ = TYPED.set(words);
+}
+
+/// Options of all commands that say which node and which etcd is meant.
+const WHERE: [&str; 8] = [
+    "--root",
+    "--config",
+    "--profile",
+    "--node-name",
+    "--endpoints",
+    "--cacert",
+    "--cert",
+    "--key",
+];
+
+/// A command line, as words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line(Vec<String>);
+
+impl Line {
+    /// What was typed; the command's name where nobody kept it.
+    fn typed(command: &str) -> Self {
+        match TYPED.get() {
+            Some(words) if !words.is_empty() => Self(words.clone()),
+            _ => Self(command.split(' ').map(str::to_owned).collect()),
+        }
+    }
+
+    /// Another command on the same node.
+    fn other(&self, words: &str) -> Self {
+        let mut line = Vec::new();
+        for name in WHERE {
+            if let Some(value) = self.value(name) {
+                line.extend([name.to_owned(), value]);
+            }
+        }
+        line.extend(words.split(' ').map(str::to_owned));
+        Self(line)
+    }
+
+    /// The value of an option, `--name value` or `--name=value`.
+    fn value(&self, name: &str) -> Option<String> {
+        let mut words = self.0.iter();
+        while let Some(word) = words.next() {
+            if word == name {
+                return words.next().cloned();
+            }
+            if let Some(value) = word.strip_prefix(name).and_then(|w| w.strip_prefix('=')) {
+                return Some(value.to_owned());
+            }
+        }
+        None
+    }
+
+    /// The same without an option and its value.
+    fn without(mut self, name: &str) -> Self {
+        let mut kept = Vec::new();
+        let mut words = std::mem::take(&mut self.0).into_iter();
+        while let Some(word) = words.next() {
+            let joined = word.strip_prefix(name).is_some_and(|w| w.starts_with('='));
+            if word == name {
+                words.next();
+            } else if !joined {
+                kept.push(word);
+            }
+        }
+        Self(kept)
+    }
+
+    /// The same with an option of this value, behind all others.
+    fn with(self, name: &str, value: &str) -> Self {
+        let mut line = self.without(name);
+        line.0.extend([name.to_owned(), value.to_owned()]);
+        line
+    }
+
+    /// The same with an option that says which node is meant, before all others.
+    fn at(self, name: &str, value: &str) -> Self {
+        let mut line = self.without(name);
+        line.0.splice(0..0, [name.to_owned(), value.to_owned()]);
+        line
+    }
+
+    /// The same with one more word, unless it is there.
+    fn and(mut self, word: &str) -> Self {
+        if !self.0.iter().any(|there| there == word) {
+            self.0.push(word.to_owned());
+        }
+        self
+    }
+
+    /// The same with further names allowed.
+    fn allowing(self, names: &[&str]) -> Self {
+        let before = self.value("--allow");
+        let names = before.as_deref().into_iter().chain(names.iter().copied());
+        let names = names.collect::<Vec<_>>().join(",");
+        self.with("--allow", &names)
+    }
+
+    /// The same with the store that was given as an option, as this command takes it.
+    fn with_store(self, typed: &Self, option: bool) -> Self {
+        match typed.value("--store") {
+            Some(store) if option => self.with("--store", &store),
+            Some(store) => self.and(&store),
+            None => self,
+        }
+    }
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("etcd-dr")?;
+        for word in &self.0 {
+            write!(f, " {}", quoted(&without_secret(word)))?;
+        }
+        Ok(())
+    }
+}
+
+/// A word as a shell must be given it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "@%+=:,./_-[]|".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// What stands before the host of a URL may hold what must not be shown.
+fn without_secret(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return word.to_owned();
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => {
+            let path = rest.get(authority.len()..).unwrap_or_default();
+            format!("{scheme}://USER@{host}{path}")
+        }
+        _ => word.to_owned(),
+    }
+}
+
+/// The hint for a failure of a command, where there is a true one; one command a line, the best
+/// first.
 pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
-    if let Some(unfinished) = failure.facts().iter().find_map(unfinished) {
-        return Some(unfinished);
+    let typed = Line::typed(command);
+    of(&typed, command, failure)
+}
+
+fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
+    let found = failure.facts().iter().find_map(|fact| waits(typed, fact));
+    if let Some(waits) = found {
+        return Some(waits);
     }
     let remains = failure.facts().iter().find_map(|fact| match fact {
         Fact::MemberRemains(member) => Some(member),
         _ => None,
     });
     if let Some(member) = remains {
-        return Some(format!(
-            "to remove what remains: etcd-dr member-remove {member}"
-        ));
+        let line = typed.other(&format!("member-remove {member}"));
+        return Some(format!("to remove what remains: {line}"));
     }
-    let refusals = failure.facts().iter().filter_map(|fact| match fact {
-        Fact::Refusal {
-            name,
-            allowable: true,
-        } => Some(*name),
-        _ => None,
-    });
-    let names: Vec<_> = refusals.collect();
-    if !names.is_empty() {
-        let names = names.join(",");
-        return Some(format!(
-            "to go on all the same: etcd-dr {command} --allow {names}"
-        ));
-    }
-    if matches!(failure.refusal(), Some("unknown-entry" | "long-tail")) {
-        return Some(format!(
-            "to leave the log to etcd: etcd-dr {command} --bump-revision 0"
-        ));
+    if let Some(refused) = refused(typed, failure) {
+        return Some(refused);
     }
     let names = failure.facts().iter().find_map(|fact| match fact {
         Fact::Candidates(names) => Some(names.as_slice()),
         _ => None,
     });
-    if let Some(missing) = failure
-        .facts()
-        .iter()
-        .find_map(|fact| missing(command, fact))
-    {
+    let missing = failure.facts().iter().find_map(|fact| missing(typed, fact));
+    let moved = failure.facts().iter().find_map(|fact| match fact {
+        Fact::Moved(path) => Some(path.display()),
+        _ => None,
+    });
+    if let Some(path) = moved {
+        let back = format!("if it was moved away by hand, to put it back: mv FILE {path}");
+        return Some(match missing {
+            Some(missing) => format!("{back}\n{missing}"),
+            None => back,
+        });
+    }
+    if let Some(missing) = missing {
         return Some(match names {
             Some(names) if !names.is_empty() => {
                 format!("{missing}  (one of: {})", names.join(", "))
@@ -59,63 +217,233 @@ pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
                 return Some(format!("one of: {}", names.join(", ")));
             }
             Fact::Candidates(_) if command != "backup" => {
-                return Some("to take a backup: etcd-dr backup".to_owned());
+                let line = typed.other("backup").with_store(typed, false);
+                return Some(format!("to take a backup: {line}"));
             }
             Fact::Holder { pid, .. } => return Some(format!("to see what it does: ps -fp {pid}")),
             _ => {}
         }
     }
     match failure.kind() {
-        Kind::BadBackup => Some("to find one that is good: etcd-dr verify --all".to_owned()),
+        Kind::BadBackup => {
+            let line = typed.other("verify --all").with_store(typed, true);
+            Some(format!("to find one that is good: {line}"))
+        }
         _ => None,
     }
 }
 
 /// The way on and the way back.
-fn unfinished(fact: &Fact) -> Option<String> {
-    let Fact::Unfinished { id, goes_back, .. } = fact else {
-        return None;
-    };
-    if id.starts_with(switch::KIND) {
-        return Some("to go back: etcd-dr enable".to_owned());
+fn waits(typed: &Line, fact: &Fact) -> Option<String> {
+    let line = |id: &str, rest: &str| typed.other(&format!("{} {rest}", operation::command_of(id)));
+    match fact {
+        Fact::Unfinished { id, .. } | Fact::Unsettled { id } if id.starts_with(switch::KIND) => {
+            Some(format!("to go back: {}", typed.other("enable")))
+        }
+        Fact::Unfinished {
+            id,
+            goes_back: true,
+            ..
+        } => Some(format!("to finish going back: {}", line(id, "--rollback"))),
+        Fact::Unfinished { id, .. } => Some(format!(
+            "to go on: {}\nto go back: {}",
+            line(id, "--resume"),
+            line(id, "--rollback")
+        )),
+        Fact::Unsettled { id } => Some(format!(
+            "to keep it, and delete what was before it: {}\nto go back from it: {}",
+            line(id, &format!("--commit {id}")),
+            line(id, &format!("--rollback {id}"))
+        )),
+        _ => None,
     }
-    let command = operation::command_of(id);
-    Some(if *goes_back {
-        format!("to finish going back: etcd-dr {command} --rollback")
-    } else {
-        format!("to go on: etcd-dr {command} --resume  (to go back: etcd-dr {command} --rollback)")
+}
+
+/// What can be done about refusals: first what overrides none, then the override.
+fn refused(typed: &Line, failure: &Failure) -> Option<String> {
+    let of_kind = |wanted: bool| -> Vec<&'static str> {
+        let refusals = failure.facts().iter().filter_map(|fact| match fact {
+            Fact::Refusal { name, allowable } if *allowable == wanted => Some(*name),
+            _ => None,
+        });
+        refusals.collect()
+    };
+    let (firm, names) = (of_kind(false), of_kind(true));
+    let mut lines: Vec<String> = Vec::new();
+    for name in firm.iter().chain(&names) {
+        if let Some(line) = safe_way(typed, name, failure)
+            && !lines.contains(&line)
+        {
+            lines.push(line);
+        }
+    }
+    if firm.is_empty() && !names.is_empty() {
+        let over = typed.clone().allowing(&names);
+        lines.push(format!("to override the refusal: {over}"));
+    }
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// What meets a refusal without overriding it.
+fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
+    let verify = || typed.other("verify --cluster");
+    let listed = || typed.other("list").with_store(typed, false);
+    Some(match name {
+        "living-voters" | "other-members-unknown" => {
+            let members = failure.facts().iter().find_map(|fact| match fact {
+                Fact::Members(names) if !names.is_empty() => Some(names.join(", ")),
+                _ => None,
+            });
+            let nodes = members.unwrap_or_else(|| "the other nodes".to_owned());
+            format!("stop etcd first, on each of {nodes}: etcd-dr disable")
+        }
+        "other-node" | "address-not-here" => {
+            let line = typed.clone().with("--scope", "etcd");
+            format!("to restore etcd's data alone: {line}")
+        }
+        "other-cluster" => format!("to see this cluster's own backups: {}", listed()),
+        "other-version" | "alarm-in-backup" | "unknown-version" => {
+            format!("to find another backup: {}", listed())
+        }
+        "unsealed-snapshot" => format!("to find one with a checksum: {}", listed()),
+        "certificates-unfit" => format!("to see what is wrong with them: {}", verify()),
+        "bump-too-small" => {
+            let mut line = typed.clone();
+            line.0.retain(|word| word != "--mark-compacted");
+            let line = line.with("--bump-revision", "auto");
+            format!("to raise it above all that is known: {line}")
+        }
+        "unknown-entry" | "long-tail" => {
+            let line = typed.clone().with("--bump-revision", "0");
+            format!("to leave the log to etcd: {line}")
+        }
+        "root-needed" => format!("to run it as root: sudo {typed}"),
+        "unhealthy-cluster"
+        | "would-lose-quorum"
+        | "leader-cannot-move"
+        | "etcd-unhealthy-member"
+        | "etcd-alarm"
+        | "etcd-no-leader"
+        | "raft-lag" => {
+            format!("to see what stands in the way: {}", verify())
+        }
+        _ => return None,
     })
 }
 
 /// The option that gives what was not given.
-fn missing(command: &str, fact: &Fact) -> Option<String> {
+fn missing(typed: &Line, fact: &Fact) -> Option<String> {
+    let line = typed.clone();
     Some(match fact {
-        Fact::Missing("node-name") => format!("name it: etcd-dr --node-name NAME {command}"),
+        Fact::Missing("node-name") => format!("name it: {}", line.at("--node-name", "NAME")),
         Fact::Missing("endpoint") => {
-            format!("name it: etcd-dr --endpoints https://ADDRESS:2379 {command}")
+            format!(
+                "name it: {}",
+                line.at("--endpoints", "https://ADDRESS:2379")
+            )
         }
-        Fact::Missing("ca") => format!("give it: etcd-dr --cacert FILE {command}"),
+        Fact::Missing("peer-urls") => {
+            format!(
+                "name it: {}",
+                line.with("--peer-urls", "https://ADDRESS:2380")
+            )
+        }
+        Fact::Missing("ca") => format!("give it: {}", line.at("--cacert", "FILE")),
         Fact::Missing("cert" | "key") => {
-            format!("give both: etcd-dr --cert FILE --key FILE {command}")
+            let line = line.at("--key", "FILE").at("--cert", "FILE");
+            format!("give both: {line}")
         }
         Fact::Missing("set") => {
-            format!("name one: etcd-dr {command} latest  (they are in: etcd-dr list)")
+            let list = typed.other("list").with_store(typed, false);
+            format!("name one: {}  (they are in: {list})", line.and("latest"))
         }
-        Fact::Missing("yes") => "to agree beforehand: --yes".to_owned(),
+        Fact::Missing("yes") => format!("to agree beforehand: {}", line.and("--yes")),
         Fact::Missing("scope") => {
-            format!("restore etcd alone: etcd-dr {command} SET --scope etcd")
+            format!("restore etcd alone: {}", line.with("--scope", "etcd"))
         }
         Fact::Missing("profile") => {
-            format!("say where to look: etcd-dr --profile openshift|kubeadm|bare {command}")
+            let line = line.at("--profile", "openshift|kubeadm|bare");
+            format!("say where to look: {line}")
         }
-        Fact::Missing("identity") => format!("give it: etcd-dr {command} --identity FILE"),
+        Fact::Missing("identity") => format!("give it: {}", line.with("--identity", "FILE")),
         Fact::Missing("keep-rule") => {
-            format!("to see what a rule would do: etcd-dr {command} --keep-last 20 --dry-run")
+            let line = line.with("--keep-last", "20").and("--dry-run");
+            format!("to see what a rule would do: {line}")
         }
         Fact::Mounted(root) => {
-            let root = root.display();
-            format!("the node's file system is at {root}: etcd-dr --root {root} {command}")
+            let root = root.display().to_string();
+            let line = line.at("--root", &root);
+            format!("the node's file system is at {root}: {line}")
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Line {
+        Line(text.split(' ').map(str::to_owned).collect())
+    }
+
+    fn refusal(name: &'static str) -> Failure {
+        Failure::refused(name, "why")
+    }
+
+    #[test]
+    fn a_hint_repeats_what_was_typed_and_names_the_safe_way_first() {
+        let typed = line("--root /host restore /mnt/my.db --scope=etcd --allow other-cluster");
+        let both = refusal("living-voters")
+            .with(Fact::Members(vec!["cp-1".to_owned(), "cp-2".to_owned()]));
+        assert_eq!(
+            of(&typed, "restore", &both).as_deref(),
+            Some(
+                "stop etcd first, on each of cp-1, cp-2: etcd-dr disable\n\
+                 to override the refusal: etcd-dr --root /host restore /mnt/my.db --scope=etcd \
+                 --allow other-cluster,living-voters"
+            )
+        );
+        let unsealed = of(&typed, "restore", &refusal("unsealed-snapshot"));
+        assert!(unsealed.is_some_and(|hint| hint.starts_with("to find one")));
+        let typed = line("--endpoints=https://a:1 verify --cluster --store /s");
+        let node = Failure::new(Kind::Usage, "x").with(Fact::Missing("endpoint"));
+        assert_eq!(
+            of(&typed, "verify", &node).as_deref(),
+            Some("name it: etcd-dr --endpoints https://ADDRESS:2379 verify --cluster --store /s")
+        );
+        let bad = Failure::new(Kind::BadBackup, "x");
+        assert_eq!(
+            of(&typed, "verify", &bad).as_deref(),
+            Some(
+                "to find one that is good: etcd-dr --endpoints https://a:1 verify --all --store /s"
+            )
+        );
+    }
+
+    #[test]
+    fn a_refusal_that_nothing_overrides_has_no_override() {
+        let typed = line("restore backup-1 --scope control-plane");
+        let firm = Failure::new(Kind::Refused, "x").with(Fact::Refusal {
+            name: "other-node",
+            allowable: false,
+        });
+        assert_eq!(
+            of(&typed, "restore", &firm).as_deref(),
+            Some("to restore etcd's data alone: etcd-dr restore backup-1 --scope etcd")
+        );
+    }
+
+    #[test]
+    fn words_are_quoted_and_secrets_stay_away() {
+        let typed = Line(vec![
+            "restore".to_owned(),
+            "a b's".to_owned(),
+            "s3://key:secret@bucket/x".to_owned(),
+        ]);
+        assert_eq!(
+            typed.to_string(),
+            "etcd-dr restore 'a b'\\''s' s3://USER@bucket/x"
+        );
+    }
 }

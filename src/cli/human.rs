@@ -46,11 +46,16 @@ pub(super) fn failure(command: &str, failure: &Failure) -> String {
         let _ = write!(text, " {named}");
     }
     if let Some(hint) = hints::hint(command, failure) {
+        let lines: Vec<String> = hint
+            .lines()
+            .map(|line| printable(line.to_owned()))
+            .collect();
         let _ = write!(
             text,
             "\n  {}: {}",
             console::style("hint").cyan().for_stderr(),
-            printable(hint)
+            // The next commands below the first.
+            lines.join("\n        ")
         );
     }
     text

@@ -10,6 +10,8 @@ use super::run::{Session, Shown};
 use super::{machine, member, restore};
 use crate::error::{Fact, Failure, Kind, Result, exit};
 use crate::node::layout::NodeLayout;
+use crate::ops::operation;
+use crate::ops::restore::switch;
 use crate::plan::lock::Lock;
 use crate::plan::registry::{self, Found};
 use crate::plan::{Operation, Progress, State, Step, StepState, journal};
@@ -43,18 +45,33 @@ pub(super) fn refuse_of_other_kind(layout: &NodeLayout, kind: &str) -> Result<()
     Ok(())
 }
 
-/// The operation of a kind that a flag such as `--resume` means: the one that is not settled, or
-/// the newest.
+/// The operation of a kind that a flag such as `--rollback` means: the one of this name, or the one
+/// that is unfinished, or the newest that is not committed, or that still keeps something, or the
+/// newest.
 ///
 /// # Errors
 /// [`Kind::Busy`] where one of another kind is unfinished; [`Kind::Usage`] where there is none.
-pub(super) fn current(layout: &NodeLayout, kind: &str) -> Result<Found> {
+pub(super) fn current(layout: &NodeLayout, kind: &str, id: Option<&str>) -> Result<Found> {
     refuse_of_other_kind(layout, kind)?;
     let mut all: Vec<Found> = registry::list(&layout.state())?
         .into_iter()
         .filter(|found| is_of(found, kind))
         .collect();
-    let meant = match all.iter().position(Found::blocks) {
+    if let Some(id) = id {
+        let at = all.iter().position(|found| found.id == id);
+        return at.map(|at| all.swap_remove(at)).ok_or_else(|| {
+            let known = all.into_iter().map(|found| found.id).collect();
+            Failure::new(Kind::Usage, format!("no {kind} is called {id:?}"))
+                .with(Fact::Candidates(known))
+        });
+    }
+    let unfinished = all.iter().position(Found::blocks);
+    let uncommitted = || all.iter().rposition(Found::is_uncommitted);
+    let keeping = || {
+        all.iter()
+            .rposition(|found| !operation::kept(layout, found).is_empty())
+    };
+    let meant = match unfinished.or_else(uncommitted).or_else(keeping) {
         Some(at) => Some(all.swap_remove(at)),
         None => all.pop(),
     };
@@ -74,8 +91,9 @@ pub(super) fn open<S: Step>(
     session: &Session,
     layout: &NodeLayout,
     kind: &str,
+    id: Option<&str>,
 ) -> Result<Operation<S>> {
-    let found = current(layout, kind)?;
+    let found = current(layout, kind, id)?;
     Operation::open(&found.dir, session.context.observer.clone(), Timestamp::now)
 }
 
@@ -98,6 +116,71 @@ pub(super) fn can_go_on<S: Step>(operation: &Operation<S>) -> Result<()> {
     }
 }
 
+/// The operations of this node that are unfinished, or still keep something.
+pub(super) fn unsettled(layout: &NodeLayout) -> Result<Vec<Found>> {
+    let mut all = registry::list(&layout.state())?;
+    all.retain(|found| {
+        found.blocks() || found.is_uncommitted() || !operation::kept(layout, found).is_empty()
+    });
+    Ok(all)
+}
+
+/// What can be done about an operation: whole commands, the one that keeps what is there first.
+fn commands(found: &Found) -> Vec<String> {
+    let (id, command) = (&found.id, command_of(&found.id));
+    if id.starts_with(switch::KIND) {
+        return vec!["etcd-dr enable".to_owned()];
+    }
+    let with = |flag: &str| format!("etcd-dr {command} --{flag} {id}");
+    match found.progress.as_ref().map(|progress| progress.state) {
+        Ok(State::Running) => vec![format!("etcd-dr {command} --resume"), with("rollback")],
+        Ok(State::RollingBack) => vec![with("rollback")],
+        Ok(State::Completed) => vec![with("commit"), with("rollback")],
+        Ok(State::Committing | State::RolledBack | State::Committed) => vec![with("commit")],
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The list of what is not settled, as JSON.
+pub(super) fn unsettled_json(layout: &NodeLayout) -> Result<Vec<Value>> {
+    let all = unsettled(layout)?;
+    let one = |found: &Found| {
+        let progress = found.progress.as_ref().ok();
+        json!({
+            "id": found.id,
+            "kind": progress.map(|progress| progress.begin.kind.clone()),
+            "state": progress.map(|progress| progress.state.word()),
+            "began": progress.map(|progress| progress.began),
+            "kept": operation::kept(layout, found),
+            "commands": commands(found),
+        })
+    };
+    Ok(all.iter().map(one).collect())
+}
+
+/// The list of what is not settled besides one operation, for people.
+pub(super) fn others(layout: &NodeLayout, but: &str) -> Result<String> {
+    let mut text = String::new();
+    for found in unsettled(layout)?.iter().filter(|found| found.id != but) {
+        let state = match &found.progress {
+            Ok(progress) => progress.state.word().to_owned(),
+            Err(failure) => failure.to_string(),
+        };
+        let places: Vec<String> = operation::kept(layout, found)
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        text.push_str(&format!("also {}: {state}\n", found.id));
+        if !places.is_empty() {
+            text.push_str(&format!("  kept in    {}\n", places.join(", ")));
+        }
+        for command in commands(found) {
+            text.push_str(&format!("  {command}\n"));
+        }
+    }
+    Ok(text)
+}
+
 /// What a command adds to how an operation of its own stands.
 pub(super) struct Words {
     /// The command in a document.
@@ -105,7 +188,7 @@ pub(super) struct Words {
     /// Lines of a name and a value.
     pub(super) facts: Vec<(&'static str, String)>,
     /// What can be done about a completed one, a line.
-    pub(super) when_completed: &'static str,
+    pub(super) when_completed: String,
 }
 
 /// How an operation stands: its steps, and the next command.
@@ -155,6 +238,8 @@ pub(super) fn standing<S: Step>(
         State::Completed => text.push_str(&format!("{}\n", words.when_completed)),
         _ => {}
     }
+    let layout = NodeLayout::new(&session.root);
+    text.push_str(&others(&layout, &progress.begin.id)?);
     let json: Value = json!({
         "id": progress.begin.id,
         "state": progress.state.word(),
@@ -165,6 +250,7 @@ pub(super) fn standing<S: Step>(
         "about": progress.begin.about,
         "journal": dir.join(journal::FILE),
         "steps": steps,
+        "unsettled": unsettled_json(&layout)?,
     });
     Ok(Shown {
         status: if unfinished && !held {

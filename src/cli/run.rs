@@ -14,7 +14,7 @@ use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::progress::Logged;
 use super::{
-    backup, complete, copy, human, machine, man, member, progress, prune, remote, restore,
+    backup, complete, copy, hints, human, machine, man, member, progress, prune, remote, restore,
     schedule, switch, verify,
 };
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
@@ -62,7 +62,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if complete::answer(&arguments) {
         return ExitCode::from(exit::DONE);
     }
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no failure.
@@ -74,6 +74,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             });
         }
     };
+    hints::keep(&arguments);
     colours(cli.global.color);
     let output = cli.global.output;
     let name = command_name(&cli.command);

@@ -47,6 +47,7 @@ pub(super) fn disable(session: &Session, args: &DisableArgs) -> Result<Shown> {
     let context = &session.context;
     let done =
         session.block_on_to_the_end(restore::go_on(context, &layout, &mut operation, false))?;
+    switch::settle(context, &layout)?;
     let text = "etcd is disabled on this node: its manifest is kept, and nothing of it runs\nto let it run again: etcd-dr enable\n";
     Ok(shown(&done.id, text, true))
 }
@@ -61,8 +62,13 @@ pub(super) fn enable(session: &Session, _args: &EnableArgs) -> Result<Shown> {
     let mut operation =
         Operation::<NodeStep>::open(&found.dir, session.context.observer.clone(), Timestamp::now)?;
     session.log().open(operation.dir());
+    if let Some(later) = switch::superseded_by(&layout, &found)? {
+        switch::settle(&session.context, &layout)?;
+        let text = format!("{} has put etcd's manifest back: nothing to do\n", later.id);
+        return Ok(shown(&found.id, &text, false));
+    }
     if switch::undone_by_others(&layout, &found)? {
-        restore::commit(&layout, &mut operation)?;
+        restore::commit(&session.context, &layout, &mut operation)?;
         let text = "etcd's manifest was put back by others meanwhile: nothing to do\n";
         return Ok(shown(&found.id, text, false));
     }
@@ -87,6 +93,9 @@ pub(super) fn remark(layout: &NodeLayout) -> Result<Option<String>> {
         return Ok(None);
     };
     if !matches!(&found.progress, Ok(progress) if progress.state == State::Completed) {
+        return Ok(None);
+    }
+    if switch::superseded_by(layout, &found)?.is_some() {
         return Ok(None);
     }
     Ok(Some(if switch::undone_by_others(layout, &found)? {

@@ -85,6 +85,8 @@ pub struct EtcdAccess {
     pub member_name: Option<Sourced<String>>,
     /// The local member's peer URLs.
     pub peer_urls: Option<Sourced<Vec<String>>>,
+    /// Members by name and peer URL, as `--initial-cluster` or `etcd.env` has them.
+    pub peers: Vec<(String, String)>,
     /// The data directory's host path.
     pub data_dir: Option<Sourced<PathBuf>>,
     /// What was passed over on the way, for a reader who asks for detail.
@@ -98,8 +100,10 @@ impl EtcdAccess {
     /// [`Kind::Usage`] where nothing tells it.
     pub fn own_name(&self) -> Result<String> {
         let name = self.member_name.as_ref();
-        name.map(|name| name.value.clone())
-            .ok_or_else(|| unknown("finding this node's member name"))
+        name.map(|name| name.value.clone()).ok_or_else(|| {
+            Failure::new(Kind::Usage, "finding this node's member name")
+                .with(Fact::Missing("node-name"))
+        })
     }
 
     /// The data directory's host path; etcd's usual one where nothing tells it.
@@ -114,14 +118,11 @@ impl EtcdAccess {
     /// [`Kind::Usage`] where nothing tells them.
     pub fn own_peer_urls(&self) -> Result<Vec<String>> {
         let urls = self.peer_urls.as_ref();
-        urls.map(|urls| urls.value.clone())
-            .ok_or_else(|| unknown("finding this member's peer URL"))
+        urls.map(|urls| urls.value.clone()).ok_or_else(|| {
+            Failure::new(Kind::Usage, "finding this member's peer URL")
+                .with(Fact::Missing("peer-urls"))
+        })
     }
-}
-
-/// What follows from the node's name is not known.
-fn unknown(what: &'static str) -> Failure {
-    Failure::new(Kind::Usage, what).with(Fact::Missing("node-name"))
 }
 
 /// What the node itself says, before anything told is laid over it.
@@ -136,6 +137,7 @@ pub(super) struct NodeSays {
     /// Host paths of certificate and key, the best first.
     pub(super) identities: Vec<Identity>,
     pub(super) peer_urls: Option<Sourced<Vec<String>>>,
+    pub(super) peers: Vec<(String, String)>,
     pub(super) data_dir: Option<Sourced<PathBuf>>,
     pub(super) notes: Vec<String>,
     /// Why the local member or its endpoint is not known.
@@ -165,6 +167,7 @@ pub fn find_access(layout: &NodeLayout, detection: &Detection, told: &Told) -> R
         tls,
         member_name: told.node.clone().or(says.member_name),
         peer_urls: says.peer_urls,
+        peers: says.peers,
         data_dir,
         notes: says.notes,
     })

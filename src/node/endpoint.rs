@@ -89,6 +89,17 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
+/// The pairs of `--initial-cluster`: `name=url,name2=url2`. What is no pair is passed over.
+pub fn initial_cluster(text: &str) -> Vec<(String, String)> {
+    let pairs = split_list(text).into_iter();
+    pairs
+        .filter_map(|pair| {
+            let (name, url) = pair.split_once('=')?;
+            Some((name.trim().to_owned(), url.trim().to_owned()))
+        })
+        .collect()
+}
+
 /// Splits a comma-separated list; empty parts are dropped.
 pub fn split_list(text: &str) -> Vec<String> {
     text.split(',')

@@ -1,12 +1,13 @@
 //! What a kubeadm control-plane node says about its etcd: the flags in `manifests/etcd.yaml`, or
 //! the variables that etcd reads in their place.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::access::{Identity, NodeSays, Sourced};
 use super::certificates::{Use, WantedCertificate};
 use super::component::Component;
-use super::endpoint::{Endpoint, split_list};
+use super::endpoint::{Endpoint, initial_cluster, split_list};
 use super::files::read_bounded;
 use super::layout::NodeLayout;
 use super::pod::{self, Container, PodManifest};
@@ -34,6 +35,13 @@ impl Live {
                 .unwrap_or(path),
         };
         let doing = |e: Failure| e.doing(format!("reading {}", path.display()));
+        if path
+            .symlink_metadata()
+            .is_err_and(|e| e.kind() == ErrorKind::NotFound)
+        {
+            let what = "there is no such file";
+            return Err(doing(Failure::new(Kind::Usage, what)).with(Fact::Moved(path)));
+        }
         let bytes = read_bounded(&path, pod::MAX_BYTES)?;
         let pod = PodManifest::parse(&bytes).map_err(doing)?;
         let container = pod
@@ -122,6 +130,10 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
         .and_then(|endpoint| endpoint.ip());
     says.member_endpoints = advertised;
     says.peer_urls = urls("initial-advertise-peer-urls");
+    says.peers = etcd
+        .etcd_flag("initial-cluster")
+        .map(|list| initial_cluster(list.value))
+        .unwrap_or_default();
     says.data_dir = etcd
         .etcd_flag("data-dir")
         .map(|told| etcd.host_file(layout, &told));

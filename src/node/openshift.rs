@@ -53,6 +53,13 @@ pub(super) fn ask(layout: &NodeLayout, told: &Told) -> Result<NodeSays> {
     };
     let pairs = variables.list.iter().map(|(n, v)| (n.as_str(), v.as_str()));
     let members = member::members(pairs);
+    says.peers = members
+        .iter()
+        .filter_map(|member| {
+            let url = Endpoint::of(true, member.ip?, PEER_PORT);
+            Some((member.name.clone(), url.to_string()))
+        })
+        .collect();
     let named = told.node.as_ref().map(|node| node.value.as_str());
     match member::local_member(&members, named, &told.local_addresses) {
         Ok((member, evidence)) => describe_member(&variables, &member, &evidence, &mut says)?,

@@ -12,7 +12,7 @@ pub mod live;
 pub mod member;
 pub mod member_files;
 pub mod metrics;
-mod operation;
+pub mod operation;
 pub mod prune;
 pub mod quality;
 pub mod reach;

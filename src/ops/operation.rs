@@ -10,11 +10,83 @@ use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::restore::folders::HIDDEN;
+use super::restore::switch;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::Event;
 use crate::node::layout::NodeLayout;
-use crate::plan::{Begin, Clock, Operation, Progress, Step, journal, registry};
+use crate::plan::registry::{self, Found};
+use crate::plan::{Begin, Clock, Operation, Progress, Step, journal};
 use crate::sys::fs;
+
+/// Refuses a further change of the node while an earlier one is unfinished, or is done and neither
+/// committed nor rolled back: two changes on top of each other would leave a way back to the state
+/// between them, and none to the first. `disable` keeps nothing but a manifest, and is no such
+/// change.
+///
+/// # Errors
+/// [`Kind::Busy`] with [`Fact::Unfinished`] or [`Fact::Unsettled`] that names it.
+pub(in crate::ops) fn refuse_while_unsettled(layout: &NodeLayout) -> Result<()> {
+    registry::refuse_while_unfinished(&layout.state())?;
+    let all = registry::list(&layout.state())?;
+    match all
+        .iter()
+        .rfind(|found| found.is_uncommitted() && !is_switch(found))
+    {
+        Some(found) => Err(registry::must_settle(
+            found,
+            "a further change would bury what it keeps of the state before",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn is_switch(found: &Found) -> bool {
+    let progress = found.progress.as_ref();
+    progress.is_ok_and(|progress| progress.begin.kind == switch::KIND)
+}
+
+/// Refuses to roll back what a later operation was built upon, until that one is settled.
+///
+/// # Errors
+/// [`Kind::Busy`] with [`Fact::Unsettled`].
+pub(in crate::ops) fn refuse_under_later(layout: &NodeLayout, progress: &Progress) -> Result<()> {
+    let all = registry::list(&layout.state())?;
+    let later = all
+        .iter()
+        .rev()
+        .take_while(|found| found.id != progress.begin.id);
+    for found in later {
+        if found.blocks() {
+            registry::refuse_while_unfinished(&layout.state())?;
+        }
+        let in_force = found.is_uncommitted()
+            && !(is_switch(found) && switch::undone_by_others(layout, found)?);
+        if in_force {
+            let what = format!("it came after {}, and goes first", progress.begin.id);
+            return Err(registry::must_settle(found, what));
+        }
+    }
+    Ok(())
+}
+
+/// The folders in which an operation still keeps something, as host paths; of one that cannot be
+/// read, none.
+pub fn kept(layout: &NodeLayout, found: &Found) -> Vec<PathBuf> {
+    let Ok(progress) = &found.progress else {
+        return Vec::new();
+    };
+    let safety = progress.begin.about.get("safety").cloned();
+    let safety: Vec<PathBuf> = safety
+        .and_then(|safety| serde_json::from_value(safety).ok())
+        .unwrap_or_default();
+    let folders = safety.iter().map(|folder| layout.host(folder));
+    folders
+        .filter(|folder| match std::fs::read_dir(folder) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(_) => folder.symlink_metadata().is_ok(),
+        })
+        .collect()
+}
 
 /// A name for an operation of a kind that no folder bears yet.
 pub(in crate::ops) fn free_name(context: &Context, layout: &NodeLayout, kind: &str) -> String {

@@ -99,6 +99,11 @@ impl State {
         matches!(self, Self::Running | Self::RollingBack)
     }
 
+    /// Whether it is done, and what it replaced is still kept.
+    pub const fn is_uncommitted(self) -> bool {
+        matches!(self, Self::Completed | Self::Committing)
+    }
+
     /// Whether what is needed to go back is kept.
     pub const fn can_roll_back(self) -> bool {
         matches!(self, Self::Running | Self::RollingBack | Self::Completed)

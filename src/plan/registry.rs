@@ -27,6 +27,23 @@ impl Found {
             Err(_) => true,
         }
     }
+
+    /// Whether it is done, and what it replaced is still kept for the way back.
+    pub fn is_uncommitted(&self) -> bool {
+        matches!(&self.progress, Ok(progress) if progress.state.is_uncommitted())
+    }
+}
+
+/// The failure of a change that must wait until an operation is committed or rolled back.
+pub fn must_settle(found: &Found, what: impl std::fmt::Display) -> Failure {
+    let state = match &found.progress {
+        Ok(progress) => progress.state.word(),
+        Err(_) => "not readable",
+    };
+    let what = format!("{} is {state}, and not committed: {what}", found.id);
+    Failure::new(Kind::Busy, what).with(Fact::Unsettled {
+        id: found.id.clone(),
+    })
 }
 
 /// All operations below a directory, oldest first. Folders without a journal had not begun.

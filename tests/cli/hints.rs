@@ -1,5 +1,5 @@
-//! Each hint is true: the command it names is typed, with its words in capitals filled in and the
-//! options of the command that failed, and what stood in the way does so no longer.
+//! Each hint is true: the whole command that it names is typed, with its words in capitals filled
+//! in, and what stood in the way does so no longer.
 
 use std::process::Command;
 
@@ -24,9 +24,9 @@ fn hint(run: &Run) -> String {
     command.to_owned()
 }
 
-/// Types the hint, with other words for its placeholders, behind the options given before.
+/// Types the hint, with other words for its placeholders.
 #[track_caller]
-fn typed(failed: &Run, fill: &[(&str, &str)], context: &[&str]) -> Run {
+fn typed(failed: &Run, fill: &[(&str, &str)]) -> Run {
     let mut words = hint(failed);
     for (word, value) in fill {
         assert!(words.contains(word), "{words} has no {word}");
@@ -34,9 +34,7 @@ fn typed(failed: &Run, fill: &[(&str, &str)], context: &[&str]) -> Run {
     }
     let words: Vec<&str> = words.split(' ').collect();
     assert_eq!(words.first(), Some(&"etcd-dr"), "{failed}");
-    let (globals, rest) = context.split_at(context.len().saturating_sub(1));
-    let args = [globals, &words[1..], rest].concat();
-    let next = run(&args, &[]);
+    let next = run(&words[1..], &[]);
     let first = |run: &Run| run.stderr.lines().next().map(str::to_owned);
     assert_ne!(
         first(failed),
@@ -68,14 +66,9 @@ fn what_is_missing_and_where_the_node_is() {
 
     // From nothing at all to a server that does not answer, by hints alone.
     let no_endpoint = run(&["--root", empty, "backup", &store], &[]).expect(2);
-    let no_ca = typed(
-        &no_endpoint,
-        &[("ADDRESS", "127.1.9.1")],
-        &["--root", empty, &store],
-    );
+    let no_ca = typed(&no_endpoint, &[("ADDRESS", "127.1.9.1")]);
     let context = ["--root", empty, "--endpoints", "https://127.1.9.1:2379"];
-    let whole = [&context[..], &[&store]].concat();
-    let down = typed(&no_ca.expect(2), &[("FILE", cert)], &whole);
+    let down = typed(&no_ca.expect(2), &[("FILE", cert)]);
     assert_eq!(down.status, Some(4), "{down}");
     let half = run(
         &[
@@ -87,7 +80,6 @@ fn what_is_missing_and_where_the_node_is() {
         &[],
     )
     .expect(2);
-    let context = [&["--cacert", cert], &whole[..]].concat();
     let fill = [
         ("--cert FILE", format!("--cert {cert}")),
         ("--key FILE", format!("--key {key}")),
@@ -96,7 +88,7 @@ fn what_is_missing_and_where_the_node_is() {
         .iter()
         .map(|(word, value)| (*word, value.as_str()))
         .collect();
-    assert_eq!(typed(&half, &fill, &context).status, Some(4));
+    assert_eq!(typed(&half, &fill).status, Some(4));
 
     let root = node(&shelf.dir().join("openshift"), &["--nodes", NODES]);
     let named = ["--root", &root, "--endpoints", "http://127.1.9.1:2379"];
@@ -107,41 +99,33 @@ fn what_is_missing_and_where_the_node_is() {
     ]
     .concat();
     let unknown = run(&args, &[]).expect(5);
-    let context = [&named[..], &[&store]].concat();
-    assert_eq!(
-        typed(&unknown, &[("NAME", "master-0")], &context).status,
-        Some(4)
-    );
+    let known = typed(&unknown, &[("NAME", "master-0")]);
+    assert_eq!(known.status, Some(4), "{known}");
 
     let pod = shelf.dir().join("pod");
     std::fs::create_dir(&pod).expect("a root");
     std::os::unix::fs::symlink(&root, pod.join("host")).expect("a mount, nearly");
     let pod = pod.to_str().expect("UTF-8");
-    let mounted = run(&["--root", pod, "backup", &store], &[]).expect(2);
-    let context = [
+    let named = [
         "--endpoints",
         "http://127.1.9.1:2379",
         "--node-name",
         "master-0",
-        &store,
     ];
-    assert_eq!(typed(&mounted, &[], &context).status, Some(4));
+    let args = [&named[..], &["--root", pod, "backup", &store]].concat();
+    let mounted = run(&args, &[]).expect(2);
+    assert_eq!(typed(&mounted, &[]).status, Some(4));
 }
 
 #[test]
 fn other_backups() {
     let shelf = Shelf::new();
     let store = shelf.store_text();
-    let nothing = run(&["verify", "--store", &store, "latest"], &[]).expect(2);
+    let at = ["--profile", "bare", "--endpoints", "http://127.1.9.1:2379"];
+    let args = [&at[..], &["verify", "--store", &store, "latest"]].concat();
+    let nothing = run(&args, &[]).expect(2);
     // It is taken as soon as there is an etcd.
-    let context = [
-        "--profile",
-        "bare",
-        "--endpoints",
-        "http://127.1.9.1:2379",
-        &store,
-    ];
-    assert_eq!(typed(&nothing, &[], &context).status, Some(4));
+    assert_eq!(typed(&nothing, &[]).status, Some(4));
 
     shelf.good(1);
     shelf::flip(&shelf::snapshot(&shelf.good(2)), 5000);
@@ -149,8 +133,7 @@ fn other_backups() {
     let data = data.to_str().expect("UTF-8");
     let args = ["restore", "backup-2", "--data-dir", data, "--store", &store];
     let broken = run(&args, &[]).expect(3);
-    let store_option = format!("--store={store}");
-    let all = typed(&broken, &[], &[&store_option]).expect(3);
+    let all = typed(&broken, &[]).expect(3);
     assert!(all.stdout.contains("backup-1: good"), "{all}");
 
     // Of several names one is to be chosen; each is a backup.
@@ -203,10 +186,16 @@ fn a_refusal_that_may_be_overridden() {
         "--mark-compacted",
     ];
     let low = run(&[&["restore", "backup-1"], &tail[..]].concat(), &[]).expect(5);
-    let words = hint(&low);
-    let words: Vec<&str> = words.split(' ').skip(1).collect();
-    let args = [&words[..], &["backup-1"], &tail[..]].concat();
-    run(&args, &[]).expect(0);
+    let safe = hint(&low);
+    let (_, over) = low
+        .stderr
+        .split_once("to override the refusal: ")
+        .expect("an override below the safe way");
+    for words in [over.trim(), &safe] {
+        let words: Vec<&str> = words.split(' ').skip(1).collect();
+        run(&words, &[]).expect(0);
+        std::fs::remove_dir_all(data).expect("what was made");
+    }
 }
 
 /// Every hint that a golden file of any suite shows is a line that the command tree takes.
@@ -222,7 +211,10 @@ fn every_hint_that_is_shown_can_be_typed() {
         for file in files {
             let path = file.expect("an entry").path();
             let text = std::fs::read_to_string(&path).expect("text");
-            for line in text.lines().filter(|line| line.starts_with("  hint: ")) {
+            let hints = text
+                .lines()
+                .filter(|line| line.starts_with("  hint: ") || line.starts_with("        to "));
+            for line in hints {
                 let Some((_, words)) = line.split_once(": etcd-dr ") else {
                     continue;
                 };

@@ -73,7 +73,22 @@ fn what_does_not_belong_to_this_node() {
     changed_manifest(&node, "backup-2", |manifest| {
         manifest["node"]["name"] = "master-7".into();
     });
-    refused(&node, "backup-2", "other-node", &[]);
+    let told = node
+        .expect(
+            5,
+            &["restore", "backup-2", "--yes", "--allow", "other-node"],
+        )
+        .1;
+    assert!(
+        told.contains("[other-node]") && told.contains("--scope etcd"),
+        "{told}"
+    );
+    let etcd = ["restore", "backup-2", "--scope", "etcd", "--dry-run"];
+    let plan = node.expect(0, &etcd).0;
+    assert!(
+        plan.contains("this node's own etcd manifest stays"),
+        "{plan}"
+    );
     // The cluster says something else of itself now than the snapshot does.
     let other = |change: fn(&mut OpenShift)| {
         let mut openshift = OpenShift::default();

@@ -43,21 +43,21 @@ pub struct MemberAddArgs {
     #[arg(short, long, requires = "join")]
     pub yes: bool,
 
-    /// Show how far a join is
-    #[arg(long, requires = "join")]
-    pub status: bool,
+    /// Show how far a join is, and what is not committed
+    #[arg(long, requires = "join", value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    pub status: Option<String>,
 
     /// Go on with a join that was cut off
     #[arg(long, requires = "join")]
     pub resume: bool,
 
     /// Take a join back, as long as the member has no vote
-    #[arg(long, requires = "join")]
-    pub rollback: bool,
+    #[arg(long, requires = "join", value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    pub rollback: Option<String>,
 
     /// Remove what a join kept for --rollback
-    #[arg(long, requires = "join")]
-    pub commit: bool,
+    #[arg(long, requires = "join", value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    pub commit: Option<String>,
 
     /// Add it with a vote at once: the quorum counts it before it runs
     #[arg(long)]

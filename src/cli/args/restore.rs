@@ -75,21 +75,22 @@ pub struct RestoreArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = DetachArg::Auto, env = "ETCD_DR_DETACH", verbatim_doc_comment)]
     pub detach: DetachArg,
 
-    /// Show how far a restore is; follow it while it runs
-    #[arg(long)]
-    pub status: bool,
+    /// Show how far a restore is, and what is not committed; follow it while
+    /// it runs
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "", verbatim_doc_comment)]
+    pub status: Option<String>,
 
     /// Go on with a restore that was cut off
     #[arg(long)]
     pub resume: bool,
 
     /// Take a restore back: the node becomes what it was before
-    #[arg(long)]
-    pub rollback: bool,
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    pub rollback: Option<String>,
 
-    /// Remove what was kept for --rollback
-    #[arg(long)]
-    pub commit: bool,
+    /// Remove what was kept for --rollback, or by it
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    pub commit: Option<String>,
 
     /// Only make this directory; absent, or there and empty
     #[arg(long, value_name = "DIR", conflicts_with = "after", value_hint = ValueHint::DirPath)]

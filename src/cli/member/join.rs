@@ -9,6 +9,7 @@ use serde_json::json;
 use super::super::args::MemberAddArgs;
 use super::super::confirm::confirm;
 use super::super::operation::{self, Words};
+use super::super::restore::named;
 use super::super::run::{Session, Shown};
 use super::super::{machine, target};
 use super::{allowed_of, clean, members, votes};
@@ -25,23 +26,26 @@ const DOCUMENT: &str = "member-add";
 /// Does what the flags ask for.
 pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    if args.status {
-        let found = operation::current(&layout, KIND)?;
+    if let Some(id) = &args.status {
+        let found = operation::current(&layout, KIND, named(id))?;
         let words = Words {
             document: DOCUMENT,
             facts: Vec::new(),
-            when_completed: "to remove what was kept: etcd-dr member-add --join --commit",
+            when_completed: format!(
+                "to remove what was kept: etcd-dr member-add --join --commit {}",
+                found.id
+            ),
         };
         return operation::standing::<JoinStep>(session, &found.dir, &found.progress?, &words);
     }
     if args.resume {
         return resume(session, &layout);
     }
-    if args.rollback {
-        return roll_back(session, args, &layout);
+    if let Some(id) = &args.rollback {
+        return roll_back(session, args, &layout, named(id));
     }
-    if args.commit {
-        return commit(session, args, &layout);
+    if let Some(id) = &args.commit {
+        return commit(session, args, &layout, named(id));
     }
     let request = request(session, args)?;
     let context = &session.context;
@@ -86,7 +90,7 @@ fn request(session: &Session, args: &MemberAddArgs) -> Result<Request> {
 fn resume(session: &Session, layout: &NodeLayout) -> Result<Shown> {
     let _locked = restore::lock(layout, "member-add --join --resume")?;
     let log = session.log();
-    let mut operation = operation::open::<JoinStep>(session, layout, KIND)?;
+    let mut operation = operation::open::<JoinStep>(session, layout, KIND, None)?;
     operation::can_go_on(&operation)?;
     log.open(operation.dir());
     operation.resumed()?;
@@ -114,10 +118,15 @@ fn go_on(
     ))
 }
 
-fn roll_back(session: &Session, args: &MemberAddArgs, layout: &NodeLayout) -> Result<Shown> {
+fn roll_back(
+    session: &Session,
+    args: &MemberAddArgs,
+    layout: &NodeLayout,
+    id: Option<&str>,
+) -> Result<Shown> {
     let _locked = restore::lock(layout, "member-add --join --rollback")?;
     let log = session.log();
-    let mut operation = operation::open::<JoinStep>(session, layout, KIND)?;
+    let mut operation = operation::open::<JoinStep>(session, layout, KIND, id)?;
     let progress = operation.progress();
     if progress.state == State::Completed {
         let question = format!("Put back the data from before {}?", progress.begin.id);
@@ -138,9 +147,14 @@ fn roll_back(session: &Session, args: &MemberAddArgs, layout: &NodeLayout) -> Re
     Ok(Shown::done(text, machine::document(DOCUMENT, &json)))
 }
 
-fn commit(session: &Session, args: &MemberAddArgs, layout: &NodeLayout) -> Result<Shown> {
+fn commit(
+    session: &Session,
+    args: &MemberAddArgs,
+    layout: &NodeLayout,
+    id: Option<&str>,
+) -> Result<Shown> {
     let _locked = restore::lock(layout, "member-add --join --commit")?;
-    let mut operation = operation::open::<JoinStep>(session, layout, KIND)?;
+    let mut operation = operation::open::<JoinStep>(session, layout, KIND, id)?;
     let id = operation.progress().begin.id.clone();
     let state = State::Committed.word();
     if operation.progress().state == State::Committed {
@@ -149,7 +163,7 @@ fn commit(session: &Session, args: &MemberAddArgs, layout: &NodeLayout) -> Resul
     }
     let question = format!("Remove what {id} kept: the data from before it?");
     confirm("", &question, args.yes)?;
-    let removed = join::commit(layout, &mut operation)?;
+    let removed = join::commit(&session.context, layout, &mut operation)?;
     let mut text = format!("committed {id}\n");
     for path in &removed {
         let _ = writeln!(text, "  removed {}", path.display());

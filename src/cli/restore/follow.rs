@@ -28,9 +28,9 @@ const LOOK: Duration = Duration::from_millis(200);
 const START: Duration = Duration::from_secs(30);
 
 /// Shows how far a restore is; while another process is at it, follows that one to its end.
-pub(super) fn status(session: &Session) -> Result<Shown> {
+pub(super) fn status(session: &Session, id: Option<&str>) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let found = node::current(&layout)?;
+    let found = operation::current(&layout, restore::KIND, id)?;
     let progress = found.progress?;
     let follows = session.is_text() && progress.state.is_unfinished() && is_held(&layout);
     if follows {
@@ -49,7 +49,10 @@ fn shown(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
     let words = Words {
         document: "restore",
         facts,
-        when_completed: "to go back: etcd-dr restore --rollback; to end that: etcd-dr restore --commit",
+        when_completed: format!(
+            "to go back: etcd-dr restore --rollback {id}\nto keep it: etcd-dr restore --commit {id}",
+            id = progress.begin.id
+        ),
     };
     operation::standing::<NodeStep>(session, dir, progress, &words)
 }

@@ -26,19 +26,24 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     if args.data_dir.is_some() {
         return data_dir::run(session, args);
     }
-    if args.status {
-        return follow::status(session);
+    if let Some(id) = &args.status {
+        return follow::status(session, named(id));
     }
     if args.resume {
         return node::resume(session, args);
     }
-    if args.rollback {
-        return node::roll_back(session, args);
+    if let Some(id) = &args.rollback {
+        return node::roll_back(session, args, named(id));
     }
-    if args.commit {
-        return node::commit(session, args);
+    if let Some(id) = &args.commit {
+        return node::commit(session, args, named(id));
     }
     node::run(session, args)
+}
+
+/// The name that was given to a flag which may stand alone.
+pub(super) fn named(id: &str) -> Option<&str> {
+    (!id.is_empty()).then_some(id)
 }
 
 /// The set that is named.

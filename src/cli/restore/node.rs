@@ -16,7 +16,7 @@ use crate::etcd::restore::{Bump, SLACK};
 use crate::node::layout::NodeLayout;
 use crate::ops::catalog::BackupSet;
 use crate::ops::restore::{self, ALLOWABLE, Done, Draft, NodeStep, Request, Scope, survivor};
-use crate::plan::registry::{self, Found};
+use crate::plan::registry;
 use crate::plan::{Operation, State};
 
 /// Restores the node.
@@ -70,6 +70,22 @@ fn draft(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Draft> {
 
 /// What a dry run shows.
 fn planned(draft: &Draft) -> Shown {
+    let shown = plan_alone(draft);
+    let Some(refused) = &draft.refused else {
+        return shown;
+    };
+    // As the restore itself would end, with the plan besides.
+    let mut json = machine::failure(super::COMMAND, refused);
+    json["plan"] = shown.json;
+    Shown {
+        text: shown.text,
+        json,
+        remark: Some(human::failure(super::COMMAND, refused)),
+        status: refused.kind().exit_code(),
+    }
+}
+
+fn plan_alone(draft: &Draft) -> Shown {
     let next = next::steps(&draft.about);
     let mut text = text::plan(draft);
     text.push_str(&text::numbered("What follows a restore:", &next));
@@ -88,7 +104,7 @@ pub(super) fn resume(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let _locked = restore::lock(&layout, "restore --resume")?;
     let log = session.log();
-    let mut operation = open(session, &layout)?;
+    let mut operation = open(session, &layout, None)?;
     operation::can_go_on(&operation)?;
     log.open(operation.dir());
     operation.resumed()?;
@@ -133,11 +149,11 @@ pub(super) fn restored(done: &Done) -> Shown {
 }
 
 /// Takes a restore back.
-pub(super) fn roll_back(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let _locked = restore::lock(&layout, "restore --rollback")?;
     let log = session.log();
-    let mut operation = open(session, &layout)?;
+    let mut operation = open(session, &layout, id)?;
     let progress = operation.progress();
     if progress.state == State::Completed {
         let about = restore::about(progress)?;
@@ -154,19 +170,22 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs) -> Result<Shown> 
     let mut text = format!("rolled back {}: the node is as before\n", done.id);
     if kept {
         text.push_str(&format!(
-            "what the restored etcd had is in {} until: etcd-dr restore --commit\n",
-            text::places(&done.about.safety)
+            "what was written after the restore is in {} until: etcd-dr restore --commit {}\n",
+            text::places(&done.about.safety),
+            done.id
         ));
     }
+    text.push_str(&operation::others(&layout, &done.id)?);
     let json = json!({"id": done.id, "state": State::RolledBack.word(), "about": done.about});
     Ok(Shown::done(text, machine::document("restore", &json)))
 }
 
 /// Ends the way back.
-pub(super) fn commit(session: &Session, args: &RestoreArgs) -> Result<Shown> {
+pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let _locked = restore::lock(&layout, "restore --commit")?;
-    let mut operation = open(session, &layout)?;
+    let mut operation = open(session, &layout, id)?;
+    let rolled_back = operation.progress().state == State::RolledBack;
     let id = operation.progress().begin.id.clone();
     if operation.progress().state == State::Committed {
         return Ok(Shown::done(
@@ -177,24 +196,28 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs) -> Result<Shown> {
             ),
         ));
     }
-    let question = format!("Remove what {id} kept: the data and the revisions from before it?");
+    let question = if rolled_back {
+        format!("{id} is rolled back. Delete what was written after it?")
+    } else {
+        format!("Keep {id}, and delete the data and the revisions from before it?")
+    };
     confirm("", &question, args.yes)?;
-    let removed = restore::commit(&layout, &mut operation)?;
-    let mut text = format!("committed {id}\n");
+    let removed = restore::commit(&session.context, &layout, &mut operation)?;
+    let mut text = if rolled_back {
+        format!("removed what {id} had left; the node stays as it is\n")
+    } else {
+        format!("committed {id}\n")
+    };
     for path in &removed {
         text.push_str(&format!("  removed {}\n", path.display()));
     }
+    text.push_str(&operation::others(&layout, &id)?);
     let json = json!({"id": id, "state": State::Committed.word(), "removed": removed});
     Ok(Shown::done(text, machine::document("restore", &json)))
 }
 
-/// The restore that is meant, which must be there.
-pub(super) fn current(layout: &NodeLayout) -> Result<Found> {
-    operation::current(layout, restore::KIND)
-}
-
-fn open(session: &Session, layout: &NodeLayout) -> Result<Operation<NodeStep>> {
-    operation::open(session, layout, restore::KIND)
+fn open(session: &Session, layout: &NodeLayout, id: Option<&str>) -> Result<Operation<NodeStep>> {
+    operation::open(session, layout, restore::KIND, id)
 }
 
 fn wants_to_detach(args: &RestoreArgs) -> bool {
@@ -215,11 +238,10 @@ fn scope(args: &RestoreArgs) -> Scope {
 
 fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survivor::Request> {
     let store = session.store(args.store.as_deref())?;
-    let urls = args.initial_advertise_peer_urls.as_deref();
     Ok(survivor::Request {
         target: target::target(session)?,
         from: from.to_owned(),
-        peer_urls: urls.map(|urls| urls.split(',').map(|url| url.trim().to_owned()).collect()),
+        peer_urls: peer_urls(args),
         store: store.dir().is_dir().then(|| store.dir().to_owned()),
         scope: scope(args),
         bump: super::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
@@ -227,7 +249,13 @@ fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survi
         wait: args.wait,
         privileged: rustix::process::geteuid().is_root(),
         random: random()?,
+        rehearsal: args.dry_run,
     })
+}
+
+fn peer_urls(args: &RestoreArgs) -> Option<Vec<String>> {
+    let urls = args.initial_advertise_peer_urls.as_deref();
+    urls.map(|urls| urls.split(',').map(|url| url.trim().to_owned()).collect())
 }
 
 fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Request> {
@@ -244,5 +272,7 @@ fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Requ
         privileged: rustix::process::geteuid().is_root(),
         random: random()?,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        peer_urls: peer_urls(args),
+        rehearsal: args.dry_run,
     })
 }

@@ -1,12 +1,13 @@
-//! What an address shows below etcd's API: the certificates it presents, and its page of metrics.
+//! What an address shows below etcd's API: whether anything serves there, the certificates it
+//! presents, its page of metrics, and what a peer port says of the members.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
@@ -18,6 +19,7 @@ use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureS
 use super::tls::TlsConfig;
 use super::{ConnectOptions, Endpoint};
 use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::snapshot;
 
 /// The largest page of metrics that is read.
 const PAGE_LIMIT: u64 = 8 << 20;
@@ -46,36 +48,143 @@ pub async fn presented_certificates(
     limit: Duration,
 ) -> Result<Vec<Vec<u8>>> {
     let doing = || format!("looking at the certificate of {host}:{port}");
+    let shaking = async {
+        let stream = TcpStream::connect((host, port)).await;
+        let stream = stream.doing(Kind::Unreachable, doing)?;
+        Ok(shake_hands(host, stream, limit).await)
+    };
+    match timeout(limit, shaking).await {
+        Ok(Ok((seen, _))) if !seen.is_empty() => Ok(seen),
+        Ok(Ok((_, Some(Err(error))))) => Err(Failure::wrap(Kind::Unreachable, error, doing())),
+        Ok(Ok((_, Some(Ok(()))))) => {
+            Err(Failure::new(Kind::Unreachable, "it presents none").doing(doing()))
+        }
+        Ok(Err(failure)) => Err(failure),
+        Ok(Ok((_, None))) | Err(_) => {
+            Err(Failure::new(Kind::Unreachable, "timed out").doing(doing()))
+        }
+    }
+}
+
+/// Shakes hands over TLS and checks nothing: the certificates seen, and how it ended, if it ended
+/// in time. A server that demands our certificate ends it after it has shown its own.
+async fn shake_hands(
+    host: &str,
+    stream: TcpStream,
+    limit: Duration,
+) -> (Vec<Vec<u8>>, Option<std::io::Result<()>>) {
     let recorder = Arc::new(Recorder {
         seen: Mutex::default(),
         provider: ring::default_provider(),
     });
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .doing(Kind::Unexpected, doing)?
-        .dangerous()
-        .with_custom_certificate_verifier(recorder.clone())
-        .with_no_client_auth();
-    let name = ServerName::try_from(host.to_owned()).doing(Kind::Usage, doing)?;
-    let handshake = async {
-        let stream = TcpStream::connect((host, port)).await?;
-        // A server that demands our certificate ends it, after it has shown its own.
-        TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
+        .map(|builder| {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(recorder.clone())
+                .with_no_client_auth()
+        });
+    let name = ServerName::try_from(host.to_owned());
+    let ended = match (config, name) {
+        (Ok(config), Ok(name)) => {
+            let shaking = TlsConnector::from(Arc::new(config)).connect(name, stream);
+            let ended = timeout(limit, shaking).await.ok();
+            ended.map(|ended| ended.map(|_| ()))
+        }
+        (Err(error), _) => Some(Err(std::io::Error::other(error))),
+        (_, Err(error)) => Some(Err(std::io::Error::other(error))),
     };
-    let ended = timeout(limit, handshake).await;
-    let seen = recorder
-        .seen
-        .lock()
-        .map(|seen| seen.clone())
-        .unwrap_or_default();
-    match ended {
-        _ if !seen.is_empty() => Ok(seen),
-        Ok(Err(error)) => Err(Failure::wrap(Kind::Unreachable, error, doing())),
-        Ok(Ok(_)) => Err(Failure::new(Kind::Unreachable, "it presents none").doing(doing())),
-        Err(_) => Err(Failure::new(Kind::Unreachable, "timed out").doing(doing())),
+    let seen = recorder.seen.lock();
+    (seen.map(|seen| seen.clone()).unwrap_or_default(), ended)
+}
+
+/// What became of a knock at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Knock {
+    /// A server answers: it spoke TLS or HTTP.
+    Answers,
+    /// Nothing serves there: the connection was refused, or no host answered in time.
+    Silent,
+    /// The connection was accepted and no word came; why that is not enough to go by.
+    Unclear(String),
+    /// The question never left this machine: no address for the name, no route; why.
+    Untried(String),
+}
+
+/// Knocks at an address, without a certificate: whether anything serves there.
+pub async fn knock(tls: bool, host: &str, port: u16, limit: Duration) -> Knock {
+    let deadline = Instant::now() + limit;
+    let addresses = match timeout_at(deadline, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(error)) => return Knock::Untried(format!("{host} does not resolve: {error}")),
+        Err(_) => return Knock::Untried(format!("{host} was not resolved in time")),
+    };
+    let mut last = Knock::Untried(format!("{host} has no address"));
+    for address in addresses {
+        match timeout_at(deadline, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return spoken_to(tls, host, stream, limit).await,
+            Ok(Err(error)) => {
+                use std::io::ErrorKind as E;
+                last = match error.kind() {
+                    E::ConnectionRefused
+                    | E::HostUnreachable
+                    | E::TimedOut
+                    | E::ConnectionReset => Knock::Silent,
+                    _ => Knock::Untried(error.to_string()),
+                };
+            }
+            Err(_) => last = Knock::Silent,
+        }
     }
+    last
+}
+
+/// Says something over a connection that was accepted, and waits for any word.
+async fn spoken_to(tls: bool, host: &str, mut stream: TcpStream, limit: Duration) -> Knock {
+    let nothing = |why: String| Knock::Unclear(format!("it accepts connections, and {why}"));
+    if tls {
+        return match shake_hands(host, stream, limit).await {
+            (seen, _) if !seen.is_empty() => Knock::Answers,
+            (_, Some(Ok(()))) => Knock::Answers,
+            // Any word of the server's, also one that is no TLS, is a server's.
+            (_, Some(Err(error))) if error.get_ref().is_some_and(|e| e.is::<rustls::Error>()) => {
+                Knock::Answers
+            }
+            (_, Some(Err(error))) => nothing(format!("ends them: {error}")),
+            (_, None) => nothing("says nothing".to_owned()),
+        };
+    }
+    let asking = async {
+        let request = format!("GET /version HTTP/1.0\r\nHost: {host}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        stream.read_exact(&mut [0; 1]).await
+    };
+    match timeout(limit, asking).await {
+        Ok(Ok(_)) => Knock::Answers,
+        Ok(Err(error)) => nothing(format!("ends them: {error}")),
+        Err(_) => nothing("says nothing".to_owned()),
+    }
+}
+
+/// The members as a member's peer port lists them: `GET /members`, which etcd has served there
+/// since before 3.4.
+///
+/// # Errors
+/// [`Kind::Unreachable`] where it does not answer, or with something else.
+pub async fn peer_members(
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+) -> Result<Vec<snapshot::Member>> {
+    let doing = || format!("asking {endpoint} for the members");
+    let limit = options.connect_timeout.saturating_add(options.call_timeout);
+    let asking = read_page(endpoint, options.tls.as_ref(), "/members");
+    let page = match timeout(limit, asking).await {
+        Ok(page) => page.doing(Kind::Unreachable, doing)?,
+        Err(_) => return Err(Failure::new(Kind::Unreachable, "timed out").doing(doing())),
+    };
+    let body = page.text.split_once("\r\n\r\n").map(|(_, body)| body);
+    serde_json::from_str(body.unwrap_or_default()).doing(Kind::Unreachable, doing)
 }
 
 /// Reads a member's page of metrics, over plain HTTP/1.0 or the same over TLS.
@@ -85,8 +194,14 @@ pub async fn presented_certificates(
 pub async fn metrics(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Metrics> {
     let doing = || format!("reading the metrics of {endpoint}");
     let limit = options.connect_timeout.saturating_add(options.call_timeout);
-    match timeout(limit, read_page(endpoint, options.tls.as_ref())).await {
-        Ok(page) => page.doing(Kind::Unreachable, doing),
+    let reading = read_page(endpoint, options.tls.as_ref(), "/metrics");
+    match timeout(limit, reading).await {
+        Ok(page) => page.doing(Kind::Unreachable, doing).map(|page| Metrics {
+            date: date(&page.text),
+            quota: quota(&page.text),
+            asked: page.asked,
+            answered: page.answered,
+        }),
         Err(_) => Err(Failure::new(Kind::Unreachable, "timed out").doing(doing())),
     }
 }
@@ -94,7 +209,18 @@ pub async fn metrics(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Me
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn read_page(endpoint: &Endpoint, tls: Option<&TlsConfig>) -> anyhow::Result<Metrics> {
+/// A page and when it came.
+struct Page {
+    text: String,
+    asked: Instant,
+    answered: Instant,
+}
+
+async fn read_page(
+    endpoint: &Endpoint,
+    tls: Option<&TlsConfig>,
+    path: &str,
+) -> anyhow::Result<Page> {
     let address = endpoint.as_str().split_once("://").map(|(_, rest)| rest);
     let (Some(host), Some(address)) = (endpoint.host(), address) else {
         anyhow::bail!("a socket in the file system has no such page");
@@ -114,7 +240,7 @@ async fn read_page(endpoint: &Endpoint, tls: Option<&TlsConfig>) -> anyhow::Resu
         _ => Box::new(stream),
     };
     let asked = Instant::now();
-    let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
     let mut page = Vec::new();
@@ -127,10 +253,8 @@ async fn read_page(endpoint: &Endpoint, tls: Option<&TlsConfig>) -> anyhow::Resu
         Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => return Err(error.into()),
         _ => {}
     }
-    let text = String::from_utf8_lossy(&page);
-    Ok(Metrics {
-        date: date(&text),
-        quota: quota(&text),
+    Ok(Page {
+        text: String::from_utf8_lossy(&page).into_owned(),
         asked,
         answered,
     })

@@ -1,25 +1,26 @@
 //! Whether the set and the node belong together, and who else still serves.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Request;
+use super::fit::OTHER_NODE;
+use super::others::{ANSWER, Circle, Known, Others, Own};
 use super::survey::Survey;
-use crate::error::{Failure, Kind, Result};
-use crate::etcd::client::{ConnectOptions, Connection, Consistency, Endpoint};
-use crate::etcd::datadir::Layout;
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::client::{ConnectOptions, Consistency};
+use crate::etcd::datadir::{self as files, DbFacts, Layout};
 use crate::etcd::kubernetes::{self, ClusterVersion};
 use crate::etcd::restore::Evidence;
 use crate::etcd::wal::Wal;
 use crate::node::access::EtcdAccess;
+use crate::node::component::Component;
+use crate::node::endpoint::initial_cluster;
+use crate::node::pod::{Container, PodManifest};
 use crate::ops::{Context, catalog, database, datadir, reach};
 use crate::store::LocalStore;
 
-/// How long a member may take to answer before it counts as silent: two round trips over a bad
-/// line, and a server that is busy.
-const ANSWER: Duration = Duration::from_secs(3);
 /// The largest `revision.json` that is read, in bytes.
 const REVISION_JSON: u64 = 1 << 20;
 
@@ -30,25 +31,32 @@ pub(super) struct NodeSays {
     pub(super) cluster_id: Option<String>,
     /// What the cluster says of itself.
     pub(super) version: Option<ClusterVersion>,
+    /// Its member id.
+    pub(super) member_id: Option<u64>,
+    /// The members that it knows.
+    pub(super) members: Option<Vec<Known>>,
     /// Where that comes from, for people.
     pub(super) source: String,
 }
 
 /// Asks the running member, or reads a stopped one's files.
-pub(super) async fn of_node(context: &Context, survey: &Survey) -> NodeSays {
-    match live(survey).await {
-        Ok(says) => says,
+pub(super) async fn of_node(context: &Context, access: &EtcdAccess, data_dir: &Path) -> NodeSays {
+    let files_say = member_id(data_dir).await;
+    match live(access).await {
+        // What answers there may be another member: the files say whose they are.
+        Ok(says) => NodeSays {
+            member_id: files_say.or(says.member_id),
+            ..says
+        },
         Err(failure) => {
             context.tell(crate::event::Event::Note(failure.to_string()));
-            match survey.access.data_dir.as_ref() {
-                Some(dir) => from_files(context, &dir.value).await,
-                None => NodeSays::default(),
-            }
+            from_files(context, data_dir).await
         }
     }
 }
 
-fn patient(access: &EtcdAccess) -> Result<ConnectOptions> {
+/// How to ask members of which some may be gone.
+pub(super) fn patient(access: &EtcdAccess) -> Result<ConnectOptions> {
     Ok(ConnectOptions {
         connect_timeout: ANSWER,
         call_timeout: ANSWER,
@@ -56,9 +64,21 @@ fn patient(access: &EtcdAccess) -> Result<ConnectOptions> {
     })
 }
 
-async fn live(survey: &Survey) -> Result<NodeSays> {
-    let connection = reach::connect(&survey.access, &patient(&survey.access)?).await?;
+/// Whose the files in a data directory are, by the log.
+async fn member_id(data_dir: &Path) -> Option<u64> {
+    let layout = Layout::new(data_dir, None);
+    let read = tokio::task::spawn_blocking(move || {
+        let scan = Wal::list(&layout.wal).and_then(|wal| wal.scan()).ok();
+        Some(scan?.metadata?.node)
+    });
+    read.await.ok().flatten()
+}
+
+async fn live(access: &EtcdAccess) -> Result<NodeSays> {
+    let connection = reach::connect(access, &patient(access)?).await?;
     let status = connection.status().await?;
+    let members = connection.member_list(Consistency::Local).await.ok();
+    let members = members.map(|list| list.members.iter().map(Known::from).collect());
     let mut version = None;
     for prefix in kubernetes::PREFIXES {
         let key = kubernetes::cluster_version_key(prefix);
@@ -70,34 +90,40 @@ async fn live(survey: &Survey) -> Result<NodeSays> {
     Ok(NodeSays {
         cluster_id: Some(status.header.cluster_id.to_string()),
         version,
+        member_id: Some(status.header.member_id.0),
+        members,
         source: format!("etcd at {}", connection.endpoint()),
     })
 }
 
-async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
+/// What a stopped member's files say.
+pub(super) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
     let layout = Layout::new(data_dir, None);
     let source = data_dir.display().to_string();
     let inner = context.clone();
     let read = tokio::task::spawn_blocking(move || {
-        let cluster = Wal::list(&layout.wal)
-            .and_then(|wal| wal.scan())
-            .ok()
-            .and_then(|scan| scan.metadata)
-            .map(|metadata| format!("{:x}", metadata.cluster));
         // What a broken database says is nothing to go by.
         let report = database::read(&inner, &layout.db(), database::cluster_keys());
-        let version = report
-            .ok()
-            .flatten()
-            .and_then(|report| database::cluster_version(&report)?.ok());
-        (cluster, version)
+        let report = report.ok().flatten();
+        let facts = report.as_ref().and_then(|report| report.facts.as_ref());
+        let facts = facts.map(DbFacts::of);
+        let files = files::check(&layout, facts.as_ref()).ok();
+        let identity = files.as_ref().and_then(|files| files.wal.scan.metadata);
+        let members = files
+            .as_ref()
+            .and_then(|files| files.membership(facts.as_ref()));
+        // Without its log the database still has the members that it was told of.
+        let members = members.or(facts.map(|facts| facts.members));
+        let members = members.filter(|members| !members.is_empty());
+        NodeSays {
+            cluster_id: identity.map(|identity| format!("{:x}", identity.cluster)),
+            version: report.and_then(|report| database::cluster_version(&report)?.ok()),
+            member_id: identity.map(|identity| identity.node),
+            members: members.map(|members| members.iter().map(Known::from).collect()),
+            source,
+        }
     });
-    let (cluster_id, version) = read.await.unwrap_or_default();
-    NodeSays {
-        cluster_id,
-        version,
-        source,
-    }
+    read.await.unwrap_or_default()
 }
 
 /// What does not fit between the set and the node: refusals by name, each with why.
@@ -135,18 +161,7 @@ pub(super) fn mismatches(
         )),
         _ => {}
     }
-    if let Some(taken_on) = manifest.and_then(|manifest| manifest.node.name.as_ref())
-        && *taken_on != survey.node
-        && survey.has_resources
-    {
-        found.push((
-            "other-node",
-            format!(
-                "the backup was taken on {taken_on}, this node is {}: its static pods are made for one node",
-                survey.node
-            ),
-        ));
-    }
+    found.extend(survey.misfit.clone().filter(|_| survey.has_resources));
     let versions = of_set.and_then(|version| version.version.as_ref()).zip(
         node.version
             .as_ref()
@@ -164,69 +179,36 @@ pub(super) fn mismatches(
     found
 }
 
-/// Voting members besides this node's own that still answer.
-pub(super) async fn living_voters(survey: &Survey) -> Result<Vec<String>> {
-    let members: Vec<(String, Vec<String>)> = survey
-        .facts
-        .members
-        .iter()
-        .map(|member| (member.name.clone(), member.client_urls.clone()))
-        .collect();
-    living(&survey.access, &survey.node, &members).await
+/// Asks the other members that the backup, the node and its own member know of.
+pub(super) async fn others(request: &Request, survey: &Survey, node: &NodeSays) -> Others {
+    let mut own = Own::of(&survey.access, &survey.node, &request.target);
+    own.ids.extend(node.member_id);
+    let manifest = request.set.manifest.as_ref();
+    let taken_here = manifest.filter(|m| m.node.name.as_ref() == Some(&survey.node));
+    let id = taken_here.and_then(|m| u64::from_str_radix(&m.member.id, 16).ok());
+    own.ids.extend(id);
+    let mut circle = Circle {
+        own,
+        members: survey.facts.members.iter().map(Known::from).collect(),
+        endpoints: Vec::new(),
+        current: node.members.clone(),
+    };
+    circle.add_access(&survey.access);
+    if let Some(etcd) = survey.pod(Component::Etcd) {
+        circle.add_peers(&initial_cluster_of(&etcd.pod));
+    }
+    circle.ask(patient(&survey.access).ok().as_ref()).await
 }
 
-/// The same, of members by name and client URLs.
-pub(super) async fn living(
-    access: &EtcdAccess,
-    node: &str,
-    members: &[(String, Vec<String>)],
-) -> Result<Vec<String>> {
-    let options = patient(access)?;
-    let own = Endpoint::parse(&access.endpoint.value, options.tls.is_some())?;
-    let mut urls: Vec<(String, String)> = Vec::new();
-    let of_own = members.iter().filter(|(name, _)| name == node);
-    let own_urls: Vec<&String> = of_own.flat_map(|(_, urls)| urls).collect();
-    for (name, urls_of) in members.iter().filter(|(name, _)| name != node) {
-        urls.extend(urls_of.iter().map(|url| (name.clone(), url.clone())));
-    }
-    for url in &access.member_endpoints.value {
-        if !own_urls.contains(&url) && !urls.iter().any(|(_, known)| known == url) {
-            urls.push((url.clone(), url.clone()));
-        }
-    }
-    let mut asked = Vec::new();
-    for (name, url) in urls {
-        let Ok(endpoint) = Endpoint::parse(&url, options.tls.is_some()) else {
-            continue;
-        };
-        let local = endpoint.host() == own.host()
-            || endpoint
-                .host()
-                .is_some_and(|host| ["localhost", "127.0.0.1", "::1"].contains(&host));
-        if endpoint != own && !local {
-            let options = options.clone();
-            asked.push(tokio::spawn(async move {
-                let connection = Connection::open(&endpoint, &options).await?;
-                let status = connection.status().await?;
-                Ok::<_, Failure>((!status.is_learner).then(|| {
-                    if name == url {
-                        url
-                    } else {
-                        format!("{name} at {url}")
-                    }
-                }))
-            }));
-        }
-    }
-    let mut living = Vec::new();
-    for answer in asked {
-        if let Ok(Ok(Some(voter))) = answer.await
-            && !living.contains(&voter)
-        {
-            living.push(voter);
-        }
-    }
-    Ok(living)
+/// The members that a manifest's `--initial-cluster` names.
+fn initial_cluster_of(pod: &PodManifest) -> Vec<(String, String)> {
+    let container = pod.container("etcd").or(pod.containers.first());
+    let flag = |container: &'_ Container| {
+        let flag = container.flag("initial-cluster");
+        flag.or(container.env("ETCD_INITIAL_CLUSTER"))
+            .map(initial_cluster)
+    };
+    container.and_then(flag).unwrap_or_default()
 }
 
 /// All that is known of revisions that clients have seen: other sets, the node's own database,
@@ -295,20 +277,23 @@ fn from_raft_index(request: &Request, node: &NodeSays, path: &Path) -> Result<Op
 }
 
 /// The failure that names several refusals at once.
-pub(super) fn refused(found: Vec<(&'static str, String)>) -> Result<()> {
+pub(super) fn refused(found: Vec<(&'static str, String)>, living: &[String]) -> Option<Failure> {
     if found.is_empty() {
-        return Ok(());
+        return None;
     }
     let what: Vec<String> = found
         .iter()
         .map(|(name, what)| format!("{what} [{name}]"))
         .collect();
     let mut failure = Failure::new(Kind::Refused, what.join("; "));
+    if !living.is_empty() {
+        failure = failure.with(Fact::Members(living.to_vec()));
+    }
     for (name, _) in found {
-        failure = failure.with(crate::error::Fact::Refusal {
+        failure = failure.with(Fact::Refusal {
             name,
-            allowable: true,
+            allowable: name != OTHER_NODE,
         });
     }
-    Err(failure.doing("holding the backup against this node"))
+    Some(failure.doing("holding the backup against this node"))
 }

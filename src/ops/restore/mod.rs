@@ -6,9 +6,11 @@
 
 pub mod about;
 pub(in crate::ops) mod data;
+mod fit;
 pub(in crate::ops) mod folders;
 mod identity;
 pub(in crate::ops) mod moves;
+mod others;
 pub mod plan;
 pub(in crate::ops) mod proof;
 mod site;
@@ -48,12 +50,14 @@ use crate::sys::fs;
 pub const KIND: &str = "restore";
 
 /// Refusals that an operator may let pass.
-pub const ALLOWABLE: [&str; 10] = [
+pub const ALLOWABLE: [&str; 12] = [
+    "address-not-here",
     "alarm-in-backup",
     "bump-too-small",
     "certificates-unfit",
     "living-voters",
     "other-cluster",
+    "other-members-unknown",
     "other-node",
     "other-version",
     "root-needed",
@@ -86,6 +90,10 @@ pub struct Request {
     pub random: u128,
     /// The tool's version, for the journal.
     pub tool_version: String,
+    /// The member's peer URLs, where the node's manifest does not tell them.
+    pub peer_urls: Option<Vec<String>>,
+    /// Whether the plan is only shown: then what is refused comes with it.
+    pub rehearsal: bool,
 }
 
 impl Request {
@@ -101,7 +109,7 @@ impl Request {
 /// [`Kind::Busy`] while another operation is unfinished, [`Kind::Store`] without room.
 pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let layout = &request.target.layout;
-    registry::refuse_while_unfinished(&layout.state())?;
+    operation::refuse_while_unsettled(layout)?;
     let mut refusals: Vec<(&'static str, String)> = Vec::new();
     if !request.privileged {
         refusals.push((
@@ -130,22 +138,17 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     )));
     let node = context
         .cancel
-        .guard(async { Ok(identity::of_node(context, &survey).await) })
+        .guard(async {
+            let data_dir = survey.access.data_dir_in(layout);
+            Ok(identity::of_node(context, &survey.access, &data_dir).await)
+        })
         .await?;
     refusals.extend(identity::mismatches(request, &survey, &node));
-    let living = context
+    let others = context
         .cancel
-        .guard(identity::living_voters(&survey))
+        .guard(async { Ok(identity::others(request, &survey, &node).await) })
         .await?;
-    if !living.is_empty() {
-        refusals.push((
-            "living-voters",
-            format!(
-                "other voting members still answer ({}): with a restored single member beside them the cluster would be two; stop etcd on those nodes first",
-                living.join(", ")
-            ),
-        ));
-    }
+    refusals.extend(others.refusals("with a restored single member beside them the cluster would be two; stop etcd on those nodes first"));
     if survey.unsealed {
         refusals.push((
             "unsealed-snapshot",
@@ -163,21 +166,44 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         ));
     }
     refusals.retain(|(name, what)| {
-        let allowed = request.allows(name);
+        let allowed = *name != fit::OTHER_NODE && request.allows(name);
         if allowed {
             context.warn(name, what.clone());
         }
         !allowed
     });
-    identity::refused(refusals)?;
-    let evidence = identity::evidence(context, request, &survey, &node)?;
+    let refused = identity::refused(refusals, &others.names);
+    if !request.rehearsal {
+        refused.map_or(Ok(()), Err)?;
+        return planned(context, request, &survey, &node, &socket);
+    }
+    match (refused, planned(context, request, &survey, &node, &socket)) {
+        (None, plan) => plan,
+        (Some(refused), Ok(draft)) => Ok(Draft {
+            refused: Some(refused),
+            ..draft
+        }),
+        (Some(refused), Err(_)) => Err(refused),
+    }
+}
+
+/// The plan of what was seen.
+fn planned(
+    context: &Context,
+    request: &Request,
+    survey: &Survey,
+    node: &identity::NodeSays,
+    socket: &Path,
+) -> Result<Draft> {
+    let layout = &request.target.layout;
+    let evidence = identity::evidence(context, request, survey, node)?;
     let drafting = Drafting {
         context,
         request,
-        survey: &survey,
+        survey,
         evidence,
         id: operation::free_name(context, layout, KIND),
-        runtime: layout.node_path(&socket),
+        runtime: layout.node_path(socket),
     };
     drafting.draft()
 }
@@ -356,6 +382,7 @@ pub async fn take_back(
 ) -> Result<Done> {
     let progress = operation.progress();
     operation::refuse_without_way_back(progress)?;
+    operation::refuse_under_later(layout, progress)?;
     if progress.state == State::Completed && progress.begin.kind == KIND {
         let world = world(context, layout, operation)?;
         refuse_if_joined(&world).await?;
@@ -402,8 +429,14 @@ async fn refuse_if_joined(world: &World) -> Result<()> {
     }))
 }
 
-/// Removes what was kept for the way back.
-pub fn commit(layout: &NodeLayout, operation: &mut Operation<NodeStep>) -> Result<Vec<PathBuf>> {
+/// Removes what was kept for the way back, and ends the disablings that it has superseded.
+pub fn commit(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<NodeStep>,
+) -> Result<Vec<PathBuf>> {
     let safety = about(operation.progress())?.safety;
-    operation::commit(layout, operation, &safety)
+    let removed = operation::commit(layout, operation, &safety)?;
+    switch::settle(context, layout)?;
+    Ok(removed)
 }

@@ -35,6 +35,8 @@ pub struct Draft {
     pub steps: Vec<NodeStep>,
     /// What was decided and why, for people.
     pub notes: Vec<String>,
+    /// What the operation itself is refused for, where the plan is only shown.
+    pub refused: Option<Failure>,
 }
 
 /// Everything that the steps are made from.
@@ -70,6 +72,14 @@ impl Drafting<'_> {
             &folders::places(self.layout()),
         )?;
         let mut notes = self.scope_notes();
+        if let Some((_, why)) = self
+            .survey
+            .misfit
+            .as_ref()
+            .filter(|_| !self.survey.has_resources)
+        {
+            notes.push(format!("this node's own etcd manifest stays: {why}"));
+        }
         notes.extend(self.revision_notes()?);
         notes.extend(data::strangers(self.layout(), &data_dir)?);
         let snapshot = self.request.set.files.snapshot.as_deref();
@@ -122,6 +132,7 @@ impl Drafting<'_> {
             about: self.about(&folders, &data_dir)?,
             steps,
             notes,
+            refused: None,
         })
     }
 
@@ -293,7 +304,11 @@ impl Drafting<'_> {
             only.extend(manifests.iter().filter(|name| !covered(name)).cloned());
             only
         };
-        if let Some(archive) = &files.resources {
+        if let Some(archive) = files
+            .resources
+            .as_ref()
+            .filter(|_| self.survey.has_resources)
+        {
             archives.push(Unpacking {
                 archive: archive.clone(),
                 only: resources(),
@@ -384,7 +399,10 @@ impl Drafting<'_> {
                 self.layout(),
                 data_dir,
                 survey.node.clone(),
-                survey.access.own_peer_urls()?,
+                match &self.request.peer_urls {
+                    Some(urls) => urls.clone(),
+                    None => survey.access.own_peer_urls()?,
+                },
             ),
             runtime: self.runtime.clone(),
             pods: survey.pods.iter().map(pod_about).collect(),

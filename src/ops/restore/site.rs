@@ -1,26 +1,25 @@
 //! The node as an operation without a backup finds it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::about::{EtcdAbout, PodAbout, Scope};
 use super::identity;
+use super::others::{Circle, Others, Own};
 use super::survey::{refuse, refuse_what_is_not_ours, revisions};
 use super::world::RUNTIME_TIMEOUT;
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::client::Consistency;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
-use crate::node::endpoint::Endpoint;
 use crate::node::layout::NodeLayout;
 use crate::node::pod::{MAX_BYTES, PodManifest, RevisionInUse};
 use crate::node::profile::Profile;
 use crate::node::runtime::{Runtime, find_socket};
-use crate::ops::reach::{self, Target};
-use crate::ops::{Context, catalog, member_files};
+use crate::ops::reach::Target;
+use crate::ops::{Context, catalog};
 
 /// The node, its etcd and its container runtime.
 pub(super) struct Site {
+    target: Target,
     pub(super) layout: NodeLayout,
     pub(super) profile: Profile,
     pub(super) access: EtcdAccess,
@@ -59,6 +58,7 @@ impl Site {
         let socket = find_socket(&layout)?;
         Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;
         Ok(Self {
+            target: target.clone(),
             layout,
             profile: detection.profile,
             access,
@@ -152,48 +152,23 @@ impl Site {
         self.plain(Component::Etcd, &path)?.ok_or_else(none)
     }
 
-    /// Other voting members that still answer: known from the member itself, or from its files.
-    pub(super) async fn living_voters(&self, context: &Context) -> Result<Vec<String>> {
-        let members = match self.members_by_asking().await {
-            Ok(members) => members,
-            Err(_) => self.members_by_files(context).await,
+    /// Asks the other members that the node knows of, and those that a disk brought here knows of.
+    pub(super) async fn others(&self, context: &Context, from: &Path) -> Others {
+        let node = identity::of_node(context, &self.access, &self.data_dir).await;
+        let mut own = Own::of(&self.access, &self.node, &self.target);
+        own.ids.extend(node.member_id);
+        let mut circle = Circle {
+            own,
+            members: Vec::new(),
+            endpoints: Vec::new(),
+            current: node.members,
         };
-        identity::living(&self.access, &self.node, &members).await
-    }
-
-    async fn members_by_asking(&self) -> Result<Vec<(String, Vec<String>)>> {
-        let mut options = reach::options(&self.access)?;
-        options.connect_timeout = Duration::from_secs(2);
-        options.call_timeout = Duration::from_secs(3);
-        let connection = reach::connect(&self.access, &options).await?;
-        let list = connection.member_list(Consistency::Local).await?;
-        Ok(list
-            .members
-            .into_iter()
-            .map(|member| (member.name, member.client_urls))
-            .collect())
-    }
-
-    /// The files tell peer URLs; clients are served on the same hosts at our own member's port.
-    async fn members_by_files(&self, context: &Context) -> Vec<(String, Vec<String>)> {
-        let (context, dir) = (context.clone(), self.data_dir.clone());
-        let read =
-            tokio::task::spawn_blocking(move || member_files::run(&context, &dir, None, &[])).await;
-        let Ok(Ok(report)) = read else {
-            return Vec::new();
-        };
-        let own = Endpoint::parse(&self.access.endpoint.value);
-        let client_url = |peer: &String| {
-            let (own, mut url) = (own.as_ref()?, Endpoint::parse(peer)?);
-            (url.tls, url.port) = (own.tls, own.port);
-            Some(url.to_string())
-        };
-        let members = report.membership.into_iter().flatten();
-        members
-            .map(|member| {
-                let urls = member.peer_urls.iter().filter_map(client_url).collect();
-                (member.name, urls)
-            })
-            .collect()
+        if from != self.data_dir {
+            let brought = identity::from_files(context, from).await;
+            circle.members.extend(brought.members.unwrap_or_default());
+        }
+        circle.add_access(&self.access);
+        let options = identity::patient(&self.access).ok();
+        circle.ask(options.as_ref()).await
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::steps::rules;
-use super::{Request, Scope};
+use super::{Request, Scope, fit};
 use crate::backup::resources::{STATIC_POD_RESOURCES, extract_to_look};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::kubernetes::ClusterVersion;
@@ -36,8 +36,10 @@ pub(super) struct Survey {
     /// The node's name.
     pub(super) node: String,
     pub(super) pods: Vec<PodSeen>,
-    /// Whether the set has an archive of resources.
+    /// Whether the set has an archive of resources, and it is used.
     pub(super) has_resources: bool,
+    /// Why the set's static pods are not this node's, by the name of the refusal.
+    pub(super) misfit: Option<(&'static str, String)>,
     /// The archives' content, as a node's root.
     pub(super) unpacked: NodeLayout,
     pub(super) facts: DatabaseFacts,
@@ -63,19 +65,30 @@ impl Survey {
         let access = access(context, request, profile, &unpacked)?;
         let node = access.own_name()?;
         let has_resources = request.set.files.resources.is_some();
-        let source = if has_resources { &unpacked } else { layout };
-        let pods = request
-            .scope
-            .components()
-            .iter()
-            .map(|component| pod(source, profile, *component, has_resources))
-            .collect::<Result<_>>()?;
+        let pods = |from_set: bool| -> Result<Vec<PodSeen>> {
+            let source = if from_set { &unpacked } else { layout };
+            let components = request.scope.components().iter();
+            components
+                .map(|component| pod(source, profile, *component, from_set))
+                .collect()
+        };
+        let mut seen = pods(has_resources)?;
+        let mut misfit = None;
+        if has_resources {
+            misfit = fit::misfit(request, &access, &node, &seen);
+        }
+        // etcd alone needs none of the backup's pods: the node's own will do.
+        let own_pod = request.scope == Scope::Etcd && misfit.is_some();
+        if own_pod {
+            seen = pods(false)?;
+        }
         Ok(Self {
             profile,
             access,
             node,
-            pods,
-            has_resources,
+            pods: seen,
+            has_resources: has_resources && !own_pod,
+            misfit,
             unpacked,
             facts,
             version,
@@ -300,7 +313,13 @@ fn pod(
         let file = format!("{component}-pod.yaml");
         (source.revision(revision).join(file), Some(revision))
     } else {
-        let path = source.manifest(component, profile).ok_or_else(bare)?;
+        let live = source.manifest(component, profile).ok_or_else(bare)?;
+        // Of an etcd that is disabled, the manifest that is kept.
+        let kept = || source.disabled_manifest(component, profile);
+        let path = match live.symlink_metadata() {
+            Ok(_) => live,
+            Err(_) => kept().unwrap_or(live),
+        };
         (path, None)
     };
     let doing = || {
@@ -315,8 +334,14 @@ fn pod(
     } else {
         Kind::Refused
     };
-    let bytes = catalog::read_bounded(&manifest, crate::node::pod::MAX_BYTES)?
-        .ok_or_else(|| Failure::new(kind, "there is none").doing(doing()))?;
+    let bytes = catalog::read_bounded(&manifest, crate::node::pod::MAX_BYTES)?;
+    let bytes = bytes.ok_or_else(|| {
+        let none = Failure::new(kind, "there is no such file").doing(doing());
+        if from_set {
+            return none;
+        }
+        none.with(Fact::Moved(source.node_path(&manifest)))
+    })?;
     let pod = PodManifest::parse(&bytes).map_err(|failure| failure.as_kind(kind).doing(doing()))?;
     let revision = match revision {
         Some(revision) => Some(revision),

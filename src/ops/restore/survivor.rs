@@ -20,7 +20,6 @@ use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::node::component::Component;
 use crate::ops::reach::Target;
 use crate::ops::{Context, catalog, datadir, operation};
-use crate::plan::registry;
 use crate::store::LocalStore;
 use crate::sys::mount::Mounts;
 use crate::sys::owner::Owner;
@@ -52,6 +51,8 @@ pub struct Request {
     pub privileged: bool,
     /// Randomness, for the new cluster's id.
     pub random: u128,
+    /// Whether the plan is only shown: then what is refused comes with it.
+    pub rehearsal: bool,
 }
 
 /// Makes the plan. Nothing has changed when it returns.
@@ -60,7 +61,7 @@ pub struct Request {
 /// As those of [`super::draft`].
 pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let layout = &request.target.layout;
-    registry::refuse_while_unfinished(&layout.state())?;
+    operation::refuse_while_unsettled(layout)?;
     let site = context
         .cancel
         .guard(Site::look(context, &request.target))
@@ -72,16 +73,15 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
             "owners and labels can be put back by root only".to_owned(),
         ));
     }
-    let living = context.cancel.guard(site.living_voters(context)).await?;
-    if !living.is_empty() {
-        refusals.push((
-            "living-voters",
-            format!(
-                "other voting members still answer ({}): stop etcd on those nodes first, and see whose disk is the best one",
-                living.join(", ")
-            ),
-        ));
-    }
+    let from = request.from.canonicalize();
+    let from = from.unwrap_or_else(|_| request.from.clone());
+    let others = context
+        .cancel
+        .guard(async { Ok(site.others(context, &from).await) })
+        .await?;
+    refusals.extend(
+        others.refusals("stop etcd on those nodes first, and see whose disk is the best one"),
+    );
     refusals.retain(|(name, what)| {
         let allowed = request.allow.iter().any(|allowed| allowed == name);
         if allowed {
@@ -89,7 +89,24 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         }
         !allowed
     });
-    identity::refused(refusals)?;
+    let refused = identity::refused(refusals, &others.names);
+    if !request.rehearsal {
+        refused.map_or(Ok(()), Err)?;
+        return planned(context, request, site);
+    }
+    match (refused, planned(context, request, site)) {
+        (None, plan) => plan,
+        (Some(refused), Ok(draft)) => Ok(Draft {
+            refused: Some(refused),
+            ..draft
+        }),
+        (Some(refused), Err(_)) => Err(refused),
+    }
+}
+
+/// The plan of what was seen.
+fn planned(context: &Context, request: &Request, site: Site) -> Result<Draft> {
+    let layout = &request.target.layout;
     let drafting = Drafting {
         context,
         request,
@@ -180,6 +197,7 @@ impl Drafting<'_> {
             about: self.about(&folders),
             steps,
             notes: self.notes(own)?,
+            refused: None,
         })
     }
 

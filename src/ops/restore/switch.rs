@@ -90,6 +90,7 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
         about,
         steps,
         notes: Vec::new(),
+        refused: None,
     })
 }
 
@@ -127,6 +128,52 @@ pub fn undone_by_others(layout: &NodeLayout, found: &Found) -> Result<bool> {
                 .any(|exchange| layout.host(&exchange.place).symlink_metadata().is_ok()),
             _ => false,
         }))
+}
+
+/// The later operation that has put etcd's manifest back, as a restore does: what was disabled
+/// runs again by the tool's own doing.
+///
+/// # Errors
+/// Those of listing the operations.
+pub fn superseded_by(layout: &NodeLayout, disabled: &Found) -> Result<Option<Found>> {
+    if !undone_by_others(layout, disabled)? {
+        return Ok(None);
+    }
+    let all = registry::list(&layout.state())?;
+    let later = all.into_iter().skip_while(|found| found.id != disabled.id);
+    let starts = later.skip(1).filter(|found| match &found.progress {
+        Ok(progress) => {
+            progress.begin.kind != KIND
+                && (progress.state.is_uncommitted() || progress.state == State::Committed)
+        }
+        Err(_) => false,
+    });
+    Ok(starts.last())
+}
+
+/// Ends the disablings that are not in force any more: etcd's manifest is back, and nothing that
+/// put it there can be rolled back.
+///
+/// # Errors
+/// Those of listing the operations, and of removing what one kept.
+pub fn settle(context: &Context, layout: &NodeLayout) -> Result<()> {
+    for found in registry::list(&layout.state())? {
+        let ours = matches!(&found.progress, Ok(progress)
+            if progress.begin.kind == KIND && progress.state == State::Completed);
+        if !ours || !undone_by_others(layout, &found)? {
+            continue;
+        }
+        let later = superseded_by(layout, &found)?;
+        if later.is_some_and(|later| later.is_uncommitted()) {
+            continue;
+        }
+        let observer = context.observer.clone();
+        let mut operation =
+            Operation::<NodeStep>::open(&found.dir, observer, jiff::Timestamp::now)?;
+        let safety = about(operation.progress())?.safety;
+        operation::commit(layout, &mut operation, &safety)?;
+    }
+    Ok(())
 }
 
 /// Moves the manifest back and waits until etcd serves.

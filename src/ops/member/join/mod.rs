@@ -33,9 +33,9 @@ use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
 use crate::node::runtime::{Runtime, find_socket};
 use crate::ops::reach::Target;
+use crate::ops::restore::switch;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
 use crate::ops::{Context, operation};
-use crate::plan::registry;
 use crate::plan::{Clock, Operation, Progress};
 
 /// The kind of operation, in journals.
@@ -88,7 +88,7 @@ fn refuse(name: &'static str, what: String) -> Failure {
 /// [`Kind::Busy`] while another operation is unfinished.
 pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let layout = &request.target.layout;
-    registry::refuse_while_unfinished(&layout.state())?;
+    operation::refuse_while_unsettled(layout)?;
     let detection = request.target.detect(context)?;
     refuse_fencing(context, &request.allow, &detection)?;
     if let Some(external) = &detection.external_etcd {
@@ -349,6 +349,7 @@ pub async fn take_back(
     operation: &mut Operation<JoinStep>,
 ) -> Result<Done> {
     operation::refuse_without_way_back(operation.progress())?;
+    operation::refuse_under_later(layout, operation.progress())?;
     let back = world(&context.unstopped(), layout, operation)?;
     if let Some(id) = has_vote(&back, operation).await? {
         let what = format!("member {id} votes: it must be removed first, with member-remove {id}");
@@ -362,9 +363,15 @@ pub async fn take_back(
 ///
 /// # Errors
 /// [`Kind::Busy`] where it is unfinished; [`Kind::Store`].
-pub fn commit(layout: &NodeLayout, operation: &mut Operation<JoinStep>) -> Result<Vec<PathBuf>> {
+pub fn commit(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &mut Operation<JoinStep>,
+) -> Result<Vec<PathBuf>> {
     let safety = about(operation.progress())?.safety;
-    operation::commit(layout, operation, &safety)
+    let removed = operation::commit(layout, operation, &safety)?;
+    switch::settle(context, layout)?;
+    Ok(removed)
 }
 
 /// How etcd learns that it joins, for people.

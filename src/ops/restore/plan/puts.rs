@@ -251,7 +251,8 @@ impl Drafting<'_> {
         }
         for (component, why) in unfit {
             let name = Path::new(STATIC_POD_RESOURCES).join(component.certs_dir());
-            let in_backup = self.survey.unpacked.certs(component).is_dir()
+            let in_backup = self.survey.has_resources
+                && self.survey.unpacked.certs(component).is_dir()
                 && self.request.set.files.certificates.is_some();
             let better =
                 component != Component::Etcd || self.unfit(&self.survey.unpacked)?.is_empty();

@@ -1,0 +1,88 @@
+//! Whether a backup's static pods are made for this node: pods of another node, or of an address
+//! that this machine does not have, would never run here.
+
+use super::Request;
+use super::survey::PodSeen;
+use crate::node::access::EtcdAccess;
+use crate::node::component::Component;
+use crate::node::endpoint::{Endpoint, split_list};
+use crate::node::pod::Container;
+
+/// The refusal of another node's static pods.
+pub(super) const OTHER_NODE: &str = "other-node";
+/// The refusal of an etcd that listens where this machine is not.
+pub(super) const ADDRESS_NOT_HERE: &str = "address-not-here";
+
+/// Why the backup's static pods are not this node's, by the name of the refusal.
+pub(super) fn misfit(
+    request: &Request,
+    access: &EtcdAccess,
+    node: &str,
+    pods: &[PodSeen],
+) -> Option<(&'static str, String)> {
+    let etcd = pods.iter().find(|seen| seen.component == Component::Etcd);
+    let etcd = etcd.and_then(|seen| seen.pod.container("etcd").or(seen.pod.containers.first()));
+    let manifest = request.set.manifest.as_ref();
+    let taken_on = manifest.and_then(|manifest| manifest.node.name.clone());
+    // A set without a Manifest still has its member's name; OpenShift's is a variable.
+    let named = || {
+        let name = etcd.and_then(|etcd| etcd.flag("name"));
+        name.filter(|name| !name.contains('$')).map(str::to_owned)
+    };
+    if let Some(taken_on) = taken_on.or_else(named).filter(|name| name != node) {
+        return Some((
+            OTHER_NODE,
+            format!(
+                "the backup was taken on {taken_on}, this node is {node}: its static pods are made for that node, and only etcd's data can be restored here"
+            ),
+        ));
+    }
+    let missing = missing_addresses(etcd?, request, access);
+    if missing.is_empty() {
+        return None;
+    }
+    Some((
+        ADDRESS_NOT_HERE,
+        format!(
+            "the backup's etcd manifest is made for {}, and this machine has no such address: etcd would not start from it",
+            missing.join(", ")
+        ),
+    ))
+}
+
+/// Addresses that etcd would listen on and this machine does not have; of those that it would only
+/// advertise, the ones that the node's own manifest does not advertise either.
+fn missing_addresses(etcd: &Container, request: &Request, access: &EtcdAccess) -> Vec<String> {
+    let own = &request.target.told.local_addresses;
+    let advertised = access.peer_urls.iter().flat_map(|urls| &urls.value);
+    let advertised: Vec<_> = advertised
+        .chain(&access.member_endpoints.value)
+        .filter_map(|url| Endpoint::parse(url)?.ip())
+        .collect();
+    let urls = |flag: &str| {
+        let variable = format!("ETCD_{}", flag.replace('-', "_").to_uppercase());
+        let value = etcd.flag(flag).or(etcd.env(&variable));
+        value.map(split_list).unwrap_or_default()
+    };
+    let mut missing = Vec::new();
+    for (flag, listens) in [
+        ("listen-client-urls", true),
+        ("listen-peer-urls", true),
+        ("advertise-client-urls", false),
+        ("initial-advertise-peer-urls", false),
+    ] {
+        let places = urls(flag);
+        for ip in places.iter().filter_map(|url| Endpoint::parse(url)?.ip()) {
+            // All of 127.0.0.0/8 is every machine's.
+            let here = ip.is_loopback()
+                || ip.is_unspecified()
+                || own.iter().any(|own| own.to_canonical() == ip);
+            let known = !listens && advertised.contains(&ip);
+            let text = ip.to_string();
+            if !here && !known && !missing.contains(&text) {
+                missing.push(text);
+            }
+        }
+    }
+    missing
+}
