@@ -190,6 +190,9 @@ pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
         (None, true) => configured,
         _ => &args.copy_to,
     };
+    if to.is_empty() {
+        remote::refuse_recipients(&args.form, "no copy is asked for (--copy-to URL)")?;
+    }
     let to: Result<_> = to.iter().map(|url| Address::parse(url)).collect();
     Ok(Copies {
         to: to?,

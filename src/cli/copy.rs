@@ -58,6 +58,7 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
 }
 
 fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
+    remote::refuse_recipients(&args.form, "a set comes into a directory as it was taken")?;
     let address = Address::parse(&args.set)?;
     let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;

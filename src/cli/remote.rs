@@ -13,6 +13,8 @@ use crate::store::{Address, Settings, Store};
 
 /// The largest file of certificates, recipients or identities that is read.
 const MAX_BYTES: u64 = 1 << 20;
+/// The variable of `--recipients-file`.
+const RECIPIENTS_FILE: &str = "ETCD_DR_RECIPIENTS_FILE";
 /// The variables that belong to the services' credentials and places.
 const PREFIXES: [&str; 6] = [
     "AWS_",
@@ -71,6 +73,14 @@ pub(super) fn form(session: &Session, args: &FormArgs) -> Result<Form> {
     let config = &session.config.copy;
     let mut form = Form::default();
     form.compress = args.compress || config.compress;
+    // A script whose variable is empty means to encrypt, and must not send what is plain.
+    let variable = std::env::var_os(RECIPIENTS_FILE);
+    if variable.is_some_and(|path| path.is_empty()) && args.recipient.is_empty() {
+        let what = format!(
+            "{RECIPIENTS_FILE} is empty: expected a file of recipients, or no such variable"
+        );
+        return Err(Failure::new(Kind::Usage, what));
+    }
     let told = !args.recipient.is_empty() || args.recipients_file.is_some();
     let (recipients, list, where_from) = if told {
         (&args.recipient, &args.recipients_file, "--recipient")
@@ -85,12 +95,19 @@ pub(super) fn form(session: &Session, args: &FormArgs) -> Result<Form> {
     if let Some(path) = list {
         form.encrypt_to(&file(path)?)
             .map_err(|failure| failure.doing(format!("reading {}", path.display())))?;
-        if !form.encrypts() {
-            let what = format!("reading {}: there is no recipient in it", path.display());
-            return Err(Failure::new(Kind::Usage, what));
-        }
     }
     Ok(form)
+}
+
+/// Refuses recipients where no copy is made that could be encrypted to them. The variable alone is
+/// the environment's and no request.
+pub(super) fn refuse_recipients(args: &FormArgs, why: &str) -> Result<()> {
+    let by_variable = std::env::var_os(RECIPIENTS_FILE).is_some();
+    if args.recipient.is_empty() && (args.recipients_file.is_none() || by_variable) {
+        return Ok(());
+    }
+    let what = format!("{why}: recipients are for copies to a URL");
+    Err(Failure::new(Kind::Usage, what))
 }
 
 /// What encrypted copies are read with.

@@ -206,3 +206,125 @@ fn what_cannot_be_meant() {
             .all(|(_, state)| state == "incomplete")
     );
 }
+
+/// Every way to name recipients that come to none: nothing is sent.
+#[test]
+fn recipients_that_come_to_none_are_refused_and_nothing_is_sent() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", dir.path().display());
+    let bench = Bench::new();
+    bench.set(1);
+    let comments = bench.dir.path().join("comments");
+    std::fs::write(&comments, "# nobody\n\n").expect("a file");
+    let comments = comments.to_str().expect("UTF-8");
+    let age = age::x25519::Identity::generate().to_public().to_string();
+    let ways: [&[&str]; 6] = [
+        &["--recipient", ""],
+        &["--recipient", "# a comment"],
+        &["--recipient", &age, "--recipient", ""],
+        &["--recipient=", "--recipients-file", comments],
+        &["--recipients-file", comments],
+        &["--recipients-file", "/dev/null"],
+    ];
+    for way in ways {
+        let refused = bench.copy("backup-1", &url, way, &Vec::new()).expect(2);
+        assert!(refused.stderr.contains("recipient"), "{refused}");
+    }
+    let empty = vec![("ETCD_DR_RECIPIENTS_FILE", String::new())];
+    bench.copy("backup-1", &url, &[], &empty).expect(2);
+    let config = bench.dir.path().join("config.toml");
+    let config_text = config.to_str().expect("UTF-8").to_owned();
+    for content in [
+        "recipients = [\"\"]".to_owned(),
+        "recipients = [\"# nobody\"]".to_owned(),
+        "recipients-file = \"\"".to_owned(),
+        format!("recipients-file = {comments:?}"),
+        // One that is right, and is overridden by one that is not.
+        format!("recipients = [{age:?}]"),
+    ] {
+        std::fs::write(&config, format!("[copy]\n{content}\n")).expect("a file");
+        let overridden: &[&str] = match content.contains("age1") {
+            true => &["--recipient", ""],
+            false => &[],
+        };
+        let way = [&["--config", &config_text], overridden].concat();
+        bench.copy("backup-1", &url, &way, &Vec::new()).expect(2);
+    }
+    assert!(files_below(dir.path()).is_empty());
+    // Nor is anything copied where recipients would be of no use.
+    bench.copy("backup-1", &url, &[], &Vec::new()).expect(0);
+    let from = format!("{url}/{}/backup-1", place());
+    let to = bench.dir.path().join("elsewhere");
+    let to = to.to_str().expect("UTF-8");
+    run(&["copy", &from, to, "--recipient", &age], &Vec::new()).expect(2);
+}
+
+#[test]
+fn a_plain_copy_is_no_encrypted_one_and_one_to_others_is_none_to_these() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", dir.path().display());
+    let env = Vec::new();
+    let bench = Bench::new();
+    bench.set(1);
+    let mine = age::x25519::Identity::generate().to_public().to_string();
+    let theirs = age::x25519::Identity::generate().to_public().to_string();
+    let copied = |recipients: &[&str]| {
+        let form = recipients.iter().flat_map(|one| ["--recipient", *one]);
+        let form: Vec<_> = form.collect();
+        let copied = bench.copy("backup-1", &url, &form, &env).expect(0);
+        (copied.stdout.contains("there already"), copied)
+    };
+    assert!(!copied(&[]).0);
+    let (there, told) = copied(&[&mine]);
+    assert!(!there && told.stderr.contains("is not encrypted"), "{told}");
+    assert!(copied(&[&mine]).0, "the second one is found");
+    let (there, told) = copied(&[&mine, &theirs]);
+    assert!(!there && told.stderr.contains("other recipients"), "{told}");
+    assert!(copied(&[&theirs, &mine]).0, "in whatever order");
+    assert!(
+        copied(&[]).0,
+        "what is encrypted will do for who asks for less"
+    );
+    let names: Vec<_> = listed(&url, &env)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    let expected = (1..=3).map(|number| format!("{}/backup-{number}", place()));
+    assert_eq!(names, expected.collect::<Vec<_>>());
+}
+
+/// Who can put objects and remove none: what they put makes no honest prune remove more.
+#[test]
+fn who_can_only_put_objects_gets_none_removed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", dir.path().display());
+    let env = Vec::new();
+    let bench = Bench::new();
+    for number in 1..=3 {
+        bench.set(number);
+        let set = format!("backup-{number}");
+        bench.copy(&set, &url, &[], &env).expect(0);
+    }
+    let record = |number: u32, content: &str| {
+        let path = dir.path().join(place()).join(format!("backup-{number}"));
+        std::fs::write(path.join("verified.json"), content).expect("a record");
+    };
+    let bad = r#"{"schemaVersion":1,"time":"2025-06-09T00:00:00Z","good":false,"toolVersion":"0"}"#;
+    let good = r#"{"schemaVersion":1,"time":"2125-06-09T00:00:00Z","good":true,"toolVersion":"0"}"#;
+    let prune = |rules: &[&str]| {
+        let run = run(&[&["prune", &url, "--dry-run"], rules].concat(), &env).expect(0);
+        let removed = run.stdout.lines().filter(|line| line.starts_with("remove"));
+        removed.count()
+    };
+    for (content, rules) in [
+        (bad, ["--keep-last", "3"]),
+        (bad, ["--keep-last", "2"]),
+        (good, ["--keep-last", "2"]),
+    ] {
+        for number in 1..=3 {
+            record(number, content);
+        }
+        let wanted = rules[1].parse::<usize>().expect("a number");
+        assert!(prune(&rules) <= 3 - wanted, "{content} {rules:?}");
+    }
+}

@@ -3,6 +3,7 @@
 //! All of it streams: the codecs run on a thread of their own, with a few pieces between them and
 //! the network.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::index::ObjectEntry;
+use super::index::{Index, ObjectEntry};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::sys::fs::OutFile;
 
@@ -28,8 +29,8 @@ pub struct Form {
     /// Whether files that are not compressed already are.
     pub compress: bool,
     recipients: Vec<Arc<dyn age::Recipient + Send + Sync>>,
-    /// SHA-256 of the recipients as they were given.
-    fingerprint: String,
+    /// The recipients as text, each once.
+    known: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for Form {
@@ -45,12 +46,12 @@ impl std::fmt::Debug for Form {
 
 impl Form {
     /// Adds recipients, one a line, as `age -R` reads them: `age1…`, `ssh-ed25519 …`, `ssh-rsa …`.
+    /// There must be one: who names recipients wants no plain copy.
     ///
     /// # Errors
-    /// [`Kind::Usage`] with the number of the line that is none of these.
+    /// [`Kind::Usage`] with the number of the line that is none of these, and where there is none.
     pub fn encrypt_to(&mut self, lines: &str) -> Result<()> {
-        let mut hash = Sha256::new();
-        hash.update(&self.fingerprint);
+        let before = self.recipients.len();
         for (number, line) in lines.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -67,11 +68,15 @@ impl Form {
                 let what = format!("line {} is no age recipient and no SSH key", number + 1);
                 return Err(Failure::new(Kind::Usage, what));
             };
-            hash.update(line);
-            hash.update("\n");
+            // An SSH key's comment is no part of it.
+            let key: Vec<&str> = line.split_whitespace().take(2).collect();
+            self.known.insert(key.join(" "));
             self.recipients.push(recipient);
         }
-        self.fingerprint = hex::encode(hash.finalize());
+        if self.recipients.len() == before {
+            let what = "expected a recipient (age1... or an SSH public key), found none";
+            return Err(Failure::new(Kind::Usage, what));
+        }
         Ok(())
     }
 
@@ -80,13 +85,34 @@ impl Form {
         !self.recipients.is_empty()
     }
 
-    /// What identifies the recipients.
-    pub(super) fn recipients(&self) -> &str {
-        if self.encrypts() {
-            &self.fingerprint
-        } else {
-            ""
+    /// What identifies the recipients: SHA-256 of them all, in whatever order they were given;
+    /// empty where there is none.
+    pub(super) fn recipients(&self) -> String {
+        if self.known.is_empty() {
+            return String::new();
         }
+        let mut hash = Sha256::new();
+        for recipient in &self.known {
+            hash.update(recipient);
+            hash.update("\n");
+        }
+        hex::encode(hash.finalize())
+    }
+
+    /// What is wrong with a copy that is there already for one who asks for this form; a copy that
+    /// is protected better than asked for is right.
+    pub(super) fn unmet_by(&self, index: &Index) -> Option<&'static str> {
+        if !self.encrypts() {
+            return None;
+        }
+        let plain = |entry: &ObjectEntry| entry.encryption.is_none();
+        if index.objects.iter().any(plain) {
+            return Some("is not encrypted");
+        }
+        let recorded = index.recipients.as_deref();
+        // Earlier versions did not record them.
+        let others = recorded.is_some_and(|recorded| recorded != self.recipients());
+        others.then_some("is encrypted to other recipients")
     }
 
     /// Whether a file of this name is compressed.
@@ -328,4 +354,80 @@ pub(super) fn needs_identity<'a>(
     identities: &Identities,
 ) -> bool {
     identities.0.is_empty() && entries.into_iter().any(|entry| entry.encryption.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGE: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    const SSH: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB3RLS3qXuHIeCuYqVHK3AMbAO5avMiC6DwLhbcaFoVe";
+
+    fn form(recipients: &[&str]) -> Form {
+        let mut form = Form::default();
+        for recipient in recipients {
+            form.encrypt_to(recipient).unwrap();
+        }
+        form
+    }
+
+    #[test]
+    fn who_names_recipients_names_one() {
+        for text in [
+            "",
+            " ",
+            "\n\n",
+            "# a comment",
+            "# a\n\t\n# b",
+            "age1nonsense",
+            "ssh-dss x",
+        ] {
+            let mut form = Form::default();
+            let failure = form.encrypt_to(text).unwrap_err();
+            assert_eq!(failure.kind(), Kind::Usage, "{text:?}");
+            // One that was given before makes up for nothing.
+            form.encrypt_to(AGE).unwrap();
+            assert!(form.encrypt_to(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_recipients_are_the_same_however_they_are_given() {
+        let commented = format!("# ops\n{SSH} ops@example.com\n\n{AGE}\n");
+        let recipients = form(&[AGE, SSH]).recipients();
+        assert_eq!(recipients, form(&[&commented]).recipients());
+        assert_eq!(recipients, form(&[SSH, AGE, AGE]).recipients());
+        assert_ne!(recipients, form(&[AGE]).recipients());
+        assert_eq!(Form::default().recipients(), "");
+    }
+
+    #[test]
+    fn a_copy_that_is_there_must_be_protected_as_it_is_asked_for() {
+        let entry = |encryption: Option<&str>| ObjectEntry {
+            file: "f".into(),
+            object: "o".into(),
+            size: 1,
+            sha256: String::new(),
+            compression: None,
+            encryption: encryption.map(str::to_owned),
+        };
+        let index = |recipients: Option<String>, objects: Vec<ObjectEntry>| Index {
+            schema_version: 1,
+            manifest_sha256: String::new(),
+            objects,
+            recipients,
+        };
+        let (asked, age) = (form(&[AGE]), Some("age"));
+        let plain = index(None, vec![entry(age), entry(None)]);
+        assert_eq!(asked.unmet_by(&plain), Some("is not encrypted"));
+        assert_eq!(Form::default().unmet_by(&plain), None);
+        let to = |form: &Form| index(Some(form.recipients()), vec![entry(age)]);
+        assert_eq!(asked.unmet_by(&to(&asked)), None);
+        assert!(asked.unmet_by(&to(&form(&[SSH]))).is_some());
+        assert!(asked.unmet_by(&to(&form(&[AGE, SSH]))).is_some());
+        assert_eq!(Form::default().unmet_by(&to(&asked)), None);
+        // By a version that did not record them.
+        assert_eq!(asked.unmet_by(&index(None, vec![entry(age)])), None);
+    }
 }

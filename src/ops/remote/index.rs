@@ -71,6 +71,9 @@ pub struct Index {
     pub manifest_sha256: String,
     /// The objects, in the order of the Manifest's files.
     pub objects: Vec<ObjectEntry>,
+    /// SHA-256 of the recipients that they are encrypted to, hex; earlier versions left it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<String>,
 }
 
 /// A document as bytes.

@@ -210,19 +210,24 @@ impl<'a> Transfer<'a> {
             if !self.is_ours(folder).await? {
                 continue;
             }
-            self.folder = folder.clone();
             if !folder.contains_key(names::MANIFEST) {
+                self.folder = folder.clone();
                 return Ok(Some(false));
             }
-            return self.is_whole().await.map(Some);
+            // One that lost objects is put again.
+            let Ok((_, index)) = catalog::whole(self.store, &self.name, folder).await? else {
+                self.folder = folder.clone();
+                return Ok(Some(false));
+            };
+            let Some(unmet) = self.form.unmet_by(&index) else {
+                self.folder = folder.clone();
+                return Ok(Some(true));
+            };
+            let url = format!("{}/{}", self.store.url(), self.name);
+            let what = format!("{url} {unmet} and stays as it is: another copy is made beside it");
+            self.context.warn("copy-of-another-form", what);
         }
         Ok(None)
-    }
-
-    /// Whether the set is there and whole; one that lost objects is put again.
-    async fn is_whole(&mut self) -> Result<bool> {
-        let whole = catalog::whole(self.store, &self.name, &self.folder).await?;
-        Ok(whole.is_ok())
     }
 
     /// Whether the folder is this very set's.
@@ -401,7 +406,7 @@ impl<'a> Transfer<'a> {
         }
         let arrival = Arrival {
             plain_sha256: file.sha256.clone(),
-            recipients: self.form.recipients().to_owned(),
+            recipients: self.form.recipients(),
             entry: entry.clone(),
         };
         let record = format!("{whole}{DONE}");
@@ -460,6 +465,7 @@ impl<'a> Transfer<'a> {
             schema_version: SCHEMA_VERSION,
             manifest_sha256: self.manifest_sha256.clone(),
             objects,
+            recipients: self.form.encrypts().then(|| self.form.recipients()),
         };
         objects::put(self.store, &name(INDEX), to_bytes(&index)?).await?;
         if self.set.pinned {
@@ -491,10 +497,17 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Removes the records of arrival; they are of no use any more, and do no harm.
+    /// Removes the records of arrival, which are of no use any more and do no harm; and from a copy
+    /// that is encrypted what an interrupted transfer left in the clear.
     async fn sweep(&self, folder: &Folder) {
-        for record in folder.keys().filter(|name| name.ends_with(DONE)) {
-            let removed = self.store.remove(&format!("{}/{record}", self.name)).await;
+        let in_the_clear = |name: &str| {
+            let file = name.strip_suffix(".zst").unwrap_or(name);
+            let own = self.manifest.files.iter().any(|entry| entry.name == file);
+            own && self.form.encrypts()
+        };
+        let left = |name: &&String| name.ends_with(DONE) || in_the_clear(name);
+        for object in folder.keys().filter(left) {
+            let removed = self.store.remove(&format!("{}/{object}", self.name)).await;
             if let Err(failure) = removed {
                 self.context.tell(Event::Note(failure.to_string()));
                 return;
