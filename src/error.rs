@@ -158,6 +158,8 @@ pub enum Fact {
     Members(Vec<String>),
     /// A member that an unfinished change has left in the cluster, by its id.
     MemberRemains(String),
+    /// A member that needs another peer URL first, by its id.
+    MustMove(String),
     /// The things that were meant, where one had to be chosen.
     Candidates(Vec<String>),
     /// A setting that was not given and could not be found; the word names it ("endpoint").

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::run::{Session, Shown};
-use super::{machine, member, target};
+use super::{hints, machine, member, target};
 use crate::error::{Result, exit};
 use crate::etcd::finding::Severity;
 use crate::node::access::Sourced;
+use crate::node::profile::Profile;
 use crate::ops::checkup::names::SystemResolver;
-use crate::ops::checkup::{self, Finding, Report};
+use crate::ops::checkup::{self, Finding, Remedy, Report};
+use crate::ops::member::quorum::Tally;
 
 /// Looks at the cluster, and at `data_dir` in place of what the node says.
 pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
@@ -84,15 +86,23 @@ fn next(finding: &Finding, report: &Report) -> String {
     let place = finding.place.as_deref();
     let path = finding.path.as_ref().map(|path| path.display().to_string());
     match finding.name {
-        checkup::CLUSTER_UNREACHABLE => "crictl ps -a --name etcd".to_owned(),
-        checkup::NO_QUORUM => {
-            "start the members that do not run; if they are lost: etcd-dr list".to_owned()
-        }
+        checkup::CLUSTER_UNREACHABLE => unreachable(finding),
+        checkup::ETCD_DISABLED => "etcd-dr enable".to_owned(),
+        checkup::NO_QUORUM => no_quorum(report),
+        checkup::CANNOT_COMMIT => format!(
+            "etcdctl endpoint health --cluster; then on its machine: {LOGS}; a disk that lost its \
+             log shows in: {}",
+            data_dir(report)
+        ),
+        checkup::PEER_NOT_CONNECTED => presented(place),
         checkup::MEMBER_UNREACHABLE | checkup::MEMBER_LEADERLESS | checkup::MEMBER_COMPLAINS => {
-            format!(
-                "on its machine: crictl logs $(crictl ps -aq --name '^etcd$' | head -1); \
-                 if it is lost: etcd-dr member-remove {who} --dry-run"
-            )
+            match report.votes.as_ref().is_some_and(Tally::has_quorum) {
+                true => format!(
+                    "on its machine: {LOGS}; if it is lost: etcd-dr member-remove {who} --dry-run"
+                ),
+                // Without a quorum none can be removed.
+                false => format!("on its machine: {LOGS}"),
+            }
         }
         checkup::FOREIGN_CLUSTER | checkup::ANOTHER_MEMBER => {
             format!("etcd-dr member-remove {who} --dry-run")
@@ -121,7 +131,7 @@ fn next(finding: &Finding, report: &Report) -> String {
         checkup::NAME_UNRESOLVED | checkup::NAME_ELSEWHERE => {
             format!("getent ahosts {}", place.unwrap_or("NAME"))
         }
-        checkup::PEER_URL_NOT_HERE => {
+        checkup::PEER_URL_NOT_HERE | checkup::PEER_URL_LOOPBACK => {
             let address = place.unwrap_or("ADDRESS");
             let address = if address.contains(':') {
                 format!("[{address}]")
@@ -134,15 +144,96 @@ fn next(finding: &Finding, report: &Report) -> String {
             Some(path) => format!("etcd-dr verify --data-dir {path}"),
             None => "etcd-dr verify --data-dir DIR".to_owned(),
         },
-        _ => match (path, place) {
-            (Some(path), _) => {
-                format!("openssl x509 -noout -subject -dates -ext subjectAltName -in {path}")
-            }
-            (None, place) => format!(
-                "openssl s_client -connect {} </dev/null | openssl x509 -noout -dates -ext \
-                 subjectAltName",
-                place.unwrap_or("HOST:PORT")
-            ),
-        },
+        _ => certificate(finding, report),
     }
+}
+
+/// What etcd's container wrote last.
+const LOGS: &str = "crictl logs $(crictl ps -aq --name '^etcd$' | head -1)";
+
+fn unreachable(finding: &Finding) -> String {
+    let missing = match finding.remedy {
+        Some(Remedy::Missing(what)) => hints::for_missing("verify --cluster", what),
+        _ => None,
+    };
+    missing.unwrap_or_else(|| "crictl ps -a --name etcd".to_owned())
+}
+
+fn data_dir(report: &Report) -> String {
+    match &report.data_dir {
+        Some(dir) => format!("etcd-dr verify --data-dir {}", dir.display()),
+        None => "etcd-dr verify --data-dir DIR".to_owned(),
+    }
+}
+
+/// Without a quorum, members that start again lose nothing; a member's disk has what no backup has.
+fn no_quorum(report: &Report) -> String {
+    let dir = report.data_dir.as_ref();
+    let dir = dir.map_or_else(|| "DIR".to_owned(), |dir| dir.display().to_string());
+    format!(
+        "start the members that do not run; if a majority is lost: etcd-dr disable, then on the \
+         node whose disk is the best: etcd-dr restore --from-data-dir {dir} --dry-run; without a \
+         disk: etcd-dr restore latest --dry-run"
+    )
+}
+
+fn presented(place: Option<&str>) -> String {
+    format!(
+        "openssl s_client -connect {} </dev/null | openssl x509 -noout -dates -ext subjectAltName",
+        place.unwrap_or("HOST:PORT")
+    )
+}
+
+/// Of a certificate: how to look at it, and who makes it anew.
+fn certificate(finding: &Finding, report: &Report) -> String {
+    let look = match &finding.path {
+        Some(path) => format!(
+            "openssl x509 -noout -subject -dates -ext subjectAltName -in {}",
+            path.display()
+        ),
+        None => presented(finding.place.as_deref()),
+    };
+    if finding.remedy == Some(Remedy::Clock) {
+        return format!("chronyc tracking; then {look}");
+    }
+    let renewal = match report.profile {
+        Some(Profile::Kubeadm) => kubeadm(finding),
+        Some(Profile::Openshift) => openshift(finding),
+        _ => None,
+    };
+    match renewal {
+        Some(renewal) => format!("{look}; to renew it: {renewal}"),
+        None => look,
+    }
+}
+
+/// kubeadm's names for the certificates of /etc/kubernetes/pki.
+fn kubeadm(finding: &Finding) -> Option<String> {
+    let name = match (finding.remedy, finding.path.as_ref()) {
+        (Some(Remedy::PeerCertificate), _) => "etcd-peer",
+        (Some(Remedy::ServingCertificate), _) => "etcd-server",
+        (_, Some(path)) => match path.file_name()?.to_str()? {
+            "server.crt" => "etcd-server",
+            "peer.crt" => "etcd-peer",
+            "healthcheck-client.crt" => "etcd-healthcheck-client",
+            "apiserver-etcd-client.crt" => "apiserver-etcd-client",
+            // An authority is not renewed by kubeadm.
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(format!("on its node: kubeadm certs renew {name}"))
+}
+
+/// The operator makes a member's certificate anew when its secret is gone.
+fn openshift(finding: &Finding) -> Option<String> {
+    let member = finding.member.as_ref()?;
+    let kind = match finding.remedy? {
+        Remedy::PeerCertificate => "peer",
+        Remedy::ServingCertificate => "serving",
+        Remedy::Clock | Remedy::Missing(_) => return None,
+    };
+    Some(format!(
+        "oc delete secret -n openshift-etcd etcd-{kind}-{member}"
+    ))
 }

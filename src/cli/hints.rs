@@ -318,6 +318,14 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
             format!("to leave the log to etcd: {line}")
         }
         "root-needed" => format!("to run it as root: sudo {typed}"),
+        "peer-url-loopback" => {
+            let member = failure.facts().iter().find_map(|fact| match fact {
+                Fact::MustMove(member) => Some(member),
+                _ => None,
+            })?;
+            let command = format!("member-update {member} --peer-urls https://ADDRESS:2380");
+            format!("first: {}", typed.other(&command))
+        }
         "unhealthy-cluster"
         | "would-lose-quorum"
         | "leader-cannot-move"
@@ -329,6 +337,11 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// What to type where a setting was not given.
+pub(super) fn for_missing(command: &str, what: &'static str) -> Option<String> {
+    missing(&Line::typed(command), &Fact::Missing(what))
 }
 
 /// The option that gives what was not given.
@@ -347,6 +360,10 @@ fn missing(typed: &Line, fact: &Fact) -> Option<String> {
                 "name it: {}",
                 line.with("--peer-urls", "https://ADDRESS:2380")
             )
+        }
+        Fact::Missing("etcd-user") => {
+            let line = line.at("--key", "FILE").at("--cert", "FILE");
+            format!("give the certificate of one of etcd's users, with the role root: {line}")
         }
         Fact::Missing("ca") => format!("give it: {}", line.at("--cacert", "FILE")),
         Fact::Missing("cert" | "key") => {

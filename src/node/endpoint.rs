@@ -63,6 +63,21 @@ impl Endpoint {
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.ip().is_some_and(|ip| ip.is_loopback())
     }
+
+    /// Whether the host names each machine to itself: `localhost`, `127.0.0.1` and the `127.0.1.1`
+    /// that some distributions have for a machine's own name, `::1`, and an unspecified address.
+    /// The rest of 127.0.0.0/8 is left to whoever gives several members to one machine.
+    pub fn is_every_machine(&self) -> bool {
+        let name = self.host.trim_end_matches('.').to_ascii_lowercase();
+        let named = matches!(name.as_str(), "localhost" | "localhost.localdomain")
+            || name.ends_with(".localhost");
+        named
+            || match self.ip() {
+                Some(IpAddr::V4(ip)) => ip.is_unspecified() || ip.octets().starts_with(&[127, 0]),
+                Some(IpAddr::V6(ip)) => ip.is_unspecified() || ip.is_loopback(),
+                None => false,
+            }
+    }
 }
 
 impl fmt::Display for Endpoint {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Context;
 use crate::error::{Fact, Failure, Kind, Result};
-use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Pem, TlsConfig};
+use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Member, Pem, TlsConfig};
 use crate::event::Event;
 use crate::node::access::{EtcdAccess, Told, find_access};
 use crate::node::layout::NodeLayout;
@@ -70,6 +70,23 @@ pub fn options(access: &EtcdAccess) -> Result<ConnectOptions> {
         options.tls = Some(TlsConfig::new(&ca, identity)?);
     }
     Ok(options)
+}
+
+/// Refuses etcd's gRPC proxy, which gives a list of itself: the id in it is 0, which no member has.
+///
+/// # Errors
+/// [`Kind::Unreachable`].
+pub fn refuse_proxy(endpoint: &Endpoint, members: &[Member]) -> Result<()> {
+    if members.iter().all(|member| member.id.0 != 0) {
+        return Ok(());
+    }
+    let what = format!(
+        "a gRPC proxy (etcd grpc-proxy) answers at {endpoint}, and not a member: the address of a \
+         member itself is needed"
+    );
+    Err(Failure::new(Kind::Unreachable, what)
+        .with(Fact::Endpoint(endpoint.to_string()))
+        .with(Fact::Missing("endpoint")))
 }
 
 /// Connects to the local member.

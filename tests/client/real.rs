@@ -353,7 +353,7 @@ async fn a_client_that_is_not_let_in_is_told_why() {
         let failure = asked.await.unwrap_err();
         assert_eq!(failure.kind(), Kind::Unreachable);
         assert!(
-            failure.to_string().contains("as one that expects TLS does"),
+            failure.to_string().contains("or it expects TLS there"),
             "{failure}"
         );
     }
@@ -371,7 +371,7 @@ async fn tls_to_a_plain_server_is_told() {
     let failure = Connection::open(&endpoint, &options).await.unwrap_err();
     assert_eq!(failure.kind(), Kind::Unreachable);
     assert!(
-        failure.to_string().contains("as one without TLS does"),
+        failure.to_string().contains("or it speaks no TLS there"),
         "{failure}"
     );
 }

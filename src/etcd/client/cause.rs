@@ -151,6 +151,17 @@ impl Cause {
         }
     }
 
+    /// Whether etcd's own authentication refused the user, or found none.
+    pub(super) fn is_about_the_user(&self) -> bool {
+        let Self::Answer { code, message } = self else {
+            return false;
+        };
+        matches!(code, Code::PermissionDenied | Code::Unauthenticated)
+            || ["user name", "invalid user ID or password"]
+                .iter()
+                .any(|words| message.contains(words))
+    }
+
     /// The innermost message of an error that came from no answer of etcd's.
     pub(super) fn of_chain(error: &(dyn Error + 'static), given: Option<&str>) -> Self {
         if let Some(io) = find::<io::Error>(error) {
@@ -205,13 +216,17 @@ fn describe_fault(fault: &CertificateError) -> String {
     use CertificateError as C;
     match fault {
         C::Expired => "it has expired".to_owned(),
-        C::ExpiredContext { not_after, .. } => {
-            format!("it expired on {}", date(not_after.as_secs()))
-        }
+        C::ExpiredContext { time, not_after } => format!(
+            "it expired on {}, and this machine's time is {}",
+            date(not_after.as_secs()),
+            date(time.as_secs())
+        ),
         C::NotValidYet => "it is not valid yet".to_owned(),
-        C::NotValidYetContext { not_before, .. } => {
-            format!("it is not valid before {}", date(not_before.as_secs()))
-        }
+        C::NotValidYetContext { time, not_before } => format!(
+            "it is not valid before {}, and this machine's time is {}",
+            date(not_before.as_secs()),
+            date(time.as_secs())
+        ),
         C::UnknownIssuer => "no trusted certificate has signed it".to_owned(),
         C::BadSignature => {
             "its signature is not by the trusted certificate of that name".to_owned()
@@ -290,10 +305,10 @@ impl fmt::Display for Cause {
             Self::Broken(text) => write!(f, "the connection broke: {text}"),
             Self::Closed => f.write_str("the server closed the connection"),
             Self::ClosedInHandshake => f.write_str(
-                "the server closed the connection in place of a TLS handshake, as one without TLS does",
+                "the server closed the connection during the TLS handshake: it starts and ends again, or it speaks no TLS there",
             ),
             Self::ClosedUnanswered => f.write_str(
-                "the server closed the connection without a word, as one that expects TLS does",
+                "the server closed the connection without a word: it starts and ends again, or it expects TLS there",
             ),
             Self::SpeaksTls => f.write_str("the server speaks TLS there, and not plain HTTP"),
             Self::SpeaksNoTls => f.write_str("the server does not speak TLS there"),

@@ -1,6 +1,7 @@
 //! What an address shows below etcd's API: whether anything serves there, the certificates it
 //! presents, its page of metrics, and what a peer port says of the members.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use super::tls::TlsConfig;
-use super::{ConnectOptions, Endpoint};
+use super::{ConnectOptions, Endpoint, Id};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::snapshot;
 
@@ -25,7 +26,7 @@ use crate::etcd::snapshot;
 const PAGE_LIMIT: u64 = 8 << 20;
 
 /// What a member's page of metrics says.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Metrics {
     /// The member's clock, in whole seconds as HTTP gives it, cut off.
     pub date: Option<Timestamp>,
@@ -35,6 +36,9 @@ pub struct Metrics {
     pub answered: Instant,
     /// The quota of the database (`etcd_server_quota_backend_bytes`, 3.4 and later), in bytes.
     pub quota: Option<u64>,
+    /// The members that it is connected to (`etcd_network_active_peers`): what etcd itself goes by
+    /// when it judges whether its members are connected.
+    pub active_peers: BTreeSet<Id>,
 }
 
 /// The certificates that a server presents, in DER, its own first. Nothing is checked and nothing
@@ -199,6 +203,7 @@ pub async fn metrics(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Me
         Ok(page) => page.doing(Kind::Unreachable, doing).map(|page| Metrics {
             date: date(&page.text),
             quota: quota(&page.text),
+            active_peers: active_peers(&page.text),
             asked: page.asked,
             answered: page.answered,
         }),
@@ -281,6 +286,24 @@ fn quota(page: &str) -> Option<u64> {
     (1.0..9e15).contains(&bytes).then_some(bytes as u64)
 }
 
+/// The peers among the metrics whose connection is up. One that never was has no line.
+fn active_peers(page: &str) -> BTreeSet<Id> {
+    let lines = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("etcd_network_active_peers{"));
+    lines
+        .filter_map(|line| {
+            let (labels, value) = line.rsplit_once('}')?;
+            let remote = labels
+                .split(',')
+                .find_map(|label| label.trim().strip_prefix("Remote=\""))?;
+            let id = u64::from_str_radix(remote.strip_suffix('"')?, 16).ok()?;
+            let up: f64 = value.trim().parse().ok()?;
+            (up > 0.0).then_some(Id(id))
+        })
+        .collect()
+}
+
 /// Accepts whatever is presented, and keeps it.
 #[derive(Debug)]
 struct Recorder {
@@ -347,5 +370,15 @@ mod tests {
         assert_eq!(quota("etcd_server_quota_backend_bytes NaN\n"), None);
         assert_eq!(quota("etcd_server_quota_backend_bytes -1\n"), None);
         assert_eq!(date("HTTP/1.0 200 OK\r\n\r\nDate: x\n"), None);
+    }
+
+    #[test]
+    fn only_peers_whose_connection_is_up_are_active() {
+        let page = "# TYPE etcd_network_active_peers gauge\n\
+                    etcd_network_active_peers{Local=\"c7\",Remote=\"1597c57207605797\"} 1\n\
+                    etcd_network_active_peers{Local=\"c7\",Remote=\"f3d49f2c8b346ff1\"} 0\n\
+                    etcd_network_active_peers{Local=\"c7\",Remote=\"x\"} 1\n";
+        let active = active_peers(page);
+        assert_eq!(active, BTreeSet::from([Id(0x1597_c572_0760_5797)]));
     }
 }

@@ -432,6 +432,7 @@ pub async fn probe_members(members: Vec<Member>, options: &ConnectOptions) -> Ve
 async fn probe(member: Member, options: ConnectOptions) -> Probe {
     let mut probe = Probe {
         endpoint: None,
+        other: None,
         status: Err(Failure::new(
             Kind::Unreachable,
             format!(
@@ -468,17 +469,19 @@ async fn probe(member: Member, options: ConnectOptions) -> Probe {
             break;
         }
     }
-    probe.status = match probe.status {
-        Ok(status) if status.header.member_id != probe.member.id => Err(Failure::new(
+    if let Ok(status) = &probe.status
+        && status.header.member_id != probe.member.id
+    {
+        let failure = Failure::new(
             Kind::Unreachable,
             format!(
                 "asking member {}: another one answers at its client URL, {}",
                 probe.member.label(),
                 status.header.member_id
             ),
-        )),
-        other => other,
-    };
+        );
+        probe.other = std::mem::replace(&mut probe.status, Err(failure)).ok();
+    }
     probe
 }
 
@@ -563,7 +566,11 @@ fn failure(endpoint: &Endpoint, cause: Cause) -> Failure {
         Cause::ServerCertificate(certificate) => certificate.ca.first().cloned(),
         _ => None,
     };
-    let failure = Failure::new(Kind::Unreachable, cause).with(endpoint.fact());
+    let user = cause.is_about_the_user();
+    let mut failure = Failure::new(Kind::Unreachable, cause).with(endpoint.fact());
+    if user {
+        failure = failure.with(Fact::Missing("etcd-user"));
+    }
     match file {
         Some(path) => failure.with(Fact::Path(path)),
         None => failure,

@@ -1,8 +1,10 @@
 //! What shows that a member serves: its keys at a revision, and that it takes writes.
 
 use etcd_client::GetOptions;
+use tonic::Code;
 
-use super::Connection;
+use super::cause::Cause;
+use super::{Connection, of_library};
 use crate::error::{Failure, Kind, Result};
 
 /// How long the lease that shows it may live, in seconds, should it not be revoked.
@@ -27,6 +29,24 @@ impl Connection {
                 format!("expected a number of keys, found {}", range.count()),
             )
         })
+    }
+
+    /// Shows that the member takes part in what the cluster agrees on, by a linearizable read, as
+    /// `etcdctl endpoint health` does. That the user may not read the key is an answer too.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`].
+    pub async fn prove_readable(&self) -> Result<()> {
+        let mut kv = self.client.kv_client();
+        let read = of_library(kv.get("health", Some(GetOptions::new().with_keys_only())));
+        match self.bounded(read).await {
+            Ok(_) => Ok(()),
+            Err(Cause::Answer {
+                code: Code::PermissionDenied,
+                ..
+            }) => Ok(()),
+            Err(cause) => Err(self.failed(cause, "for a read that a majority agrees on")),
+        }
     }
 
     /// Shows that the cluster takes writes: grants a lease and revokes it, which goes through the

@@ -251,6 +251,8 @@ pub struct Probe {
     pub endpoint: Option<Endpoint>,
     /// Its status.
     pub status: Result<Status>,
+    /// The status of another member that answers in its place.
+    pub other: Option<Status>,
 }
 
 impl From<messages::Header> for Header {

@@ -56,6 +56,7 @@ impl Source {
             Ok(voter) => voter.member_list(Consistency::Local).await?.members,
             Err(_) => Vec::new(),
         };
+        reach::refuse_proxy(connection.endpoint(), &members)?;
         let own = status.header.member_id;
         let member_name = match members.iter().find(|member| member.id == own) {
             Some(member) => member.label(),

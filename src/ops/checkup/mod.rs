@@ -1,6 +1,7 @@
 //! `verify --cluster`: what stands in the way of a running cluster, each with a stable name and the
 //! evidence. Nothing is changed.
 
+mod agreement;
 pub mod certificates;
 pub mod names;
 mod standing;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::Context;
@@ -16,19 +18,25 @@ use super::member::quorum::Tally;
 use super::member::survey::{MemberState, Reach, Survey};
 use super::member_files;
 use super::reach::Target;
-use crate::error::{Doing, Failure, Kind, Result};
+use super::restore::switch;
+use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::client::{Id, Member};
 use crate::etcd::finding::Severity;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::endpoint::Endpoint;
 use crate::node::profile::{Detection, Profile};
+pub(in crate::ops) use agreement::connections_down;
 use names::Resolver;
 
 /// No member answers.
 pub const CLUSTER_UNREACHABLE: &str = "cluster-unreachable";
 /// Too few voting members are healthy to agree on anything.
 pub const NO_QUORUM: &str = "no-quorum";
+/// There is a leader, and nothing is committed.
+pub const CANNOT_COMMIT: &str = "cannot-commit";
+/// Another member has no connection to this one.
+pub const PEER_NOT_CONNECTED: &str = "peer-not-connected";
 /// A member does not answer.
 pub const MEMBER_UNREACHABLE: &str = "member-unreachable";
 /// A member answers and sees no leader.
@@ -55,6 +63,10 @@ pub const CLOCK_SKEW: &str = "clock-skew";
 pub const NAME_UNRESOLVED: &str = "name-unresolved";
 /// A name in a URL resolves to another address than the member's.
 pub const NAME_ELSEWHERE: &str = "name-elsewhere";
+/// A peer URL leads every other machine to itself.
+pub const PEER_URL_LOOPBACK: &str = "peer-url-loopback";
+/// etcd-dr has disabled this node's etcd.
+pub const ETCD_DISABLED: &str = "etcd-disabled";
 /// The peer URL of this node's member leads to another machine.
 pub const PEER_URL_NOT_HERE: &str = "peer-url-not-here";
 /// A certificate is over, or does not hold yet.
@@ -87,6 +99,22 @@ pub struct Finding {
     pub place: Option<String>,
     /// The file or directory that matters.
     pub path: Option<PathBuf>,
+    /// What the next command depends on besides.
+    #[serde(skip)]
+    pub remedy: Option<Remedy>,
+}
+
+/// What a next command depends on besides the finding's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The time does not fit: a clock is wrong, or a certificate is to come.
+    Clock,
+    /// What was not configured, as in [`Fact::Missing`].
+    Missing(&'static str),
+    /// A certificate that members show to each other.
+    PeerCertificate,
+    /// A certificate that members show to clients.
+    ServingCertificate,
 }
 
 impl Finding {
@@ -99,6 +127,7 @@ impl Finding {
             member_id: None,
             place: None,
             path: None,
+            remedy: None,
         }
     }
 
@@ -118,6 +147,11 @@ impl Finding {
 
     fn at(mut self, place: &str) -> Self {
         self.place = Some(place.to_owned());
+        self
+    }
+
+    fn with(mut self, remedy: Remedy) -> Self {
+        self.remedy = Some(remedy);
         self
     }
 
@@ -153,6 +187,12 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What could not be looked at.
     pub not_checked: Vec<NotChecked>,
+    /// The kind of node this was asked on.
+    #[serde(skip)]
+    pub profile: Option<Profile>,
+    /// Where this node's member keeps its data.
+    #[serde(skip)]
+    pub data_dir: Option<PathBuf>,
     /// How far the members' clocks are apart, in milliseconds, and how far that may be wrong.
     pub clock_spread: Option<(u64, u64)>,
 }
@@ -175,6 +215,8 @@ pub async fn run(
         votes: None,
         findings: Vec::new(),
         not_checked: Vec::new(),
+        profile: Some(detection.profile),
+        data_dir: None,
         clock_spread: None,
     };
     let (reach, access) = match Reach::of(context, target, &detection) {
@@ -191,14 +233,22 @@ pub async fn run(
     let survey = match context.cancel.guard(reach.survey()).await {
         Ok(survey) => Some(survey),
         Err(failure) if failure.kind() == Kind::Unreachable => {
-            let evidence = failure.to_string();
-            report
-                .findings
-                .push(Finding::error(CLUSTER_UNREACHABLE, evidence));
+            let missing = failure.facts().iter().find_map(|fact| match fact {
+                Fact::Missing(what) => Some(Remedy::Missing(what)),
+                _ => None,
+            });
+            let mut finding = Finding::error(CLUSTER_UNREACHABLE, failure.to_string());
+            finding.remedy = missing;
+            report.findings.push(finding);
             None
         }
         Err(failure) => return Err(failure),
     };
+    let told = target.told.data_dir.as_ref();
+    report.data_dir = told
+        .or(access.data_dir.as_ref())
+        .map(|dir| dir.value.clone());
+    disabled(target, &mut report)?;
     let own = survey
         .as_ref()
         .and_then(|survey| own(survey, target, &access));
@@ -223,9 +273,9 @@ pub async fn run(
         });
     }
     let files = certificate_files(target, &detection, &access);
-    report
-        .findings
-        .extend(certificates::in_files(&files, context.now));
+    let (findings, not_checked) = certificates::in_files(&files, context.now);
+    report.findings.extend(findings);
+    report.not_checked.extend(not_checked);
     if !own.as_ref().is_some_and(MemberState::is_healthy) {
         data_dir(context, target, &access, own.as_ref(), &mut report).await?;
     }
@@ -272,11 +322,25 @@ async fn cluster(
             why,
         });
     }
-    for member in survey.list() {
-        report
-            .findings
-            .extend(certificates::presented(&member, context.now).await);
+    let shown = survey
+        .members
+        .iter()
+        .map(|state| certificates::presented(state, context.now));
+    for (findings, not_checked) in join_all(shown).await {
+        report.findings.extend(findings);
+        report.not_checked.extend(not_checked);
     }
+    Ok(())
+}
+
+/// Whether etcd-dr itself keeps this node's etcd from running.
+fn disabled(target: &Target, report: &mut Report) -> Result<()> {
+    let Some(id) = switch::in_force(&target.layout)? else {
+        return Ok(());
+    };
+    let evidence = format!("etcd-dr has disabled etcd on this node ({id})");
+    let finding = Finding::warning(ETCD_DISABLED, evidence);
+    report.findings.push(finding);
     Ok(())
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Finding, NAME_ELSEWHERE, NAME_UNRESOLVED, PEER_URL_NOT_HERE};
+use super::{Finding, NAME_ELSEWHERE, NAME_UNRESOLVED, PEER_URL_LOOPBACK, PEER_URL_NOT_HERE};
 use crate::etcd::client::Member;
 use crate::node::endpoint::Endpoint;
+use crate::ops::member::peer_url;
 
 /// What names stand for; a parameter, so that a test may have its own.
 pub trait Resolver: Send + Sync {
@@ -42,12 +43,44 @@ pub(super) fn check(
     let mut known: BTreeMap<String, Result<Vec<IpAddr>, String>> = BTreeMap::new();
     let mut findings = Vec::new();
     for member in members {
+        findings.extend(loopback(member, members, local));
         names_of(member, resolver, &mut known, &mut findings);
     }
     if let Some(member) = own {
         findings.extend(moved(member, local, &known));
     }
     findings
+}
+
+/// Other machines do not find a member at `localhost`. Where nothing of the cluster is on another
+/// address, one machine holds all of it.
+fn loopback(member: &Member, members: &[Member], local: &[IpAddr]) -> Option<Finding> {
+    let urls = peer_url::loopback(&member.peer_urls)?;
+    let elsewhere = members.iter().any(|other| {
+        let peers = other.peer_urls.iter().filter(|_| other.id != member.id);
+        let mut places = peers
+            .chain(&other.client_urls)
+            .filter_map(|url| Endpoint::parse(url));
+        places.any(|place| !place.is_every_machine())
+    });
+    if !elsewhere {
+        return None;
+    }
+    let evidence = format!("no other machine finds it at its peer URL {urls}");
+    let finding = Finding::error(PEER_URL_LOOPBACK, evidence).of(member);
+    let clients = member.client_urls.iter();
+    let address = clients
+        .filter_map(|url| Endpoint::parse(url))
+        .find(|place| !place.is_every_machine())
+        .map(|place| place.host)
+        .or_else(|| {
+            let own = local.iter().find(|ip| !ip.is_loopback());
+            own.map(ToString::to_string)
+        });
+    Some(match address {
+        Some(address) => finding.at(&address),
+        None => finding,
+    })
 }
 
 /// Each name must resolve, and to an address that the member's other URLs have too.
@@ -90,6 +123,10 @@ fn names_of(
             .unwrap_or_default();
     }
     for (url, place) in places.iter().filter(|(_, place)| place.ip().is_none()) {
+        // What is said of `localhost` is said elsewhere.
+        if place.is_every_machine() {
+            continue;
+        }
         let found = addresses(place);
         let shared = found.iter().any(|ip| {
             certain.contains(ip) || (ip.is_loopback() && certain.iter().any(IpAddr::is_loopback))
@@ -173,6 +210,7 @@ mod tests {
             match name {
                 "m0.example" => Ok(vec!["10.0.0.1".parse().unwrap()]),
                 "stale.example" => Ok(vec!["10.0.0.99".parse().unwrap()]),
+                "localhost" => Ok(vec!["127.0.0.1".parse().unwrap()]),
                 _ => Err("no such name".to_owned()),
             }
         }
@@ -214,5 +252,27 @@ mod tests {
             found(&moved, &["127.0.0.1", "10.0.0.7"]),
             [PEER_URL_NOT_HERE]
         );
+    }
+
+    #[test]
+    fn a_peer_url_of_every_machine_is_found_where_others_must_reach_it() {
+        let here = &["127.0.0.1", "10.0.0.1"];
+        for url in [
+            "http://localhost:2380",
+            "https://127.0.0.1:2380",
+            "https://127.0.1.1:2380",
+            "https://[::1]:2380",
+        ] {
+            let member = named(&[url], &["https://10.0.0.1:2379"]);
+            assert_eq!(found(&member, here), [PEER_URL_LOOPBACK], "{url}");
+            // All of it on one machine.
+            let alone = named(&[url], &["http://127.0.0.1:2379"]);
+            assert!(found(&alone, here).is_empty(), "{url}");
+        }
+        let one = named(
+            &["https://127.0.0.1:2380", "https://10.0.0.1:2380"],
+            &["https://10.0.0.1:2379"],
+        );
+        assert!(found(&one, here).is_empty());
     }
 }

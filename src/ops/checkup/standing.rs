@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use super::{
     ALARM, ANOTHER_MEMBER, CLOCK_SKEW, DATABASE_NEAR_QUOTA, FOREIGN_CLUSTER, Finding, LEARNER_LAGS,
     MEMBER_COMPLAINS, MEMBER_LAGS, MEMBER_LEADERLESS, MEMBER_NOT_STARTED, MEMBER_UNREACHABLE,
-    NO_QUORUM, NotChecked, Report, unchecked,
+    NO_QUORUM, NotChecked, Report, agreement, unchecked,
 };
-use crate::etcd::client::{Endpoint, Metrics, Status, metrics};
+use crate::error::Result;
+use crate::etcd::client::{Metrics, Status};
 use crate::ops::member::survey::{MemberState, Survey};
 use crate::ops::quality::RAFT_LAG_LIMIT;
 
@@ -26,6 +27,7 @@ const DATE_ERROR: Duration = Duration::from_millis(500);
 
 /// Looks at all of it.
 pub(super) async fn check(survey: &Survey, report: &mut Report) {
+    let began = Instant::now();
     let tally = survey.tally();
     if !tally.has_quorum() {
         let evidence = format!(
@@ -35,7 +37,7 @@ pub(super) async fn check(survey: &Survey, report: &mut Report) {
         report.findings.push(Finding::error(NO_QUORUM, evidence));
     }
     for state in &survey.members {
-        match answers(survey, state).await {
+        match answers(survey, state) {
             Some(finding) => report.findings.push(finding),
             None => report.findings.extend(lags(survey, state)),
         }
@@ -54,11 +56,14 @@ pub(super) async fn check(survey: &Survey, report: &mut Report) {
             None => finding,
         });
     }
-    pages(survey, report).await;
+    agreement::check(survey, report).await;
+    let pages = agreement::pages(survey).await;
+    agreement::peers(survey, &pages, report).await;
+    told(&pages, began, report);
 }
 
 /// Whether the right member answers, and sees a leader.
-async fn answers(survey: &Survey, state: &MemberState) -> Option<Finding> {
+fn answers(survey: &Survey, state: &MemberState) -> Option<Finding> {
     let trouble = state.trouble.clone()?;
     let member = &state.member;
     if !state.has_started() {
@@ -69,14 +74,7 @@ async fn answers(survey: &Survey, state: &MemberState) -> Option<Finding> {
         return Some(Finding::warning(MEMBER_NOT_STARTED, evidence).of(member));
     }
     let place = state.endpoint.clone().unwrap_or_default();
-    // Who answers in its stead is asked once more: the survey tells only that it is not the member.
-    let other = match &state.status {
-        Some(status) => Some(status.clone()),
-        None => match survey.connect_to(state).await {
-            Ok(connection) => connection.status().await.ok(),
-            Err(_) => None,
-        },
-    };
+    let other = state.status.as_ref().or(state.other.as_ref());
     let (name, evidence) = match other {
         Some(status) if status.header.cluster_id != survey.cluster_id => {
             let (there, here) = (status.header.cluster_id, survey.cluster_id);
@@ -118,22 +116,16 @@ fn lag(applied: u64, newest: u64, learner: bool) -> Option<(&'static str, String
 }
 
 /// What only the members' pages of metrics tell: quotas and clocks.
-async fn pages(survey: &Survey, report: &mut Report) {
+fn told(pages: &[(&MemberState, Result<Metrics>)], began: Instant, report: &mut Report) {
     let mut clocks: Vec<(String, Clock)> = Vec::new();
-    let began = Instant::now();
-    for state in survey.members.iter().filter(|state| state.is_healthy()) {
-        let (Some(status), Some(url)) = (&state.status, &state.endpoint) else {
+    for (state, page) in pages {
+        let Some(status) = &state.status else {
             continue;
-        };
-        let options = survey.reach.options();
-        let page = match Endpoint::parse(url, options.tls.is_some()) {
-            Ok(endpoint) => metrics(&endpoint, options).await,
-            Err(failure) => Err(failure),
         };
         let page = match page {
             Ok(page) => page,
             Err(failure) => {
-                report.not_checked.push(unchecked(CLOCK_SKEW, &failure));
+                report.not_checked.push(unchecked(CLOCK_SKEW, failure));
                 continue;
             }
         };
@@ -144,7 +136,7 @@ async fn pages(survey: &Survey, report: &mut Report) {
                 why: format!("{} does not tell its quota", state.member.label()),
             }),
         }
-        clocks.extend(Clock::of(&page, began).map(|clock| (state.member.label(), clock)));
+        clocks.extend(Clock::of(page, began).map(|clock| (state.member.label(), clock)));
     }
     if let Some(spread) = Spread::of(&clocks) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -236,6 +228,8 @@ impl Spread {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn clock(name: &str, offset: f64) -> (String, Clock) {
@@ -269,6 +263,7 @@ mod tests {
             asked: began + Duration::from_secs(10),
             answered: began + Duration::from_secs(12),
             quota: None,
+            active_peers: BTreeSet::new(),
         };
         let clock = Clock::of(&page, began).unwrap();
         let date = page.date.unwrap().as_second() as f64;

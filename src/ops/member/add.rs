@@ -18,13 +18,13 @@ use super::quorum::{self, Change, Tally};
 use super::start::{StartWith, is_name};
 use super::survey::{MemberState, Survey};
 use super::{
-    LEARNERS_UNSUPPORTED, NAME_TAKEN, PEER_URL_TAKEN, TOO_MANY_LEARNERS, UNHEALTHY_CLUSTER, never,
-    peer_url, refuse_fencing, select, unless_allowed,
+    LEARNERS_UNSUPPORTED, NAME_TAKEN, PEER_URL_LOOPBACK, PEER_URL_TAKEN, TOO_MANY_LEARNERS,
+    UNHEALTHY_CLUSTER, never, peer_url, refuse_fencing, select, unless_allowed,
 };
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::client::{Id, Member, NewMember, NotChanged, Refusal};
 use crate::ops::reach::Target;
-use crate::ops::{Cancel, Context};
+use crate::ops::{Cancel, Context, checkup};
 
 /// What is wanted.
 #[derive(Debug, Clone)]
@@ -142,7 +142,11 @@ pub async fn plan(context: &Context, request: &AddRequest) -> Result<Plan> {
     let peer_urls = peer_url::parse(&request.peer_urls)?;
     let detection = request.target.detect(context)?;
     refuse_fencing(context, &request.allow, &detection)?;
-    let survey = Survey::take(context, &request.target, &detection).await?;
+    let mut survey = Survey::take(context, &request.target, &detection).await?;
+    // etcd asks the member alone that is asked for its connections, and one may be up one way only.
+    let apart = async { Ok(checkup::connections_down(&survey).await) };
+    let apart = context.cancel.guard(apart).await?;
+    survey.apart = apart;
     let doing = format!("adding member {}", request.name);
     judge(context, request, survey, peer_urls).map_err(|failure| failure.doing(doing))
 }
@@ -176,6 +180,9 @@ pub(super) fn judge(
     }
     if action == Action::AddLearner {
         knows_learners(&survey)?;
+    }
+    if !matches!(action, Action::Nothing(_)) {
+        found_by_others(context, request, &survey, &peer_urls)?;
     }
     let mut then = standings;
     let id = match action {
@@ -249,6 +256,41 @@ pub(super) fn well(context: &Context, request: &AddRequest, survey: &Survey) -> 
     }
     let refusal = Failure::refused(UNHEALTHY_CLUSTER, ailments.join("; "));
     unless_allowed(context, &request.allow, refusal)
+}
+
+/// Refuses a new member that would look for another one at `localhost`, or be looked for there.
+fn found_by_others(
+    context: &Context,
+    request: &AddRequest,
+    survey: &Survey,
+    peer_urls: &[String],
+) -> Result<()> {
+    let own = peer_url::loopback(peer_urls);
+    let others = survey.members.iter().map(|state| &state.member);
+    let others = others.filter(|other| !peer_url::same_all(&other.peer_urls, peer_urls));
+    for other in others {
+        let (what, moves) = match (&own, peer_url::loopback(&other.peer_urls)) {
+            (None, Some(urls)) => {
+                let label = other.label();
+                let what = format!(
+                    "{} would look for member {label} at {urls}, which is its own machine",
+                    request.name
+                );
+                (what, Some(other.id.to_string()))
+            }
+            (Some(urls), None) => {
+                let what = format!("member {} would look for it at {urls}", other.label());
+                (what, None)
+            }
+            _ => continue,
+        };
+        let mut refusal = Failure::refused(PEER_URL_LOOPBACK, what);
+        if let Some(id) = moves {
+            refusal = refusal.with(Fact::MustMove(id));
+        }
+        unless_allowed(context, &request.allow, refusal)?;
+    }
+    Ok(())
 }
 
 /// A server before 3.4 would take no notice of the wish for a learner and add a voter.
@@ -367,10 +409,7 @@ fn refused_by_etcd(request: &AddRequest, survey: &Survey, not: NotChanged) -> Fa
             (TOO_MANY_LEARNERS, more)
         }
         Some(Refusal::UnhealthyCluster | Refusal::NotEnoughStarted) => {
-            let more = "etcd itself takes no new member while a voting member is not connected; \
-                        remove the one that is lost first"
-                .to_owned();
-            (UNHEALTHY_CLUSTER, more)
+            (UNHEALTHY_CLUSTER, not_connected(survey))
         }
         Some(Refusal::PeerUrlExists | Refusal::MemberExists) => {
             let more = format!("a member has one of {}", request.peer_urls.join(", "));
@@ -382,6 +421,24 @@ fn refused_by_etcd(request: &AddRequest, survey: &Survey, not: NotChanged) -> Fa
         name,
         allowable: false,
     })
+}
+
+/// Why etcd finds its cluster unhealthy. A member that answers is not lost: its peers do not reach
+/// it, and its removal would cost a vote for nothing.
+fn not_connected(survey: &Survey) -> String {
+    let rule = "etcd itself takes no new member while two voting members are not connected";
+    let silent = survey.members.iter().find(|state| !state.is_healthy());
+    match silent {
+        Some(state) => format!(
+            "{rule}; {} does not answer: start it, or remove it if it is lost",
+            select::described(&state.member)
+        ),
+        None if down.is_empty() => rule.to_owned(),
+        None => format!(
+            "{rule}, and these connections are down: {}",
+            down.join("; ")
+        ),
+    }
 }
 
 /// Waits until the member votes; removes it again when that fails.

@@ -28,6 +28,8 @@ pub const UNHEALTHY_CLUSTER: &str = "unhealthy-cluster";
 pub const NAME_TAKEN: &str = "name-taken";
 /// A member has the peer URL.
 pub const PEER_URL_TAKEN: &str = "peer-url-taken";
+/// Other machines find a member, or would, at nothing but their own `localhost`.
+pub const PEER_URL_LOOPBACK: &str = "peer-url-loopback";
 /// etcd takes no further learner.
 pub const TOO_MANY_LEARNERS: &str = "too-many-learners";
 /// A member is older than 3.4, which brought learners.
@@ -38,10 +40,11 @@ pub const LEADER_CANNOT_MOVE: &str = "leader-cannot-move";
 pub const TWO_NODE_FENCING: &str = "two-node-fencing";
 
 /// Every name that can be allowed.
-pub const ALLOWABLE: [&str; 4] = [
+pub const ALLOWABLE: [&str; 5] = [
     UNHEALTHY_CLUSTER,
     quorum::WOULD_LOSE_QUORUM,
     LEADER_CANNOT_MOVE,
+    PEER_URL_LOOPBACK,
     TWO_NODE_FENCING,
 ];
 

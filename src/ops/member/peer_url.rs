@@ -53,6 +53,13 @@ pub fn same(a: &str, b: &str) -> bool {
     }
 }
 
+/// The URLs at which no other machine finds a member, if all of them are such.
+pub fn loopback(urls: &[String]) -> Option<String> {
+    let places = urls.iter().filter_map(|url| Endpoint::parse(url));
+    let own: Vec<bool> = places.map(|place| place.is_every_machine()).collect();
+    (!own.is_empty() && own.iter().all(|own| *own)).then(|| urls.join(", "))
+}
+
 /// Whether two lists name the same places, in any order.
 pub fn same_all(a: &[String], b: &[String]) -> bool {
     let within = |some: &[String], all: &[String]| {

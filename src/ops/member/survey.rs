@@ -15,6 +15,11 @@ use crate::node::profile::Detection;
 use crate::ops::Context;
 use crate::ops::reach::{self, Target};
 
+/// A failure that came sooner than this was no wait for a majority: it is asked once more.
+const RETRY_WITHIN: Duration = Duration::from_secs(3);
+/// How long before that.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// How the cluster is reached: any member that answers will do.
 #[derive(Debug, Clone)]
 pub struct Reach {
@@ -36,6 +41,9 @@ pub struct MemberState {
     pub status: Option<Status>,
     /// Why it does not count as healthy; none if it does.
     pub trouble: Option<String>,
+    /// What another member says of itself that answers in its place.
+    #[serde(skip)]
+    pub other: Option<Status>,
 }
 
 impl MemberState {
@@ -69,6 +77,11 @@ pub struct Survey {
     pub alarms: Vec<Alarm>,
     /// The leader, as the member asked sees it.
     pub leader: Option<Id>,
+    /// Why nothing is committed although there is a leader; the alarms are then those that the
+    /// member's own status tells.
+    pub stuck: Option<String>,
+    /// Connections between members that are down, where they were looked at: "a to b".
+    pub apart: Vec<String>,
     /// A connection to a voting member that answers.
     pub connection: Connection,
     /// How to reach the members again.
@@ -148,13 +161,14 @@ impl Reach {
     pub async fn survey(&self) -> Result<Survey> {
         let (connection, status) = self.connect().await?;
         let list = listed(&connection, &status).await?;
-        let alarms = match status.leader {
-            // Asked through raft, which answers nobody without a leader.
-            Some(_) => connection
-                .alarms()
-                .await
-                .unwrap_or_else(|_| status.alarms_among_errors()),
-            None => status.alarms_among_errors(),
+        reach::refuse_proxy(connection.endpoint(), &list)?;
+        let (alarms, stuck) = match status.leader {
+            Some(_) => match agreed(&connection).await {
+                Ok(alarms) => (alarms, None),
+                Err(failure) => (status.alarms_among_errors(), Some(failure.to_string())),
+            },
+            // Raft answers nobody without a leader.
+            None => (status.alarms_among_errors(), None),
         };
         let cluster_id = status.header.cluster_id;
         let probes = probe_members(list, &self.options).await;
@@ -176,6 +190,8 @@ impl Reach {
             members,
             alarms,
             leader: status.leader,
+            stuck,
+            apart: Vec::new(),
             connection,
             reach,
         })
@@ -205,6 +221,19 @@ async fn listed(connection: &Connection, status: &Status) -> Result<Vec<Member>>
     Ok(connection.member_list(Consistency::Local).await?.members)
 }
 
+/// The alarms, the one question that changes nothing and goes through the log: who answers it has
+/// committed and applied an entry. Asked twice, for a leader may just have changed.
+async fn agreed(connection: &Connection) -> Result<Vec<Alarm>> {
+    let asked = tokio::time::Instant::now();
+    match connection.alarms().await {
+        Err(_) if asked.elapsed() < RETRY_WITHIN => {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            connection.alarms().await
+        }
+        answer => answer,
+    }
+}
+
 fn state(probe: Probe, cluster_id: Id) -> MemberState {
     let (status, trouble) = match probe.status {
         Ok(status) if status.header.cluster_id != cluster_id => {
@@ -220,6 +249,7 @@ fn state(probe: Probe, cluster_id: Id) -> MemberState {
         member: probe.member,
         status,
         trouble,
+        other: probe.other,
     }
 }
 
@@ -284,7 +314,15 @@ impl Survey {
             let label = member.map_or(alarm.member_id.to_string(), |state| state.member.label());
             format!("member {label} raised {}", alarm.kind)
         });
-        silent.chain(complaining).chain(alarms).collect()
+        let stuck = self.stuck.iter().map(|why| stuck(why));
+        let apart = self.apart.iter();
+        let apart = apart.map(|which| format!("the connection from {which} is down"));
+        silent
+            .chain(complaining)
+            .chain(alarms)
+            .chain(stuck)
+            .chain(apart)
+            .collect()
     }
 
     /// A member by its id.
@@ -318,6 +356,11 @@ impl Survey {
             None => Ok(self.connection.clone()),
         }
     }
+}
+
+/// What is said of a cluster that commits nothing.
+pub fn stuck(why: &str) -> String {
+    format!("the cluster commits nothing, though it has a leader: {why}")
 }
 
 /// The node's access to etcd, and every URL a member may answer at.

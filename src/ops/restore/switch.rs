@@ -110,6 +110,18 @@ pub fn current(layout: &NodeLayout) -> Result<Option<Found>> {
     Ok(all.into_iter().rfind(ours))
 }
 
+/// The disabling that keeps etcd from running, if there is one.
+///
+/// # Errors
+/// As those of [`current`].
+pub fn in_force(layout: &NodeLayout) -> Result<Option<String>> {
+    let Some(found) = current(layout)? else {
+        return Ok(None);
+    };
+    let completed = matches!(&found.progress, Ok(progress) if progress.state == State::Completed);
+    Ok((completed && !undone_by_others(layout, &found)?).then_some(found.id))
+}
+
 /// Whether etcd's manifest has come back although it was moved away.
 pub fn undone_by_others(layout: &NodeLayout, found: &Found) -> Result<bool> {
     let Ok(progress) = &found.progress else {
