@@ -433,11 +433,8 @@ fn not_connected(survey: &Survey) -> String {
             "{rule}; {} does not answer: start it, or remove it if it is lost",
             select::described(&state.member)
         ),
-        None if down.is_empty() => rule.to_owned(),
-        None => format!(
-            "{rule}, and these connections are down: {}",
-            down.join("; ")
-        ),
+        None if survey.apart.is_empty() => rule.to_owned(),
+        None => format!("{rule}: {}", survey.apart.join("; ")),
     }
 }
 
