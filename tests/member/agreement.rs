@@ -137,7 +137,10 @@ fn a_peer_url_of_every_machine_is_named_and_no_member_is_added_to_it() {
         assert_eq!(crate::refusal(refused), "peer-url-loopback");
         let hint = hint.as_str().expect("a hint");
         let first = format!("member-update {id} --peer-urls https://ADDRESS:2380\n");
-        assert!(hint.starts_with("first: etcd-dr ") && hint.contains(&first), "{hint}");
+        assert!(
+            hint.starts_with("first: etcd-dr ") && hint.contains(&first),
+            "{hint}"
+        );
         add(&["--allow", "peer-url-loopback"]).expect(0);
         member(
             &cluster,
