@@ -140,7 +140,7 @@ fn sets(words: &[OsString]) -> Vec<CompletionCandidate> {
 /// The stores that are known by name: the configured one and the node's own.
 fn stores(words: &[OsString]) -> Vec<CompletionCandidate> {
     let (root, config) = session(words);
-    let own = NodeLayout::new(&root).backups();
+    let own = NodeLayout::new(&root).store();
     config
         .store
         .into_iter()
@@ -155,7 +155,7 @@ fn store(words: &[OsString]) -> PathBuf {
     given(words, "--store")
         .or_else(|| from("ETCD_DR_STORE"))
         .or(config.store)
-        .unwrap_or_else(|| NodeLayout::new(&root).backups())
+        .unwrap_or_else(|| NodeLayout::new(&root).store())
 }
 
 fn session(words: &[OsString]) -> (PathBuf, Config) {

@@ -362,7 +362,7 @@ impl Session {
                 }
                 Ok(LocalStore::at(path))
             }
-            None => Ok(LocalStore::at(NodeLayout::new(&self.root).backups())),
+            None => Ok(LocalStore::at(NodeLayout::new(&self.root).store())),
         }
     }
 

@@ -210,6 +210,15 @@ impl NodeLayout {
         self.kubernetes().join("static-pod-backups")
     }
 
+    /// The default tree of backups, where it is: without its link the backups are still there.
+    pub fn store(&self) -> PathBuf {
+        let (link, target) = (self.backups(), self.backups_target());
+        if link.symlink_metadata().is_err() && target.is_dir() {
+            return target;
+        }
+        link
+    }
+
     /// What [`backups`](Self::backups) is made a link to where it is absent: `/etc` of an OSTree
     /// host is copied with every deployment.
     pub fn backups_target(&self) -> PathBuf {
@@ -333,6 +342,17 @@ mod tests {
         let plain = NodeLayout::new("/");
         assert_eq!(plain.lock(), Path::new("/run/etcd-dr.lock"));
         assert_eq!(plain.node_path(&plain.lock()), plain.lock());
+    }
+
+    #[test]
+    fn backups_are_found_without_their_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = NodeLayout::new(dir.path());
+        assert_eq!(layout.store(), layout.backups());
+        fs::create_dir_all(layout.backups_target()).unwrap();
+        assert_eq!(layout.store(), layout.backups_target());
+        fs::create_dir_all(layout.backups()).unwrap();
+        assert_eq!(layout.store(), layout.backups());
     }
 
     #[test]

@@ -125,3 +125,65 @@ fn a_pod_of_another_user_gets_data_that_is_its_own() {
     node.expect(0, &["restore", "--rollback", "--yes"]);
     assert_eq!(owner(&data).0, rustix::process::geteuid().as_raw());
 }
+
+/// Everything below a folder of the node is lost, also while pods run on.
+fn lose(node: &Node, below: &str) {
+    std::fs::remove_dir_all(node.path(below)).expect("losing a folder");
+}
+
+#[test]
+fn a_node_without_its_certificates_is_restored_from_a_backup_that_has_them() {
+    for options in kinds() {
+        let Some(mut node) = single(&options) else {
+            return;
+        };
+        let kubeadm = options.profile == "kubeadm";
+        node.expect(0, &["backup"]);
+        node.cluster.etcdctl_ok(&["put", "later", "1"]);
+        let certificates = if kubeadm {
+            "etc/kubernetes/pki"
+        } else {
+            "etc/kubernetes/static-pod-resources"
+        };
+        lose(&node, certificates);
+        let (plan, err) = node.expect(0, &["restore", "latest", "--dry-run"]);
+        assert!(err.contains("[certificates-from-backup]"), "{err}");
+        assert!(plan.contains("back"), "{plan}");
+        node.restore(&[]);
+        node.assert_backed_up_state();
+        node.expect(0, &["restore", "--commit", "--yes"]);
+        if kubeadm {
+            // One of them is lost, of which etcd itself has no need.
+            let key = node.path("etc/kubernetes/pki/apiserver-kubelet-client.key");
+            std::fs::remove_file(&key).expect("losing a file");
+            let args = [
+                "restore",
+                "backup-1",
+                "--dry-run",
+                "--allow",
+                "other-cluster",
+            ];
+            let (plan, _) = node.expect(0, &args);
+            let back = "put pki/apiserver-kubelet-client.key back, which is gone";
+            assert!(plan.contains(back), "{plan}");
+        }
+
+        // The machine is installed again: nothing is left but the backups.
+        node.cluster.etcdctl_ok(&["put", "later", "1"]);
+        for file in std::fs::read_dir(node.bench.manifests()).expect("manifests") {
+            let file = file.expect("a manifest").path();
+            std::fs::remove_file(file).expect("losing a manifest");
+        }
+        node.bench.settle();
+        lose(&node, "etc/kubernetes");
+        lose(&node, "var/lib/etcd");
+        let (_, err) = node.restore(&[]);
+        assert!(err.contains("[access-from-backup]"), "{err}");
+        node.assert_backed_up_state();
+        let names = ["pki", "admin.conf", "static-pod-resources"];
+        let back = names.map(|name| node.path("etc/kubernetes").join(name).exists());
+        assert_eq!(back, [kubeadm, kubeadm, !kubeadm]);
+        node.expect(0, &["restore", "--commit", "--yes"]);
+        node.expect(0, &["backup"]);
+    }
+}

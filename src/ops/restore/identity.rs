@@ -197,7 +197,7 @@ pub(super) async fn others(request: &Request, survey: &Survey, node: &NodeSays) 
     if let Some(etcd) = survey.pod(Component::Etcd) {
         circle.add_peers(&initial_cluster_of(&etcd.pod));
     }
-    circle.ask(patient(&survey.access).ok().as_ref()).await
+    circle.ask(patient(&survey.asking).ok().as_ref()).await
 }
 
 /// The members that a manifest's `--initial-cluster` names.

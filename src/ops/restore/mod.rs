@@ -140,7 +140,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         .cancel
         .guard(async {
             let data_dir = survey.access.data_dir_in(layout);
-            Ok(identity::of_node(context, &survey.access, &data_dir).await)
+            Ok(identity::of_node(context, &survey.asking, &data_dir).await)
         })
         .await?;
     refusals.extend(identity::mismatches(request, &survey, &node));

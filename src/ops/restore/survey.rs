@@ -17,7 +17,7 @@ use crate::node::layout::NodeLayout;
 use crate::node::pod::{PodManifest, RevisionInUse};
 use crate::node::profile::{Detection, Profile, look};
 use crate::ops::catalog::{self, SetState};
-use crate::ops::{Context, database, verify};
+use crate::ops::{Context, database, reach, verify};
 
 /// A static pod as the set has it, or, for a snapshot alone, as the node has it.
 pub(super) struct PodSeen {
@@ -33,6 +33,8 @@ pub(super) struct PodSeen {
 pub(super) struct Survey {
     pub(super) profile: Profile,
     pub(super) access: EtcdAccess,
+    /// The same with certificates that can be read now: the backup's where the node has lost its own.
+    pub(super) asking: EtcdAccess,
     /// The node's name.
     pub(super) node: String,
     pub(super) pods: Vec<PodSeen>,
@@ -63,6 +65,7 @@ impl Survey {
         let profile = profile(context, request, &unpacked)?;
         let layout = &request.target.layout;
         let access = access(context, request, profile, &unpacked)?;
+        let asking = asking(context, layout, &unpacked, &access);
         let node = access.own_name()?;
         let has_resources = request.set.files.resources.is_some();
         let pods = |from_set: bool| -> Result<Vec<PodSeen>> {
@@ -85,6 +88,7 @@ impl Survey {
         Ok(Self {
             profile,
             access,
+            asking,
             node,
             pods: seen,
             has_resources: has_resources && !own_pod,
@@ -299,6 +303,38 @@ fn access(
         ours(&mut data_dir.value);
     }
     Ok(access)
+}
+
+/// How members are asked before the backup's files are in place.
+fn asking(
+    context: &Context,
+    layout: &NodeLayout,
+    unpacked: &NodeLayout,
+    access: &EtcdAccess,
+) -> EtcdAccess {
+    let Err(failure) = reach::options(access) else {
+        return access.clone();
+    };
+    let theirs = |path: &mut PathBuf| *path = unpacked.host(layout.node_path(path));
+    let mut other = access.clone();
+    if let Some(tls) = &mut other.tls {
+        if let Some(ca) = &mut tls.ca {
+            theirs(&mut ca.value);
+        }
+        if let Some(identity) = &mut tls.identity {
+            theirs(&mut identity.cert.value);
+            theirs(&mut identity.key.value);
+        }
+    }
+    let (how, access) = match reach::options(&other) {
+        Ok(_) => ("the backup's are used to ask other members", other),
+        Err(_) => ("the backup has none either", access.clone()),
+    };
+    context.warn(
+        "certificates-from-backup",
+        format!("this node's certificates cannot be used ({failure}): {how}"),
+    );
+    access
 }
 
 /// The one pod of a component in the set, or on the node where the set has only a snapshot.

@@ -9,7 +9,7 @@ use super::super::steps::Exchange;
 use super::super::survey::{PodSeen, revisions};
 use super::Drafting;
 use crate::backup::resources::STATIC_POD_RESOURCES;
-use crate::error::{Failure, Result};
+use crate::error::{Doing, Failure, Kind, Result};
 use crate::node::certificates::{WantedCertificate, check_certificates, wanted_by_etcd};
 use crate::node::component::{Component, PodRevision};
 use crate::node::layout::NodeLayout;
@@ -168,13 +168,17 @@ impl Drafting<'_> {
                 read(self.layout()) == read(&self.survey.unpacked)
             };
             let changed: Vec<&str> = constant.into_iter().filter(|name| !same(name)).collect();
+            let gone = !self.layout().pki().exists();
             let unfit = self.unfit(self.layout())?;
             if changed.is_empty() && unfit.is_empty() {
+                self.missing_puts(folders, pki, puts)?;
                 notes.push(
                     "the certificates in pki are of the backup's authorities and fit".to_owned(),
                 );
             } else {
-                let why = if changed.is_empty() {
+                let why = if gone {
+                    "it is gone".to_owned()
+                } else if changed.is_empty() {
                     unfit.join("; ")
                 } else {
                     format!("{} differ", changed.join(", "))
@@ -203,6 +207,27 @@ impl Drafting<'_> {
             {
                 let what = format!("put {} back, which is gone", name.display());
                 puts.push(self.put(folders, Archive::Resources, &name, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a folder of the backup has and the node's has lost.
+    fn missing_puts(&self, folders: &Folders, name: &Path, puts: &mut Vec<Put>) -> Result<()> {
+        let mut todo = vec![name.to_owned()];
+        while let Some(name) = todo.pop() {
+            let doing = || format!("listing {} of the backup", name.display());
+            let theirs = self.survey.unpacked.kubernetes().join(&name);
+            for entry in std::fs::read_dir(&theirs).doing(Kind::Store, doing)? {
+                let entry = entry.doing(Kind::Store, doing)?;
+                let below = name.join(entry.file_name());
+                let ours = self.layout().kubernetes().join(&below);
+                if ours.symlink_metadata().is_err() {
+                    let what = format!("put {} back, which is gone", below.display());
+                    puts.push(self.put(folders, Archive::Resources, &below, what));
+                } else if entry.file_type().doing(Kind::Store, doing)?.is_dir() {
+                    todo.push(below);
+                }
             }
         }
         Ok(())
