@@ -237,6 +237,9 @@ impl Step for NodeStep {
                 surviving.from.display(),
                 surviving.into.display()
             ),
+            Self::StopPods { moves } if moves.is_empty() => {
+                "stop no static pod: none of their manifests is in place".to_owned()
+            }
             Self::StopPods { moves } => format!(
                 "stop the static pods: move {} away",
                 paths(moves.iter().map(|exchange| &exchange.place))

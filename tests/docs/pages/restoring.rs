@@ -61,6 +61,17 @@ fn a_single_node_and_an_update() {
     node.cluster.etcdctl_ok(&["put", "later", "1"]);
     stage.play(&page(RUNBOOK, "Single node"), |_| {});
     node.assert_backed_up_state();
+    for file in std::fs::read_dir(node.bench.manifests()).expect("manifests") {
+        let file = file.expect("a manifest").path();
+        std::fs::remove_file(file).expect("losing a manifest");
+    }
+    node.bench.settle();
+    std::fs::remove_dir_all(node.path("etc/kubernetes")).expect("losing a folder");
+    stage.play(
+        &page(RUNBOOK, "Everything under /etc/kubernetes is gone"),
+        |_| {},
+    );
+    node.assert_backed_up_state();
     stage.play(&page(RUNBOOK, "A cluster that is gone"), |_| {});
 }
 
