@@ -89,6 +89,12 @@ pub struct Cluster {
     /// OpenShift's version, from ClusterVersion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ocp_version: Option<String>,
+    /// The uid of the namespace `kube-system`, which a restore keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kube_system_uid: Option<String>,
+    /// Ids that etcd's cluster had before it was restored, as far as the node knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_ids: Vec<String>,
 }
 
 /// The member that gave the snapshot, as its status said just before.
@@ -361,6 +367,8 @@ pub(crate) mod tests {
                 etcd_id: "67dd97daf3ded3f".into(),
                 uuid: Some("u".into()),
                 ocp_version: Some("4.18.3".into()),
+                kube_system_uid: Some("u-1".into()),
+                former_ids: vec!["1f".into()],
             },
             member: Member {
                 id: "8e9e05c52164694d".into(),

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::run::{Session, Shown};
-use super::{hints, machine, member, target};
+use super::{hints, machine, member, switch, target};
 use crate::error::{Result, exit};
 use crate::etcd::finding::Severity;
 use crate::node::access::Sourced;
+use crate::node::layout::NodeLayout;
 use crate::node::profile::Profile;
 use crate::ops::checkup::names::SystemResolver;
 use crate::ops::checkup::{self, Finding, Remedy, Report};
@@ -20,7 +21,7 @@ use crate::ops::member::quorum::Tally;
 pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
     let mut target = target::target(session)?;
     if let Some(dir) = data_dir {
-        target.told.data_dir = Some(Sourced::new(dir.to_owned(), "--data-dir"));
+        target.told.data_dir = Some(Sourced::new(session.readable(dir), "--data-dir"));
     }
     let looked = checkup::run(&session.context, &target, Arc::new(SystemResolver));
     let report = session.block_on(looked)?;
@@ -31,7 +32,8 @@ pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
     Ok(Shown {
         text: text(&report),
         json: machine::document("verify", &document(&report)),
-        remark: None,
+        // What looks like a failure may be the tool's own doing.
+        remark: switch::remark(&NodeLayout::new(&session.root))?,
         status,
     })
 }

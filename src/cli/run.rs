@@ -334,6 +334,17 @@ impl Session {
         result
     }
 
+    /// A directory or file to be read, as this process sees it; where there is none, the node's
+    /// under its root.
+    pub(super) fn readable(&self, path: &Path) -> PathBuf {
+        let on_node = NodeLayout::new(&self.root).host(path);
+        if path.is_absolute() && !path.exists() && on_node.exists() {
+            on_node
+        } else {
+            path.to_owned()
+        }
+    }
+
     /// What writes the log beside a journal.
     pub(super) fn log(&self) -> &Logged {
         &self.log

@@ -32,7 +32,8 @@ pub(super) fn data_dir(
         Ok(backups) => (backups, None),
         Err(failure) => (Vec::new(), Some(format!("not compared: {failure}"))),
     };
-    let (dir, wal_dir) = (dir.to_owned(), wal_dir.map(Path::to_owned));
+    let dir = session.readable(dir);
+    let wal_dir = wal_dir.map(|dir| session.readable(dir));
     let report = session
         .blocking(move |context| member_files::run(&context, &dir, wal_dir.as_deref(), &backups))
         .map_err(|failure| failure.doing("verifying the data directory"))?;
@@ -221,8 +222,11 @@ pub(super) fn restore(session: &Session, args: &RestoreArgs, from: &Path) -> Res
         mark_compacted: args.mark_compacted,
         evidence: restoring::evidence(&store)?,
         allow: args.allow.clone(),
-        from: from.to_owned(),
-        from_wal: args.from_wal_dir.clone(),
+        from: session.readable(from),
+        from_wal: args
+            .from_wal_dir
+            .as_deref()
+            .map(|dir| session.readable(dir)),
         data_dir: restoring::data_dir(args)?,
         wal_dir: args.wal_dir.clone(),
         name: args.name.clone(),

@@ -31,6 +31,11 @@ pub fn node_key(prefix: &str, name: &str) -> String {
     format!("{prefix}/minions/{name}")
 }
 
+/// The key of the namespace `kube-system` under a prefix. Its uid stays for a cluster's life.
+pub fn kube_system_key(prefix: &str) -> String {
+    format!("{prefix}/namespaces/kube-system")
+}
+
 /// What a backup records of a ClusterVersion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterVersion {
@@ -99,6 +104,31 @@ pub fn cluster_operator(bytes: &[u8]) -> Result<ClusterOperator, String> {
     })
 }
 
+/// Reads an object's uid.
+///
+/// # Errors
+/// What was expected and found, in a sentence.
+pub fn uid(bytes: &[u8]) -> Result<String, String> {
+    let uid = if bytes.starts_with(b"{") {
+        json::<Object>(bytes)?.metadata.uid
+    } else {
+        stored_metadata(bytes)?.map(|metadata| metadata.uid)
+    };
+    let uid = uid.filter(|uid| !uid.is_empty());
+    uid.ok_or_else(|| "the object has no uid".to_owned())
+}
+
+/// The metadata of a built-in kind's object: the first field of all of them.
+fn stored_metadata(bytes: &[u8]) -> Result<Option<ObjectMeta>, String> {
+    let message = bytes
+        .strip_prefix(PROTOBUF_MAGIC)
+        .ok_or_else(|| not_readable(bytes))?;
+    let unknown = Unknown::decode(message).map_err(|e| format!("expected runtime.Unknown: {e}"))?;
+    let object = ObjectMessage::decode(unknown.raw.as_slice())
+        .map_err(|e| format!("expected an object with metadata: {e}"))?;
+    Ok(object.metadata)
+}
+
 /// Reads when a Node was made.
 ///
 /// # Errors
@@ -111,15 +141,8 @@ pub fn node_created(bytes: &[u8]) -> Result<Timestamp, String> {
             .creation_timestamp
             .ok_or_else(|| "the Node has no creationTimestamp".to_owned());
     }
-    let message = bytes
-        .strip_prefix(PROTOBUF_MAGIC)
-        .ok_or_else(|| not_readable(bytes))?;
-    let unknown = Unknown::decode(message).map_err(|e| format!("expected runtime.Unknown: {e}"))?;
-    let node = NodeMessage::decode(unknown.raw.as_slice())
-        .map_err(|e| format!("expected v1.Node: {e}"))?;
-    let time = node
-        .metadata
-        .and_then(|metadata| metadata.creation_timestamp);
+    let metadata = stored_metadata(bytes)?;
+    let time = metadata.and_then(|metadata| metadata.creation_timestamp);
     let seconds = time
         .map(|time| time.seconds)
         .ok_or_else(|| "the Node has no creationTimestamp".to_owned())?;
@@ -158,6 +181,8 @@ struct Object {
 struct Metadata {
     #[serde(rename = "creationTimestamp")]
     creation_timestamp: Option<Timestamp>,
+    #[serde(default)]
+    uid: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -206,13 +231,15 @@ struct Unknown {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct NodeMessage {
+struct ObjectMessage {
     #[prost(message, optional, tag = "1")]
     metadata: Option<ObjectMeta>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ObjectMeta {
+    #[prost(string, tag = "5")]
+    uid: String,
     #[prost(message, optional, tag = "8")]
     creation_timestamp: Option<Time>,
 }
@@ -260,8 +287,9 @@ mod tests {
 
     #[test]
     fn a_stored_node_tells_when_it_was_made() {
-        let node = NodeMessage {
+        let node = ObjectMessage {
             metadata: Some(ObjectMeta {
+                uid: "u-1".to_owned(),
                 creation_timestamp: Some(Time {
                     seconds: 1_700_000_000,
                 }),
@@ -275,6 +303,9 @@ mod tests {
             .encode_to_vec(),
         );
         assert_eq!(node_created(&bytes).unwrap().as_second(), 1_700_000_000);
+        assert_eq!(uid(&bytes).unwrap(), "u-1");
+        assert_eq!(uid(br#"{"metadata":{"uid":"u-2"}}"#).unwrap(), "u-2");
+        assert!(uid(b"{}").is_err());
         for cut in 0..bytes.len() {
             let _ = node_created(&bytes[..cut]);
         }

@@ -56,9 +56,12 @@ pub fn read(context: &Context, path: &Path, wanted: Wanted) -> Result<Option<Rep
 
 /// The keys that a Manifest's cluster facts come from.
 pub fn cluster_keys() -> Wanted {
-    let keys = kubernetes::PREFIXES
-        .iter()
-        .map(|prefix| kubernetes::cluster_version_key(prefix).into_bytes());
+    let keys = kubernetes::PREFIXES.iter().flat_map(|prefix| {
+        [
+            kubernetes::cluster_version_key(prefix).into_bytes(),
+            kubernetes::kube_system_key(prefix).into_bytes(),
+        ]
+    });
     Wanted {
         keys: keys.collect(),
         ..Wanted::default()
@@ -76,6 +79,16 @@ pub fn cluster_version(report: &Report) -> Option<Result<ClusterVersion, String>
         .iter()
         .find_map(stored)
         .map(kubernetes::cluster_version)
+}
+
+/// The uid of the namespace `kube-system` in the snapshot, where it can be read.
+pub fn kube_system_uid(report: &Report) -> Option<String> {
+    let stored = |prefix: &&str| {
+        let key = kubernetes::kube_system_key(prefix);
+        report.collected.get(key.as_bytes())
+    };
+    let stored = kubernetes::PREFIXES.iter().find_map(stored)?;
+    kubernetes::uid(stored).ok()
 }
 
 /// What a Manifest records of the database's inside.

@@ -1,6 +1,7 @@
 //! The operations: each takes a request and a [`Context`] and returns a result to be shown.
 
 pub mod backup;
+mod bounds;
 pub mod cancel;
 pub mod catalog;
 pub mod checkup;

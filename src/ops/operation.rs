@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Context;
 use super::restore::folders::HIDDEN;
 use super::restore::switch;
+use super::{Context, bounds};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::Event;
 use crate::node::layout::NodeLayout;
@@ -220,6 +220,7 @@ pub(in crate::ops) fn commit<S: Step>(
         let what = format!("{} is {}", progress.begin.id, progress.state.word());
         return Err(Failure::new(Kind::Busy, what).with(operation.unfinished()));
     }
+    bounds::check(layout, progress)?;
     let mut removed = Vec::new();
     operation.commit(|| {
         for folder in safety {

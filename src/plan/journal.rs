@@ -40,6 +40,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::trust;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::sys::fs::{self, OutFile};
 
@@ -190,6 +191,7 @@ fn encoded(line: &Line) -> Result<Vec<u8>> {
 /// The lines, and how many bytes of the file they are.
 fn read_with_length(path: &Path) -> Result<(Vec<Line>, u64)> {
     let doing = || format!("reading the journal {}", path.display());
+    trust::check(path).map_err(|failure| failure.doing(doing()))?;
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod journal;
 pub mod lock;
 pub mod registry;
+mod trust;
 
 pub use engine::{Clock, Known, Operation, Progress, State, Step, StepState};
 pub use journal::Begin;

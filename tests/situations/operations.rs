@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::node::{KEYS, Node, etcd};
+use super::node::{KEYS, Node, copy, etcd};
 use super::support::bulk::Bulk;
 use super::support::cluster::{Cluster, ClusterSpec};
 use super::support::node::{self, NodeOptions};
@@ -237,4 +237,231 @@ fn what_the_tool_itself_put_back_is_not_said_to_be_others_doing() {
     assert!(!node.path("etc/kubernetes/.etcd-dr").exists());
     let told = node.expect(2, &["enable"]).1;
     assert!(told.contains("not disabled"), "{told}");
+}
+
+/// The set's directory, for a test that takes a set apart.
+fn set(node: &Node, name: &str) -> PathBuf {
+    node.path("var/lib/etcd-dr/static-pod-backups").join(name)
+}
+
+fn snapshot_of(node: &Node, name: &str) -> String {
+    let entries = std::fs::read_dir(set(node, name)).expect("a set");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut snapshots = paths.filter(|path| path.extension().is_some_and(|end| end == "db"));
+    snapshots.next().expect("a snapshot").display().to_string()
+}
+
+fn edited(path: &std::path::Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).expect("a file");
+    assert!(text.contains(from), "{from} in {}", path.display());
+    std::fs::write(path, text.replace(from, to)).expect("a file");
+}
+
+#[test]
+fn a_rehearsal_on_a_healthy_cluster_shows_the_plan_and_what_is_refused() {
+    let Some(node) = three("3.5") else { return };
+    node.expect(0, &["backup"]);
+    let (plan, told) = node.expect(5, &["restore", "backup-1", "--dry-run"]);
+    assert!(
+        plan.contains("Restoring backup-1 to master-0") && plan.contains("Steps"),
+        "{plan}"
+    );
+    assert!(told.contains("living-voters"), "{told}");
+    // Whole commands, the safe one first.
+    let (_, hints) = told.split_once("hint: ").expect("a hint");
+    let (first, over) = hints.split_once('\n').expect("two");
+    assert!(
+        first.ends_with("master-1, master-2: etcd-dr disable"),
+        "{told}"
+    );
+    assert!(
+        over.contains("restore backup-1 --dry-run --allow living-voters"),
+        "{told}"
+    );
+    let output = node.run(&["restore", "backup-1", "--dry-run", "-o", "json"]);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    super::support::schema::check_output(&json);
+    assert_eq!(json["error"]["refusal"], "living-voters");
+    assert_eq!(json["plan"]["dryRun"], true);
+}
+
+#[test]
+fn a_backup_of_another_node_or_address_restores_the_data_alone() {
+    let Some(mut node) = single() else { return };
+    let manifest = node.path("etc/kubernetes/manifests/etcd.yaml");
+    let before = std::fs::read_to_string(&manifest).expect("a manifest");
+    let own = format!("--listen-peer-urls={}", node.cluster.peer_url(0));
+    // As it was taken: before the node moved, or on another one.
+    edited(&manifest, &own, &format!("{own},https://192.0.2.9:2380"));
+    node.bench.settle();
+    node.cluster.wait_member(0);
+    node.expect(0, &["backup"]);
+    std::fs::write(&manifest, &before).expect("a manifest");
+    node.bench.settle();
+    node.cluster.wait_member(0);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    let told = node.expect(5, &["restore", "backup-1", "--yes"]).1;
+    assert!(
+        told.contains("[address-not-here]") && told.contains("192.0.2.9"),
+        "{told}"
+    );
+    assert!(
+        told.contains("restore backup-1 --yes --scope etcd"),
+        "{told}"
+    );
+    edited(
+        &set(&node, "backup-1").join("backup.json"),
+        "\"master-0\"",
+        "\"master-7\"",
+    );
+    let told = node
+        .expect(
+            5,
+            &["restore", "backup-1", "--yes", "--allow", "other-node"],
+        )
+        .1;
+    assert!(
+        told.contains("[other-node]") && !told.contains("override"),
+        "{told}"
+    );
+
+    node.restore(&["--scope", "etcd"]);
+    node.assert_backed_up_state();
+    assert_eq!(
+        std::fs::read_to_string(&manifest).expect("a manifest"),
+        before
+    );
+}
+
+#[test]
+fn a_snapshot_alone_is_restored_while_etcd_is_disabled() {
+    let Some(mut node) = single() else { return };
+    node.expect(0, &["backup"]);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    let alone = node.cluster.scratch().join("my.db");
+    copy(&PathBuf::from(snapshot_of(&node, "backup-1")), &alone);
+    let alone = alone.display().to_string();
+    let restore = [
+        "restore", &alone, "--scope", "etcd", "--yes", "--wait", "60s",
+    ];
+
+    // Moved away by hand, as Kubernetes' documentation has it.
+    let manifest = node.path("etc/kubernetes/manifests/etcd.yaml");
+    let aside = node.cluster.scratch().join("etcd.yaml");
+    std::fs::rename(&manifest, &aside).expect("moving a manifest");
+    node.bench.settle();
+    let told = node.expect(2, &restore).1;
+    assert!(
+        told.contains("mv FILE") && told.contains("manifests/etcd.yaml"),
+        "{told}"
+    );
+    std::fs::rename(&aside, &manifest).expect("moving it back");
+    node.bench.settle();
+    node.cluster.wait_member(0);
+
+    node.expect(0, &["disable"]);
+    node.expect(0, &restore);
+    node.assert_backed_up_state();
+}
+
+/// Backups from before a restore are of the same cluster, though etcd's id is another.
+#[test]
+fn a_restored_cluster_is_the_same_to_its_older_backups() {
+    let Some(mut node) = single() else { return };
+    node.expect(0, &["backup"]);
+    for _ in 0..2 {
+        node.cluster.etcdctl_ok(&["put", "later", "1"]);
+        node.restore(&[]);
+        node.expect(0, &["restore", "--commit", "--yes"]);
+        node.assert_backed_up_state();
+    }
+    node.expect(0, &["backup"]);
+    let text = std::fs::read(set(&node, "backup-2").join("backup.json")).expect("a Manifest");
+    let manifest: Value = serde_json::from_slice(&text).expect("JSON");
+    let former = manifest["cluster"]["formerIds"].as_array().expect("ids");
+    assert_eq!(former.len(), 2, "{manifest}");
+
+    // Where no journal tells, the namespace that every cluster makes once does.
+    let uid = |uid: &str| {
+        let object = format!(r#"{{"kind":"Namespace","metadata":{{"uid":"{uid}"}}}}"#);
+        node.cluster
+            .etcdctl_ok(&["put", "/registry/namespaces/kube-system", &object]);
+    };
+    let stranger = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path).expect("a Manifest");
+        let mut value: Value = serde_json::from_str(&text).expect("JSON");
+        value["cluster"]["etcdId"] = "1234".into();
+        value["cluster"]["formerIds"] = Value::Array(Vec::new());
+        std::fs::write(path, value.to_string()).expect("a Manifest");
+    };
+    uid("u-1");
+    node.expect(0, &["backup"]);
+    stranger(&set(&node, "backup-3").join("backup.json"));
+    node.expect(0, &["restore", "backup-3", "--dry-run"]);
+    uid("u-2");
+    let told = node.expect(5, &["restore", "backup-3", "--dry-run"]).1;
+    assert!(told.contains("[other-cluster]"), "{told}");
+}
+
+#[test]
+fn a_journal_that_names_other_places_is_not_followed() {
+    let Some(node) = single() else { return };
+    node.expect(0, &["backup"]);
+    node.restore(&[]);
+    let victim = node.path("home_victim");
+    std::fs::create_dir_all(&victim).expect("a folder");
+    let id = unsettled(&node).pop().expect("a restore").0;
+    let journal = node.path("var/lib/etcd-dr").join(&id).join("journal");
+    let whole = std::fs::read_to_string(&journal).expect("a journal");
+    let lines: Vec<String> = whole
+        .lines()
+        .enumerate()
+        .map(|(number, line)| {
+            let (_, json) = line.split_once(' ').expect("a sum");
+            let mut value: Value = serde_json::from_str(json).expect("JSON");
+            if number == 0 {
+                value["about"]["safety"] = serde_json::json!(["/home_victim"]);
+            }
+            let json = value.to_string();
+            format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
+        })
+        .collect();
+    std::fs::write(&journal, lines.concat()).expect("a journal");
+    for flag in ["--commit", "--rollback"] {
+        let told = node.expect(5, &["restore", flag, "--yes"]).1;
+        assert!(told.contains("[journal-out-of-bounds]"), "{told}");
+    }
+    assert!(victim.exists());
+    std::fs::write(&journal, whole).expect("a journal");
+    let status = std::process::Command::new("chmod")
+        .arg("o+w")
+        .arg(&journal)
+        .status();
+    assert!(status.expect("chmod").success());
+    let told = node.expect(7, &["restore", "--commit", "--yes"]).1;
+    assert!(told.contains("not to be trusted"), "{told}");
+}
+
+#[test]
+fn what_the_plan_says_of_names_and_what_a_cluster_says_of_disable() {
+    let Some(node) = single() else { return };
+    let data = node.path("var/lib/etcd").display().to_string();
+    let moved = ["--peer-urls", "https://192.0.2.9:2380"];
+    let plan = ["restore", "--from-data-dir", &data, "--dry-run"];
+    let told = node.expect(0, &[&plan[..], &moved].concat()).1;
+    assert!(
+        told.contains("certificate-lacks-name") && told.contains("192.0.2.9"),
+        "{told}"
+    );
+    assert!(!node.expect(0, &plan).1.contains("certificate-lacks-name"));
+    node.expect(0, &["disable"]);
+    let told = node.expect(11, &["verify", "--cluster"]).1;
+    assert!(told.contains("etcd is disabled on this node"), "{told}");
+    // A node path means the node's, where this process has no such directory.
+    let below = PathBuf::from(&data);
+    std::fs::rename(&below, below.with_file_name("etcd-of-this-test")).expect("a name of its own");
+    let files = node
+        .expect(0, &["verify", "--data-dir", "/var/lib/etcd-of-this-test"])
+        .0;
+    assert!(files.contains("etcd-of-this-test"), "{files}");
 }

@@ -161,6 +161,7 @@ mod tests {
             wait_seconds: 1,
             alarms_allowed: false,
             safety: Vec::new(),
+            former_clusters: Vec::new(),
         }
     }
 

@@ -240,7 +240,7 @@ fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survi
     let store = session.store(args.store.as_deref())?;
     Ok(survivor::Request {
         target: target::target(session)?,
-        from: from.to_owned(),
+        from: session.readable(from),
         peer_urls: peer_urls(args),
         store: store.dir().is_dir().then(|| store.dir().to_owned()),
         scope: scope(args),

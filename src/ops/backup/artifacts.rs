@@ -34,6 +34,7 @@ pub(super) struct Artifacts {
     pub(super) expiry: Option<CertificateExpiry>,
     /// The ClusterVersion as it stands in the snapshot.
     pub(super) version: Option<ClusterVersion>,
+    pub(super) kube_system_uid: Option<String>,
     pub(super) timings: Timings,
 }
 
@@ -211,6 +212,7 @@ impl Artifacts {
             ..Database::default()
         };
         database::describe(&report, &mut self.database);
+        self.kube_system_uid = database::kube_system_uid(&report);
         match database::cluster_version(&report) {
             Some(Ok(version)) => self.version = Some(version),
             Some(Err(why)) => {

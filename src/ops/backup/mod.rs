@@ -342,7 +342,7 @@ impl Run<'_> {
 
         checks.push(self.rollout_check()?);
         let quality = quality::gate(&checks, &self.request.allowed)?;
-        let manifest = self.manifest(&source, &artifacts, number, checks, quality);
+        let manifest = self.manifest(&source, &artifacts, number, checks, quality)?;
         let taken = match flat {
             Some(dir) => self.commit_flat(staging, dir, manifest)?,
             None => self.commit(staging, number, manifest)?,
@@ -412,15 +412,16 @@ impl Run<'_> {
         number: u64,
         checks: Vec<Check>,
         quality: Quality,
-    ) -> Manifest {
+    ) -> Result<Manifest> {
         let status = &source.status;
         let version = artifacts.version.as_ref();
+        let id = status.header.cluster_id.to_string();
         let components = self.node.plan.components.iter().map(|live| Component {
             name: live.component.name().to_owned(),
             revision: live.revision.map(|revision| u64::from(revision.number)),
             image: live.image.clone(),
         });
-        Manifest {
+        Ok(Manifest {
             schema_version: SCHEMA_VERSION,
             tool: Tool {
                 name: "etcd-dr".to_owned(),
@@ -434,9 +435,11 @@ impl Run<'_> {
                 profile: self.node.profile().word().to_owned(),
             },
             cluster: Cluster {
-                etcd_id: status.header.cluster_id.to_string(),
+                etcd_id: id.clone(),
                 uuid: version.and_then(|version| version.uuid.clone()),
                 ocp_version: version.and_then(|version| version.version.clone()),
+                kube_system_uid: artifacts.kube_system_uid.clone(),
+                former_ids: restore::lineage::former_ids(&self.request.target.layout, &id)?,
             },
             member: Member {
                 id: status.header.member_id.to_string(),
@@ -455,7 +458,7 @@ impl Run<'_> {
             quality,
             checks,
             earliest_certificate_expiry: artifacts.expiry.clone(),
-        }
+        })
     }
 
     /// Makes the staged files a set: summary, checksums, the Manifest last, then the rename.

@@ -155,6 +155,10 @@ pub struct About {
     pub alarms_allowed: bool,
     /// Where the old data and the revisions taken away are kept.
     pub safety: Vec<PathBuf>,
+    /// Ids of etcd's cluster from which this makes another: the node's and the backup's, and those
+    /// before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_clusters: Vec<String>,
 }
 
 impl About {

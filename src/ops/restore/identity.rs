@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Request;
 use super::fit::OTHER_NODE;
 use super::others::{ANSWER, Circle, Known, Others, Own};
 use super::survey::Survey;
+use super::{Request, lineage};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::client::{ConnectOptions, Consistency};
 use crate::etcd::datadir::{self as files, DbFacts, Layout};
@@ -31,6 +31,8 @@ pub(super) struct NodeSays {
     pub(super) cluster_id: Option<String>,
     /// What the cluster says of itself.
     pub(super) version: Option<ClusterVersion>,
+    /// The uid of the namespace `kube-system` in its database.
+    pub(super) kube_system_uid: Option<String>,
     /// Its member id.
     pub(super) member_id: Option<u64>,
     /// The members that it knows.
@@ -87,7 +89,16 @@ async fn live(access: &EtcdAccess) -> Result<NodeSays> {
             break;
         }
     }
+    let mut kube_system_uid = None;
+    for prefix in kubernetes::PREFIXES {
+        let key = kubernetes::kube_system_key(prefix);
+        if let Some(stored) = connection.get(key.as_bytes(), Consistency::Local).await? {
+            kube_system_uid = kubernetes::uid(&stored.value).ok();
+            break;
+        }
+    }
     Ok(NodeSays {
+        kube_system_uid,
         cluster_id: Some(status.header.cluster_id.to_string()),
         version,
         member_id: Some(status.header.member_id.0),
@@ -117,6 +128,7 @@ pub(super) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
         let members = members.filter(|members| !members.is_empty());
         NodeSays {
             cluster_id: identity.map(|identity| format!("{:x}", identity.cluster)),
+            kube_system_uid: report.as_ref().and_then(database::kube_system_uid),
             version: report.and_then(|report| database::cluster_version(&report)?.ok()),
             member_id: identity.map(|identity| identity.node),
             members: members.map(|members| members.iter().map(Known::from).collect()),
@@ -152,13 +164,17 @@ pub(super) fn mismatches(
             ),
         )),
         (Some(_), _) => {}
-        (None, Some((set, here))) if set != here => found.push((
-            "other-cluster",
-            format!(
-                "the backup is of etcd's cluster {set}, this node belongs to {here} ({}); a cluster that was restored before has another id than in its older backups",
-                node.source
-            ),
-        )),
+        (None, Some((set, here)))
+            if set != here && !is_own_lineage(request, survey, node, here) =>
+        {
+            found.push((
+                "other-cluster",
+                format!(
+                    "the backup is of etcd's cluster {set}, this node belongs to {here} ({}), and neither a restore of this node nor the uid of the namespace kube-system says that they are one",
+                    node.source
+                ),
+            ));
+        }
         _ => {}
     }
     found.extend(survey.misfit.clone().filter(|_| survey.has_resources));
@@ -177,6 +193,20 @@ pub(super) fn mismatches(
         ));
     }
     found
+}
+
+/// Whether a backup of another id is of what the node's cluster was before.
+fn is_own_lineage(request: &Request, survey: &Survey, node: &NodeSays, id: &str) -> bool {
+    let uids = survey
+        .kube_system_uid
+        .as_ref()
+        .zip(node.kube_system_uid.as_ref());
+    if let Some((set, here)) = uids {
+        return set == here;
+    }
+    let former = lineage::former_ids(&request.target.layout, id).unwrap_or_default();
+    let manifest = request.set.manifest.as_ref();
+    manifest.is_some_and(|manifest| lineage::is_own(manifest, &survey.node, id, &former))
 }
 
 /// Asks the other members that the backup, the node and its own member know of.

@@ -9,6 +9,7 @@ pub(in crate::ops) mod data;
 mod fit;
 pub(in crate::ops) mod folders;
 mod identity;
+pub mod lineage;
 pub(in crate::ops) mod moves;
 mod others;
 pub mod plan;
@@ -34,7 +35,7 @@ use self::survey::Survey;
 use self::world::{RUNTIME_TIMEOUT, World};
 use super::catalog::BackupSet;
 use super::reach::Target;
-use super::{Context, operation};
+use super::{Context, bounds, operation};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::Bump;
 use crate::event::Event;
@@ -202,6 +203,7 @@ fn planned(
         request,
         survey,
         evidence,
+        cluster_id: node.cluster_id.clone(),
         id: operation::free_name(context, layout, KIND),
         runtime: layout.node_path(socket),
     };
@@ -314,6 +316,7 @@ pub fn about(progress: &crate::plan::Progress) -> Result<About> {
 }
 
 fn world(context: &Context, layout: &NodeLayout, operation: &Operation<NodeStep>) -> Result<World> {
+    bounds::check(layout, operation.progress())?;
     Ok(World {
         layout: layout.clone(),
         about: about(operation.progress())?,

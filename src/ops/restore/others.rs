@@ -237,6 +237,7 @@ impl Circle {
                 });
             }
         }
+        others.sort_by_key(Known::label);
         others
     }
 

@@ -2,6 +2,7 @@
 
 mod puts;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use self::puts::{Archive, Put};
@@ -10,7 +11,7 @@ use super::data::{self, Whose};
 use super::folders::{self, Folders};
 use super::steps::{Building, Exchange, NodeStep, Unpacking};
 use super::survey::{PodSeen, Survey};
-use super::{Request, Scope};
+use super::{Request, Scope, lineage};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::{Bump, Evidence, Question, SLACK, decide};
 use crate::node::component::Component;
@@ -45,6 +46,8 @@ pub(super) struct Drafting<'a> {
     pub(super) request: &'a Request,
     pub(super) survey: &'a Survey,
     pub(super) evidence: Vec<Evidence>,
+    /// The id of the cluster that the node belongs to.
+    pub(super) cluster_id: Option<String>,
     /// The operation's name.
     pub(super) id: String,
     /// The container runtime's socket, as a node path.
@@ -376,6 +379,19 @@ impl Drafting<'_> {
         Ok(())
     }
 
+    /// The ids that the new cluster's is made from.
+    fn former_clusters(&self) -> Result<Vec<String>> {
+        let mut former = Vec::new();
+        if let Some(id) = &self.cluster_id {
+            former.push(id.clone());
+            former.extend(lineage::former_ids(self.layout(), id)?);
+        }
+        former.extend(self.request.set.manifest.iter().flat_map(lineage::of_set));
+        let mut seen = BTreeSet::new();
+        former.retain(|id| seen.insert(id.clone()));
+        Ok(former)
+    }
+
     fn about(&self, folders: &Folders, data_dir: &Path) -> Result<About> {
         let survey = self.survey;
         let set = &self.request.set;
@@ -409,6 +425,7 @@ impl Drafting<'_> {
             wait_seconds: self.request.wait.as_secs(),
             alarms_allowed: self.request.allows("alarm-in-backup"),
             safety: folders.safety(self.layout()),
+            former_clusters: self.former_clusters()?,
         })
     }
 }

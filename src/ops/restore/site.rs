@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::about::{EtcdAbout, PodAbout, Scope};
-use super::identity;
+use super::identity::{self, NodeSays};
 use super::others::{Circle, Others, Own};
 use super::survey::{refuse, refuse_what_is_not_ours, revisions};
 use super::world::RUNTIME_TIMEOUT;
 use crate::error::{Failure, Kind, Result};
 use crate::node::access::EtcdAccess;
+use crate::node::certificates::{
+    Fitness, Use, WantedCertificate, check_certificates, wanted_by_etcd,
+};
 use crate::node::component::Component;
+use crate::node::endpoint::Endpoint;
 use crate::node::layout::NodeLayout;
 use crate::node::pod::{MAX_BYTES, PodManifest, RevisionInUse};
 use crate::node::profile::Profile;
@@ -152,8 +156,48 @@ impl Site {
         self.plain(Component::Etcd, &path)?.ok_or_else(none)
     }
 
+    /// Where etcd's peer certificate is not for the new peer URLs: other members could not reach it.
+    pub(super) fn names_that_lack(
+        &self,
+        context: &Context,
+        peer_urls: Option<&[String]>,
+    ) -> Result<Vec<String>> {
+        let places: Vec<Endpoint> = peer_urls
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|url| Endpoint::parse(url))
+            .filter(|place| place.tls)
+            .collect();
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let detection = self.target.detect(context)?;
+        // The node's own names are those of before; unreadable files are told when they are used.
+        let wanted = wanted_by_etcd(&self.layout, &detection, &self.target.told);
+        let peers = wanted.unwrap_or_default().into_iter();
+        let peers = peers.filter(|wanted| wanted.uses.contains(&Use::Client));
+        let wanted: Vec<WantedCertificate> = peers
+            .map(|mut wanted| {
+                wanted.addresses = places.iter().filter_map(Endpoint::ip).collect();
+                let names = places.iter().filter(|place| place.ip().is_none());
+                wanted.hosts = names.map(|place| place.host.clone()).collect();
+                wanted
+            })
+            .collect();
+        let found = check_certificates(&wanted, context.now).into_iter();
+        let lacks = found.filter(|finding| {
+            matches!(
+                finding.what,
+                Fitness::HostMissing(_) | Fitness::AddressMissing(_)
+            )
+        });
+        Ok(lacks
+            .map(|finding| format!("{finding}: members that join could not reach this one"))
+            .collect())
+    }
+
     /// Asks the other members that the node knows of, and those that a disk brought here knows of.
-    pub(super) async fn others(&self, context: &Context, from: &Path) -> Others {
+    pub(super) async fn others(&self, context: &Context, from: &Path) -> (Others, NodeSays) {
         let node = identity::of_node(context, &self.access, &self.data_dir).await;
         let mut own = Own::of(&self.access, &self.node, &self.target);
         own.ids.extend(node.member_id);
@@ -161,7 +205,7 @@ impl Site {
             own,
             members: Vec::new(),
             endpoints: Vec::new(),
-            current: node.members,
+            current: node.members.clone(),
         };
         if from != self.data_dir {
             let brought = identity::from_files(context, from).await;
@@ -169,6 +213,6 @@ impl Site {
         }
         circle.add_access(&self.access);
         let options = identity::patient(&self.access).ok();
-        circle.ask(options.as_ref()).await
+        (circle.ask(options.as_ref()).await, node)
     }
 }

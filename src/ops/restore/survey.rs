@@ -46,6 +46,8 @@ pub(super) struct Survey {
     pub(super) unpacked: NodeLayout,
     pub(super) facts: DatabaseFacts,
     pub(super) version: Option<ClusterVersion>,
+    /// The uid of the namespace `kube-system`.
+    pub(super) kube_system_uid: Option<String>,
     pub(super) unsealed: bool,
     _scratch: TempDir,
 }
@@ -53,7 +55,7 @@ pub(super) struct Survey {
 impl Survey {
     /// Looks at everything. Changes nothing but a scratch directory that goes again.
     pub(super) async fn make(context: &Context, request: &Request) -> Result<Self> {
-        let (facts, version, unsealed) = verified(context, request).await?;
+        let (facts, version, kube_system_uid, unsealed) = verified(context, request).await?;
         let scratch = tempfile::Builder::new()
             .prefix("etcd-dr-")
             .tempdir_in(&request.scratch)
@@ -96,6 +98,7 @@ impl Survey {
             unpacked,
             facts,
             version,
+            kube_system_uid,
             unsealed,
             _scratch: scratch,
         })
@@ -121,7 +124,7 @@ impl Survey {
 async fn verified(
     context: &Context,
     request: &Request,
-) -> Result<(DatabaseFacts, Option<ClusterVersion>, bool)> {
+) -> Result<(DatabaseFacts, Option<ClusterVersion>, Option<String>, bool)> {
     let set = request.set.clone();
     if set.state == SetState::Incomplete {
         let what = format!(
@@ -163,6 +166,7 @@ async fn verified(
         }
         None => None,
     };
+    let uid = database::kube_system_uid(&database);
     let unsealed = matches!(database.trailer, Trailer::Unsealed);
     let facts = database.facts.ok_or_else(|| {
         Failure::new(
@@ -170,7 +174,7 @@ async fn verified(
             format!("restoring {name}: the database tells nothing"),
         )
     })?;
-    Ok((facts, version, unsealed))
+    Ok((facts, version, uid, unsealed))
 }
 
 /// Unpacks the set's archives so that they can be read as a node's `/etc/kubernetes`.

@@ -13,7 +13,7 @@ use super::folders::{self, Folders};
 use super::plan::Draft;
 use super::site::{Plain, Site};
 use super::steps::{Exchange, NodeStep, Surviving};
-use super::{KIND, identity};
+use super::{KIND, identity, lineage};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::{Layout, holders};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
@@ -75,7 +75,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     }
     let from = request.from.canonicalize();
     let from = from.unwrap_or_else(|_| request.from.clone());
-    let others = context
+    let (others, node) = context
         .cancel
         .guard(async { Ok(site.others(context, &from).await) })
         .await?;
@@ -89,12 +89,15 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         }
         !allowed
     });
+    for lack in site.names_that_lack(context, request.peer_urls.as_deref())? {
+        context.warn("certificate-lacks-name", lack);
+    }
     let refused = identity::refused(refusals, &others.names);
     if !request.rehearsal {
         refused.map_or(Ok(()), Err)?;
-        return planned(context, request, site);
+        return planned(context, request, site, node.cluster_id);
     }
-    match (refused, planned(context, request, site)) {
+    match (refused, planned(context, request, site, node.cluster_id)) {
         (None, plan) => plan,
         (Some(refused), Ok(draft)) => Ok(Draft {
             refused: Some(refused),
@@ -105,13 +108,22 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
 }
 
 /// The plan of what was seen.
-fn planned(context: &Context, request: &Request, site: Site) -> Result<Draft> {
+fn planned(
+    context: &Context,
+    request: &Request,
+    site: Site,
+    cluster_id: Option<String>,
+) -> Result<Draft> {
     let layout = &request.target.layout;
     let drafting = Drafting {
         context,
         request,
         id: operation::free_name(context, layout, KIND),
         pods: site.pods(request.scope)?,
+        former: match &cluster_id {
+            Some(id) => [vec![id.clone()], lineage::former_ids(layout, id)?].concat(),
+            None => Vec::new(),
+        },
         site,
     };
     drafting.draft()
@@ -123,6 +135,8 @@ struct Drafting<'a> {
     site: Site,
     id: String,
     pods: Vec<Plain>,
+    /// The cluster's id and those before it.
+    former: Vec<String>,
 }
 
 impl Drafting<'_> {
@@ -359,6 +373,7 @@ impl Drafting<'_> {
             wait_seconds: self.request.wait.as_secs(),
             alarms_allowed: true,
             safety: folders.safety(&site.layout),
+            former_clusters: self.former.clone(),
         }
     }
 }

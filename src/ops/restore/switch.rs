@@ -85,6 +85,7 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
         wait_seconds: wait.as_secs(),
         alarms_allowed: true,
         safety: vec![node(&folders.etc)],
+        former_clusters: Vec::new(),
     };
     Ok(Draft {
         about,

@@ -76,6 +76,7 @@ impl About {
             wait_seconds: self.wait_seconds,
             alarms_allowed: false,
             safety: self.safety.clone(),
+            former_clusters: Vec::new(),
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::node::runtime::{Runtime, find_socket};
 use crate::ops::reach::Target;
 use crate::ops::restore::switch;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
-use crate::ops::{Context, operation};
+use crate::ops::{Context, bounds, operation};
 use crate::plan::{Clock, Operation, Progress};
 
 /// The kind of operation, in journals.
@@ -286,6 +286,7 @@ pub fn about(progress: &Progress) -> Result<About> {
 }
 
 fn world(context: &Context, layout: &NodeLayout, operation: &Operation<JoinStep>) -> Result<World> {
+    bounds::check(layout, operation.progress())?;
     Ok(World::new(context, layout, about(operation.progress())?))
 }
 
