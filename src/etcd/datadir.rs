@@ -20,17 +20,25 @@ use crate::error::{Doing, Kind, Result};
 use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
-use crate::etcd::raftsnap::{self, RaftSnap, SnapFile};
+use crate::etcd::raftsnap::{self, SnapFile};
+use crate::etcd::release::Release;
 use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{SnapshotId, Summary, Tail, Wal};
 use crate::etcd::wire::raft::{ConfChangeKind, ConfState, EntryKind};
 use crate::etcd::wire::request::Request;
 
+mod entries;
 mod holders;
 mod locks;
+mod members;
+mod start;
 
+use self::start::Start;
+
+pub use entries::{Foreign, foreign_entries};
 pub use holders::{Holder, holders};
 pub use locks::{Held, LockState, Locks};
+pub use members::{MEMBERSHIP_DIFFERS, facts_of, stored};
 
 /// Where the parts of a data directory lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,9 +108,20 @@ pub struct DbFacts {
     pub members: Vec<Member>,
     /// The bucket `members_removed`.
     pub removed: Vec<MemberId>,
+    /// `meta/storageVersion`: since 3.6.
+    pub storage_version: Option<String>,
+    /// The release that a downgrade leads to, while one is enabled.
+    pub downgrade: Option<String>,
 }
 
 impl DbFacts {
+    /// Whether the etcd that this database is of reads no `.snap` file: from 3.7 on.
+    pub fn reads_no_snap(&self) -> bool {
+        let version = self.storage_version.as_deref();
+        let version = version.and_then(|text| text.parse::<Release>().ok());
+        version.is_some_and(|version| version >= Release::first(3, 7))
+    }
+
     /// What matters here of all that a database says.
     pub fn of(facts: &DatabaseFacts) -> Self {
         let member = |member: &crate::etcd::snapshot::Member| Member {
@@ -121,6 +140,12 @@ impl DbFacts {
                 .iter()
                 .filter_map(|id| MemberId::from_hex(id))
                 .collect(),
+            storage_version: facts.storage_version.clone(),
+            downgrade: facts
+                .downgrade
+                .as_ref()
+                .filter(|downgrade| downgrade.enabled)
+                .map(|downgrade| downgrade.target_version.clone()),
         }
     }
 }
@@ -180,6 +205,28 @@ impl RaftMembers {
         }
     }
 
+    fn of_database(db: &DbFacts) -> Self {
+        let of = |learner: bool| {
+            let members = db.members.iter();
+            let of = members.filter(|member| member.is_learner == learner);
+            of.map(|member| member.id).collect()
+        };
+        Self {
+            voters: of(false),
+            learners: of(true),
+        }
+    }
+
+    /// The same as a log and a `.snap` file have it.
+    pub(super) fn conf_state(&self) -> ConfState {
+        let ids = |members: &BTreeSet<MemberId>| members.iter().map(|id| id.0).collect();
+        ConfState {
+            voters: ids(&self.voters),
+            learners: ids(&self.learners),
+            ..ConfState::default()
+        }
+    }
+
     pub(super) fn apply(&mut self, kind: ConfChangeKind, id: MemberId) {
         match kind {
             ConfChangeKind::AddNode => {
@@ -210,6 +257,23 @@ impl RaftMembers {
 }
 
 impl Report {
+    /// Where a log that is written from this one begins: with the `.snap` file, or at the log's own
+    /// beginning, or with the snapshot that the log has a record of.
+    pub fn log_begins(&self) -> SnapshotId {
+        let whole = self.wal.scan.segments.first();
+        match self.start {
+            Some(start) => start,
+            None if whole.is_some_and(|segment| segment.name.index == 0) => SnapshotId::default(),
+            None => self.wal.log.start,
+        }
+    }
+
+    /// Whether there is no `.snap` file to go with [`Report::log_begins`], so that members and the
+    /// rest are known from the database alone.
+    pub fn lacks_snap(&self) -> bool {
+        self.start.is_none() && self.log_begins().index > 0
+    }
+
     /// The members at the end of the log, with what database, `.snap` file and log tell of each;
     /// `None` where nothing tells whom the log began with.
     pub fn membership(&self, db: Option<&DbFacts>) -> Option<Vec<Member>> {
@@ -260,23 +324,19 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
         .into_iter()
         .map(|name| SnapFile::read(&layout.snap, name))
         .collect::<Result<Vec<_>>>()?;
-    let usable = scan.usable_snapshots();
-    let newest = usable.last().copied().unwrap_or_default();
-    let chosen = snaps
-        .iter()
-        .filter_map(|file| file.snap.as_ref())
-        .find(|snap| usable.contains(&snap.id));
-    let start = chosen.map(|snap| snap.id);
+    let begun = Start::choose(&scan, &snaps, db);
+    let start = begun.id();
     let summary = wal.summary_of(scan, start)?;
 
     let mut findings = summary.findings.clone();
-    findings.extend(snaps.iter().flat_map(|file| file.findings.iter().cloned()));
+    findings.extend(begun.findings_of(&snaps, &summary.scan));
     if summary.scan.end.is_some() {
-        check_start(&wal, newest, start, &mut findings);
+        begun.check(&wal, &mut findings);
     }
     let up_to = db.map_or(u64::MAX, |db| db.consistent_index);
-    let raft_members = members_at(&summary, chosen, up_to);
-    let committed_members = members_at(&summary, chosen, summary.hard_state().commit);
+    let raft_members = begun.members_at(&summary, db, up_to);
+    let committed_members = begun.members_at(&summary, db, summary.hard_state().commit);
+    let last_members = begun.members_at(&summary, db, u64::MAX);
     let nobody = |members: &RaftMembers| members.voters.is_empty();
     if committed_members.as_ref().is_some_and(nobody) && !summary.is_corrupt() {
         findings.push(doubt(
@@ -289,7 +349,8 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     if let Some(db) = db {
         check_indexes(&summary, db, &leftovers, &mut findings);
         if let Some(raft_members) = &raft_members {
-            check_members(raft_members, db, &mut findings);
+            let urls = members::peer_urls(&summary, begun.chosen, db.consistent_index);
+            findings.extend(members::differences(raft_members, &urls, db));
         }
         beyond = Some(beyond_database(&wal, &summary, db)?);
     }
@@ -299,7 +360,7 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     Ok(Report {
         locks,
         start,
-        last_members: members_at(&summary, chosen, u64::MAX),
+        last_members,
         raft_members,
         committed_members,
         beyond,
@@ -316,49 +377,6 @@ fn agreement(expected: impl Into<String>, found: impl Into<String>) -> Finding {
 
 fn doubt(expected: impl Into<String>, found: impl Into<String>) -> Finding {
     Finding::warning(Layer::Agreement, expected, found)
-}
-
-/// Up to 3.6 etcd starts from the newest `.snap` file that the log knows; without any, from the
-/// log's beginning, which is there in young members only.
-fn check_start(
-    wal: &Wal,
-    newest: SnapshotId,
-    start: Option<SnapshotId>,
-    findings: &mut Vec<Finding>,
-) {
-    if start.unwrap_or_default() == newest {
-        return;
-    }
-    let expected = format!(
-        "a .snap file for the log's snapshot {} at term {}",
-        newest.index, newest.term
-    );
-    let from_the_beginning = wal.segments().first().is_some_and(|s| s.name.index == 0);
-    findings.push(match start {
-        Some(older) => doubt(expected, format!("one for {} at most", older.index)),
-        None if from_the_beginning => {
-            doubt(expected, "none; the log reaches back to its beginning")
-        }
-        None => agreement(expected, "none that etcd up to 3.6 could start from"),
-    });
-}
-
-/// A mark in the log has told the members since 3.5 only.
-fn members_at(summary: &Summary, chosen: Option<&RaftSnap>, index: u64) -> Option<RaftMembers> {
-    let base = chosen
-        .map(|snap| &snap.conf_state)
-        .or(summary.log.conf_state.as_ref());
-    let mut members = match base {
-        Some(state) => RaftMembers::of(state),
-        None if summary.log.start.index == 0 => RaftMembers::default(),
-        None => return None,
-    };
-    for change in summary.log.changes.iter().filter(|c| c.index <= index) {
-        if let Some(change) = &change.change {
-            members.apply(change.kind, MemberId(change.node));
-        }
-    }
-    Some(members)
 }
 
 /// What etcd leaves lying about: databases from a leader, interrupted defragmentations, repaired
@@ -429,40 +447,6 @@ fn check_indexes(
         findings.push(doubt(
             format!("term {expected}, the log's at the consistent index {applied}"),
             format!("term {term} in the database"),
-        ));
-    }
-}
-
-fn check_members(raft: &RaftMembers, db: &DbFacts, findings: &mut Vec<Finding>) {
-    let in_db: BTreeSet<MemberId> = db.members.iter().map(|member| member.id).collect();
-    let in_raft = raft.ids();
-    let list = |ids: Vec<&MemberId>| {
-        let ids: Vec<String> = ids.into_iter().map(ToString::to_string).collect();
-        ids.join(", ")
-    };
-    let zombies: Vec<&MemberId> = in_db.difference(&in_raft).collect();
-    if !zombies.is_empty() {
-        findings.push(doubt(
-            "no member in the database but raft's",
-            format!(
-                "{}, which etcd from 3.6 on takes for members",
-                list(zombies)
-            ),
-        ));
-    }
-    let missing: Vec<&MemberId> = in_raft.difference(&in_db).collect();
-    if !missing.is_empty() {
-        findings.push(doubt(
-            format!("raft's member {} in the database", list(missing)),
-            "none, with which etcd from 3.6 on does not start",
-        ));
-    }
-    let removed: BTreeSet<MemberId> = db.removed.iter().copied().collect();
-    let both: Vec<&MemberId> = in_db.intersection(&removed).collect();
-    if !both.is_empty() {
-        findings.push(doubt(
-            "no member that was removed",
-            format!("{} in both lists of the database", list(both)),
         ));
     }
 }

@@ -1,5 +1,6 @@
 //! What a check found: which layer is broken, where, what was expected there and what stands there.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ pub struct Finding {
     pub layer: Layer,
     /// How bad it is.
     pub severity: Severity,
+    /// Its stable name, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Cow<'static, str>>,
     /// The file, as the reader would name it; empty where there is only one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
@@ -98,6 +102,7 @@ impl Finding {
         Self {
             layer,
             severity: Severity::Error,
+            name: None,
             file: String::new(),
             place: None,
             expected: printable(expected.into()),
@@ -117,6 +122,13 @@ impl Finding {
     #[must_use]
     pub fn at(mut self, place: Place) -> Self {
         self.place = Some(place);
+        self
+    }
+
+    /// The same finding, with a stable name.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = Some(Cow::Borrowed(name));
         self
     }
 
@@ -152,6 +164,10 @@ impl fmt::Display for Finding {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
-        write!(f, "expected {}, found {}", self.expected, self.found)
+        write!(f, "expected {}, found {}", self.expected, self.found)?;
+        match &self.name {
+            Some(name) => write!(f, " [{name}]"),
+            None => Ok(()),
+        }
     }
 }

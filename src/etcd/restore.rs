@@ -25,6 +25,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use bump::{Bump, Decision, Evidence, HIGHEST, Question, SLACK, decide};
+pub use database::RAW_COPY;
 pub use live::newest_revision;
 pub use place::{HIDDEN, LOST_AND_FOUND};
 pub use target::TargetVersion;

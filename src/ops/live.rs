@@ -12,8 +12,8 @@ use super::Context;
 use super::reach::{self, Target};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::FileSource;
-use crate::etcd::client::{Connection, HashKvAnswer};
-use crate::etcd::hashkv::{At, HashKv};
+use crate::etcd::client::{Connection, HashKv, HashKvAnswer};
+use crate::etcd::hashkv::{At, HashKv as Computed};
 use crate::etcd::snapshot;
 
 /// What came of the comparison.
@@ -42,7 +42,7 @@ pub async fn compare(
     context: &Context,
     target: &Target,
     snapshot: &Path,
-    known: HashKv,
+    known: Computed,
     cluster_id: Option<&str>,
 ) -> Result<Live> {
     let access = target.access(context, &target.detect(context)?)?;
@@ -61,7 +61,7 @@ pub async fn compare(
 async fn ask(
     connection: &Connection,
     snapshot: &Path,
-    known: HashKv,
+    known: Computed,
     cluster_id: Option<&str>,
 ) -> Result<Live> {
     let status = connection.status().await?;
@@ -73,15 +73,23 @@ async fn ask(
     let revision = known.revision;
     let answer = match connection.hash_kv(revision).await? {
         HashKvAnswer::Hash(answer) => answer,
-        HashKvAnswer::Compacted => {
-            let detail = format!("the member has compacted revision {revision} away");
-            return Ok(Live::NotChecked { detail });
-        }
+        // Up to 3.5.4 also where the store is compacted at its newest revision.
+        HashKvAnswer::Compacted => match hashed_now(connection, revision).await? {
+            Some(answer) => answer,
+            None => {
+                let detail = format!("the member has compacted revision {revision} away");
+                return Ok(Live::NotChecked { detail });
+            }
+        },
         HashKvAnswer::Future => {
             let now = status.header.revision;
             let detail = format!("the backup is at revision {revision}, the member only at {now}");
             return Ok(Live::Differs { detail });
         }
+    };
+    let answer = match answer.compact_revision < known.compact_revision {
+        true => hashed_now(connection, revision).await?.unwrap_or(answer),
+        false => answer,
     };
     let own = match recomputed(snapshot, known, answer.compact_revision)? {
         Ok(own) => own,
@@ -99,12 +107,27 @@ async fn ask(
     Ok(Live::Differs { detail })
 }
 
+/// The member's hash of what it has now, where that is still the revision asked for.
+///
+/// From 3.5.5 on a hash that was made during a compaction is remembered with the compaction before,
+/// and is the answer for that very revision. Asked for no revision, a member computes it.
+async fn hashed_now(connection: &Connection, revision: i64) -> Result<Option<HashKv>> {
+    let HashKvAnswer::Hash(answer) = connection.hash_kv(0).await? else {
+        return Ok(None);
+    };
+    let hashed = answer.hash_revision.filter(|hashed| *hashed > 0);
+    // The header tells the newest revision, which a write meanwhile has raised.
+    let unchanged =
+        hashed.is_none_or(|hashed| hashed == revision) && answer.header.revision == revision;
+    Ok(unchanged.then_some(answer))
+}
+
 /// The snapshot's hash with the member's compaction, or why there is none.
 fn recomputed(
     snapshot: &Path,
-    known: HashKv,
+    known: Computed,
     compact: i64,
-) -> Result<std::result::Result<HashKv, String>> {
+) -> Result<std::result::Result<Computed, String>> {
     if compact == known.compact_revision {
         return Ok(Ok(known));
     }

@@ -178,6 +178,9 @@ fn tell(context: &Context, made: &Survivor) {
             "the log ended in a write that was cut short: it is left out, as etcd would",
         );
     }
+    for found in &made.snaps {
+        context.warn("raft-snap", format!("{found}; the file is not needed"));
+    }
     if made.tail.uncommitted > 0 {
         context.tell(Event::Note(format!(
             "{} entries that the member had not written down as committed are kept: clients may have been told that they are",

@@ -123,7 +123,7 @@ pub(crate) fn judge(data_dir: &Path, wal_dir: Option<&Path>) -> Report {
         consistent_index: facts.consistent_index.unwrap(),
         term: facts.term,
         members: members.collect(),
-        removed: Vec::new(),
+        ..DbFacts::default()
     };
     let whole = datadir::check(&layout, Some(&facts)).unwrap();
     assert_eq!(whole.findings, [], "{}", data_dir.display());

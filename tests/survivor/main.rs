@@ -13,3 +13,4 @@ mod chaos;
 mod crash;
 mod cuts;
 mod offline;
+mod releases;

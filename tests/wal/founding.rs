@@ -152,7 +152,7 @@ fn real_etcd_starts_from_our_files() {
                     consistent_index: status.raft_applied_index(),
                     term: None,
                     members: cluster.members.clone(),
-                    removed: Vec::new(),
+                    ..DbFacts::default()
                 };
                 let report = datadir::check(&Layout::new(&copy, None), Some(&facts)).unwrap();
                 assert_eq!(report.findings, []);

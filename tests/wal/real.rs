@@ -32,7 +32,7 @@ async fn facts(client: &mut Client) -> (StatusResponse, DbFacts) {
         consistent_index: status.raft_applied_index(),
         term: Some(status.raft_term()),
         members,
-        removed: Vec::new(),
+        ..DbFacts::default()
     };
     (status, facts)
 }

@@ -15,6 +15,7 @@ use crate::etcd::bbolt::write::Edit;
 use crate::etcd::datadir::RaftMembers;
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
+use crate::etcd::release::Release;
 use crate::etcd::wire::raft::{ConfChange, ConfChangeKind};
 use crate::etcd::wire::request::{RaftRequest, RequestKind, V2Request};
 use crate::etcd::wire::{Fields, WireError};
@@ -263,6 +264,12 @@ impl Cluster {
     pub(super) fn version(&self) -> Option<&str> {
         let version = self.stored.cluster.get(b"clusterVersion".as_slice())?;
         std::str::from_utf8(version).ok()
+    }
+
+    /// Whether all members are of a release or later: the cluster version follows the oldest.
+    pub(super) fn is_at_least(&self, release: Release) -> bool {
+        let version = self.version().and_then(|text| text.parse::<Release>().ok());
+        version.is_some_and(|version| version >= release)
     }
 
     pub(super) fn members(&self) -> Vec<Member> {

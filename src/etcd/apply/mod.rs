@@ -18,8 +18,13 @@
 //! | all | `consistent_index`; `term` in a database that has one (since 3.5) |
 //!
 //! What is not known to the letter is refused by its name: changes of users and roles and all
-//! requests while authentication is on, requests while CORRUPT is raised, and what would make a
-//! server panic.
+//! requests while authentication is on, requests while CORRUPT is raised, what would make a server
+//! panic, and what releases do differently where no file tells which of them wrote the log:
+//!
+//! | entry | up to | from then on |
+//! | --- | --- | --- |
+//! | nested transaction that puts keys while NOSPACE is raised | 3.5.32, 3.6.13, 3.7.0: applied | refused |
+//! | transaction that writes, with a range of its own at a compacted or future revision | 3.6: refused by the member that answered, applied by all others and at its next start | 3.7, which the cluster version tells: refused |
 
 mod alarms;
 mod base;
@@ -40,6 +45,7 @@ use crate::etcd::bbolt::{Meta, ReadAt};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
+use crate::etcd::release::Release;
 use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{Log, Wal};
 use crate::etcd::wire::raft::{ConfChange, ConfState, Entry, EntryKind};
@@ -63,6 +69,9 @@ pub struct Base<'a> {
     pub removed: &'a [MemberId],
     /// Raft's configuration in it.
     pub conf_state: Option<&'a ConfState>,
+    /// Whether members and configuration are those of the database, at its consistent index, since
+    /// no `.snap` file tells them.
+    pub settled: bool,
 }
 
 /// What a tail comes to.
@@ -126,7 +135,11 @@ pub fn apply(base: &Base<'_>, wal: &Wal, log: &Log) -> Result<Applied> {
         last: None,
     };
     // What was applied before still tells who the members are.
-    wal.entries(log, log.start.index, |logged| {
+    let from = match base.settled {
+        true => applied.max(log.start.index),
+        false => log.start.index,
+    };
+    wal.entries(log, from, |logged| {
         tail.entry(&logged.entry, logged.entry.index > applied)
     })?;
     tail.finish(base)
@@ -185,7 +198,11 @@ impl Replay {
             RequestKind::Put if full => Ok(()),
             RequestKind::Put => self.store.put(index, request.body, &self.leases),
             RequestKind::DeleteRange => self.store.delete(index, request.body),
-            RequestKind::Txn => self.store.txn(index, request.body, &self.leases, full),
+            RequestKind::Txn => {
+                let strict = self.cluster.is_at_least(Release::first(3, 7));
+                let leases = &self.leases;
+                self.store.txn(index, request.body, leases, full, strict)
+            }
             RequestKind::Compaction => self.store.compact(index, request),
             RequestKind::LeaseGrant if full => Ok(()),
             RequestKind::LeaseGrant => self.leases.grant(request.body).map_err(damaged),

@@ -144,30 +144,58 @@ impl Store {
         Ok(())
     }
 
+    /// `strict`: ranges that cannot be answered refuse their transaction on every member, as from
+    /// 3.7 on.
     pub(super) fn txn(
         &mut self,
         index: u64,
         body: &[u8],
         leases: &Leases,
         full: bool,
+        strict: bool,
     ) -> Result<()> {
         self.index = index;
         let txn = Txn::decode(Fields::new(body)).map_err(self.damaged())?;
-        // By etcd's count puts within transactions within cost nothing.
         let puts = |ops: &[Op<'_>]| ops.iter().any(|op| matches!(op, Op::Put(_)));
         if txn.is_read_only() || full && (puts(&txn.success) || puts(&txn.failure)) {
             return Ok(());
         }
+        // Puts within transactions within cost nothing up to 3.5.32, 3.6.13 and 3.7.0, and are
+        // refused from then on (etcd, pull request 22140). No file names the patch release.
+        if full && puts_within(&txn) {
+            return Err(unknown(
+                index,
+                "a nested transaction that puts keys while NOSPACE is raised",
+            ));
+        }
         // All comparisons come first: nothing that is done decides what else is done.
         let mut path = Vec::new();
         self.path(&txn, &mut path)?;
+        let mut own_range = false;
         let checked = self
-            .check(&txn, &mut path.iter(), &mut |store, op| {
+            .check(&txn, &mut path.iter(), &mut |store, op, _| {
                 store.check_put(op, leases)
             })
-            .and_then(|()| self.check(&txn, &mut path.iter(), &mut Self::check_range));
-        if checked.is_ok() {
+            .and_then(|()| {
+                self.check(&txn, &mut path.iter(), &mut |store, op, nested| {
+                    let refused = store.check_range(op).is_err();
+                    own_range |= refused && !nested;
+                    if refused && nested {
+                        Err(Refused)
+                    } else {
+                        Ok(())
+                    }
+                })
+            });
+        if checked.is_ok() && !own_range {
             self.carry_out(&txn, &mut path.iter(), leases)?;
+        } else if checked.is_ok() && !strict && self.writes(&txn, &path) {
+            // Up to 3.6 the member that answered refused it; where nobody waits for the answer,
+            // its own ranges are left out and it is applied (etcd, issue 18667).
+            return Err(unknown(
+                index,
+                "a transaction with a range at a compacted or future revision, which members up to 3.6 apply differently",
+            ));
         }
         self.end()
     }
@@ -231,10 +259,12 @@ impl Store {
         &self,
         txn: &Txn<'_>,
         path: &mut impl Iterator<Item = &'p bool>,
-        rule: &mut dyn FnMut(&Self, &Op<'_>) -> std::result::Result<(), Refused>,
+        rule: &mut dyn FnMut(&Self, &Op<'_>, bool) -> std::result::Result<(), Refused>,
     ) -> std::result::Result<(), Refused> {
         let mut left = vec![taken(txn, path.next().copied().unwrap_or(true)).iter()];
-        while let Some(ops) = left.last_mut() {
+        loop {
+            let nested = left.len() > 1;
+            let Some(ops) = left.last_mut() else { break };
             match ops.next() {
                 None => {
                     left.pop();
@@ -243,10 +273,19 @@ impl Store {
                     let holds = path.next().copied().unwrap_or(true);
                     left.push(taken(inner, holds).iter());
                 }
-                Some(op) => rule(self, op)?,
+                Some(op) => rule(self, op, nested)?,
             }
         }
         Ok(())
+    }
+
+    /// Whether anything on the way that is taken writes.
+    fn writes(&self, txn: &Txn<'_>, path: &[bool]) -> bool {
+        let mut rule = |_: &Self, op: &Op<'_>, _| match op {
+            Op::Put(_) | Op::Delete(_) => Err(Refused),
+            _ => Ok(()),
+        };
+        self.check(txn, &mut path.iter(), &mut rule).is_err()
     }
 
     fn check_put(&self, op: &Op<'_>, leases: &Leases) -> std::result::Result<(), Refused> {
@@ -393,6 +432,18 @@ impl Store {
         self.push(revision, value);
         self.live.remove(&key);
     }
+}
+
+/// Whether a transaction within puts a key, on whichever way.
+fn puts_within(txn: &Txn<'_>) -> bool {
+    let mut ops = txn.success.iter().chain(&txn.failure);
+    ops.any(|op| match op {
+        Op::Txn(inner) => {
+            let mut own = inner.success.iter().chain(&inner.failure);
+            own.any(|op| matches!(op, Op::Put(_))) || puts_within(inner)
+        }
+        _ => false,
+    })
 }
 
 /// The operations on the way that is taken.

@@ -124,6 +124,11 @@ impl Meta {
         self.high_water.checked_mul(u64::from(self.page_size))
     }
 
+    /// Whether page 0 and page 1 are as a server streams them.
+    fn streamed_with(&self, other: &Self) -> bool {
+        self.same_but_txid(other) && other.txid.checked_add(1) == Some(self.txid)
+    }
+
     /// The same page with another transaction's number.
     fn same_but_txid(&self, other: &Self) -> bool {
         Self { txid: 0, ..*self } == Self { txid: 0, ..*other }
@@ -187,7 +192,7 @@ impl Metas {
             check_header(number, page, findings);
         }
         if let ([Ok(a), Ok(b)], Origin::Streamed) = (pages, origin)
-            && !(a.same_but_txid(&b) && b.txid.checked_add(1) == Some(a.txid))
+            && !a.streamed_with(&b)
         {
             findings.warning(Layer::Meta, place(1, 0), || {
                 (
@@ -200,6 +205,12 @@ impl Metas {
         let number = if first == Ok(chosen) { 0 } else { 1 };
         check_fields(number, &chosen, data, findings);
         Ok(Some(Self { pages, chosen }))
+    }
+
+    /// Whether they are those of a database's own file: of two transactions, each of which wrote a
+    /// root of its own. In a stream both are of one.
+    pub fn of_own_file(&self) -> bool {
+        matches!(self.pages, [Ok(a), Ok(b)] if !a.same_but_txid(&b))
     }
 }
 

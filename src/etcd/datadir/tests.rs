@@ -20,7 +20,7 @@ impl Dir {
             consistent_index: self.cluster.commit(),
             term: Some(1),
             members: self.cluster.members.clone(),
-            removed: Vec::new(),
+            ..DbFacts::default()
         }
     }
 
@@ -186,7 +186,9 @@ fn memberships_are_compared_where_the_database_stands() {
         ..dir.db()
     };
     let report = check(&dir.layout(), Some(&after)).unwrap();
-    assert!(texts(&report)[0].contains(&format!("found {gone}, which etcd from 3.6")));
+    let zombie = format!("found {gone} (m2), which etcd from 3.6");
+    assert!(texts(&report)[0].contains(&zombie), "{:?}", texts(&report));
+    assert_eq!(report.findings[0].name.as_deref(), Some(MEMBERSHIP_DIFFERS));
     let trimmed = DbFacts {
         members: after
             .members
@@ -205,12 +207,32 @@ fn memberships_are_compared_where_the_database_stands() {
     };
     let report = check(&dir.layout(), Some(&both)).unwrap();
     assert!(texts(&report)[0].contains("in both lists"));
+    // What releases from 3.5.1 to 3.5.19 leave of a promotion, and of an update of peer URLs.
+    let mut forgotten = dir.db();
+    forgotten.members[0].is_learner = true;
+    forgotten.members[1].peer_urls = vec!["http://127.0.0.1:9".to_owned()];
+    let report = check(&dir.layout(), Some(&forgotten)).unwrap();
+    let found = texts(&report);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].contains("a learner, which etcd from 3.6"),
+        "{found:?}"
+    );
+    assert!(found[1].contains("http://127.0.0.1:9, which"), "{found:?}");
+    // Names and client URLs that they forget are no difference.
+    let mut ordinary = dir.db();
+    ordinary.members[0].client_urls = vec!["http://127.0.0.1:7".to_owned()];
+    ordinary.members[1].name = String::new();
+    let report = check(&dir.layout(), Some(&ordinary)).unwrap();
+    assert_eq!(texts(&report), [""; 0]);
     let empty = DbFacts {
         members: Vec::new(),
         ..dir.db()
     };
     let report = check(&dir.layout(), Some(&empty)).unwrap();
     assert!(texts(&report)[0].contains("does not start"));
+    let facts = stored(&dir.layout().db());
+    assert_eq!(facts.unwrap_err().kind(), Kind::NotChecked);
 }
 
 #[test]
@@ -247,8 +269,56 @@ fn a_snapshot_without_its_file_is_found() {
     };
     fs::rename(dir.segment(FIRST), dir.segment(later)).unwrap();
     let report = check(&dir.layout(), Some(&db)).unwrap();
-    let worst = report.findings.iter().find(|f| f.layer == Layer::Agreement);
+    let worst = report.findings.iter().find(|f| f.layer == Layer::RaftSnap);
     assert_eq!(worst.unwrap().severity, Severity::Error);
+    assert!(report.lacks_snap());
+    // 3.7 reads none.
+    let newer = DbFacts {
+        storage_version: Some("3.8.0".to_owned()),
+        ..db
+    };
+    let report = check(&dir.layout(), Some(&newer)).unwrap();
+    let about = |f: &&Finding| f.layer == Layer::RaftSnap;
+    assert_eq!(report.findings.iter().find(about), None);
+    assert!(report.lacks_snap());
+    assert_eq!(report.log_begins(), SnapshotId { index: 3, term: 1 });
+    // The mark tells no members, as up to 3.4: the database does.
+    assert_eq!(report.raft_members.unwrap().voters.len(), 2);
+}
+
+#[test]
+fn a_snap_file_that_a_kill_cut_short_is_no_damage() {
+    let dir = dir(|_| {});
+    let snap = dir.layout().snap;
+    let name = |index| raftsnap::SnapName { term: 1, index }.to_string();
+    let known = fs::read(snap.join(name(2))).unwrap();
+    for cut in [0, 1, known.len() / 2, known.len() - 1] {
+        // Newer than any that the log has a record of.
+        fs::write(snap.join(name(9)), &known[..cut]).unwrap();
+        let report = check(&dir.layout(), Some(&dir.db())).unwrap();
+        let found = texts(&report);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("0009.snap: "), "{found:?}");
+        assert!(
+            found[0].contains("the WAL has no record of it"),
+            "{found:?}"
+        );
+        assert_eq!(report.findings[0].severity, Severity::Warning);
+        assert_eq!(report.start, Some(SnapshotId { index: 2, term: 1 }));
+        fs::remove_file(snap.join(name(9))).unwrap();
+
+        // The one that the log knows is damage, but to etcd from 3.7 on.
+        fs::write(snap.join(name(2)), &known[..cut]).unwrap();
+        let report = check(&dir.layout(), Some(&dir.db())).unwrap();
+        assert_eq!(report.findings[0].severity, Severity::Error, "{cut}");
+        let newer = DbFacts {
+            storage_version: Some("3.7.0".to_owned()),
+            ..dir.db()
+        };
+        let report = check(&dir.layout(), Some(&newer)).unwrap();
+        assert_eq!(report.findings[0].severity, Severity::Warning, "{cut}");
+        fs::write(snap.join(name(2)), &known).unwrap();
+    }
 }
 
 #[test]

@@ -18,12 +18,10 @@ use crate::etcd::bbolt::write::{
     Change, Changes, amend, digests, meta_pages, rewrite, small_bucket,
 };
 use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt, check};
-use crate::etcd::datadir::DbFacts;
+use crate::etcd::datadir::{DbFacts, facts_of};
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::findings::Findings;
-use crate::etcd::ids::MemberId;
-use crate::etcd::membership::Member;
-use crate::etcd::snapshot::{LayerState, Options, Report, Shape, Trailer, inspect};
+use crate::etcd::snapshot::{LayerState, Options, Report, Shape, Trailer, inspect, is_raw_copy};
 use crate::sys::fs::OutFile;
 use crate::sys::stream_out::StreamOut;
 
@@ -38,7 +36,12 @@ pub(super) struct Database {
     /// Bytes before the trailer.
     data: u64,
     skip_hash_check: bool,
+    /// Whether it is a copy of a database's own file.
+    raw: bool,
 }
+
+/// What is to be known of a copy of a database's own file.
+pub const RAW_COPY: &str = "the snapshot is a copy of a database file: it has no integrity hash, and may lack the last writes, which are in the member's WAL alone; all of it was checked";
 
 /// A database in the making.
 pub(super) struct Made {
@@ -60,11 +63,13 @@ impl Database {
         let source = file.try_clone().and_then(FileSource::new);
         let source = source.doing(Kind::NotChecked, doing)?;
         let shape = Shape::of(source.size());
-        if shape == Shape::Unsealed && !skip_hash_check {
+        // What never had a hash is checked page by page and key by key, as everything is.
+        let raw = is_raw_copy(&source)?;
+        if shape == Shape::Unsealed && !raw && !skip_hash_check {
             return Err(Failure::refused(
                 "unsealed-snapshot",
                 format!(
-                    "{} does not end in a SHA-256: it is a copy of a database and no streamed snapshot, and a changed byte in it could go unnoticed",
+                    "{} has lost the SHA-256 at its end: a changed byte in it could go unnoticed",
                     path.display()
                 ),
             )
@@ -76,6 +81,7 @@ impl Database {
             file,
             source,
             skip_hash_check,
+            raw,
         })
     }
 
@@ -100,10 +106,14 @@ impl Database {
         let size = out.len();
         let origin = spec.compact.then_some(self);
         let facts = settle(&mut out, size, &plan, origin, watch)?;
+        let mut notes = plan.notes;
+        if self.raw {
+            notes.push(RAW_COPY.to_owned());
+        }
         Ok(Made {
             report: plan.report,
             decision: plan.decision,
-            notes: plan.notes,
+            notes,
             size,
             facts,
         })
@@ -490,7 +500,7 @@ fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
             )));
         }
     }
-    facts(source, size, &meta)
+    facts_of(source, size, &meta)
 }
 
 /// Checks every page, and holds every bucket that was not edited against the one it was written from.
@@ -534,29 +544,6 @@ fn compare(origin: &Database, result: &FileSource, plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn facts(source: &FileSource, size: u64, meta: &Meta) -> Result<DbFacts> {
-    let number = |entries: &[(Vec<u8>, Vec<u8>)], name: &[u8]| {
-        let (_, value) = entries.iter().find(|(key, _)| key == name)?;
-        value.as_slice().try_into().ok().map(u64::from_be_bytes)
-    };
-    let entries = small_bucket(source, size, meta, b"meta")?;
-    let members = small_bucket(source, size, meta, b"members")?;
-    let removed = small_bucket(source, size, meta, b"members_removed")?;
-    Ok(DbFacts {
-        consistent_index: number(&entries, b"consistent_index").unwrap_or(0),
-        term: number(&entries, b"term"),
-        members: members
-            .iter()
-            .map(|(_, json)| Member::from_json(json))
-            .collect::<std::result::Result<_, _>>()
-            .doing(Kind::Unexpected, || "reading the members")?,
-        removed: removed
-            .iter()
-            .filter_map(|(key, _)| MemberId::from_hex(std::str::from_utf8(key).ok()?))
-            .collect(),
-    })
 }
 
 /// The snapshot as its copy has it; what is not copied, the trailer or padding, as the snapshot.

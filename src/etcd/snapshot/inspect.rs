@@ -116,6 +116,22 @@ pub fn inspect(
     Ok(assemble(size, digests, walk, options, findings))
 }
 
+/// Whether it is a copy of a database's own file (podman-etcd's `snapshot-*.db`, Talos' `cp`), and
+/// not a stream whose trailer was lost: it never had a hash, and lacks what is only in the WAL.
+///
+/// # Errors
+/// [`Kind::NotChecked`] where it cannot be read.
+pub fn is_raw_copy(source: &dyn ReadAt) -> Result<bool> {
+    let size = source.size();
+    if Shape::of(size) != Shape::Unsealed {
+        return Ok(false);
+    }
+    let mut unheard = Findings::keeping(0);
+    let metas = Metas::read(source, size, Origin::File, &mut unheard);
+    let metas = metas.doing(Kind::NotChecked, || "reading the database")?;
+    Ok(metas.is_some_and(|metas| metas.of_own_file()))
+}
+
 /// Computes HashKV alone. The file is inspected as a whole, so that a cold disk is read in order;
 /// findings are not told, but a bucket that cannot be read whole has no hash.
 pub fn hash_kv(source: &dyn ReadAt, at: At) -> Result<std::result::Result<HashKv, NoHash>> {

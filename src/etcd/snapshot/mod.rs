@@ -32,7 +32,7 @@ pub use buckets::STANDARD;
 pub use facts::{
     Alarm, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member, Status,
 };
-pub use inspect::{Options, Progress, hash_kv, inspect};
+pub use inspect::{Options, Progress, hash_kv, inspect, is_raw_copy};
 pub use prefixes::{PrefixUsage, Usage};
 pub use report::{LayerState, Report};
 pub use trailer::{Shape, TRAILER, Trailer};

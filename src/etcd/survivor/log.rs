@@ -27,6 +27,8 @@ pub(super) struct NewLog {
     pub(super) digest: u32,
     /// What the first entry comes behind.
     start: SnapshotId,
+    /// Whether the source has no `.snap` file for it.
+    bare: bool,
     newest: OutFile,
 }
 
@@ -193,6 +195,7 @@ impl NewLog {
         }
         Ok(Self {
             start: log.start,
+            bare: looked.report.lacks_snap(),
             end: segments.end,
             digest: segments.digest,
             newest: segments.close()?,
@@ -214,7 +217,7 @@ impl NewLog {
     /// Writes the `.snap` file that belongs to the end, of the database that has all of the log
     /// applied. A log without entries ends in the one that it begins with.
     pub(super) fn write_snap(&self, plan: &Plan, facts: &DatabaseFacts, to: &Path) -> Result<()> {
-        if self.end.index == self.start.index {
+        if self.end.index == self.start.index && !self.bare {
             return Ok(());
         }
         let removed = facts.members_removed.iter();

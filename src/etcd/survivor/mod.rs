@@ -117,6 +117,8 @@ pub struct Survivor {
     pub key_writes: u64,
     /// Whether the log ended in a write that was cut short, which is left out.
     pub torn: bool,
+    /// What is wrong with `.snap` files, none of which is needed.
+    pub snaps: Vec<String>,
     /// What the database says that was made.
     pub facts: DatabaseFacts,
     /// How many entries were applied to it, and the revision they led to; none where etcd is to.
@@ -153,7 +155,7 @@ pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> R
     change::mkdir_all(&layout.snap)?;
     let database = source.copy_database(&layout.db(), watch)?;
     let db = DbFacts::of(&database.facts);
-    let looked = source.look(&db)?;
+    let looked = source.look(&db, spec.raise.is_some())?;
     let plan = Plan::make(spec, &looked, &db)?;
     source.copy_snap(&looked, &layout.snap)?;
     let mut new = NewLog::write(spec, &source, &looked, &plan, &layout.wal, watch)?;
@@ -190,6 +192,7 @@ pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> R
         tail: looked.report.wal.tail_after(db.consistent_index),
         key_writes: beyond.map_or(0, |beyond| beyond.key_writes),
         torn: looked.torn,
+        snaps: looked.snaps,
         applied: raised
             .as_ref()
             .map(|raised| (raised.entries, raised.applied)),

@@ -9,7 +9,7 @@ use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::bbolt::write::small_bucket;
 use crate::etcd::bbolt::{FileSource, Metas, Origin, ReadAt};
 use crate::etcd::datadir::{self, DbFacts, Held, Layout, Report};
-use crate::etcd::finding::Severity;
+use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::findings::Findings;
 use crate::etcd::raftsnap::{SIZE_MAX, SnapName};
 use crate::etcd::restore::{Phase, Watch};
@@ -40,6 +40,8 @@ pub(super) struct Looked {
     /// The log after the snapshot that etcd starts from.
     pub(super) log: Log,
     pub(super) torn: bool,
+    /// What is wrong with `.snap` files that are not needed.
+    pub(super) snaps: Vec<String>,
 }
 
 impl Source {
@@ -155,30 +157,32 @@ impl Source {
     /// Judges log and `.snap` files, and whether they agree with the database.
     ///
     /// A torn end is none of the faults; damage before the end is, and what can be done about it
-    /// is the operator's choice to make.
-    pub(super) fn look(&self, db: &DbFacts) -> Result<Looked> {
+    /// is the operator's choice to make. A damaged `.snap` file is a fault only where it is needed:
+    /// what it holds is in the log and the database too.
+    pub(super) fn look(&self, db: &DbFacts, raises: bool) -> Result<Looked> {
         let layout = self.layout();
         let report = datadir::check(&layout, Some(db))?;
-        let error = report
-            .findings
-            .iter()
-            .find(|finding| finding.severity == Severity::Error);
-        if let Some(finding) = error {
+        let needs_snap = report.lacks_snap() && !raises && !db.reads_no_snap();
+        let fault = |finding: &&Finding| {
+            finding.severity == Severity::Error && (needs_snap || finding.layer != Layer::RaftSnap)
+        };
+        if let Some(finding) = report.findings.iter().find(fault) {
             let last = report.wal.last_entry();
             return Err(damaged(format!(
                 "{finding}; entries up to {} of term {} could be read",
                 last.index, last.term
             )));
         }
-        // Up to 3.5 etcd starts from a .snap file, or from the beginning of the log.
-        let start = report.start.unwrap_or_default();
-        let log = self.wal.replay(&report.wal.scan, start)?;
+        let log = self.wal.replay(&report.wal.scan, report.log_begins())?;
         if let Some(finding) = log.findings.first() {
             return Err(damaged(finding.to_string()));
         }
         let end = report.wal.scan.end.map(|end| end.kind);
+        let snaps = report.findings.iter();
+        let snaps = snaps.filter(|finding| finding.layer == Layer::RaftSnap);
         Ok(Looked {
             torn: matches!(end, Some(EndKind::Torn(_))),
+            snaps: snaps.map(ToString::to_string).collect(),
             report,
             log,
         })
@@ -230,16 +234,16 @@ fn database_of(layout: &Layout) -> Result<PathBuf> {
     if received.is_empty() {
         return Ok(own);
     }
-    let start = datadir::check(layout, None)?
-        .start
-        .unwrap_or_default()
-        .index;
+    let report = datadir::check(layout, None)?;
+    let marks = report.wal.scan.usable_snapshots();
+    // Without a .snap file etcd from 3.7 on starts from the newest that the log has a record of.
+    let starts = [report.start, marks.last().copied()];
     let applied = applied(&own)?;
-    let theirs = layout.snap.join(format!("{start:016x}.snap.db"));
-    Ok(match received.contains(&start) && applied < start {
-        true => theirs,
-        false => own,
-    })
+    let mut starts = starts.into_iter().flatten().map(|start| start.index);
+    let theirs = starts.find(|start| received.contains(start) && applied < *start);
+    Ok(theirs.map_or(own, |start| {
+        layout.snap.join(format!("{start:016x}.snap.db"))
+    }))
 }
 
 /// A database's consistent index, without reading all of it.

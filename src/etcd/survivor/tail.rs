@@ -9,7 +9,7 @@ use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::apply::{Applied, Base, apply};
 use crate::etcd::bbolt::write::{Change, Edit, amend};
 use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
-use crate::etcd::datadir::Layout;
+use crate::etcd::datadir::{DbFacts, Layout, RaftMembers};
 use crate::etcd::finding::Severity;
 use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
@@ -57,13 +57,31 @@ pub(super) fn raise(
         (Some(snap.id) == looked.report.start).then_some(snap)
     });
     let store = snap.and_then(|snap| snap.store.as_ref());
+    let db = DbFacts::of(&copied.facts);
+    // A start without a .snap file, or with one that has no v2 store, leaves the database to tell.
+    let settled = match snap {
+        Some(snap) => snap.store.is_none(),
+        None => looked.report.lacks_snap(),
+    };
+    let raft = looked.report.raft_members.as_ref();
+    let raft = raft.map(RaftMembers::conf_state);
     let base = Base {
         database: &source,
         meta: &meta,
         facts: &copied.facts,
-        members: store.map_or(&[], |store| store.members.as_slice()),
-        removed: store.map_or(&[], |store| store.removed.as_slice()),
-        conf_state: snap.map(|snap| &snap.conf_state),
+        members: match settled {
+            true => &db.members,
+            false => store.map_or(&[], |store| store.members.as_slice()),
+        },
+        removed: match settled {
+            true => &db.removed,
+            false => store.map_or(&[], |store| store.removed.as_slice()),
+        },
+        conf_state: match settled {
+            true => raft.as_ref(),
+            false => snap.map(|snap| &snap.conf_state),
+        },
+        settled,
     };
     let mut applied = apply(&base, &wal, &log)?;
     stop_if(watch)?;

@@ -1,0 +1,42 @@
+//! Entries of the log that another release does not know.
+
+use super::{Layout, Report};
+use crate::error::Result;
+use crate::etcd::wal::Wal;
+use crate::etcd::wire::raft::EntryKind;
+use crate::etcd::wire::request::{Request, RequestKind};
+
+/// How many entries there are that a later or an earlier release cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Foreign {
+    /// Requests of the v2 store, which 3.7 does not know any more.
+    pub v2: u64,
+    /// Requests that releases up to 3.5 do not know yet.
+    pub newer: u64,
+}
+
+/// Counts them, after the newest snapshot that the log has a record of: a server that starts reads
+/// no others.
+///
+/// # Errors
+/// Where the log cannot be read.
+pub fn foreign_entries(layout: &Layout, report: &Report) -> Result<Foreign> {
+    let wal = Wal::list(&layout.wal)?;
+    let marks = report.wal.scan.usable_snapshots();
+    let newest = marks.last().map_or(0, |mark| mark.index);
+    let mut found = Foreign::default();
+    wal.entries(&report.wal.log, newest, |logged| {
+        if logged.entry.kind != EntryKind::Normal {
+            return Ok(());
+        }
+        match Request::decode(logged.entry.data) {
+            Ok(Request::V2(_)) => found.v2 = found.v2.saturating_add(1),
+            Ok(Request::V3(request)) if matches!(request.kind, RequestKind::Other(_)) => {
+                found.newer = found.newer.saturating_add(1);
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
