@@ -52,6 +52,23 @@ pub struct Manifest {
     /// The certificate in the archives that expires first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest_certificate_expiry: Option<CertificateExpiry>,
+    /// Objects that an etcd of their own keeps, and that are not in this backup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_etcds: Vec<OtherEtcd>,
+    /// The KMS plugins without which encrypted objects of this backup cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kms_plugins: Vec<String>,
+}
+
+/// Objects that another etcd keeps (kube-apiserver's `--etcd-servers-overrides`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherEtcd {
+    /// Group and resource, such as `/events`.
+    pub resource: String,
+    /// Its servers.
+    #[serde(default)]
+    pub servers: Vec<String>,
 }
 
 /// The program that wrote a Manifest.
@@ -409,6 +426,8 @@ pub(crate) mod tests {
                 detail: String::new(),
             }],
             earliest_certificate_expiry: None,
+            other_etcds: Vec::new(),
+            kms_plugins: Vec::new(),
         }
     }
 

@@ -364,7 +364,7 @@ Examples:
 pub struct VerifyArgs {
     /// A backup's name, `latest`, a directory, a snapshot file, or
     /// URL/CLUSTER/NODE/backup-N
-    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster"])]
+    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster", "upgrade_to"])]
     pub sets: Vec<String>,
 
     /// Every backup in the store
@@ -375,6 +375,12 @@ pub struct VerifyArgs {
     /// names, addresses, certificates, clocks, space
     #[arg(long, conflicts_with_all = ["sets", "all", "live"], verbatim_doc_comment)]
     pub cluster: bool,
+
+    /// List what would stop etcd of another minor release (3.5, 3.6, 3.7)
+    /// from running here, each with its cure; with --data-dir DIR from a
+    /// stopped member's files
+    #[arg(long, value_name = "RELEASE", conflicts_with_all = ["sets", "all", "live", "compare", "cluster", "wal_dir"], value_parser = ["3.5", "3.6", "3.7"], verbatim_doc_comment)]
+    pub upgrade_to: Option<String>,
 
     /// Compare with the running member too: HashKV at the backup's revision
     #[arg(long, conflicts_with = "data_dir")]

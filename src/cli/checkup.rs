@@ -40,16 +40,16 @@ pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
 
 fn document(report: &Report) -> Value {
     let mut value = json!(report);
-    let findings: Vec<Value> = report
-        .findings
-        .iter()
-        .map(|finding| {
+    let with_next = |findings: &[Finding]| -> Vec<Value> {
+        let one = |finding: &Finding| {
             let mut one = json!(finding);
             one["next"] = next(finding, report).into();
             one
-        })
-        .collect();
-    value["findings"] = findings.into();
+        };
+        findings.iter().map(one).collect()
+    };
+    value["findings"] = with_next(&report.findings).into();
+    value["advice"] = with_next(&report.advice).into();
     value["clockSpread"] = match report.clock_spread {
         Some((apart, error)) => json!({"milliseconds": apart, "error": error}),
         None => Value::Null,
@@ -73,6 +73,15 @@ fn text(report: &Report) -> String {
         let of = finding.member.iter().map(|name| format!("{name}: "));
         let of: String = of.collect();
         let _ = writeln!(text, "{mark}{of}{} [{}]", finding.evidence, finding.name);
+        let _ = writeln!(text, "  next: {}", next(finding, report));
+    }
+    for finding in &report.advice {
+        let of: String = finding
+            .member
+            .iter()
+            .map(|name| format!("{name}: "))
+            .collect();
+        let _ = writeln!(text, "advice: {of}{} [{}]", finding.evidence, finding.name);
         let _ = writeln!(text, "  next: {}", next(finding, report));
     }
     for not in &report.not_checked {
@@ -141,6 +150,17 @@ fn next(finding: &Finding, report: &Report) -> String {
                 address.to_owned()
             };
             format!("etcd-dr member-update {who} --peer-urls https://{address}:2380")
+        }
+        checkup::MEMBERSHIP_DIFFERS if path.is_some() => {
+            "etcd-dr verify --upgrade-to 3.6".to_owned()
+        }
+        checkup::MEMBERSHIP_DIFFERS => "etcdctl endpoint status --cluster -w table".to_owned(),
+        checkup::KNOWN_BAD_VERSION => {
+            let fixed = finding.known.as_ref().map(|known| known.fixed_in.as_str());
+            format!(
+                "upgrade etcd to {} or later",
+                fixed.unwrap_or("a newer release")
+            )
         }
         checkup::BAD_DATA_DIR => match path {
             Some(path) => format!("etcd-dr verify --data-dir {path}"),

@@ -23,6 +23,7 @@ mod schedule;
 mod survivors;
 mod switch;
 mod target;
+mod upgrade;
 mod verify;
 
 pub use run::main;

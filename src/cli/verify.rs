@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::run::{Session, Shown};
-use super::{checkup, human, machine, remote, survivors, target};
+use super::{checkup, human, machine, remote, survivors, target, upgrade};
 use crate::backup::names::MANIFEST;
 use crate::error::{Doing, Failure, Kind, Result, exit};
 use crate::etcd::finding::{Finding, Layer, Severity, printable};
@@ -27,6 +27,9 @@ const PREFIXES_SHOWN: usize = 5;
 
 /// Checks what is meant.
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
+    if let Some(release) = &args.upgrade_to {
+        return upgrade::run(session, release, args.data_dir.as_deref());
+    }
     if args.cluster {
         return checkup::run(session, args.data_dir.as_deref());
     }

@@ -9,6 +9,7 @@
 //! addresses and all settings are parameters.
 
 pub mod access;
+pub mod apiserver;
 pub mod certificates;
 pub mod collect;
 pub mod component;
@@ -22,6 +23,7 @@ mod openshift;
 pub mod pod;
 pub mod profile;
 pub mod runtime;
+pub mod settings;
 
 use crate::error::{Fact, Failure, Kind};
 

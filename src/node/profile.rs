@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::component::Component;
 use super::endpoint::{Endpoint, split_list};
-use super::files::{exists, read_bounded};
+use super::files::{exists, list, read_bounded};
 use super::layout::NodeLayout;
 use super::pod::{self, PodManifest};
 use crate::error::Result;
@@ -50,6 +50,8 @@ pub struct Detection {
     /// OpenShift, two nodes with fencing: the signs that Pacemaker owns etcd here. Empty
     /// otherwise.
     pub two_node_fencing: Vec<String>,
+    /// OpenShift, two nodes with an arbiter: the sign that this is the arbiter.
+    pub arbiter: Option<String>,
     /// The node's own file system seems to be mounted here, below the root that was given, as in
     /// a debug pod.
     pub mounted_at: Option<PathBuf>,
@@ -78,10 +80,14 @@ pub fn look(layout: &NodeLayout, told: Option<Profile>) -> Result<Detection> {
         reasons,
         external_etcd: None,
         two_node_fencing: Vec::new(),
+        arbiter: None,
         mounted_at: None,
     };
     match profile {
-        Profile::Openshift => found.two_node_fencing = fencing_signs(layout)?,
+        Profile::Openshift => {
+            found.two_node_fencing = fencing_signs(layout)?;
+            found.arbiter = arbiter_sign(layout);
+        }
         Profile::Kubeadm => found.external_etcd = external_etcd(layout)?,
         Profile::Bare => found.mounted_at = mounted_below(layout)?,
     }
@@ -162,6 +168,20 @@ fn fencing_signs(layout: &NodeLayout) -> Result<Vec<String>> {
         }
     }
     Ok(signs)
+}
+
+/// The role is among the kubelet's labels for its node (machine-config-operator,
+/// `templates/arbiter`); the node's object is not to be had without the API.
+fn arbiter_sign(layout: &NodeLayout) -> Option<String> {
+    const ROLE: &str = "node-role.kubernetes.io/arbiter";
+    let drop_ins = layout.kubelet_drop_ins().into_iter();
+    let drop_ins = drop_ins.flat_map(|dir| list(&dir).unwrap_or_default());
+    let mut files = layout.kubelet_flags().into_iter().chain(drop_ins);
+    let named = files.find(|path| {
+        let text = read_bounded(path, pod::MAX_BYTES).unwrap_or_default();
+        String::from_utf8_lossy(&text).contains(ROLE)
+    })?;
+    Some(format!("{ROLE} in {}", layout.node_path(&named).display()))
 }
 
 /// A look must not fail because a manifest is broken; whoever needs the manifest says so.
@@ -268,6 +288,21 @@ mod tests {
         assert_eq!(look(&layout, None).unwrap().external_etcd, None);
         let (_dir, layout) = node(&[(path, "broken: [")]);
         assert_eq!(look(&layout, None).unwrap().external_etcd, None);
+    }
+
+    #[test]
+    fn an_arbiter_is_told_by_its_kubelet() {
+        let unit = "[Service]\nExecStart=/usr/bin/kubelet --node-labels=node-role.kubernetes.io/arbiter,x\n";
+        let path = "etc/systemd/system/kubelet.service";
+        let (_dir, layout) = node(&[(ENV, ""), (path, unit)]);
+        let sign = look(&layout, None).unwrap().arbiter.unwrap();
+        assert!(
+            sign.ends_with("in /etc/systemd/system/kubelet.service"),
+            "{sign}"
+        );
+        let other = unit.replace("arbiter", "master");
+        let (_dir, layout) = node(&[(ENV, ""), (path, &other)]);
+        assert_eq!(look(&layout, None).unwrap().arbiter, None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The operations: each takes a request and a [`Context`] and returns a result to be shown.
 
+pub mod advice;
 pub mod backup;
 mod bounds;
 pub mod cancel;
@@ -21,6 +22,7 @@ pub mod remote;
 pub mod restore;
 pub mod schedule;
 pub mod survivor;
+pub mod upgrade;
 pub mod verify;
 
 use std::sync::Arc;

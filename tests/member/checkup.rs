@@ -76,6 +76,57 @@ fn nothing_stands_in_the_way_of_a_healthy_cluster() {
     }
 }
 
+/// Clocks and quotas are on the page of metrics, which a server that serves gRPC alone at its client
+/// URL has elsewhere: where the node's settings say, or at a usual port.
+#[test]
+fn metrics_are_read_where_a_server_serves_them() {
+    for bins in crate::support::bins::require_all() {
+        // `--listen-client-http-urls` came with 3.4.25 and 3.5.8.
+        let apart = bins.numbers() >= (3, 5, 8);
+        let network = crate::support::loopback::Loopback::reserve();
+        let ip = network.ip(0);
+        let mut spec = ClusterSpec::new(bins, 1).fast();
+        spec.network = Some(network);
+        let url = match apart {
+            true => format!("https://{ip}:7001"),
+            false => format!("http://{ip}:7001"),
+        };
+        spec.extra_args = match apart {
+            true => vec![
+                format!("--listen-client-http-urls={url}"),
+                format!("--listen-metrics-urls=http://{ip}:7002"),
+            ],
+            false => vec![format!("--listen-metrics-urls={url}")],
+        };
+        let cluster = Cluster::start(spec);
+        let root = cluster.node_root(0).to_str().unwrap().to_owned();
+        let of = |run: &Run| run.json()["cluster"]["notChecked"].clone();
+        let run = look(&cluster, &["--root", &root, "--node-name", "master-0"]);
+        assert_eq!(of(&run) == serde_json::json!([]), !apart, "{run}");
+        if apart {
+            // Every address that was tried is named.
+            let told = of(&run).to_string();
+            for port in ["2379", "9978", "9979", "2381"] {
+                assert!(told.contains(&format!("{ip}:{port}")), "{told}");
+            }
+        }
+        let env = cluster.node_root(0).join("etc/etcd.env");
+        std::fs::create_dir_all(env.parent().unwrap()).unwrap();
+        for configured in [
+            format!("ETCD_LISTEN_CLIENT_HTTP_URLS={url}\n"),
+            format!("ETCD_LISTEN_METRICS_URLS=http://{ip}:7002\n"),
+        ] {
+            if configured.contains("7002") && !apart {
+                continue;
+            }
+            std::fs::write(&env, &configured).unwrap();
+            let run = look(&cluster, &["--root", &root, "--node-name", "master-0"]);
+            assert_eq!(of(&run), serde_json::json!([]), "{configured}: {run}");
+            assert_eq!(found(&run), [], "{run}");
+        }
+    }
+}
+
 #[test]
 fn members_that_are_dead_absent_or_others() {
     for bins in require_turn() {

@@ -12,8 +12,8 @@ use super::super::survivors;
 use super::{Named, check_names, find, random};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
-use crate::ops::catalog;
 use crate::ops::datadir::{self, Outcome, Request};
+use crate::ops::{advice, catalog};
 use crate::store::LocalStore;
 
 /// Refusals that an operator may let pass here.
@@ -73,6 +73,9 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
     })?;
     // What others of the store say of the revision is worth knowing, whatever is restored.
     let evidence = evidence(&store)?;
+    for (name, what) in set.manifest.iter().flat_map(advice::of_set) {
+        session.context.warn(name, what);
+    }
     let target = args.target_version.as_deref().map(str::parse).transpose()?;
     Ok(Request {
         snapshot,

@@ -198,7 +198,11 @@ pub async fn peer_members(
 pub async fn metrics(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Metrics> {
     let doing = || format!("reading the metrics of {endpoint}");
     let limit = options.connect_timeout.saturating_add(options.call_timeout);
-    let reading = read_page(endpoint, options.tls.as_ref(), "/metrics");
+    let reading = async {
+        let page = read_page(endpoint, options.tls.as_ref(), "/metrics").await?;
+        check_page(&page.text)?;
+        anyhow::Ok(page)
+    };
     match timeout(limit, reading).await {
         Ok(page) => page.doing(Kind::Unreachable, doing).map(|page| Metrics {
             date: date(&page.text),
@@ -263,6 +267,20 @@ async fn read_page(
         asked,
         answered,
     })
+}
+
+/// A server that serves gRPC alone, or something else than etcd, answers too.
+fn check_page(page: &str) -> anyhow::Result<()> {
+    let status = page.lines().next().unwrap_or_default();
+    let code = status
+        .strip_prefix("HTTP/")
+        .and_then(|rest| rest.split(' ').nth(1));
+    match code {
+        Some("200") if page.contains("\netcd_server_") => Ok(()),
+        Some("200") => anyhow::bail!("the page is not etcd's"),
+        Some(code) => anyhow::bail!("it answers {}", code.escape_debug()),
+        None => anyhow::bail!("no HTTP server answers"),
+    }
 }
 
 /// The `Date` among the page's headers.
@@ -370,6 +388,15 @@ mod tests {
         assert_eq!(quota("etcd_server_quota_backend_bytes NaN\n"), None);
         assert_eq!(quota("etcd_server_quota_backend_bytes -1\n"), None);
         assert_eq!(date("HTTP/1.0 200 OK\r\n\r\nDate: x\n"), None);
+        assert!(check_page(page).is_ok());
+        for other in [
+            "",
+            "\0\0\u{6}\u{4}",
+            "HTTP/1.1 404 Not Found\r\n\r\n\netcd_server_x 1",
+            "HTTP/1.1 200 OK\r\n\r\nhello",
+        ] {
+            assert!(check_page(other).is_err(), "{other:?}");
+        }
     }
 
     #[test]

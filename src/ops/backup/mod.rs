@@ -23,17 +23,19 @@ use super::prune::{self, PruneRequest, Pruned, Selection};
 use super::quality::{self, Allowed};
 use super::reach::Target;
 use super::restore;
-use super::{Context, catalog};
+use super::{Context, advice, catalog};
 use crate::backup::manifest::{
-    self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION,
-    Tool,
+    self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, OtherEtcd, Quality,
+    SCHEMA_VERSION, Tool,
 };
 use crate::backup::names::{self, BackupId, FileKind};
 use crate::backup::retention::Rules;
 use crate::backup::{Stamp, environment, sums};
 use crate::error::{Failure, Kind, Result};
+use crate::etcd::known::{Effect, Known};
 use crate::event::Event;
 use crate::node::access::EtcdAccess;
+use crate::node::apiserver::{ApiServer, Shard};
 use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
@@ -266,6 +268,7 @@ struct NodeFound {
     access: EtcdAccess,
     plan: ResourcePlan,
     before: Fingerprint,
+    api: ApiServer,
 }
 
 impl NodeFound {
@@ -286,7 +289,9 @@ impl NodeFound {
         let layout = &request.target.layout;
         let plan = resource_plan(layout, detection.profile)?;
         let before = rollout_fingerprint(layout, detection.profile)?;
+        let api = ApiServer::look(layout, detection.profile);
         Ok(Self {
+            api,
             detection,
             access,
             plan,
@@ -296,6 +301,27 @@ impl NodeFound {
 
     fn profile(&self) -> Profile {
         self.detection.profile
+    }
+
+    fn other_etcds(&self) -> Vec<OtherEtcd> {
+        let other = |shard: &Shard| OtherEtcd {
+            resource: shard.resource.clone(),
+            servers: shard.servers.clone(),
+        };
+        self.api.shards.iter().map(other).collect()
+    }
+
+    /// What this backup alone does not bring back.
+    fn warn(&self, context: &Context, version: &str) {
+        if let Some(what) = advice::partial_cluster(&self.other_etcds()) {
+            context.warn(advice::PARTIAL_CLUSTER, what);
+        }
+        if let Some(what) = advice::kms(&self.api.kms) {
+            context.warn(advice::KMS_ENCRYPTION, what);
+        }
+        if let Some(known) = Known::of(version, Effect::Data) {
+            context.warn(advice::KNOWN_BAD_VERSION, known.sentence());
+        }
     }
 
     fn name(&self) -> Option<&str> {
@@ -329,6 +355,7 @@ impl Run<'_> {
         for note in &source.notes {
             self.context.warn("object-unreadable", note.clone());
         }
+        self.node.warn(self.context, &source.status.version);
         let mut checks = quality::assess(&source.seen, self.context.now);
         checks.push(self.resources_check());
         quality::gate(&checks, &self.request.allowed)?;
@@ -458,6 +485,8 @@ impl Run<'_> {
             quality,
             checks,
             earliest_certificate_expiry: artifacts.expiry.clone(),
+            other_etcds: self.node.other_etcds(),
+            kms_plugins: self.node.api.kms.clone(),
         })
     }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::metrics::Serving;
 use super::{CANNOT_COMMIT, Finding, NotChecked, PEER_NOT_CONNECTED, Report, unchecked};
 use crate::error::Result;
-use crate::etcd::client::{Endpoint, Id, Metrics, metrics};
+use crate::etcd::client::{Id, Metrics};
 use crate::etcd::finding::Severity;
 use crate::node::endpoint;
 use crate::ops::member::survey::{self, MemberState, Survey};
@@ -50,21 +51,20 @@ async fn reads(survey: &Survey, state: &MemberState) -> Result<()> {
 }
 
 /// The page of metrics of each member that answers, all asked at once.
-pub(super) async fn pages(survey: &Survey) -> Vec<(&MemberState, Result<Metrics>)> {
-    let healthy = survey.members.iter().filter(|state| state.is_healthy());
-    join_all(healthy.map(|state| async move { (state, page(survey, state).await) })).await
-}
-
-async fn page(survey: &Survey, state: &MemberState) -> Result<Metrics> {
+pub(super) async fn pages<'s>(
+    survey: &'s Survey,
+    serving: &Serving,
+) -> Vec<(&'s MemberState, Result<Metrics>)> {
     let options = survey.reach.options();
-    let url = state.endpoint.as_deref().unwrap_or_default();
-    metrics(&Endpoint::parse(url, options.tls.is_some())?, options).await
+    let healthy = survey.members.iter().filter(|state| state.is_healthy());
+    join_all(healthy.map(|state| async move { (state, serving.page(state, options).await) })).await
 }
 
 /// Members that another one is not connected to, by what each says of its connections. A connection
 /// may be up one way only: raft then works, and etcd takes no new member.
 pub(super) async fn peers(
     survey: &Survey,
+    serving: &Serving,
     pages: &[(&MemberState, Result<Metrics>)],
     report: &mut Report,
 ) {
@@ -76,7 +76,7 @@ pub(super) async fn peers(
         return;
     }
     tokio::time::sleep(PAUSE).await;
-    for (id, from) in apart(survey, &self::pages(survey).await) {
+    for (id, from) in apart(survey, &self::pages(survey, serving).await) {
         if let Some(state) = survey.find(id) {
             report.findings.push(not_connected(state, &from));
         }
@@ -120,11 +120,12 @@ fn not_connected(state: &MemberState, from: &[String]) -> Finding {
 
 /// The members that another one is not connected to, and from where.
 pub(in crate::ops) async fn connections_down(survey: &Survey) -> Vec<String> {
-    if apart(survey, &pages(survey).await).is_empty() {
+    let serving = Serving::default();
+    if apart(survey, &pages(survey, &serving).await).is_empty() {
         return Vec::new();
     }
     tokio::time::sleep(PAUSE).await;
-    let apart = apart(survey, &pages(survey).await);
+    let apart = apart(survey, &pages(survey, &serving).await);
     let label = |id: &Id| survey.find(*id).map(|state| state.member.label());
     apart
         .iter()

@@ -3,9 +3,12 @@
 
 mod agreement;
 pub mod certificates;
+mod membership;
+mod metrics;
 pub mod names;
 mod standing;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +25,12 @@ use super::restore::switch;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::client::{Id, Member};
 use crate::etcd::finding::Severity;
+use crate::etcd::known::{Effect, Known};
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::endpoint::Endpoint;
 use crate::node::profile::{Detection, Profile};
+use crate::node::settings::Settings;
 pub(in crate::ops) use agreement::connections_down;
 use names::Resolver;
 
@@ -78,6 +83,11 @@ pub const CERTIFICATE_LACKS_NAME: &str = "certificate-lacks-name";
 /// The data directory of this node's member is broken.
 pub const BAD_DATA_DIR: &str = "bad-data-dir";
 
+/// Not all say the same of who the members are.
+pub const MEMBERSHIP_DIFFERS: &str = crate::etcd::datadir::MEMBERSHIP_DIFFERS;
+/// A member runs a release with known faults.
+pub const KNOWN_BAD_VERSION: &str = "known-bad-version";
+
 /// How long all names together may take to resolve.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -102,6 +112,9 @@ pub struct Finding {
     /// What the next command depends on besides.
     #[serde(skip)]
     pub remedy: Option<Remedy>,
+    /// The known faults of a release.
+    #[serde(flatten)]
+    pub known: Option<Known>,
 }
 
 /// What a next command depends on besides the finding's name.
@@ -128,6 +141,7 @@ impl Finding {
             place: None,
             path: None,
             remedy: None,
+            known: None,
         }
     }
 
@@ -185,6 +199,8 @@ pub struct Report {
     pub votes: Option<Tally>,
     /// What stands in the way.
     pub findings: Vec<Finding>,
+    /// What stands in nobody's way yet: before an upgrade, or by luck.
+    pub advice: Vec<Finding>,
     /// What could not be looked at.
     pub not_checked: Vec<NotChecked>,
     /// The kind of node this was asked on.
@@ -214,6 +230,7 @@ pub async fn run(
         members: Vec::new(),
         votes: None,
         findings: Vec::new(),
+        advice: Vec::new(),
         not_checked: Vec::new(),
         profile: Some(detection.profile),
         data_dir: None,
@@ -253,6 +270,7 @@ pub async fn run(
         .as_ref()
         .and_then(|survey| own(survey, target, &access));
     let own = own.cloned();
+    let settings = Settings::read(&target.layout, detection.profile);
     if let Some(survey) = &survey {
         context
             .cancel
@@ -261,6 +279,7 @@ pub async fn run(
                 target,
                 survey,
                 own.as_ref(),
+                &metrics::Serving::of(&settings, own.as_ref()),
                 resolver,
                 &mut report,
             ))
@@ -279,6 +298,12 @@ pub async fn run(
     if !own.as_ref().is_some_and(MemberState::is_healthy) {
         data_dir(context, target, &access, own.as_ref(), &mut report).await?;
     }
+    if let Some(dir) = target.told.data_dir.as_ref().or(access.data_dir.as_ref()) {
+        let wal = settings.get("wal-dir").map(|dir| PathBuf::from(&dir.value));
+        let wal = wal.map(|dir| target.layout.host(dir));
+        let (survey, own) = (survey.as_ref(), own.as_ref());
+        membership::files(&dir.value, wal, survey, own, &mut report).await?;
+    }
     report.good = report.findings.is_empty();
     Ok(report)
 }
@@ -288,13 +313,16 @@ async fn cluster(
     target: &Target,
     survey: &Survey,
     own: Option<&MemberState>,
+    serving: &metrics::Serving,
     resolver: Arc<dyn Resolver>,
     report: &mut Report,
 ) -> Result<()> {
     report.cluster_id = Some(survey.cluster_id);
     report.members.clone_from(&survey.members);
     report.votes = Some(survey.tally());
-    standing::check(survey, report).await;
+    standing::check(survey, serving, report).await;
+    membership::lists(context, survey, report).await?;
+    known_faults(survey, report);
     let own = own.map(|state| state.member.clone());
     let unknown = own.is_none();
     let (members, local) = (survey.list(), target.told.local_addresses.clone());
@@ -342,6 +370,26 @@ fn disabled(target: &Target, report: &mut Report) -> Result<()> {
     let finding = Finding::warning(ETCD_DISABLED, evidence);
     report.findings.push(finding);
     Ok(())
+}
+
+/// Faults that the members' releases are known to have, a line for each release.
+fn known_faults(survey: &Survey, report: &mut Report) {
+    let mut releases: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for state in &survey.members {
+        if let Some(status) = &state.status {
+            let members = releases.entry(&status.version).or_default();
+            members.push(state.member.label());
+        }
+    }
+    for (version, members) in releases {
+        let known = Known::of(version, Effect::Access);
+        report.advice.extend(known.map(|known| {
+            let evidence = format!("{}: {}", members.join(", "), known.sentence());
+            let mut finding = Finding::warning(KNOWN_BAD_VERSION, evidence);
+            finding.known = Some(known);
+            finding
+        }));
+    }
 }
 
 /// This node's own member: by its name, or by the only endpoint that was found for it.

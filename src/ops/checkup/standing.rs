@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::metrics::Serving;
 use super::{
     ALARM, ANOTHER_MEMBER, CLOCK_SKEW, DATABASE_NEAR_QUOTA, FOREIGN_CLUSTER, Finding, LEARNER_LAGS,
     MEMBER_COMPLAINS, MEMBER_LAGS, MEMBER_LEADERLESS, MEMBER_NOT_STARTED, MEMBER_UNREACHABLE,
@@ -26,7 +27,7 @@ const CLOCK_LIMIT: Duration = Duration::from_secs(1);
 const DATE_ERROR: Duration = Duration::from_millis(500);
 
 /// Looks at all of it.
-pub(super) async fn check(survey: &Survey, report: &mut Report) {
+pub(super) async fn check(survey: &Survey, serving: &Serving, report: &mut Report) {
     let began = Instant::now();
     let tally = survey.tally();
     if !tally.has_quorum() {
@@ -57,8 +58,8 @@ pub(super) async fn check(survey: &Survey, report: &mut Report) {
         });
     }
     agreement::check(survey, report).await;
-    let pages = agreement::pages(survey).await;
-    agreement::peers(survey, &pages, report).await;
+    let pages = agreement::pages(survey, serving).await;
+    agreement::peers(survey, serving, &pages, report).await;
     told(&pages, began, report);
 }
 
@@ -122,21 +123,22 @@ fn told(pages: &[(&MemberState, Result<Metrics>)], began: Instant, report: &mut 
         let Some(status) = &state.status else {
             continue;
         };
-        let page = match page {
-            Ok(page) => page,
-            Err(failure) => {
-                report.not_checked.push(unchecked(CLOCK_SKEW, failure));
-                continue;
-            }
-        };
-        match status.db_size_quota.or(page.quota) {
+        let page = page.as_ref();
+        if let Err(failure) = page {
+            report.not_checked.push(unchecked(CLOCK_SKEW, failure));
+        }
+        let page = page.ok();
+        // Since 3.6 a status tells the quota too.
+        let quota = page.and_then(|page| page.quota);
+        match status.db_size_quota.or(quota) {
             Some(quota) => report.findings.extend(near_quota(state, status, quota)),
             None => report.not_checked.push(NotChecked {
                 what: DATABASE_NEAR_QUOTA,
                 why: format!("{} does not tell its quota", state.member.label()),
             }),
         }
-        clocks.extend(Clock::of(page, began).map(|clock| (state.member.label(), clock)));
+        let clock = page.and_then(|page| Clock::of(page, began));
+        clocks.extend(clock.map(|clock| (state.member.label(), clock)));
     }
     if let Some(spread) = Spread::of(&clocks) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

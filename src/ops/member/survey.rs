@@ -395,7 +395,7 @@ fn access(
 ///
 /// # Errors
 /// [`Kind::Interrupted`].
-pub(super) async fn pause(context: &Context, time: Duration) -> Result<()> {
+pub(crate) async fn pause(context: &Context, time: Duration) -> Result<()> {
     let sleep = async {
         tokio::time::sleep(time).await;
         Ok(())

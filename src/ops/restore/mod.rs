@@ -35,7 +35,7 @@ use self::survey::Survey;
 use self::world::{RUNTIME_TIMEOUT, World};
 use super::catalog::BackupSet;
 use super::reach::Target;
-use super::{Context, bounds, operation};
+use super::{Context, advice, bounds, operation};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::Bump;
 use crate::event::Event;
@@ -129,6 +129,9 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         .with(Fact::Missing("scope")));
     }
     let survey = context.cancel.guard(Survey::make(context, request)).await?;
+    for (name, what) in request.set.manifest.iter().flat_map(advice::of_set) {
+        context.warn(name, what);
+    }
     let socket = find_socket(layout)?;
     let runtime = Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;
     context.tell(Event::Note(format!(

@@ -9,8 +9,10 @@ use super::steps::rules;
 use super::{Request, Scope, fit};
 use crate::backup::resources::{STATIC_POD_RESOURCES, extract_to_look};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::bbolt::FileSource;
 use crate::etcd::kubernetes::ClusterVersion;
-use crate::etcd::snapshot::{DatabaseFacts, Trailer};
+use crate::etcd::restore::RAW_COPY;
+use crate::etcd::snapshot::{DatabaseFacts, Trailer, is_raw_copy};
 use crate::node::access::{EtcdAccess, find_access};
 use crate::node::component::{Component, PodRevision};
 use crate::node::layout::NodeLayout;
@@ -167,7 +169,15 @@ async fn verified(
         None => None,
     };
     let uid = database::kube_system_uid(&database);
-    let unsealed = matches!(database.trailer, Trailer::Unsealed);
+    let mut unsealed = matches!(database.trailer, Trailer::Unsealed);
+    if let Some(snapshot) = request.set.files.snapshot.as_ref().filter(|_| unsealed) {
+        let doing = || format!("opening {}", snapshot.display());
+        let file = FileSource::open(snapshot).doing(Kind::NotChecked, doing)?;
+        if is_raw_copy(&file)? {
+            context.warn("snapshot-state", RAW_COPY);
+            unsealed = false;
+        }
+    }
     let facts = database.facts.ok_or_else(|| {
         Failure::new(
             Kind::BadBackup,
@@ -253,8 +263,16 @@ pub(super) fn refuse_what_is_not_ours(detection: &Detection) -> Result<()> {
         return Err(refuse(
             "two-node-fencing",
             format!(
-                "Pacemaker owns etcd on this node ({}): a restore must go through Pacemaker",
+                "Pacemaker owns etcd on this node ({}): a restore must go through Pacemaker. With the backup's snapshot in DIR, on one node: sudo pcs resource disable etcd && sudo /usr/local/bin/cluster-restore.sh DIR, which restores and starts etcd with force_new_cluster",
                 detection.two_node_fencing.join("; ")
+            ),
+        ));
+    }
+    if let Some(sign) = &detection.arbiter {
+        return Err(refuse(
+            "arbiter-node",
+            format!(
+                "this is an arbiter ({sign}): it has etcd and no API server. Restore on one of the two control-plane nodes; then move /var/lib/etcd/member aside here, and let the arbiter join again"
             ),
         ));
     }
