@@ -10,6 +10,23 @@ use std::path::PathBuf;
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
+/// Bytes that are kept of a text that another machine sent.
+pub const MAX_TEXT: usize = 4 << 10;
+
+/// A text that another machine sent, cut to what a person reads: nobody else decides how much an
+/// error prints or a log takes.
+pub fn cut(mut text: String) -> String {
+    let more = text.len().saturating_sub(MAX_TEXT);
+    if more > 0 {
+        let end = (0..=MAX_TEXT).rev().find(|&at| text.is_char_boundary(at));
+        let end = end.unwrap_or(0);
+        let more = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!("… {more} bytes more"));
+    }
+    text
+}
+
 /// Answers "what state is my node in?", and decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -319,6 +336,18 @@ mod tests {
         );
         assert_eq!(failure.io_kind(), Some(io::ErrorKind::NotFound));
         assert_eq!(failure.kind().exit_code(), exit::STORE);
+    }
+
+    #[test]
+    fn a_long_text_from_outside_is_cut_between_characters() {
+        assert_eq!(cut("short".to_owned()), "short");
+        let whole = "x".repeat(MAX_TEXT);
+        assert_eq!(cut(whole.clone()), whole);
+        let long = format!("x{}", "é".repeat(MAX_TEXT));
+        let shown = cut(long.clone());
+        let (kept, rest) = shown.split_once('…').unwrap();
+        assert!(long.starts_with(kept) && kept.len() >= MAX_TEXT - 1);
+        assert_eq!(rest, format!(" {} bytes more", long.len() - kept.len()));
     }
 
     #[test]

@@ -174,7 +174,7 @@ fn zone<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<TimeZo
 pub(super) fn load(named: Option<&Path>, root: &Path) -> Result<Config> {
     let default = root.join(DEFAULT_PATH.trim_start_matches('/'));
     let path = named.unwrap_or(&default);
-    match crate::ops::catalog::read_bounded(path, MAX_BYTES) {
+    match crate::sys::small::read_given(path, MAX_BYTES) {
         Ok(Some(bytes)) => {
             let text = String::from_utf8(bytes)
                 .doing(Kind::Usage, || format!("reading {}", path.display()))?;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::args::{FormArgs, IdentityArgs, RemoteArgs};
 use super::run::Session;
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::ops::catalog::{BackupSet, read_bounded};
+use crate::ops::catalog::BackupSet;
 use crate::ops::remote::{self, Form, Identities};
 use crate::store::objects;
 use crate::store::{Address, Settings, Store};
+use crate::sys::small::read_given;
 
 /// The largest file of certificates, recipients or identities that is read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -59,7 +60,7 @@ pub(super) fn settings(session: &Session, args: &RemoteArgs) -> Result<Settings>
 
 /// A text file that was named.
 fn file(path: &Path) -> Result<String> {
-    let bytes = read_bounded(path, MAX_BYTES).map_err(|failure| failure.as_kind(Kind::Usage))?;
+    let bytes = read_given(path, MAX_BYTES).map_err(|failure| failure.as_kind(Kind::Usage))?;
     let Some(bytes) = bytes else {
         let what = format!("reading {}: there is no such file", path.display());
         return Err(Failure::new(Kind::Usage, what));

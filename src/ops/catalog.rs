@@ -4,8 +4,6 @@
 //! stamp that both names bear, and what fits neither is shown as it is and never touched.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -17,9 +15,8 @@ use crate::backup::newest::{self, Age};
 use crate::backup::{Manifest, names::recognise};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::store::local::{self, LATEST, LocalStore, STAGING_PREFIX, StoreEntry};
+pub use crate::sys::small::read as read_bounded;
 
-/// Bytes that a small file rarely has more of.
-const READ: usize = 8 << 10;
 /// Threads that look at the sets of a store.
 const THREADS: usize = 4;
 /// Sets that are not worth another thread.
@@ -605,26 +602,4 @@ fn read_verified(path: &Path) -> Result<Option<Verified>> {
             .doing(Kind::BadBackup, || format!("reading {}", path.display())),
         None => Ok(None),
     }
-}
-
-/// Reads a small file; `None` where there is none.
-pub fn read_bounded(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
-    let doing = || format!("reading {}", path.display());
-    let file = match File::open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.doing(Kind::Store, doing)?,
-    };
-    // All of most files comes in one read, and that there is no more in another.
-    let mut bytes = Vec::with_capacity(READ);
-    file.take(most + 1)
-        .read_to_end(&mut bytes)
-        .doing(Kind::Store, doing)?;
-    if bytes.len() as u64 > most {
-        return Err(Failure::new(
-            Kind::BadBackup,
-            format!("expected at most {most} bytes, found more"),
-        )
-        .doing(doing()));
-    }
-    Ok(Some(bytes))
 }

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::read_bounded;
 use super::member_files::{Known, Own, Revisions, Role};
 use crate::error::{Fact, Failure, Kind, Result};
+use crate::sys::small::read_given;
 
 /// The schema that is read here.
 const SCHEMA_VERSION: u64 = 1;
@@ -141,7 +141,7 @@ impl DiskReport {
             let what = format!("{}: {what}", path.display());
             named(refuse("damaged-report", what))
         };
-        let bytes = read_bounded(path, MAX_BYTES)
+        let bytes = read_given(path, MAX_BYTES)
             .map_err(|failure| failure.as_kind(Kind::Usage))?
             .ok_or_else(|| Failure::new(Kind::Usage, format!("there is no {}", path.display())))?;
         let json: serde_json::Value = serde_json::from_slice(&bytes)

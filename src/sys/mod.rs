@@ -13,6 +13,7 @@ pub mod opened;
 pub mod owner;
 pub mod seam;
 pub mod share;
+pub mod small;
 pub mod space;
 pub mod stream;
 pub mod stream_out;

@@ -17,7 +17,7 @@ async fn names(store: &dyn Store, folder: &str) -> Vec<String> {
 }
 
 async fn read(store: &dyn Store, name: &str) -> Option<Vec<u8>> {
-    let mut body = store.read(name).await.expect("a read")?;
+    let mut body = store.read(name, u64::MAX).await.expect("a read")?;
     let mut content = Vec::new();
     while let Some(piece) = body.next().await {
         content.extend_from_slice(&piece.expect("a piece"));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
 use super::index::{Claim, Index, MAX_BYTES};
 use super::place::{INDEX, Place, is_claim};
@@ -48,13 +49,26 @@ fn arrivals(listed: &[Listed]) -> BTreeMap<String, Timestamp> {
     last
 }
 
-/// Every set below a folder of a store (`""`: all of it): by place, and there by number.
+/// Every set below a folder of a store (`""`: all of it): by place, and there by number. One that
+/// cannot be read is one set with a problem, and nothing is known of when it was taken, so that no
+/// retention removes it.
+///
+/// # Errors
+/// Where the store as such cannot be listed.
 pub async fn list(store: &dyn Store, below: &str) -> Result<Vec<BackupSet>> {
-    let listed = store.list(below).await?;
-    let arrived = arrivals(&listed);
-    let reads = futures_util::stream::iter(folders(listed)).map(|(name, folder)| {
+    let found = store.list(below).await?;
+    let arrived = arrivals(&found);
+    let reads = futures_util::stream::iter(folders(found)).map(|(name, folder)| {
         let arrived = arrived.get(&name).copied();
-        async move { set(store, &name, &folder, arrived).await }
+        async move {
+            match set(store, &name, &folder, arrived).await {
+                // Whether it is the object or the store that failed, another listing tells.
+                Err(failure) if store.list(&name).await.is_ok() => {
+                    Ok(unread(store, &name, &folder, failure.to_string()))
+                }
+                other => other,
+            }
+        }
     });
     let mut sets: Vec<BackupSet> = reads.buffered(AT_A_TIME).try_collect().await?;
     sets.sort_by_cached_key(|set| Place::split(&set.name));
@@ -89,14 +103,16 @@ pub async fn resolve(store: &dyn Store, name: &str) -> Result<BackupSet> {
     )))
 }
 
-/// What one folder holds.
-async fn set(
-    store: &dyn Store,
-    name: &str,
-    folder: &Folder,
-    arrived: Option<Timestamp>,
-) -> Result<BackupSet> {
-    let mut set = BackupSet {
+/// A folder of which nothing is known but what it lists, and why.
+fn unread(store: &dyn Store, name: &str, folder: &Folder, problem: String) -> BackupSet {
+    let mut set = listed(store, name, folder);
+    set.problems.push(problem);
+    set
+}
+
+/// A folder as the listing shows it.
+fn listed(store: &dyn Store, name: &str, folder: &Folder) -> BackupSet {
+    BackupSet {
         name: name.to_owned(),
         dir: PathBuf::from(format!("{}/{name}", store.url())),
         state: SetState::Incomplete,
@@ -112,15 +128,28 @@ async fn set(
         verified: None,
         pinned: folder.contains_key(names::PINNED),
         shared: None,
-    };
+    }
+}
+
+/// What one folder holds.
+///
+/// # Errors
+/// [`Kind::Store`] where an object of it cannot be read. One that is read and is not what it should
+/// be is a problem of the set.
+async fn set(
+    store: &dyn Store,
+    name: &str,
+    folder: &Folder,
+    arrived: Option<Timestamp>,
+) -> Result<BackupSet> {
+    let mut set = listed(store, name, folder);
     if !folder.contains_key(names::MANIFEST) {
         set.problems
             .push("its transfer is going on, or was cut off".to_owned());
         let claim = match folder.keys().find(|object| is_claim(object)) {
-            Some(object) => read(store, name, object, MAX_BYTES).await?,
+            Some(object) => document::<Claim>(store, name, object).await?,
             None => None,
         };
-        let claim = claim.and_then(|bytes| serde_json::from_slice::<Claim>(&bytes).ok());
         set.created = last_grown(claim.map(|claim| claim.begun), arrived, Timestamp::now());
         return Ok(set);
     }
@@ -133,9 +162,8 @@ async fn set(
         }
     }
     if folder.contains_key(names::VERIFIED) {
-        let bytes = read(store, name, names::VERIFIED, MAX_BYTES).await?;
         // What cannot be read says nothing; the set is what it is.
-        set.verified = bytes.and_then(|bytes| serde_json::from_slice::<Verified>(&bytes).ok());
+        set.verified = document::<Verified>(store, name, names::VERIFIED).await?;
     }
     Ok(set)
 }
@@ -167,17 +195,24 @@ type Whole = std::result::Result<(Manifest, Index), (Option<Manifest>, String)>;
 
 /// Reads Manifest and index, and holds the listing against them.
 pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Result<Whole> {
-    let bytes = read(store, name, names::MANIFEST, manifest::MAX_BYTES).await?;
     let path = format!("{}/{name}/{}", store.url(), names::MANIFEST);
-    let bytes = bytes.unwrap_or_default();
+    let bytes = match read(store, name, names::MANIFEST, manifest::MAX_BYTES).await {
+        Err(failure) if failure.kind() == Kind::BadBackup => {
+            return Ok(Err((None, failure.to_string())));
+        }
+        bytes => bytes?.unwrap_or_default(),
+    };
     let manifest = match Manifest::from_bytes(&bytes, Path::new(&path)) {
         Ok(manifest) => manifest,
         Err(failure) => return Ok(Err((None, failure.to_string()))),
     };
-    let Some(index) = read(store, name, INDEX, MAX_BYTES).await? else {
-        return Ok(Err((Some(manifest), format!("it has no {INDEX}"))));
+    let index = match read(store, name, INDEX, MAX_BYTES).await {
+        Ok(Some(index)) => Index::parse(&index, &manifest, &super::upload::sha256(&bytes)),
+        Ok(None) => return Ok(Err((Some(manifest), format!("it has no {INDEX}")))),
+        Err(failure) if failure.kind() == Kind::BadBackup => Err(failure),
+        Err(failure) => return Err(failure),
     };
-    let index = match Index::parse(&index, &manifest, &super::upload::sha256(&bytes)) {
+    let index = match index {
         Ok(index) => index,
         Err(failure) => return Ok(Err((Some(manifest), failure.to_string()))),
     };
@@ -203,6 +238,30 @@ pub(super) async fn read(
     most: u64,
 ) -> Result<Option<Vec<u8>>> {
     objects::read_small(store, &format!("{folder}/{name}"), most).await
+}
+
+/// What was read, where an object that is too long for what it should be counts as none.
+///
+/// # Errors
+/// [`Kind::Store`]
+pub(super) fn unless_bad(read: Result<Option<Vec<u8>>>) -> Result<Option<Vec<u8>>> {
+    match read {
+        Err(failure) if failure.kind() == Kind::BadBackup => Ok(None),
+        other => other,
+    }
+}
+
+/// A small document of a folder; `None` where there is none, or it is not one of these.
+///
+/// # Errors
+/// [`Kind::Store`]
+pub(super) async fn document<T: DeserializeOwned>(
+    store: &dyn Store,
+    folder: &str,
+    name: &str,
+) -> Result<Option<T>> {
+    let bytes = unless_bad(read(store, folder, name, MAX_BYTES).await)?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 #[cfg(test)]

@@ -216,7 +216,7 @@ impl Arriving<'_> {
 
     /// Hands on what comes, hashing it where it is another thing than the file.
     async fn receive(&self, to: mpsc::Sender<bytes::Bytes>) -> Result<Received> {
-        let Some(mut body) = self.store.read(&self.name).await? else {
+        let Some(mut body) = self.store.read(&self.name, self.entry.size).await? else {
             let what = format!("{} is gone", self.name);
             return Err(Failure::new(Kind::BadBackup, what));
         };

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::catalog::{self, Folder};
 use super::form::{self, Form, Plain};
-use super::index::{Arrival, Claim, Index, MAX_BYTES, ObjectEntry, SCHEMA_VERSION, to_bytes};
+use super::index::{Arrival, Claim, Index, ObjectEntry, SCHEMA_VERSION, to_bytes};
 use super::place::{self, DONE, INDEX, Place, is_claim};
 use crate::backup::manifest::{self, FileEntry, Manifest};
 use crate::backup::names::{self, BackupId};
@@ -243,7 +243,8 @@ impl<'a> Transfer<'a> {
             return Ok(false);
         }
         let there = catalog::read(self.store, &self.name, names::MANIFEST, manifest::MAX_BYTES);
-        Ok(there.await?.as_deref() == Some(self.manifest_bytes.as_slice()))
+        let there = catalog::unless_bad(there.await)?;
+        Ok(there.as_deref() == Some(self.manifest_bytes.as_slice()))
     }
 
     /// Whether nobody else claims the folder.
@@ -330,9 +331,7 @@ impl<'a> Transfer<'a> {
     async fn arrived(&self, file: &FileEntry) -> Result<Option<ObjectEntry>> {
         let starts = |name: &&String| name.starts_with(&file.name) && name.ends_with(DONE);
         for name in self.folder.keys().filter(starts) {
-            let bytes = catalog::read(self.store, &self.name, name, MAX_BYTES).await?;
-            let Some(arrival) =
-                bytes.and_then(|bytes| serde_json::from_slice::<Arrival>(&bytes).ok())
+            let Some(arrival) = catalog::document::<Arrival>(self.store, &self.name, name).await?
             else {
                 continue;
             };
@@ -446,11 +445,17 @@ impl<'a> Transfer<'a> {
     async fn read_back(&self, entry: &ObjectEntry) -> Result<()> {
         let name = format!("{}/{}", self.name, entry.object);
         let mut hash = Sha256::new();
-        if let Some(mut body) = self.store.read(&name).await? {
-            while let Some(piece) = body.next().await {
-                hash.update(&piece?);
+        let read = async {
+            if let Some(mut body) = self.store.read(&name, entry.size).await? {
+                while let Some(piece) = body.next().await {
+                    hash.update(&piece?);
+                }
             }
-        }
+            Ok(())
+        };
+        // It is the store's doing, and not the backup's, where more comes than was sent.
+        read.await
+            .map_err(|failure: Failure| failure.as_kind(Kind::Store))?;
         if hex::encode(hash.finalize()) == entry.sha256 {
             return Ok(());
         }
@@ -489,7 +494,7 @@ impl<'a> Transfer<'a> {
         let manifest = Bytes::from(self.manifest_bytes.clone());
         self.store.claim(&name(names::MANIFEST), manifest).await?;
         let there = catalog::read(self.store, &self.name, names::MANIFEST, manifest::MAX_BYTES);
-        if there.await?.as_deref() != Some(self.manifest_bytes.as_slice()) {
+        if catalog::unless_bad(there.await)?.as_deref() != Some(self.manifest_bytes.as_slice()) {
             let what = format!("{} holds another Manifest", self.name);
             return Err(Failure::new(Kind::Store, what));
         }

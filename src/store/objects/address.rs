@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use url::Url;
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
 
 use crate::error::{Failure, Kind, Result};
 use crate::store::local::SET_PREFIX;
@@ -92,9 +93,10 @@ impl Address {
         self.scheme
     }
 
-    /// The user, where one is named.
-    pub fn user(&self) -> &str {
-        self.url.username()
+    /// The user, where one is named: `svc%40corp.example` is `svc@corp.example`.
+    pub fn user(&self) -> String {
+        let user = percent_decode_str(self.url.username());
+        user.decode_utf8_lossy().into_owned()
     }
 
     /// The port, where one is named.
@@ -105,6 +107,15 @@ impl Address {
     /// The bucket, container or host.
     pub fn bucket(&self) -> &str {
         self.url.host_str().unwrap_or_default()
+    }
+
+    /// The host as programs name it: without the brackets that a URL puts around an IPv6 address.
+    pub fn host(&self) -> String {
+        match self.url.host() {
+            Some(Host::Ipv6(ip)) => ip.to_string(),
+            Some(host) => host.to_string(),
+            None => String::new(),
+        }
     }
 
     /// The path within, without slashes at its ends.
@@ -186,6 +197,29 @@ mod tests {
             assert_eq!(failure.kind(), Kind::Usage, "{bad}");
             assert!(!failure.to_string().contains("secret"), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_user_and_a_host_are_what_a_program_calls_them() {
+        let address = Address::parse("sftp://svc%40corp.example@[2001:DB8::1]:2222/x").unwrap();
+        assert_eq!(address.user(), "svc@corp.example");
+        assert_eq!(address.host(), "2001:db8::1");
+        assert_eq!(address.port(), Some(2222));
+        assert_eq!(
+            address.to_string(),
+            "sftp://svc%40corp.example@[2001:db8::1]:2222/x"
+        );
+        let address = Address::parse("sftp://CORP%5Csvc@nas/x").unwrap();
+        assert_eq!(
+            (address.user().as_str(), address.host().as_str()),
+            ("CORP\\svc", "nas")
+        );
+        // The last @ is the host's: nobody needs to know of the rest.
+        let address = Address::parse("sftp://svc@corp.example@nas/x").unwrap();
+        assert_eq!(
+            (address.user().as_str(), address.host().as_str()),
+            ("svc@corp.example", "nas")
+        );
     }
 
     #[test]

@@ -10,9 +10,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::{Address, Body, Listed, Store, Upload, check_name};
+use super::{Address, Body, Listed, MAX_DEPTH, Store, Upload, bounded, check_name, take};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::sys::fs::{self, OutFile};
+use crate::sys::small;
 
 /// What the names of objects that are being written begin with.
 const PART_PREFIX: &str = ".part-";
@@ -74,16 +75,10 @@ impl Store for Directory {
         blocking(move || list(&base, from)).await
     }
 
-    async fn read(&self, name: &str) -> Result<Option<Body>> {
+    async fn read(&self, name: &str, most: u64) -> Result<Option<Body>> {
         let path = self.path(name)?;
-        let at = path.clone();
-        let opened = blocking(move || match std::fs::File::open(&at) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            other => other
-                .map(Some)
-                .doing(Kind::Store, || format!("opening {}", at.display())),
-        });
-        let Some(file) = opened.await? else {
+        let (at, doing) = (path.clone(), format!("reading {}", path.display()));
+        let Some(file) = blocking(move || small::open(&at)).await? else {
             return Ok(None);
         };
         let pieces = futures_util::stream::try_unfold(file, move |mut file| {
@@ -97,7 +92,7 @@ impl Store for Directory {
                 Ok((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
             })
         });
-        Ok(Some(pieces.boxed()))
+        Ok(Some(bounded(pieces.boxed(), doing, most)))
     }
 
     async fn stage(&self, name: &str, _size: u64) -> Result<Box<dyn Upload>> {
@@ -149,22 +144,34 @@ impl Store for Directory {
 
 /// Every object below a directory; hidden names are none of ours.
 fn list(base: &Path, from: PathBuf) -> Result<Vec<Listed>> {
+    use std::io::ErrorKind;
     let mut found = Vec::new();
-    let mut dirs = vec![from];
-    while let Some(dir) = dirs.pop() {
+    let mut dirs = vec![(from, 1)];
+    while let Some((dir, depth)) = dirs.pop() {
         let entries = match crate::store::local::entries(&dir) {
-            Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::NotFound) => continue,
+            // Gone meanwhile.
+            Err(failure) if failure.io_kind() == Some(ErrorKind::NotFound) => continue,
+            // Another user's, as on a share of many.
+            Err(failure)
+                if failure.io_kind() == Some(ErrorKind::PermissionDenied) && dir != base =>
+            {
+                continue;
+            }
             other => other?,
         };
         for entry in entries.into_iter().filter(|e| !e.name.starts_with('.')) {
-            if entry.is_dir {
-                dirs.push(entry.path);
+            if entry.is_dir && depth < MAX_DEPTH {
+                dirs.push((entry.path, depth + 1));
+            } else if entry.is_dir {
+                continue;
             } else if let Some(name) = entry.path.strip_prefix(base).ok().and_then(Path::to_str) {
-                found.push(Listed {
+                let object = Listed {
                     name: name.to_owned(),
                     size: entry.size,
                     modified: entry.modified,
-                });
+                };
+                take(&mut found, object)
+                    .map_err(|failure| failure.doing(format!("listing {}", base.display())))?;
             }
         }
     }

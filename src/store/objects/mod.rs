@@ -30,6 +30,13 @@ use crate::error::{Failure, Kind, Result};
 pub use address::{Address, Scheme};
 pub use settings::Settings;
 
+/// The most objects that are listed: ten a set, and one each hour of ten years.
+pub const MAX_OBJECTS: usize = 1_000_000;
+/// The longest name that is listed: two parts of 100 characters, a set's, and a file's.
+const MAX_NAME: usize = 600;
+/// How deep a store's directories are looked into: cluster, node, set, and one to spare.
+const MAX_DEPTH: usize = 4;
+
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -56,11 +63,19 @@ pub trait Store: Debug + Send + Sync {
     /// where it does not, who puts reads back.
     fn checks_content(&self) -> bool;
 
-    /// Every object below a folder (`""`: all), sorted by name. What is being put is not listed.
+    /// Every object below a folder (`""`: all), sorted by name. What is being put is not listed,
+    /// nor what others keep there under names that [`check_name`] does not take.
+    ///
+    /// # Errors
+    /// Where there are more than [`MAX_OBJECTS`], or the listing does not end.
     async fn list(&self, folder: &str) -> Result<Vec<Listed>>;
 
-    /// An object's bytes; `None` where there is none.
-    async fn read(&self, name: &str) -> Result<Option<Body>>;
+    /// An object's bytes; `None` where there is none. No more than `most` and a few are asked for
+    /// or held, whatever the store says of its size.
+    ///
+    /// # Errors
+    /// [`Kind::BadBackup`], also in what is returned, where it has more than `most` bytes.
+    async fn read(&self, name: &str, most: u64) -> Result<Option<Body>>;
 
     /// Begins an object of about `size` bytes. It is there once it is committed, whole, and then
     /// replaces what was there.
@@ -127,21 +142,50 @@ pub async fn put(store: &dyn Store, name: &str, content: impl Into<Bytes> + Send
 /// # Errors
 /// [`Kind::BadBackup`] where it has more than `most` bytes.
 pub async fn read_small(store: &dyn Store, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
-    let Some(mut body) = store.read(name).await? else {
+    let Some(mut body) = store.read(name, most).await? else {
         return Ok(None);
     };
     let mut content = Vec::new();
     while let Some(piece) = body.next().await {
         content.extend_from_slice(&piece?);
-        if content.len() as u64 > most {
-            let what = format!(
-                "reading {}/{name}: expected at most {most} bytes",
-                store.url()
-            );
-            return Err(Failure::new(Kind::BadBackup, what));
-        }
     }
     Ok(Some(content))
+}
+
+/// That an object has more bytes than its reader takes.
+fn too_long(doing: &str, most: u64) -> Failure {
+    let what = format!("expected at most {most} bytes, found more");
+    Failure::new(Kind::BadBackup, what).doing(doing.to_owned())
+}
+
+/// A body that fails once more than `most` bytes came.
+fn bounded(body: Body, doing: String, most: u64) -> Body {
+    let mut left = most;
+    let counted = body.map(move |piece| {
+        let piece = piece?;
+        left = left
+            .checked_sub(piece.len() as u64)
+            .ok_or_else(|| too_long(&doing, most))?;
+        Ok(piece)
+    });
+    counted.boxed()
+}
+
+/// Takes an object into a listing, if its name can be one of ours.
+///
+/// # Errors
+/// [`Kind::Store`] where there are more than anybody's sets make.
+fn take(found: &mut Vec<Listed>, object: Listed) -> Result<()> {
+    if object.name.len() > MAX_NAME || check_name(&object.name).is_err() {
+        return Ok(());
+    }
+    if found.len() >= MAX_OBJECTS {
+        let what =
+            format!("it has more than {MAX_OBJECTS} objects: give backups a folder of their own");
+        return Err(Failure::new(Kind::Store, what));
+    }
+    found.push(object);
+    Ok(())
 }
 
 /// Fails for a name that no store takes: what is made of it is a path.

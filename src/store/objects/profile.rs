@@ -6,25 +6,82 @@
 use std::path::PathBuf;
 
 use super::Settings;
-use crate::error::{Doing, Kind, Result};
+use crate::error::{Failure, Kind, Result};
+use crate::sys::small::read_given;
 
-/// The keys of a profile, by the names that the variables have.
-pub(super) fn keys(settings: &Settings) -> Result<Vec<(&'static str, String)>> {
-    let named = settings
-        .get("AWS_SHARED_CREDENTIALS_FILE")
-        .map(PathBuf::from);
+/// The largest such file that is read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// What was found, and where it was looked for.
+pub(super) struct Found {
+    /// The keys of the profile, by the names that the variables have.
+    pub(super) keys: Vec<(&'static str, String)>,
+    /// Why there are none, where there are none.
+    pub(super) looked_at: String,
+}
+
+/// The keys of the profile that the settings name.
+///
+/// # Errors
+/// [`Kind::Usage`] where a file or a profile is named and is not there.
+pub(super) fn keys(settings: &Settings) -> Result<Found> {
+    let none = |looked_at: String| {
+        let keys = Vec::new();
+        Ok(Found { keys, looked_at })
+    };
+    let named = settings.get("AWS_SHARED_CREDENTIALS_FILE");
+    let named = named.map(PathBuf::from);
     let own = || Some(settings.home.as_ref()?.join(".aws/credentials"));
     let Some(path) = named.clone().or_else(own) else {
-        return Ok(Vec::new());
+        let why = "AWS_SHARED_CREDENTIALS_FILE is not set, and this user has no home directory";
+        return none(why.to_owned());
     };
-    let text = match std::fs::read_to_string(&path) {
-        Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Vec::new());
+    let profile = settings.get("AWS_PROFILE");
+    let missing = |what: &str| {
+        let what = format!(
+            "finding AWS profile {:?}: {what}",
+            profile.unwrap_or_default()
+        );
+        Failure::new(Kind::Usage, what)
+    };
+    let bytes = match read_given(&path, MAX_BYTES) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) if named.is_none() && profile.is_none() => {
+            return none(format!("there is no {}", path.display()));
         }
-        read => read.doing(Kind::Usage, || format!("reading {}", path.display()))?,
+        Ok(None) if named.is_none() => {
+            return Err(missing(&format!("there is no {}", path.display())));
+        }
+        Ok(None) => {
+            let what = format!("reading {}: there is no such file", path.display());
+            return Err(Failure::new(Kind::Usage, what));
+        }
+        Err(failure) => return Err(failure.as_kind(Kind::Usage)),
     };
-    let profile = settings.get("AWS_PROFILE").unwrap_or("default");
-    Ok(section(&text, profile))
+    let text = String::from_utf8_lossy(&bytes);
+    let keys = section(&text, profile.unwrap_or("default"));
+    if keys.is_empty() && profile.is_some() {
+        return Err(missing(&format!(
+            "{} has no keys for it; it has {}",
+            path.display(),
+            names(&text)
+        )));
+    }
+    let looked_at = format!("and {} has no profile \"default\"", path.display());
+    Ok(Found { keys, looked_at })
+}
+
+/// The profiles of a file, to choose from.
+fn names(text: &str) -> String {
+    let headings = text.lines().map(str::trim);
+    let names: Vec<&str> = headings
+        .filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'))
+        .map(str::trim)
+        .collect();
+    match names.is_empty() {
+        true => "no profile at all".to_owned(),
+        false => names.join(", "),
+    }
 }
 
 fn section(text: &str, profile: &str) -> Vec<(&'static str, String)> {

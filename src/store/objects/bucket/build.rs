@@ -7,29 +7,52 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
+use object_store::list::PaginatedListStore;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::super::{Address, Scheme, Settings, profile};
-use crate::error::{Doing, Failure, Kind, Result};
+use super::http::Connector;
+use crate::error::{Failure, Kind, Result};
 
-/// How long one request may take: a part at 28 KB/s.
-const REQUEST: Duration = Duration::from_secs(300);
-/// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(15);
+/// A service's client.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    /// The same one, listing page by page.
+    pub(super) pages: Arc<dyn PaginatedListStore>,
+    /// Where credentials were looked for besides the machine's metadata service.
+    pub(super) looked_at: String,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.objects.fmt(f)
+    }
+}
+
+impl Client {
+    fn new<C: ObjectStore + PaginatedListStore>(client: C, looked_at: String) -> Self {
+        let client = Arc::new(client);
+        Self {
+            objects: client.clone(),
+            pages: client,
+            looked_at,
+        }
+    }
+}
 
 /// The client for an address.
-pub(super) fn build(address: &Address, settings: &Settings) -> Result<Arc<dyn ObjectStore>> {
+pub(super) fn build(address: &Address, settings: &Settings) -> Result<Client> {
     // The first one to ask decides for the process, and all here ask for the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let built = match address.scheme() {
-        Scheme::S3 => s3(address, settings)?,
-        Scheme::Gcs => gcs(address, settings)?,
-        Scheme::Azure => azure(address, settings)?,
+    match address.scheme() {
+        Scheme::S3 => s3(address, settings),
+        Scheme::Gcs => gcs(address, settings),
+        Scheme::Azure => azure(address, settings),
         Scheme::Directory | Scheme::Sftp => {
-            return Err(Failure::new(Kind::Unexpected, "a directory is no bucket"));
+            Err(Failure::new(Kind::Unexpected, "a directory is no bucket"))
         }
-    };
-    Ok(built)
+    }
 }
 
 fn wrong(settings: &Settings, cause: &object_store::Error) -> Failure {
@@ -49,25 +72,9 @@ fn retries(settings: &Settings) -> RetryConfig {
     }
 }
 
-/// Proxy variables are read by the HTTP client itself, as every program reads them.
-fn client(settings: &Settings, endpoint: Option<&str>) -> Result<ClientOptions> {
-    let mut options = ClientOptions::new()
-        .with_timeout(REQUEST)
-        .with_connect_timeout(CONNECT.min(settings.patience))
-        // An endpoint that is given as http is meant so; no other is spoken to in the clear.
-        .with_allow_http(endpoint.is_some_and(|url| url.starts_with("http://")));
-    if let Some(pem) = &settings.ca {
-        let certificates =
-            Certificate::from_pem_bundle(pem).doing(Kind::Usage, || "reading the CA for stores")?;
-        if certificates.is_empty() {
-            let what = "reading the CA for stores: it holds no certificate";
-            return Err(Failure::new(Kind::Usage, what));
-        }
-        for certificate in certificates {
-            options = options.with_root_certificate(certificate);
-        }
-    }
-    Ok(options)
+/// What [`Connector`] is told of an endpoint.
+fn client(endpoint: Option<&str>) -> ClientOptions {
+    ClientOptions::new().with_allow_http(endpoint.is_some_and(|url| url.starts_with("http://")))
 }
 
 /// The variables that a service's builder knows, by its own names for them.
@@ -82,25 +89,31 @@ fn known<'a, K: FromStr>(
         .filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value.as_str())))
 }
 
-fn s3(address: &Address, settings: &Settings) -> Result<Arc<dyn ObjectStore>> {
+fn s3(address: &Address, settings: &Settings) -> Result<Client> {
     let endpoint = settings
         .get("AWS_ENDPOINT_URL_S3")
         .or_else(|| settings.get("AWS_ENDPOINT_URL"));
-    let mut builder = AmazonS3Builder::new();
+    // One object goes at a time: the bulk call, which not every service has, would save nothing.
+    let mut builder = AmazonS3Builder::new().with_disable_bulk_delete(true);
     let ours = |key: &AmazonS3ConfigKey| {
         !matches!(
             key,
-            AmazonS3ConfigKey::Bucket | AmazonS3ConfigKey::Client(_)
+            AmazonS3ConfigKey::Bucket
+                | AmazonS3ConfigKey::DisableBulkDelete
+                | AmazonS3ConfigKey::Client(_)
         )
     };
     for (key, value) in known(settings, "AWS_").filter(|(key, _)| ours(key)) {
         builder = builder.with_config(key, value);
     }
+    let mut looked_at = String::new();
     // A role that a token file leads to goes before a file of keys, as with the AWS tools.
     let by_variable = settings.get("AWS_ACCESS_KEY_ID").is_some()
         || settings.get("AWS_WEB_IDENTITY_TOKEN_FILE").is_some();
     if !by_variable {
-        for (name, value) in profile::keys(settings)? {
+        let found = profile::keys(settings)?;
+        looked_at = format!("AWS_ACCESS_KEY_ID is not set, {}", found.looked_at);
+        for (name, value) in found.keys {
             if let Ok(key) = name.to_ascii_lowercase().parse() {
                 builder = builder.with_config(key, value);
             }
@@ -118,13 +131,15 @@ fn s3(address: &Address, settings: &Settings) -> Result<Arc<dyn ObjectStore>> {
     let built = builder
         .with_bucket_name(address.bucket())
         .with_checksum_algorithm(Checksum::SHA256)
-        .with_client_options(client(settings, endpoint)?)
+        .with_client_options(client(endpoint))
+        .with_http_connector(Connector::new(settings)?)
         .with_retry(retries(settings))
         .build();
-    Ok(Arc::new(built.map_err(|cause| wrong(settings, &cause))?))
+    let built = built.map_err(|cause| wrong(settings, &cause))?;
+    Ok(Client::new(built, looked_at))
 }
 
-fn gcs(address: &Address, settings: &Settings) -> Result<Arc<dyn ObjectStore>> {
+fn gcs(address: &Address, settings: &Settings) -> Result<Client> {
     let mut builder = GoogleCloudStorageBuilder::new();
     for (key, value) in known::<GoogleConfigKey>(settings, "GOOGLE_") {
         if !matches!(key, GoogleConfigKey::Bucket | GoogleConfigKey::Client(_)) {
@@ -136,13 +151,17 @@ fn gcs(address: &Address, settings: &Settings) -> Result<Arc<dyn ObjectStore>> {
     }
     let built = builder
         .with_bucket_name(address.bucket())
-        .with_client_options(client(settings, settings.get("GOOGLE_BASE_URL"))?)
+        .with_client_options(client(settings.get("GOOGLE_BASE_URL")))
+        .with_http_connector(Connector::new(settings)?)
         .with_retry(retries(settings))
         .build();
-    Ok(Arc::new(built.map_err(|cause| wrong(settings, &cause))?))
+    let looked_at =
+        "neither GOOGLE_APPLICATION_CREDENTIALS nor GOOGLE_SERVICE_ACCOUNT_KEY is set".to_owned();
+    let built = built.map_err(|cause| wrong(settings, &cause))?;
+    Ok(Client::new(built, looked_at))
 }
 
-fn azure(address: &Address, settings: &Settings) -> Result<Arc<dyn ObjectStore>> {
+fn azure(address: &Address, settings: &Settings) -> Result<Client> {
     let mut builder = MicrosoftAzureBuilder::new();
     for (key, value) in known::<AzureConfigKey>(settings, "AZURE_") {
         if !matches!(
@@ -157,8 +176,13 @@ fn azure(address: &Address, settings: &Settings) -> Result<Arc<dyn ObjectStore>>
         .or_else(|| settings.get("AZURE_ENDPOINT"));
     let built = builder
         .with_container_name(address.bucket())
-        .with_client_options(client(settings, endpoint)?)
+        .with_client_options(client(endpoint))
+        .with_http_connector(Connector::new(settings)?)
         .with_retry(retries(settings))
         .build();
-    Ok(Arc::new(built.map_err(|cause| wrong(settings, &cause))?))
+    let looked_at =
+        "none of AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN and AZURE_CLIENT_SECRET is set"
+            .to_owned();
+    let built = built.map_err(|cause| wrong(settings, &cause))?;
+    Ok(Client::new(built, looked_at))
 }

@@ -6,22 +6,32 @@
 //! each whole object and holds the bytes against it.
 
 mod build;
+mod http;
+mod meaning;
+mod page;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    PutPayload,
+    Error, GetOptions, GetRange, GetResult, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
+    PutOptions, PutPayload,
 };
 use tokio::task::JoinHandle;
 
-use super::{Address, Body, Listed, Scheme, Settings, Store, Upload, check_name};
+use self::build::Client;
+use self::http::{Answered, Content, answered};
+use self::meaning::{Teller, is_absent};
+use super::{
+    Address, Body, Listed, Scheme, Settings, Store, Upload, bounded, check_name, take, too_long,
+};
 use crate::error::{Failure, Kind, Result};
 
 /// Bytes of a part, at least: with 10,000 parts, which is what S3 takes, up to 80 GiB.
@@ -31,28 +41,36 @@ const PARTS: u64 = 9_000;
 /// Parts on their way at a time. With the one being filled this bounds the memory.
 const AT_A_TIME: usize = 4;
 
+/// Pages of a listing that are asked for: each has a thousand keys, unless a service makes little
+/// ones.
+const MAX_PAGES: usize = 10_000;
+
 /// A bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
     url: String,
     prefix: String,
-    inner: Arc<dyn ObjectStore>,
+    client: Client,
     checks_content: bool,
     /// Whether an object's version tells of a bucket that keeps versions; Google's always has one.
     shows_versions: bool,
-    settings: Arc<Settings>,
+    /// Whether the service has refused the condition that a claim has.
+    unconditional: AtomicBool,
+    teller: Arc<Teller>,
 }
 
 impl Bucket {
     /// The bucket there; nothing is asked of it yet.
     pub(super) fn open(address: &Address, settings: &Settings) -> Result<Self> {
+        let client = build::build(address, settings)?;
         Ok(Self {
             url: address.to_string(),
             prefix: address.prefix().to_owned(),
-            inner: build::build(address, settings)?,
             checks_content: address.scheme() == Scheme::S3,
             shows_versions: address.scheme() != Scheme::Gcs,
-            settings: Arc::new(settings.clone()),
+            unconditional: AtomicBool::new(false),
+            teller: Arc::new(Teller::new(settings, client.looked_at.clone())),
+            client,
         })
     }
 
@@ -69,52 +87,67 @@ impl Bucket {
     }
 
     fn failure(&self, doing: &str, name: &str, cause: &Error) -> Failure {
-        told(&self.settings, cause).doing(format!("{doing} {}/{name}", self.url))
+        let doing = format!("{doing} {}/{name}", self.url);
+        self.teller.tell(cause).doing(doing)
     }
-}
 
-/// A service's error, without what is secret, and with what it means where that is known.
-fn told(settings: &Settings, cause: &Error) -> Failure {
-    let mut text = cause.to_string();
-    let mut below = std::error::Error::source(cause);
-    while let Some(deeper) = below {
-        let more = deeper.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+    /// Asks for an object, or the beginning of it.
+    async fn get(&self, path: &Path, range: Option<GetRange>) -> object_store::Result<GetResult> {
+        let mut options = GetOptions {
+            range,
+            ..GetOptions::default()
+        };
+        options.extensions.insert(Content);
+        self.client.objects.get_opts(path, options).await
+    }
+
+    /// The rest of an object by ranges: each is a request of its own, tried again by itself, and
+    /// several are on their way at a time.
+    fn ranges(&self, path: Path, doing: String, size: u64) -> Body {
+        let (inner, teller) = (Arc::clone(&self.client.objects), Arc::clone(&self.teller));
+        let starts = (PART as u64..size).step_by(PART);
+        let pieces = futures_util::stream::iter(starts).map(move |start| {
+            let (inner, teller) = (Arc::clone(&inner), Arc::clone(&teller));
+            let (path, doing) = (path.clone(), doing.clone());
+            async move {
+                let end = size.min(start.saturating_add(PART as u64));
+                let mut options = GetOptions {
+                    range: Some(GetRange::Bounded(start..end)),
+                    ..GetOptions::default()
+                };
+                options.extensions.insert(Content);
+                let piece = async { inner.get_opts(&path, options).await?.bytes().await };
+                let piece = piece.await;
+                let piece = piece.map_err(|cause| teller.tell(&cause).doing(doing.clone()))?;
+                if piece.len() as u64 != end.saturating_sub(start) {
+                    let what = "it became shorter while it was read";
+                    return Err(Failure::new(Kind::Store, what).doing(doing));
+                }
+                Ok(piece)
+            }
+        });
+        pieces.buffered(AT_A_TIME).boxed()
+    }
+
+    /// Makes an object unless there is one, for a service that knows no conditions: it looks first.
+    /// Of two at one moment both may win; who claims looks at a listing afterwards.
+    async fn claim_by_look(&self, path: &Path, content: Bytes) -> object_store::Result<bool> {
+        match self.client.objects.head(path).await {
+            Ok(_) => return Ok(false),
+            Err(cause) if is_absent(&cause) => {}
+            Err(cause) => return Err(cause),
         }
-        below = deeper.source();
-    }
-    // Codes of the S3 API reference, "Error responses".
-    let meanings = [
-        (
-            "RequestTimeTooSkewed",
-            "this machine's clock is wrong, says the service",
-        ),
-        (
-            "InvalidAccessKeyId",
-            "the service does not know the access key",
-        ),
-        (
-            "SignatureDoesNotMatch",
-            "the secret key is not the access key's",
-        ),
-        ("NoSuchBucket", "there is no such bucket"),
-        ("AccessDenied", "access is denied"),
-        ("ExpiredToken", "the credentials have run out"),
-        ("QuotaExceeded", "the quota there is used up"),
-        // RFC 4918, and the codes that servers give it.
-        ("507 Insufficient Storage", "the store is full"),
-    ];
-    let failure = Failure::new(Kind::Store, settings.redact(&text));
-    match meanings.iter().find(|(code, _)| text.contains(code)) {
-        Some((_, meaning)) => failure.doing(*meaning),
-        None => failure,
+        let put = self.client.objects.put(path, content.into()).await;
+        put.map(|_| true)
     }
 }
 
-/// Whether it is the object that is not there, and not the bucket.
-fn is_absent(cause: &Error) -> bool {
-    matches!(cause, Error::NotFound { .. }) && !cause.to_string().contains("NoSuchBucket")
+/// Whether a service refuses the condition of a claim as something that it does not know.
+fn knows_no_condition(cause: &Error) -> bool {
+    let told = || cause.to_string().contains("NotImplemented");
+    matches!(cause, Error::NotImplemented { .. })
+        || matches!(answered(cause), Some(Answered::NotImplemented(_)))
+        || told()
 }
 
 #[async_trait]
@@ -132,76 +165,86 @@ impl Store for Bucket {
             "" => self.below(folder),
             folder => self.path(folder)?,
         };
+        let below = Some(from.as_ref()).filter(|from| !from.is_empty());
+        let below = below.map(|from| format!("{from}/"));
         let cut = match self.prefix.len() {
             0 => 0,
             length => length + 1,
         };
-        let metas: Vec<_> = self
-            .inner
-            .list(Some(&from))
-            .try_collect()
-            .await
-            .map_err(|cause| self.failure("listing", folder, &cause))?;
-        let mut found: Vec<Listed> = metas
-            .into_iter()
-            .filter_map(|meta| {
-                let name = meta.location.as_ref().get(cut..)?.to_owned();
-                check_name(&name).is_ok().then_some(Listed {
-                    name,
-                    size: meta.size,
-                    modified: Timestamp::from_second(meta.last_modified.timestamp()).ok(),
-                })
-            })
-            .collect();
+        let doing = || format!("listing {}/{folder}", self.url);
+        let mut found = Vec::new();
+        let mut token: Option<String> = None;
+        let mut tokens = HashSet::new();
+        loop {
+            let options = PaginatedListOptions {
+                page_token: token.take(),
+                ..PaginatedListOptions::default()
+            };
+            let page = self.client.pages.list_paginated(below.as_deref(), options);
+            let page = page
+                .await
+                .map_err(|cause| self.failure("listing", folder, &cause))?;
+            for meta in page.result.objects {
+                if let Some(name) = meta.location.as_ref().get(cut..) {
+                    let object = Listed {
+                        name: name.to_owned(),
+                        size: meta.size,
+                        modified: Timestamp::from_second(meta.last_modified.timestamp()).ok(),
+                    };
+                    take(&mut found, object).map_err(|failure| failure.doing(doing()))?;
+                }
+            }
+            let Some(next) = page.page_token.filter(|next| !next.is_empty()) else {
+                break;
+            };
+            if tokens.len() >= MAX_PAGES || !tokens.insert(digest(&next)) {
+                let what = "the listing does not end: the service sends the same pages again";
+                return Err(Failure::new(Kind::Store, what).doing(doing()));
+            }
+            token = Some(next);
+        }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
-    async fn read(&self, name: &str) -> Result<Option<Body>> {
+    async fn read(&self, name: &str, most: u64) -> Result<Option<Body>> {
         let path = self.path(name)?;
-        // Most objects are small: the first range is all of them, and tells the size.
-        let first = GetOptions {
-            range: Some(GetRange::Bounded(0..PART as u64)),
-            ..GetOptions::default()
-        };
-        let result = match self.inner.get_opts(&path, first).await {
-            // Of an empty object no range can be had.
-            Err(cause) if !is_absent(&cause) => self.inner.get(&path).await,
+        let doing = format!("reading {}/{name}", self.url);
+        // Most objects are small: the first range is all of them, and tells the size. A byte more
+        // than may come tells that there are too many.
+        let end = most.saturating_add(1).min(PART as u64);
+        let first = match self.get(&path, Some(GetRange::Bounded(0..end))).await {
+            // Of an empty object no range can be had, and not every service has any.
+            Err(cause) if matches!(answered(&cause), Some(Answered::NoRange)) => {
+                self.get(&path, None).await
+            }
             other => other,
         };
-        let result = match result {
+        let first = match first {
             Err(cause) if is_absent(&cause) => return Ok(None),
-            other => other.map_err(|cause| self.failure("reading", name, &cause))?,
+            other => other.map_err(|cause| self.teller.tell(&cause).doing(doing.clone()))?,
         };
-        let size = result.meta.size;
-        let first = result.bytes().await;
-        let first = first.map_err(|cause| self.failure("reading", name, &cause))?;
-        let first = futures_util::stream::iter([Ok(first)]);
-        if size <= PART as u64 {
-            return Ok(Some(first.boxed()));
+        let size = first.meta.size;
+        if size > most {
+            return Err(too_long(&doing, most));
         }
-        // By ranges: each is a request of its own, tried again by itself, and several are on their
-        // way at a time.
-        let (inner, settings) = (Arc::clone(&self.inner), Arc::clone(&self.settings));
-        let doing = format!("reading {}/{name}", self.url);
-        let starts = (PART as u64..size).step_by(PART);
-        let pieces = futures_util::stream::iter(starts).map(move |start| {
-            let (inner, settings) = (Arc::clone(&inner), Arc::clone(&settings));
-            let (path, doing) = (path.clone(), doing.clone());
-            async move {
-                let end = size.min(start.saturating_add(PART as u64));
-                let piece = inner.get_range(&path, start..end).await;
-                piece.map_err(|cause| told(&settings, &cause).doing(doing))
-            }
-        });
-        Ok(Some(first.chain(pieces.buffered(AT_A_TIME)).boxed()))
+        let came = first.range.end;
+        let (teller, told) = (Arc::clone(&self.teller), doing.clone());
+        let first = first
+            .into_stream()
+            .map_err(move |cause| teller.tell(&cause).doing(told.clone()));
+        let whole = match came < size {
+            true => first.chain(self.ranges(path, doing.clone(), size)).boxed(),
+            false => first.boxed(),
+        };
+        Ok(Some(bounded(whole, doing, most)))
     }
 
     async fn stage(&self, name: &str, size: u64) -> Result<Box<dyn Upload>> {
         let least = usize::try_from(size / PARTS).unwrap_or(usize::MAX);
         Ok(Box::new(Parts {
-            inner: Arc::clone(&self.inner),
-            settings: Arc::clone(&self.settings),
+            inner: Arc::clone(&self.client.objects),
+            teller: Arc::clone(&self.teller),
             path: self.path(name)?,
             doing: format!("uploading {}/{name}", self.url),
             // Whole MiB, and all parts but the last of one size.
@@ -215,16 +258,27 @@ impl Store for Bucket {
 
     async fn claim(&self, name: &str, content: Bytes) -> Result<bool> {
         let path = self.path(name)?;
-        let options = PutOptions::from(PutMode::Create);
-        match self.inner.put_opts(&path, content.into(), options).await {
-            Ok(_) => Ok(true),
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
-            Err(cause) => Err(self.failure("claiming", name, &cause)),
+        if !self.unconditional.load(Ordering::Relaxed) {
+            let options = PutOptions::from(PutMode::Create);
+            let put = self
+                .client
+                .objects
+                .put_opts(&path, content.clone().into(), options);
+            match put.await {
+                Ok(_) => return Ok(true),
+                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(false),
+                Err(cause) if knows_no_condition(&cause) => {
+                    self.unconditional.store(true, Ordering::Relaxed);
+                }
+                Err(cause) => return Err(self.failure("claiming", name, &cause)),
+            }
         }
+        let made = self.claim_by_look(&path, content).await;
+        made.map_err(|cause| self.failure("claiming", name, &cause))
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
-        match self.inner.delete(&self.path(name)?).await {
+        match self.client.objects.delete(&self.path(name)?).await {
             Err(cause) if is_absent(&cause) => Ok(()),
             other => other.map_err(|cause| self.failure("removing", name, &cause)),
         }
@@ -234,7 +288,7 @@ impl Store for Bucket {
         if !self.shows_versions {
             return Ok(false);
         }
-        match self.inner.head(&self.path(name)?).await {
+        match self.client.objects.head(&self.path(name)?).await {
             Err(cause) if is_absent(&cause) => Ok(false),
             // S3 has an object without a version in a bucket whose versioning was suspended.
             Ok(meta) => Ok(meta.version.is_some_and(|version| version != "null")),
@@ -248,10 +302,16 @@ impl Store for Bucket {
     }
 }
 
+/// What tells one page's token from another's; the tokens themselves may be of any length.
+fn digest(token: &str) -> u64 {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(token)
+}
+
 /// An object on its way, in parts.
 struct Parts {
     inner: Arc<dyn ObjectStore>,
-    settings: Arc<Settings>,
+    teller: Arc<Teller>,
     path: Path,
     doing: String,
     part: usize,
@@ -263,7 +323,7 @@ struct Parts {
 
 impl Parts {
     fn failure(&self, cause: &Error) -> Failure {
-        told(&self.settings, cause).doing(self.doing.clone())
+        self.teller.tell(cause).doing(self.doing.clone())
     }
 
     /// What was filled, piece by piece: nothing is copied.

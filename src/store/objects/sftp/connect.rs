@@ -1,12 +1,14 @@
 //! The connection below SFTP: whose host it is, who we are.
 //!
-//! A host is known by its key: in a `known_hosts` file (sshd(8)), or by a fingerprint that was
-//! given. A host that is not known is refused; nothing is ever learnt by itself.
+//! A host is known by its key: in a `known_hosts` file, or by a fingerprint that was given. A host
+//! that is not known is refused; nothing is ever learnt by itself.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use russh::Preferred;
 use russh::client::{self, AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
@@ -14,10 +16,10 @@ use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKe
 use russh_sftp::client::RawSftpSession;
 
 use super::super::{Address, Settings};
-use crate::error::{Doing, Failure, Kind, Result};
+use super::PORT;
+use super::known::{KnownHosts, Verdict};
+use crate::error::{self, Doing, Failure, Kind, Result};
 
-/// SSH's own port (RFC 4253).
-const PORT: u16 = 22;
 /// How long a connection may take to come about, and a request to be answered.
 const CONNECT: Duration = Duration::from_secs(20);
 const REQUEST_SECONDS: u64 = 60;
@@ -31,47 +33,49 @@ pub(super) struct Session {
     _handle: Handle<Host>,
 }
 
+/// A key that a host has shown, and why it was not accepted.
+struct Refused {
+    kind: Algorithm,
+    fingerprint: String,
+    why: String,
+}
+
 /// Holds the host's key against what is known of it.
 struct Host {
-    name: String,
-    port: u16,
-    known: Vec<PathBuf>,
+    known: Arc<KnownHosts>,
     fingerprint: Option<String>,
-    /// Why it was refused.
-    refused: Arc<Mutex<Option<String>>>,
+    refused: Arc<Mutex<Option<Refused>>>,
 }
 
 impl Host {
     fn judge(&self, key: &PublicKey) -> std::result::Result<(), String> {
+        let kind = key.algorithm();
         let shown = key.fingerprint(HashAlg::Sha256).to_string();
         if let Some(wanted) = &self.fingerprint {
+            if let Some(place) = self.known.revoked(key) {
+                return Err(format!("the host's key {shown} is revoked by {place}"));
+            }
             let same = *wanted == shown;
             return same.then_some(()).ok_or_else(|| {
-                format!("the host's key is {shown}, and the fingerprint that was given {wanted}")
+                format!("the host's key is {shown} ({kind}), and the fingerprint given is {wanted}")
             });
         }
-        for path in &self.known {
-            match russh::keys::check_known_hosts_path(&self.name, self.port, key, path) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(russh::keys::Error::KeyChanged { line }) => {
-                    return Err(format!(
-                        "the host's key is {shown}, and line {line} of {} has another one for it",
-                        path.display()
-                    ));
-                }
-                Err(cause) => return Err(format!("reading {}: {cause}", path.display())),
-            }
+        match self.known.judge(key) {
+            Verdict::Known => Ok(()),
+            Verdict::Revoked(place) => Err(format!("the host's key {shown} is revoked by {place}")),
+            Verdict::Other(place) => Err(format!(
+                "the host's key is {shown} ({kind}), and {place} has another one for it"
+            )),
+            Verdict::Authority(place) => Err(format!(
+                "the host's key {shown} ({kind}) is in none of: {}; {place} names an authority for \
+                 it, and host certificates are not read here: add the host's own key",
+                self.known.files()
+            )),
+            Verdict::Unknown => Err(format!(
+                "the host's key {shown} ({kind}) is in none of: {}",
+                self.known.files()
+            )),
         }
-        let files: Vec<_> = self
-            .known
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        Err(format!(
-            "the host's key {shown} is in none of: {}",
-            files.join(", ")
-        ))
     }
 }
 
@@ -82,12 +86,17 @@ impl client::Handler for Host {
         &mut self,
         key: &PublicKeyOrCertificate,
     ) -> std::result::Result<bool, Self::Error> {
-        let judged = match key {
-            PublicKeyOrCertificate::PublicKey { key, .. } => self.judge(key),
-            PublicKeyOrCertificate::Certificate(_) => Err("host certificates are not known".into()),
+        // No certificate is asked for.
+        let PublicKeyOrCertificate::PublicKey { key, .. } = key else {
+            return Ok(false);
         };
+        let judged = self.judge(key);
         if let (Err(why), Ok(mut refused)) = (&judged, self.refused.lock()) {
-            *refused = Some(why.clone());
+            *refused = Some(Refused {
+                kind: key.algorithm(),
+                fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+                why: why.clone(),
+            });
         }
         Ok(judged.is_ok())
     }
@@ -125,68 +134,136 @@ pub(super) async fn connect(
     }
 }
 
+/// The files that hosts are known by: the one that was given, or those that ssh(1) reads.
+fn known_files(settings: &Settings) -> Vec<PathBuf> {
+    if let Some(given) = settings.get("ETCD_DR_SFTP_KNOWN_HOSTS") {
+        return vec![PathBuf::from(given)];
+    }
+    let own = settings.home.as_ref().map(|home| home.join(".ssh"));
+    let folders = own.map(|dir| dir.join("known_hosts"));
+    folders
+        .into_iter()
+        .chain([PathBuf::from("/etc/ssh/ssh_known_hosts")])
+        .collect()
+}
+
+/// The fingerprint that was given, as it is shown here.
+fn fingerprint(settings: &Settings) -> Result<Option<String>> {
+    const VARIABLE: &str = "ETCD_DR_SFTP_FINGERPRINT";
+    let Some(given) = settings.get(VARIABLE).map(str::trim) else {
+        return Ok(None);
+    };
+    let digest = given.strip_prefix("SHA256:").unwrap_or(given);
+    if digest.contains(':') {
+        let what = format!(
+            "reading {VARIABLE}: expected SHA256:..., as ssh-keygen -l shows it, found {given}"
+        );
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    Ok(Some(format!("SHA256:{}", digest.trim_end_matches('='))))
+}
+
+/// Whether two algorithms are of one kind of key: RSA's differ in how they sign.
+fn is_kind(a: &Algorithm, b: &Algorithm) -> bool {
+    match a {
+        Algorithm::Rsa { .. } => matches!(b, Algorithm::Rsa { .. }),
+        _ => a == b,
+    }
+}
+
+/// The host's addresses. A failure says that it is the name of a host that is expected.
+async fn addresses(name: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((name, port)).await;
+    let found: Vec<_> = found
+        .doing(Kind::Store, || {
+            format!("looking up {name:?} (aliases of ~/.ssh/config are not read)")
+        })?
+        .collect();
+    Ok(found)
+}
+
 async fn reach(address: &Address, settings: &Settings) -> Result<Handle<Host>> {
-    let (name, port) = (address.bucket().to_owned(), address.port().unwrap_or(PORT));
-    let known = match settings.get("ETCD_DR_SFTP_KNOWN_HOSTS") {
-        Some(path) => vec![PathBuf::from(path)],
-        None => {
-            let own = settings
-                .home
-                .as_ref()
-                .map(|home| home.join(".ssh/known_hosts"));
-            own.into_iter()
-                .chain([PathBuf::from("/etc/ssh/ssh_known_hosts")])
-                .collect()
+    let (name, port) = (address.host(), address.port().unwrap_or(PORT));
+    let work = async {
+        let known = KnownHosts::read(known_files(settings), &name, port)?;
+        let fingerprint = fingerprint(settings)?;
+        let to = addresses(&name, port).await?;
+        any_key(&to, &Arc::new(known), fingerprint).await
+    };
+    work.await
+        .map_err(|failure| failure.doing(format!("connecting to {name} port {port}")))
+}
+
+/// Connects by one of the host's keys. It has several kinds and shows one that is asked for: first
+/// those that are known; and where a fingerprint tells of no kind, one after the other.
+async fn any_key(
+    to: &[SocketAddr],
+    known: &Arc<KnownHosts>,
+    fingerprint: Option<String>,
+) -> Result<Handle<Host>> {
+    let kinds = known.kinds();
+    let mut asked = Preferred::default().key.to_vec();
+    asked.sort_by_key(|kind| {
+        let place = kinds.iter().position(|known| is_kind(known, kind));
+        place.unwrap_or(usize::MAX)
+    });
+    let mut shown = Vec::new();
+    loop {
+        let config = client::Config {
+            keepalive_interval: Some(KEEPALIVE),
+            nodelay: true,
+            preferred: Preferred {
+                key: asked.clone().into(),
+                ..Preferred::default()
+            },
+            ..client::Config::default()
+        };
+        let refused = Arc::new(Mutex::new(None));
+        let host = Host {
+            known: Arc::clone(known),
+            fingerprint: fingerprint.clone(),
+            refused: Arc::clone(&refused),
+        };
+        let connected = client::connect(Arc::new(config), to, host).await;
+        let refused = refused.lock().ok().and_then(|mut refused| refused.take());
+        let (cause, refused) = match (connected, refused) {
+            (Ok(handle), None) => return Ok(handle),
+            (Ok(_), Some(refused)) => (String::new(), Some(refused)),
+            (Err(cause), refused) => (error::cut(cause.to_string()), refused),
+        };
+        match refused {
+            Some(key) if fingerprint.is_some() => {
+                asked.retain(|kind| !is_kind(kind, &key.kind));
+                shown.push(key);
+                if !asked.is_empty() {
+                    continue;
+                }
+            }
+            Some(key) => return Err(Failure::new(Kind::Store, key.why)),
+            // It has no other kind to show.
+            None if !shown.is_empty() => {}
+            None => return Err(Failure::new(Kind::Store, cause)),
         }
-    };
-    let mut config = client::Config {
-        keepalive_interval: Some(KEEPALIVE),
-        nodelay: true,
-        ..client::Config::default()
-    };
-    // The host has keys of several kinds: it is to show one of those that are known.
-    let kinds: Vec<Algorithm> = known
-        .iter()
-        .filter_map(|path| russh::keys::known_hosts::known_host_keys_path(&name, port, path).ok())
-        .flatten()
-        .map(|(_, key)| key.algorithm())
-        .collect();
-    let wanted = |kind: &&Algorithm| match kind {
-        Algorithm::Rsa { .. } => kinds.iter().any(|known| known.clone().is_rsa()),
-        other => kinds.contains(other),
-    };
-    let preferred: Vec<_> = config
-        .preferred
-        .key
-        .iter()
-        .filter(wanted)
-        .cloned()
-        .collect();
-    if !preferred.is_empty() {
-        config.preferred.key = preferred.into();
+        return Err(Failure::new(Kind::Store, none_of(&shown)));
     }
-    let refused = Arc::new(Mutex::new(None));
-    let host = Host {
-        name: name.clone(),
-        port,
-        known,
-        fingerprint: settings.get("ETCD_DR_SFTP_FINGERPRINT").map(str::to_owned),
-        refused: Arc::clone(&refused),
-    };
-    let connected = client::connect(Arc::new(config), (name.as_str(), port), host).await;
-    let why = refused.lock().ok().and_then(|mut why| why.take());
-    match (connected, why) {
-        (_, Some(why)) => Err(Failure::new(Kind::Store, why)),
-        (connected, None) => {
-            connected.map_err(|cause| Failure::new(Kind::Store, cause.to_string()))
-        }
+}
+
+/// Why none of the keys that a host has shown was accepted.
+fn none_of(shown: &[Refused]) -> String {
+    if let [only] = shown {
+        return only.why.clone();
     }
-    .map_err(|failure| failure.doing(format!("connecting to {name} port {port}")))
+    let keys = shown
+        .iter()
+        .map(|key| format!("{} ({})", key.fingerprint, key.kind));
+    let keys = keys.collect::<Vec<_>>().join(", ");
+    let last = shown.last().map_or("", |key| key.why.as_str());
+    format!("the host has the keys {keys}, and none is the one that was given; of the last: {last}")
 }
 
 async fn sign_in(handle: &mut Handle<Host>, address: &Address, settings: &Settings) -> Result<()> {
     let user = match address.user() {
-        "" => settings.get("USER").unwrap_or("root"),
+        user if user.is_empty() => settings.get("USER").unwrap_or("root").to_owned(),
         user => user,
     };
     let doing = || format!("signing in to {} as {user}", address.bucket());
@@ -205,14 +282,14 @@ async fn sign_in(handle: &mut Handle<Host>, address: &Address, settings: &Settin
             }
         };
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
-        let answer = handle.authenticate_publickey(user, key).await;
+        let answer = handle.authenticate_publickey(user.as_str(), key).await;
         if let AuthResult::Success = answer.doing(Kind::Store, doing)? {
             return Ok(());
         }
         tried.push(format!("{} (refused)", path.display()));
     }
     if let Some(socket) = settings.get("SSH_AUTH_SOCK") {
-        match by_agent(handle, user, socket, hash).await {
+        match by_agent(handle, &user, socket, hash).await {
             Ok(true) => return Ok(()),
             Ok(false) => tried.push("the agent's keys (refused)".to_owned()),
             Err(cause) => tried.push(format!("the agent ({cause})")),

@@ -12,6 +12,7 @@ use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
 use tokio::sync::Mutex;
 
+use super::super::MAX_OBJECTS;
 use super::super::{Address, Settings};
 use super::{AT_A_TIME, Entry, REQUEST, connect, failed, is, parent};
 use crate::error::Result;
@@ -186,6 +187,10 @@ impl Link {
                     if data.is_empty() {
                         break;
                     }
+                    if data.len() as u64 > u64::from(left) {
+                        let what = "more was sent than was asked for".to_owned();
+                        return Err(Error::Limited(what));
+                    }
                     got.extend_from_slice(&data);
                 }
                 Ok::<_, Error>(got)
@@ -236,28 +241,31 @@ impl Link {
         }
     }
 
-    /// What is in a directory.
+    /// What is in a directory. A name is one part: what a host calls `a/b` is no entry of it.
     pub(super) async fn entries(&self, dir: &str) -> std::result::Result<Vec<Entry>, Error> {
         let handle = self.raw.opendir(dir).await?.handle;
         let mut found = Vec::new();
+        // Each answer counts, as one without names is one too.
+        let mut answers = 0usize;
         let read = loop {
-            match self.raw.readdir(&handle).await {
-                Ok(names) => found.extend(
-                    names
-                        .files
-                        .into_iter()
-                        .filter(|file| file.filename != "." && file.filename != "..")
-                        .map(|file| {
-                            let size = file.attrs.size.unwrap_or(0);
-                            let modified = file.attrs.mtime.map(i64::from);
-                            let modified =
-                                modified.and_then(|time| Timestamp::from_second(time).ok());
-                            (file.filename, file.attrs.is_dir(), size, modified)
-                        }),
-                ),
+            let names = match self.raw.readdir(&handle).await {
+                Ok(names) => names,
                 Err(cause) if is(&cause, StatusCode::Eof) => break Ok(()),
                 Err(cause) => break Err(cause),
+            };
+            answers += 1;
+            if found.len().saturating_add(answers) > MAX_OBJECTS {
+                let what = format!("it names more than {MAX_OBJECTS} entries");
+                break Err(Error::Limited(what));
             }
+            let one = |name: &str| !name.contains('/') && !["", ".", ".."].contains(&name);
+            let files = names.files.into_iter();
+            found.extend(files.filter(|file| one(&file.filename)).map(|file| {
+                let size = file.attrs.size.unwrap_or(0);
+                let modified = file.attrs.mtime.map(i64::from);
+                let modified = modified.and_then(|time| Timestamp::from_second(time).ok());
+                (file.filename, file.attrs.is_dir(), size, modified)
+            }));
         };
         // The server closes what is left open.
         let _ = self.raw.close(&handle).await;

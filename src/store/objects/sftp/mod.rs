@@ -9,6 +9,7 @@
 //! object that was being written from the last piece that was acknowledged.
 
 mod connect;
+mod known;
 mod link;
 
 use std::sync::Arc;
@@ -21,8 +22,14 @@ use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{OpenFlags, StatusCode};
 
 use self::link::{Host, Link, Seat};
-use super::{Address, Body, Listed, Settings, Store, Upload, check_name};
-use crate::error::{Doing, Failure, Kind, Result};
+use super::{
+    Address, Body, Listed, MAX_DEPTH, MAX_OBJECTS, Settings, Store, Upload, bounded, check_name,
+    take, too_long,
+};
+use crate::error::{self, Doing, Failure, Kind, Result};
+
+/// SSH's own port (RFC 4253).
+const PORT: u16 = 22;
 
 /// Bytes of one request; every server takes as many.
 const REQUEST: usize = 32 << 10;
@@ -52,7 +59,7 @@ impl std::fmt::Debug for Sftp {
 }
 
 fn failed(doing: impl std::fmt::Display, cause: &Error) -> Failure {
-    Failure::new(Kind::Store, cause.to_string()).doing(doing.to_string())
+    Failure::new(Kind::Store, error::cut(cause.to_string())).doing(doing.to_string())
 }
 
 fn is(cause: &Error, code: StatusCode) -> bool {
@@ -143,12 +150,14 @@ impl Sftp {
     }
 
     /// What is in a directory: names, whether it is one itself, and sizes; `None` where it is not.
-    async fn entries(&self, dir: &str) -> Result<Option<Vec<Entry>>> {
+    /// With `others` the directory may be another user's, and then nothing is seen of it.
+    async fn entries(&self, dir: &str, others: bool) -> Result<Option<Vec<Entry>>> {
         let list = |link: Arc<Link>| {
             let dir = dir.to_owned();
             async move {
                 match link.entries(&dir).await {
                     Err(cause) if is(&cause, StatusCode::NoSuchFile) => Ok(None),
+                    Err(cause) if others && is(&cause, StatusCode::PermissionDenied) => Ok(None),
                     other => other.map(Some),
                 }
             }
@@ -180,6 +189,13 @@ impl Sftp {
     }
 }
 
+/// That a host goes on naming entries.
+fn endless(url: &str) -> Failure {
+    let what =
+        format!("it names more than {MAX_OBJECTS} files: give backups a folder of their own");
+    Failure::new(Kind::Store, what).doing(format!("listing {url}"))
+}
+
 /// The directory that an absolute path lies in.
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
@@ -201,26 +217,28 @@ impl Store for Sftp {
             folder => self.path(folder)?,
         };
         let mut found = Vec::new();
-        let mut dirs = vec![from];
-        while let Some(dir) = dirs.pop() {
-            for (name, is_dir, size, modified) in self.entries(&dir).await?.unwrap_or_default() {
+        let mut dirs = vec![(from, 1)];
+        let mut seen = 0usize;
+        while let Some((dir, depth)) = dirs.pop() {
+            let entries = self.entries(&dir, depth > 1).await?.unwrap_or_default();
+            seen = seen.saturating_add(entries.len());
+            if seen > MAX_OBJECTS {
+                return Err(endless(&self.url));
+            }
+            for (name, is_dir, size, modified) in entries {
                 let path = format!("{dir}/{name}");
-                let below = path
-                    .get(self.dir.len() + 1..)
-                    .unwrap_or_default()
-                    .to_owned();
+                let below = path.get(self.dir.len() + 1..).unwrap_or_default();
                 // Hidden names are parts, and what others keep here.
-                if check_name(&below).is_err() {
-                    continue;
-                }
-                if is_dir {
-                    dirs.push(path);
-                } else {
-                    found.push(Listed {
-                        name: below,
+                if !is_dir {
+                    let object = Listed {
+                        name: below.to_owned(),
                         size,
                         modified,
-                    });
+                    };
+                    take(&mut found, object)
+                        .map_err(|failure| failure.doing(format!("listing {}", self.url)))?;
+                } else if depth < MAX_DEPTH && check_name(below).is_ok() {
+                    dirs.push((path, depth + 1));
                 }
             }
         }
@@ -228,7 +246,7 @@ impl Store for Sftp {
         Ok(found)
     }
 
-    async fn read(&self, name: &str) -> Result<Option<Body>> {
+    async fn read(&self, name: &str, most: u64) -> Result<Option<Body>> {
         let path = self.path(name)?;
         let doing = format!("reading {}/{name}", self.url);
         let open = |link| {
@@ -245,6 +263,10 @@ impl Store for Sftp {
         let Some((seat, size)) = self.host.again(&doing, open).await? else {
             return Ok(None);
         };
+        if size > most {
+            return Err(too_long(&doing, most));
+        }
+        let told = doing.clone();
         let host = Arc::clone(&self.host);
         let pieces = futures_util::stream::try_unfold((0u64, seat), move |(at, seat)| {
             let (host, path, doing) = (Arc::clone(&host), path.clone(), doing.clone());
@@ -270,7 +292,7 @@ impl Store for Sftp {
                 Ok(Some((piece, (end, seat))))
             }
         });
-        Ok(Some(pieces.boxed()))
+        Ok(Some(bounded(pieces.boxed(), told, most)))
     }
 
     async fn stage(&self, name: &str, _size: u64) -> Result<Box<dyn Upload>> {
@@ -315,16 +337,21 @@ impl Store for Sftp {
     }
 
     async fn remove_folder(&self, folder: &str) -> Result<()> {
-        let mut dirs = vec![self.path(folder)?];
+        let mut dirs = vec![(self.path(folder)?, 1)];
         let mut empty = Vec::new();
-        while let Some(dir) = dirs.pop() {
-            let Some(entries) = self.entries(&dir).await? else {
+        while let Some((dir, depth)) = dirs.pop() {
+            if depth > MAX_DEPTH {
+                let what = "its folders are deeper than any of a backup";
+                let doing = format!("removing {}/{folder}", self.url);
+                return Err(Failure::new(Kind::Store, what).doing(doing));
+            }
+            let Some(entries) = self.entries(&dir, false).await? else {
                 continue;
             };
             for (name, is_dir, ..) in entries {
                 let path = format!("{dir}/{name}");
                 if is_dir {
-                    dirs.push(path);
+                    dirs.push((path, depth + 1));
                 } else {
                     self.drop_entry(&path, false).await?;
                 }

@@ -1,0 +1,111 @@
+//! Reading small files whole, within a bound.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use crate::error::{Doing, Failure, Kind, Result};
+
+/// Bytes that a small file rarely has more of.
+const READ: usize = 8 << 10;
+
+/// Reads a small file that may be anybody's, as [`open`] opens it; `None` where there is none.
+///
+/// # Errors
+/// [`Kind::BadBackup`] where it is no plain file or has more bytes, [`Kind::Store`] where it cannot
+/// be read.
+pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    match open(path)? {
+        Some(file) => take(file, path, most).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Opens a file that may be anybody's, to read it; `None` where there is none. Only a plain file is
+/// opened: a pipe would wait for a writer, and a link to a device would never end.
+///
+/// # Errors
+/// [`Kind::BadBackup`] where it is no plain file, [`Kind::Store`] where it cannot be opened.
+pub fn open(path: &Path) -> Result<Option<File>> {
+    let plain = || -> io::Result<Option<File>> {
+        // Opening a device can do something by itself, so that it is looked at before and after.
+        if !fs::metadata(path)?.is_file() {
+            return Ok(None);
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits() as i32)
+            .open(path)?;
+        Ok(file.metadata()?.is_file().then_some(file))
+    };
+    match plain() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).doing(Kind::Store, || doing(path)),
+        Ok(None) => Err(Failure::new(Kind::BadBackup, "it is not a plain file").doing(doing(path))),
+        Ok(file) => Ok(file),
+    }
+}
+
+/// Reads a small file that the operator named, a pipe of the shell's too; `None` where there is
+/// none.
+///
+/// # Errors
+/// [`Kind::BadBackup`] where it has more bytes, [`Kind::Store`] where it cannot be read.
+pub fn read_given(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).doing(Kind::Store, || doing(path)),
+        Ok(file) => take(file, path, most).map(Some),
+    }
+}
+
+fn doing(path: &Path) -> String {
+    format!("reading {}", path.display())
+}
+
+fn take(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
+    // All of most files comes in one read, and that there is no more in another.
+    let mut bytes = Vec::with_capacity(READ);
+    file.take(most.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .doing(Kind::Store, || doing(path))?;
+    if bytes.len() as u64 > most {
+        let what = format!("expected at most {most} bytes, found more");
+        return Err(Failure::new(Kind::BadBackup, what).doing(doing(path)));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_file_within_the_bound_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("small"), b"12345").unwrap();
+        assert_eq!(read(&path("small"), 5).unwrap().unwrap(), b"12345");
+        assert_eq!(read_given(&path("small"), 5).unwrap().unwrap(), b"12345");
+        assert_eq!(read(&path("absent"), 5).unwrap(), None);
+        let long = read(&path("small"), 4).unwrap_err();
+        assert_eq!(long.kind(), Kind::BadBackup);
+
+        std::os::unix::fs::symlink("small", path("link")).unwrap();
+        assert!(read(&path("link"), 5).unwrap().is_some());
+        std::os::unix::fs::symlink("/dev/zero", path("zero")).unwrap();
+        let (at, kind) = (rustix::fs::CWD, rustix::fs::FileType::Fifo);
+        rustix::fs::mknodat(at, path("pipe"), kind, 0o600.into(), 0).unwrap();
+        for other in ["zero", "pipe", "."] {
+            let failure = read(&path(other), 5).unwrap_err();
+            assert_eq!(failure.kind(), Kind::BadBackup, "{other}");
+            assert!(
+                failure.to_string().contains("not a plain file"),
+                "{failure}"
+            );
+        }
+    }
+}
