@@ -27,6 +27,21 @@ pub fn cut(mut text: String) -> String {
     text
 }
 
+/// The first of many texts that another machine sent, each cut and together no longer than one.
+pub fn cut_all(texts: &[String]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut length = 0usize;
+    for text in texts {
+        if length >= MAX_TEXT {
+            kept.push(format!("… {} more", texts.len() - kept.len()));
+            break;
+        }
+        length = length.saturating_add(text.len().max(1));
+        kept.push(cut(text.clone()));
+    }
+    kept
+}
+
 /// Answers "what state is my node in?", and decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -348,6 +363,12 @@ mod tests {
         let (kept, rest) = shown.split_once('…').unwrap();
         assert!(long.starts_with(kept) && kept.len() >= MAX_TEXT - 1);
         assert_eq!(rest, format!(" {} bytes more", long.len() - kept.len()));
+
+        let few = ["a".to_owned(), String::new()];
+        assert_eq!(cut_all(&few), few);
+        let many = cut_all(&vec!["x".repeat(1_000); 9_000]);
+        assert_eq!((many.len(), many[5].as_str()), (6, "… 8995 more"));
+        assert!(cut_all(&vec![String::new(); 9_000]).len() <= MAX_TEXT + 1);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod copies;
 mod emulators;
 mod faults;
 mod gateway;
+mod known_hosts;
+mod odd;
 mod proxy;
 mod requests;
 mod sftp;

@@ -56,6 +56,8 @@ pub enum Act {
     Pass(Request),
     /// It is answered with a status and a body, and the server never sees it.
     Answer(u16, String),
+    /// It goes on to the server, and the answer loses a header of this name.
+    Without(Request, &'static str),
     /// It goes on to the server, and the answer is lost with the connection.
     Deaf(Request),
     /// The connection ends.
@@ -121,7 +123,10 @@ fn serve(
             .unwrap_or_else(PoisonError::into_inner)
             .push(request.kind());
         match rule(request) {
-            Act::Pass(request) => answer.write_all(&forward(server, request, &method)?)?,
+            Act::Pass(request) => answer.write_all(&forward(server, request, &method, "")?)?,
+            Act::Without(request, header) => {
+                answer.write_all(&forward(server, request, &method, header)?)?;
+            }
             Act::Answer(status, body) => answer.write_all(
                 format!(
                     "HTTP/1.1 {status} Told\r\ncontent-length: {}\r\n\r\n{body}",
@@ -130,7 +135,7 @@ fn serve(
                 .as_bytes(),
             )?,
             Act::Deaf(request) => {
-                forward(server, request, &method)?;
+                forward(server, request, &method, "")?;
                 return Ok(());
             }
             Act::Cut => return Ok(()),
@@ -188,7 +193,12 @@ fn joined(mut chunks: &[u8]) -> Vec<u8> {
 }
 
 /// Asks as an HTTP/1.0 client, whose answer ends with its connection, and gives the answer a length.
-fn forward(server: SocketAddr, request: Request, method: &str) -> std::io::Result<Vec<u8>> {
+fn forward(
+    server: SocketAddr,
+    request: Request,
+    method: &str,
+    without: &str,
+) -> std::io::Result<Vec<u8>> {
     let mut upstream = TcpStream::connect(server)?;
     let mut head = format!("{} {} HTTP/1.0\r\n", request.method, request.target);
     for (name, value) in &request.headers {
@@ -222,6 +232,7 @@ fn forward(server: SocketAddr, request: Request, method: &str) -> std::io::Resul
             .unwrap_or_default()
             .to_ascii_lowercase();
         let framing = ["connection", "transfer-encoding"].contains(&name.as_str())
+            || name == without
             || (name == "content-length" && method != "HEAD");
         if !framing {
             answer.push_str(&format!("{line}\r\n"));

@@ -15,6 +15,8 @@ pub struct Sshd {
     pub address: SocketAddr,
     /// Keys and settings of both sides.
     pub scratch: tempfile::TempDir,
+    /// Whether it listens on `[::1]` too, at the same port.
+    pub listens_on_ipv6: bool,
     child: Child,
 }
 
@@ -26,6 +28,11 @@ impl Sshd {
 
     /// The same, once something was done to the store's directory.
     pub fn start_on(prepare: impl FnOnce(&Path)) -> Option<Self> {
+        Self::start_with(&[], prepare)
+    }
+
+    /// The same with more keys, of these kinds: `host_rsa` beside `host`, which is Ed25519.
+    pub fn start_with(kinds: &[&str], prepare: impl FnOnce(&Path)) -> Option<Self> {
         let Some(sshd) = program() else {
             skip("no sshd here: run scripts/fetch-servers.sh");
             return None;
@@ -38,9 +45,15 @@ impl Sshd {
         std::fs::create_dir_all("/run/sshd").expect("sshd's own directory");
         let scratch = tempfile::tempdir().expect("a folder");
         let dir = scratch.path();
-        for name in ["host", "user"] {
+        let more = kinds.iter().map(|kind| (format!("host_{kind}"), *kind));
+        let keys: Vec<_> = ["host", "user"]
+            .map(|name| (name.to_owned(), "ed25519"))
+            .into_iter()
+            .chain(more)
+            .collect();
+        for (name, kind) in &keys {
             let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .args(["-q", "-N", "", "-t", kind, "-f"])
                 .arg(dir.join(name))
                 .output();
             let Ok(made) = made else {
@@ -54,8 +67,18 @@ impl Sshd {
         prepare(&dir.join("store"));
         let address = free_port();
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        let ipv6 = format!("[::1]:{}", address.port());
+        let listens_on_ipv6 = std::net::TcpListener::bind(&ipv6).is_ok();
+        let also = match listens_on_ipv6 {
+            true => format!("ListenAddress {ipv6}\n"),
+            false => String::new(),
+        };
+        let more: String = kinds
+            .iter()
+            .map(|kind| format!("HostKey {}\n", text(&dir.join(format!("host_{kind}")))))
+            .collect();
         let config = format!(
-            "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
+            "ListenAddress {address}\n{also}{more}HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
              UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n\
              Subsystem sftp internal-sftp\n",
             text(&dir.join("host")),
@@ -99,6 +122,7 @@ impl Sshd {
         Some(Self {
             address,
             scratch,
+            listens_on_ipv6,
             child,
         })
     }

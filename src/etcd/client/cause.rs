@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
 use tonic::Code;
 
+use crate::error;
+
 /// What stood in the way, in words an operator can act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -142,12 +144,12 @@ impl Cause {
     /// What stands behind an error of the library that knows etcd's calls. Each error from below
     /// it, a server's refusal too, is a cause already; a status without one is the library's own
     /// word on a reply it cannot read.
-    pub(super) fn of_library(error: &etcd_client::Error) -> Self {
-        match error {
+    pub(super) fn of_library(cause: &etcd_client::Error) -> Self {
+        match cause {
             etcd_client::Error::GRpcStatus(status) => find::<Self>(status)
                 .cloned()
-                .unwrap_or_else(|| Self::Protocol(status.message().to_owned())),
-            other => Self::Protocol(other.to_string()),
+                .unwrap_or_else(|| Self::Protocol(error::cut(status.message().to_owned()))),
+            other => Self::Protocol(error::cut(other.to_string())),
         }
     }
 
@@ -163,15 +165,15 @@ impl Cause {
     }
 
     /// The innermost message of an error that came from no answer of etcd's.
-    pub(super) fn of_chain(error: &(dyn Error + 'static), given: Option<&str>) -> Self {
-        if let Some(io) = find::<io::Error>(error) {
+    pub(super) fn of_chain(cause: &(dyn Error + 'static), given: Option<&str>) -> Self {
+        if let Some(io) = find::<io::Error>(cause) {
             return Self::of_io(io, given);
         }
-        let mut innermost = error;
+        let mut innermost = cause;
         while let Some(source) = innermost.source() {
             innermost = source;
         }
-        Self::Broken(innermost.to_string())
+        Self::Broken(error::cut(innermost.to_string()))
     }
 }
 

@@ -213,7 +213,7 @@ fn refusal(headers: &HeaderMap) -> Result<Option<Cause>, Cause> {
     }
     let message = headers
         .get(MESSAGE)
-        .map(|value| percent_decoded(value.as_bytes()))
+        .map(|value| crate::error::cut(percent_decoded(value.as_bytes())))
         .unwrap_or_default();
     Ok(Some(Cause::Answer {
         code: Code::from_i32(code),

@@ -230,18 +230,23 @@ impl Connection {
     /// [`Kind::Unreachable`]; a linearizable list needs a quorum.
     pub async fn member_list(&self, consistency: Consistency) -> Result<MemberList> {
         const WHAT: &str = "for the cluster's members";
-        match consistency {
+        let list: MemberList = match consistency {
             Consistency::Local => {
                 let mut cluster = self.client.cluster_client();
-                Ok(self.ask(WHAT, cluster.member_list()).await?.into())
+                self.ask(WHAT, cluster.member_list()).await?.into()
             }
             Consistency::Linearizable => {
                 let request = messages::MemberListRequest { linearizable: true };
                 let path = "/etcdserverpb.Cluster/MemberList";
                 let list: messages::MemberListResponse =
                     self.ask_by_path(WHAT, path, &request).await?;
-                Ok(list.into())
+                list.into()
             }
+        };
+        // Each is asked, and spoken of, by itself.
+        match list.check() {
+            Ok(()) => Ok(list),
+            Err(what) => Err(self.failed(Cause::Protocol(what), WHAT)),
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::endpoint::Endpoint;
 use super::messages;
-use crate::error::Result;
+use crate::error::{Result, cut, cut_all};
 
 /// The id of a member or a cluster: 64 bits, written as etcd writes them, in lower-case
 /// hexadecimal without leading zeros (a JSON number could not hold it).
@@ -282,7 +282,7 @@ impl From<etcd_client::StatusResponse> for Status {
         let storage_version = status.storage_version();
         Self {
             header: status.header().into(),
-            version: status.version().to_owned(),
+            version: cut(status.version().to_owned()),
             db_size: size(status.db_size()),
             db_size_in_use: size(status.raft_used_db_size()),
             leader: (status.leader() != 0).then_some(Id(status.leader())),
@@ -290,10 +290,41 @@ impl From<etcd_client::StatusResponse> for Status {
             raft_applied_index: status.raft_applied_index(),
             raft_term: status.raft_term(),
             is_learner: status.is_learner(),
-            errors: status.errors().to_vec(),
-            storage_version: (!storage_version.is_empty()).then(|| storage_version.to_owned()),
+            errors: cut_all(status.errors()),
+            storage_version: (!storage_version.is_empty()).then(|| cut(storage_version.to_owned())),
             db_size_quota: Some(size(status.db_size_quota())).filter(|quota| *quota != 0),
         }
+    }
+}
+
+impl MemberList {
+    /// The most members that are believed in, and the most URLs of one; raft's own limit is that
+    /// each write waits for half of them.
+    const MAX_MEMBERS: usize = 100;
+    /// The longest name or URL.
+    const MAX_TEXT: usize = 2_048;
+
+    /// Whether it can be a cluster's.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        let count = self.members.len();
+        if count > Self::MAX_MEMBERS {
+            return Err(format!("it lists {count} members"));
+        }
+        for member in &self.members {
+            let urls = || member.peer_urls.iter().chain(&member.client_urls);
+            let mut texts = urls().chain([&member.name]);
+            let is_long = |text: &String| text.len() > Self::MAX_TEXT;
+            if urls().count() > Self::MAX_MEMBERS || texts.any(is_long) {
+                return Err(format!(
+                    "the names and URLs of member {} are too long",
+                    member.id
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -390,4 +421,34 @@ impl From<etcd_client::GetResponse> for Range {
 /// A size that the protocol has as a signed number; a negative one is taken as unknown.
 fn size(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: String) -> Member {
+        Member {
+            id: Id(1),
+            name,
+            peer_urls: vec!["https://10.0.0.1:2380".into()],
+            client_urls: Vec::new(),
+            is_learner: false,
+        }
+    }
+
+    #[test]
+    fn a_list_that_no_cluster_has_is_no_answer() {
+        let list = |members: Vec<Member>| MemberList {
+            header: Header::default(),
+            members,
+        };
+        assert_eq!(list(vec![member("m".into()); 9]).check(), Ok(()));
+        let many = list(vec![member("m".into()); 3_000]).check();
+        assert_eq!(many, Err("it lists 3000 members".to_owned()));
+        assert!(list(vec![member("m".repeat(4_096))]).check().is_err());
+        let mut urls = member("m".into());
+        urls.client_urls = vec![String::new(); 1_000];
+        assert!(list(vec![urls]).check().is_err());
+    }
 }

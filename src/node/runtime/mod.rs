@@ -29,7 +29,7 @@ mod tests;
 
 pub use socket::find_socket;
 
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Fact, Failure, Kind, Result, cut};
 
 /// The service, newest first: runtimes from before Kubernetes 1.20 know only the second.
 const SERVICES: [&str; 2] = [
@@ -330,8 +330,8 @@ fn describe(status: &Status) -> String {
         innermost = Some(below);
     }
     match innermost {
-        Some(cause) => cause.to_string(),
-        None => format!("{:?}: {}", status.code(), status.message()),
+        Some(cause) => cut(cause.to_string()),
+        None => cut(format!("{:?}: {}", status.code(), status.message())),
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::header;
 use super::index::{Index, ObjectEntry};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::sys::fs::OutFile;
@@ -22,6 +23,9 @@ use crate::sys::fs::OutFile;
 const PIECE: usize = 1 << 20;
 /// zstd's own default.
 const LEVEL: i32 = 3;
+/// The largest window that is unpacked, as a power of two: what RFC 8878 asks every decoder to
+/// take, 8 MiB. This level's is a quarter of it.
+const WINDOW: u32 = 23;
 
 /// How files are stored.
 #[derive(Clone, Default)]
@@ -77,7 +81,22 @@ impl Form {
             let what = "expected a recipient (age1... or an SSH public key), found none";
             return Err(Failure::new(Kind::Usage, what));
         }
-        Ok(())
+        self.check()
+    }
+
+    /// That what is encrypted to so many can be read again: the head of a file is bounded.
+    fn check(&self) -> Result<()> {
+        let encrypt = || -> io::Result<()> {
+            let recipients = self.recipients.iter();
+            let recipients = recipients.map(|one| one.as_ref() as &dyn age::Recipient);
+            let encryptor =
+                age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
+            let empty = encryptor.wrap_output(Vec::new())?.finish()?;
+            header::bounded(empty.as_slice()).map(drop)
+        };
+        encrypt().doing(Kind::Usage, || {
+            format!("encrypting to {} recipients", self.recipients.len())
+        })
     }
 
     /// Whether files are encrypted.
@@ -330,8 +349,8 @@ pub(super) fn decode(
     };
     let doing = || format!("unpacking {}", entry.object);
     let opened: Box<dyn Read> = if entry.encryption.is_some() {
-        let decryptor =
-            age::Decryptor::new_buffered(BufReader::new(arriving)).doing(Kind::BadBackup, doing)?;
+        let bounded = header::bounded(BufReader::new(arriving)).doing(Kind::BadBackup, doing)?;
+        let decryptor = age::Decryptor::new_buffered(bounded).doing(Kind::BadBackup, doing)?;
         let keys = identities
             .0
             .iter()
@@ -341,7 +360,12 @@ pub(super) fn decode(
         Box::new(arriving)
     };
     let mut plain: Box<dyn Read> = if entry.compression.is_some() {
-        Box::new(zstd::Decoder::new(opened).doing(Kind::BadBackup, doing)?)
+        let mut decoder = zstd::Decoder::new(opened).doing(Kind::BadBackup, doing)?;
+        // A frame says how much memory it takes.
+        decoder
+            .window_log_max(WINDOW)
+            .doing(Kind::BadBackup, doing)?;
+        Box::new(decoder)
     } else {
         opened
     };

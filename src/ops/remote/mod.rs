@@ -17,6 +17,7 @@
 mod catalog;
 mod fetch;
 mod form;
+mod header;
 mod index;
 mod place;
 mod prune;

@@ -157,7 +157,10 @@ mod tests {
                 "{mark}<EnumerationResults ContainerName=\"c\"><Blobs>{blobs}</Blobs><NextMarker/></EnumerationResults>"
             )
         };
-        assert_eq!(of_names(page("\u{feff}", &["a//b", "a/b"]).into()), page("", &["a/b"]));
+        assert_eq!(
+            of_names(page("\u{feff}", &["a//b", "a/b"]).into()),
+            page("", &["a/b"])
+        );
     }
 
     #[test]
