@@ -317,6 +317,13 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
             let line = typed.clone().with("--bump-revision", "0");
             format!("to leave the log to etcd: {line}")
         }
+        "state-not-trusted" => {
+            let path = failure.facts().iter().find_map(|fact| match fact {
+                Fact::Path(path) => Some(path.display().to_string()),
+                _ => None,
+            });
+            format!("to see who may write there: ls -ld {}", path?)
+        }
         "root-needed" => format!("to run it as root: sudo {typed}"),
         "peer-url-loopback" => {
             let member = failure.facts().iter().find_map(|fact| match fact {

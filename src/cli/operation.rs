@@ -178,7 +178,30 @@ pub(super) fn others(layout: &NodeLayout, but: &str) -> Result<String> {
             text.push_str(&format!("  {command}\n"));
         }
     }
+    for stray in operation::strays(layout)? {
+        text.push_str(&format!(
+            "also {}: its journal is gone, so it cannot be rolled back; look what it holds, and remove it by hand\n",
+            stray.display()
+        ));
+    }
     Ok(text)
+}
+
+/// What `list` says of operations that are done and not committed.
+pub(super) fn uncommitted(layout: &NodeLayout) -> Result<Option<String>> {
+    let mut all = registry::list(&layout.state())?;
+    all.retain(|found| found.is_uncommitted() && !found.id.starts_with(switch::KIND));
+    let lines: Vec<String> = all
+        .iter()
+        .map(|found| {
+            format!(
+                "{} is not committed: {}",
+                found.id,
+                commands(found).join(", or ")
+            )
+        })
+        .collect();
+    Ok((!lines.is_empty()).then(|| lines.join("\n")))
 }
 
 /// What a command adds to how an operation of its own stands.

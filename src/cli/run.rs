@@ -14,8 +14,8 @@ use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
 use super::config::{self, Config};
 use super::progress::Logged;
 use super::{
-    backup, complete, copy, hints, human, machine, man, member, progress, prune, remote, restore,
-    schedule, switch, verify,
+    backup, complete, copy, hints, human, machine, man, member, operation, progress, prune, remote,
+    restore, schedule, switch, verify,
 };
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
@@ -391,12 +391,13 @@ impl Session {
     }
 }
 
-/// What is to be said of operations on this node that are not finished.
+/// What is to be said of operations on this node that are not finished, or not committed.
 fn unfinished(session: &Session) -> Result<Option<String>> {
-    let state = NodeLayout::new(&session.root).state();
-    Ok(crate::plan::registry::refuse_while_unfinished(&state)
-        .err()
-        .map(|failure| human::failure("restore", &failure)))
+    let layout = NodeLayout::new(&session.root);
+    match crate::plan::registry::refuse_while_unfinished(&layout.state()) {
+        Err(failure) => Ok(Some(human::failure("restore", &failure))),
+        Ok(()) => operation::uncommitted(&layout),
+    }
 }
 
 fn list(session: &Session, args: &ListArgs) -> Result<Shown> {

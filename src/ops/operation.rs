@@ -69,6 +69,29 @@ pub(in crate::ops) fn refuse_under_later(layout: &NodeLayout, progress: &Progres
     Ok(())
 }
 
+/// Folders of this tool that keep something and whose operation is not known any more.
+///
+/// # Errors
+/// Those of listing them.
+pub fn strays(layout: &NodeLayout) -> Result<Vec<PathBuf>> {
+    const PREFIXES: [&str; 3] = ["restore-", "member-join-", "disable-"];
+    let state = layout.state();
+    let mut found = registry::strays(&state, &PREFIXES)?;
+    let known: Vec<String> = registry::list(&state)?
+        .into_iter()
+        .map(|found| found.id)
+        .collect();
+    let hidden = [layout.kubernetes(), layout.default_data_dir()];
+    for folder in hidden.iter().map(|dir| dir.join(HIDDEN)) {
+        let kept = registry::strays(&folder, &PREFIXES)?;
+        found.extend(kept.into_iter().filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            !known.iter().any(|id| *id == name)
+        }));
+    }
+    Ok(found)
+}
+
 /// The folders in which an operation still keeps something, as host paths; of one that cannot be
 /// read, none.
 pub fn kept(layout: &NodeLayout, found: &Found) -> Vec<PathBuf> {

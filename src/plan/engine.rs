@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::journal::{self, Begin, Journal, Line, Record};
+use super::trust;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::{Event, Observer};
 
@@ -253,6 +254,7 @@ impl<S: Step> Operation<S> {
         observer: Arc<dyn Observer>,
         clock: Clock,
     ) -> Result<Self> {
+        trust::check_folder(dir)?;
         let encoded: Vec<Value> = steps
             .iter()
             .map(serde_json::to_value)

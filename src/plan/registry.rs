@@ -105,8 +105,45 @@ pub fn free_id(state: &Path, base: &str) -> String {
         .unwrap_or_else(|| base.to_owned())
 }
 
+/// Whether a folder holds a directory: data that an operation has moved there. Before the journal
+/// is there only files are, its own beginnings.
+fn holds_data(dir: &Path) -> Result<bool> {
+    let doing = || format!("listing {}", dir.display());
+    for entry in std::fs::read_dir(dir).doing(Kind::Store, doing)? {
+        let kind = entry.doing(Kind::Store, doing)?.file_type();
+        if kind.doing(Kind::Store, doing)?.is_dir() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Folders whose names begin so, that hold data, and whose journal is gone: nothing can be rolled
+/// back from them, and nothing removes them by itself.
+pub fn strays(dir: &Path, prefixes: &[&str]) -> Result<Vec<PathBuf>> {
+    let doing = || format!("listing {}", dir.display());
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.doing(Kind::Store, doing)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.doing(Kind::Store, doing)?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let ours = prefixes
+            .iter()
+            .any(|prefix| name.to_string_lossy().starts_with(prefix));
+        let journal = path.join(journal::FILE);
+        if ours && path.is_dir() && journal.symlink_metadata().is_err() && holds_data(&path)? {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Removes folders of operations that were cut off before their journal was there: nothing had
-/// been done.
+/// been done. One that holds data has lost its journal, and stays.
 pub fn sweep(state: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     let doing = || format!("listing {}", state.display());
     let entries = match std::fs::read_dir(state) {
@@ -121,6 +158,7 @@ pub fn sweep(state: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
         if ours
             && entry.file_type().doing(Kind::Store, doing)?.is_dir()
             && path.join(journal::FILE).symlink_metadata().is_err()
+            && !holds_data(&path)?
         {
             fs::remove_tree(&path)?;
             removed.push(path);

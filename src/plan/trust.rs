@@ -15,10 +15,22 @@ const STICKY: u32 = 0o1000;
 /// Refuses a journal that another user has written or could have.
 ///
 /// # Errors
-/// [`Kind::Busy`], as of a journal that cannot be read.
+/// [`Kind::Refused`].
 pub(super) fn check(journal: &Path) -> Result<()> {
     let dir = journal.parent().unwrap_or(journal);
-    for own in [journal, dir] {
+    trusted(dir, &[dir, journal])
+}
+
+/// Refuses a folder in which another user could write a journal.
+///
+/// # Errors
+/// As those of [`check`].
+pub(super) fn check_folder(dir: &Path) -> Result<()> {
+    trusted(dir, &[dir])
+}
+
+fn trusted(dir: &Path, all: &[&Path]) -> Result<()> {
+    for own in all {
         let meta = own
             .symlink_metadata()
             .doing(Kind::Store, || format!("looking at {}", own.display()))?;
@@ -29,14 +41,14 @@ pub(super) fn check(journal: &Path) -> Result<()> {
     let real = dir
         .canonicalize()
         .doing(Kind::Store, || format!("looking at {}", dir.display()))?;
-    let journal = real.join(journal.file_name().unwrap_or_default());
     let user = rustix::process::geteuid().as_raw();
-    for (height, path) in journal.ancestors().enumerate() {
+    let above = real.ancestors().skip(1).map(|path| (path, false));
+    let own = all.iter().map(|path| (*path, true));
+    for (path, own) in own.chain(above) {
         let meta = path
             .symlink_metadata()
             .doing(Kind::Store, || format!("looking at {}", path.display()))?;
-        // The journal and its folder; whose those above hold is told by owner and sticky bit.
-        let own = height < 2;
+        // In a directory above, owner and sticky bit tell whose a folder is.
         let sticky = meta.mode() & STICKY != 0 && !own;
         if meta.uid() != 0 && meta.uid() != user {
             return Err(foreign(path, &format!("it belongs to user {}", meta.uid())));
@@ -54,7 +66,12 @@ fn foreign(path: &Path, why: &str) -> Failure {
         "{} is not to be trusted: {why}; what a journal says is done as root, so only root may write there",
         path.display()
     );
-    Failure::new(Kind::Busy, what).with(Fact::Path(path.to_owned()))
+    Failure::new(Kind::Refused, what)
+        .with(Fact::Path(path.to_owned()))
+        .with(Fact::Refusal {
+            name: "state-not-trusted",
+            allowable: false,
+        })
 }
 
 #[cfg(test)]

@@ -142,6 +142,11 @@ fn a_second_change_waits_until_the_first_is_committed_or_rolled_back() {
     ];
     let (id, state) = unsettled(&node).pop().expect("the restore");
     assert_eq!(state, "completed");
+    let listed = node.expect(0, &["list"]).1;
+    assert!(
+        listed.contains(&format!("{id} is not committed")),
+        "{listed}"
+    );
     for change in changes {
         let told = node.expect(7, change).1;
         assert!(told.contains(&format!("restore --commit {id}")), "{told}");
@@ -438,7 +443,9 @@ fn a_journal_that_names_other_places_is_not_followed() {
         .arg(&journal)
         .status();
     assert!(status.expect("chmod").success());
-    let told = node.expect(7, &["restore", "--commit", "--yes"]).1;
+    let told = node.expect(5, &["restore", "--commit", "--yes"]).1;
+    assert!(told.contains("[state-not-trusted]"), "{told}");
+    let told = node.expect(7, &["restore", "backup-1", "--yes"]).1;
     assert!(told.contains("not to be trusted"), "{told}");
 }
 
@@ -464,4 +471,53 @@ fn what_the_plan_says_of_names_and_what_a_cluster_says_of_disable() {
         .expect(0, &["verify", "--data-dir", "/var/lib/etcd-of-this-test"])
         .0;
     assert!(files.contains("etcd-of-this-test"), "{files}");
+}
+
+/// Where the manifest tells nothing, each hint adds what is missing.
+#[test]
+fn an_etcd_behind_a_shell_is_restored_by_the_hints_alone() {
+    let Some(node) = single() else { return };
+    node.expect(0, &["backup"]);
+    let manifest = node.path("etc/kubernetes/manifests/etcd.yaml");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let flag = |line: &str| line.trim_start().starts_with("- --");
+    let flags: Vec<&str> = text
+        .lines()
+        .filter(|line| flag(line))
+        .map(|line| line.trim_start_matches([' ', '-']))
+        .collect();
+    let script = format!("exec etcd --{}", flags.join(" --"));
+    let wrapped: Vec<String> = text
+        .lines()
+        .filter(|line| !flag(line))
+        .map(|line| match line.trim_start() == "- etcd" {
+            true => line.replace("- etcd", &format!("- sh\n    - -ec\n    - {script}")),
+            false => line.to_owned(),
+        })
+        .collect();
+    std::fs::write(&manifest, wrapped.join("\n") + "\n").expect("a manifest");
+    node.bench.settle();
+    let mut args: Vec<String> = ["--root", &node.root.display().to_string(), "restore"]
+        .map(str::to_owned)
+        .to_vec();
+    args.extend(["backup-1", "--scope", "etcd", "--dry-run"].map(str::to_owned));
+    for _ in 0..5 {
+        let output = super::support::golden::etcd_dr().args(&args).output();
+        let output = output.expect("running etcd-dr");
+        let told = super::node::text(&output.stderr);
+        if output.status.success() {
+            return;
+        }
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        let (_, hint) = told.split_once(": etcd-dr ").expect("a whole command");
+        let host = node.cluster.ip(0).to_string();
+        let hint = hint
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .replace("NAME", "master-0");
+        let hint = hint.replace("ADDRESS", &host);
+        args = hint.split(' ').map(str::to_owned).collect();
+    }
+    panic!("the hints lead nowhere: {args:?}");
 }

@@ -196,7 +196,14 @@ fn unfinished_ones_block_and_leftovers_go() {
     assert_eq!(failure.kind(), Kind::Busy);
     go(operation.run(&Toy::default(), GO_ON)).unwrap();
     registry::refuse_while_unfinished(state.path()).unwrap();
+    // What holds data has lost its journal: that is shown, and never removed.
+    let stray = folder("restore-x-3");
+    std::fs::create_dir(stray.join("data")).unwrap();
     assert_eq!(registry::sweep(state.path(), "restore-").unwrap(), [empty]);
+    assert_eq!(
+        registry::strays(state.path(), &["restore-"]).unwrap(),
+        [stray]
+    );
     assert_eq!(registry::list(state.path()).unwrap().len(), 1);
     std::fs::write(dir.join(journal::FILE), "x\n").unwrap();
     assert!(registry::refuse_while_unfinished(state.path()).is_err());
