@@ -5,6 +5,7 @@
 //! `*_REVISION` values are static-pod revisions (`etcd-pod-7` is 7), not etcd's.
 
 use super::manifest::Manifest;
+use crate::sys::quote;
 
 /// The variable of each component's PodRevision.
 const REVISIONS: [(&str, &str); 4] = [
@@ -35,13 +36,13 @@ pub fn render(manifest: &Manifest) -> String {
         .collect()
 }
 
-/// A value as a POSIX shell reads it back unchanged.
+/// A value as a POSIX shell reads it back. Plain ones stay bare, as the stock tools write them.
 fn quote(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+-".contains(c);
     if !value.is_empty() && value.chars().all(plain) {
         return value.to_owned();
     }
-    format!("'{}'", value.replace('\'', r"'\''"))
+    quote::shell(value)
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ pub const COPIES: &str = "copies.json";
 /// There where an operator wants the set to stay; what it holds is for people.
 pub const PINNED: &str = "pinned";
 
+/// A file that is there for a moment, to try whether files can share blocks.
+pub const PROBE: &str = "clone";
+
 const SNAPSHOT: (&str, &str) = ("snapshot_", ".db");
 const RESOURCES: (&str, &str) = ("static_kuberesources_", ".tar.gz");
 const CERTIFICATES: (&str, &str) = ("static_certs_", ".tar.gz");
@@ -185,6 +188,26 @@ pub fn recognise(name: &str) -> Option<(FileKind, Stamp)> {
     })
 }
 
+/// Whether a set's directory may hold a file of this name because this program made it: the set's own
+/// files, what is learnt later, and either of them while it is being replaced (`.NAME.new`).
+pub fn is_of_a_set(name: &str) -> bool {
+    let name = name
+        .strip_prefix('.')
+        .and_then(|rest| rest.strip_suffix(".new"))
+        .unwrap_or(name);
+    let fixed = [
+        MANIFEST,
+        ENVIRONMENT,
+        SUMS,
+        VERIFIED,
+        SHARED,
+        COPIES,
+        PINNED,
+        PROBE,
+    ];
+    fixed.contains(&name) || recognise(name).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +235,21 @@ mod tests {
             recognise(&stamp.certificates()),
             Some((FileKind::Certificates, stamp))
         );
+    }
+
+    #[test]
+    fn files_of_a_set_are_told_from_others() {
+        for name in [
+            "backup.json",
+            ".verified.json.new",
+            "snapshot_2026-11-21_061530.db",
+            "pinned",
+        ] {
+            assert!(is_of_a_set(name), "{name}");
+        }
+        for name in ["notes.txt", "backup.json.old", ".new", "snapshot.db", ""] {
+            assert!(!is_of_a_set(name), "{name}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
 use crate::ops::{Cancel, Context, catalog};
 use crate::store::{Address, LocalStore};
+use crate::sys::limits;
 
 /// What a command has to show, and the status that goes with it.
 pub(super) struct Shown {
@@ -169,6 +170,8 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         Command::Man { command } => return text_only(man::page(command.as_deref())?),
         _ => {}
     }
+    limits::forbid_core_dumps().doing(Kind::Unexpected, || "forbidding core dumps")?;
+    limits::raise_descriptors()?;
     let root = cli
         .global
         .root
@@ -237,6 +240,7 @@ async fn stop_on_signals(cancel: Cancel) {
             _ = hangup.recv() => {}
         }
         if cancel.is_cancelled() {
+            crate::sys::scratch::remove_all();
             std::process::exit(exit::INTERRUPTED.into());
         }
         cancel.cancel();

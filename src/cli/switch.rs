@@ -15,7 +15,7 @@ use crate::plan::{Operation, State, Step};
 /// Stops etcd's pod and keeps it stopped.
 pub(super) fn disable(session: &Session, args: &DisableArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&layout, "disable")?;
+    let _locked = restore::lock(&session.context, &layout, "disable")?;
     if let Some(found) = switch::current(&layout)? {
         let in_force =
             matches!(&found.progress, Ok(progress) if progress.state == State::Completed);
@@ -55,7 +55,7 @@ pub(super) fn disable(session: &Session, args: &DisableArgs) -> Result<Shown> {
 /// Lets etcd's pod run again.
 pub(super) fn enable(session: &Session, _args: &EnableArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&layout, "enable")?;
+    let _locked = restore::lock(&session.context, &layout, "enable")?;
     let Some(found) = switch::current(&layout)? else {
         return Err(switch::not_disabled());
     };

@@ -10,7 +10,7 @@ use super::args::VerifyArgs;
 use super::run::{Session, Shown};
 use super::{checkup, human, machine, remote, survivors, target, upgrade};
 use crate::backup::names::MANIFEST;
-use crate::error::{Doing, Failure, Kind, Result, exit};
+use crate::error::{Failure, Kind, Result, exit};
 use crate::etcd::finding::{Finding, Layer, Severity, printable};
 use crate::event::Event;
 use crate::ops::catalog::{self, BackupSet, SetState};
@@ -19,6 +19,7 @@ use crate::ops::remote as sets;
 use crate::ops::verify::{self, LayerReport, LayerState, Report};
 use crate::ops::{database, live};
 use crate::store::{Address, LocalStore};
+use crate::sys::scratch::Scratch;
 
 /// Where copies are brought to while they are checked: on disk, and there after a restart.
 const SCRATCH: &str = "/var/tmp";
@@ -99,12 +100,7 @@ fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let mut checked = Vec::new();
     for word in &args.sets {
         let address = Address::parse(word)?;
-        let here = tempfile::Builder::new()
-            .prefix(".etcd-dr-verify-")
-            .tempdir_in(scratch)
-            .doing(Kind::Store, || {
-                format!("making a directory in {}", scratch.display())
-            })?;
+        let here = Scratch::make(scratch, "verify")?;
         let brought = session.block_on(async {
             let (store, set) = remote::resolve(session, &address, &settings).await?;
             let (context, identities) = (&session.context, identities.clone());

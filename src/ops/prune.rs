@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Context;
 use super::catalog::{self, BackupSet, SetState};
 use crate::backup::Manifest;
-use crate::backup::names::BackupId;
+use crate::backup::names::{self, BackupId};
 use crate::backup::retention::{self, Candidate, Decision, Rules, Standing, Verdict};
 use crate::error::Result;
 use crate::event::Event;
@@ -185,7 +185,7 @@ pub fn run(
     agreed: Option<&[String]>,
 ) -> Result<Pruned> {
     let lock = store.lock("prune")?;
-    for path in store.remove_leftovers(&lock)? {
+    for path in store.remove_leftovers(&lock, &names::is_of_a_set)? {
         context.tell(Event::LeftoverRemoved(path));
     }
     locked(context, store, request, agreed, &lock)

@@ -243,6 +243,8 @@ pub struct Operation<S> {
     progress: Progress,
     observer: Arc<dyn Observer>,
     clock: Clock,
+    /// Why a record of the rollback could not be written, where one could not.
+    unrecorded: Option<Failure>,
 }
 
 impl<S: Step> Operation<S> {
@@ -277,6 +279,7 @@ impl<S: Step> Operation<S> {
             steps,
             observer,
             clock,
+            unrecorded: None,
         })
     }
 
@@ -313,6 +316,7 @@ impl<S: Step> Operation<S> {
             progress,
             observer,
             clock,
+            unrecorded: None,
         })
     }
 
@@ -342,9 +346,28 @@ impl<S: Step> Operation<S> {
 
     fn record(&mut self, record: Record) -> Result<()> {
         let line = self.journal.append(record, (self.clock)())?;
-        self.progress.take(&line).map_err(|what| {
+        self.follow(&line)
+    }
+
+    fn follow(&mut self, line: &Line) -> Result<()> {
+        self.progress.take(line).map_err(|what| {
             Failure::new(Kind::Unexpected, what).doing("following the plan's own journal")
         })
+    }
+
+    /// Records a step of the rollback. A journal that cannot be written, on a full or read-only file
+    /// system, does not stop it: undoing needs renames only, and may be repeated.
+    fn record_back(&mut self, record: Record) -> Result<()> {
+        let time = (self.clock)();
+        let line = match self.journal.append(record.clone(), time) {
+            Ok(line) => line,
+            Err(failure) if failure.io_kind().is_some_and(cannot_be_written) => {
+                self.unrecorded.get_or_insert(failure);
+                Line { time, record }
+            }
+            Err(failure) => return Err(failure),
+        };
+        self.follow(&line)
     }
 
     /// Notes that another process goes on with it.
@@ -390,10 +413,10 @@ impl<S: Step> Operation<S> {
     /// Undoes everything that was begun, last first.
     ///
     /// # Errors
-    /// Those of the step that could not be undone; called again it goes on there.
+    /// Those of the step that could not be undone; called again it continues there.
     pub async fn roll_back(&mut self, world: &S::World, why: &str) -> Result<()> {
         if self.progress.state != State::RollingBack {
-            self.record(Record::RollingBack {
+            self.record_back(Record::RollingBack {
                 why: why.to_owned(),
             })?;
         }
@@ -402,7 +425,7 @@ impl<S: Step> Operation<S> {
                 None | Some(StepState::Pending | StepState::Undone) => continue,
                 Some(_) => {}
             }
-            self.record(Record::Undoing { step: at })?;
+            self.record_back(Record::Undoing { step: at })?;
             self.tell(at, true, false);
             let Some(step) = self.steps.get(at) else {
                 break;
@@ -412,10 +435,12 @@ impl<S: Step> Operation<S> {
                 .map_err(|failure| {
                     failure.doing(format!("undoing step {}, {}", at + 1, step.name()))
                 })?;
-            self.record(Record::Undone { step: at })?;
+            self.record_back(Record::Undone { step: at })?;
             self.tell(at, true, true);
         }
-        self.record(Record::RolledBack)
+        self.record_back(Record::RolledBack)?;
+        self.warn_unrecorded();
+        Ok(())
     }
 
     /// Ends the way back: `remove` takes away what was kept for it.
@@ -425,6 +450,21 @@ impl<S: Step> Operation<S> {
         }
         remove()?;
         self.record(Record::Committed)
+    }
+
+    /// Says that all is undone although the journal does not know it.
+    fn warn_unrecorded(&mut self) {
+        let Some(failure) = self.unrecorded.take() else {
+            return;
+        };
+        self.observer.event(Event::Warning {
+            name: "rollback-not-recorded",
+            message: format!(
+                "everything is undone, but the journal does not say so ({failure}); once {} can be written, run the \
+                 rollback again before any other change of this node",
+                self.journal.path().display()
+            ),
+        });
     }
 
     fn tell(&self, at: usize, undo: bool, done: bool) {
@@ -440,6 +480,12 @@ impl<S: Step> Operation<S> {
             done,
         });
     }
+}
+
+/// Whether a write failed for want of room or because the file system is read-only.
+fn cannot_be_written(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 #[cfg(test)]

@@ -28,12 +28,14 @@
 //!   fsynced and renamed.
 //! - Each record is fsynced before what it announces begins, and before what comes after what it
 //!   confirms begins.
-//! - A last line that is cut off or whose sum is wrong was being written when the machine stopped:
-//!   what it announces had not begun, so it counts for nothing and is cut away before the next
+//! - A last line that is incomplete or whose sum is wrong was being written when the machine stopped:
+//!   what it announces had not begun, so it counts for nothing and is overwritten before the next
 //!   record. A wrong line before the last one is damage, and an error.
+//! - The file is longer than its records: zeros behind them hold the room for those of the whole plan
+//!   and of its rollback, so that a full disk cannot stop a rollback. Readers stop at the zeros.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -50,6 +52,10 @@ pub const FILE: &str = "journal";
 pub const SCHEMA: u32 = 1;
 /// Longer journals are not read: a plan has some dozens of steps.
 const MAX_BYTES: u64 = 16 << 20;
+/// The room that is kept for records: so much for reasons and facts, and so much for each step, which
+/// has a record before and after it, forward and back.
+const ROOM: u64 = 32 << 10;
+const ROOM_A_STEP: u64 = 1 << 10;
 /// Bytes of the sum and the blank after it.
 const SUM: usize = 9;
 
@@ -129,54 +135,102 @@ pub struct Line {
 /// A journal that records are added to.
 #[derive(Debug)]
 pub struct Journal {
-    file: OutFile,
+    path: PathBuf,
+    file: Writable,
+}
+
+/// Whether records can be added: a journal on a file system that became read-only can still be
+/// rolled back from.
+#[derive(Debug)]
+enum Writable {
+    Yes(OutFile),
+    No(io::Error),
 }
 
 impl Journal {
-    /// Makes the journal in an operation's folder, durable with its first record.
+    /// Makes the journal in an operation's folder, durable with its first record and with the room
+    /// for the others.
     pub fn create(dir: &Path, begin: Begin, time: Timestamp) -> Result<Self> {
         let path = dir.join(FILE);
         let doing = || format!("writing {}", path.display());
+        let room = ROOM + ROOM_A_STEP * begin.steps.len() as u64;
         let line = encoded(&Line {
             time,
             record: Record::Begin(begin),
         })?;
-        fs::write_atomic(&path, &line)?;
-        let file = OutFile::go_on(&path, line.len() as u64).doing(Kind::Store, doing)?;
-        Ok(Self { file })
+        fs::write_atomic_with_room(&path, &line, room)?;
+        let file = OutFile::append_at(&path, line.len() as u64).doing(Kind::Store, doing)?;
+        Ok(Self {
+            path,
+            file: Writable::Yes(file),
+        })
     }
 
-    /// Opens a journal to go on with it, and says what stands in it.
+    /// Opens a journal to add to it, and returns its records.
     pub fn open(dir: &Path) -> Result<(Self, Vec<Line>)> {
         let path = dir.join(FILE);
-        let (lines, len) = read_with_length(&path)?;
-        let file = OutFile::go_on(&path, len)
-            .doing(Kind::Store, || format!("opening {}", path.display()))?;
-        Ok((Self { file }, lines))
+        let read = read_with_length(&path)?;
+        let opened = OutFile::append_at(&path, read.good).and_then(|mut file| {
+            if read.torn > 0 {
+                file.overwrite(read.torn)?;
+                file.sync()?;
+            }
+            Ok(file)
+        });
+        let file = match opened {
+            Ok(file) => Writable::Yes(file),
+            Err(cause) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => Writable::No(cause),
+            Err(cause) => {
+                let what = format!("opening {}", path.display());
+                return Err(Failure::wrap(Kind::Store, cause, what));
+            }
+        };
+        Ok((Self { path, file }, read.lines))
     }
 
-    /// Adds a record; it is durable when this returns.
+    /// Adds a record; it is durable when this returns. What a failed attempt wrote is overwritten by
+    /// the next one.
     pub fn append(&mut self, record: Record, time: Timestamp) -> Result<Line> {
         let line = Line { time, record };
         let bytes = encoded(&line)?;
-        self.file
-            .write_all(&bytes)
-            .and_then(|()| self.file.sync())
-            .doing(Kind::Store, || {
-                format!("writing {}", self.file.path().display())
-            })?;
+        let written = match &mut self.file {
+            Writable::Yes(file) => append(file, &bytes),
+            Writable::No(cause) => Err(io::Error::new(cause.kind(), cause.to_string())),
+        };
+        written.doing(Kind::Store, || format!("writing {}", self.path.display()))?;
         Ok(line)
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        &self.path
     }
+}
+
+fn append(file: &mut OutFile, bytes: &[u8]) -> io::Result<()> {
+    let start = file.len();
+    let written = file.write_all(bytes).and_then(|()| file.sync());
+    if written.is_err() {
+        file.rewind_to(start)?;
+        // The next record may be shorter than this one. Where not even this can be written the
+        // failure above is the one to report.
+        let _ = file.overwrite(bytes.len() as u64);
+    }
+    written
 }
 
 /// Reads the journal in an operation's folder.
 pub fn read(dir: &Path) -> Result<Vec<Line>> {
-    read_with_length(&dir.join(FILE)).map(|(lines, _)| lines)
+    read_with_length(&dir.join(FILE)).map(|read| read.lines)
+}
+
+/// What stands in a journal's file.
+struct Content {
+    lines: Vec<Line>,
+    /// Bytes that they are.
+    good: u64,
+    /// Bytes of an incomplete record behind them.
+    torn: u64,
 }
 
 fn encoded(line: &Line) -> Result<Vec<u8>> {
@@ -188,8 +242,7 @@ fn encoded(line: &Line) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The lines, and how many bytes of the file they are.
-fn read_with_length(path: &Path) -> Result<(Vec<Line>, u64)> {
+fn read_with_length(path: &Path) -> Result<Content> {
     let doing = || format!("reading the journal {}", path.display());
     trust::check(path).map_err(|failure| failure.doing(doing()))?;
     let mut bytes = Vec::new();
@@ -200,6 +253,8 @@ fn read_with_length(path: &Path) -> Result<(Vec<Line>, u64)> {
         let what = format!("expected at most {MAX_BYTES} bytes");
         return Err(damaged(path, what));
     }
+    let used = bytes.iter().rposition(|byte| *byte != 0);
+    bytes.truncate(used.map_or(0, |last| last + 1));
     let mut lines = Vec::new();
     let mut good = 0;
     let mut rest = bytes.as_slice();
@@ -209,7 +264,7 @@ fn read_with_length(path: &Path) -> Result<(Vec<Line>, u64)> {
         let number = lines.len() + 1;
         match decoded(line) {
             Ok(line) => lines.push(line),
-            // What a crash cut off in the middle of writing is the last thing in the file.
+            // A record that a crash interrupted is the last thing in the file.
             Err(_) if after.is_empty() && number > 1 => break,
             Err(what) => return Err(damaged(path, format!("line {number}: {what}"))),
         }
@@ -217,7 +272,11 @@ fn read_with_length(path: &Path) -> Result<(Vec<Line>, u64)> {
         rest = after;
     }
     match lines.first().map(|line| &line.record) {
-        Some(Record::Begin(begin)) if begin.schema == SCHEMA => Ok((lines, good)),
+        Some(Record::Begin(begin)) if begin.schema == SCHEMA => Ok(Content {
+            torn: bytes.len() as u64 - good,
+            lines,
+            good,
+        }),
         Some(Record::Begin(begin)) => Err(damaged(
             path,
             format!(

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -61,22 +61,41 @@ impl Lock {
         })
     }
 
-    /// Takes a lock that others define: nothing is written into its file.
-    pub fn hold(path: &Path) -> Result<Self> {
+    /// Takes a lock that others define: nothing is written into its file. `None` where the file is not
+    /// ours: it is in a folder that everybody may write to, so that anybody can have put it there and
+    /// hold it for ever.
+    pub fn hold(path: &Path) -> Result<Option<Self>> {
         let about = || format!("locking {}", path.display());
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(crate::sys::fs::FILE_MODE)
-            .open(path)
-            .doing(Kind::Store, about)?;
+        let open = |create: bool| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(create)
+                .truncate(false)
+                .mode(crate::sys::fs::FILE_MODE)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+                .open(path)
+        };
+        // Not with O_CREAT at first: fs.protected_regular forbids that for another's file.
+        let opened = match open(false) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => open(true),
+            other => other,
+        };
+        let file = match opened {
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                return Ok(None);
+            }
+            other => other.doing(Kind::Store, about)?,
+        };
+        let owner = file.metadata().doing(Kind::Store, about)?.uid();
+        if owner != rustix::process::geteuid().as_raw() {
+            return Ok(None);
+        }
         match exclusively(&file) {
-            Ok(()) => Ok(Self {
+            Ok(()) => Ok(Some(Self {
                 _file: file,
                 path: path.to_owned(),
-            }),
+            })),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(
                 Kind::Busy,
                 format!("another process holds {}", path.display()),
@@ -133,6 +152,24 @@ fn held(path: &Path, file: &mut File) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_a_link_or_belongs_to_another_user_is_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etcd-installer.lock");
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+        assert!(Lock::hold(&path).unwrap().is_none());
+        assert!(!dir.path().join("elsewhere").exists());
+        std::fs::remove_file(&path).unwrap();
+        let held = Lock::hold(&path).unwrap();
+        assert!(held.is_some());
+        assert_eq!(Lock::hold(&path).unwrap_err().kind(), Kind::Busy);
+        if rustix::process::geteuid().is_root() {
+            // Held by its owner, it is no reason to wait.
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            assert!(Lock::hold(&path).unwrap().is_none());
+        }
+    }
 
     #[test]
     fn the_second_one_is_told_who_holds_it() {

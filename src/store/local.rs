@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! .etcd-dr.lock        held while the store is changed
-//! .staging-12/         a set being made, or left by a run that was cut off
-//! .removing-3/         a set being removed, or left by a run that was cut off
+//! .staging-12/         a set being made, or left by an interrupted run
+//! .removing-3/         a set being removed, or left by an interrupted run
 //! backup-12/           a set
 //! latest-backup        symbolic link to the newest set
 //! ```
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -28,6 +29,9 @@ pub const REMOVING_PREFIX: &str = ".removing-";
 /// Numbers from here on were not reached by counting: one set a second takes 30,000 years. What
 /// bears one leaves room above it, and ends no backups.
 const UNREACHABLE: u64 = 1_000_000_000_000;
+/// What the names of places begin with that a run makes in a directory which is no store
+/// (`backup --flat`); 16 random hex digits follow.
+pub const FLAT_PREFIX: &str = ".etcd-dr-staging-";
 /// What the names of sets begin with.
 pub const SET_PREFIX: &str = "backup-";
 
@@ -84,13 +88,37 @@ impl LocalStore {
         target.to_str().map(str::to_owned)
     }
 
-    /// Removes what runs that were cut off have left; the lock must be held, since a directory
-    /// in the making looks the same. Returns what was removed.
-    pub fn remove_leftovers(&self, _held: &Lock) -> Result<Vec<PathBuf>> {
+    /// Removes what interrupted runs have left; the lock must be held, since a directory in the
+    /// making looks the same. Returns what was removed.
+    ///
+    /// Only what is provably ours goes: a directory (no link) that bears a whole name of ours, belongs
+    /// to whom the files belong that this process makes here, and holds nothing but plain files for
+    /// whose names `is_ours` vouches. Anything else under such a name is somebody's, and stays.
+    pub fn remove_leftovers(
+        &self,
+        held: &Lock,
+        is_ours: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         for entry in self.entries()? {
-            let left = [STAGING_PREFIX, REMOVING_PREFIX];
-            if entry.is_dir && left.iter().any(|prefix| entry.name.starts_with(prefix)) {
+            if entry.is_dir && is_leftover(&entry.name) && holds_only(&entry.path, held, is_ours) {
+                fs::remove_tree(&entry.path)?;
+                removed.push(entry.path);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The same in a directory that is no store and may be anybody's: only the random names of
+    /// [`LocalStore::stage_flat`] are ours there.
+    pub fn remove_flat_leftovers(
+        &self,
+        held: &Lock,
+        is_ours: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        for entry in self.entries()? {
+            if entry.is_dir && is_flat(&entry.name) && holds_only(&entry.path, held, is_ours) {
                 fs::remove_tree(&entry.path)?;
                 removed.push(entry.path);
             }
@@ -125,6 +153,15 @@ impl LocalStore {
     /// Makes a private directory to prepare set `number` in.
     pub fn stage(&self, number: u64, _held: &Lock) -> Result<Staging> {
         let dir = self.dir.join(format!("{STAGING_PREFIX}{number}"));
+        fs::mkdir(&dir)?;
+        Ok(Staging { dir, armed: true })
+    }
+
+    /// Makes a private directory in one that is no store, under a name that nothing there has.
+    pub fn stage_flat(&self, random: [u8; 8], _held: &Lock) -> Result<Staging> {
+        let dir = self
+            .dir
+            .join(format!("{FLAT_PREFIX}{:016x}", u64::from_ne_bytes(random)));
         fs::mkdir(&dir)?;
         Ok(Staging { dir, armed: true })
     }
@@ -179,6 +216,46 @@ impl LocalStore {
     }
 }
 
+/// Whether a name is a whole one that a store gives to what is being made or removed.
+fn is_leftover(name: &str) -> bool {
+    let number = name
+        .strip_prefix(STAGING_PREFIX)
+        .or_else(|| name.strip_prefix(REMOVING_PREFIX));
+    // `.staging-012` and `.staging-area` are not ours.
+    number.is_some_and(|digits| {
+        digits
+            .parse::<u64>()
+            .is_ok_and(|number| number.to_string() == digits)
+    })
+}
+
+fn is_flat(name: &str) -> bool {
+    name.strip_prefix(FLAT_PREFIX).is_some_and(|random| {
+        random.len() == 16
+            && random
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
+/// Whether a directory belongs to us and holds only plain files of ours. What cannot be looked at is
+/// not provably ours.
+fn holds_only(dir: &Path, held: &Lock, is_ours: &dyn Fn(&str) -> bool) -> bool {
+    let owner = |path: &Path| path.symlink_metadata().ok().map(|meta| meta.uid());
+    let own = rustix::process::geteuid().as_raw();
+    // A share may give files to another user than the one who makes them, the lock among them.
+    let is_own = owner(dir).is_some_and(|uid| uid == own || Some(uid) == owner(held.path()));
+    is_own
+        && std::fs::read_dir(dir).is_ok_and(|entries| {
+            entries.into_iter().all(|entry| {
+                entry.is_ok_and(|entry| {
+                    let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+                    is_file && entry.file_name().to_str().is_some_and(is_ours)
+                })
+            })
+        })
+}
+
 /// What is in a directory, sorted by name; names that are not UTF-8 are nothing of ours.
 pub fn entries(dir: &Path) -> Result<Vec<StoreEntry>> {
     let doing = || format!("listing {}", dir.display());
@@ -231,6 +308,52 @@ impl Drop for Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_ours(name: &str) -> bool {
+        ["backup.json", "x"].contains(&name)
+    }
+
+    #[test]
+    fn directories_of_others_are_never_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::at(dir.path());
+        let lock = store.lock("test").unwrap();
+        let there = |path: &str| dir.path().join(path);
+        for (name, content) in [
+            (".staging-area", "important/file"),
+            (".removing-customer-data", "file"),
+            (".staging-", "file"),
+            (".staging-012", "backup.json"),
+            (".staging-+1", "backup.json"),
+            (".staging-18446744073709551616", "backup.json"),
+            // The whole name, but not what we would put into it.
+            (".staging-3", "site/index.html"),
+            (".removing-4", "notes.txt"),
+            (".staging-web", "x"),
+            (".etcd-dr-staging-0123456789abcdeg", "x"),
+            (".etcd-dr-staging-0123456789abcdef", "backup.json"),
+        ] {
+            let file = there(name).join(content);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, b"").unwrap();
+        }
+        std::os::unix::fs::symlink(there(".staging-area"), there(".staging-7")).unwrap();
+        std::fs::create_dir(there(".staging-8")).unwrap();
+        std::os::unix::fs::symlink("/", there(".staging-8/x")).unwrap();
+        assert!(store.remove_leftovers(&lock, &is_ours).unwrap().is_empty());
+        assert_eq!(
+            store.remove_flat_leftovers(&lock, &is_ours).unwrap(),
+            [there(".etcd-dr-staging-0123456789abcdef")]
+        );
+        // Ours: empty, or with files that a set has.
+        std::fs::create_dir(there(".staging-5")).unwrap();
+        std::fs::create_dir(there(".removing-6")).unwrap();
+        std::fs::write(there(".removing-6/backup.json"), b"{}").unwrap();
+        assert_eq!(
+            store.remove_leftovers(&lock, &is_ours).unwrap(),
+            [there(".removing-6"), there(".staging-5")]
+        );
+    }
 
     #[test]
     fn numbers_only_grow() {
@@ -292,7 +415,7 @@ mod tests {
         std::fs::rename(dir.path().join("backup-3"), dir.path().join(".removing-3")).unwrap();
         assert_eq!(store.next_number().unwrap(), 4);
         assert_eq!(
-            store.remove_leftovers(&lock).unwrap(),
+            store.remove_leftovers(&lock, &is_ours).unwrap(),
             [dir.path().join(".removing-3")]
         );
     }
@@ -310,9 +433,9 @@ mod tests {
         std::mem::forget(store.stage(4, &lock).unwrap());
         assert_eq!(store.next_number().unwrap(), 5);
         assert_eq!(
-            store.remove_leftovers(&lock).unwrap(),
+            store.remove_leftovers(&lock, &is_ours).unwrap(),
             vec![dir.path().join(".staging-4")]
         );
-        assert!(store.remove_leftovers(&lock).unwrap().is_empty());
+        assert!(store.remove_leftovers(&lock, &is_ours).unwrap().is_empty());
     }
 }

@@ -45,12 +45,48 @@ impl OutFile {
         Ok(())
     }
 
+    /// Keeps `room` bytes on the disk behind what is written, as zeros: later writes there need no
+    /// free space. A file system without a call for it gets the zeros written.
+    pub fn reserve(&mut self, room: u64) -> io::Result<()> {
+        let (start, len) = (self.offset, self.offset + room);
+        seam::pass(Op::Resize(&self.path, len))?;
+        match fallocate(&self.file, FallocateFlags::empty(), start, room) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => zero(&self.file, start, room)?,
+            Err(cause) => return Err(cause.into()),
+        }
+        seam::done(Op::Resize(&self.path, len));
+        Ok(())
+    }
+
+    /// Writes zeros over the next `len` bytes; the next write still begins before them.
+    pub fn overwrite(&mut self, len: u64) -> io::Result<()> {
+        let zeros = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        self.write_at(self.offset, &zeros)
+    }
+
+    /// Lets the next write begin at an earlier place.
+    pub fn rewind_to(&mut self, offset: u64) -> io::Result<()> {
+        self.go_on_at(offset)
+    }
+
     /// Lets the next write begin there.
     pub(super) fn go_on_at(&mut self, offset: u64) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(offset))?;
         self.offset = offset;
         Ok(())
     }
+}
+
+fn zero(file: &File, start: u64, len: u64) -> io::Result<()> {
+    let zeros = [0; 4096];
+    let mut at = start;
+    while at < start + len {
+        let piece = (start + len - at).min(zeros.len() as u64) as usize;
+        file.write_all_at(zeros.get(..piece).unwrap_or_default(), at)?;
+        at += piece as u64;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
     chownat, fchmod, fchown, fsetxattr, fsync, futimens, linkat, lsetxattr, mkdirat, openat,
-    statat, symlinkat, utimensat,
+    statat, symlinkat, unlinkat, utimensat,
 };
 
 use super::fs::{DIR_MODE, FILE_MODE, OutFile};
@@ -37,6 +37,9 @@ pub enum Kind {
     /// A link, or something special.
     Other,
 }
+/// How deep a tree may be that is removed. Each level holds a descriptor and a stack frame; no tree
+/// of ours is deeper than the names that an archive may have.
+const MAX_DEPTH: usize = 256;
 
 const OPEN_DIR: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -50,6 +53,17 @@ impl Dir {
         Ok(Self {
             fd,
             path: path.to_owned(),
+        })
+    }
+
+    /// Opens the directory that holds an entry. The path to it is followed, as the caller gave it;
+    /// from there on nothing is.
+    pub fn holding(path: &Path) -> io::Result<Self> {
+        let parent = super::fs::parent(path);
+        let fd = rustix::fs::open(parent, OPEN_DIR - OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Self {
+            fd,
+            path: parent.to_owned(),
         })
     }
 
@@ -123,6 +137,69 @@ impl Dir {
             }
         }
         Ok(true)
+    }
+
+    /// The names in it, sorted.
+    fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether an entry is a directory itself, and no link to one.
+    fn is_dir(&self, name: &OsStr) -> io::Result<bool> {
+        let stat = statat(&self.fd, plain(name)?, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileType::from_raw_mode(stat.st_mode).is_dir())
+    }
+
+    /// Removes a file or a link.
+    pub fn unlink(&self, name: &OsStr) -> io::Result<()> {
+        let path = self.path.join(plain(name)?);
+        through(Op::Unlink(&path), || {
+            unlinkat(&self.fd, name, AtFlags::empty())
+        })
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, name: &OsStr) -> io::Result<()> {
+        let path = self.path.join(plain(name)?);
+        through(Op::Rmdir(&path), || {
+            unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
+        })
+    }
+
+    /// Removes a directory and everything in it. Whoever owns a part of the tree may turn a
+    /// directory into a link while this runs: each is entered through its parent's descriptor and
+    /// never followed, so that nothing outside the tree is touched (CVE-2022-21658 is what
+    /// following them leads to).
+    pub fn remove_tree(&self, name: &OsStr) -> io::Result<()> {
+        self.enter(name)?.clear(MAX_DEPTH)?;
+        self.rmdir(name)
+    }
+
+    /// Removes everything in it, files before the directories that hold them.
+    fn clear(&self, depth: usize) -> io::Result<()> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(io::Error::other(format!(
+                "{} is nested deeper than {MAX_DEPTH} directories",
+                self.path.display()
+            )));
+        };
+        for name in self.names()? {
+            if self.is_dir(&name)? {
+                self.enter(&name)?.clear(depth)?;
+                self.rmdir(&name)?;
+            } else {
+                self.unlink(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a directory that must not exist yet, mode 0700.
@@ -336,6 +413,57 @@ mod tests {
         let own = fs::symlink_metadata(dir.path().join("out")).unwrap();
         assert_eq!(own.mtime(), 1_000);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_becomes_a_link_leads_nowhere() {
+        let scratch = tempfile::tempdir().unwrap();
+        let victim = scratch.path().join("victim");
+        fs::create_dir(&victim).unwrap();
+        for file in 0..50 {
+            fs::write(victim.join(format!("f{file}")), b"x").unwrap();
+        }
+        let tree = scratch.path().join("tree");
+        let parked = scratch.path().join("parked");
+        fs::create_dir(&parked).unwrap();
+        for round in 0..20 {
+            for dir in 0..100 {
+                fs::create_dir_all(tree.join(format!("d{dir:03}/below"))).unwrap();
+            }
+            std::thread::scope(|scope| {
+                // Whoever owns the tree swaps its directories for links while it is removed.
+                scope.spawn(|| {
+                    for dir in (0..100).rev() {
+                        let name = tree.join(format!("d{dir:03}"));
+                        let _ = fs::rename(&name, parked.join(format!("{round}-{dir}")));
+                        let _ = symlink(&victim, &name);
+                    }
+                });
+                let _ = Dir::holding(&tree).unwrap().remove_tree(OsStr::new("tree"));
+            });
+            assert_eq!(fs::read_dir(&victim).unwrap().count(), 50, "round {round}");
+            let _ = Dir::holding(&tree).unwrap().remove_tree(OsStr::new("tree"));
+        }
+    }
+
+    #[test]
+    fn a_tree_of_any_width_is_removed_and_a_bottomless_one_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let holder = Dir::open(scratch.path()).unwrap();
+        let mut deep = scratch.path().join("deep");
+        for _ in 0..=MAX_DEPTH {
+            deep.push("d");
+        }
+        fs::create_dir_all(&deep).unwrap();
+        let refused = holder.remove_tree(OsStr::new("deep")).unwrap_err();
+        assert!(refused.to_string().contains("nested deeper"), "{refused}");
+        fs::create_dir_all(scratch.path().join("tree/x/y")).unwrap();
+        fs::write(scratch.path().join("tree/x/f"), b"x").unwrap();
+        symlink("..", scratch.path().join("tree/x/up")).unwrap();
+        holder.remove_tree(OsStr::new("tree")).unwrap();
+        assert!(!scratch.path().join("tree").exists());
+        symlink("deep", scratch.path().join("link")).unwrap();
+        assert!(holder.remove_tree(OsStr::new("link")).is_err());
     }
 
     #[test]

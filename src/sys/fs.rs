@@ -3,11 +3,13 @@
 //! Modes are given, never left to the umask: 0600 for files, 0700 for directories, unless a
 //! recorded mode is put back. Nothing here follows a symbolic link it is about to create over.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::dir::Dir;
 use super::seam::{self, Op};
 use super::xattr::xattrs;
 use crate::error::{Doing, Kind, Result};
@@ -61,6 +63,21 @@ impl OutFile {
             offset: 0,
         };
         file.go_on_at(len)?;
+        Ok(file)
+    }
+
+    /// Opens a file to write from its byte `offset` on; what is behind that stays.
+    pub fn append_at(path: &Path, offset: u64) -> io::Result<Self> {
+        let mut file = Self {
+            file: OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+                .open(path)?,
+            path: path.to_owned(),
+            offset: 0,
+        };
+        file.go_on_at(offset)?;
         Ok(file)
     }
 
@@ -207,67 +224,43 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     })
 }
 
-/// Removes a file or a link; one that is not there is no error.
+/// Removes a file or a link; one that is already gone is not an error.
 pub fn unlink(path: &Path) -> Result<()> {
-    let go = || {
-        seam::pass(Op::Unlink(path))?;
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        }
-        seam::done(Op::Unlink(path));
-        io::Result::Ok(())
-    };
-    go().doing(Kind::Store, || format!("removing {}", path.display()))
+    removing(path, |holder, name| match holder.unlink(name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    })
 }
 
-/// Removes a directory and all below it, without following links. The order is files first, so
-/// that a crash leaves a smaller tree, never a moved one.
+/// Removes a directory and everything below it, without following links: a crash leaves a smaller
+/// tree, never a moved one.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    let doing = || format!("removing {}", path.display());
-    let mut dirs = vec![path.to_owned()];
-    let mut empty = Vec::new();
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir).doing(Kind::Store, doing)? {
-            let entry = entry.doing(Kind::Store, doing)?;
-            if entry.file_type().doing(Kind::Store, doing)?.is_dir() {
-                dirs.push(entry.path());
-            } else {
-                unlink(&entry.path())?;
-            }
-        }
-        empty.push(dir);
-    }
-    for dir in empty.into_iter().rev() {
-        let go = || {
-            seam::pass(Op::Rmdir(&dir))?;
-            std::fs::remove_dir(&dir)?;
-            seam::done(Op::Rmdir(&dir));
-            io::Result::Ok(())
-        };
-        go().doing(Kind::Store, doing)?;
-    }
-    Ok(())
+    removing(path, Dir::remove_tree)
 }
 
-/// Removes a directory if it is there and empty, durably; says whether it is gone.
+/// Removes a directory if it is empty, durably. Returns whether it is gone, also when it was gone
+/// before.
 pub fn remove_empty_dir(path: &Path) -> Result<bool> {
-    let go = || {
-        seam::pass(Op::Rmdir(path))?;
-        match std::fs::remove_dir(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(false),
-            other => other?,
-        }
-        seam::done(Op::Rmdir(path));
-        io::Result::Ok(true)
-    };
-    let gone = go().doing(Kind::Store, || format!("removing {}", path.display()))?;
+    let gone = removing(path, |holder, name| match holder.rmdir(name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        other => other.map(|()| true),
+    })?;
     let above = parent(path);
     if gone && above.is_dir() {
         sync_dir(above)?;
     }
     Ok(gone)
+}
+
+/// Removes an entry through the directory that holds it; where even that is gone, it is an entry
+/// that is not found.
+fn removing<T>(path: &Path, remove: impl FnOnce(&Dir, &OsStr) -> io::Result<T>) -> Result<T> {
+    let go = || {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        remove(&Dir::holding(path)?, name)
+    };
+    go().doing(Kind::Store, || format!("removing {}", path.display()))
 }
 
 /// Writes a whole new file and makes its content durable; the parent is not synced.
@@ -311,20 +304,34 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     sync_dir(parent(path))
 }
 
-/// The same for a file that others read: with this mode, whatever the umask is.
+/// The same for a file that is added to later: `room` bytes behind the content are kept for that, as
+/// zeros.
+pub fn write_atomic_with_room(path: &Path, content: &[u8], room: u64) -> Result<()> {
+    let beside = beside(path);
+    unlink(&beside)?;
+    let go = || {
+        let mut file = OutFile::create(&beside)?;
+        file.write_all(content)?;
+        file.reserve(room)?;
+        file.sync()
+    };
+    go().doing(Kind::Store, || format!("writing {}", beside.display()))?;
+    rename(&beside, path)?;
+    sync_dir(parent(path))
+}
+
+/// The same for a file that others read: with this mode, whatever the umask is. The mode is set
+/// through the open file: whoever owns the directory may have put another one under its name.
 pub fn write_atomic_for_all(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let beside = beside(path);
     unlink(&beside)?;
-    write_new(&beside, content)?;
     let go = || {
-        seam::pass(Op::SetMode(&beside, mode))?;
-        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(mode))?;
-        seam::done(Op::SetMode(&beside, mode));
-        io::Result::Ok(())
+        let mut file = OutFile::create(&beside)?;
+        file.write_all(content)?;
+        file.attributes().set_mode(mode)?;
+        file.sync()
     };
-    go().doing(Kind::Store, || {
-        format!("setting the mode of {}", beside.display())
-    })?;
+    go().doing(Kind::Store, || format!("writing {}", beside.display()))?;
     rename(&beside, path)?;
     sync_dir(parent(path))
 }
@@ -356,6 +363,8 @@ fn beside(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

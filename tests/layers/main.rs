@@ -33,6 +33,18 @@ const CLI_ONLY: [&str; 9] = [
     "process::exit",
 ];
 
+/// Calls that change a mode or an owner, or remove something, by a path: whoever owns a directory on
+/// the way can put a link there meanwhile. `sys::dir` has the same through descriptors.
+const BY_PATH: [&str; 7] = [
+    "set_permissions(",
+    "chown(",
+    "chmod(",
+    "fs::remove_",
+    "remove_dir(",
+    "remove_dir_all(",
+    "remove_file(",
+];
+
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
@@ -158,6 +170,24 @@ fn only_the_command_line_speaks_to_people() {
     let main =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/main.rs")).unwrap();
     assert!(main.lines().count() < 60);
+}
+
+#[test]
+fn nothing_is_removed_or_given_a_mode_by_its_path() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let code = shipped(&name, &text);
+        // Through a descriptor: `fchown(self.fd`, `holder.remove_tree(`.
+        let code = code.replace("fchown(", "").replace("fchmod(", "");
+        wrong.extend(
+            BY_PATH
+                .iter()
+                .filter(|call| code.contains(**call))
+                .map(|call| format!("{name}: {call}")),
+        );
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(shipped("a.rs", "std::fs::remove_file(path)").contains("remove_file("));
 }
 
 #[test]

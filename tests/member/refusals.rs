@@ -65,7 +65,7 @@ fn a_learner_beyond_the_limit() {
         assert_eq!(run.json()["start"]["initialClusterState"], "existing");
         // The same again, in the other forms.
         for (form, begins) in [
-            ("flags", "--name='m1' --initial-advertise-peer-urls="),
+            ("flags", "--name=m1 --initial-advertise-peer-urls="),
             ("pod", "- \"--name=m1\"\n- \"--initial-"),
         ] {
             let again = [&args[..], &["--print", form]].concat();

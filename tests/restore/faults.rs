@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::node::{Node, assert_same, etcd, text};
 use super::support::node::NodeOptions;
 use super::support::node_bench::{Lie, Stop};
+use super::support::tmpfs::Tmpfs;
 
 fn node() -> Option<Node> {
     let node = Node::single(&etcd("3.5")?, &NodeOptions::default());
@@ -86,26 +87,79 @@ fn a_slow_stop_is_waited_for() {
     node.assert_backed_up_state();
 }
 
+/// Takes the member's address as soon as etcd has left it, so that no other etcd comes up there.
+fn take_address(node: &Node) -> std::thread::JoinHandle<Option<std::net::TcpListener>> {
+    let url = node.cluster.client_url(0);
+    let address = url.trim_start_matches("https://").to_owned();
+    std::thread::spawn(move || {
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        while std::time::Instant::now() < end {
+            if let Ok(listener) = std::net::TcpListener::bind(&address) {
+                return Some(listener);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    })
+}
+
+/// A restore that failed is rolled back on a full file system, without a free inode, and on one that has
+/// become read-only: undoing only renames.
+#[test]
+fn a_rollback_needs_no_room_and_no_journal() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut node = Node::single(&bins, &NodeOptions::default());
+    let mount = node.path("var/lib/etcd-dr");
+    let Some(state) = Tmpfs::mount(&mount, "64m,nr_inodes=2000") else {
+        return;
+    };
+    node.expect(0, &["backup"]);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    for case in ["full", "no inode", "read-only"] {
+        let before = node.tree_of("etc/kubernetes");
+        let taken = take_address(&node);
+        let args = ["backup-1", "--yes", "--wait", "4s", "--keep-failed"];
+        node.expect(7, &[&["restore"], &args[..]].concat());
+        match case {
+            "full" => drop(state.fill("ballast")),
+            "no inode" => {
+                let made = (0..).map(|n| std::fs::File::create(mount.join(format!("i{n}"))));
+                assert!(made.take(5000).any(|file| file.is_err()), "inodes are left");
+            }
+            _ => state.remount("ro"),
+        }
+        let (_, told) = node.expect(0, &["restore", "--rollback"]);
+        assert_same(&before, &node.tree_of("etc/kubernetes"), &told);
+        let unrecorded = told.contains("rollback-not-recorded");
+        assert_eq!(unrecorded, case == "read-only", "{case}: {told}");
+        drop(taken.join().expect("the thread").expect("the address"));
+        node.bench.settle();
+        node.cluster.wait_member(0);
+        let later = ["get", "later", "--print-value-only"];
+        assert_eq!(node.cluster.etcdctl_ok(&later).trim(), "1", "{case}");
+        state.remount("rw");
+        for entry in std::fs::read_dir(&mount).expect("a folder") {
+            let entry = entry.expect("an entry");
+            if entry.file_type().expect("a type").is_file() {
+                std::fs::remove_file(entry.path()).expect("a file that goes");
+            }
+        }
+        if unrecorded {
+            // The journal learns of it; nothing of the node changes.
+            node.expect(7, &["restore", "backup-1", "--yes"]);
+            node.expect(0, &["restore", "--rollback"]);
+            assert_same(&before, &node.tree_of("etc/kubernetes"), case);
+            node.bench.settle();
+            node.cluster.wait_member(0);
+        }
+    }
+}
+
 #[test]
 fn an_etcd_that_does_not_come_up_and_one_that_is_left_so() {
     let Some(mut node) = node() else { return };
-    // The member's address is taken by somebody else as soon as etcd has left it.
-    let url = node.cluster.client_url(0);
-    let address = url.trim_start_matches("https://").to_owned();
     let before = node.tree_of("etc/kubernetes");
-    let taken = std::thread::spawn({
-        let address = address.clone();
-        move || {
-            let end = std::time::Instant::now() + Duration::from_secs(60);
-            while std::time::Instant::now() < end {
-                if let Ok(listener) = std::net::TcpListener::bind(&address) {
-                    return Some(listener);
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            None
-        }
-    });
+    let taken = take_address(&node);
     let args = [
         "restore",
         "backup-1",

@@ -91,6 +91,10 @@ impl Recording {
                 continue;
             }
             let bytes = hex::decode(data).expect("hexadecimal digits");
+            if bytes.iter().all(|byte| *byte == 0) {
+                // An incomplete record is being overwritten.
+                continue;
+            }
             let json: serde_json::Value =
                 serde_json::from_slice(bytes.get(9..).expect("a line")).expect("a record");
             all.push(Written {

@@ -303,7 +303,8 @@ fn locks(node: &Node) {
     drop(held);
     let locks = node.path("var/lock");
     std::fs::create_dir_all(&locks).expect("a folder");
-    let held = Lock::hold(&locks.join("etcd-installer.lock")).expect("a lock");
+    let path = locks.join("etcd-installer.lock");
+    let held = Lock::hold(&path).expect("a lock").expect("a file of ours");
     let told = node.expect(7, &["restore", "backup-1", "--yes"]).1;
     assert!(told.contains("etcd-installer.lock"), "{told}");
     drop(held);

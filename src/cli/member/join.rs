@@ -66,7 +66,7 @@ pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
         return Ok(Shown::done(text, machine::document(DOCUMENT, &json)));
     }
     registry::refuse_while_unfinished(&layout.state())?;
-    let _locked = restore::lock(&layout, "member-add --join")?;
+    let _locked = restore::lock(&session.context, &layout, "member-add --join")?;
     let draft = session.block_on(join::draft(context, &request))?;
     let question = format!("Join the cluster as {}?", draft.about.etcd.member);
     confirm(&planned(&draft), &question, args.yes)?;
@@ -88,7 +88,7 @@ fn request(session: &Session, args: &MemberAddArgs) -> Result<Request> {
 }
 
 fn resume(session: &Session, layout: &NodeLayout) -> Result<Shown> {
-    let _locked = restore::lock(layout, "member-add --join --resume")?;
+    let _locked = restore::lock(&session.context, layout, "member-add --join --resume")?;
     let log = session.log();
     let mut operation = operation::open::<JoinStep>(session, layout, KIND, None)?;
     operation::can_go_on(&operation)?;
@@ -124,7 +124,7 @@ fn roll_back(
     layout: &NodeLayout,
     id: Option<&str>,
 ) -> Result<Shown> {
-    let _locked = restore::lock(layout, "member-add --join --rollback")?;
+    let _locked = restore::lock(&session.context, layout, "member-add --join --rollback")?;
     let log = session.log();
     let mut operation = operation::open::<JoinStep>(session, layout, KIND, id)?;
     let progress = operation.progress();
@@ -153,7 +153,7 @@ fn commit(
     layout: &NodeLayout,
     id: Option<&str>,
 ) -> Result<Shown> {
-    let _locked = restore::lock(layout, "member-add --join --commit")?;
+    let _locked = restore::lock(&session.context, layout, "member-add --join --commit")?;
     let mut operation = operation::open::<JoinStep>(session, layout, KIND, id)?;
     let id = operation.progress().begin.id.clone();
     let state = State::Committed.word();

@@ -7,16 +7,16 @@ mod node;
 mod text;
 
 pub(super) use self::data_dir::{bump, check_allowed, data_dir, evidence};
-use tempfile::TempDir;
 
 use super::args::RestoreArgs;
 use super::remote;
 use super::run::{Session, Shown};
-use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::error::{Fact, Failure, Kind, Result};
 use crate::node::layout::NodeLayout;
 use crate::ops::catalog::{self, BackupSet};
 use crate::ops::{backup, remote as sets};
 use crate::store::{Address, LocalStore};
+use crate::sys::scratch::Scratch;
 
 /// The command that operations of this kind are gone on with.
 pub(super) const COMMAND: &str = "restore";
@@ -56,7 +56,7 @@ fn set(args: &RestoreArgs) -> Result<&str> {
 /// A set that is named, and the folder it was brought to for this run only.
 pub(super) struct Named {
     pub(super) set: BackupSet,
-    _brought: Option<TempDir>,
+    _brought: Option<Scratch>,
 }
 
 /// Finds the set that is named. One in another store is brought here: to this node's own store,
@@ -89,12 +89,7 @@ fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         });
     }
     let scratch = std::env::temp_dir();
-    let here = tempfile::Builder::new()
-        .prefix(".etcd-dr-restore-")
-        .tempdir_in(&scratch)
-        .doing(Kind::Store, || {
-            format!("making a folder in {}", scratch.display())
-        })?;
+    let here = Scratch::make(&scratch, "fetch")?;
     session.block_on(async {
         let (from, set) = remote::resolve(session, &address, &settings).await?;
         sets::fetch(context, from.as_ref(), &set.name, here.path(), identities)
@@ -129,14 +124,5 @@ fn check_names(names: &[String], known: &[&str]) -> Result<()> {
 
 /// 128 bits from the kernel.
 pub(super) fn random() -> Result<u128> {
-    let mut bytes = [0; 16];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .doing(Kind::Unexpected, || "asking the kernel for randomness")?;
-    if got != bytes.len() {
-        return Err(Failure::new(
-            Kind::Unexpected,
-            "asking the kernel for randomness: it gave too little",
-        ));
-    }
-    Ok(u128::from_ne_bytes(bytes))
+    Ok(u128::from_ne_bytes(crate::sys::random::bytes()?))
 }

@@ -27,7 +27,7 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
         return Ok(planned(&draft(session, args, false)?));
     }
     registry::refuse_while_unfinished(&layout.state())?;
-    let locked = restore::lock(&layout, "restore")?;
+    let locked = restore::lock(&session.context, &layout, "restore")?;
     let draft = draft(session, args, true)?;
     human::tell(&text::plan(&draft));
     let question = format!("Restore {} to this node?", draft.about.set.name);
@@ -102,7 +102,7 @@ fn plan_alone(draft: &Draft) -> Shown {
 /// Goes on with a restore that was cut off.
 pub(super) fn resume(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&layout, "restore --resume")?;
+    let _locked = restore::lock(&session.context, &layout, "restore --resume")?;
     let log = session.log();
     let mut operation = open(session, &layout, None)?;
     operation::can_go_on(&operation)?;
@@ -151,7 +151,7 @@ pub(super) fn restored(done: &Done) -> Shown {
 /// Takes a restore back.
 pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&layout, "restore --rollback")?;
+    let _locked = restore::lock(&session.context, &layout, "restore --rollback")?;
     let log = session.log();
     let mut operation = open(session, &layout, id)?;
     let progress = operation.progress();
@@ -183,7 +183,7 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
 /// Ends the way back.
 pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&layout, "restore --commit")?;
+    let _locked = restore::lock(&session.context, &layout, "restore --commit")?;
     let mut operation = open(session, &layout, id)?;
     let rolled_back = operation.progress().state == State::RolledBack;
     let id = operation.progress().begin.id.clone();

@@ -41,7 +41,7 @@ use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
 use crate::plan::lock::Lock;
 use crate::store::{LocalStore, Staging};
-use crate::sys::{fs, space};
+use crate::sys::{fs, random, space};
 
 use artifacts::Artifacts;
 pub use artifacts::Timings;
@@ -137,7 +137,11 @@ pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> 
     let node = NodeFound::find(context, request)?;
     open_store(request, &store)?;
     let lock = store.lock("backup")?;
-    for path in store.remove_leftovers(&lock)? {
+    let leftovers = match flat {
+        Some(_) => store.remove_flat_leftovers(&lock, &names::is_of_a_set)?,
+        None => store.remove_leftovers(&lock, &names::is_of_a_set)?,
+    };
+    for path in leftovers {
         context.tell(Event::LeftoverRemoved(path));
     }
     // Another run may have taken one while this one waited to begin.
@@ -362,7 +366,10 @@ impl Run<'_> {
         self.check_space(source.status.db_size)?;
 
         let number = self.store.next_number()?;
-        let staging = self.store.stage(number, self.lock)?;
+        let staging = match flat {
+            Some(_) => self.store.stage_flat(random::bytes()?, self.lock)?,
+            None => self.store.stage(number, self.lock)?,
+        };
         let stamp = Stamp::new(self.context.now, false);
         let artifacts = Artifacts::write(self, &source, staging.dir(), &stamp).await?;
         cancel.check()?;

@@ -74,7 +74,7 @@ fn try_share(
 /// Whether the file system lets files share blocks: tried on a file that is gone again.
 fn clones(store: &LocalStore, number: u64, old: &File, lock: &Lock) -> Result<bool> {
     let staging = store.stage(number, lock)?;
-    let path = staging.dir().join("clone");
+    let path = staging.dir().join(names::PROBE);
     let doing = || format!("writing {}", path.display());
     let mut file = OutFile::create(&path).doing(Kind::Store, doing)?;
     file.clone_from(old, 0).doing(Kind::Store, doing)

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::etcd::client::{Id, Member};
+use crate::sys::quote;
 
 /// What etcd on the new member's machine must be given at its first start, with an empty data
 /// directory.
@@ -27,11 +28,14 @@ impl StartWith {
         let own = members.iter().find(|member| member.id == id);
         let mut pairs = Vec::new();
         for member in members {
-            // etcd compares URLs here; another member that has not started may have any name.
+            // Of the others etcd compares the URLs only. A name that is empty, as before a member's first
+            // start, or would break the list is told by the id.
             let called = if member.id == id {
                 name.to_owned()
+            } else if is_name(&member.name) {
+                member.name.clone()
             } else {
-                member.label()
+                member.id.to_string()
             };
             for url in &member.peer_urls {
                 pairs.push(format!("{called}={url}"));
@@ -67,7 +71,7 @@ impl StartWith {
         let mut text = String::new();
         for (flag, value) in self.pairs() {
             let variable = flag.to_ascii_uppercase().replace('-', "_");
-            let _ = writeln!(text, "ETCD_{variable}=\"{value}\"");
+            let _ = writeln!(text, "ETCD_{variable}={}", quote::env(&value));
         }
         text
     }
@@ -77,7 +81,7 @@ impl StartWith {
         let flags: Vec<String> = self
             .pairs()
             .iter()
-            .map(|(flag, value)| format!("--{flag}='{value}'"))
+            .map(|(flag, value)| format!("--{flag}={}", quote::shell(value)))
             .collect();
         flags.join(" ") + "\n"
     }
@@ -86,12 +90,12 @@ impl StartWith {
     pub fn pod(&self) -> String {
         self.pairs()
             .iter()
-            .map(|(flag, value)| format!("- \"--{flag}={value}\"\n"))
+            .map(|(flag, value)| format!("- {}\n", quote::yaml(&format!("--{flag}={value}"))))
             .collect()
     }
 }
 
-/// Whether a name can stand in `--initial-cluster`, in a shell's quotes and in YAML's.
+/// Whether a name can stand in `--initial-cluster`, and needs no quoting anywhere.
 pub fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name
@@ -129,11 +133,46 @@ mod tests {
         assert_eq!(
             start.flags(),
             format!(
-                "--name='m2' --initial-advertise-peer-urls='https://d:2380' \
-                 --initial-cluster='{cluster}' --initial-cluster-state='existing'\n"
+                "--name=m2 --initial-advertise-peer-urls=https://d:2380 \
+                 --initial-cluster='{cluster}' --initial-cluster-state=existing\n"
             )
         );
         assert!(start.pod().starts_with("- \"--name=m2\"\n- \"--initial-"));
+    }
+
+    #[test]
+    fn names_of_others_are_never_code() {
+        let url = |member: u64| vec![format!("https://h{member}:2380")];
+        let hostile = [
+            "e\";touch x;\"",
+            "e';touch x;'",
+            "$(x)",
+            "a=b",
+            "a,b",
+            "\n- evil",
+        ];
+        let mut members: Vec<Member> = (0..)
+            .zip(hostile)
+            .map(|(number, name)| Member {
+                id: Id(0xa0 + number),
+                name: name.to_owned(),
+                peer_urls: url(number),
+                client_urls: Vec::new(),
+                is_learner: false,
+            })
+            .collect();
+        members.push(Member {
+            id: Id(1),
+            name: String::new(),
+            peer_urls: url(9),
+            client_urls: Vec::new(),
+            is_learner: true,
+        });
+        let start = StartWith::new(&members, Id(1), "new");
+        let all = [start.env(), start.flags(), start.pod()].concat();
+        assert!(!all.contains("touch") && !all.contains("evil"), "{all}");
+        assert!(start.initial_cluster.starts_with("a0=https://h0:2380,a1="));
+        assert!(start.initial_cluster.ends_with(",new=https://h9:2380"));
     }
 
     #[test]

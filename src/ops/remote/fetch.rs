@@ -59,7 +59,7 @@ pub async fn import(
 ) -> Result<BackupId> {
     into.ensure()?;
     let lock = into.lock("copy")?;
-    for path in into.remove_leftovers(&lock)? {
+    for path in into.remove_leftovers(&lock, &names::is_of_a_set)? {
         context.tell(Event::LeftoverRemoved(path));
     }
     let number = into.next_number()?;

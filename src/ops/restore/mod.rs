@@ -41,6 +41,7 @@ use crate::etcd::restore::Bump;
 use crate::event::Event;
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
+use crate::node::profile::{self, Profile};
 use crate::node::runtime::{Runtime, find_socket};
 use crate::plan::lock::Lock;
 use crate::plan::registry;
@@ -221,21 +222,42 @@ pub struct Locked {
 }
 
 /// Takes the locks of everything that changes the node.
-pub fn lock(layout: &NodeLayout, doing: &str) -> Result<Locked> {
+pub fn lock(context: &Context, layout: &NodeLayout, doing: &str) -> Result<Locked> {
     let path = layout.lock();
     fs::mkdir_all(fs::parent(&path))?;
     let own = Lock::acquire(&path, doing)?;
-    let mut installers = Vec::new();
-    for component in Component::ALL {
-        let path = layout.installer_lock(component);
-        if fs::parent(&path).is_dir() {
-            installers.push(Lock::hold(&path)?);
-        }
-    }
     Ok(Locked {
         _own: own,
-        _installers: installers,
+        _installers: lock_installers(context, layout)?,
     })
+}
+
+/// OpenShift's installer pods hold a lock a component while they write; other nodes have none.
+fn lock_installers(context: &Context, layout: &NodeLayout) -> Result<Vec<Lock>> {
+    let mut held = Vec::new();
+    // While a restore is unfinished the manifests may be away; the revisions are still there.
+    let has_revisions =
+        std::fs::read_dir(layout.resources()).is_ok_and(|mut all| all.next().is_some());
+    if !has_revisions && profile::look(layout, None)?.profile != Profile::Openshift {
+        return Ok(held);
+    }
+    for component in Component::ALL {
+        let path = layout.installer_lock(component);
+        if !fs::parent(&path).is_dir() {
+            continue;
+        }
+        match Lock::hold(&path)? {
+            Some(lock) => held.push(lock),
+            None => context.warn(
+                "foreign-lock",
+                format!(
+                    "{} is a link or another user's file, so no installer holds it: it is ignored",
+                    path.display()
+                ),
+            ),
+        }
+    }
+    Ok(held)
 }
 
 /// Makes the plan's journal durable; nothing else has changed then.

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use super::steps::rules;
 use super::{Request, Scope, fit};
 use crate::backup::resources::{STATIC_POD_RESOURCES, extract_to_look};
@@ -20,6 +18,7 @@ use crate::node::pod::{PodManifest, RevisionInUse};
 use crate::node::profile::{Detection, Profile, look};
 use crate::ops::catalog::{self, SetState};
 use crate::ops::{Context, database, reach, verify};
+use crate::sys::scratch::Scratch;
 
 /// A static pod as the set has it, or, for a snapshot alone, as the node has it.
 pub(super) struct PodSeen {
@@ -51,19 +50,14 @@ pub(super) struct Survey {
     /// The uid of the namespace `kube-system`.
     pub(super) kube_system_uid: Option<String>,
     pub(super) unsealed: bool,
-    _scratch: TempDir,
+    _scratch: Scratch,
 }
 
 impl Survey {
     /// Looks at everything. Changes nothing but a scratch directory that goes again.
     pub(super) async fn make(context: &Context, request: &Request) -> Result<Self> {
         let (facts, version, kube_system_uid, unsealed) = verified(context, request).await?;
-        let scratch = tempfile::Builder::new()
-            .prefix("etcd-dr-")
-            .tempdir_in(&request.scratch)
-            .doing(Kind::Store, || {
-                format!("making a folder in {}", request.scratch.display())
-            })?;
+        let scratch = Scratch::make(&request.scratch, "plan")?;
         let unpacked = NodeLayout::new(scratch.path());
         unpack(request, &unpacked)?;
         let profile = profile(context, request, &unpacked)?;

@@ -8,7 +8,7 @@ use super::super::about::About;
 use super::super::data::MEMBER;
 use super::super::world::World;
 use super::{Building, Surviving, remove_if_there};
-use crate::error::{Doing, Failure, Kind, Result};
+use crate::error::{Doing, Kind, Result};
 use crate::etcd::datadir::Layout;
 use crate::etcd::restore::{Bump, Evidence};
 use crate::ops::datadir::{self, Outcome};
@@ -127,14 +127,7 @@ fn request(about: &About, building: &Building, data_dir: PathBuf) -> Result<data
     let name = &about.etcd.member;
     let cluster: Vec<String> = urls.iter().map(|url| format!("{name}={url}")).collect();
     let bump = bump(building.slack, building.bump_by);
-    let mut random = [0; 16];
-    let got = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-    if got.doing(Kind::Unexpected, || "asking the kernel for randomness")? != random.len() {
-        return Err(Failure::new(
-            Kind::Unexpected,
-            "asking the kernel for randomness: it gave too little",
-        ));
-    }
+    let random = crate::sys::random::bytes::<16>()?;
     Ok(datadir::Request {
         snapshot: building.snapshot.clone(),
         data_dir,
