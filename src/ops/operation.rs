@@ -15,7 +15,7 @@ use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::Event;
 use crate::node::layout::NodeLayout;
 use crate::plan::registry::{self, Found};
-use crate::plan::{Begin, Clock, Operation, Progress, Step, journal};
+use crate::plan::{Begin, Clock, Operation, Progress, Step, StepState, journal};
 use crate::sys::fs;
 
 /// Refuses a further change of the node while an earlier one is unfinished, or is done and neither
@@ -177,6 +177,44 @@ pub(in crate::ops) fn about<A: DeserializeOwned>(progress: &Progress) -> Result<
         let what = format!("reading what {} is about", progress.begin.id);
         Failure::wrap(Kind::Busy, cause, what)
     })
+}
+
+/// Whether a rollback has undone everything without its journal knowing of it: steps act only once the
+/// folders are there that keep what they replace, and undoing the first step removes those folders.
+///
+/// To undo again would take the node apart: the original files would be taken for restored ones.
+pub(in crate::ops) fn is_undone(
+    layout: &NodeLayout,
+    progress: &Progress,
+    safety: &[PathBuf],
+) -> bool {
+    progress.state.is_unfinished()
+        // Its own undoing is recorded before it begins, where anything can be.
+        && progress.steps.first() == Some(&StepState::Done)
+        && !safety.is_empty()
+        && safety
+            .iter()
+            .all(|folder| layout.host(folder).symlink_metadata().is_err())
+}
+
+/// Refuses to resume what is undone without a record of it: the steps would be taken for done.
+///
+/// # Errors
+/// [`Kind::Busy`].
+pub(in crate::ops) fn refuse_if_undone<S: Step>(
+    layout: &NodeLayout,
+    operation: &Operation<S>,
+    safety: &[PathBuf],
+) -> Result<()> {
+    let progress = operation.progress();
+    if is_undone(layout, progress, safety) {
+        let what = format!(
+            "{} cannot be resumed: it was rolled back, and its journal could not record that",
+            progress.begin.id
+        );
+        return Err(Failure::new(Kind::Busy, what).with(operation.unfinished()));
+    }
+    Ok(())
 }
 
 /// Undoes everything. The world must be one that the wish to stop does not reach.

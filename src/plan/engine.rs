@@ -415,10 +415,14 @@ impl<S: Step> Operation<S> {
     /// # Errors
     /// Those of the step that could not be undone; called again it continues there.
     pub async fn roll_back(&mut self, world: &S::World, why: &str) -> Result<()> {
-        if self.progress.state != State::RollingBack {
-            self.record_back(Record::RollingBack {
-                why: why.to_owned(),
-            })?;
+        let begins = Record::RollingBack {
+            why: why.to_owned(),
+        };
+        match self.progress.state {
+            State::RollingBack => {}
+            // Nothing is broken: better not to begin than to undo what no journal knows of.
+            State::Completed => self.record(begins)?,
+            _ => self.record_back(begins)?,
         }
         for at in (0..self.steps.len()).rev() {
             match self.progress.steps.get(at) {
@@ -450,6 +454,17 @@ impl<S: Step> Operation<S> {
         }
         remove()?;
         self.record(Record::Committed)
+    }
+
+    /// Records that everything is undone, where that is known from elsewhere: a rollback whose journal
+    /// could not be written.
+    pub fn settle_undone(&mut self, why: &str) -> Result<()> {
+        if self.progress.state != State::RollingBack {
+            self.record(Record::RollingBack {
+                why: why.to_owned(),
+            })?;
+        }
+        self.record(Record::RolledBack)
     }
 
     /// Says that all is undone although the journal does not know it.

@@ -369,11 +369,38 @@ mod tests {
     }
 
     #[test]
+    fn an_incomplete_record_in_the_room_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = written(dir.path());
+        let path = dir.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        // Of a record that spans two blocks only the second may have reached the disk.
+        for torn in [&b"1234 {\"time"[..], &b"\0\0\0\0time\":1}\n"[..]] {
+            let mut bytes = whole.clone();
+            bytes[used..used + torn.len()].copy_from_slice(torn);
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(dir.path()).unwrap(), lines);
+            let (mut journal, found) = Journal::open(dir.path()).unwrap();
+            assert_eq!(found, lines);
+            let added = journal
+                .append(Record::RolledBack, Timestamp::UNIX_EPOCH)
+                .unwrap();
+            assert_eq!(read(dir.path()).unwrap().last(), Some(&added));
+            assert_eq!(std::fs::read(&path).unwrap().len(), whole.len());
+        }
+    }
+
+    #[test]
     fn damage_before_the_end_is_an_error_with_its_line() {
         let dir = tempfile::tempdir().unwrap();
         written(dir.path());
         let path = dir.path().join(FILE);
-        let whole = std::fs::read(&path).unwrap();
+        let mut whole = std::fs::read(&path).unwrap();
+        let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        // The room for later records is kept behind them.
+        assert!(whole.len() as u64 - used as u64 > ROOM);
+        whole.truncate(used);
         let last = whole[..whole.len() - 1]
             .iter()
             .rposition(|b| *b == b'\n')

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -139,25 +139,6 @@ impl Dir {
         Ok(true)
     }
 
-    /// The names in it, sorted.
-    fn names(&self) -> io::Result<Vec<OsString>> {
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
-            let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
-            if name != "." && name != ".." {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
-
-    /// Whether an entry is a directory itself, and no link to one.
-    fn is_dir(&self, name: &OsStr) -> io::Result<bool> {
-        let stat = statat(&self.fd, plain(name)?, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(FileType::from_raw_mode(stat.st_mode).is_dir())
-    }
-
     /// Removes a file or a link.
     pub fn unlink(&self, name: &OsStr) -> io::Result<()> {
         let path = self.path.join(plain(name)?);
@@ -191,8 +172,8 @@ impl Dir {
                 self.path.display()
             )));
         };
-        for name in self.names()? {
-            if self.is_dir(&name)? {
+        for (name, kind) in self.entries()? {
+            if kind == Kind::Directory {
                 self.enter(&name)?.clear(depth)?;
                 self.rmdir(&name)?;
             } else {
@@ -426,7 +407,7 @@ mod tests {
         let tree = scratch.path().join("tree");
         let parked = scratch.path().join("parked");
         fs::create_dir(&parked).unwrap();
-        for round in 0..20 {
+        for round in 0..4 {
             for dir in 0..100 {
                 fs::create_dir_all(tree.join(format!("d{dir:03}/below"))).unwrap();
             }

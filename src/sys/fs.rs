@@ -226,10 +226,7 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
 
 /// Removes a file or a link; one that is already gone is not an error.
 pub fn unlink(path: &Path) -> Result<()> {
-    removing(path, |holder, name| match holder.unlink(name) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    })
+    if_there(removing(path, Dir::unlink)).map(|_| ())
 }
 
 /// Removes a directory and everything below it, without following links: a crash leaves a smaller
@@ -241,11 +238,11 @@ pub fn remove_tree(path: &Path) -> Result<()> {
 /// Removes a directory if it is empty, durably. Returns whether it is gone, also when it was gone
 /// before.
 pub fn remove_empty_dir(path: &Path) -> Result<bool> {
-    let gone = removing(path, |holder, name| match holder.rmdir(name) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+    let removed = removing(path, |holder, name| match holder.rmdir(name) {
         Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
         other => other.map(|()| true),
-    })?;
+    });
+    let gone = if_there(removed)?.unwrap_or(true);
     let above = parent(path);
     if gone && above.is_dir() {
         sync_dir(above)?;
@@ -253,8 +250,15 @@ pub fn remove_empty_dir(path: &Path) -> Result<bool> {
     Ok(gone)
 }
 
-/// Removes an entry through the directory that holds it; where even that is gone, it is an entry
-/// that is not found.
+/// `None` for an entry that is not there, nor perhaps the directory that would hold it.
+fn if_there<T>(removed: Result<T>) -> Result<Option<T>> {
+    match removed {
+        Err(failure) if failure.io_kind() == Some(io::ErrorKind::NotFound) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Removes an entry through the directory that holds it.
 fn removing<T>(path: &Path, remove: impl FnOnce(&Dir, &OsStr) -> io::Result<T>) -> Result<T> {
     let go = || {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;

@@ -3,6 +3,8 @@
 //! Names of members, URLs and paths come from a cluster, a store or a node, and may hold anything. What
 //! is printed for a shell, for systemd or for a YAML file must be read back there as the same text.
 
+use std::fmt::Write as _;
+
 /// A word as a POSIX shell reads it back. A zero byte cannot stand in a word and is left out.
 pub fn shell(text: &str) -> String {
     let text = text.replace('\0', "");
@@ -26,9 +28,18 @@ pub fn env(text: &str) -> String {
     quoted
 }
 
-/// A double-quoted YAML scalar: JSON's strings are YAML's (YAML 1.2, chapter 1.3).
+/// A double-quoted YAML scalar. JSON's strings are YAML's (YAML 1.2, chapter 1.3), but YAML lets only
+/// printable characters stand as they are: all beyond ASCII are escaped.
 pub fn yaml(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut quoted = String::new();
+    for c in serde_json::Value::from(text).to_string().chars() {
+        if matches!(c, ' '..='~') {
+            quoted.push(c);
+        } else {
+            let _ = write!(quoted, "\\U{:08X}", u32::from(c));
+        }
+    }
+    quoted
 }
 
 #[cfg(test)]

@@ -55,7 +55,13 @@ impl Scratch {
             fs::mkdir(&path)?;
             live().push(path.clone());
             let doing = || format!("locking {}", path.display());
-            let lock = File::open(&path).doing(Kind::Store, doing)?;
+            let lock = match File::open(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    forget(&path);
+                    continue;
+                }
+                other => other.doing(Kind::Store, doing)?,
+            };
             flock(&lock, FlockOperation::LockExclusive)
                 .map_err(io::Error::from)
                 .doing(Kind::Store, doing)?;
@@ -112,24 +118,25 @@ fn sweep(base: &Path, prefix: &str) {
         let is_own = path
             .symlink_metadata()
             .is_ok_and(|meta| meta.is_dir() && meta.uid() == own);
-        if is_own && is_abandoned(&path, random) {
+        // The lock is held until the folder is gone: its maker may be about to take it.
+        if let Some(_held) = is_own.then(|| abandoned(&path, random)).flatten() {
             let _ = fs::remove_tree(&path);
         }
     }
 }
 
-fn is_abandoned(path: &Path, random: &str) -> bool {
+/// The folder, open and where it can be locked, if nobody uses it any more.
+fn abandoned(path: &Path, random: &str) -> Option<File> {
     let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let dir = File::open(path).ok()?;
     if random.len() == 2 * RANDOM && random.bytes().all(is_hex) {
-        let shared = FlockOperation::NonBlockingLockExclusive;
-        return File::open(path).is_ok_and(|dir| flock(&dir, shared).is_ok());
+        flock(&dir, FlockOperation::NonBlockingLockExclusive).ok()?;
+        return Some(dir);
     }
-    random.len() == UNLOCKED
-        && random.bytes().all(|b| b.is_ascii_alphanumeric())
-        && path
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED))
+    let is_older_form =
+        random.len() == UNLOCKED && random.bytes().all(|b| b.is_ascii_alphanumeric());
+    let changed = dir.metadata().and_then(|meta| meta.modified()).ok()?;
+    (is_older_form && changed.elapsed().is_ok_and(|age| age > ABANDONED)).then_some(dir)
 }
 
 #[cfg(test)]

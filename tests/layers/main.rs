@@ -35,14 +35,15 @@ const CLI_ONLY: [&str; 9] = [
 
 /// Calls that change a mode or an owner, or remove something, by a path: whoever owns a directory on
 /// the way can put a link there meanwhile. `sys::dir` has the same through descriptors.
-const BY_PATH: [&str; 7] = [
+const BY_PATH: [&str; 8] = [
     "set_permissions(",
-    "chown(",
-    "chmod(",
-    "fs::remove_",
+    "fs::chown(",
+    "lchown(",
+    "fs::chmod(",
     "remove_dir(",
     "remove_dir_all(",
     "remove_file(",
+    "remove_file)",
 ];
 
 fn sources() -> Vec<(String, String)> {

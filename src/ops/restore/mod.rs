@@ -362,6 +362,7 @@ pub async fn go_on(
     keep_failed: bool,
 ) -> Result<Done> {
     let forward = world(context, layout, operation)?;
+    operation::refuse_if_undone(layout, operation, &forward.about.safety)?;
     let cancel = context.cancel.clone();
     let stop = move || cancel.check();
     let failed = match operation.run(&forward, &stop).await {
@@ -416,6 +417,10 @@ pub async fn take_back(
         refuse_if_joined(&world).await?;
     }
     let back = world(&context.unstopped(), layout, operation)?;
+    if operation::is_undone(layout, operation.progress(), &back.about.safety) {
+        operation.settle_undone("undone already, without a record of it")?;
+        return done(operation);
+    }
     operation::go_back(operation, &back, "asked for").await?;
     done(operation)
 }

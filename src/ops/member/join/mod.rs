@@ -302,6 +302,8 @@ pub async fn go_on(
     operation: &mut Operation<JoinStep>,
 ) -> Result<Done> {
     let forward = world(context, layout, operation)?;
+    let safety = about(operation.progress())?.safety;
+    operation::refuse_if_undone(layout, operation, &safety)?;
     let cancel = context.cancel.clone();
     let stop = move || cancel.check();
     let failed = match operation.run(&forward, &stop).await {
@@ -355,6 +357,11 @@ pub async fn take_back(
     if let Some(id) = has_vote(&back, operation).await? {
         let what = format!("member {id} votes: it must be removed first, with member-remove {id}");
         return Err(never(MEMBER_VOTES, what));
+    }
+    let safety = about(operation.progress())?.safety;
+    if operation::is_undone(layout, operation.progress(), &safety) {
+        operation.settle_undone("undone already, without a record of it")?;
+        return done(operation);
     }
     operation::go_back(operation, &back, "asked for").await?;
     done(operation)
