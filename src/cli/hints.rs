@@ -176,6 +176,14 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     if let Some(waits) = found {
         return Some(waits);
     }
+    if failure.refusal() == Some("manifest-copy") {
+        let paths = failure.facts().iter().filter_map(|fact| match fact {
+            Fact::Path(path) => Some(word(&path.to_string_lossy())),
+            _ => None,
+        });
+        let paths: Vec<String> = paths.collect();
+        return Some(format!("to move it out: mv {} /root/", paths.join(" ")));
+    }
     let remains = failure.facts().iter().find_map(|fact| match fact {
         Fact::MemberRemains(member) => Some(member),
         _ => None,
@@ -230,6 +238,15 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
             Some(format!("to find one that is good: {line}"))
         }
         _ => None,
+    }
+}
+
+/// A word as a shell takes it.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,=".contains(c);
+    match text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 

@@ -42,13 +42,8 @@ impl ApiServer {
     /// Looks at the live manifest, and at the configuration that it names.
     pub fn look(layout: &NodeLayout, profile: Profile) -> Self {
         let mut found = Self::default();
-        let Some(path) = layout.manifest(Component::KubeApiserver, profile) else {
-            return found;
-        };
-        let Some(pod) = read_bounded(&path, pod::MAX_BYTES)
-            .ok()
-            .and_then(|bytes| PodManifest::parse(&bytes).ok())
-        else {
+        let current = layout.current_manifest(Component::KubeApiserver, profile);
+        let Some(pod) = current.and_then(|current| layout.read_pod(&current.path).ok()) else {
             return found;
         };
         let named = pod.container(Component::KubeApiserver.name());

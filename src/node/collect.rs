@@ -1,6 +1,6 @@
 //! What a backup must archive of this node, and whether a rollout changed it meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::component::{Component, PodRevision};
 use super::files::{exists, list, read_bounded};
-use super::layout::{NodeLayout, STATIC_POD_RESOURCES};
+use super::layout::{MANIFESTS, NodeLayout, STATIC_POD_RESOURCES};
 use super::pod::{self, PodManifest, RevisionInUse};
 use super::profile::Profile;
 use crate::error::{Doing, Failure, Kind, Result};
@@ -102,16 +102,22 @@ pub fn resource_plan(layout: &NodeLayout, profile: Profile) -> Result<ResourcePl
         problems: Vec::new(),
         notes: Vec::new(),
     };
+    let etcd_only = layout.is_etcd_only(profile);
+    if etcd_only {
+        plan.notes.push("this node runs etcd alone".to_owned());
+    }
+    let runs = |component: &Component| !etcd_only || *component == Component::Etcd;
+    let components: Vec<Component> = Component::ALL.into_iter().filter(runs).collect();
     let mut pods = Vec::new();
-    for component in Component::ALL {
-        pods.extend(plan.read_component(layout, profile, component)?);
+    for component in &components {
+        pods.extend(plan.read_component(layout, profile, *component)?);
     }
     match profile {
         Profile::Openshift => {
             for (component, pod, bytes) in &pods {
                 plan.add_revision(layout, *component, pod, bytes)?;
             }
-            plan.add_certs(layout)?;
+            plan.add_certs(layout, &components)?;
         }
         Profile::Kubeadm => {
             plan.add_kubeadm(layout)?;
@@ -139,7 +145,10 @@ impl ResourcePlan {
         profile: Profile,
         component: Component,
     ) -> Result<Option<(Component, PodManifest, Vec<u8>)>> {
-        let Some(manifest) = layout.manifest(component, profile) else {
+        let current = layout.current_manifest(component, profile);
+        let is_there = current.is_some();
+        let path = current.map(|current| current.path);
+        let Some(manifest) = path.or_else(|| layout.manifest(component, profile)) else {
             return Ok(None);
         };
         let mut live = LiveComponent {
@@ -150,8 +159,8 @@ impl ResourcePlan {
             image: None,
         };
         let mut read = None;
-        if exists(&manifest)? {
-            let bytes = read_bounded(&manifest, pod::MAX_BYTES);
+        if is_there {
+            let bytes = layout.read_manifest(&manifest);
             let parsed = bytes.and_then(|bytes| {
                 live.manifest_sha256 = Some(Sha256::digest(&bytes).into());
                 let pod = PodManifest::parse(&bytes)
@@ -237,12 +246,13 @@ impl ResourcePlan {
         Ok(())
     }
 
-    fn add_certs(&mut self, layout: &NodeLayout) -> Result<()> {
+    fn add_certs(&mut self, layout: &NodeLayout, components: &[Component]) -> Result<()> {
         let mut certs = CollectList {
             base: layout.kubernetes(),
             ..CollectList::default()
         };
-        for component in Component::ALL {
+        for component in components {
+            let component = *component;
             if !exists(&layout.certs(component))? {
                 self.notes.push(format!(
                     "{} does not exist",
@@ -264,10 +274,18 @@ impl ResourcePlan {
                 .and_then(|e| e.to_str())
                 .is_some_and(|e| wanted.contains(&e))
         };
-        let mut paths: Vec<PathBuf> = list(&layout.manifests())?
+        let live: Vec<PathBuf> = self.components.iter().map(|c| c.manifest.clone()).collect();
+        let (mut paths, moved): (Vec<PathBuf>, Vec<PathBuf>) = list(&layout.manifests())?
             .into_iter()
             .filter(|path| has_extension(path, &["yaml", "yml", "json"]))
-            .collect();
+            .chain(live)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter(|path| path.symlink_metadata().is_ok())
+            .partition(|path| path.parent() == Some(&layout.kubernetes().join(MANIFESTS)));
+        for path in moved {
+            self.add_manifest(layout, &path)?;
+        }
         // An absolute link leads below the root here, not where the kernel would follow it.
         if layout.pki().is_symlink() || exists(&layout.pki())? {
             paths.push(layout.pki());
@@ -296,6 +314,20 @@ impl ResourcePlan {
                 self.resources.entries.push(name);
             }
         }
+        Ok(())
+    }
+
+    /// Adds a manifest that is not in `/etc/kubernetes/manifests` on this node, but is there in
+    /// every archive: what a restore puts in place does not depend on where it was.
+    fn add_manifest(&mut self, layout: &NodeLayout, path: &Path) -> Result<()> {
+        let source = layout.manifest_content(path)?;
+        let name = Path::new(MANIFESTS).join(path.file_name().unwrap_or_default());
+        self.notes.push(format!(
+            "{} is archived as {}",
+            layout.node_path(path).display(),
+            name.display()
+        ));
+        self.resources.elsewhere.push(Elsewhere { source, name });
         Ok(())
     }
 

@@ -1,16 +1,14 @@
 //! What a kubeadm control-plane node says about its etcd: the flags in `manifests/etcd.yaml`, or
 //! the variables that etcd reads in their place.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::access::{Identity, NodeSays, Sourced};
 use super::certificates::{Use, WantedCertificate};
 use super::component::Component;
 use super::endpoint::{Endpoint, initial_cluster, split_list};
-use super::files::read_bounded;
 use super::layout::NodeLayout;
-use super::pod::{self, Container, PodManifest};
+use super::pod::{Container, PodManifest};
 use super::profile::{Detection, Profile};
 use super::refuse;
 use crate::error::{Fact, Failure, Kind, Result};
@@ -24,26 +22,16 @@ struct Live {
 
 impl Live {
     fn read(layout: &NodeLayout, component: Component) -> Result<Self> {
-        let path = layout
-            .manifest(component, Profile::Kubeadm)
-            .ok_or_else(|| Failure::new(Kind::Unexpected, "kubeadm names its manifests"))?;
-        // Of an etcd that is disabled, what it says is still so.
-        let path = match path.symlink_metadata() {
-            Ok(_) => path,
-            Err(_) => layout
-                .disabled_manifest(component, Profile::Kubeadm)
-                .unwrap_or(path),
+        let Some(current) = layout.current_manifest(component, Profile::Kubeadm) else {
+            let usual = layout.manifest(component, Profile::Kubeadm);
+            let path = usual.unwrap_or_else(|| layout.manifests());
+            let failure = Failure::new(Kind::Usage, "there is no such file");
+            let doing = format!("reading {}", path.display());
+            return Err(failure.doing(doing).with(Fact::Moved(path)));
         };
+        let path = current.path;
         let doing = |e: Failure| e.doing(format!("reading {}", path.display()));
-        if path
-            .symlink_metadata()
-            .is_err_and(|e| e.kind() == ErrorKind::NotFound)
-        {
-            let what = "there is no such file";
-            return Err(doing(Failure::new(Kind::Usage, what)).with(Fact::Moved(path)));
-        }
-        let bytes = read_bounded(&path, pod::MAX_BYTES)?;
-        let pod = PodManifest::parse(&bytes).map_err(doing)?;
+        let pod = layout.read_pod(&path)?;
         let container = pod
             .container(component.name())
             .or(pod.containers.first())
@@ -96,9 +84,13 @@ pub(super) fn ask(layout: &NodeLayout, detection: &Detection) -> Result<NodeSays
                     "external-etcd",
                     format!(
                         "finding etcd's endpoint: the API server uses an etcd that is not a \
-                         static pod of this node ({} in {})",
+                         static pod of this node ({} in {}){}",
                         external.servers.join(", "),
-                        external.manifest.display()
+                        external.manifest.display(),
+                        external.service.as_ref().map_or_else(String::new, |unit| format!(
+                            ", but a systemd service ({}): name it with --profile bare",
+                            unit.display()
+                        ))
                     ),
                 )
                 .with(Fact::Candidates(external.servers.clone()))

@@ -8,9 +8,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component as Part, Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::component::{Component, PodRevision};
-use super::profile::Profile;
+use super::kubelet;
 use crate::error::{Doing, Failure, Kind, Result};
 
 /// Directory of configuration, manifests and static-pod resources; archives are relative to it.
@@ -19,6 +20,9 @@ pub const KUBERNETES: &str = "/etc/kubernetes";
 pub const STATIC_POD_CERTS_IN_POD: &str = "/etc/kubernetes/static-pod-certs";
 /// Below [`KUBERNETES`]: revisioned and unrevisioned resources of OpenShift's static pods.
 pub const STATIC_POD_RESOURCES: &str = "static-pod-resources";
+/// Below [`KUBERNETES`]: the static pods' manifests, in every archive and, unless the kubelet's
+/// configuration says otherwise, on the node.
+pub const MANIFESTS: &str = "manifests";
 /// etcd's data directory unless the node says otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/etcd";
 
@@ -26,15 +30,28 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/etcd";
 const MAX_LINKS: usize = 40;
 
 /// A node's file system, below one root.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct NodeLayout {
     root: PathBuf,
+    /// The kubelet's folder of static pods, read once it is asked for.
+    static_pods: OnceLock<PathBuf>,
 }
+
+impl PartialEq for NodeLayout {
+    fn eq(&self, other: &Self) -> bool {
+        self.root == other.root
+    }
+}
+
+impl Eq for NodeLayout {}
 
 impl NodeLayout {
     /// The node whose file system starts at `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            static_pods: OnceLock::new(),
+        }
     }
 
     /// Where the node's file system starts.
@@ -119,27 +136,13 @@ impl NodeLayout {
         self.host(KUBERNETES)
     }
 
-    /// The directory that the kubelet runs static pods from.
+    /// The directory that the kubelet runs static pods from: what its configuration or its flags
+    /// name, or `/etc/kubernetes/manifests`.
     pub fn manifests(&self) -> PathBuf {
-        self.kubernetes().join("manifests")
-    }
-
-    /// A component's live manifest, or nothing where the profile has none.
-    pub fn manifest(&self, component: Component, profile: Profile) -> Option<PathBuf> {
-        Some(self.manifests().join(component.manifest_file(profile)?))
-    }
-
-    /// Where `disable` keeps a component's manifest while it is in force: the newest one in
-    /// `/etc/kubernetes/.etcd-dr/disable-*/manifests`; nothing where there is none.
-    pub fn disabled_manifest(&self, component: Component, profile: Profile) -> Option<PathBuf> {
-        let file = component.manifest_file(profile)?;
-        let entries = std::fs::read_dir(self.kubernetes().join(".etcd-dr")).ok()?;
-        entries
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("disable-"))
-            .map(|entry| entry.path().join("manifests").join(&file))
-            .filter(|path| path.is_file())
-            .max()
+        let found = self.static_pods.get_or_init(|| {
+            kubelet::static_pod_path(self).unwrap_or_else(|| Path::new(KUBERNETES).join(MANIFESTS))
+        });
+        self.host(found)
     }
 
     /// Revisioned and unrevisioned resources of OpenShift's static pods.
@@ -281,6 +284,26 @@ impl NodeLayout {
         [
             self.host("/var/lib/kubelet/config.yaml"),
             self.kubernetes().join("kubelet.conf"),
+        ]
+    }
+
+    /// The certificate with which the kubelet meets the API server.
+    pub fn kubelet_certificate(&self) -> PathBuf {
+        self.host("/var/lib/kubelet/pki/kubelet-client-current.pem")
+    }
+
+    /// The machine's name.
+    pub fn hostname(&self) -> PathBuf {
+        self.host("/etc/hostname")
+    }
+
+    /// Where the systemd unit of an etcd that is no static pod is: an administrator's or
+    /// Kubespray's, then a distribution's.
+    pub fn etcd_services(&self) -> [PathBuf; 3] {
+        [
+            self.host("/etc/systemd/system/etcd.service"),
+            self.host("/usr/lib/systemd/system/etcd.service"),
+            self.host("/lib/systemd/system/etcd.service"),
         ]
     }
 

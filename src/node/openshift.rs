@@ -11,7 +11,7 @@ use super::env_file::{self, EnvFile};
 use super::files::{exists, read_bounded};
 use super::layout::NodeLayout;
 use super::member::{self, Evidence, NamedMember};
-use super::pod::{self, PodManifest, RevisionInUse};
+use super::pod::{PodManifest, RevisionInUse};
 use super::profile::Profile;
 use super::refuse;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
@@ -75,11 +75,13 @@ pub(super) fn ask(layout: &NodeLayout, told: &Told) -> Result<NodeSays> {
 }
 
 fn live_manifest(layout: &NodeLayout, notes: &mut Vec<String>) -> Option<PodManifest> {
-    let path = layout.manifest(Component::Etcd, Profile::Openshift)?;
-    let parsed = read_bounded(&path, pod::MAX_BYTES).and_then(|bytes| {
-        PodManifest::parse(&bytes).map_err(|e| e.doing(format!("reading {}", path.display())))
-    });
-    parsed
+    let current = layout.current_manifest(Component::Etcd, Profile::Openshift);
+    let path = match current {
+        Some(current) => current.path,
+        None => layout.manifest(Component::Etcd, Profile::Openshift)?,
+    };
+    layout
+        .read_pod(&path)
         .map_err(|failure| notes.push(failure.to_string()))
         .ok()
 }

@@ -27,7 +27,7 @@ const RESTORE_POD_VOLUME: &str = "backup-dir";
 pub struct PodManifest {
     /// `metadata.name`.
     pub name: String,
-    /// `metadata.namespace`, empty if the manifest has none.
+    /// `metadata.namespace`; the kubelet's `default` if the manifest has none.
     pub namespace: String,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
@@ -97,17 +97,8 @@ impl PodManifest {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
             return Err(bad(format!("larger than {MAX_BYTES} bytes")));
         }
-        let first = bytes.iter().find(|b| !b.is_ascii_whitespace());
-        let json: Option<RawPod> = match first {
-            Some(b'{') => serde_json::from_slice(bytes).ok(),
-            _ => None,
-        };
-        // An opening brace starts a YAML flow mapping too.
-        let raw = match json {
-            Some(raw) => raw,
-            None => yaml::from_slice(bytes)
-                .map_err(|e| Failure::wrap(Kind::Unexpected, e, "reading it as JSON or YAML"))?,
-        };
+        let raw: RawPod = yaml::from_slice(bytes)
+            .map_err(|e| Failure::wrap(Kind::Unexpected, e, "reading it as JSON or YAML"))?;
         raw.try_into()
     }
 
@@ -337,7 +328,10 @@ impl TryFrom<RawPod> for PodManifest {
         }
         Ok(Self {
             name,
-            namespace: meta.namespace.unwrap_or_default(),
+            namespace: meta
+                .namespace
+                .filter(|namespace| !namespace.is_empty())
+                .unwrap_or_else(|| "default".to_owned()),
             labels: meta.labels.unwrap_or_default(),
             containers,
             init_containers: convert(spec.init_containers)?,

@@ -1,14 +1,17 @@
 //! Which kind of node this is.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::component::Component;
 use super::endpoint::{Endpoint, split_list};
 use super::files::{exists, list, read_bounded};
 use super::layout::NodeLayout;
-use super::pod::{self, PodManifest};
 use crate::error::Result;
+
+/// Longer files of the kubelet's are not read.
+const MAX_KUBELET_FILE: u64 = 1 << 20;
 
 /// Where manifests, certificates and data lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,10 +67,22 @@ pub struct ExternalEtcd {
     pub servers: Vec<String>,
     /// The manifest that says so.
     pub manifest: PathBuf,
+    /// The systemd unit of an etcd that runs on this node, where that is the one.
+    pub service: Option<PathBuf>,
 }
 
 /// Looks at the node; a profile that was told is kept, and only the facts about it are gathered.
 pub fn look(layout: &NodeLayout, told: Option<Profile>) -> Result<Detection> {
+    look_from(layout, told, &[])
+}
+
+/// As [`look`], by somebody who knows the machine's addresses: an API server that asks an etcd at
+/// one of them asks this node's own.
+pub fn look_from(
+    layout: &NodeLayout,
+    told: Option<Profile>,
+    addresses: &[IpAddr],
+) -> Result<Detection> {
     let (profile, reasons) = match told {
         Some(profile) => (
             profile,
@@ -88,31 +103,37 @@ pub fn look(layout: &NodeLayout, told: Option<Profile>) -> Result<Detection> {
             found.two_node_fencing = fencing_signs(layout)?;
             found.arbiter = arbiter_sign(layout);
         }
-        Profile::Kubeadm => found.external_etcd = external_etcd(layout)?,
+        Profile::Kubeadm => found.external_etcd = external_etcd(layout, addresses)?,
         Profile::Bare => found.mounted_at = mounted_below(layout)?,
     }
     Ok(found)
 }
 
 fn guess(layout: &NodeLayout) -> Result<(Profile, Vec<String>)> {
-    let signs = [
-        (Profile::Openshift, layout.etcd_env()),
-        (Profile::Openshift, layout.manifests().join("etcd-pod.yaml")),
-        (
-            Profile::Openshift,
-            layout.manifests().join("kube-apiserver-pod.yaml"),
-        ),
-        (Profile::Kubeadm, layout.manifests().join("etcd.yaml")),
-        (Profile::Kubeadm, layout.etcd_pki()),
-        (
-            Profile::Kubeadm,
-            layout.manifests().join("kube-apiserver.yaml"),
-        ),
-    ];
+    let manifest = |component: Component, profile: Profile| {
+        let path = match layout.current_manifest(component, profile) {
+            Some(current) => Some(current.path),
+            None => layout.manifest(component, profile),
+        };
+        path.map(|path| (profile, path))
+    };
+    let (openshift, kubeadm) = (Profile::Openshift, Profile::Kubeadm);
+    let signs: Vec<(Profile, PathBuf)> = [
+        Some((openshift, layout.etcd_env())),
+        manifest(Component::Etcd, openshift),
+        manifest(Component::KubeApiserver, openshift),
+        manifest(Component::Etcd, kubeadm),
+        Some((kubeadm, layout.etcd_pki())),
+        manifest(Component::KubeApiserver, kubeadm),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let mut chosen = None;
     let mut reasons = Vec::new();
     for (profile, path) in &signs {
-        if !exists(path)? {
+        // What a relative link of a manifest that was moved leads to is elsewhere.
+        if !path.is_symlink() && !exists(path)? {
             continue;
         }
         let chosen = *chosen.get_or_insert(*profile);
@@ -150,13 +171,14 @@ fn fencing_signs(layout: &NodeLayout) -> Result<Vec<String>> {
     if exists(&script)? {
         signs.push(format!("{} exists", layout.node_path(&script).display()));
     }
-    let manifest = layout.manifests().join("etcd-pod.yaml");
-    if let Some(pod) = readable(&manifest)
+    // A look must not fail because a manifest is broken; whoever needs the manifest says so.
+    if let Some(current) = layout.current_manifest(Component::Etcd, Profile::Openshift)
+        && let Ok(pod) = layout.read_pod(&current.path)
         && pod.container("etcd").is_none()
     {
         signs.push(format!(
             "the pod in {} has no container \"etcd\"",
-            layout.node_path(&manifest).display()
+            layout.node_path(&current.path).display()
         ));
     }
     // Corosync alone may serve something else, so its files only add to the signs above.
@@ -178,39 +200,65 @@ fn arbiter_sign(layout: &NodeLayout) -> Option<String> {
     let drop_ins = drop_ins.flat_map(|dir| list(&dir).unwrap_or_default());
     let mut files = layout.kubelet_flags().into_iter().chain(drop_ins);
     let named = files.find(|path| {
-        let text = read_bounded(path, pod::MAX_BYTES).unwrap_or_default();
+        let text = read_bounded(path, MAX_KUBELET_FILE).unwrap_or_default();
         String::from_utf8_lossy(&text).contains(ROLE)
     })?;
     Some(format!("{ROLE} in {}", layout.node_path(&named).display()))
 }
 
-/// A look must not fail because a manifest is broken; whoever needs the manifest says so.
-fn readable(path: &std::path::Path) -> Option<PodManifest> {
-    let bytes = read_bounded(path, pod::MAX_BYTES).ok()?;
-    PodManifest::parse(&bytes).ok()
-}
-
-fn external_etcd(layout: &NodeLayout) -> Result<Option<ExternalEtcd>> {
-    let path = layout.manifests().join("kube-apiserver.yaml");
-    let Some(servers) = readable(&path).and_then(|pod| {
-        let flag = pod
-            .container(Component::KubeApiserver.name())?
-            .flag("etcd-servers")?;
-        Some(split_list(flag))
-    }) else {
+/// The etcd that the node's API server uses, where that is no static pod of this node. A node that
+/// has etcd's manifest, also one that `disable` keeps, runs its own, whatever the servers are
+/// called.
+fn external_etcd(layout: &NodeLayout, addresses: &[IpAddr]) -> Result<Option<ExternalEtcd>> {
+    let current = |component| layout.current_manifest(component, Profile::Kubeadm);
+    let Some(api) = current(Component::KubeApiserver) else {
         return Ok(None);
     };
+    let servers = layout.read_pod(&api.path).ok().and_then(|pod| {
+        let container = pod.container(Component::KubeApiserver.name());
+        let flag = container.or(pod.containers.first())?.flag("etcd-servers")?;
+        Some(split_list(flag))
+    });
+    let servers = servers.unwrap_or_default();
+    if servers.is_empty() || current(Component::Etcd).is_some() {
+        return Ok(None);
+    }
     let own = servers
         .iter()
-        .any(|url| Endpoint::parse(url).is_some_and(|endpoint| endpoint.is_loopback()));
-    let stacked = exists(&layout.manifests().join("etcd.yaml"))?;
-    if servers.is_empty() || own || stacked {
+        .filter_map(|url| Endpoint::parse(url))
+        .any(|endpoint| {
+            let is = |address: &IpAddr| Some(address.to_canonical()) == endpoint.ip();
+            endpoint.is_loopback() || addresses.iter().any(is)
+        });
+    let mut service = None;
+    for unit in layout.etcd_services() {
+        if own && service.is_none() && exists(&unit)? {
+            service = Some(layout.node_path(&unit));
+        }
+    }
+    if own && service.is_none() {
         return Ok(None);
     }
     Ok(Some(ExternalEtcd {
         servers,
-        manifest: layout.node_path(&path),
+        manifest: layout.node_path(&api.path),
+        service,
     }))
+}
+
+impl ExternalEtcd {
+    /// What is so, in a sentence.
+    pub fn told(&self) -> String {
+        let servers = self.servers.join(", ");
+        match &self.service {
+            Some(unit) => format!(
+                "etcd is a systemd service of this node ({}), not a static pod; its API server \
+                 uses {servers}",
+                unit.display()
+            ),
+            None => format!("etcd does not run on this node: its API server uses {servers}"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Member, Pem, Tls
 use crate::event::Event;
 use crate::node::access::{EtcdAccess, Told, find_access};
 use crate::node::layout::NodeLayout;
-use crate::node::profile::{Detection, Profile, look};
+use crate::node::profile::{Detection, Profile, look_from};
 
 /// The node that is meant, and what was told of its etcd.
 #[derive(Debug, Clone)]
@@ -24,7 +24,8 @@ pub struct Target {
 impl Target {
     /// Looks which kind of node it is.
     pub fn detect(&self, context: &Context) -> Result<Detection> {
-        let detection = look(&self.layout, self.profile)?;
+        let addresses = &self.told.local_addresses;
+        let detection = look_from(&self.layout, self.profile, addresses)?;
         for reason in &detection.reasons {
             context.tell(Event::Note(format!(
                 "profile {}: {reason}",

@@ -13,6 +13,8 @@ use crate::sys::yaml::{self, YamlError};
 
 /// Larger files are no certificates.
 const MAX_FILE: u64 = 4 << 20;
+/// Larger files are no kubeconfigs; one with ten certificates has some 30 KiB.
+const MAX_KUBECONFIG: u64 = 256 << 10;
 /// As many as are kept; a node has some hundreds.
 const MAX_CERTIFICATES: usize = 20_000;
 
@@ -106,8 +108,12 @@ impl Sieve {
             }
             _ => None,
         };
+        let most = match form {
+            Some(Form::Kubeconfig) => MAX_KUBECONFIG,
+            _ => MAX_FILE,
+        };
         Self {
-            form: form.filter(|_| size <= MAX_FILE),
+            form: form.filter(|_| size <= most),
             bytes: Vec::new(),
         }
     }
@@ -179,8 +185,8 @@ impl Certificates {
         // Other programs' .conf files are no kubeconfigs.
         let config = match yaml::from_slice::<Kubeconfig>(text) {
             Ok(config) => config,
-            Err(YamlError::Parse(_)) => return,
-            Err(e @ YamlError::Alias(_)) => return self.fail(path, e.to_string()),
+            Err(YamlError::Aliases) => return self.fail(path, YamlError::Aliases.to_string()),
+            Err(_) => return,
         };
         let users = config
             .users

@@ -6,19 +6,13 @@
 //! them are one too many.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use crate::error::{Fact, Failure, Kind, Result};
-use crate::node::files::{list, read_bounded};
+use crate::node::kubelet::{self, Field};
 use crate::node::layout::NodeLayout;
-use crate::sys::yaml;
 
-/// Longer files of the kubelet's are not read.
-const MAX_BYTES: u64 = 1 << 20;
 /// The kubelet's flag.
 const FLAG: &str = "--container-runtime-endpoint";
 
@@ -29,7 +23,8 @@ const FLAG: &str = "--container-runtime-endpoint";
 /// runtimes listen and nothing says which is the kubelet's.
 pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
     let mut looked: Vec<String> = Vec::new();
-    if let Some((endpoint, file)) = configured(layout, &mut looked) {
+    let field: Field = |config| config.container_runtime_endpoint.as_ref();
+    if let Some((endpoint, file)) = kubelet::setting(layout, FLAG, Some(field), &mut looked) {
         let from = layout.node_path(&file);
         let Some(path) = unix_path(&endpoint) else {
             return Err(unreachable(format!(
@@ -72,81 +67,6 @@ pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
 
 fn unreachable(what: String) -> Failure {
     Failure::new(Kind::Unreachable, what)
-}
-
-/// What the kubelet was told, and by which file; flags win over the configuration. A file that is
-/// there and cannot be read is noted as such among those looked at.
-fn configured(layout: &NodeLayout, looked: &mut Vec<String>) -> Option<(String, PathBuf)> {
-    let mut texts = layout.kubelet_flags();
-    for dir in layout.kubelet_drop_ins() {
-        match list(&dir) {
-            Ok(files) => texts.extend(files),
-            Err(failure) => looked.push(failure.to_string()),
-        }
-    }
-    let with_flags = texts.into_iter().map(|file| (file, true));
-    let configs = layout.kubelet_configs().map(|file| (file, false));
-    for (file, flags) in with_flags.chain(configs) {
-        let node_path = layout.node_path(&file);
-        let read = layout
-            .resolve(&node_path)
-            .and_then(|path| read_bounded(&path, MAX_BYTES));
-        let endpoint = match (read, flags) {
-            (Ok(bytes), true) => Ok(flag_in(&String::from_utf8_lossy(&bytes))),
-            (Ok(bytes), false) => endpoint_in(&bytes),
-            (Err(failure), _) if failure.io_kind() == Some(io::ErrorKind::NotFound) => Ok(None),
-            (Err(failure), _) => Err(failure.to_string()),
-        };
-        let node_path = node_path.display();
-        match endpoint {
-            Ok(Some(endpoint)) => return Some((endpoint, file)),
-            Ok(None) => looked.push(node_path.to_string()),
-            Err(why) => looked.push(format!("{node_path} (unreadable: {why})")),
-        }
-    }
-    None
-}
-
-/// The flag's value in a text of shell variables or in a systemd unit; of several the last. One
-/// that is a variable itself tells nothing.
-fn flag_in(text: &str) -> Option<String> {
-    let mut found = None;
-    for line in text.lines() {
-        let line = line.trim_start();
-        if line.starts_with(['#', ';']) {
-            continue;
-        }
-        for (at, _) in line.match_indices(FLAG) {
-            let rest = line.get(at + FLAG.len()..).unwrap_or_default();
-            let Some(rest) = rest.strip_prefix(['=', ' ', '\t']) else {
-                continue;
-            };
-            let value = rest.trim_start().trim_start_matches(['"', '\'']);
-            let end = |c: char| c.is_whitespace() || ['"', '\'', '\\'].contains(&c);
-            let value = value.split(end).next().unwrap_or_default();
-            if !value.is_empty() && !value.contains('$') {
-                found = Some(value.to_owned());
-            }
-        }
-    }
-    found
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct KubeletConfiguration {
-    kind: Option<String>,
-    container_runtime_endpoint: Option<String>,
-}
-
-/// What a KubeletConfiguration says; nothing for anything else.
-fn endpoint_in(bytes: &[u8]) -> Result<Option<String>, String> {
-    let config: KubeletConfiguration =
-        yaml::from_slice(bytes).map_err(|error| error.to_string())?;
-    let is_one = config.kind.as_deref() == Some("KubeletConfiguration");
-    Ok(config
-        .container_runtime_endpoint
-        .filter(|endpoint| is_one && !endpoint.is_empty()))
 }
 
 /// The node path that an endpoint names: `unix:///run/x.sock`, or a bare path as older kubelets

@@ -23,6 +23,7 @@ use super::prune::{self, PruneRequest, Pruned, Selection};
 use super::quality::{self, Allowed};
 use super::reach::Target;
 use super::restore;
+use super::restore::survey::{MANIFEST_COPY, copies_told};
 use super::{Context, advice, catalog};
 use crate::backup::manifest::{
     self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, OtherEtcd, Quality,
@@ -34,6 +35,7 @@ use crate::backup::{Stamp, environment, sums};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::known::{Effect, Known};
 use crate::event::Event;
+use crate::node;
 use crate::node::access::EtcdAccess;
 use crate::node::apiserver::{ApiServer, Shard};
 use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
@@ -291,6 +293,7 @@ impl NodeFound {
         }
         let access = request.target.access(context, &detection)?;
         let layout = &request.target.layout;
+        warn_of_copies(context, layout, detection.profile, &access)?;
         let plan = resource_plan(layout, detection.profile)?;
         let before = rollout_fingerprint(layout, detection.profile)?;
         let api = ApiServer::look(layout, detection.profile);
@@ -584,6 +587,28 @@ impl Run<'_> {
 fn no_links(error: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{PermissionDenied, Unsupported};
     matches!(error, PermissionDenied | Unsupported)
+}
+
+/// Warns of copies of manifests: a restore is refused as long as they are there.
+fn warn_of_copies(
+    context: &Context,
+    layout: &NodeLayout,
+    profile: Profile,
+    access: &EtcdAccess,
+) -> Result<()> {
+    let pods: Vec<_> = node::component::Component::ALL
+        .into_iter()
+        .filter_map(|component| {
+            let current = layout.current_manifest(component, profile)?;
+            Some((component, layout.read_pod(&current.path).ok()?))
+        })
+        .collect();
+    let keys: Vec<_> = pods.iter().map(|(component, pod)| (*component, pod.key())).collect();
+    let rivals = layout.rivals(profile, &keys, &access.data_dir_in(layout))?;
+    if !rivals.is_empty() {
+        context.warn(MANIFEST_COPY, copies_told(layout, &rivals));
+    }
+    Ok(())
 }
 
 /// The node's keys and its static pods' resources are root's alone.

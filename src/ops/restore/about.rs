@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
+use crate::node::manifests::PodKey;
 use crate::node::pod::PodManifest;
 
 /// Which of the node's static pods are rolled back.
@@ -113,11 +114,27 @@ pub struct PodAbout {
     pub revision: Option<u32>,
     /// The containers that must run at the end.
     pub containers: Vec<String>,
+    /// Where its manifest goes; journals of earlier versions do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
 }
 
 impl PodAbout {
-    /// The pod of a component as its manifest has it.
-    pub(crate) fn of(component: Component, revision: Option<u32>, pod: &PodManifest) -> Self {
+    /// What the kubelet tells the pod from others by.
+    pub(crate) fn key(&self) -> PodKey<'_> {
+        PodKey {
+            namespace: &self.namespace,
+            name: &self.name,
+        }
+    }
+
+    /// The pod of a component as its manifest has it, which goes to this node path.
+    pub(crate) fn of(
+        component: Component,
+        revision: Option<u32>,
+        pod: &PodManifest,
+        manifest: Option<PathBuf>,
+    ) -> Self {
         let containers = pod.containers.iter();
         Self {
             component: component.name().to_owned(),
@@ -125,6 +142,7 @@ impl PodAbout {
             name: pod.name.clone(),
             revision,
             containers: containers.map(|container| container.name.clone()).collect(),
+            manifest,
         }
     }
 }

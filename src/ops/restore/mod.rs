@@ -16,7 +16,7 @@ pub mod plan;
 pub(in crate::ops) mod proof;
 mod site;
 pub mod steps;
-mod survey;
+pub(in crate::ops) mod survey;
 pub mod survivor;
 pub mod switch;
 pub(in crate::ops) mod world;
@@ -119,17 +119,8 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
             "owners and labels can be put back by root only".to_owned(),
         ));
     }
-    if request.set.files.resources.is_none() && request.scope == Scope::ControlPlane {
-        return Err(Failure::new(
-            Kind::Usage,
-            format!(
-                "{} has only a snapshot, and no static pods to roll back",
-                request.set.name
-            ),
-        )
-        .with(Fact::Missing("scope")));
-    }
     let survey = context.cancel.guard(Survey::make(context, request)).await?;
+    survey.refuse_copies(layout)?;
     for (name, what) in request.set.manifest.iter().flat_map(advice::of_set) {
         context.warn(name, what);
     }

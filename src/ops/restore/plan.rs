@@ -3,6 +3,7 @@
 mod puts;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use self::puts::{Archive, Put};
@@ -84,6 +85,8 @@ impl Drafting<'_> {
             notes.push(format!("this node's own etcd manifest stays: {why}"));
         }
         notes.extend(self.revision_notes()?);
+        let manifests = self.survey.pods.iter().filter_map(|pod| self.manifest(pod));
+        notes.extend(manifests.filter_map(|path| self.layout().link_note(&path)));
         notes.extend(data::strangers(self.layout(), &data_dir)?);
         let snapshot = self.request.set.files.snapshot.as_deref();
         data::refuse_inside(&data_dir, snapshot.unwrap_or(&self.request.set.dir))?;
@@ -172,7 +175,11 @@ impl Drafting<'_> {
             Some(version) => format!("OpenShift {version}"),
             None => format!("profile {}", self.survey.profile),
         };
-        notes.push(match self.request.scope {
+        if self.survey.scope != self.request.scope {
+            notes.push("this node runs etcd alone, so that etcd alone is rolled back".to_owned());
+            return notes;
+        }
+        notes.push(match self.survey.scope {
             Scope::ControlPlane => format!(
                 "{generation}: all four static pods stop and go back to what the backup had, so that no cache outlives the data it was filled from"
             ),
@@ -240,43 +247,46 @@ impl Drafting<'_> {
     /// The manifests of the scope that are there, and where they are kept.
     fn stops(&self, folders: &Folders) -> Result<Vec<Exchange>> {
         let layout = self.layout();
-        let mut names: Vec<String> = self
+        let mut manifests: Vec<PathBuf> = self
             .survey
             .pods
             .iter()
-            .filter_map(|pod| pod.component.manifest_file(self.survey.profile))
+            .filter_map(|pod| self.manifest(pod))
             .collect();
-        if self.request.scope == Scope::ControlPlane && self.survey.profile == Profile::Openshift {
+        if self.survey.scope == Scope::ControlPlane && self.survey.profile == Profile::Openshift {
             // On a single node it watches a rollout, and would put an older manifest back.
-            names.insert(0, "kube-apiserver-startup-monitor-pod.yaml".to_owned());
+            let monitor = "kube-apiserver-startup-monitor-pod.yaml";
+            manifests.insert(0, layout.manifests().join(monitor));
         }
-        let there = |name: &String| layout.manifests().join(name).symlink_metadata().is_ok();
-        Ok(names
+        Ok(manifests
             .into_iter()
-            .filter(there)
-            .map(|name| Exchange {
+            .filter(|path| path.symlink_metadata().is_ok())
+            .map(|path| Exchange {
                 incoming: None,
-                place: self.node_path(&layout.manifests().join(&name)),
-                aside: self.node_path(&folders.manifests().join(&name)),
+                aside: self.node_path(&folders.manifests().join(file_name(&path))),
+                place: self.node_path(&path),
             })
             .collect())
     }
 
+    /// Where a pod's manifest is, or is put, as a host path.
+    fn manifest(&self, pod: &PodSeen) -> Option<PathBuf> {
+        self.layout().manifest(pod.component, self.survey.profile)
+    }
+
     /// The manifests that come into place.
     fn start(&self, folders: &Folders, pods: &[&PodSeen]) -> NodeStep {
-        let manifests = self.layout().manifests();
         let moves = pods
             .iter()
-            .filter_map(|pod| pod.component.manifest_file(self.survey.profile))
-            .map(|name| Exchange {
-                incoming: Some(self.node_path(&folders.manifests_new().join(&name))),
-                place: self.node_path(&manifests.join(&name)),
-                aside: self.node_path(
-                    &folders
-                        .etc
-                        .join("manifests-new")
-                        .join(format!("met-{name}")),
-                ),
+            .filter_map(|pod| self.manifest(pod))
+            .map(|place| {
+                let new = folders.manifests_new();
+                let met = format!("met-{}", file_name(&place).to_string_lossy());
+                Exchange {
+                    incoming: Some(self.node_path(&new.join(file_name(&place)))),
+                    place: self.node_path(&place),
+                    aside: self.node_path(&new.join(met)),
+                }
             });
         NodeStep::StartPods {
             moves: moves.collect(),
@@ -326,16 +336,13 @@ impl Drafting<'_> {
                 into: self.node_path(&incoming.join("certificates")),
             });
         }
-        let source = if self.survey.has_resources {
-            incoming.join("resources")
-        } else {
-            self.layout().kubernetes()
-        };
+        let resources = self.node_path(&incoming.join("resources"));
         let copies = self.survey.pods.iter().filter_map(|pod| {
-            let name = pod.component.manifest_file(self.survey.profile)?;
+            let place = self.manifest(pod)?;
+            // Of a snapshot alone it is the node's own, whose path is absolute.
             Some((
-                self.node_path(&source.join(&pod.manifest)),
-                self.node_path(&folders.manifests_new().join(name)),
+                resources.join(&pod.manifest),
+                self.node_path(&folders.manifests_new().join(file_name(&place))),
             ))
         });
         NodeStep::Unpack {
@@ -409,7 +416,7 @@ impl Drafting<'_> {
             profile: survey.profile.word().to_owned(),
             node: survey.node.clone(),
             nodes: survey.nodes(),
-            scope: self.request.scope,
+            scope: survey.scope,
             etcd: EtcdAbout::of(
                 &survey.access,
                 self.layout(),
@@ -421,16 +428,21 @@ impl Drafting<'_> {
                 },
             ),
             runtime: self.runtime.clone(),
-            pods: survey.pods.iter().map(pod_about).collect(),
+            pods: survey.pods.iter().map(|pod| self.pod_about(pod)).collect(),
             wait_seconds: self.request.wait.as_secs(),
             alarms_allowed: self.request.allows("alarm-in-backup"),
             safety: folders.safety(self.layout()),
             former_clusters: self.former_clusters()?,
         })
     }
+
+    fn pod_about(&self, seen: &PodSeen) -> PodAbout {
+        let revision = seen.revision.map(|revision| revision.number);
+        let manifest = self.manifest(seen).map(|path| self.node_path(&path));
+        PodAbout::of(seen.component, revision, &seen.pod, manifest)
+    }
 }
 
-fn pod_about(seen: &PodSeen) -> PodAbout {
-    let revision = seen.revision.map(|revision| revision.number);
-    PodAbout::of(seen.component, revision, &seen.pod)
+fn file_name(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use serde_json::{Value, json};
 
 use super::about::PodAbout;
-use super::world::{Look, World, is_sandbox_of};
+use super::world::{Look, StaticPods, World};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::{Connection, Status};
 use crate::node::runtime::{Container, ContainerState, Sandbox};
@@ -130,6 +130,7 @@ async fn takes_writes(world: &World, connection: &Connection) -> Result<()> {
 /// Waits until every pod's containers run, of the revision that was put back.
 pub(in crate::ops) async fn pods(world: &World) -> Result<Value> {
     let runtime = world.runtime().await?;
+    let names = world.static_pods();
     world
         .wait("every pod to run what was put back", || async {
             let sandboxes = runtime.sandboxes().await?;
@@ -138,7 +139,7 @@ pub(in crate::ops) async fn pods(world: &World) -> Result<Value> {
                 .about
                 .pods
                 .iter()
-                .filter_map(|pod| lacks(&world.about.node, pod, &sandboxes, &containers))
+                .filter_map(|pod| lacks(&names, pod, &sandboxes, &containers))
                 .collect();
             Ok(if missing.is_empty() {
                 Look::There
@@ -152,7 +153,7 @@ pub(in crate::ops) async fn pods(world: &World) -> Result<Value> {
 
 /// What a pod lacks to be proved.
 fn lacks(
-    node: &str,
+    names: &StaticPods,
     pod: &PodAbout,
     sandboxes: &[Sandbox],
     containers: &[Container],
@@ -160,7 +161,7 @@ fn lacks(
     let name = &pod.component;
     let mut standing = sandboxes
         .iter()
-        .filter(|sandbox| sandbox.ready && is_sandbox_of(node, pod, sandbox));
+        .filter(|sandbox| sandbox.ready && names.is_sandbox(pod, sandbox));
     let Some(sandbox) = standing.next() else {
         return Some(format!("{name} does not run"));
     };
@@ -197,6 +198,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::node::layout::NodeLayout;
 
     fn sandbox(id: &str, revision: &str, ready: bool) -> Sandbox {
         Sandbox {
@@ -236,14 +238,16 @@ mod tests {
             name: "etcd".to_owned(),
             revision: Some(7),
             containers: vec!["etcd".to_owned(), "etcdctl".to_owned()],
+            manifest: None,
         };
         let running = [
             container("new", "etcd", ContainerState::Running),
             container("new", "etcdctl", ContainerState::Running),
             container("old", "etcd", ContainerState::Exited),
         ];
+        let names = StaticPods::of(&NodeLayout::new("/nowhere"), "m");
         let lacks = |sandboxes: &[Sandbox], containers: &[Container]| {
-            super::lacks("m", &pod, sandboxes, containers)
+            super::lacks(&names, &pod, sandboxes, containers)
         };
         let good = [sandbox("old", "9", false), sandbox("new", "7", true)];
         assert_eq!(lacks(&good, &running), None);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::about::{EtcdAbout, PodAbout, Scope};
 use super::identity::{self, NodeSays};
 use super::others::{Circle, Others, Own};
-use super::survey::{refuse, refuse_what_is_not_ours, revisions};
+use super::survey::{refuse, refuse_copies, refuse_what_is_not_ours, revisions};
 use super::world::RUNTIME_TIMEOUT;
 use crate::error::{Failure, Kind, Result};
 use crate::node::access::EtcdAccess;
@@ -39,7 +39,7 @@ pub(super) struct Plain {
     pub(super) component: Component,
     pub(super) about: PodAbout,
     pub(super) pod: PodManifest,
-    /// The manifest, as a host path.
+    /// The file with the manifest's content, as a host path.
     pub(super) manifest: PathBuf,
 }
 
@@ -74,6 +74,20 @@ impl Site {
 
     pub(super) fn node_path(&self, host: &Path) -> PathBuf {
         self.layout.node_path(host)
+    }
+
+    /// Refuses copies of the manifests of these pods.
+    pub(super) fn refuse_copies(&self, pods: &[Plain]) -> Result<()> {
+        let pods = pods.iter().map(|pod| (pod.component, pod.about.key()));
+        refuse_copies(&self.layout, self.profile, &pods.collect::<Vec<_>>(), &self.data_dir)
+    }
+
+    /// What is worth knowing of the manifests of these pods.
+    pub(super) fn manifest_notes(&self, pods: &[Plain]) -> Vec<String> {
+        let live = pods
+            .iter()
+            .filter_map(|pod| self.layout.manifest(pod.component, self.profile));
+        live.filter_map(|path| self.layout.link_note(&path)).collect()
     }
 
     /// How etcd is reached, for the journal; at other peer URLs if those are given.
@@ -119,7 +133,8 @@ impl Site {
 
     /// The manifest as a plain pod's; none where it is not there or is a restore pod's.
     fn plain(&self, component: Component, path: &Path) -> Result<Option<Plain>> {
-        let Some(bytes) = catalog::read_bounded(path, MAX_BYTES)? else {
+        let content = self.layout.manifest_content(path)?;
+        let Some(bytes) = catalog::read_bounded(&content, MAX_BYTES)? else {
             return Ok(None);
         };
         let doing = |failure: Failure| failure.doing(format!("reading {}", path.display()));
@@ -131,11 +146,13 @@ impl Site {
             },
             _ => None,
         };
+        let place = self.layout.manifest(component, self.profile);
+        let place = place.map(|place| self.node_path(&place));
         Ok(Some(Plain {
             component,
-            about: PodAbout::of(component, revision, &pod),
+            about: PodAbout::of(component, revision, &pod, place),
             pod,
-            manifest: path.to_owned(),
+            manifest: content,
         }))
     }
 

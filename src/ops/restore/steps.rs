@@ -397,9 +397,12 @@ impl Exchange {
         )
     }
 
-    /// Whether its place is that of a pod's live manifest: `etcd-pod.yaml` on OpenShift,
-    /// `etcd.yaml` on kubeadm's nodes.
+    /// Whether its place is that of a pod's live manifest, by default `etcd-pod.yaml` on
+    /// OpenShift, `etcd.yaml` on kubeadm's nodes.
     fn is_manifest_of(&self, pod: &PodAbout) -> bool {
+        if let Some(manifest) = &pod.manifest {
+            return *manifest == self.place;
+        }
         let name = self.place.file_name().unwrap_or_default();
         ["-pod.yaml", ".yaml"]
             .iter()

@@ -14,6 +14,7 @@ use crate::etcd::snapshot::{DatabaseFacts, Trailer, is_raw_copy};
 use crate::node::access::{EtcdAccess, find_access};
 use crate::node::component::{Component, PodRevision};
 use crate::node::layout::NodeLayout;
+use crate::node::manifests::{PodKey, Rival};
 use crate::node::pod::{PodManifest, RevisionInUse};
 use crate::node::profile::{Detection, Profile, look};
 use crate::ops::catalog::{self, SetState};
@@ -26,7 +27,7 @@ pub(super) struct PodSeen {
     /// The revision it is of, where there are revisions.
     pub(super) revision: Option<PodRevision>,
     pub(super) pod: PodManifest,
-    /// Its manifest's name below `/etc/kubernetes`, in the archive or on the node.
+    /// Its manifest's name in the archive; where the set has none, the node path of its content.
     pub(super) manifest: PathBuf,
 }
 
@@ -50,6 +51,8 @@ pub(super) struct Survey {
     /// The uid of the namespace `kube-system`.
     pub(super) kube_system_uid: Option<String>,
     pub(super) unsealed: bool,
+    /// What is rolled back: etcd alone where the node, or the backup's, runs nothing else.
+    pub(super) scope: Scope,
     _scratch: Scratch,
 }
 
@@ -66,9 +69,17 @@ impl Survey {
         let asking = asking(context, layout, &unpacked, &access);
         let node = access.own_name()?;
         let has_resources = request.set.files.resources.is_some();
+        let source = if has_resources { &unpacked } else { layout };
+        let scope = match request.scope {
+            Scope::ControlPlane if source.is_etcd_only(profile) => Scope::Etcd,
+            scope => scope,
+        };
+        if scope == Scope::ControlPlane && !has_resources {
+            return Err(no_pods(request));
+        }
         let pods = |from_set: bool| -> Result<Vec<PodSeen>> {
             let source = if from_set { &unpacked } else { layout };
-            let components = request.scope.components().iter();
+            let components = scope.components().iter();
             components
                 .map(|component| pod(source, profile, *component, from_set))
                 .collect()
@@ -79,7 +90,7 @@ impl Survey {
             misfit = fit::misfit(request, &access, &node, &seen);
         }
         // etcd alone needs none of the backup's pods: the node's own will do.
-        let own_pod = request.scope == Scope::Etcd && misfit.is_some();
+        let own_pod = scope == Scope::Etcd && misfit.is_some();
         if own_pod {
             seen = pods(false)?;
         }
@@ -96,8 +107,16 @@ impl Survey {
             version,
             kube_system_uid,
             unsealed,
+            scope,
             _scratch: scratch,
         })
+    }
+
+    /// Refuses copies of the manifests that are to be stopped.
+    pub(super) fn refuse_copies(&self, layout: &NodeLayout) -> Result<()> {
+        let pods = self.pods.iter().map(|seen| (seen.component, seen.pod.key()));
+        let data_dir = self.access.data_dir_in(layout);
+        refuse_copies(layout, self.profile, &pods.collect::<Vec<_>>(), &data_dir)
     }
 
     /// The pod of a component, where it is in scope.
@@ -114,6 +133,14 @@ impl Survey {
             .collect();
         all.into_iter().collect()
     }
+}
+
+fn no_pods(request: &Request) -> Failure {
+    let what = format!(
+        "{} has only a snapshot, and no static pods to roll back",
+        request.set.name
+    );
+    Failure::new(Kind::Usage, what).with(Fact::Missing("scope"))
 }
 
 /// Reads all of the set; nothing overrides what is broken.
@@ -271,15 +298,44 @@ pub(super) fn refuse_what_is_not_ours(detection: &Detection) -> Result<()> {
         ));
     }
     if let Some(external) = &detection.external_etcd {
-        return Err(refuse(
-            "external-etcd",
-            format!(
-                "etcd does not run on this node: its API server uses {}",
-                external.servers.join(", ")
-            ),
-        ));
+        return Err(refuse("external-etcd", external.told()));
     }
     Ok(())
+}
+
+/// Refuses files beside the manifests of these pods that the kubelet would start in their place.
+pub(in crate::ops) fn refuse_copies(
+    layout: &NodeLayout,
+    profile: Profile,
+    pods: &[(Component, PodKey<'_>)],
+    data_dir: &Path,
+) -> Result<()> {
+    let rivals = layout.rivals(profile, pods, data_dir)?;
+    if rivals.is_empty() {
+        return Ok(());
+    }
+    let mut failure = refuse(MANIFEST_COPY, copies_told(layout, &rivals));
+    for rival in rivals {
+        failure = failure.with(Fact::Path(layout.node_path(&rival.path)));
+    }
+    Err(failure)
+}
+
+/// A copy of a manifest would be started by the kubelet.
+pub(in crate::ops) const MANIFEST_COPY: &str = "manifest-copy";
+
+/// What is so with copies of manifests, in words.
+pub(in crate::ops) fn copies_told(layout: &NodeLayout, rivals: &[Rival]) -> String {
+    let each = rivals.iter().map(|rival| {
+        let path = layout.node_path(&rival.path);
+        format!("{}: {}", path.display(), rival.why)
+    });
+    format!(
+        "{}; the kubelet reads every file in {} whose name does not begin with a dot, and starts \
+         this one when the other goes: move it out of that folder",
+        each.collect::<Vec<_>>().join("; "),
+        layout.node_path(&layout.manifests()).display()
+    )
 }
 
 /// How etcd is reached; where the node does not tell, as the set's certificates do.
@@ -365,14 +421,11 @@ fn pod(
         let file = format!("{component}-pod.yaml");
         (source.revision(revision).join(file), Some(revision))
     } else {
-        let live = source.manifest(component, profile).ok_or_else(bare)?;
-        // Of an etcd that is disabled, the manifest that is kept.
-        let kept = || source.disabled_manifest(component, profile);
-        let path = match live.symlink_metadata() {
-            Ok(_) => live,
-            Err(_) => kept().unwrap_or(live),
+        let path = match source.current_manifest(component, profile) {
+            Some(current) => current.path,
+            None => source.manifest(component, profile).ok_or_else(bare)?,
         };
-        (path, None)
+        (source.manifest_content(&path)?, None)
     };
     let doing = || {
         let where_from = if from_set { "the backup" } else { "this node" };
@@ -410,10 +463,14 @@ fn pod(
         },
         None => None,
     };
-    let manifest = manifest
-        .strip_prefix(source.kubernetes())
-        .map(Path::to_owned)
-        .doing(Kind::Unexpected, || "naming a manifest")?;
+    let manifest = if from_set {
+        manifest
+            .strip_prefix(source.kubernetes())
+            .map(Path::to_owned)
+            .doing(Kind::Unexpected, || "naming a manifest")?
+    } else {
+        source.node_path(&manifest)
+    };
     Ok(PodSeen {
         component,
         revision,

@@ -115,11 +115,13 @@ fn planned(
     cluster_id: Option<String>,
 ) -> Result<Draft> {
     let layout = &request.target.layout;
+    let pods = site.pods(request.scope)?;
+    site.refuse_copies(&pods)?;
     let drafting = Drafting {
         context,
         request,
         id: operation::free_name(context, layout, KIND),
-        pods: site.pods(request.scope)?,
+        pods,
         former: match &cluster_id {
             Some(id) => [vec![id.clone()], lineage::former_ids(layout, id)?].concat(),
             None => Vec::new(),
@@ -220,6 +222,7 @@ impl Drafting<'_> {
             "all of the member's log is kept, also what it had not yet heard to be committed: a leader elected from it would have committed that".to_owned(),
             "the other members are removed for good, and the cluster gets a new id: their disks are of no use to it any more".to_owned(),
         ];
+        notes.extend(self.site.manifest_notes(&self.pods));
         if !own {
             notes.push("the data that is here now is set aside and not read".to_owned());
         }
@@ -366,7 +369,10 @@ impl Drafting<'_> {
             } else {
                 vec![site.node.clone()]
             },
-            scope: self.request.scope,
+            scope: match self.request.scope {
+                Scope::ControlPlane if site.layout.is_etcd_only(site.profile) => Scope::Etcd,
+                scope => scope,
+            },
             etcd: site.etcd(self.request.peer_urls.as_deref()),
             runtime: site.node_path(&site.socket),
             pods: self.pods.iter().map(|pod| pod.about.clone()).collect(),

@@ -45,6 +45,8 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
         &folders::places(layout),
     )?;
     let pods = site.pods(Scope::Etcd)?;
+    site.refuse_copies(&pods)?;
+    let notes = site.manifest_notes(&pods);
     let node = |path: &PathBuf| site.node_path(path);
     let aside = folders
         .manifests()
@@ -90,7 +92,7 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
     Ok(Draft {
         about,
         steps,
-        notes: Vec::new(),
+        notes,
         refused: None,
     })
 }

@@ -10,6 +10,7 @@ use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Pem, TlsConfig};
 use crate::etcd::datadir::holders;
 use crate::event::Event;
 use crate::node::component::Component;
+use crate::node::kubelet::node_names;
 use crate::node::layout::NodeLayout;
 use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox, static_pod_name};
 use crate::ops::{Context, cancel};
@@ -98,9 +99,10 @@ impl World {
     /// pod whose manifest has just gone.
     pub(in crate::ops) async fn stopped(&self, pods: &[&PodAbout]) -> Result<()> {
         let runtime = self.runtime().await?;
+        let names = self.static_pods();
         let in_a_row = Cell::new(0);
         let look = || async {
-            let there = self.still_there(&runtime, pods).await?;
+            let there = self.still_there(&runtime, &names, pods).await?;
             in_a_row.set(if there.is_empty() {
                 in_a_row.get() + 1
             } else {
@@ -116,14 +118,19 @@ impl World {
     }
 
     /// Containers of these pods that have not ended, and who holds the database if one is etcd's.
-    async fn still_there(&self, runtime: &Runtime, pods: &[&PodAbout]) -> Result<Vec<String>> {
+    async fn still_there(
+        &self,
+        runtime: &Runtime,
+        names: &StaticPods,
+        pods: &[&PodAbout],
+    ) -> Result<Vec<String>> {
         let mut there = Vec::new();
         let containers = runtime.containers().await?;
         let sandboxes = runtime.sandboxes().await?;
         for container in &containers {
             let of_ours = pods
                 .iter()
-                .any(|pod| is_of(&self.about.node, pod, container, &sandboxes));
+                .any(|pod| names.is_container(pod, container, &sandboxes));
             if of_ours && container.state != ContainerState::Exited {
                 there.push(format!(
                     "container {} of pod {} is {}",
@@ -145,6 +152,11 @@ impl World {
             ));
         }
         Ok(there)
+    }
+
+    /// How the kubelet calls the node's static pods.
+    pub(in crate::ops) fn static_pods(&self) -> StaticPods {
+        StaticPods::of(&self.layout, &self.about.node)
     }
 
     /// Connects to the node's etcd.
@@ -183,31 +195,60 @@ fn word(state: &ContainerState) -> &'static str {
     }
 }
 
-/// Whether a sandbox is a static pod's: by its name with the node's, or, should the node go by
-/// another name, by being made from a file.
-pub(in crate::ops) fn is_sandbox_of(node: &str, pod: &PodAbout, sandbox: &Sandbox) -> bool {
-    if sandbox.pod_namespace != pod.namespace {
-        return false;
-    }
-    let from_file = sandbox
-        .annotations
-        .get("kubernetes.io/config.source")
-        .is_some_and(|source| source == "file");
-    sandbox.pod_name == static_pod_name(&pod.name, node)
-        || (from_file
-            && sandbox
-                .pod_name
-                .strip_prefix(pod.name.as_str())
-                .is_some_and(|rest| rest.starts_with('-')))
+/// How the kubelet calls the node's static pods: the manifest's name, a hyphen, the node's.
+pub(in crate::ops) struct StaticPods {
+    /// The names that the node may go by.
+    nodes: Vec<String>,
+    /// The names of all pods that have a manifest here, with their namespaces.
+    manifests: Vec<(String, String)>,
 }
 
-fn is_of(node: &str, pod: &PodAbout, container: &Container, sandboxes: &[Sandbox]) -> bool {
-    let by_name = container.pod_namespace == pod.namespace
-        && container.pod_name == static_pod_name(&pod.name, node);
-    let sandbox = sandboxes
-        .iter()
-        .find(|sandbox| sandbox.id == container.sandbox_id);
-    by_name || sandbox.is_some_and(|sandbox| is_sandbox_of(node, pod, sandbox))
+impl StaticPods {
+    /// What the node's files tell of them; `node` is the name that it is thought to have.
+    pub(in crate::ops) fn of(layout: &NodeLayout, node: &str) -> Self {
+        let mut nodes = vec![node.to_lowercase()];
+        nodes.extend(node_names(layout));
+        let manifests = layout.static_pod_keys();
+        Self { nodes, manifests }
+    }
+
+    /// Whether a sandbox is this static pod's. Another pod's name may begin with this one's
+    /// (`etcd`, `etcd-events`), so that it is its own only if what follows is the node's name.
+    pub(in crate::ops) fn is_sandbox(&self, pod: &PodAbout, sandbox: &Sandbox) -> bool {
+        if sandbox.pod_namespace != pod.namespace {
+            return false;
+        }
+        let name = sandbox.pod_name.as_str();
+        if self.nodes.iter().any(|n| name == static_pod_name(&pod.name, n)) {
+            return true;
+        }
+        let from_file = sandbox
+            .annotations
+            .get("kubernetes.io/config.source")
+            .is_some_and(|source| source == "file");
+        let begins = |with: &str| {
+            let rest = name.strip_prefix(with);
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        };
+        // Should the node go by a name that nothing here tells, what is no other pod's is this one's.
+        let ends_as_ours = self.nodes.iter().any(|node| {
+            let rest = name.strip_suffix(node.as_str());
+            rest.is_some_and(|rest| rest.ends_with('-'))
+        });
+        let others = self.manifests.iter().any(|(namespace, other)| {
+            *namespace == pod.namespace && other.len() > pod.name.len() && begins(other)
+        });
+        from_file && begins(&pod.name) && !ends_as_ours && !others
+    }
+
+    fn is_container(&self, pod: &PodAbout, container: &Container, sandboxes: &[Sandbox]) -> bool {
+        let of_pod = |node: &String| container.pod_name == static_pod_name(&pod.name, node);
+        let by_name = container.pod_namespace == pod.namespace && self.nodes.iter().any(of_pod);
+        let sandbox = sandboxes
+            .iter()
+            .find(|sandbox| sandbox.id == container.sandbox_id);
+        by_name || sandbox.is_some_and(|sandbox| self.is_sandbox(pod, sandbox))
+    }
 }
 
 #[cfg(test)]
@@ -233,24 +274,86 @@ mod tests {
         }
     }
 
+    fn pod(name: &str) -> PodAbout {
+        PodAbout {
+            component: name.to_owned(),
+            namespace: "openshift-etcd".to_owned(),
+            name: name.to_owned(),
+            revision: Some(7),
+            containers: vec![name.to_owned()],
+            manifest: None,
+        }
+    }
+
+    fn pods(nodes: &[&str], manifests: &[&str]) -> StaticPods {
+        let key = |name: &&str| ("openshift-etcd".to_owned(), (*name).to_owned());
+        StaticPods {
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            manifests: manifests.iter().map(key).collect(),
+        }
+    }
+
     #[test]
     fn only_the_static_pod_is_meant() {
-        let pod = PodAbout {
-            component: "etcd".to_owned(),
-            namespace: "openshift-etcd".to_owned(),
-            name: "etcd".to_owned(),
-            revision: Some(7),
-            containers: vec!["etcd".to_owned()],
-        };
+        let names = pods(&["master-0"], &["etcd"]);
         let is = |namespace, name, source| {
-            is_sandbox_of("master-0", &pod, &sandbox(namespace, name, source))
+            names.is_sandbox(&pod("etcd"), &sandbox(namespace, name, source))
         };
         assert!(is("openshift-etcd", "etcd-master-0", "file"));
         assert!(is("openshift-etcd", "etcd-master-0", "api"));
         // The node goes by another name than we think.
         assert!(is("openshift-etcd", "etcd-master-0.example.com", "file"));
         assert!(!is("openshift-etcd", "etcd-guard-master-0", "api"));
+        assert!(!is("openshift-etcd", "etcd-guard-master-0", "file"));
         assert!(!is("openshift-etcd", "etcdx-master-0", "file"));
         assert!(!is("kube-system", "etcd-master-0", "file"));
+    }
+
+    #[test]
+    fn a_pod_whose_name_begins_with_anothers_is_its_own() {
+        let both = ["etcd", "etcd-events", "kube-scheduler", "kube-scheduler-2"];
+        for (nodes, manifests, node) in [
+            (vec!["cp-0"], vec![], "cp-0"),
+            (vec!["cp-0.example-1.com"], vec![], "cp-0.example-1.com"),
+            (vec!["m1", "events-cp-0"], vec![], "events-cp-0"),
+            // Nothing tells the node's name; the manifests tell the pods.
+            (vec!["m1"], both.to_vec(), "cp-0"),
+        ] {
+            let names = pods(&nodes, &manifests);
+            let is = |wanted: &str, manifest: &str| {
+                let name = static_pod_name(manifest, node);
+                names.is_sandbox(&pod(wanted), &sandbox("openshift-etcd", &name, "file"))
+            };
+            for wanted in both {
+                for found in both {
+                    assert_eq!(is(wanted, found), wanted == found, "{wanted} {found} {node}");
+                }
+            }
+        }
+        // Of two readings the one with a name that is known counts.
+        let names = pods(&["cp-0", "events-cp-0"], &["etcd"]);
+        let found = sandbox("openshift-etcd", "etcd-events-cp-0", "file");
+        assert!(names.is_sandbox(&pod("etcd"), &found));
+    }
+
+    #[test]
+    fn a_container_without_labels_is_its_sandboxs() {
+        let names = pods(&["cp-0"], &["etcd", "etcd-events"]);
+        let sandboxes = [sandbox("openshift-etcd", "etcd-events-cp-0", "file")];
+        let container = Container {
+            id: "c".to_owned(),
+            name: "etcd".to_owned(),
+            pod_namespace: "openshift-etcd".to_owned(),
+            pod_name: "etcd-events-cp-0".to_owned(),
+            pod_uid: "u".to_owned(),
+            sandbox_id: "s".to_owned(),
+            attempt: 0,
+            state: ContainerState::Running,
+            image: String::new(),
+            created: 0,
+            labels: BTreeMap::new(),
+        };
+        assert!(!names.is_container(&pod("etcd"), &container, &sandboxes));
+        assert!(names.is_container(&pod("etcd-events"), &container, &sandboxes));
     }
 }

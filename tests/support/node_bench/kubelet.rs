@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -253,7 +254,7 @@ impl Kubelet {
         if lock(&self.shared.faults).blind {
             return wanted;
         }
-        let Ok(entries) = std::fs::read_dir(self.spec.root.join("etc/kubernetes/manifests")) else {
+        let Ok(entries) = std::fs::read_dir(self.spec.root.join(&self.spec.manifests)) else {
             return wanted;
         };
         for entry in entries.flatten() {
@@ -420,7 +421,10 @@ fn pod_labels(pod: &PodText, uid: &str, node: &str) -> BTreeMap<String, String> 
 
 /// Reads a manifest, JSON or YAML; nothing where it is none, or not yet whole.
 fn parse(bytes: &[u8]) -> Option<PodText> {
-    let value: Value = serde_yaml_ng::from_slice(bytes).ok()?;
+    // Without a byte order mark, and the first of several documents.
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let document = serde_yaml_ng::Deserializer::from_slice(bytes).next()?;
+    let value = Value::deserialize(document).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let strings = |value: &Value| -> BTreeMap<String, String> {
         let pairs = value.as_object().into_iter().flatten();

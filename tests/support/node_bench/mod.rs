@@ -66,8 +66,10 @@ pub enum Api {
 /// What the bench is to be like.
 #[derive(Debug, Clone)]
 pub struct BenchSpec {
-    /// The node's root, with its manifests in `etc/kubernetes/manifests`.
+    /// The node's root.
     pub root: PathBuf,
+    /// Where its manifests are, below the root.
+    pub manifests: PathBuf,
     /// The node's name.
     pub node: String,
     /// How its etcd is started; without, the etcd pod is like the others.
@@ -87,6 +89,7 @@ impl BenchSpec {
     pub fn new(root: &Path, node: &str) -> Self {
         Self {
             root: root.to_owned(),
+            manifests: PathBuf::from("etc/kubernetes/manifests"),
             node: node.to_owned(),
             etcd: None,
             empty: Empty::Refuse,

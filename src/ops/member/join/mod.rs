@@ -29,10 +29,12 @@ use super::{NAME_TAKEN, TOO_MANY_LEARNERS, never, refuse_fencing, select, unless
 use crate::error::{Failure, Kind, Result};
 use crate::node::access::find_access;
 use crate::node::certificates::{check_certificates, wanted_by_etcd};
+use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
 use crate::node::runtime::{Runtime, find_socket};
 use crate::ops::reach::Target;
+use crate::ops::restore::survey::refuse_copies;
 use crate::ops::restore::switch;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
 use crate::ops::{Context, bounds, operation};
@@ -92,11 +94,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let detection = request.target.detect(context)?;
     refuse_fencing(context, &request.allow, &detection)?;
     if let Some(external) = &detection.external_etcd {
-        let what = format!(
-            "etcd does not run on this node: its API server uses {}",
-            external.servers.join(", ")
-        );
-        return Err(refuse("external-etcd", what));
+        return Err(refuse("external-etcd", external.told()));
     }
     if detection.profile == Profile::Openshift {
         context.warn(
@@ -108,6 +106,8 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let manifest = find_manifest(layout, detection.profile)?;
     fit_certificates(context, request, &detection)?;
     let own = own_access(request, &detection)?;
+    let pods = [(Component::Etcd, manifest.pod.key())];
+    refuse_copies(layout, detection.profile, &pods, &own.data_dir_in(layout))?;
     named(request, &own, &manifest)?;
     let (reach, access) = Reach::of(context, &request.target, &detection)?;
     let survey = context.cancel.guard(reach.survey()).await?;

@@ -27,6 +27,8 @@ use crate::sys::mount::Mounts;
 pub(super) struct Found {
     /// Its host path.
     pub(super) path: PathBuf,
+    /// The file with its content: another one where it is a link.
+    content: PathBuf,
     /// Whether the kubelet runs it from there.
     pub(super) live: bool,
     pub(super) pod: PodManifest,
@@ -59,7 +61,8 @@ pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Fou
         candidates.extend(newest.map(|newest| layout.revision(newest).join("etcd-pod.yaml")));
     }
     for path in candidates {
-        let Some(bytes) = crate::ops::catalog::read_bounded(&path, pod::MAX_BYTES)? else {
+        let content = layout.manifest_content(&path)?;
+        let Some(bytes) = crate::ops::catalog::read_bounded(&content, pod::MAX_BYTES)? else {
             continue;
         };
         let doing = || format!("reading {}", path.display());
@@ -68,6 +71,7 @@ pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Fou
         let live = path == place;
         return Ok(Found {
             path,
+            content,
             live,
             pod,
             text,
@@ -150,9 +154,9 @@ impl Drafting<'_> {
         let place = self.node_path(&place);
         let writes = flags || !self.manifest.live;
         let write = JoinStep::WriteManifest {
-            from: match self.manifest.live {
+            from: match self.manifest.live && !self.manifest.path.is_symlink() {
                 true => stopped.clone(),
-                false => self.node_path(&self.manifest.path),
+                false => self.node_path(&self.manifest.content),
             },
             to: new.clone(),
             flags,
@@ -247,6 +251,8 @@ impl Drafting<'_> {
             }
             _ => None,
         };
-        Ok(PodAbout::of(Component::Etcd, revision, pod))
+        let place = self.layout().manifest(Component::Etcd, self.profile);
+        let place = place.map(|place| self.node_path(&place));
+        Ok(PodAbout::of(Component::Etcd, revision, pod, place))
     }
 }

@@ -1,0 +1,251 @@
+//! What the node's kubelet was configured with: flags in its units and files of variables, then
+//! its configuration file, as the kubelet itself lets flags win (Kubernetes' reference of
+//! KubeletConfiguration).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use x509_parser::pem::Pem;
+
+use super::access::Sourced;
+use super::files::{list, read_bounded};
+use super::layout::NodeLayout;
+use crate::error::Result;
+use crate::sys::yaml;
+
+/// Longer files of the kubelet's are not read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The fields of a KubeletConfiguration that are read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KubeletConfiguration {
+    kind: Option<String>,
+    pub(super) container_runtime_endpoint: Option<String>,
+    pub(super) static_pod_path: Option<String>,
+}
+
+/// A field of the configuration.
+pub(super) type Field = fn(&KubeletConfiguration) -> Option<&String>;
+
+/// The folder of static pods, as a node path, where the kubelet is told one.
+pub(super) fn static_pod_path(layout: &NodeLayout) -> Option<PathBuf> {
+    let mut looked = Vec::new();
+    let field: Field = |config| config.static_pod_path.as_ref();
+    let (path, file) = setting(layout, "--pod-manifest-path", Some(field), &mut looked)?;
+    let path = PathBuf::from(path);
+    if path.is_absolute() {
+        return Some(path);
+    }
+    // The kubelet takes a relative path from where its configuration is.
+    let file = layout.node_path(&file);
+    Some(file.parent().unwrap_or(Path::new("/")).join(path))
+}
+
+/// The names that the node may go by in Kubernetes, by the kubelet's own files, the most certain
+/// first.
+pub fn node_names(layout: &NodeLayout) -> Vec<String> {
+    let found = named(layout).into_iter();
+    found.map(|name| name.value).collect()
+}
+
+/// The names that the node may go by and where each was found: what the kubelet is told to call
+/// it, what its certificate calls it, the machine's own name. In lower case, as the kubelet has
+/// them.
+pub(super) fn named(layout: &NodeLayout) -> Vec<Sourced<String>> {
+    let mut found: Vec<Sourced<String>> = Vec::new();
+    let mut add = |name: &str, source: String| {
+        let name = name.trim().to_lowercase();
+        if !name.is_empty() && name != "localhost" && found.iter().all(|f| f.value != name) {
+            found.push(Sourced::new(name, source));
+        }
+    };
+    let flag = "--hostname-override";
+    if let Some((name, file)) = flag_of(layout, flag, &mut Vec::new()) {
+        add(&name, format!("{flag} in {}", layout.node_path(&file).display()));
+    }
+    let certificate = layout.kubelet_certificate();
+    if let Ok(Some(bytes)) = read(layout, &certificate)
+        && let Some(name) = node_of_certificate(&bytes)
+    {
+        add(&name, format!("{}", layout.node_path(&certificate).display()));
+    }
+    let file = layout.hostname();
+    if let Ok(Some(bytes)) = read(layout, &file) {
+        let name = String::from_utf8_lossy(&bytes).into_owned();
+        add(&name, layout.node_path(&file).display().to_string());
+    }
+    found
+}
+
+/// The node that a kubelet's client certificate is made out to: `CN=system:node:NAME`
+/// (Kubernetes' documentation of node authorization).
+fn node_of_certificate(pem: &[u8]) -> Option<String> {
+    let block = Pem::iter_from_buffer(pem)
+        .flatten()
+        .find(|block| block.label == "CERTIFICATE")?;
+    let certificate = block.parse_x509().ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    let name = name.as_str().ok()?.strip_prefix("system:node:")?;
+    Some(name.to_owned())
+}
+
+/// What the kubelet was told, and by which file (a host path). A file that is there and cannot be
+/// read is noted as such among those looked at.
+pub(super) fn setting(
+    layout: &NodeLayout,
+    flag: &str,
+    field: Option<Field>,
+    looked: &mut Vec<String>,
+) -> Option<(String, PathBuf)> {
+    if let Some(found) = flag_of(layout, flag, looked) {
+        return Some(found);
+    }
+    let field = field?;
+    for file in configs(layout) {
+        let value = read(layout, &file)
+            .and_then(|bytes| Ok(bytes.map(|bytes| parse(&bytes)).transpose()?.flatten()))
+            .map(|config| config.and_then(|config| field(&config).cloned()));
+        let found = value.map(|value| value.filter(|value| !value.is_empty()));
+        if let Some(value) = note(layout, &file, found, looked) {
+            return Some((value, file));
+        }
+    }
+    None
+}
+
+/// A flag of the kubelet's, in the files that name its flags.
+fn flag_of(layout: &NodeLayout, flag: &str, looked: &mut Vec<String>) -> Option<(String, PathBuf)> {
+    let mut texts = layout.kubelet_flags();
+    for dir in layout.kubelet_drop_ins() {
+        match list(&dir) {
+            Ok(files) => texts.extend(files),
+            Err(failure) => looked.push(failure.to_string()),
+        }
+    }
+    for file in texts {
+        let found = read(layout, &file)
+            .map(|bytes| bytes.and_then(|bytes| flag_in(flag, &String::from_utf8_lossy(&bytes))));
+        if let Some(value) = note(layout, &file, found, looked) {
+            return Some((value, file));
+        }
+    }
+    None
+}
+
+/// The configuration files: the one that `--config` names, or the usual ones.
+fn configs(layout: &NodeLayout) -> Vec<PathBuf> {
+    match flag_of(layout, "--config", &mut Vec::new()) {
+        Some((path, _)) if path.starts_with('/') => vec![layout.host(path)],
+        _ => layout.kubelet_configs().to_vec(),
+    }
+}
+
+/// A file's bytes; nothing where there is no file.
+fn read(layout: &NodeLayout, file: &Path) -> Result<Option<Vec<u8>>, String> {
+    let read = layout
+        .resolve(layout.node_path(file))
+        .and_then(|path| read_bounded(&path, MAX_BYTES));
+    match read {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(failure) if failure.io_kind() == Some(io::ErrorKind::NotFound) => Ok(None),
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+fn note(
+    layout: &NodeLayout,
+    file: &Path,
+    found: Result<Option<String>, String>,
+    looked: &mut Vec<String>,
+) -> Option<String> {
+    let path = layout.node_path(file);
+    let path = path.display();
+    match found {
+        Ok(Some(value)) => return Some(value),
+        Ok(None) => looked.push(path.to_string()),
+        Err(why) => looked.push(format!("{path} (unreadable: {why})")),
+    }
+    None
+}
+
+/// A flag's value in a text of shell variables or in a systemd unit; of several the last. One
+/// that is a variable itself tells nothing.
+fn flag_in(flag: &str, text: &str) -> Option<String> {
+    let mut found = None;
+    for line in text.lines() {
+        let line = line.trim_start();
+        if line.starts_with(['#', ';']) {
+            continue;
+        }
+        for (at, _) in line.match_indices(flag) {
+            let rest = line.get(at + flag.len()..).unwrap_or_default();
+            let Some(rest) = rest.strip_prefix(['=', ' ', '\t']) else {
+                continue;
+            };
+            let value = rest.trim_start().trim_start_matches(['"', '\'']);
+            let end = |c: char| c.is_whitespace() || ['"', '\'', '\\'].contains(&c);
+            let value = value.split(end).next().unwrap_or_default();
+            if !value.is_empty() && !value.contains('$') {
+                found = Some(value.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// A KubeletConfiguration; nothing for anything else.
+fn parse(bytes: &[u8]) -> Result<Option<KubeletConfiguration>, String> {
+    let config: KubeletConfiguration = yaml::from_slice(bytes).map_err(|e| e.to_string())?;
+    let is_one = config.kind.as_deref() == Some("KubeletConfiguration");
+    Ok(is_one.then_some(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn static_pods_are_where_the_kubelet_is_told() {
+        let default = "/etc/kubernetes/manifests";
+        let config = "/var/lib/kubelet/config.yaml";
+        let flags = "/var/lib/kubelet/kubeadm-flags.env";
+        let told = |path: &str| format!("kind: KubeletConfiguration\nstaticPodPath: {path}\n");
+        for (files, expected) in [
+            (vec![], default),
+            (vec![(config, told("\"\""))], default),
+            (vec![(config, "kind: Config\nstaticPodPath: /x\n".to_owned())], default),
+            (vec![(config, told("/etc/kubernetes/static"))], "/etc/kubernetes/static"),
+            (vec![(config, told("pods"))], "/var/lib/kubelet/pods"),
+            (
+                vec![
+                    (config, told("/a")),
+                    (flags, "KUBELET_KUBEADM_ARGS=\"--pod-manifest-path=/b --v=2\"\n".to_owned()),
+                ],
+                "/b",
+            ),
+            (
+                vec![
+                    (config, told("/a")),
+                    ("/etc/other.yaml", told("/c")),
+                    (
+                        "/etc/systemd/system/kubelet.service",
+                        "ExecStart=/usr/bin/kubelet --config-dir=/y --config=/etc/other.yaml\n"
+                            .to_owned(),
+                    ),
+                ],
+                "/c",
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let layout = NodeLayout::new(dir.path());
+            for (path, text) in &files {
+                let path = layout.host(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            assert_eq!(layout.manifests(), layout.host(expected), "{files:?}");
+        }
+    }
+}
