@@ -87,10 +87,13 @@ pub(super) fn ask(layout: &NodeLayout, detection: &Detection) -> Result<NodeSays
                          static pod of this node ({} in {}){}",
                         external.servers.join(", "),
                         external.manifest.display(),
-                        external.service.as_ref().map_or_else(String::new, |unit| format!(
-                            ", but a systemd service ({}): name it with --profile bare",
-                            unit.display()
-                        ))
+                        external
+                            .service
+                            .as_ref()
+                            .map_or_else(String::new, |unit| format!(
+                                ", but a systemd service ({}): name it with --profile bare",
+                                unit.display()
+                            ))
                     ),
                 )
                 .with(Fact::Candidates(external.servers.clone()))

@@ -63,13 +63,19 @@ pub(super) fn named(layout: &NodeLayout) -> Vec<Sourced<String>> {
     };
     let flag = "--hostname-override";
     if let Some((name, file)) = flag_of(layout, flag, &mut Vec::new()) {
-        add(&name, format!("{flag} in {}", layout.node_path(&file).display()));
+        add(
+            &name,
+            format!("{flag} in {}", layout.node_path(&file).display()),
+        );
     }
     let certificate = layout.kubelet_certificate();
     if let Ok(Some(bytes)) = read(layout, &certificate)
         && let Some(name) = node_of_certificate(&bytes)
     {
-        add(&name, format!("{}", layout.node_path(&certificate).display()));
+        add(
+            &name,
+            format!("{}", layout.node_path(&certificate).display()),
+        );
     }
     let file = layout.hostname();
     if let Ok(Some(bytes)) = read(layout, &file) {
@@ -215,13 +221,22 @@ mod tests {
         for (files, expected) in [
             (vec![], default),
             (vec![(config, told("\"\""))], default),
-            (vec![(config, "kind: Config\nstaticPodPath: /x\n".to_owned())], default),
-            (vec![(config, told("/etc/kubernetes/static"))], "/etc/kubernetes/static"),
+            (
+                vec![(config, "kind: Config\nstaticPodPath: /x\n".to_owned())],
+                default,
+            ),
+            (
+                vec![(config, told("/etc/kubernetes/static"))],
+                "/etc/kubernetes/static",
+            ),
             (vec![(config, told("pods"))], "/var/lib/kubelet/pods"),
             (
                 vec![
                     (config, told("/a")),
-                    (flags, "KUBELET_KUBEADM_ARGS=\"--pod-manifest-path=/b --v=2\"\n".to_owned()),
+                    (
+                        flags,
+                        "KUBELET_KUBEADM_ARGS=\"--pod-manifest-path=/b --v=2\"\n".to_owned(),
+                    ),
                 ],
                 "/b",
             ),

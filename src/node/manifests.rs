@@ -236,11 +236,7 @@ impl NodeLayout {
     /// others tell a control plane whose manifests are gone.
     pub fn is_etcd_only(&self, profile: Profile) -> bool {
         let has = |component| self.current_manifest(component, profile).is_some();
-        let others = || {
-            Component::ALL
-                .into_iter()
-                .filter(|c| *c != Component::Etcd)
-        };
+        let others = || Component::ALL.into_iter().filter(|c| *c != Component::Etcd);
         let etcd = match profile {
             Profile::Bare => false,
             Profile::Kubeadm => has(Component::Etcd),
@@ -258,9 +254,13 @@ impl NodeLayout {
         let is_there = |path: PathBuf| path.symlink_metadata().is_ok();
         match profile {
             Profile::Openshift => others.any(|component| self.has_resources_of(component)),
-            Profile::Kubeadm => ["controller-manager.conf", "scheduler.conf", "pki/apiserver.crt"]
-                .iter()
-                .any(|name| is_there(self.kubernetes().join(name))),
+            Profile::Kubeadm => [
+                "controller-manager.conf",
+                "scheduler.conf",
+                "pki/apiserver.crt",
+            ]
+            .iter()
+            .any(|name| is_there(self.kubernetes().join(name))),
             Profile::Bare => false,
         }
     }
@@ -268,10 +268,13 @@ impl NodeLayout {
     /// Whether OpenShift's resources have anything of a component's.
     fn has_resources_of(&self, component: Component) -> bool {
         let prefixes = [component.revision_prefix(), component.certs_dir()];
-        list(&self.resources()).unwrap_or_default().iter().any(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            prefixes.iter().any(|prefix| name.starts_with(prefix))
-        })
+        list(&self.resources())
+            .unwrap_or_default()
+            .iter()
+            .any(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                prefixes.iter().any(|prefix| name.starts_with(prefix))
+            })
     }
 }
 

@@ -81,10 +81,12 @@ fn value(text: &[u8]) -> Result<Value, YamlError> {
     let node = Node { left: &left };
     match serde_yaml_ng::Deserializer::from_slice(&text).next() {
         None => Ok(Value::Null),
-        Some(document) => node.deserialize(document).map_err(|error| match left.get() {
-            0 => YamlError::Aliases,
-            _ => YamlError::Parse(error),
-        }),
+        Some(document) => node
+            .deserialize(document)
+            .map_err(|error| match left.get() {
+                0 => YamlError::Aliases,
+                _ => YamlError::Parse(error),
+            }),
     }
 }
 

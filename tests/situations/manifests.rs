@@ -95,7 +95,12 @@ fn pods_and_copies_beside_etcds() {
         assert!(!node.bench.runs("etcd") && node.bench.runs("etcd-events"));
         for what in [
             &["restore", "backup-1", "--dry-run"][..],
-            &["restore", "--from-data-dir", &node.path("var/lib/etcd").display().to_string(), "--dry-run"],
+            &[
+                "restore",
+                "--from-data-dir",
+                &node.path("var/lib/etcd").display().to_string(),
+                "--dry-run",
+            ],
             &["member-add", "--join", "--dry-run"],
         ] {
             let output = node.run(what);
@@ -118,7 +123,10 @@ fn pods_and_copies_beside_etcds() {
         ] {
             let (_, err) = node.expect(5, what);
             let moved = format!("mv /etc/kubernetes/manifests/{file}.bak /root/");
-            assert!(err.contains("[manifest-copy]") && err.contains(&moved), "{err}");
+            assert!(
+                err.contains("[manifest-copy]") && err.contains(&moved),
+                "{err}"
+            );
         }
         assert_eq!(node.bench.pid("etcd", "etcd"), etcd, "nothing was stopped");
         std::fs::remove_file(copy).expect("removing a copy");
@@ -133,7 +141,10 @@ fn pods_and_copies_beside_etcds() {
 fn a_node_that_runs_etcd_alone() {
     for (options, file) in kinds() {
         let files = |root: &Path| {
-            for entry in std::fs::read_dir(manifests(root)).expect("manifests").flatten() {
+            for entry in std::fs::read_dir(manifests(root))
+                .expect("manifests")
+                .flatten()
+            {
                 if entry.file_name() != file {
                     std::fs::remove_file(entry.path()).expect("no other component");
                 }
@@ -141,7 +152,10 @@ fn a_node_that_runs_etcd_alone() {
             let kubernetes = root.join("etc/kubernetes");
             let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
             let resources = kubernetes.join("static-pod-resources");
-            for entry in entries(&kubernetes).chain(entries(&resources)).chain(entries(&kubernetes.join("pki"))) {
+            for entry in entries(&kubernetes)
+                .chain(entries(&resources))
+                .chain(entries(&kubernetes.join("pki")))
+            {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let others = name.starts_with("kube-") || name.starts_with("apiserver.");
                 if entry.path().is_dir() && others {
@@ -155,7 +169,10 @@ fn a_node_that_runs_etcd_alone() {
             return;
         };
         let out = backs_up_and_restores(&mut node);
-        assert!(!out.contains("admin.conf") && !out.contains("kubeapiserver"), "{out}");
+        assert!(
+            !out.contains("admin.conf") && !out.contains("kubeapiserver"),
+            "{out}"
+        );
         node.expect(0, &["restore", "--rollback"]);
         let (out, _) = node.expect(0, &["restore", "latest", "--dry-run"]);
         assert!(out.contains("this node runs etcd alone"), "{out}");

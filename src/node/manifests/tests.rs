@@ -75,7 +75,11 @@ fn a_node_whose_etcd_is_disabled_is_what_it_was() {
 
 #[test]
 fn a_manifest_by_another_name_is_known_by_its_pod() {
-    let events = pod("kube-system", "etcd-events", "etcd, --data-dir=/var/lib/events");
+    let events = pod(
+        "kube-system",
+        "etcd-events",
+        "etcd, --data-dir=/var/lib/events",
+    );
     let (_dir, layout) = node(&[
         (&format!("{LIVE}/etcd-events.yaml"), &events),
         (&format!("{LIVE}/.etcd.yaml.swp"), &etcd()),
@@ -98,7 +102,9 @@ fn copies_that_the_kubelet_would_start_are_found() {
         let pods = [(Component::Etcd, key)];
         let found = layout.rivals(Profile::Kubeadm, &pods, &data_dir).unwrap();
         let names = found.iter().map(|rival| rival.path.file_name().unwrap());
-        names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(rivals(), Vec::<String>::new());
     for (name, text) in [
@@ -115,8 +121,18 @@ fn copies_that_the_kubelet_would_start_are_found() {
     for (name, text) in [
         (".etcd.yaml.bak", etcd()),
         ("notes.txt", "etcd.yaml is ansible's".to_owned()),
-        ("etcd-events.yaml", pod("kube-system", "etcd-events", "etcd, --data-dir=/var/lib/events")),
-        ("backup.yaml", pod("kube-system", "backup", "etcdctl, snapshot, save, /data/x")),
+        (
+            "etcd-events.yaml",
+            pod(
+                "kube-system",
+                "etcd-events",
+                "etcd, --data-dir=/var/lib/events",
+            ),
+        ),
+        (
+            "backup.yaml",
+            pod("kube-system", "backup", "etcdctl, snapshot, save, /data/x"),
+        ),
         ("etcd-default.yaml", pod("default", "etcd", "sleep")),
         ("folder/etcd.yaml", etcd()),
     ] {
@@ -139,7 +155,12 @@ fn a_relative_link_that_was_moved_leads_where_it_did() {
         let current = layout.current_manifest(Component::Etcd, Profile::Kubeadm);
         assert_eq!(current.unwrap().path, link);
         assert_eq!(layout.read_pod(&link).unwrap().name, "etcd");
-        assert!(layout.link_note(&link).unwrap().contains("../gitops/etcd.yaml"));
+        assert!(
+            layout
+                .link_note(&link)
+                .unwrap()
+                .contains("../gitops/etcd.yaml")
+        );
         fs::remove_file(&link).unwrap();
     }
 }
@@ -152,13 +173,37 @@ fn a_node_of_etcd_alone_is_told_from_a_control_plane_without_manifests() {
     let resources = "/etc/kubernetes/static-pod-resources";
     for (files, profile, expected) in [
         (vec![&*kubeadm], Profile::Kubeadm, true),
-        (vec![&*kubeadm, "/etc/kubernetes/pki/ca.crt"], Profile::Kubeadm, true),
-        (vec![&*kubeadm, "/etc/kubernetes/scheduler.conf"], Profile::Kubeadm, false),
-        (vec![&*kubeadm, "/etc/kubernetes/pki/apiserver.crt"], Profile::Kubeadm, false),
-        (vec!["/etc/kubernetes/pki/etcd/ca.crt"], Profile::Kubeadm, false),
+        (
+            vec![&*kubeadm, "/etc/kubernetes/pki/ca.crt"],
+            Profile::Kubeadm,
+            true,
+        ),
+        (
+            vec![&*kubeadm, "/etc/kubernetes/scheduler.conf"],
+            Profile::Kubeadm,
+            false,
+        ),
+        (
+            vec![&*kubeadm, "/etc/kubernetes/pki/apiserver.crt"],
+            Profile::Kubeadm,
+            false,
+        ),
+        (
+            vec!["/etc/kubernetes/pki/etcd/ca.crt"],
+            Profile::Kubeadm,
+            false,
+        ),
         (vec![&*openshift], Profile::Openshift, true),
-        (vec![&*openshift, &format!("{resources}/etcd-certs/x")], Profile::Openshift, true),
-        (vec![&format!("{resources}/etcd-pod-7/x")], Profile::Openshift, true),
+        (
+            vec![&*openshift, &format!("{resources}/etcd-certs/x")],
+            Profile::Openshift,
+            true,
+        ),
+        (
+            vec![&format!("{resources}/etcd-pod-7/x")],
+            Profile::Openshift,
+            true,
+        ),
         (
             vec![&*openshift, &format!("{resources}/kube-apiserver-pod-7/x")],
             Profile::Openshift,

@@ -603,7 +603,10 @@ fn warn_of_copies(
             Some((component, layout.read_pod(&current.path).ok()?))
         })
         .collect();
-    let keys: Vec<_> = pods.iter().map(|(component, pod)| (*component, pod.key())).collect();
+    let keys: Vec<_> = pods
+        .iter()
+        .map(|(component, pod)| (*component, pod.key()))
+        .collect();
     let rivals = layout.rivals(profile, &keys, &access.data_dir_in(layout))?;
     if !rivals.is_empty() {
         context.warn(MANIFEST_COPY, copies_told(layout, &rivals));

@@ -79,7 +79,12 @@ impl Site {
     /// Refuses copies of the manifests of these pods.
     pub(super) fn refuse_copies(&self, pods: &[Plain]) -> Result<()> {
         let pods = pods.iter().map(|pod| (pod.component, pod.about.key()));
-        refuse_copies(&self.layout, self.profile, &pods.collect::<Vec<_>>(), &self.data_dir)
+        refuse_copies(
+            &self.layout,
+            self.profile,
+            &pods.collect::<Vec<_>>(),
+            &self.data_dir,
+        )
     }
 
     /// What is worth knowing of the manifests of these pods.
@@ -87,7 +92,8 @@ impl Site {
         let live = pods
             .iter()
             .filter_map(|pod| self.layout.manifest(pod.component, self.profile));
-        live.filter_map(|path| self.layout.link_note(&path)).collect()
+        live.filter_map(|path| self.layout.link_note(&path))
+            .collect()
     }
 
     /// How etcd is reached, for the journal; at other peer URLs if those are given.

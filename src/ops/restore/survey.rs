@@ -114,7 +114,10 @@ impl Survey {
 
     /// Refuses copies of the manifests that are to be stopped.
     pub(super) fn refuse_copies(&self, layout: &NodeLayout) -> Result<()> {
-        let pods = self.pods.iter().map(|seen| (seen.component, seen.pod.key()));
+        let pods = self
+            .pods
+            .iter()
+            .map(|seen| (seen.component, seen.pod.key()));
         let data_dir = self.access.data_dir_in(layout);
         refuse_copies(layout, self.profile, &pods.collect::<Vec<_>>(), &data_dir)
     }

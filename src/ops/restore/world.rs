@@ -219,7 +219,11 @@ impl StaticPods {
             return false;
         }
         let name = sandbox.pod_name.as_str();
-        if self.nodes.iter().any(|n| name == static_pod_name(&pod.name, n)) {
+        if self
+            .nodes
+            .iter()
+            .any(|n| name == static_pod_name(&pod.name, n))
+        {
             return true;
         }
         let from_file = sandbox
@@ -326,7 +330,11 @@ mod tests {
             };
             for wanted in both {
                 for found in both {
-                    assert_eq!(is(wanted, found), wanted == found, "{wanted} {found} {node}");
+                    assert_eq!(
+                        is(wanted, found),
+                        wanted == found,
+                        "{wanted} {found} {node}"
+                    );
                 }
             }
         }

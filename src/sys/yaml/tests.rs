@@ -39,7 +39,10 @@ fn what_kubernetes_reads_is_read() {
     assert_eq!(read(wide(u16::to_be_bytes)), plain);
     assert_eq!(read(""), Value::Null);
     assert_eq!(read("---\n---\na: 1\n"), Value::Null);
-    assert_eq!(read("1: a\ntrue: b\n~: c\n"), json!({"1": "a", "true": "b", "null": "c"}));
+    assert_eq!(
+        read("1: a\ntrue: b\n~: c\n"),
+        json!({"1": "a", "true": "b", "null": "c"})
+    );
 }
 
 #[test]
@@ -65,7 +68,11 @@ fn aliases_are_replaced_within_bounds() {
         "d": {"k": 4, "l": 2, "m": 5},
     });
     assert_eq!(read(text), expected);
-    let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), "*a,".repeat(160_000));
+    let long = format!(
+        "a: &a {}\nb: [{}]\n",
+        "x".repeat(500_000),
+        "*a,".repeat(160_000)
+    );
     let mut laughs = "a: &a0 [x, x]\n".to_owned();
     for i in 1..60 {
         laughs.push_str(&format!("b{i}: &a{i} [*a{}, *a{}]\n", i - 1, i - 1));
@@ -147,6 +154,12 @@ fn a_document_of_four_times_the_length_takes_no_more_than_that() {
         let (short, long) = (document(8 << 10), document(32 << 10));
         // Four is linear and sixteen quadratic. A busy machine is asked again.
         let linear = (0..5).any(|_| cost(&long) < cost(&short) * 9);
-        assert!(linear, "{:.20}: {:?}, {:?}", short, cost(&short), cost(&long));
+        assert!(
+            linear,
+            "{:.20}: {:?}, {:?}",
+            short,
+            cost(&short),
+            cost(&long)
+        );
     }
 }
