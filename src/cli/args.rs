@@ -377,8 +377,8 @@ pub struct VerifyArgs {
     pub cluster: bool,
 
     /// List what would stop etcd of another minor release (3.5, 3.6, 3.7)
-    /// from running here, each with its cure; with --data-dir DIR from a
-    /// stopped member's files
+    /// from running here, each with its cure; of a stopped member by
+    /// --data-dir DIR
     #[arg(long, value_name = "RELEASE", conflicts_with_all = ["sets", "all", "live", "compare", "cluster", "wal_dir"], value_parser = ["3.5", "3.6", "3.7"], verbatim_doc_comment)]
     pub upgrade_to: Option<String>,
 

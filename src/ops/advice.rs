@@ -3,6 +3,8 @@
 
 use crate::backup::manifest::{Manifest, OtherEtcd};
 use crate::etcd::known::{Effect, Known};
+use crate::etcd::release::Release;
+use crate::node::settings::{Setting, Settings};
 
 /// Some objects are in an etcd of their own.
 pub const PARTIAL_CLUSTER: &str = "partial-cluster";
@@ -38,6 +40,28 @@ pub fn kms(plugins: &[String]) -> Option<String> {
     })
 }
 
+/// Flags in etcd's manifest with which its image does not start.
+pub const FLAG_REMOVED: &str = "flag-removed";
+
+/// Names the flags of a manifest with which the etcd of its image does not start.
+pub fn removed_flags(settings: &Settings) -> Option<String> {
+    let image = settings.image.as_deref();
+    // Nothing is known of an image that is named by its digest.
+    let tag = image.and_then(|image| image.rsplit_once(':'));
+    let release = tag.and_then(|(_, tag)| tag.parse::<Release>().ok());
+    release.filter(|release| *release >= Release::first(3, 7))?;
+    let removed = settings.iter();
+    let removed = removed.filter(|setting| setting.name.starts_with("experimental-"));
+    let removed: Vec<&Setting> = removed.collect();
+    let source = removed.first().map(|flag| flag.source.clone())?;
+    let flags: Vec<String> = removed.iter().map(|flag| format!("--{}", flag.name)).collect();
+    Some(format!(
+        "{source} has {}, with which etcd 3.7 and later do not start: edit it first (etcd-dr verify \
+         --upgrade-to 3.7 names what replaces them)",
+        flags.join(", ")
+    ))
+}
+
 /// All that is to be told of a set before it is restored, by name.
 pub fn of_set(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let known = Known::of(&manifest.member.etcd_version, Effect::Data);
@@ -50,4 +74,32 @@ pub fn of_set(manifest: &Manifest) -> Vec<(&'static str, String)> {
     .into_iter()
     .filter_map(|(name, what)| Some((name, what?)))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::layout::NodeLayout;
+    use crate::node::profile::Profile;
+
+    #[test]
+    fn flags_that_an_image_does_not_know_are_named() {
+        for (image, told) in [
+            ("registry.k8s.io/etcd:3.6.4-0", false),
+            ("registry.k8s.io/etcd:3.7.1-0", true),
+            ("registry:5000/etcd@sha256:3456", false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let manifests = dir.path().join("etc/kubernetes/manifests");
+            std::fs::create_dir_all(&manifests).unwrap();
+            let pod = format!(
+                "kind: Pod\nmetadata: {{name: etcd}}\nspec: {{containers: [{{name: etcd, image: \
+                 '{image}', command: [etcd, '--experimental-initial-corrupt-check=true']}}]}}"
+            );
+            std::fs::write(manifests.join("etcd.yaml"), pod).unwrap();
+            let settings = Settings::read(&NodeLayout::new(dir.path()), Profile::Kubeadm);
+            let warning = removed_flags(&settings);
+            assert_eq!(warning.is_some(), told, "{image}: {warning:?}");
+        }
+    }
 }

@@ -103,7 +103,8 @@ pub struct Report {
     pub not_checked: Vec<NotChecked>,
 }
 
-/// Looks at everything; with `data_dir` at a stopped member's files and this node's settings alone.
+/// Looks at everything; where no etcd runs on `data_dir`, at those files and this node's settings
+/// alone.
 ///
 /// # Errors
 /// [`Kind::Usage`] for another release than those of [`TARGETS`], and as of [`checkup::run`].

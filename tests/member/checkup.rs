@@ -127,6 +127,63 @@ fn metrics_are_read_where_a_server_serves_them() {
     }
 }
 
+/// 3.5.1 to 3.5.19 do not write a promotion to the database, from which 3.6 takes its members.
+#[test]
+fn a_promotion_that_was_not_written_down_is_named_before_an_upgrade() {
+    for bins in crate::support::bins::require_all() {
+        if bins.numbers() < (3, 5, 0) {
+            continue;
+        }
+        let forgets = ((3, 5, 1)..(3, 5, 20)).contains(&bins.numbers());
+        let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());
+        let i = cluster.add_slot("master-1");
+        let url = cluster.peer_url(i);
+        let mut adding = crate::Adding::start(&cluster, &["master-1", "--peer-urls", &url]);
+        let initial_cluster = adding.initial_cluster();
+        cluster.launch(i, &initial_cluster, "existing");
+        let (status, said) = adding.end();
+        assert_eq!(status, Some(0), "{said}");
+        cluster.wait_healthy();
+        let (url, dir) = (cluster.client_url(0), cluster.data_dir(0));
+        let dir = dir.to_str().unwrap().to_owned();
+        let more = ["--endpoints", &url, "--node-name", "master-0", "--data-dir", &dir];
+        let names = |list: &Value| -> Vec<String> {
+            let list = list.as_array().expect("a list").iter();
+            list.map(|one| one["name"].as_str().expect("a name").to_owned())
+                .collect()
+        };
+        // The database tells how far it has come with the next write only, within 100 ms.
+        cluster.etcdctl_ok(&["put", "/after", "the promotion"]);
+        wait_for("the database", Duration::from_secs(20), || {
+            let run = look(&cluster, &more);
+            // It is advice: nothing stands in the running cluster's way.
+            assert_eq!(found(&run), [], "{run}");
+            let differs = names(&run.json()["cluster"]["advice"])
+                .contains(&"membership-differs".to_owned());
+            if differs == forgets { Ok(()) } else { Err(run.stdout) }
+        })
+        .expect("what the database has");
+        let args = [&["verify", "--upgrade-to", "3.6", "-o", "json"], &more[..]].concat();
+        let run = member(&cluster, &args).expect(if forgets { 11 } else { 0 });
+        let upgrade = &run.json()["upgrade"];
+        assert_eq!(upgrade["ready"], !forgets, "{run}");
+        let expected: &[&str] = match forgets {
+            true => &["membership-differs", "patch-first", "known-bad-version"],
+            false => &["known-bad-version"],
+        };
+        assert_eq!(names(&upgrade["obstacles"]), expected, "{run}");
+        let text = member(&cluster, &[&["verify", "--upgrade-to", "3.7"], &more[..]].concat());
+        let text = text.expect(11);
+        assert!(text.stdout.contains("[one-minor-at-a-time]"), "{text}");
+        // Of the stopped member the same.
+        cluster.stop(0);
+        let args = ["verify", "--upgrade-to", "3.6", "--data-dir", &dir, "-o", "json"];
+        let run = member(&cluster, &args).expect(if forgets { 11 } else { 12 });
+        let differs = names(&run.json()["upgrade"]["obstacles"]);
+        assert_eq!(differs.contains(&"membership-differs".to_owned()), forgets, "{run}");
+    }
+}
+
 #[test]
 fn members_that_are_dead_absent_or_others() {
     for bins in require_turn() {

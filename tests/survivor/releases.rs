@@ -382,3 +382,37 @@ fn a_kill_while_a_snap_file_was_written_keeps_nothing_back() {
         assert_survives(&source, &told, &format!("{version} none"));
     }
 }
+
+/// As podman-etcd saves it, and people copy it: a database's own file has no hash, and a stream that
+/// has lost its hash is another thing.
+#[test]
+fn a_copy_of_a_database_file_is_restored_without_a_hash_it_never_had() {
+    let scratch = tempfile::tempdir().unwrap();
+    let told = directory("3.6", &scratch.path().join("source"));
+    let raw = scratch.path().join("source/member/snap/db");
+    let restore = |snapshot: &Path, to: &str| {
+        let data_dir = scratch.path().join(to);
+        let args = ["restore", snapshot.to_str().unwrap(), "--data-dir"];
+        etcd_dr(&[&args[..], &[data_dir.to_str().unwrap(), "-o", "json"]].concat())
+    };
+    let run = restore(&raw, "made").expect(0);
+    assert!(run.stderr.contains("it has no integrity hash"), "{run}");
+    assert_eq!(run.json()["snapshotRevision"], told["backendRevision"], "{run}");
+    let judged = etcd_dr(&["verify", "--data-dir", scratch.path().join("made").to_str().unwrap()]);
+    assert_eq!(judged.status, Some(0), "{}", judged.stdout);
+
+    let stripped = scratch.path().join("stripped.db");
+    unpack("etcd-3.6.db.zst", &stripped);
+    let file = File::options().write(true).open(&stripped).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 32).unwrap();
+    let run = restore(&stripped, "other").expect(5);
+    assert_eq!(run.json()["error"]["refusal"], "unsealed-snapshot", "{run}");
+
+    // A byte that a hash would have told of is found in pages and keys.
+    let mut bytes = fs::read(&raw).unwrap();
+    let at = bytes.len() / 3 / 4096 * 4096 % 600_000;
+    bytes[at] ^= 1;
+    let damaged = scratch.path().join("damaged.db");
+    fs::write(&damaged, bytes).unwrap();
+    restore(&damaged, "bad").expect(3);
+}

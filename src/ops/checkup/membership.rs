@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Finding, MEMBERSHIP_DIFFERS, NotChecked, Report, unchecked};
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::client::{Consistency, Id, Member};
-use crate::etcd::datadir::{self, Layout};
+use crate::etcd::datadir::{self, DbFacts, Layout};
 use crate::etcd::release::Release;
 use crate::ops::Context;
 use crate::ops::member::survey::{MemberState, Survey, pause};
@@ -97,12 +97,13 @@ pub(super) async fn files(
     if !layout.db().exists() {
         return Ok(());
     }
-    let work = move || -> Result<datadir::Report> {
+    let work = move || -> Result<(DbFacts, datadir::Report)> {
         let db = datadir::stored(&layout.db())?;
-        datadir::check(&layout, Some(&db))
+        let report = datadir::check(&layout, Some(&db))?;
+        Ok((db, report))
     };
     let looked = tokio::task::spawn_blocking(work).await;
-    let looked = match looked.doing(Kind::Unexpected, || "running a thread")? {
+    let (db, looked) = match looked.doing(Kind::Unexpected, || "running a thread")? {
         Ok(looked) => looked,
         Err(failure) => {
             report
@@ -126,7 +127,11 @@ pub(super) async fn files(
     }
     let version = own.and_then(|own| own.status.as_ref());
     let version = version.and_then(|status| status.version.parse::<Release>().ok());
-    let harmless = version.is_some_and(|version| version < Release::first(3, 6));
+    // Of a member that does not answer the database tells whether it is of 3.6 or later.
+    let harmless = match version {
+        Some(version) => version < Release::first(3, 6),
+        None => db.storage_version.is_none(),
+    };
     let differs = |name: Option<&str>| name == Some(MEMBERSHIP_DIFFERS);
     let findings = looked.findings.iter();
     for found in findings.filter(|found| differs(found.name.as_deref())) {

@@ -43,6 +43,7 @@ use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{self, Profile};
 use crate::node::runtime::{Runtime, find_socket};
+use crate::node::settings::Settings;
 use crate::plan::lock::Lock;
 use crate::plan::registry;
 use crate::plan::{Clock, Operation, State};
@@ -123,6 +124,13 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     survey.refuse_copies(layout)?;
     for (name, what) in request.set.manifest.iter().flat_map(advice::of_set) {
         context.warn(name, what);
+    }
+    let settings = match survey.has_resources {
+        true => Settings::read(&survey.unpacked, survey.profile),
+        false => Settings::read(layout, survey.profile),
+    };
+    if let Some(what) = advice::removed_flags(&settings) {
+        context.warn(advice::FLAG_REMOVED, what);
     }
     let socket = find_socket(layout)?;
     let runtime = Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;

@@ -33,11 +33,12 @@ use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
 use crate::node::runtime::{Runtime, find_socket};
+use crate::node::settings::Settings;
 use crate::ops::reach::Target;
 use crate::ops::restore::survey::refuse_copies;
 use crate::ops::restore::switch;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
-use crate::ops::{Context, bounds, operation};
+use crate::ops::{Context, advice, bounds, operation};
 use crate::plan::{Clock, Operation, Progress};
 
 /// The kind of operation, in journals.
@@ -102,6 +103,10 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
             "where the cluster-etcd-operator runs it adds members and writes etcd's manifest by \
              itself, and may do so meanwhile: join by hand only where it does not",
         );
+    }
+    let settings = Settings::read(layout, detection.profile);
+    if let Some(what) = advice::removed_flags(&settings) {
+        context.warn(advice::FLAG_REMOVED, what);
     }
     let manifest = find_manifest(layout, detection.profile)?;
     fit_certificates(context, request, &detection)?;
