@@ -54,7 +54,10 @@ pub fn removed_flags(settings: &Settings) -> Option<String> {
     let removed = removed.filter(|setting| setting.name.starts_with("experimental-"));
     let removed: Vec<&Setting> = removed.collect();
     let source = removed.first().map(|flag| flag.source.clone())?;
-    let flags: Vec<String> = removed.iter().map(|flag| format!("--{}", flag.name)).collect();
+    let flags: Vec<String> = removed
+        .iter()
+        .map(|flag| format!("--{}", flag.name))
+        .collect();
     Some(format!(
         "{source} has {}, with which etcd 3.7 and later do not start: edit it first (etcd-dr verify \
          --upgrade-to 3.7 names what replaces them)",

@@ -130,13 +130,16 @@ pub async fn run(
         not_checked: Vec::new(),
     };
     let mut dir = data_dir.map(Path::to_owned);
-    if dir.is_none() {
+    let runs = match data_dir {
+        Some(dir) => Layout::new(dir, None).locks()?.any_held(),
+        None => true,
+    };
+    if runs {
         let cluster = checkup::run(context, target, resolver).await?;
         looked.cluster(&cluster);
         let access = target.access(context, &detection).ok();
-        dir = access
-            .and_then(|access| access.data_dir)
-            .map(|dir| dir.value);
+        let own = access.and_then(|access| access.data_dir);
+        dir = dir.or(own.map(|dir| dir.value));
     }
     let wal = settings.get("wal-dir").filter(|_| data_dir.is_none());
     let wal = wal.map(|wal| target.layout.host(&wal.value));

@@ -145,7 +145,11 @@ impl Layers {
                 Some(DatabaseLayer::Ok) => self.close(layer, detail(layer, report)),
                 Some(DatabaseLayer::Failed) => self.put(layer, LayerState::Failed, more),
                 Some(DatabaseLayer::Unsealed) => {
-                    self.put(layer, LayerState::Unsealed, "it does not end in a SHA-256")
+                    let why = match report.raw_copy {
+                        true => "a database's own file has no integrity hash",
+                        false => "it does not end in a SHA-256",
+                    };
+                    self.put(layer, LayerState::Unsealed, why);
                 }
                 Some(DatabaseLayer::NotChecked(why)) => self.skip(layer, why.clone()),
                 None => self.skip(layer, "it was not reached"),

@@ -144,9 +144,13 @@ fn what_a_backup_alone_does_not_bring_back_is_said() {
     let Some(cluster) = start(1) else { return };
     let node = Node::of(&cluster, 0, &NodeOptions::kubeadm());
     let store = cluster.scratch().join("store");
-    let api = node.root.join("etc/kubernetes/manifests/kube-apiserver.yaml");
+    let api = node
+        .root
+        .join("etc/kubernetes/manifests/kube-apiserver.yaml");
     let text_of = std::fs::read_to_string(&api).expect("the API server's manifest");
-    let line = text_of.lines().find(|line| line.contains("--etcd-servers="));
+    let line = text_of
+        .lines()
+        .find(|line| line.contains("--etcd-servers="));
     let line = line.expect("a flag");
     let more = |flag: &str| line.replace("--etcd-servers=", flag);
     let config = node.root.join("etc/kubernetes/pki/kms.yaml");
@@ -158,9 +162,20 @@ fn what_a_backup_alone_does_not_bring_back_is_said() {
         "{}--encryption-provider-config=/etc/kubernetes/pki/kms.yaml{end}",
         &line[..start]
     );
-    let lines = [line, &more("--etcd-servers-overrides=/events#"), &encryption];
+    let lines = [
+        line,
+        &more("--etcd-servers-overrides=/events#"),
+        &encryption,
+    ];
     std::fs::write(&api, text_of.replace(line, &lines.join("\n"))).expect("a manifest");
-    let args = ["--root", text(&node.root), "backup", text(&store), "-o", "json"];
+    let args = [
+        "--root",
+        text(&node.root),
+        "backup",
+        text(&store),
+        "-o",
+        "json",
+    ];
     let run = golden::run(&args, &[]).expect(0);
     for name in ["[partial-cluster]", "[kms-encryption]"] {
         assert!(run.stderr.contains(name), "no {name} in {run}");
@@ -170,7 +185,14 @@ fn what_a_backup_alone_does_not_bring_back_is_said() {
     assert_eq!(manifest["kmsPlugins"][0], "vault", "{run}");
     // Whoever restores it is told again.
     let dir = cluster.scratch().join("made");
-    let args = ["restore", "latest", "--store", text(&store), "--data-dir", text(&dir)];
+    let args = [
+        "restore",
+        "latest",
+        "--store",
+        text(&store),
+        "--data-dir",
+        text(&dir),
+    ];
     let run = golden::run(&args, &[]).expect(0);
     assert!(run.stderr.contains("[partial-cluster]"), "{run}");
 }

@@ -146,7 +146,14 @@ fn a_promotion_that_was_not_written_down_is_named_before_an_upgrade() {
         cluster.wait_healthy();
         let (url, dir) = (cluster.client_url(0), cluster.data_dir(0));
         let dir = dir.to_str().unwrap().to_owned();
-        let more = ["--endpoints", &url, "--node-name", "master-0", "--data-dir", &dir];
+        let more = [
+            "--endpoints",
+            &url,
+            "--node-name",
+            "master-0",
+            "--data-dir",
+            &dir,
+        ];
         let names = |list: &Value| -> Vec<String> {
             let list = list.as_array().expect("a list").iter();
             list.map(|one| one["name"].as_str().expect("a name").to_owned())
@@ -158,9 +165,13 @@ fn a_promotion_that_was_not_written_down_is_named_before_an_upgrade() {
             let run = look(&cluster, &more);
             // It is advice: nothing stands in the running cluster's way.
             assert_eq!(found(&run), [], "{run}");
-            let differs = names(&run.json()["cluster"]["advice"])
-                .contains(&"membership-differs".to_owned());
-            if differs == forgets { Ok(()) } else { Err(run.stdout) }
+            let differs =
+                names(&run.json()["cluster"]["advice"]).contains(&"membership-differs".to_owned());
+            if differs == forgets {
+                Ok(())
+            } else {
+                Err(run.stdout)
+            }
         })
         .expect("what the database has");
         let args = [&["verify", "--upgrade-to", "3.6", "-o", "json"], &more[..]].concat();
@@ -172,15 +183,30 @@ fn a_promotion_that_was_not_written_down_is_named_before_an_upgrade() {
             false => &["known-bad-version"],
         };
         assert_eq!(names(&upgrade["obstacles"]), expected, "{run}");
-        let text = member(&cluster, &[&["verify", "--upgrade-to", "3.7"], &more[..]].concat());
+        let text = member(
+            &cluster,
+            &[&["verify", "--upgrade-to", "3.7"], &more[..]].concat(),
+        );
         let text = text.expect(11);
         assert!(text.stdout.contains("[one-minor-at-a-time]"), "{text}");
         // Of the stopped member the same.
         cluster.stop(0);
-        let args = ["verify", "--upgrade-to", "3.6", "--data-dir", &dir, "-o", "json"];
+        let args = [
+            "verify",
+            "--upgrade-to",
+            "3.6",
+            "--data-dir",
+            &dir,
+            "-o",
+            "json",
+        ];
         let run = member(&cluster, &args).expect(if forgets { 11 } else { 12 });
         let differs = names(&run.json()["upgrade"]["obstacles"]);
-        assert_eq!(differs.contains(&"membership-differs".to_owned()), forgets, "{run}");
+        assert_eq!(
+            differs.contains(&"membership-differs".to_owned()),
+            forgets,
+            "{run}"
+        );
     }
 }
 

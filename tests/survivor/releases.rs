@@ -380,6 +380,24 @@ fn a_kill_while_a_snap_file_was_written_keeps_nothing_back() {
             fs::remove_file(file).unwrap();
         }
         assert_survives(&source, &told, &format!("{version} none"));
+        // Nor the log's beginning: its record of the snapshot and the database are the start.
+        let wal = source.join("member/wal");
+        let first = wal.join("0000000000000000-0000000000000000.wal");
+        fs::rename(first, wal.join("0000000000000001-0000000000000001.wal")).unwrap();
+        assert_survives(&source, &told, &format!("{version} purged"));
+        let looked = etcd_dr(&["verify", "--data-dir", source.to_str().unwrap()]);
+        assert_eq!(
+            looked.status,
+            Some(expected),
+            "{version}: {}",
+            looked.stdout
+        );
+        // Whose tail etcd is to apply, up to 3.6 it cannot start without such a file.
+        let left = make(&request(&source, &scratch.path().join("left")));
+        match (version, left) {
+            ("3.6", Err(failure)) => assert_eq!(failure.refusal(), Some("damaged-survivor")),
+            (_, left) => assert!(version == "3.7" && left.is_ok(), "{version}: {left:?}"),
+        }
     }
 }
 
@@ -397,8 +415,16 @@ fn a_copy_of_a_database_file_is_restored_without_a_hash_it_never_had() {
     };
     let run = restore(&raw, "made").expect(0);
     assert!(run.stderr.contains("it has no integrity hash"), "{run}");
-    assert_eq!(run.json()["snapshotRevision"], told["backendRevision"], "{run}");
-    let judged = etcd_dr(&["verify", "--data-dir", scratch.path().join("made").to_str().unwrap()]);
+    assert_eq!(
+        run.json()["snapshotRevision"],
+        told["backendRevision"],
+        "{run}"
+    );
+    let judged = etcd_dr(&[
+        "verify",
+        "--data-dir",
+        scratch.path().join("made").to_str().unwrap(),
+    ]);
     assert_eq!(judged.status, Some(0), "{}", judged.stdout);
 
     let stripped = scratch.path().join("stripped.db");

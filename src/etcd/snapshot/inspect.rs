@@ -113,7 +113,9 @@ pub fn inspect(
     if let Some(digests) = &digests {
         report_digests(digests, shape, database, &mut findings);
     }
-    Ok(assemble(size, digests, walk, options, findings))
+    let mut report = assemble(size, digests, walk, options, findings);
+    report.raw_copy = shape == Shape::Unsealed && metas.is_some_and(|metas| metas.of_own_file());
+    Ok(report)
 }
 
 /// Whether it is a copy of a database's own file (podman-etcd's `snapshot-*.db`, Talos' `cp`), and

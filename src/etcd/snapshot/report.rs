@@ -53,6 +53,9 @@ pub struct Report {
     /// The values that were wanted.
     #[serde(skip)]
     pub collected: Collected,
+    /// Whether it is a database's own file or a copy of one, which never had a hash.
+    #[serde(skip)]
+    pub raw_copy: bool,
 }
 
 impl Report {
@@ -92,6 +95,7 @@ pub(super) fn assemble(
         hash_kv: None,
         no_hash_kv: Some(NoHash::Unreadable),
         collected: Collected::default(),
+        raw_copy: false,
     };
     let Some(walked) = walked else { return report };
     let current = current(&walked.gathered, &walked.keys.counts);

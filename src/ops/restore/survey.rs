@@ -7,10 +7,9 @@ use super::steps::rules;
 use super::{Request, Scope, fit};
 use crate::backup::resources::{STATIC_POD_RESOURCES, extract_to_look};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::bbolt::FileSource;
 use crate::etcd::kubernetes::ClusterVersion;
 use crate::etcd::restore::RAW_COPY;
-use crate::etcd::snapshot::{DatabaseFacts, Trailer, is_raw_copy};
+use crate::etcd::snapshot::{DatabaseFacts, Trailer};
 use crate::node::access::{EtcdAccess, find_access};
 use crate::node::component::{Component, PodRevision};
 use crate::node::layout::NodeLayout;
@@ -194,13 +193,9 @@ async fn verified(
     };
     let uid = database::kube_system_uid(&database);
     let mut unsealed = matches!(database.trailer, Trailer::Unsealed);
-    if let Some(snapshot) = request.set.files.snapshot.as_ref().filter(|_| unsealed) {
-        let doing = || format!("opening {}", snapshot.display());
-        let file = FileSource::open(snapshot).doing(Kind::NotChecked, doing)?;
-        if is_raw_copy(&file)? {
-            context.warn("snapshot-state", RAW_COPY);
-            unsealed = false;
-        }
+    if unsealed && database.raw_copy {
+        context.warn("snapshot-state", RAW_COPY);
+        unsealed = false;
     }
     let facts = database.facts.ok_or_else(|| {
         Failure::new(
