@@ -255,6 +255,17 @@ impl Failure {
         self
     }
 
+    /// The same failure, with refusals that nothing overrides.
+    #[must_use]
+    pub fn firmly(mut self) -> Self {
+        for fact in &mut self.facts {
+            if let Fact::Refusal { allowable, .. } = fact {
+                *allowable = false;
+            }
+        }
+        self
+    }
+
     /// The same failure under another kind, for a caller who knows better what it means.
     #[must_use]
     pub fn as_kind(mut self, kind: Kind) -> Self {

@@ -334,6 +334,10 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
             let line = typed.clone().with("--bump-revision", "0");
             format!("to leave the log to etcd: {line}")
         }
+        "cluster-restored" => {
+            let line = typed.other("member-add --join");
+            format!("to join that cluster, with the old data set aside: {line}")
+        }
         "state-not-trusted" => {
             let path = failure.facts().iter().find_map(|fact| match fact {
                 Fact::Path(path) => Some(path.display().to_string()),

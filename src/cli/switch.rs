@@ -73,6 +73,8 @@ pub(super) fn enable(session: &Session, _args: &EnableArgs) -> Result<Shown> {
         return Ok(shown(&found.id, text, false));
     }
     let context = &session.context;
+    let target = target::target(session)?;
+    session.block_on(switch::refuse_beside_restored(context, &target))?;
     session.block_on_to_the_end(switch::enable(context, &layout, &mut operation))?;
     Ok(shown(&found.id, "etcd serves on this node again\n", false))
 }

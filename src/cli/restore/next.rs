@@ -162,6 +162,7 @@ mod tests {
             alarms_allowed: false,
             safety: Vec::new(),
             former_clusters: Vec::new(),
+            others: Vec::new(),
         }
     }
 

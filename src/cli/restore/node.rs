@@ -106,6 +106,8 @@ pub(super) fn resume(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let log = session.log();
     let mut operation = open(session, &layout, None)?;
     operation::can_go_on(&operation)?;
+    let context = &session.context;
+    session.block_on(restore::refuse_beside_others(context, &layout, &operation))?;
     log.open(operation.dir());
     operation.resumed()?;
     go_on(session, &layout, &mut operation, args)

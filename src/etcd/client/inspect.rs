@@ -171,15 +171,21 @@ async fn spoken_to(tls: bool, host: &str, mut stream: TcpStream, limit: Duration
     }
 }
 
+/// What a member's peer port says.
+#[derive(Debug, Clone)]
+pub struct PeerSays {
+    /// Its cluster's id.
+    pub cluster_id: Option<u64>,
+    /// The members, as it knows them.
+    pub members: Vec<snapshot::Member>,
+}
+
 /// The members as a member's peer port lists them: `GET /members`, which etcd has served there
 /// since before 3.4.
 ///
 /// # Errors
 /// [`Kind::Unreachable`] where it does not answer, or with something else.
-pub async fn peer_members(
-    endpoint: &Endpoint,
-    options: &ConnectOptions,
-) -> Result<Vec<snapshot::Member>> {
+pub async fn peer_members(endpoint: &Endpoint, options: &ConnectOptions) -> Result<PeerSays> {
     let doing = || format!("asking {endpoint} for the members");
     let limit = options.connect_timeout.saturating_add(options.call_timeout);
     let asking = read_page(endpoint, options.tls.as_ref(), "/members");
@@ -187,8 +193,14 @@ pub async fn peer_members(
         Ok(page) => page.doing(Kind::Unreachable, doing)?,
         Err(_) => return Err(Failure::new(Kind::Unreachable, "timed out").doing(doing())),
     };
-    let body = page.text.split_once("\r\n\r\n").map(|(_, body)| body);
-    serde_json::from_str(body.unwrap_or_default()).doing(Kind::Unreachable, doing)
+    let (head, body) = page.text.split_once("\r\n\r\n").unwrap_or_default();
+    let headers = head.lines().filter_map(|line| line.split_once(':'));
+    let mut ids = headers.filter(|(name, _)| name.eq_ignore_ascii_case("x-etcd-cluster-id"));
+    let id = ids.next().map(|(_, id)| id.trim());
+    Ok(PeerSays {
+        cluster_id: id.and_then(|id| u64::from_str_radix(id, 16).ok()),
+        members: serde_json::from_str(body).doing(Kind::Unreachable, doing)?,
+    })
 }
 
 /// Reads a member's page of metrics, over plain HTTP/1.0 or the same over TLS.

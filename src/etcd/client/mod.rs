@@ -34,7 +34,9 @@ use tower::util::BoxCloneSyncService;
 
 pub use self::change::{AddedMember, NewMember};
 pub use self::endpoint::Endpoint;
-pub use self::inspect::{Knock, Metrics, knock, metrics, peer_members, presented_certificates};
+pub use self::inspect::{
+    Knock, Metrics, PeerSays, knock, metrics, peer_members, presented_certificates,
+};
 pub use self::refusal::{NotChanged, Refusal};
 pub use self::tls::{Pem, TlsConfig};
 pub use self::types::{

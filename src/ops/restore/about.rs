@@ -9,6 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::others::Known;
+
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
@@ -177,6 +179,10 @@ pub struct About {
     /// before them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_clusters: Vec<String>,
+    /// The other members, which must not run when the restored etcd starts; none where the operator
+    /// has allowed them to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Known>,
 }
 
 impl About {

@@ -1,11 +1,13 @@
 //! Whether a backup's static pods are made for this node: pods of another node, or of an address
 //! that this machine does not have, would never run here.
 
+use std::net::IpAddr;
+
 use super::Request;
 use super::survey::PodSeen;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
-use crate::node::endpoint::{Endpoint, split_list};
+use crate::node::endpoint::{Endpoint, parse_ip, split_list};
 use crate::node::pod::Container;
 
 /// The refusal of another node's static pods.
@@ -37,7 +39,7 @@ pub(super) fn misfit(
             ),
         ));
     }
-    let missing = missing_addresses(etcd?, request, access);
+    let missing = missing_addresses(etcd?, node, request, access);
     if missing.is_empty() {
         return None;
     }
@@ -52,7 +54,12 @@ pub(super) fn misfit(
 
 /// Addresses that etcd would listen on and this machine does not have; of those that it would only
 /// advertise, the ones that the node's own manifest does not advertise either.
-fn missing_addresses(etcd: &Container, request: &Request, access: &EtcdAccess) -> Vec<String> {
+fn missing_addresses(
+    etcd: &Container,
+    node: &str,
+    request: &Request,
+    access: &EtcdAccess,
+) -> Vec<String> {
     let own = &request.target.told.local_addresses;
     let advertised = access.peer_urls.iter().flat_map(|urls| &urls.value);
     let advertised: Vec<_> = advertised
@@ -65,6 +72,12 @@ fn missing_addresses(etcd: &Container, request: &Request, access: &EtcdAccess) -
         value.map(split_list).unwrap_or_default()
     };
     let mut missing = Vec::new();
+    // OpenShift's listens everywhere, and has the node's address in a variable.
+    let safe = node.replace(['-', '.'], "_");
+    let of_node = etcd.env(&format!("NODE_{safe}_IP")).and_then(parse_ip);
+    let elsewhere =
+        |ip: &IpAddr| !ip.is_loopback() && !own.iter().any(|own| own.to_canonical() == *ip);
+    missing.extend(of_node.filter(elsewhere).map(|ip| ip.to_string()));
     for (flag, listens) in [
         ("listen-client-urls", true),
         ("listen-peer-urls", true),

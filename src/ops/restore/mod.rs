@@ -24,9 +24,11 @@ pub(in crate::ops) mod world;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::Value;
 
 pub use about::{About, Scope};
+pub use others::Known;
 pub use plan::Draft;
 pub use steps::NodeStep;
 
@@ -46,11 +48,13 @@ use crate::node::runtime::{Runtime, find_socket};
 use crate::node::settings::Settings;
 use crate::plan::lock::Lock;
 use crate::plan::registry;
-use crate::plan::{Clock, Operation, State};
+use crate::plan::{Clock, Operation, State, StepState};
 use crate::sys::fs;
 
 /// The kind of operation, in journals.
 pub const KIND: &str = "restore";
+/// A plan of this age was made with the other members asked.
+const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Refusals that an operator may let pass.
 pub const ALLOWABLE: [&str; 12] = [
@@ -177,11 +181,16 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         !allowed
     });
     let refused = identity::refused(refusals, &others.names);
+    let plan = || {
+        let mut draft = planned(context, request, &survey, &node, &socket)?;
+        draft.about.others = others.to_stay_away(|name| request.allows(name));
+        Ok(draft)
+    };
     if !request.rehearsal {
         refused.map_or(Ok(()), Err)?;
-        return planned(context, request, &survey, &node, &socket);
+        return plan();
     }
-    match (refused, planned(context, request, &survey, &node, &socket)) {
+    match (refused, plan()) {
         (None, plan) => plan,
         (Some(refused), Ok(draft)) => Ok(Draft {
             refused: Some(refused),
@@ -395,6 +404,45 @@ pub fn done(operation: &Operation<NodeStep>) -> Result<Done> {
             etcd_version: text("etcdVersion"),
         },
     })
+}
+
+/// Refuses to go on with what was interrupted where other members have been started since: with the
+/// restored one beside them the cluster would be two. One that has just been begun was asked.
+///
+/// # Errors
+/// [`Kind::Refused`], which only going back meets.
+pub async fn refuse_beside_others(
+    context: &Context,
+    layout: &NodeLayout,
+    operation: &Operation<NodeStep>,
+) -> Result<()> {
+    let progress = operation.progress();
+    let world = world(context, layout, operation)?;
+    let starts = |step: &NodeStep| matches!(step, NodeStep::StartPods { .. });
+    let first = operation.steps().iter().position(starts);
+    let started = first.and_then(|at| progress.steps.get(at));
+    let fresh = context.now.duration_since(progress.last) < JUST_BEGUN;
+    if fresh || started.is_some_and(|state| *state != StepState::Pending) {
+        return Ok(());
+    }
+    let circle = others::Circle {
+        members: world.about.others.clone(),
+        own: others::Own {
+            name: world.about.etcd.member.clone(),
+            ..others::Own::default()
+        },
+        ..others::Circle::default()
+    };
+    if circle.members.is_empty() {
+        return Ok(());
+    }
+    let options = world.options().ok().map(others::patiently);
+    let asking = async { Ok(circle.ask(options.as_ref()).await) };
+    let found = context.cancel.guard(asking).await?;
+    let refusals =
+        found.refusals("they were started since this restore began; stop them, or roll it back");
+    let refused = identity::refused(refusals, &found.names);
+    refused.map_or(Ok(()), |failure| Err(failure.firmly()))
 }
 
 /// Goes back on request: from an unfinished restore, or from a completed one as long as nothing

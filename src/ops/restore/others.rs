@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::etcd::client::{
     ConnectOptions, Connection, Endpoint as Client, Knock, Member, Status, knock, peer_members,
 };
@@ -28,12 +30,19 @@ pub(super) const LIVING_VOTERS: &str = "living-voters";
 pub(super) const UNKNOWN: &str = "other-members-unknown";
 
 /// A member as one source knows it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) id: Option<u64>,
-    pub(super) name: String,
-    pub(super) client_urls: Vec<String>,
-    pub(super) peer_urls: Vec<String>,
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its id.
+    #[serde(skip)]
+    pub id: Option<u64>,
+    /// Its name; empty where it is not known.
+    pub name: String,
+    /// Where it serves clients.
+    #[serde(rename = "clientURLs")]
+    pub client_urls: Vec<String>,
+    /// Where its peers reach it.
+    #[serde(rename = "peerURLs")]
+    pub peer_urls: Vec<String>,
 }
 
 impl From<&snapshot::Member> for Known {
@@ -195,7 +204,7 @@ impl Circle {
     }
 
     /// The other members, each once, with all addresses that any source has for it.
-    fn others(&self) -> Vec<Known> {
+    pub(super) fn others(&self) -> Vec<Known> {
         let current = self.current.iter().flatten();
         let all: Vec<&Known> = self.members.iter().chain(current).collect();
         let mut own_hosts = self.own.hosts.clone();
@@ -262,7 +271,8 @@ impl Circle {
             found.unknown.push(why.to_owned());
         }
         let mut asked = Vec::new();
-        for other in self.others() {
+        found.members = self.others();
+        for other in found.members.clone() {
             let (own, options) = (self.own.ids.clone(), options.cloned());
             let removed = self.was_removed(&other);
             asked.push(tokio::spawn(async move {
@@ -272,10 +282,12 @@ impl Circle {
         }
         for answer in asked {
             match answer.await {
-                Ok((name, Verdict::Lives(at))) if at == name => found.living.push(at),
-                Ok((name, Verdict::Lives(at))) => {
-                    found.living.push(format!("{name} at {at}"));
-                    found.names.push(name);
+                Ok((name, Verdict::Lives { at, cluster })) => {
+                    let named = name != at;
+                    let place = if named { format!("{name} at {at}") } else { at };
+                    found.clusters.extend(cluster.map(|id| (place.clone(), id)));
+                    found.living.push(place);
+                    found.names.extend(named.then_some(name));
                 }
                 Ok((name, Verdict::Unknown(why))) => found.unknown.push(format!("{name}: {why}")),
                 Ok((_, Verdict::Away)) => {}
@@ -289,15 +301,27 @@ impl Circle {
 /// What was found out of the other members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Others {
+    /// All that were asked.
+    pub(super) members: Vec<Known>,
     /// Voting members that answer, and where.
     pub(super) living: Vec<String>,
     /// Names among them.
     pub(super) names: Vec<String>,
+    /// Where one of them said which cluster it belongs to.
+    pub(super) clusters: Vec<(String, u64)>,
     /// Those of which nobody can tell, and why.
     pub(super) unknown: Vec<String>,
 }
 
 impl Others {
+    /// Those that must stay away, for the journal; none where the operator has let them be.
+    pub(super) fn to_stay_away(&self, allows: impl Fn(&str) -> bool) -> Vec<Known> {
+        match allows(LIVING_VOTERS) || allows(UNKNOWN) {
+            true => Vec::new(),
+            false => self.members.clone(),
+        }
+    }
+
     /// The refusals that follow; `then` says what is to be done about members that answer.
     pub(super) fn refusals(&self, then: &str) -> Vec<(&'static str, String)> {
         let mut refusals = Vec::new();
@@ -317,13 +341,25 @@ impl Others {
     }
 }
 
+/// The same way of asking, with the patience for members that may be gone.
+pub(super) fn patiently(options: ConnectOptions) -> ConnectOptions {
+    let mut options = options;
+    options.connect_timeout = ANSWER;
+    options.call_timeout = ANSWER;
+    options
+}
+
 /// What one address said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     /// This node's own member is there.
     Own,
     /// A member that votes, or something that does not say that it does not.
-    Voter(String),
+    Voter {
+        at: String,
+        /// The id of its cluster, where it said so.
+        cluster: Option<u64>,
+    },
     Learner,
     Silent,
     Unclear(String),
@@ -332,7 +368,7 @@ enum Answer {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    Lives(String),
+    Lives { at: String, cluster: Option<u64> },
     Unknown(String),
     Away,
 }
@@ -344,7 +380,7 @@ fn judge(answers: Vec<Answer>, removed: bool) -> Verdict {
     let mut asked = false;
     for answer in answers {
         match answer {
-            Answer::Voter(at) => return Verdict::Lives(at),
+            Answer::Voter { at, cluster } => return Verdict::Lives { at, cluster },
             Answer::Own | Answer::Learner | Answer::Silent => asked = true,
             Answer::Unclear(why) => unclear = unclear.or(Some(why)),
             Answer::Untried(why) => untried = untried.or(Some(why)),
@@ -387,7 +423,10 @@ async fn client(url: &str, own: &BTreeSet<u64>, options: Option<&ConnectOptions>
     match status {
         Some(status) if own.contains(&status.header.member_id.0) => Answer::Own,
         Some(status) if status.is_learner => Answer::Learner,
-        Some(_) => Answer::Voter(url.to_owned()),
+        Some(status) => Answer::Voter {
+            at: url.to_owned(),
+            cluster: Some(status.header.cluster_id.0),
+        },
         None => of_knock(url, knock),
     }
 }
@@ -409,26 +448,34 @@ async fn peer(url: &str, own: &BTreeSet<u64>, options: Option<&ConnectOptions>) 
     }
     let listed = async {
         let endpoint = Client::parse(&place.to_string(), place.tls).ok()?;
-        let list = peer_members(&endpoint, options?).await.ok()?;
-        list.into_iter().find(|member| {
-            let places = member
+        let says = peer_members(&endpoint, options?).await.ok()?;
+        let member = says.members.into_iter().find(|member| {
+            let mut places = member
                 .peer_urls
                 .iter()
                 .filter_map(|url| Endpoint::parse(url));
-            places.into_iter().any(|there| there == place)
-        })
+            places.any(|there| there == place)
+        });
+        Some((says.cluster_id, member))
     };
-    match listed.await {
+    let (cluster, member) = listed.await.unwrap_or_default();
+    match member {
         Some(member) if own.contains(&member.id) => Answer::Own,
         Some(member) if member.is_learner => Answer::Learner,
         // It answers, and only etcd itself could say that it has no vote.
-        _ => Answer::Voter(url.to_owned()),
+        _ => Answer::Voter {
+            at: url.to_owned(),
+            cluster,
+        },
     }
 }
 
 fn of_knock(url: &str, knock: Knock) -> Answer {
     match knock {
-        Knock::Answers => Answer::Voter(url.to_owned()),
+        Knock::Answers => Answer::Voter {
+            at: url.to_owned(),
+            cluster: None,
+        },
         Knock::Silent => Answer::Silent,
         Knock::Unclear(why) => Answer::Unclear(format!("{url}: {why}")),
         Knock::Untried(why) => Answer::Untried(format!("{url}: {why}")),
@@ -516,7 +563,12 @@ mod tests {
         assert_eq!(judge(vec![silent.clone(), hangs()], false), unknown);
         assert_eq!(judge(vec![silent, Answer::Learner], false), Verdict::Away);
         assert!(matches!(judge(Vec::new(), false), Verdict::Unknown(_)));
-        let voter = Answer::Voter(why());
-        assert_eq!(judge(vec![hangs(), voter], true), Verdict::Lives(why()));
+        let (at, cluster) = (why(), Some(7));
+        let lives = Verdict::Lives {
+            at: at.clone(),
+            cluster,
+        };
+        let voter = Answer::Voter { at, cluster };
+        assert_eq!(judge(vec![hangs(), voter], true), lives);
     }
 }

@@ -433,6 +433,7 @@ impl Drafting<'_> {
             alarms_allowed: self.request.allows("alarm-in-backup"),
             safety: folders.safety(self.layout()),
             former_clusters: self.former_clusters()?,
+            others: Vec::new(),
         })
     }
 

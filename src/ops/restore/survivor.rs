@@ -93,11 +93,17 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         context.warn("certificate-lacks-name", lack);
     }
     let refused = identity::refused(refusals, &others.names);
+    let allows = |name: &str| request.allow.iter().any(|allowed| allowed == name);
+    let plan = || {
+        let mut draft = planned(context, request, site, node.cluster_id)?;
+        draft.about.others = others.to_stay_away(allows);
+        Ok(draft)
+    };
     if !request.rehearsal {
         refused.map_or(Ok(()), Err)?;
-        return planned(context, request, site, node.cluster_id);
+        return plan();
     }
-    match (refused, planned(context, request, site, node.cluster_id)) {
+    match (refused, plan()) {
         (None, plan) => plan,
         (Some(refused), Ok(draft)) => Ok(Draft {
             refused: Some(refused),
@@ -380,6 +386,7 @@ impl Drafting<'_> {
             alarms_allowed: true,
             safety: folders.safety(&site.layout),
             former_clusters: self.former.clone(),
+            others: Vec::new(),
         }
     }
 }

@@ -13,11 +13,13 @@ use super::folders::{self, Folders};
 use super::plan::Draft;
 use super::site::Site;
 use super::steps::{Exchange, NodeStep};
+use super::survey::refuse;
 use super::world::World;
 use super::{about, proof};
 use crate::error::{Failure, Kind, Result};
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
+use crate::node::profile::Profile;
 use crate::ops::reach::Target;
 use crate::ops::{Context, operation};
 use crate::plan::registry::{self, Found};
@@ -88,6 +90,7 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
         alarms_allowed: true,
         safety: vec![node(&folders.etc)],
         former_clusters: Vec::new(),
+        others: Vec::new(),
     };
     Ok(Draft {
         about,
@@ -189,6 +192,43 @@ pub fn settle(context: &Context, layout: &NodeLayout) -> Result<()> {
         operation::commit(layout, &mut operation, &safety)?;
     }
     Ok(())
+}
+
+/// Refuses to start a kubeadm node's etcd on data from before a restore: another member serves the
+/// restored cluster meanwhile, and with a majority of the old ones the cluster would be two.
+/// OpenShift's pod archives such data by itself, and joins.
+///
+/// # Errors
+/// [`Kind::Refused`], which nothing overrides.
+pub async fn refuse_beside_restored(context: &Context, target: &Target) -> Result<()> {
+    let look = async {
+        let site = Site::look(context, target).await?;
+        let (others, node) = site.others(context, &site.data_dir).await;
+        Ok((site, others, node))
+    };
+    let (site, others, node) = match context.cancel.guard(look).await {
+        Ok(found) => found,
+        Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
+        Err(failure) => {
+            context.warn("other-members-unknown", failure.to_string());
+            return Ok(());
+        }
+    };
+    let own = node.cluster_id.as_deref().unwrap_or_default();
+    let foreign = others
+        .clusters
+        .iter()
+        .map(|(at, id)| (at, format!("{id:x}")));
+    let mut foreign = foreign.filter(|(_, id)| id != own);
+    match foreign.next() {
+        Some((at, id)) if !own.is_empty() && site.profile == Profile::Kubeadm => {
+            let what = format!(
+                "{at} serves cluster {id}, and the data here is of {own}, from before a restore: started beside it the old cluster could come back"
+            );
+            Err(refuse("cluster-restored", what))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Moves the manifest back and waits until etcd serves.

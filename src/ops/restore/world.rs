@@ -163,6 +163,13 @@ impl World {
     pub(in crate::ops) async fn etcd(&self) -> Result<Connection> {
         let etcd = &self.about.etcd;
         let endpoint = Endpoint::parse(&etcd.endpoint, etcd.ca.is_some())?;
+        Connection::open(&endpoint, &self.options()?).await
+    }
+
+    /// How etcd's members are asked.
+    pub(in crate::ops) fn options(&self) -> Result<ConnectOptions> {
+        let etcd = &self.about.etcd;
+        let endpoint = Endpoint::parse(&etcd.endpoint, etcd.ca.is_some())?;
         let pem = |path: &PathBuf| Pem::read(self.host(path));
         let mut options = ConnectOptions::default();
         if endpoint.is_tls() {
@@ -172,7 +179,7 @@ impl World {
             let ca: Vec<Pem> = ca.into_iter().collect();
             options.tls = Some(TlsConfig::new(&ca, cert.as_ref().zip(key.as_ref()))?);
         }
-        Connection::open(&endpoint, &options).await
+        Ok(options)
     }
 
     /// Runs work that blocks on a thread of its own.

@@ -77,6 +77,7 @@ impl About {
             alarms_allowed: false,
             safety: self.safety.clone(),
             former_clusters: Vec::new(),
+            others: Vec::new(),
         }
     }
 }
