@@ -179,6 +179,10 @@ pub struct BackupArgs {
     #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
 
+    /// The same as STORE, as it is given to other commands
+    #[arg(long = "store", value_name = "STORE", value_hint = ValueHint::DirPath, conflicts_with = "flat")]
+    pub store_option: Option<PathBuf>,
+
     /// Write the plain files into DIR, as cluster-backup.sh does
     #[arg(long, value_name = "DIR", conflicts_with_all = ["store", "if_older_than"], value_hint = ValueHint::DirPath)]
     pub flat: Option<PathBuf>,
@@ -244,6 +248,10 @@ pub struct ListArgs {
     #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
 
+    /// The same as STORE, as it is given to other commands
+    #[arg(long = "store", value_name = "STORE", value_hint = ValueHint::DirPath)]
+    pub store_option: Option<PathBuf>,
+
     /// Exit with 11 if the newest good backup is older than this (2h)
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     pub stale_after: Option<Duration>,
@@ -268,6 +276,10 @@ pub struct PruneArgs {
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
+
+    /// The same as STORE, as it is given to other commands
+    #[arg(long = "store", value_name = "STORE", value_hint = ValueHint::DirPath)]
+    pub store_option: Option<PathBuf>,
 
     /// Everything of this cluster: its UUID or etcd cluster id
     #[arg(
@@ -427,6 +439,10 @@ pub struct DisableArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     pub wait: Duration,
 
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
     /// Show what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -434,8 +450,20 @@ pub struct DisableArgs {
 
 /// `enable`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  etcd-dr enable")]
-pub struct EnableArgs {}
+#[command(after_help = "Examples:\n  etcd-dr enable\n  etcd-dr enable --wait 1m")]
+pub struct EnableArgs {
+    /// The longest wait until etcd serves
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
+    pub wait: Duration,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
 
 /// `--profile`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]

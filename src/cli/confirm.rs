@@ -1,6 +1,9 @@
-//! The question before something is destroyed: on a terminal only, elsewhere `--yes` is needed.
+//! The question before something is changed: on a terminal only, elsewhere `--yes` is needed.
 
 use std::io::{BufRead, IsTerminal};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::human;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
@@ -9,27 +12,117 @@ use crate::error::{Doing, Fact, Failure, Kind, Result};
 ///
 /// # Errors
 /// [`Kind::Usage`] with [`Fact::Missing`] `yes` where nobody can be asked, [`Kind::Interrupted`]
-/// where the answer is no, and the end of input is one.
+/// where the answer is no, or a signal comes instead of one; the end of input is a no.
 pub(super) fn confirm(what: &str, question: &str, yes: bool) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
+    if !yes && !is_terminal() {
         let why = format!("nobody is here to be asked: {question}");
         return Err(Failure::new(Kind::Usage, why).with(Fact::Missing("yes")));
     }
-    human::tell(&format!("{what}{question} [y/N] "));
-    let mut answer = String::new();
-    stdin
-        .lock()
-        .read_line(&mut answer)
-        .doing(Kind::Unexpected, || "reading the answer from the terminal")?;
-    match answer.trim().to_ascii_lowercase().as_str() {
+    confirm_if_possible(what, question, yes)
+}
+
+/// The same for commands that never needed `--yes`: where nobody can be asked they go ahead.
+///
+/// # Errors
+/// [`Kind::Interrupted`], as of [`confirm`].
+pub(super) fn confirm_if_possible(what: &str, question: &str, yes: bool) -> Result<()> {
+    if yes || !is_terminal() {
+        return Ok(());
+    }
+    let (heard, hears) = channel();
+    listen(heard.clone());
+    // Only what is listened for can end the question.
+    if let Ok(Heard::Failed(failure)) = hears.recv() {
+        return Err(failure);
+    }
+    human::ask(what, question);
+    read(heard);
+    match answer(&hears)?.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::new(
             Kind::Interrupted,
             "not confirmed: nothing has changed",
         )),
+    }
+}
+
+fn is_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// What comes while a question stands.
+enum Heard {
+    /// Signals are listened for.
+    Listening,
+    /// They cannot be.
+    Failed(Failure),
+    /// One came.
+    Signal,
+    /// A line was read.
+    Line(std::io::Result<String>),
+}
+
+fn answer(hears: &Receiver<Heard>) -> Result<String> {
+    let reading = || "reading the answer from the terminal";
+    match hears.recv().doing(Kind::Unexpected, reading)? {
+        Heard::Line(line) => line.doing(Kind::Unexpected, reading),
+        Heard::Failed(failure) => Err(failure),
+        Heard::Signal | Heard::Listening => {
+            // The cursor is behind the question.
+            human::tell_line("");
+            Err(Failure::new(
+                Kind::Interrupted,
+                "interrupted: nothing has changed",
+            ))
+        }
+    }
+}
+
+/// A read of the terminal that has begun is not to be ended: a signal's handler leaves it waiting.
+/// It is left to a thread, which ends with the process.
+fn read(heard: Sender<Heard>) {
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().lock().read_line(&mut line);
+        // Nobody listens any more where a signal came first.
+        let _ = heard.send(Heard::Line(read.map(|_| line)));
+    });
+}
+
+/// Signals are caught by handlers that earlier work has left; without a listener they do nothing.
+fn listen(heard: Sender<Heard>) {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .doing(Kind::Unexpected, || "starting the runtime");
+        let waited = runtime.and_then(|runtime| {
+            runtime.block_on(async {
+                let signals = signals().doing(Kind::Unexpected, || "listening to signals")?;
+                let _ = heard.send(Heard::Listening);
+                any(signals).await;
+                Ok(())
+            })
+        });
+        let _ = heard.send(match waited {
+            Ok(()) => Heard::Signal,
+            Err(failure) => Heard::Failed(failure),
+        });
+    });
+}
+
+fn signals() -> std::io::Result<[Signal; 3]> {
+    Ok([
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    ])
+}
+
+async fn any([mut interrupt, mut terminate, mut hangup]: [Signal; 3]) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }

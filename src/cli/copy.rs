@@ -39,7 +39,7 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
         remote::form(session, &args.form)?,
     );
     let rules = rules(args)?;
-    let store = session.store(args.store.as_deref())?;
+    let store = session.store_to_read(args.store.as_deref())?;
     let set = catalog::resolve(&store, &args.set)?;
     let host = super::backup::host_name();
     let (copied, pruned) = session.block_on(async {

@@ -232,6 +232,10 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
             _ => {}
         }
     }
+    let denied = failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied);
+    if denied && !rustix::process::geteuid().is_root() {
+        return Some(format!("to run it as root: sudo {typed}"));
+    }
     match failure.kind() {
         Kind::BadBackup => {
             let line = typed.other("verify --all").with_store(typed, true);

@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
-use super::hints;
+use super::{hints, machine};
 use crate::backup::manifest::QualityState;
 use crate::error::Failure;
 use crate::etcd::finding::printable;
@@ -16,14 +18,64 @@ use crate::ops::catalog::{BackupSet, SetState};
 /// What stands where nothing is known.
 const NOTHING: &str = "-";
 
+/// Whether standard error is read by a program: each line of it is then an event.
+static EVENTS: AtomicBool = AtomicBool::new(false);
+
+/// Writes events to standard error from now on, and nothing else.
+pub(super) fn tell_events_only() {
+    EVENTS.store(true, Ordering::Relaxed);
+}
+
 /// Writes to standard error. That nobody reads it any more is no reason to stop.
-pub(super) fn tell(text: &str) {
+fn write(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// The same, a whole line.
+/// Tells something, in a line for people or an event of this kind.
+fn tell_as(kind: &str, text: &str) {
+    if !EVENTS.load(Ordering::Relaxed) {
+        return write(text);
+    }
+    let text = console::strip_ansi_codes(text);
+    let text = text.trim_end();
+    if !text.is_empty() {
+        event(json!({"event": kind, "text": text}));
+    }
+}
+
+/// Writes an event's line.
+pub(super) fn event(mut body: serde_json::Value) {
+    body["schemaVersion"] = machine::SCHEMA_VERSION.into();
+    write(&format!("{body}\n"));
+}
+
+/// Tells a whole line.
 pub(super) fn tell_line(text: impl std::fmt::Display) {
-    tell(&format!("{text}\n"));
+    tell_as("message", &format!("{text}\n"));
+}
+
+/// Tells what is about to be done.
+pub(super) fn plan(text: &str) {
+    tell_as("plan", text);
+}
+
+/// Asks, after what is about to be done.
+pub(super) fn ask(what: &str, question: &str) {
+    if EVENTS.load(Ordering::Relaxed) {
+        plan(what);
+        return tell_as("question", question);
+    }
+    write(&format!("{what}{question} [y/N] "));
+}
+
+/// Tells of a failure.
+pub(super) fn fail(command: &str, failed: &Failure) {
+    if EVENTS.load(Ordering::Relaxed) {
+        let mut body = machine::failure(command, failed)["error"].take();
+        body["event"] = "error".into();
+        return event(body);
+    }
+    write(&format!("{}\n", failure(command, failed)));
 }
 
 /// A failure with its name and hint, for standard error.

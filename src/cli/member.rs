@@ -9,7 +9,7 @@ use std::io::Write as _;
 use serde_json::json;
 
 use super::args::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, OutputArg, PrintArg};
-use super::confirm::confirm;
+use super::confirm::{confirm, confirm_if_possible};
 use super::human::Table;
 use super::run::{Session, Shown};
 use super::{config, machine, target};
@@ -51,7 +51,11 @@ pub(super) fn add(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
                 machine::document("member-add", &json!({"dryRun": true, "plan": plan})),
             ));
         }
-        let waits = request.promote && !matches!(plan.action, Action::Nothing(_));
+        let idle = matches!(plan.action, Action::Nothing(_));
+        let waits = request.promote && !idle;
+        let question = format!("Add member {}?", request.name);
+        let planned = planned_addition(&plan);
+        confirm_if_possible(&planned, &printable(question), args.yes || idle)?;
         let added = add::begin(context, &request, plan).await?;
         match args.print {
             // Before the wait: it is for the start of the member that is waited for.
@@ -128,34 +132,44 @@ pub(super) fn update(session: &Session, args: &MemberUpdateArgs) -> Result<Shown
     session.block_on(async {
         let context = &session.context;
         let plan = update::plan(context, &request).await?;
-        let word = match (plan.unchanged, args.dry_run) {
-            (true, _) => "has them already",
-            (false, true) => "would be moved",
-            (false, false) => "moved",
-        };
         let plan = match args.dry_run {
             true => plan,
-            false => update::carry_out(context, &request, plan).await?,
+            false => {
+                let question = format!("Move member {}?", select::described(&plan.member));
+                let idle = args.yes || plan.unchanged;
+                confirm_if_possible(&update_text(&plan, true), &printable(question), idle)?;
+                update::carry_out(context, &request, plan).await?
+            }
         };
-        let mut text = if args.dry_run {
-            members(&plan.members)
-        } else {
-            String::new()
-        };
-        let _ = writeln!(
-            text,
-            "{} {word}: {}",
-            select::described(&plan.member),
-            plan.peer_urls.join(",")
-        );
-        for url in &plan.silent {
-            let _ = writeln!(text, "  nobody listens at {url} yet");
-        }
-        votes(&mut text, &plan.votes.before, &plan.votes.after);
+        let text = update_text(&plan, args.dry_run);
         let document = json!({"dryRun": args.dry_run, "plan": plan});
         let json = machine::document("member-update", &document);
-        Ok(Shown::done(clean(&text), json))
+        Ok(Shown::done(text, json))
     })
+}
+
+fn update_text(plan: &update::Plan, planned: bool) -> String {
+    let word = match (plan.unchanged, planned) {
+        (true, _) => "has them already",
+        (false, true) => "would be moved",
+        (false, false) => "moved",
+    };
+    let mut text = if planned {
+        members(&plan.members)
+    } else {
+        String::new()
+    };
+    let _ = writeln!(
+        text,
+        "{} {word}: {}",
+        select::described(&plan.member),
+        plan.peer_urls.join(",")
+    );
+    for url in &plan.silent {
+        let _ = writeln!(text, "  nobody listens at {url} yet");
+    }
+    votes(&mut text, &plan.votes.before, &plan.votes.after);
+    clean(&text)
 }
 
 /// The names that may be let pass.

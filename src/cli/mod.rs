@@ -8,6 +8,7 @@ mod complete;
 mod config;
 mod confirm;
 mod copy;
+mod environment;
 mod hints;
 mod human;
 mod machine;

@@ -24,15 +24,18 @@ pub(super) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
         ProgressArg::Json => Arc::new(JsonLines),
         ProgressArg::Auto if terminal => Arc::new(Bar {
             bar: Mutex::new(None),
+            waits: Waits::default(),
             verbose,
         }),
         ProgressArg::Auto | ProgressArg::Always => Arc::new(Lines {
             phases: Mutex::default(),
+            waits: Waits::default(),
             verbose,
             progress: true,
         }),
         ProgressArg::Never => Arc::new(Lines {
             phases: Mutex::default(),
+            waits: Waits::default(),
             verbose,
             progress: false,
         }),
@@ -93,6 +96,40 @@ impl Observer for Logged {
     }
 }
 
+/// Lines about a wait that say the same are told again after this long.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// What was told last of a wait.
+#[derive(Default)]
+struct Waits(Mutex<Option<(&'static str, String, Instant)>>);
+
+impl Waits {
+    /// Whether this says nothing that was not told a moment ago.
+    fn repeats(&self, event: &Event) -> bool {
+        let Event::Waiting { what, missing, .. } = event else {
+            return false;
+        };
+        let Ok(mut last) = self.0.lock() else {
+            return false;
+        };
+        let same = last.as_ref().is_some_and(|(before, said, told)| {
+            before == what && said == missing && told.elapsed() < REPEAT
+        });
+        if !same {
+            *last = Some((what, missing.clone(), Instant::now()));
+        }
+        same
+    }
+}
+
+/// Whether `--progress never` shows it all the same: what the reader must know or do.
+fn must_be_told(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Warning { .. } | Event::MustStart { .. } | Event::Note(_)
+    )
+}
+
 /// What is shown the same way everywhere.
 fn aside(event: &Event, verbose: u8) -> Option<String> {
     let warning = console::style("warning").yellow().bold().for_stderr();
@@ -138,6 +175,7 @@ fn aside(event: &Event, verbose: u8) -> Option<String> {
 /// One line when a phase begins and ends, and one every few seconds between.
 struct Lines {
     phases: Mutex<HashMap<&'static str, Running>>,
+    waits: Waits,
     verbose: u8,
     progress: bool,
 }
@@ -150,7 +188,8 @@ struct Running {
 
 impl Observer for Lines {
     fn event(&self, event: Event) {
-        if let Some(text) = aside(&event, self.verbose) {
+        let shown = (self.progress || must_be_told(&event)) && !self.waits.repeats(&event);
+        if let Some(text) = aside(&event, self.verbose).filter(|_| shown) {
             human::tell_line(format_args!("{text}"));
         }
         let (true, Ok(mut phases)) = (self.progress, self.phases.lock()) else {
@@ -234,6 +273,7 @@ fn form(total_known: bool) -> &'static str {
 /// A bar for the phase that runs.
 struct Bar {
     bar: Mutex<Option<(&'static str, ProgressBar)>>,
+    waits: Waits,
     verbose: u8,
 }
 
@@ -242,7 +282,8 @@ impl Observer for Bar {
         let Ok(mut current) = self.bar.lock() else {
             return;
         };
-        if let Some(text) = aside(&event, self.verbose) {
+        let repeats = self.waits.repeats(&event);
+        if let Some(text) = aside(&event, self.verbose).filter(|_| !repeats) {
             match current.as_ref() {
                 Some((_, bar)) => bar.suspend(|| human::tell_line(format_args!("{text}"))),
                 None => human::tell_line(format_args!("{text}")),
@@ -303,7 +344,7 @@ struct JsonLines;
 
 impl Observer for JsonLines {
     fn event(&self, event: Event) {
-        human::tell_line(format_args!("{}", document(event)));
+        human::event(document(event));
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::args::{FormArgs, IdentityArgs, RemoteArgs};
+use super::environment;
 use super::run::Session;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::ops::catalog::BackupSet;
@@ -40,6 +41,7 @@ pub(super) fn settings(session: &Session, args: &RemoteArgs) -> Result<Settings>
     let config = &session.config;
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(_, value): &(String, String)| !value.is_empty())
         .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         .collect();
     let ca = match args.store_ca.as_ref().or(config.store_ca.as_ref()) {
@@ -49,7 +51,7 @@ pub(super) fn settings(session: &Session, args: &RemoteArgs) -> Result<Settings>
     let mut settings = Settings {
         variables,
         ca,
-        home: std::env::var_os("HOME").map(Into::into),
+        home: environment::variable("HOME").map(Into::into),
         ..Settings::default()
     };
     if let Some(patience) = args.store_patience.or(config.store_patience) {

@@ -6,21 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg};
+use super::args::{Cli, ColorArg, Command, ListArgs, OutputArg, ProgressArg};
 use super::config::{self, Config};
 use super::progress::Logged;
 use super::{
-    backup, complete, copy, hints, human, machine, man, member, operation, progress, prune, remote,
-    restore, schedule, switch, verify,
+    backup, complete, copy, environment, hints, human, machine, man, member, operation, progress,
+    prune, remote, restore, schedule, switch, verify,
 };
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
 use crate::ops::{Cancel, Context, catalog};
+use crate::store::local::SET_PREFIX;
+use crate::store::objects::Scheme;
 use crate::store::{Address, LocalStore};
 use crate::sys::limits;
 
@@ -63,7 +65,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if complete::answer(&arguments) {
         return ExitCode::from(exit::DONE);
     }
-    let cli = match Cli::try_parse_from(&arguments) {
+    let mut command = environment::command();
+    let parsed = command
+        .try_get_matches_from_mut(&arguments)
+        .and_then(|matches| {
+            Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        });
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no failure.
@@ -82,7 +90,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli) {
         Ok(shown) => show(output, &shown),
         Err(failure) => {
-            human::tell_line(human::failure(name, &failure));
+            human::fail(name, &failure);
             if output == OutputArg::Json {
                 let _ = write_json(&machine::failure(name, &failure));
             }
@@ -162,7 +170,38 @@ fn command_name(command: &Command) -> &'static str {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<Shown> {
+/// The store, which some commands take by its place and others as an option: `--store` is taken by
+/// all. The positional one may be the environment's.
+fn one_store(store: &mut Option<PathBuf>, option: &mut Option<PathBuf>) -> Result<()> {
+    let Some(named) = option.take() else {
+        return Ok(());
+    };
+    let by_variable = environment::variable("ETCD_DR_STORE").map(PathBuf::from);
+    if let Some(other) = store
+        .as_ref()
+        .filter(|other| Some(*other) != by_variable.as_ref())
+    {
+        let what = format!(
+            "the store is given twice: {} and --store {}",
+            other.display(),
+            named.display()
+        );
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    *store = Some(named);
+    Ok(())
+}
+
+fn dispatch(mut cli: Cli) -> Result<Shown> {
+    match &mut cli.command {
+        Command::Backup(args) => one_store(&mut args.store, &mut args.store_option)?,
+        Command::Schedule(args) => {
+            one_store(&mut args.backup.store, &mut args.backup.store_option)?;
+        }
+        Command::List(args) => one_store(&mut args.store, &mut args.store_option)?,
+        Command::Prune(args) => one_store(&mut args.store, &mut args.store_option)?,
+        _ => {}
+    }
     match &cli.command {
         Command::Completions { shell } => {
             return text_only(complete::script(*shell)?);
@@ -177,7 +216,17 @@ fn dispatch(cli: Cli) -> Result<Shown> {
         .root
         .clone()
         .unwrap_or_else(|| PathBuf::from("/"));
+    if !root.is_dir() {
+        let what = format!(
+            "looking for the node's file system in {}: there is no such directory",
+            root.display()
+        );
+        return Err(Failure::new(Kind::Usage, what).with(Fact::Path(root)));
+    }
     let config = config::load(cli.global.config.as_deref(), &root)?;
+    if cli.global.progress == ProgressArg::Json {
+        human::tell_events_only();
+    }
     let log = Arc::new(Logged::new(progress::observer(
         cli.global.progress,
         cli.global.verbose,
@@ -381,9 +430,30 @@ impl Session {
         }
     }
 
+    /// The store whose backups are read. The node's own is a link below /etc: where that was lost
+    /// its backups were not, and where it leads nowhere they are not known to be none.
+    pub(super) fn store_to_read(&self, named: Option<&Path>) -> Result<LocalStore> {
+        let store = self.store(named)?;
+        let layout = NodeLayout::new(&self.root);
+        if store.dir() != layout.backups() {
+            return Ok(store);
+        }
+        let target = layout.backups_target();
+        if store.dir().symlink_metadata().is_err() && target.is_dir() {
+            let what = format!(
+                "{} is gone; its backups are in {}, and the next backup links them again",
+                store.dir().display(),
+                target.display()
+            );
+            self.context.warn("store-link-gone", what);
+            return Ok(LocalStore::at(target));
+        }
+        Ok(store)
+    }
+
     /// The same, and it must be there.
     pub(super) fn existing_store(&self, named: Option<&Path>) -> Result<LocalStore> {
-        let store = self.store(named)?;
+        let store = self.store_to_read(named)?;
         if store.dir().is_dir() {
             return Ok(store);
         }
@@ -408,11 +478,25 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
     let (place, latest, sets) = match remote::url(session, args.store.as_deref())? {
         Some(address) => {
             let sets = remote::list(session, &address, &args.remote)?;
-            (address.to_string(), None, sets)
+            let local = match address.scheme() {
+                Scheme::Directory if sets.is_empty() => Some(LocalStore::at(address.path())),
+                _ => None,
+            };
+            // The directory of a store, and not of copies.
+            let (sets, latest) = match local {
+                Some(store) => (catalog::list(&store)?, store.latest()),
+                None => (sets, None),
+            };
+            (address.to_string(), latest, sets)
         }
         None => {
-            let store = session.store(args.store.as_deref())?;
+            let store = session.store_to_read(args.store.as_deref())?;
             let sets = local_sets(&store, args.store.is_some())?;
+            let copies = sets.is_empty() && args.store.is_some() && holds_copies(store.dir());
+            let sets = match copies {
+                true => copies_in(session, &store, args)?,
+                false => sets,
+            };
             (store.dir().display().to_string(), store.latest(), sets)
         }
     };
@@ -435,8 +519,14 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
         })
         .collect();
     remarks.extend(human::future(&sets, now));
-    remarks.extend(unfinished(session)?);
-    remarks.extend(switch::remark(&NodeLayout::new(&session.root))?);
+    // That this node's operations cannot be read is no reason to show nothing.
+    match unfinished(session).and_then(|unfinished| {
+        let disabled = switch::remark(&NodeLayout::new(&session.root))?;
+        Ok([unfinished, disabled])
+    }) {
+        Ok(found) => remarks.extend(found.into_iter().flatten()),
+        Err(failure) => remarks.push(human::failure("list", &failure)),
+    }
     let mut status = exit::DONE;
     if let (Some(true), Some(limit)) = (stale, args.stale_after) {
         remarks.push(human::staleness(
@@ -462,8 +552,48 @@ fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
     })
 }
 
+/// Whether a directory has folders as copies are in, three below each other. Only these are looked
+/// at: it may be any directory, and of any size.
+fn holds_copies(dir: &Path) -> bool {
+    let folders = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect()
+    };
+    let is_set = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(SET_PREFIX)
+    };
+    folders(dir)
+        .iter()
+        .flat_map(|cluster| folders(cluster))
+        .any(|node| folders(&node).iter().any(is_set))
+}
+
+/// The copies in a directory, as its `file` URL has them.
+fn copies_in(
+    session: &Session,
+    store: &LocalStore,
+    args: &ListArgs,
+) -> Result<Vec<catalog::BackupSet>> {
+    let listing = || format!("listing {}", store.dir().display());
+    let dir = store.dir().canonicalize().doing(Kind::Store, listing)?;
+    remote::list(session, &Address::of_directory(&dir)?, &args.remote)
+}
+
 /// The sets of a directory; the node's own need not exist before the first backup.
 fn local_sets(store: &LocalStore, named: bool) -> Result<Vec<catalog::BackupSet>> {
+    if store.dir().is_symlink() && !store.dir().exists() {
+        let target = std::fs::read_link(store.dir()).unwrap_or_default();
+        let what = format!(
+            "listing {}: it leads to {}, where nothing is: is that volume mounted?",
+            store.dir().display(),
+            target.display()
+        );
+        return Err(Failure::new(Kind::Store, what).with(Fact::Path(store.dir().to_owned())));
+    }
     if store.dir().symlink_metadata().is_ok() {
         return catalog::list(store);
     }

@@ -216,7 +216,7 @@ fn row(disk: &Ranked) -> String {
 pub(super) fn restore(session: &Session, args: &RestoreArgs, from: &Path) -> Result<Shown> {
     restoring::check_allowed(args)?;
     // What backups say of the revision is worth knowing, also of another cluster's.
-    let store = session.store(args.store.as_deref())?;
+    let store = session.store_to_read(args.store.as_deref())?;
     let request = Request {
         bump: restoring::bump(args),
         mark_compacted: args.mark_compacted,

@@ -1,14 +1,17 @@
 //! `disable` and `enable`: etcd's static pod of this node.
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{DisableArgs, EnableArgs};
-use super::machine;
+use super::confirm::confirm_if_possible;
 use super::run::{Session, Shown};
-use super::target;
-use crate::error::Result;
+use super::{machine, member, target};
+use crate::error::{Kind, Result};
+use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
+use crate::ops::member::quorum::{Against, Change, WOULD_LOSE_QUORUM};
+use crate::ops::reach::Target;
 use crate::ops::restore::{self, NodeStep, switch};
 use crate::plan::{Operation, State, Step};
 
@@ -25,16 +28,17 @@ pub(super) fn disable(session: &Session, args: &DisableArgs) -> Result<Shown> {
     }
     let target = target::target(session)?;
     let draft = session.block_on(switch::draft(&session.context, &target, args.wait))?;
+    let plan = Plan::of(session, &target, &draft.steps)?;
     if args.dry_run {
-        let mut text = String::new();
-        for (number, step) in draft.steps.iter().enumerate() {
-            text.push_str(&format!("  {:>2}. {}\n", number + 1, step.describe()));
-        }
+        let mut json = json!({"dryRun": true, "about": draft.about});
+        plan.votes_into(&mut json);
         return Ok(Shown::done(
-            text,
-            machine::document("disable", &json!({"dryRun": true, "about": draft.about})),
+            plan.text(),
+            machine::document("disable", &json),
         ));
     }
+    confirm_if_possible(&plan.text(), &plan.question(), args.yes)?;
+    plan.warn(session);
     let mut operation = restore::begin(
         &session.context,
         &layout,
@@ -52,31 +56,123 @@ pub(super) fn disable(session: &Session, args: &DisableArgs) -> Result<Shown> {
     Ok(shown(&done.id, text, true))
 }
 
+/// What disabling does to the node, and to the cluster.
+struct Plan {
+    steps: String,
+    /// The votes, or why they are not known.
+    votes: std::result::Result<(Change, Option<Against>), String>,
+}
+
+impl Plan {
+    fn of(session: &Session, target: &Target, steps: &[NodeStep]) -> Result<Self> {
+        let mut text = String::new();
+        for (number, step) in steps.iter().enumerate() {
+            text.push_str(&format!("  {:>2}. {}\n", number + 1, step.describe()));
+        }
+        let votes = match session.block_on(switch::votes(&session.context, target)) {
+            Ok(votes) => Ok(votes),
+            Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
+            Err(failure) => Err(printable(failure.to_string())),
+        };
+        Ok(Self { steps: text, votes })
+    }
+
+    /// Whether it is this that takes the quorum away.
+    fn costs_the_quorum(&self) -> bool {
+        matches!(&self.votes, Ok((_, Some(against))) if *against != Against::NoQuorum)
+    }
+
+    fn text(&self) -> String {
+        let votes = match &self.votes {
+            Ok((change, _)) => format!(
+                "  now:   {}\n  after: {}\n",
+                member::tally(&change.before),
+                member::tally(&change.after)
+            ),
+            Err(why) => format!("  what it does to the quorum is not known: {why}\n"),
+        };
+        format!("{}{votes}", self.steps)
+    }
+
+    fn question(&self) -> String {
+        let lost =
+            "The cluster loses its quorum with it: it answers nothing until etcd runs again.";
+        match self.costs_the_quorum() {
+            true => format!("{lost}\nStop etcd on this node?"),
+            false => "Stop etcd on this node?".to_owned(),
+        }
+    }
+
+    /// Where nobody could be asked, it is said.
+    fn warn(&self, session: &Session) {
+        if self.costs_the_quorum() {
+            let what = "the cluster loses its quorum: it answers nothing until etcd runs again";
+            session.context.warn(WOULD_LOSE_QUORUM, what);
+        }
+    }
+
+    fn votes_into(&self, json: &mut Value) {
+        if let Ok((change, _)) = &self.votes {
+            json["votes"] = json!(change);
+        }
+    }
+}
+
 /// Lets etcd's pod run again.
-pub(super) fn enable(session: &Session, _args: &EnableArgs) -> Result<Shown> {
+pub(super) fn enable(session: &Session, args: &EnableArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let _locked = restore::lock(&session.context, &layout, "enable")?;
+    let context = &session.context;
     let Some(found) = switch::current(&layout)? else {
-        return Err(switch::not_disabled());
+        return enabled_already(session, args);
     };
+    if args.dry_run {
+        let text = "etcd's manifest would be put back, and etcd waited for\n";
+        return Ok(planned(Some(&found.id), text));
+    }
+    let question = "Put etcd's manifest back, and let etcd run on this node?";
+    confirm_if_possible("", question, args.yes)?;
     let mut operation =
-        Operation::<NodeStep>::open(&found.dir, session.context.observer.clone(), Timestamp::now)?;
+        Operation::<NodeStep>::open(&found.dir, context.observer.clone(), Timestamp::now)?;
     session.log().open(operation.dir());
     if let Some(later) = switch::superseded_by(&layout, &found)? {
-        switch::settle(&session.context, &layout)?;
+        switch::settle(context, &layout)?;
         let text = format!("{} has put etcd's manifest back: nothing to do\n", later.id);
         return Ok(shown(&found.id, &text, false));
     }
     if switch::undone_by_others(&layout, &found)? {
-        restore::commit(&session.context, &layout, &mut operation)?;
+        restore::commit(context, &layout, &mut operation)?;
         let text = "etcd's manifest was put back by others meanwhile: nothing to do\n";
         return Ok(shown(&found.id, text, false));
     }
-    let context = &session.context;
     let target = target::target(session)?;
     session.block_on(switch::refuse_beside_restored(context, &target))?;
-    session.block_on_to_the_end(switch::enable(context, &layout, &mut operation))?;
+    session.block_on_to_the_end(switch::enable(context, &layout, &mut operation, args.wait))?;
     Ok(shown(&found.id, "etcd serves on this node again\n", false))
+}
+
+/// It may be repeated, as by a playbook: then it only looks.
+fn enabled_already(session: &Session, args: &EnableArgs) -> Result<Shown> {
+    let target = target::target(session)?;
+    if args.dry_run {
+        let text = "etcd is not disabled on this node: nothing to do\n";
+        return Ok(planned(None, text));
+    }
+    let looked = switch::enabled_already(&session.context, &target, args.wait);
+    let text = match session.block_on(looked)? {
+        true => "etcd is not disabled on this node, and serves\n",
+        false => "etcd is not disabled on this node: nothing to do\n",
+    };
+    let document = json!({"id": null, "disabled": false});
+    Ok(Shown::done(
+        text.to_owned(),
+        machine::document("enable", &document),
+    ))
+}
+
+fn planned(id: Option<&str>, text: &str) -> Shown {
+    let document = json!({"dryRun": true, "id": id, "disabled": id.is_some()});
+    Shown::done(text.to_owned(), machine::document("enable", &document))
 }
 
 fn shown(id: &str, text: &str, disabled: bool) -> Shown {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::args::ProfileArg;
+use super::environment;
 use super::run::Session;
 use crate::error::Result;
 use crate::node::access::{Sourced, Told};
@@ -39,7 +40,7 @@ fn told(session: &Session) -> Result<Told> {
             .map(|path| Sourced::new(path, format!("--{name}")));
         let environment = || {
             Some(Sourced::new(
-                PathBuf::from(std::env::var_os(variable)?),
+                PathBuf::from(environment::variable(variable)?),
                 variable,
             ))
         };

@@ -40,7 +40,7 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     if args.sets.iter().any(|word| Address::is_url(word)) {
         return away(session, args);
     }
-    let store = session.store(args.store.as_deref())?;
+    let store = session.store_to_read(args.store.as_deref())?;
     if let Some(dir) = &args.data_dir {
         return survivors::data_dir(session, dir, args.wal_dir.as_deref(), &store);
     }

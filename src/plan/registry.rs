@@ -57,8 +57,11 @@ pub fn list(state: &Path) -> Result<Vec<Found>> {
     for entry in entries {
         let entry = entry.doing(Kind::Store, doing)?;
         let dir = entry.path();
-        if dir.join(journal::FILE).symlink_metadata().is_err() {
-            continue;
+        match dir.join(journal::FILE).symlink_metadata() {
+            Ok(_) => {}
+            Err(e) if is_absent(&e) => continue,
+            // Root's alone: that there is an operation is not known to be untrue.
+            Err(e) => return Err(Failure::wrap(Kind::Store, e, doing())),
         }
         found.push(Found {
             id: entry.file_name().to_string_lossy().into_owned(),
@@ -69,6 +72,12 @@ pub fn list(state: &Path) -> Result<Vec<Found>> {
     let began = |found: &Found| found.progress.as_ref().ok().map(|progress| progress.began);
     found.sort_by(|a, b| began(a).cmp(&began(b)).then_with(|| a.id.cmp(&b.id)));
     Ok(found)
+}
+
+/// Whether there is no such file; a file in a directory's place has none below it.
+fn is_absent(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// Refuses to go on while an operation is unfinished.

@@ -111,3 +111,144 @@ fn stale_or_not() {
     std::fs::remove_file(crate::shelf::snapshot(&shelf.store().join("backup-2"))).expect("loss");
     run(&["list", &store, "--stale-after", "90000d"], &[]).expect(11);
 }
+
+/// The store is a place to some commands and an option to others; both are taken.
+#[test]
+fn a_store_is_taken_as_an_argument_and_as_an_option() {
+    let shelf = Shelf::new();
+    shelf.good(1);
+    let store = shelf.store_text();
+    let by_argument = run(&["list", &store], &[]).expect(0);
+    assert!(by_argument.stdout.contains("backup-1"), "{by_argument}");
+    let by_option = run(&["list", "--store", &store], &[]).expect(0);
+    assert_eq!(by_option.stdout, by_argument.stdout);
+    // An option wins over the environment.
+    let variable = [("ETCD_DR_STORE", "/nonexistent".to_owned())];
+    let by_option = run(&["list", "--store", &store], &variable).expect(0);
+    assert_eq!(by_option.stdout, by_argument.stdout);
+    let pruned = run(
+        &["prune", "--store", &store, "--keep-last", "1", "--dry-run"],
+        &[],
+    );
+    pruned.expect(0);
+    let twice = run(&["list", "/elsewhere", "--store", &store], &[]).expect(2);
+    assert!(twice.stderr.contains("given twice"), "{twice}");
+}
+
+/// A script's `VAR=$UNSET`: no command has a value of nothing.
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let shelf = Shelf::new();
+    shelf.good(1);
+    let store = shelf.store_text();
+    let empty = [
+        "ETCD_DR_ROOT",
+        "ETCD_DR_CONFIG",
+        "ETCD_DR_PROFILE",
+        "ETCD_DR_NODE_NAME",
+        "ETCD_DR_ENDPOINTS",
+        "ETCD_DR_CACERT",
+        "ETCD_DR_CERT",
+        "ETCD_DR_KEY",
+        "ETCD_DR_OUTPUT",
+        "ETCD_DR_PROGRESS",
+        "ETCD_DR_COLOR",
+        "ETCD_DR_STORE",
+        "ETCD_DR_STORE_CA",
+        "ETCD_DR_STORE_PATIENCE",
+        "ETCD_DR_DETACH",
+        "ETCDCTL_ENDPOINTS",
+        "ETCDCTL_CACERT",
+        "ETCDCTL_CERT",
+        "ETCDCTL_KEY",
+    ]
+    .map(|name| (name, String::new()));
+    let listed = run(&["list", &store], &empty).expect(0);
+    assert_eq!(listed.stdout, run(&["list", &store], &[]).expect(0).stdout);
+    let asked = ["--profile", "bare", "--endpoints", "http://127.0.0.1:1"];
+    let asked = [&asked[..], &["verify", "--cluster"]].concat();
+    let with = run(&asked, &empty);
+    assert_eq!(with.stdout, run(&asked, &[]).stdout, "{with}");
+}
+
+/// The node's store is a link below /etc, which is lost with it; its backups are not.
+#[test]
+fn backups_whose_link_is_gone_are_found_and_those_that_cannot_be_there_are_not_none() {
+    let shelf = Shelf::new();
+    shelf.good(1);
+    let root = shelf.dir().join("root");
+    let kept = root.join("var/lib/etcd-dr");
+    std::fs::create_dir_all(root.join("etc/kubernetes")).expect("a root");
+    std::fs::create_dir_all(&kept).expect("a root");
+    std::fs::rename(shelf.store(), kept.join("static-pod-backups")).expect("moving the store");
+    let root_text = root.to_str().expect("UTF-8");
+    let listed = run(&["--root", root_text, "list"], &[]).expect(0);
+    assert!(listed.stdout.contains("backup-1"), "{listed}");
+    assert!(
+        listed.stderr.contains("static-pod-backups is gone") && listed.stderr.contains("link"),
+        "{listed}"
+    );
+    run(&["--root", root_text, "verify", "latest"], &[]).expect(0);
+    let link = root.join("etc/kubernetes/static-pod-backups");
+    std::os::unix::fs::symlink("/nonexistent/volume", &link).expect("a link");
+    let dangling = run(&["--root", root_text, "list"], &[]).expect(6);
+    assert!(
+        dangling.stderr.contains("/nonexistent/volume"),
+        "{dangling}"
+    );
+    let nowhere = run(&["--root", "/nonexistent", "list"], &[]).expect(2);
+    assert!(
+        nowhere.stderr.contains("there is no such directory"),
+        "{nowhere}"
+    );
+}
+
+#[test]
+fn a_path_and_its_url_show_the_same() {
+    let shelf = Shelf::new();
+    shelf.good(1);
+    let store = shelf.store_text();
+    let share = shelf.dir().join("share");
+    std::fs::create_dir(&share).expect("a share");
+    let share = share.to_str().expect("UTF-8");
+    let url = |path: &str| format!("file://{path}");
+    run(&["copy", "backup-1", &url(share), "--store", &store], &[]).expect(0);
+    for place in [share, &store] {
+        let by_path = run(&["list", place], &[]).expect(0);
+        assert!(by_path.stdout.contains("backup-1"), "{by_path}");
+        let by_url = run(&["list", &url(place)], &[]).expect(0);
+        assert_eq!(by_path.stdout, by_url.stdout);
+    }
+}
+
+/// What is nearly a URL is neither a path nor a riddle.
+#[test]
+fn a_mistyped_url_says_what_was_expected() {
+    let shelf = Shelf::new();
+    let share = shelf.store_text();
+    for (typed, expected) in [
+        (
+            format!("{share}://x"),
+            "expected s3, gs, az, sftp or file before ://",
+        ),
+        ("s3:/bucket/etcd".to_owned(), "two slashes and a bucket"),
+        ("S3:bucket".to_owned(), "two slashes and a bucket"),
+        ("file:share".to_owned(), "expected file:///PATH"),
+        (
+            "sftp:host/etcd".to_owned(),
+            "expected sftp://USER@HOST/PATH",
+        ),
+        (
+            "s4://bucket/etcd".to_owned(),
+            "the schemes are s3, gs, az, sftp and file",
+        ),
+    ] {
+        for command in ["list", "backup"] {
+            let run = run(&[command, &typed], &[]).expect(2);
+            assert!(run.stderr.contains(expected), "{run}");
+            assert!(!run.stderr.contains("without a base"), "{run}");
+        }
+    }
+    let below = run(&["verify", &format!("file://{share}/x/y/latest")], &[]).expect(2);
+    assert!(below.stderr.contains("CLUSTER/NODE/backup-N"), "{below}");
+}

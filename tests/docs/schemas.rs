@@ -225,6 +225,8 @@ fn what_a_node_says() {
         0,
         &["restore", "--from-data-dir", &data, "--dry-run"],
     );
+    json(&node, 0, &["enable", "--dry-run"]);
+    json(&node, 0, &["enable"]);
     json(&node, 0, &["enable"]);
     json(&node, 2, &["restore", "backup-9", "--dry-run"]);
 }

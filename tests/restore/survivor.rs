@@ -87,7 +87,7 @@ fn etcd_is_off_until_it_is_on() {
     let Some(bins) = etcd("3.5") else { return };
     let mut node = Node::single(&bins, &NodeOptions::default());
     let before = node.tree_of("etc/kubernetes");
-    let told = node.expect(2, &["enable"]).1;
+    let told = node.expect(0, &["enable"]).0;
     assert!(told.contains("not disabled"), "{told}");
     node.expect(0, &["disable", "--dry-run"]);
     node.expect(0, &["disable"]);

@@ -1,1 +1,164 @@
 //! Clusters that cannot commit, members that others cannot reach, questions that are interrupted.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::node::{Node, etcd};
+use super::support::bins::skip;
+use super::support::golden::binary;
+use super::support::node::NodeOptions;
+use super::support::process::{terminate, wait_for};
+use super::support::terminal::Terminal;
+
+/// Names and next commands that `verify --cluster` gives.
+fn findings(node: &Node) -> Vec<(String, String)> {
+    let output = node.run(&["verify", "--cluster", "-o", "json"]);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    super::support::schema::check_output(&json);
+    let findings = json["cluster"]["findings"].as_array().expect("findings");
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    findings
+        .iter()
+        .map(|finding| (word(&finding["name"]), word(&finding["next"])))
+        .collect()
+}
+
+/// A playbook runs both again and again.
+#[test]
+fn disable_and_enable_may_be_repeated() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    let told = node.expect(0, &["enable", "-o", "json"]).0;
+    assert!(told.contains("\"disabled\": false"), "{told}");
+    let told = node.expect(0, &["disable", "--dry-run", "-o", "json"]).0;
+    let json: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(json["votes"]["before"]["healthy"], 1, "{told}");
+    assert_eq!(json["votes"]["after"]["tolerance"], Value::Null, "{told}");
+    // Nobody can be asked here: it goes ahead, and says what that costs.
+    let told = node.expect(0, &["disable"]).1;
+    assert!(told.contains("[would-lose-quorum]"), "{told}");
+    node.expect(0, &["disable", "--yes"]);
+    let found = findings(&node);
+    let disabled = ("etcd-disabled".to_owned(), "etcd-dr enable".to_owned());
+    assert!(found.contains(&disabled), "{found:?}");
+    node.expect(0, &["enable", "--dry-run", "-o", "json"]);
+    assert!(!node.bench.runs("etcd"));
+    for _ in 0..2 {
+        let told = node.expect(0, &["enable", "--yes"]).0;
+        assert!(told.contains("serves"), "{told}");
+        assert!(node.bench.runs("etcd"));
+    }
+    let manifest = node.path("etc/kubernetes/manifests/etcd-pod.yaml");
+    std::fs::remove_file(&manifest).expect("removing a manifest");
+    let told = node.expect(2, &["enable"]).1;
+    assert!(told.contains("has no manifest"), "{told}");
+}
+
+/// etcd that answers and commits nothing does not serve; nor does one that ends as soon as it is
+/// started, of which the container runtime knows more than its port.
+#[test]
+fn enable_waits_for_what_etcd_commits_and_says_why_it_does_not() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["disable"]);
+    let member = node.path("var/lib/etcd/member");
+    std::fs::remove_dir_all(member.join("wal")).expect("removing the log");
+    let told = node.expect(4, &["enable", "--wait", "15s"]).1;
+    assert!(told.contains("commits nothing"), "{told}");
+    node.expect(0, &["disable"]);
+    std::fs::write(member.join("snap/db"), [7; 40_000]).expect("breaking the database");
+    let told = node.expect(4, &["enable", "--wait", "15s"]).1;
+    assert!(
+        told.contains("its container has ended") && told.contains("crictl logs "),
+        "{told}"
+    );
+}
+
+/// A question on a terminal shows the quorum, and the first Ctrl-C or SIGTERM ends it: nothing has
+/// changed, and nothing is locked.
+#[test]
+fn a_signal_ends_every_question_at_once() {
+    let Some(bins) = etcd("3.5") else { return };
+    if !Terminal::is_there() {
+        return skip("there is no tmux");
+    }
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    let (root, pid) = (node.root.display(), node.root.join("pid"));
+    let ask = |command: &str| {
+        let inner = format!(
+            "echo $$ > {}; exec {} --node-name master-0 --root {root} {command}",
+            pid.display(),
+            binary().display()
+        );
+        let line = format!("sh -c '{inner}'; echo \"[exit $?]\"; sleep 100");
+        let env = [("ETCD_DR_DETACH", "never"), ("NO_COLOR", "1")];
+        let terminal = Terminal::start((120, 60), &env, &["sh", "-c", &line]);
+        let screen = terminal.wait("the question", |screen| screen.contains("[y/N]"));
+        (terminal, screen)
+    };
+    for (command, shown) in [
+        ("disable", "The cluster loses its quorum with it"),
+        (
+            "restore latest --scope etcd",
+            "Restore backup-1 to this node?",
+        ),
+        ("prune --keep-last 1 --max-size 1", "[y/N]"),
+    ] {
+        for by_key in [true, false] {
+            let (terminal, screen) = ask(command);
+            assert!(screen.contains(shown), "{command}:\n{screen}");
+            if by_key {
+                terminal.keys(&["C-c"]);
+            } else {
+                let written = std::fs::read_to_string(&pid).expect("a process id");
+                terminate(written.trim().parse().expect("a process id"));
+            }
+            let screen = terminal.wait("the end", |screen| screen.contains("[exit "));
+            assert!(screen.contains("[exit 130]"), "{command}:\n{screen}");
+            assert!(screen.contains("nothing has changed"), "{screen}");
+        }
+    }
+    let free = wait_for("the lock", Duration::from_secs(5), || {
+        let output = node.run(&["disable", "--dry-run"]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err("held")
+        }
+    });
+    free.expect("nobody holds it");
+    assert!(node.bench.runs("etcd"));
+}
+
+/// Whatever is told, each line of it is an event, also the plan, the failure and its hint.
+#[test]
+fn progress_as_json_is_nothing_but_json_and_never_is_quiet() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    let events = |args: &[&str]| -> Vec<Value> {
+        let mut command = node.command();
+        command.args(["--progress", "json"]).args(args);
+        let output = command.output().expect("running etcd-dr");
+        let text = super::node::text(&output.stderr);
+        super::support::schema::check_events(&text);
+        let read =
+            |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        text.lines().map(read).collect()
+    };
+    let has = |events: &[Value], kind: &str| events.iter().any(|event| event["event"] == kind);
+    let restore = ["restore", "backup-1", "--scope", "etcd", "--yes"];
+    let told = events(&restore);
+    assert!(has(&told, "plan") && has(&told, "step"), "{told:?}");
+    let failed = events(&["restore", "backup-9", "--yes"]);
+    assert!(has(&failed, "error"), "{failed:?}");
+    node.expect(0, &["restore", "--commit", "--yes"]);
+    // The bench says never.
+    let quiet = node.expect(0, &restore).1;
+    assert!(
+        !quiet.contains("[1/") && !quiet.contains("waiting for"),
+        "{quiet}"
+    );
+}

@@ -240,7 +240,7 @@ fn what_the_tool_itself_put_back_is_not_said_to_be_others_doing() {
     node.restore(&[]);
     node.expect(0, &["restore", "--commit", "--yes"]);
     assert!(!node.path("etc/kubernetes/.etcd-dr").exists());
-    let told = node.expect(2, &["enable"]).1;
+    let told = node.expect(0, &["enable"]).0;
     assert!(told.contains("not disabled"), "{told}");
 }
 

@@ -39,8 +39,8 @@ pub struct MemberAddArgs {
     #[arg(long, conflicts_with_all = ["no_learner", "no_promote", "print"], verbatim_doc_comment)]
     pub join: bool,
 
-    /// Do not ask before --join
-    #[arg(short, long, requires = "join")]
+    /// Do not ask
+    #[arg(short, long)]
     pub yes: bool,
 
     /// Show how far a join is, and what is not committed
@@ -142,6 +142,10 @@ pub struct MemberUpdateArgs {
     /// Where the other members will reach it from now on
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',', value_hint = ValueHint::Url)]
     pub peer_urls: Vec<String>,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 
     /// Show what would be done, and change nothing
     #[arg(long)]

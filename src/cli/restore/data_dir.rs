@@ -63,7 +63,7 @@ pub(in crate::cli) fn bump(args: &RestoreArgs) -> Option<Bump> {
 fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Request> {
     check_allowed(args)?;
     let data_dir = data_dir(args)?;
-    let store = session.store(args.store.as_deref())?;
+    let store = session.store_to_read(args.store.as_deref())?;
     let set = &named.set;
     let snapshot = set.files.snapshot.clone().ok_or_else(|| {
         Failure::new(

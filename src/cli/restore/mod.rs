@@ -64,7 +64,7 @@ pub(super) struct Named {
 fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
     let word = set(args)?;
     if !Address::is_url(word) {
-        let store = session.store(args.store.as_deref())?;
+        let store = session.store_to_read(args.store.as_deref())?;
         return Ok(Named {
             set: catalog::resolve(&store, word)?,
             _brought: None,
@@ -75,7 +75,7 @@ fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
     let identities = remote::identities(&args.identity)?;
     let context = &session.context;
     if keep {
-        let store = session.store(args.store.as_deref())?;
+        let store = session.store_to_read(args.store.as_deref())?;
         if args.store.is_none() && session.config.store.is_none() {
             backup::make_default_store(&NodeLayout::new(&session.root))?;
         }

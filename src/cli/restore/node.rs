@@ -29,7 +29,7 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     registry::refuse_while_unfinished(&layout.state())?;
     let locked = restore::lock(&session.context, &layout, "restore")?;
     let draft = draft(session, args, true)?;
-    human::tell(&text::plan(&draft));
+    human::plan(&text::plan(&draft));
     let question = format!("Restore {} to this node?", draft.about.set.name);
     confirm("", &question, args.yes)?;
     let log = session.log();
@@ -239,7 +239,7 @@ fn scope(args: &RestoreArgs) -> Scope {
 }
 
 fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survivor::Request> {
-    let store = session.store(args.store.as_deref())?;
+    let store = session.store_to_read(args.store.as_deref())?;
     Ok(survivor::Request {
         target: target::target(session)?,
         from: session.readable(from),
@@ -261,7 +261,7 @@ fn peer_urls(args: &RestoreArgs) -> Option<Vec<String>> {
 }
 
 fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Request> {
-    let store = session.store(args.store.as_deref())?;
+    let store = session.store_to_read(args.store.as_deref())?;
     Ok(Request {
         target: target::target(session)?,
         set,

@@ -393,7 +393,11 @@ fn known_faults(survey: &Survey, report: &mut Report) {
 }
 
 /// This node's own member: by its name, or by the only endpoint that was found for it.
-fn own<'s>(survey: &'s Survey, target: &Target, access: &EtcdAccess) -> Option<&'s MemberState> {
+pub(in crate::ops) fn own<'s>(
+    survey: &'s Survey,
+    target: &Target,
+    access: &EtcdAccess,
+) -> Option<&'s MemberState> {
     let named = target.told.node.as_ref().or(access.member_name.as_ref());
     if let Some(name) = named {
         return survey

@@ -467,6 +467,7 @@ pub async fn finish(context: &Context, request: &AddRequest, added: Added) -> Re
         id: added.id,
         name: &request.name,
         wait: request.wait,
+        node: None,
     };
     let ended = match until_it_votes(context, &added.survey, &awaited).await {
         Ok(ended) => ended,

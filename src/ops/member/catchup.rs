@@ -10,6 +10,8 @@ use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::{Id, Refusal, Status};
 use crate::event::Event;
 use crate::ops::Context;
+use crate::ops::restore::ended;
+use crate::ops::restore::world::World;
 
 /// The phase's name in events.
 const PHASE: &str = "catch-up";
@@ -28,6 +30,8 @@ pub(super) struct Awaited<'a> {
     pub(super) name: &'a str,
     /// The bound on all of it.
     pub(super) wait: Duration,
+    /// The node that runs it, where that is this one: its container runtime knows more.
+    pub(super) node: Option<&'a World>,
 }
 
 /// How a wait ended well.
@@ -84,6 +88,14 @@ pub(super) async fn until_it_votes(
             },
             Err(failure) if failure.kind() == Kind::Unreachable => failure.to_string(),
             Err(failure) => return Err(failure),
+        };
+        let why = match awaited.node {
+            Some(node) => ended::why(node).await,
+            None => None,
+        };
+        let standing = match why {
+            Some(why) => format!("{standing}; {why}"),
+            None => standing,
         };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -112,6 +112,13 @@ impl Reach {
         Self { options, endpoints }
     }
 
+    /// The same with little patience, for what is only shown.
+    pub fn hasty(mut self) -> Self {
+        self.options.connect_timeout = Duration::from_secs(2);
+        self.options.call_timeout = Duration::from_secs(3);
+        self
+    }
+
     /// How to connect.
     pub fn options(&self) -> &ConnectOptions {
         &self.options

@@ -95,7 +95,8 @@ pub async fn resolve(store: &dyn Store, name: &str) -> Result<BackupSet> {
         return Ok(newest.clone());
     }
     let what = format!(
-        "finding {name} in {}: there is none of that name",
+        "finding {name} in {}: there is no such backup; the URL of one ends in CLUSTER/NODE/backup-N \
+         or CLUSTER/NODE/latest",
         store.url()
     );
     Err(Failure::new(Kind::Usage, what).with(Fact::Candidates(

@@ -6,6 +6,7 @@
 
 pub mod about;
 pub(in crate::ops) mod data;
+pub(in crate::ops) mod ended;
 mod fit;
 pub(in crate::ops) mod folders;
 mod identity;

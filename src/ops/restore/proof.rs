@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use serde_json::{Value, json};
 
 use super::about::PodAbout;
+use super::ended;
 use super::world::{Look, StaticPods, World};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::{Connection, Status};
@@ -42,19 +43,32 @@ pub(super) async fn etcd(world: &World, known: &Known) -> Result<Value> {
     }))
 }
 
-/// Waits until the node's etcd answers and has a leader.
+/// Waits until the node's etcd answers and commits: a leader's name is only what it saw last.
 pub(super) async fn serving(world: &World) -> Result<(Connection, Status)> {
     let found = RefCell::new(None);
     world
         .wait("etcd to serve", || async {
             Ok(match answer(world).await {
                 Ok((connection, status)) if status.leader.is_some() => {
-                    found.replace(Some((connection, status)));
-                    Look::There
+                    match agrees(&connection).await {
+                        Ok(()) => {
+                            found.replace(Some((connection, status)));
+                            Look::There
+                        }
+                        Err(failure) => Look::NotYet(format!(
+                            "it answers, has a leader and commits nothing: {failure}"
+                        )),
+                    }
                 }
-                Ok(_) => Look::NotYet("it has no leader yet".to_owned()),
+                Ok(_) => Look::NotYet(
+                    "it has no leader: too few of the other members run, or it does not reach them"
+                        .to_owned(),
+                ),
                 Err(failure) if failure.kind() == Kind::Unreachable => {
-                    Look::NotYet(failure.to_string())
+                    Look::NotYet(match ended::why(world).await {
+                        Some(why) => format!("{failure}; {why}"),
+                        None => failure.to_string(),
+                    })
                 }
                 Err(failure) => return Err(failure),
             })
@@ -63,6 +77,12 @@ pub(super) async fn serving(world: &World) -> Result<(Connection, Status)> {
     found
         .into_inner()
         .ok_or_else(|| Failure::new(Kind::Unexpected, "etcd answered and is not there"))
+}
+
+/// Whether something that goes through the log is answered, and a linearizable read.
+async fn agrees(connection: &Connection) -> Result<()> {
+    connection.alarms().await?;
+    connection.prove_readable().await
 }
 
 async fn answer(world: &World) -> Result<(Connection, Status)> {

@@ -20,8 +20,10 @@ use crate::error::{Failure, Kind, Result};
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::Profile;
+use crate::ops::member::quorum::{self, Against, Change};
+use crate::ops::member::survey::Reach;
 use crate::ops::reach::Target;
-use crate::ops::{Context, operation};
+use crate::ops::{Context, checkup, operation};
 use crate::plan::registry::{self, Found};
 use crate::plan::{Operation, State};
 use crate::sys::mount::Mounts;
@@ -239,11 +241,68 @@ pub async fn enable(
     context: &Context,
     layout: &NodeLayout,
     operation: &mut Operation<NodeStep>,
+    wait: Duration,
 ) -> Result<()> {
     super::take_back(context, layout, operation).await?;
+    serves(context, layout, about(operation.progress())?, wait).await
+}
+
+/// Of a node whose etcd is not disabled: whether it was, and then waits until etcd serves, as
+/// [`enable`] would.
+///
+/// # Errors
+/// [`Kind::Usage`] where there is no manifest of etcd's to be run.
+pub async fn enabled_already(context: &Context, target: &Target, wait: Duration) -> Result<bool> {
+    let layout = &target.layout;
+    let profile = target.detect(context)?.profile;
+    let live = layout.manifest(Component::Etcd, profile);
+    if live.is_none_or(|live| live.symlink_metadata().is_err()) {
+        return Err(Failure::new(
+            Kind::Usage,
+            format!(
+                "etcd is not disabled on this node, and has no manifest in {}",
+                layout.manifests().display()
+            ),
+        ));
+    }
+    let all = registry::list(&layout.state())?;
+    let before = all.into_iter().rev().find_map(|found| {
+        let progress = found.progress.ok()?;
+        (progress.begin.kind == KIND).then_some(progress)
+    });
+    let Some(progress) = before else {
+        return Ok(false);
+    };
+    serves(context, layout, about(&progress)?, wait).await?;
+    Ok(true)
+}
+
+/// What becomes of the votes when this node's etcd stops.
+///
+/// # Errors
+/// Why that is not known.
+pub async fn votes(context: &Context, target: &Target) -> Result<(Change, Option<Against>)> {
+    let detection = target.detect(context)?;
+    let (reach, access) = Reach::of(context, target, &detection)?;
+    let survey = context.cancel.guard(reach.hasty().survey()).await?;
+    let Some(own) = checkup::own(&survey, target, &access) else {
+        let what = "which member is this node's own is not known";
+        return Err(Failure::new(Kind::Unexpected, what));
+    };
+    let id = own.member.id;
+    Ok(quorum::with_health(&survey.standings(), id.0, false))
+}
+
+async fn serves(
+    context: &Context,
+    layout: &NodeLayout,
+    mut about: About,
+    wait: Duration,
+) -> Result<()> {
+    about.wait_seconds = wait.as_secs();
     let world = World {
         layout: layout.clone(),
-        about: about(operation.progress())?,
+        about,
         context: context.clone(),
     };
     proof::serving(&world)
@@ -253,9 +312,4 @@ pub async fn enable(
             Kind::Unreachable => failure.doing("etcd's manifest is back, and etcd does not serve"),
             _ => failure,
         })
-}
-
-/// The failure of enabling what is not disabled.
-pub fn not_disabled() -> Failure {
-    Failure::new(Kind::Usage, "etcd is not disabled on this node")
 }

@@ -252,7 +252,8 @@ impl StaticPods {
         from_file && begins(&pod.name) && !ends_as_ours && !others
     }
 
-    fn is_container(&self, pod: &PodAbout, container: &Container, sandboxes: &[Sandbox]) -> bool {
+    /// Whether a container is of this static pod.
+    pub(super) fn is_container(&self, pod: &PodAbout, container: &Container, sandboxes: &[Sandbox]) -> bool {
         let of_pod = |node: &String| container.pod_name == static_pod_name(&pod.name, node);
         let by_name = container.pod_namespace == pod.namespace && self.nodes.iter().any(of_pod);
         let sandbox = sandboxes

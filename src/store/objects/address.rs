@@ -24,6 +24,15 @@ pub enum Scheme {
     Sftp,
 }
 
+/// The schemes, as they are written.
+const SCHEMES: [(&str, Scheme); 5] = [
+    ("file", Scheme::Directory),
+    ("s3", Scheme::S3),
+    ("gs", Scheme::Gcs),
+    ("az", Scheme::Azure),
+    ("sftp", Scheme::Sftp),
+];
+
 /// A store's URL, without credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
@@ -34,7 +43,27 @@ pub struct Address {
 impl Address {
     /// Whether a text is meant as a URL and not as a path.
     pub fn is_url(text: &str) -> bool {
-        text.contains("://")
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+        let known = scheme.is_some_and(|scheme| {
+            let scheme = scheme.to_ascii_lowercase();
+            SCHEMES.iter().any(|(word, _)| *word == scheme)
+        });
+        known || text.contains("://")
+    }
+
+    /// The URL of a directory.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where the path is not absolute.
+    pub fn of_directory(path: &Path) -> Result<Self> {
+        let url = Url::from_file_path(path).map_err(|()| {
+            let what = format!("expected an absolute path, found {}", path.display());
+            Failure::new(Kind::Usage, what)
+        })?;
+        Ok(Self {
+            url,
+            scheme: Scheme::Directory,
+        })
     }
 
     /// Reads a URL.
@@ -45,21 +74,32 @@ impl Address {
     pub fn parse(text: &str) -> Result<Self> {
         // A URL that was mistyped may hold a password: it is not shown whole.
         let usage = |what: &str| {
-            let scheme = text.split("://").next().unwrap_or_default();
+            let scheme = text.split(':').next().unwrap_or_default();
             Failure::new(
                 Kind::Usage,
                 format!("reading store URL {scheme}://...: {what}"),
             )
         };
-        let url = Url::parse(text).map_err(|e| usage(&e.to_string()))?;
-        let scheme = match url.scheme() {
-            "file" => Scheme::Directory,
-            "s3" => Scheme::S3,
-            "gs" => Scheme::Gcs,
-            "az" => Scheme::Azure,
-            "sftp" => Scheme::Sftp,
-            _ => return Err(usage("the schemes are s3, gs, az, sftp and file")),
+        let before = text.split("://").next().unwrap_or_default();
+        if before.contains('/') {
+            return Err(usage(
+                "expected s3, gs, az, sftp or file before ://, and of a path no :// at all",
+            ));
+        }
+        let (word, _) = text.split_once(':').unwrap_or_default();
+        let word = word.to_ascii_lowercase();
+        let known = SCHEMES.iter().find(|(scheme, _)| *scheme == word);
+        let Some((_, scheme)) = known.copied() else {
+            return Err(usage("the schemes are s3, gs, az, sftp and file"));
         };
+        if !text.contains("://") {
+            return Err(usage(match scheme {
+                Scheme::Directory => "expected file:///PATH",
+                Scheme::Sftp => "expected sftp://USER@HOST/PATH",
+                _ => "expected two slashes and a bucket behind the colon",
+            }));
+        }
+        let url = Url::parse(text).map_err(|e| usage(&e.to_string()))?;
         if url.password().is_some() {
             return Err(usage("a password has no place in it"));
         }

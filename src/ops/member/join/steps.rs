@@ -386,6 +386,7 @@ async fn await_vote(world: &World, known: &Known) -> Result<()> {
         id: member_id(known)?,
         name: &world.about.etcd.member,
         wait: world.about.wait(),
+        node: Some(&world.node),
     };
     until_it_votes(world.context(), &survey, &awaited)
         .await
