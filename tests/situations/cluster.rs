@@ -60,7 +60,11 @@ fn disable_and_enable_may_be_repeated() {
 #[test]
 fn enable_waits_for_what_etcd_commits_and_says_why_it_does_not() {
     let Some(bins) = etcd("3.5") else { return };
-    let node = Node::single(&bins, &NodeOptions::default());
+    let node = Node::with(&bins, &NodeOptions::default(), |spec| {
+        // As kubeadm's manifest says of the first node.
+        let launch = spec.etcd.as_mut().expect("etcd");
+        launch.extra.push("--initial-cluster-state=new".to_owned());
+    });
     node.expect(0, &["disable"]);
     let member = node.path("var/lib/etcd/member");
     std::fs::remove_dir_all(member.join("wal")).expect("removing the log");
@@ -92,7 +96,8 @@ fn a_signal_ends_every_question_at_once() {
             pid.display(),
             binary().display()
         );
-        let line = format!("sh -c '{inner}'; echo \"[exit $?]\"; sleep 100");
+        // The shell outlives the key, which is the whole terminal's.
+        let line = format!("trap : INT; sh -c '{inner}'; echo \"[exit $?]\"; sleep 100");
         let env = [("ETCD_DR_DETACH", "never"), ("NO_COLOR", "1")];
         let terminal = Terminal::start((120, 60), &env, &["sh", "-c", &line]);
         let screen = terminal.wait("the question", |screen| screen.contains("[y/N]"));
@@ -139,8 +144,12 @@ fn progress_as_json_is_nothing_but_json_and_never_is_quiet() {
     let node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
     let events = |args: &[&str]| -> Vec<Value> {
-        let mut command = node.command();
-        command.args(["--progress", "json"]).args(args);
+        let mut command = super::support::golden::etcd_dr();
+        command
+            .args(["--progress", "json", "--node-name", "master-0", "--root"])
+            .arg(&node.root)
+            .args(args)
+            .env("ETCD_DR_DETACH", "never");
         let output = command.output().expect("running etcd-dr");
         let text = super::node::text(&output.stderr);
         super::support::schema::check_events(&text);

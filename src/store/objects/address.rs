@@ -80,8 +80,8 @@ impl Address {
                 format!("reading store URL {scheme}://...: {what}"),
             )
         };
-        let before = text.split("://").next().unwrap_or_default();
-        if before.contains('/') {
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        if scheme.is_some_and(|scheme| scheme.contains('/')) {
             return Err(usage(
                 "expected s3, gs, az, sftp or file before ://, and of a path no :// at all",
             ));
