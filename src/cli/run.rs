@@ -435,18 +435,15 @@ impl Session {
     pub(super) fn store_to_read(&self, named: Option<&Path>) -> Result<LocalStore> {
         let store = self.store(named)?;
         let layout = NodeLayout::new(&self.root);
-        if store.dir() != layout.backups() {
-            return Ok(store);
-        }
-        let target = layout.backups_target();
-        if store.dir().symlink_metadata().is_err() && target.is_dir() {
+        let own = named.is_none() && self.config.store.is_none();
+        let link = layout.backups();
+        if own && link.symlink_metadata().is_err() && store.dir().is_dir() {
             let what = format!(
                 "{} is gone; its backups are in {}, and the next backup links them again",
-                store.dir().display(),
-                target.display()
+                link.display(),
+                store.dir().display()
             );
             self.context.warn("store-link-gone", what);
-            return Ok(LocalStore::at(target));
         }
         Ok(store)
     }

@@ -109,7 +109,10 @@ fn a_signal_ends_every_question_at_once() {
             "restore latest --scope etcd",
             "Restore backup-1 to this node?",
         ),
-        ("prune --keep-last 1 --max-size 1", "[y/N]"),
+        (
+            "member-add m1 --peer-urls https://127.16.9.9:2380",
+            "Add member m1?",
+        ),
     ] {
         for by_key in [true, false] {
             let (terminal, screen) = ask(command);

@@ -253,7 +253,12 @@ impl StaticPods {
     }
 
     /// Whether a container is of this static pod.
-    pub(super) fn is_container(&self, pod: &PodAbout, container: &Container, sandboxes: &[Sandbox]) -> bool {
+    pub(super) fn is_container(
+        &self,
+        pod: &PodAbout,
+        container: &Container,
+        sandboxes: &[Sandbox],
+    ) -> bool {
         let of_pod = |node: &String| container.pod_name == static_pod_name(&pod.name, node);
         let by_name = container.pod_namespace == pod.namespace && self.nodes.iter().any(of_pod);
         let sandbox = sandboxes
