@@ -27,6 +27,7 @@ mod check;
 mod compare;
 mod entry;
 mod extract;
+mod left;
 mod links;
 mod names;
 mod pax;
@@ -37,11 +38,14 @@ mod write;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::error::Result;
+
 pub use certificates::{Certificate, Certificates, Unreadable};
 pub use check::{ArchiveReport, Rules, check_archive};
 pub use compare::{Difference, compare_with_tree};
 pub use extract::{Extracted, extract_archive, extract_to_look};
-pub use write::write_archive;
+pub use left::LeftOut;
+pub use write::{Packing, write_archive, write_packed};
 
 /// The directory that all names of an OpenShift node's archives start with.
 pub const STATIC_POD_RESOURCES: &str = "static-pod-resources";
@@ -59,6 +63,28 @@ pub struct Selection {
     pub skip: Vec<PathBuf>,
     /// Sources with names of their own in the archive, after `entries`.
     pub elsewhere: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Selection {
+    /// Where the node's file system starts for this process.
+    fn root(&self) -> PathBuf {
+        let inside = self
+            .node_base
+            .as_ref()
+            .and_then(|base| base.strip_prefix("/").ok());
+        let root = inside
+            .filter(|inside| self.base.ends_with(inside))
+            .and_then(|inside| self.base.ancestors().nth(inside.components().count()));
+        root.unwrap_or(Path::new("/")).to_owned()
+    }
+
+    /// What it covers and an archive does not get.
+    ///
+    /// # Errors
+    /// Where something cannot be looked at.
+    pub fn left_out(&self) -> Result<Vec<LeftOut>> {
+        tree::walk(self).map(|(_, left)| left)
+    }
 }
 
 /// One entry of an archive.

@@ -1,5 +1,7 @@
 //! What a backup must archive of this node, and whether a rollout changed it meanwhile.
 
+mod named;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -86,6 +88,8 @@ pub struct ResourcePlan {
     pub certs: Option<CollectList>,
     /// What keeps the backup from being whole; the rest is listed all the same.
     pub problems: Vec<Problem>,
+    /// What the pods use and the backup does not get, and why.
+    pub left_out: Vec<String>,
     /// Worth knowing.
     pub notes: Vec<String>,
 }
@@ -100,6 +104,7 @@ pub fn resource_plan(layout: &NodeLayout, profile: Profile) -> Result<ResourcePl
         },
         certs: None,
         problems: Vec::new(),
+        left_out: Vec::new(),
         notes: Vec::new(),
     };
     let etcd_only = layout.is_etcd_only(profile);
@@ -121,9 +126,9 @@ pub fn resource_plan(layout: &NodeLayout, profile: Profile) -> Result<ResourcePl
         }
         Profile::Kubeadm => {
             plan.add_kubeadm(layout)?;
-            for (component, pod, _) in &pods {
-                plan.add_named_files(layout, *component, pod)?;
-            }
+            // Without its encryption configuration an encrypted backup is unreadable, and without
+            // its audit policy an API server does not start.
+            named::add(&mut plan, layout, &pods)?;
         }
         Profile::Bare => {}
     }
@@ -329,95 +334,6 @@ impl ResourcePlan {
         ));
         self.resources.elsewhere.push(Elsewhere { source, name });
         Ok(())
-    }
-
-    /// Adds the files that a component's flags name and nothing above covers: without its
-    /// encryption configuration an encrypted backup is unreadable, and without its audit policy
-    /// an API server does not start.
-    fn add_named_files(
-        &mut self,
-        layout: &NodeLayout,
-        component: Component,
-        pod: &PodManifest,
-    ) -> Result<()> {
-        let Some(container) = pod.container(component.name()).or(pod.containers.first()) else {
-            return Ok(());
-        };
-        let names = container
-            .words
-            .iter()
-            .filter_map(|word| {
-                Some(
-                    word.strip_prefix("--")?
-                        .split('=')
-                        .next()
-                        .unwrap_or_default(),
-                )
-            })
-            .filter(|name| name.ends_with("file") || name.ends_with("config"));
-        for name in names {
-            let Some(inside) = container.flag(name).filter(|value| value.starts_with('/')) else {
-                continue;
-            };
-            let inside = Path::new(inside);
-            let node_path = pod
-                .node_path(container, inside)
-                .unwrap_or_else(|| inside.to_path_buf());
-            let source = layout.resolve(&node_path)?;
-            if !fs::metadata(&source).is_ok_and(|meta| meta.is_file()) {
-                let message = format!(
-                    "--{name} of {component} names {}, which is no file on this node",
-                    node_path.display()
-                );
-                if name == "encryption-provider-config" {
-                    self.problem("encryption-config-missing", component, message);
-                } else {
-                    self.notes.push(message);
-                }
-                continue;
-            }
-            self.add_file(layout, &layout.host(&node_path), source);
-        }
-        Ok(())
-    }
-
-    fn add_file(&mut self, layout: &NodeLayout, named: &Path, source: PathBuf) {
-        let inside = named
-            .strip_prefix(layout.kubernetes())
-            .ok()
-            .map(Path::to_path_buf);
-        let covered = inside.as_ref().is_some_and(|name| {
-            self.resources
-                .entries
-                .iter()
-                .any(|entry| name.starts_with(entry))
-                || self
-                    .resources
-                    .elsewhere
-                    .iter()
-                    .any(|e| name.starts_with(&e.name))
-        });
-        if covered {
-            return;
-        }
-        match inside {
-            Some(name) if named == source => self.resources.entries.push(name),
-            inside => {
-                let below = layout.node_path(named);
-                let name = inside.unwrap_or_else(|| {
-                    Path::new(OUTSIDE).join(below.strip_prefix("/").unwrap_or(&below))
-                });
-                let elsewhere = Elsewhere { source, name };
-                if !self.resources.elsewhere.contains(&elsewhere) {
-                    self.notes.push(format!(
-                        "{} is archived as {}",
-                        below.display(),
-                        elsewhere.name.display()
-                    ));
-                    self.resources.elsewhere.push(elsewhere);
-                }
-            }
-        }
     }
 }
 

@@ -5,14 +5,13 @@
 //! spells a node path.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::path::{Component as Part, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::component::{Component, PodRevision};
 use super::kubelet;
-use crate::error::{Doing, Failure, Kind, Result};
+use crate::error::Result;
+use crate::sys::rooted;
 
 /// Directory of configuration, manifests and static-pod resources; archives are relative to it.
 pub const KUBERNETES: &str = "/etc/kubernetes";
@@ -25,9 +24,6 @@ pub const STATIC_POD_RESOURCES: &str = "static-pod-resources";
 pub const MANIFESTS: &str = "manifests";
 /// etcd's data directory unless the node says otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/etcd";
-
-/// As many links as Linux follows in one path.
-const MAX_LINKS: usize = 40;
 
 /// A node's file system, below one root.
 #[derive(Debug, Clone)]
@@ -77,58 +73,7 @@ impl NodeLayout {
     /// The host path of a node path with every symbolic link followed as the node would: an
     /// absolute target starts at the root given here. What does not exist yet is kept as named.
     pub fn resolve(&self, node_path: impl AsRef<Path>) -> Result<PathBuf> {
-        let node_path = node_path.as_ref();
-        let mut todo: Vec<OsString> = parts(node_path);
-        todo.reverse();
-        let mut done: Vec<OsString> = Vec::new();
-        let mut links = 0;
-        while let Some(part) = todo.pop() {
-            if part == ".." {
-                done.pop();
-                continue;
-            }
-            done.push(part);
-            let here: PathBuf = self
-                .root
-                .iter()
-                .chain(done.iter().map(|p| p.as_os_str()))
-                .collect();
-            match fs::symlink_metadata(&here) {
-                Ok(meta) if meta.is_symlink() => {}
-                Ok(_) => continue,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => {
-                    return Err(e).doing(Kind::Unexpected, || {
-                        format!("looking at {}", here.display())
-                    });
-                }
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(Failure::new(
-                    Kind::Unexpected,
-                    format!(
-                        "following {}: more than {MAX_LINKS} symbolic links",
-                        node_path.display()
-                    ),
-                ));
-            }
-            let target = fs::read_link(&here).doing(Kind::Unexpected, || {
-                format!("reading the link {}", here.display())
-            })?;
-            done.pop();
-            if target.is_absolute() {
-                done.clear();
-            }
-            let mut next = parts(&target);
-            next.reverse();
-            todo.append(&mut next);
-        }
-        Ok(self
-            .root
-            .iter()
-            .chain(done.iter().map(|p| p.as_os_str()))
-            .collect())
+        rooted::resolve(&self.root, node_path.as_ref())
     }
 
     /// `/etc/kubernetes`.
@@ -321,19 +266,9 @@ impl NodeLayout {
     }
 }
 
-fn parts(path: &Path) -> Vec<OsString> {
-    path.components()
-        .filter_map(|part| match part {
-            Part::Normal(name) => Some(name.to_os_string()),
-            Part::ParentDir => Some(OsString::from("..")),
-            Part::RootDir | Part::CurDir | Part::Prefix(_) => None,
-        })
-        .collect()
-}
-
 fn below_root(path: &Path) -> Vec<OsString> {
     let mut kept: Vec<OsString> = Vec::new();
-    for part in parts(path) {
+    for part in rooted::parts(path) {
         if part == ".." {
             kept.pop();
         } else {
@@ -346,6 +281,7 @@ fn below_root(path: &Path) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     #[test]

@@ -76,6 +76,8 @@ pub struct Mount {
     pub path: PathBuf,
     /// The part of the volume that is mounted; empty for all of it.
     pub sub_path: PathBuf,
+    /// Whether the container may only read it.
+    pub read_only: bool,
 }
 
 /// Which revision a live manifest runs.
@@ -271,6 +273,7 @@ struct RawMount {
     name: String,
     mount_path: PathBuf,
     sub_path: Option<PathBuf>,
+    read_only: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -369,6 +372,7 @@ impl TryFrom<RawContainer> for Container {
                 volume: mount.name,
                 path,
                 sub_path,
+                read_only: mount.read_only.unwrap_or_default(),
             });
         }
         let env = raw

@@ -14,6 +14,7 @@ pub mod opened;
 pub mod owner;
 pub mod quote;
 pub mod random;
+pub mod rooted;
 pub mod scratch;
 pub mod seam;
 pub mod share;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 
-use super::node::{Node, etcd};
+use super::node::{Node, assert_same, etcd};
 use super::support::node::NodeOptions;
 
 /// A user that is not root, as kubeadm's rootless control plane makes one for etcd.
@@ -186,4 +186,101 @@ fn a_node_without_its_certificates_is_restored_from_a_backup_that_has_them() {
         node.expect(0, &["restore", "--commit", "--yes"]);
         node.expect(0, &["backup"]);
     }
+}
+
+/// A kubeadm node whose certificates are where minikube has them.
+fn with_certificates_elsewhere() -> Option<Node> {
+    let node = single(&NodeOptions::kubeadm())?;
+    let (pki, certs) = ("etc/kubernetes/pki", "var/lib/minikube/certs");
+    std::fs::create_dir_all(node.path("var/lib/minikube")).expect("a folder");
+    std::fs::rename(node.path(pki), node.path(certs)).expect("moving certificates");
+    for manifest in std::fs::read_dir(node.bench.manifests()).expect("manifests") {
+        let manifest = manifest.expect("a manifest").path();
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        let text = text.replace(&format!("/{pki}"), &format!("/{certs}"));
+        let beside = node.path("etc/kubernetes/beside");
+        std::fs::write(&beside, text).expect("a manifest");
+        std::fs::rename(&beside, &manifest).expect("a manifest");
+    }
+    node.bench.settle();
+    Some(node)
+}
+
+#[test]
+fn certificates_elsewhere_are_archived_and_put_back() {
+    let Some(mut node) = with_certificates_elsewhere() else {
+        return;
+    };
+    node.cluster.wait_member(0);
+    node.expect(0, &["backup"]);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    let before = node.tree_of("var/lib/minikube/certs");
+    assert!(before.contains_key(Path::new("etcd/ca.key")));
+    for manifest in std::fs::read_dir(node.bench.manifests()).expect("manifests") {
+        std::fs::remove_file(manifest.expect("a manifest").path()).expect("losing a manifest");
+    }
+    node.bench.settle();
+    lose(&node, "var/lib/minikube");
+    let (plan, _) = node.expect(0, &["restore", "latest", "--dry-run"]);
+    let back = "put /var/lib/minikube/certs back: it is gone";
+    assert!(plan.contains(back), "{plan}");
+    assert!(!node.path("var/lib/minikube").exists());
+    node.restore(&[]);
+    node.assert_backed_up_state();
+    assert_same(&before, &node.tree_of("var/lib/minikube/certs"), "restored");
+    node.expect(0, &["restore", "--rollback", "--yes"]);
+    assert!(!node.path("var/lib/minikube/certs").exists());
+    node.expect(0, &["restore", "--commit", "--yes"]);
+
+    // What no manifest of this node uses may be another program's.
+    let foreign = node.path("var/lib/minikube/certs");
+    std::fs::create_dir_all(&foreign).expect("a folder");
+    std::fs::write(foreign.join("ca.crt"), "another's").expect("a file");
+    let (_, err) = node.expect(5, &["restore", "latest", "--yes"]);
+    assert!(err.contains("[outside-in-the-way]"), "{err}");
+    node.restore(&["--allow", "outside-in-the-way"]);
+    node.assert_backed_up_state();
+    node.expect(0, &["restore", "--commit", "--yes"]);
+}
+
+#[test]
+fn odd_files_among_certificates_do_not_end_all_backups() {
+    let Some(node) = single(&NodeOptions::kubeadm()) else {
+        return;
+    };
+    let pki = node.path("etc/kubernetes/pki");
+    let make = |name: &str, kind| {
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, pki.join(name), kind, mode, 0)
+            .expect("a special file");
+    };
+    make("kms.sock", rustix::fs::FileType::Socket);
+    std::fs::create_dir_all(node.path("usr/share/ca-certificates")).expect("a folder");
+    symlink("/usr/share/ca-certificates", pki.join("extra")).expect("a link");
+    std::fs::create_dir_all(node.path("opt/vault")).expect("a folder");
+    std::fs::write(node.path("opt/vault/root.crt"), "external").expect("a file");
+    symlink("/opt/vault/root.crt", pki.join("root.crt")).expect("a link");
+    let zeros = std::fs::File::create(pki.join("zeros")).expect("a file");
+    zeros.set_len(20 << 20).expect("room");
+    node.expect(0, &["backup"]);
+    node.expect(0, &["verify", "backup-1"]);
+    let shown = std::fs::read_to_string(
+        node.path("etc/kubernetes/static-pod-backups/backup-1/backup.json"),
+    );
+    let shown = shown.expect("a Manifest");
+    assert!(shown.contains("pki/kms.sock: it is a socket"), "{shown}");
+    assert!(shown.contains("which every installation has"), "{shown}");
+
+    make("pipe", rustix::fs::FileType::Fifo);
+    symlink("/opt/vault/absent", pki.join("gone.crt")).expect("a link");
+    let (_, err) = node.expect(5, &["backup"]);
+    assert!(err.contains("[static-pods-incomplete]"), "{err}");
+    assert!(err.contains("pki/pipe: it is a named pipe"), "{err}");
+    assert!(
+        err.contains("/opt/vault/absent, which is not there"),
+        "{err}"
+    );
+    let (out, _) = node.expect(0, &["backup", "--allow", "static-pods-incomplete"]);
+    assert!(out.contains("dirty"), "{out}");
+    node.expect(0, &["verify", "backup-2"]);
 }

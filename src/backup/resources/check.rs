@@ -11,7 +11,7 @@ use tar::{Archive, EntryType, Header};
 
 use super::certificates;
 use super::entry::{Pending, RawEntry, Wrong};
-use super::links::{Landing, follow};
+use super::links::{Budget, Landing, follow};
 use super::names::{Names, Role};
 use super::pax;
 use super::stream::{Source, Stream, Trouble, wide};
@@ -60,6 +60,14 @@ impl Default for Rules {
             max_kept: 64 << 20,
             max_ratio: 200,
         }
+    }
+}
+
+impl Rules {
+    /// Whether an archive of so much content would unpack to more than these rules allow for its
+    /// size; headers count too, so that half as much is the limit.
+    pub fn is_dense(&self, content: u64, packed: u64) -> bool {
+        content > ALWAYS_FITS / 2 && content > packed.saturating_mul(self.max_ratio / 2)
     }
 }
 
@@ -417,8 +425,17 @@ impl Reader<'_> {
 
     fn check_links(&mut self) {
         let mut told = Vec::new();
-        for (name, target) in &self.links {
-            let landing = follow(name, &self.links, self.rules.node_base.as_deref());
+        let mut budget = Budget::default();
+        let mut links: Vec<_> = self.links.iter().collect();
+        links.sort();
+        for (name, target) in links {
+            let base = self.rules.node_base.as_deref();
+            let landing = follow(name, &self.links, base, &mut budget);
+            if landing == Landing::Unknown {
+                let expected = "links that can be followed in bounded time".to_owned();
+                told.push(error(expected, format!("{} links", self.links.len())));
+                break;
+            }
             let what = format!("{} -> {}", name.display(), target.display());
             let tops = &self.rules.tops;
             let out = match &landing {
@@ -426,7 +443,7 @@ impl Reader<'_> {
                 Landing::Inside(path) => {
                     !tops.is_empty() && !tops.iter().any(|top| path.starts_with(top))
                 }
-                Landing::Loop => false,
+                Landing::Loop | Landing::Unknown => false,
             };
             if out {
                 told.push(error("links that stay inside the archive".to_owned(), what));

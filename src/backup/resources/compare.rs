@@ -44,7 +44,7 @@ pub fn compare_with_tree(
         .iter()
         .any(|e| e.kind == EntryKind::Directory);
     let mut told = Vec::new();
-    for node in walk(selection)? {
+    for node in walk(selection)?.0 {
         let Some(entry) = archived.remove(node.name.as_path()) else {
             if !node.meta.is_dir() || has_directories {
                 told.push(difference(&node.name, "not in the archive"));

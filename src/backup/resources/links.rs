@@ -7,6 +7,20 @@ use std::path::{Component, Path, PathBuf};
 /// As many links as Linux follows in one path.
 const MAX_LINKS: usize = 40;
 
+/// How much work the links of one tree may cost, in bytes of names that are looked up: far more than
+/// any node's links need, and done in a second.
+const MAX_WORK: usize = 256 << 20;
+
+/// What is left of [`MAX_WORK`].
+#[derive(Debug)]
+pub(super) struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(MAX_WORK)
+    }
+}
+
 /// Where a link leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Landing {
@@ -16,6 +30,8 @@ pub(super) enum Landing {
     Outside,
     /// Nowhere: the links go round.
     Loop,
+    /// Nobody knows: the links of this tree take too long to follow.
+    Unknown,
 }
 
 /// Follows the link `name` through all `links` of a tree. `node_base` is what the node calls the
@@ -24,6 +40,7 @@ pub(super) fn follow(
     name: &Path,
     links: &HashMap<PathBuf, PathBuf>,
     node_base: Option<&Path>,
+    budget: &mut Budget,
 ) -> Landing {
     let mut todo: Vec<OsString> = reversed(name);
     let mut here = PathBuf::new();
@@ -36,6 +53,10 @@ pub(super) fn follow(
             continue;
         }
         here.push(part);
+        let Some(left) = budget.0.checked_sub(here.as_os_str().len()) else {
+            return Landing::Unknown;
+        };
+        budget.0 = left;
         let Some(target) = links.get(&here) else {
             continue;
         };
@@ -80,7 +101,24 @@ mod tests {
             .iter()
             .map(|(n, t)| ((*n).into(), (*t).into()))
             .collect();
-        follow(Path::new(name), &links, Some(Path::new("/etc/kubernetes")))
+        let base = Some(Path::new("/etc/kubernetes"));
+        follow(Path::new(name), &links, base, &mut Budget::default())
+    }
+
+    #[test]
+    fn links_that_take_too_long_are_not_followed_to_the_end() {
+        let long = "a/".repeat(2000);
+        let names: Vec<String> = (0..200).map(|n| format!("l{n}")).collect();
+        let chain = |n: usize| format!("{long}../{}l{}", "../".repeat(1999), n + 1);
+        let links: HashMap<PathBuf, PathBuf> = names
+            .iter()
+            .enumerate()
+            .map(|(n, name)| (name.into(), chain(n).into()))
+            .collect();
+        let mut budget = Budget::default();
+        let mut land = |name: &String| follow(Path::new(name), &links, None, &mut budget);
+        assert!(names.iter().any(|name| land(name) == Landing::Unknown));
+        assert_eq!(land(&names[0]), Landing::Unknown);
     }
 
     #[test]

@@ -341,28 +341,65 @@ fn skipped_directories_stay_out_and_others_keep_their_names() {
 }
 
 #[test]
-fn what_must_not_be_archived_is_refused_by_name() {
-    let refusal = |make: &dyn Fn(&Tree)| {
+fn what_cannot_be_archived_is_left_out_and_named() {
+    let left = |make: &dyn Fn(&Tree)| {
         let tree = Tree::new();
         make(&tree);
-        let failure = write_archive(&tree.selection(), io::sink()).unwrap_err();
-        assert_eq!(failure.kind(), Kind::Refused, "{failure}");
-        failure.refusal().unwrap()
+        let selection = tree.selection();
+        let contents = good(&written(&selection).0);
+        assert_eq!(compare_with_tree(&contents, &selection).unwrap(), []);
+        let mut left = selection.left_out().unwrap();
+        assert!(left.len() <= 1, "{left:?}");
+        left.pop().map(|left| (left.why, left.harmless))
     };
     let pipe = |tree: &Tree, kind| {
         let path = tree.path("static-pod-resources/etcd-pod-7/special");
         mknodat(CWD, path, kind, Mode::RUSR, rustix::fs::makedev(1, 3)).unwrap();
     };
-    assert_eq!(refusal(&|tree| pipe(tree, FileType::Fifo)), "special-file");
-    assert_eq!(
-        refusal(&|tree| pipe(tree, FileType::Socket)),
-        "special-file"
-    );
+    let (why, harmless) = left(&|tree| pipe(tree, FileType::Fifo)).unwrap();
+    assert!(why.contains("a named pipe") && !harmless, "{why}");
+    let (why, harmless) = left(&|tree| pipe(tree, FileType::Socket)).unwrap();
+    assert!(why.contains("a socket") && harmless, "{why}");
+    let big = |tree: &Tree| {
+        let path = tree.path("static-pod-resources/etcd-pod-7/big");
+        fs::File::create(path)
+            .unwrap()
+            .set_len((256 << 20) + 1)
+            .unwrap();
+    };
+    let (why, harmless) = left(&big).unwrap();
+    assert!(why.contains("larger than 256 MiB") && !harmless, "{why}");
     let link = |tree: &Tree, target: &str| {
         symlink(target, tree.path("static-pod-resources/etcd-pod-7/out")).unwrap();
     };
-    assert_eq!(refusal(&|tree| link(tree, "/etc/shadow")), "link-leads-out");
-    assert_eq!(refusal(&|tree| link(tree, "../../../x")), "link-leads-out");
+    let (why, harmless) = left(&|tree| link(tree, "/etc/absent")).unwrap();
+    assert!(
+        why.contains("/etc/absent, which is not there") && !harmless,
+        "{why}"
+    );
+    let (why, harmless) = left(&|tree| link(tree, "../../../x")).unwrap();
+    assert!(why.contains("not there") && !harmless, "{why}");
+
+    // What an external PKI links to comes as its content.
+    let external = tempfile::tempdir().unwrap();
+    fs::write(external.path().join("ca.crt"), "external").unwrap();
+    let external = external.path().to_str().unwrap();
+    for target in [external.to_owned(), format!("{external}/ca.crt")] {
+        let tree = Tree::new();
+        link(&tree, &target);
+        assert_eq!(tree.selection().left_out().unwrap(), []);
+        let contents = good(&written(&tree.selection()).0);
+        let mut name = PathBuf::from("static-pod-resources/etcd-pod-7/out");
+        if !target.ends_with("crt") {
+            name.push("ca.crt");
+        }
+        let entry = contents.entry(&name).unwrap();
+        assert!(
+            matches!(entry.kind, EntryKind::File { size: 8, .. }),
+            "{entry:?}"
+        );
+        assert_eq!(compare_with_tree(&contents, &tree.selection()).unwrap(), []);
+    }
 
     let tree = Tree::new();
     let mut selection = tree.selection();
@@ -370,8 +407,8 @@ fn what_must_not_be_archived_is_refused_by_name() {
     let failure = write_archive(&selection, io::sink()).unwrap_err();
     assert_eq!(failure.io_kind(), Some(io::ErrorKind::NotFound));
     selection.entries = vec!["../x".into()];
-    let failure = write_archive(&selection, io::sink()).unwrap_err();
-    assert_eq!(failure.refusal(), Some("name-not-archivable"));
+    let left = selection.left_out().unwrap();
+    assert!(left[0].why.contains("\"..\""), "{left:?}");
 }
 
 /// Does something to the tree once the archive has begun.

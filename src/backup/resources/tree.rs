@@ -1,22 +1,25 @@
 //! The node's tree as it is archived: what the selection covers, in order, and what each is.
 
-use std::collections::HashMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use super::Selection;
-use super::links::{Landing, follow};
+use super::left::{self, LeftOut, follow_links_out};
 use super::names::plain_name;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 
-/// More than this are no static-pod resources.
-pub(super) const MAX_ENTRIES: usize = 200_000;
+/// More than this are no static-pod resources; a reader accepts a few more.
+pub(super) const MAX_ENTRIES: usize = 190_000;
+/// The largest file that a reader accepts.
+const MAX_FILE: u64 = 256 << 20;
+/// As much content leaves room for headers within what a reader accepts.
+const MAX_CONTENT: u64 = 800 << 20;
 
 /// One thing to archive.
 #[derive(Debug)]
@@ -32,63 +35,86 @@ pub(super) struct Node {
 }
 
 /// Lists all that a selection covers, each directory before what it holds, that by the bytes of
-/// the name. Sockets, pipes and devices are refused, and links that lead out of the base.
-pub(super) fn walk(selection: &Selection) -> Result<Vec<Node>> {
+/// the name; and what of it an archive cannot have.
+pub(super) fn walk(selection: &Selection) -> Result<(Vec<Node>, Vec<LeftOut>)> {
     let mut nodes = Vec::new();
+    let mut left = Vec::new();
     let roots = selection
         .entries
         .iter()
         .map(|entry| (selection.base.join(entry), entry.clone()))
         .chain(selection.elsewhere.iter().cloned());
-    for (source, name) in roots {
-        let mut todo = vec![(source, name)];
-        while let Some((source, name)) = todo.pop() {
-            if selection.skip.contains(&name) {
+    let mut todo: Vec<(PathBuf, PathBuf)> = roots.collect();
+    todo.reverse();
+    while let Some((source, name)) = todo.pop() {
+        if selection.skip.contains(&name) {
+            continue;
+        }
+        if nodes.len() >= MAX_ENTRIES {
+            let why = format!("more than {MAX_ENTRIES} files are to be archived");
+            left.push(LeftOut::new(&source, why, false));
+            break;
+        }
+        let node = match look(source, name)? {
+            Ok(node) => node,
+            Err(found) => {
+                left.push(found);
                 continue;
             }
-            let node = look(source, name)?;
-            if node.meta.is_dir() {
-                let mut children = children(&node)?;
-                children.sort_by(|a, b| b.1.as_os_str().as_bytes().cmp(a.1.as_os_str().as_bytes()));
-                todo.append(&mut children);
-            }
-            nodes.push(node);
-            if nodes.len() > MAX_ENTRIES {
-                return Err(refuse(
-                    "too-many-files",
-                    format!(
-                        "listing {}: more than {MAX_ENTRIES} files",
-                        selection.base.display()
-                    ),
-                    &selection.base,
-                ));
+        };
+        if node.meta.is_dir() {
+            let mut children = children(&node)?;
+            children.sort_by(|a, b| b.1.as_os_str().as_bytes().cmp(a.1.as_os_str().as_bytes()));
+            todo.append(&mut children);
+        }
+        nodes.push(node);
+    }
+    let nodes = follow_links_out(nodes, selection, &mut left)?;
+    let nodes = within_bounds(nodes, &mut left);
+    left.sort();
+    Ok((nodes, left))
+}
+
+/// What a reader of the archive accepts, of the files in their order.
+fn within_bounds(nodes: Vec<Node>, left: &mut Vec<LeftOut>) -> Vec<Node> {
+    let mut total = 0_u64;
+    let mut kept = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let size = left::size(&node);
+        let why = if size > MAX_FILE {
+            Some(format!("it is larger than {} MiB", MAX_FILE >> 20))
+        } else if total.saturating_add(size) > MAX_CONTENT {
+            Some(format!(
+                "all files together are more than {} MiB",
+                MAX_CONTENT >> 20
+            ))
+        } else {
+            None
+        };
+        match why {
+            Some(why) => left.push(LeftOut::new(&node.source, why, false)),
+            None => {
+                total = total.saturating_add(size);
+                kept.push(node);
             }
         }
     }
-    refuse_links_out(&nodes, selection)?;
-    Ok(nodes)
+    kept
 }
 
-fn look(source: PathBuf, name: PathBuf) -> Result<Node> {
+/// What something is; or why it cannot be archived.
+pub(super) fn look(source: PathBuf, name: PathBuf) -> Result<std::result::Result<Node, LeftOut>> {
     if let Err(found) = plain_name(name.as_os_str().as_bytes()) {
-        let text = format!("naming {} in the archive: {found}", source.display());
-        return Err(refuse("name-not-archivable", text, &source));
+        let why = format!("its name in the archive would be {found}");
+        return Ok(Err(LeftOut::new(&source, why, false)));
     }
     let meta = fs::symlink_metadata(&source).doing(Kind::Unexpected, || {
         format!("looking at {}", source.display())
     })?;
-    let kind = meta.file_type();
-    let special = [
-        (kind.is_socket(), "a socket"),
-        (kind.is_fifo(), "a named pipe"),
-        (kind.is_block_device(), "a block device"),
-        (kind.is_char_device(), "a character device"),
-    ];
-    if let Some((_, what)) = special.iter().find(|(is, _)| *is) {
-        let text = format!("archiving {}: it is {what}", source.display());
-        return Err(refuse("special-file", text, &source));
+    if let Some(special) = left::special(&source, &meta) {
+        return Ok(Err(special));
     }
-    let target = if kind.is_symlink() {
+    let target = if meta.is_symlink() {
         let target = fs::read_link(&source).doing(Kind::Unexpected, || {
             format!("reading the link {}", source.display())
         })?;
@@ -96,15 +122,15 @@ fn look(source: PathBuf, name: PathBuf) -> Result<Node> {
     } else {
         None
     };
-    Ok(Node {
+    Ok(Ok(Node {
         source,
         name,
         meta,
         target,
-    })
+    }))
 }
 
-fn children(node: &Node) -> Result<Vec<(PathBuf, PathBuf)>> {
+pub(super) fn children(node: &Node) -> Result<Vec<(PathBuf, PathBuf)>> {
     let doing = || format!("listing {}", node.source.display());
     fs::read_dir(&node.source)
         .doing(Kind::Unexpected, doing)?
@@ -113,26 +139,6 @@ fn children(node: &Node) -> Result<Vec<(PathBuf, PathBuf)>> {
             Ok((entry.path(), node.name.join(entry.file_name())))
         })
         .collect()
-}
-
-fn refuse_links_out(nodes: &[Node], selection: &Selection) -> Result<()> {
-    let links: HashMap<PathBuf, PathBuf> = nodes
-        .iter()
-        .filter_map(|node| Some((node.name.clone(), node.target.clone()?)))
-        .collect();
-    for node in nodes {
-        let Some(target) = &node.target else { continue };
-        if follow(&node.name, &links, selection.node_base.as_deref()) == Landing::Outside {
-            let text = format!(
-                "archiving {}: the link leads out of {}, to {}",
-                node.source.display(),
-                selection.base.display(),
-                target.display()
-            );
-            return Err(refuse("link-leads-out", text, &node.source));
-        }
-    }
-    Ok(())
 }
 
 fn refuse(name: &'static str, what: String, path: &Path) -> Failure {

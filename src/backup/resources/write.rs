@@ -20,15 +20,38 @@ const LEVEL: u32 = 6;
 /// The longest name a header holds itself.
 const HEADER_NAME: usize = 100;
 
+/// How an archive is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// As `tar -z` does.
+    Usual,
+    /// Not at all: for content so dense with repetition that a reader would take the archive for a
+    /// hostile one.
+    Stored,
+}
+
 /// Writes an archive of what the selection covers, and tells what stands in it, as
 /// [`check_archive`](super::check_archive) must find it again. `out` is flushed, not synced.
 ///
 /// A file that changes while it is read is refused by the name `resources-changed`.
 pub fn write_archive(selection: &Selection, out: impl Write) -> Result<ArchiveContents> {
-    let gzip = GzBuilder::new().write(out, Compression::new(LEVEL));
+    write_packed(selection, out, Packing::Usual)
+}
+
+/// The same, compressed otherwise.
+pub fn write_packed(
+    selection: &Selection,
+    out: impl Write,
+    packing: Packing,
+) -> Result<ArchiveContents> {
+    let level = match packing {
+        Packing::Usual => LEVEL,
+        Packing::Stored => 0,
+    };
+    let gzip = GzBuilder::new().write(out, Compression::new(level));
     let mut tar = Builder::new(gzip);
     let mut entries = Vec::new();
-    for node in walk(selection)? {
+    for node in walk(selection)?.0 {
         entries.push(append(&mut tar, &node)?);
     }
     tar.into_inner()

@@ -246,8 +246,8 @@ fn kubeadm_archives_manifests_keys_kubeconfigs_and_what_flags_name() {
     assert_eq!(
         plan.resources.elsewhere,
         [Elsewhere {
-            source: layout.host("/srv/enc/enc.yaml"),
-            name: "outside-etc-kubernetes/srv/enc/enc.yaml".into(),
+            source: layout.host("/srv/enc"),
+            name: "outside-etc-kubernetes/srv/enc".into(),
         }]
     );
     assert_eq!(plan.certs, None);
@@ -279,4 +279,124 @@ fn a_bare_etcd_has_nothing_to_archive() {
     let plan = resource_plan(&NodeLayout::new(dir.path()), Profile::Bare).unwrap();
     assert_eq!(plan.resources.entries, Vec::<PathBuf>::new());
     assert_eq!(plan.problems, []);
+}
+
+/// A kubeadm node whose API server uses files of all sorts.
+fn with_volumes(flags: &[&str]) -> (tempfile::TempDir, NodeLayout) {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = NodeLayout::new(dir.path());
+    let volumes = [
+        (
+            "certs",
+            "/var/lib/minikube/certs",
+            "/var/lib/minikube/certs",
+        ),
+        ("conf", "/etc/kubernetes/conf", "/conf"),
+        ("big", "/srv/big", "/srv/big"),
+        ("trust", "/etc/ssl/certs", "/etc/ssl/certs"),
+        ("log", "/srv/audit", "/srv/audit"),
+    ];
+    let mounts = volumes.map(|(name, _, at)| {
+        let read_only = name != "log";
+        format!("{{name: {name}, mountPath: {at}, readOnly: {read_only}}}")
+    });
+    let paths =
+        volumes.map(|(name, path, _)| format!("{{name: {name}, hostPath: {{path: {path}}}}}"));
+    for component in Component::ALL {
+        let mut words = vec![component.name().to_owned()];
+        if component == Component::KubeApiserver {
+            words.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        }
+        let manifest = format!(
+            "kind: Pod\nmetadata: {{name: {component}}}\nspec:\n  volumes: [{}]\n  containers:\n  - name: \
+             {component}\n    command: {words:?}\n    volumeMounts: [{}]\n",
+            paths.join(", "),
+            mounts.join(", "),
+        );
+        write(
+            &layout,
+            &format!("/etc/kubernetes/manifests/{component}.yaml"),
+            &manifest,
+        );
+    }
+    for (path, text) in [
+        ("/var/lib/minikube/certs/ca.key", "key"),
+        ("/var/lib/minikube/certs/etcd/ca.crt", "ca"),
+        ("/etc/ssl/certs/ca.pem", "trust"),
+        ("/srv/audit/audit.log", "log"),
+        ("/srv/big/used.yaml", "kind: X\n"),
+    ] {
+        write(&layout, path, text);
+    }
+    for n in 0..2_001 {
+        write(&layout, &format!("/srv/big/{n}"), "");
+    }
+    (dir, layout)
+}
+
+#[test]
+fn folders_that_are_mounted_and_files_that_files_name_are_archived() {
+    let (_dir, layout) = with_volumes(&[
+        "--audit-log-path=/srv/audit/audit.log",
+        "--tls-sni-cert-key=/sni/a.crt,/sni/a.key:example.com",
+        "--admission-control-config-file",
+        "/conf/admission.yaml",
+        "--token-auth=/srv/big/used.yaml",
+    ]);
+    for (path, text) in [
+        ("/sni/a.crt", "-----BEGIN CERTIFICATE-----"),
+        ("/sni/a.key", "-----BEGIN PRIVATE KEY-----"),
+        (
+            "/etc/kubernetes/conf/admission.yaml",
+            "plugins: [{path: rate/limits.yaml}]\n",
+        ),
+        (
+            "/etc/kubernetes/conf/rate/limits.yaml",
+            "config: /var/lib/minikube/certs/etcd/ca.crt\n",
+        ),
+    ] {
+        write(&layout, path, text);
+    }
+    let plan = resource_plan(&layout, Profile::Kubeadm).unwrap();
+    assert_eq!(plan.problems, []);
+    let mut all = names(&plan.resources.entries);
+    all.retain(|name| !name.starts_with("manifests"));
+    assert_eq!(all, ["conf"]);
+    let elsewhere: Vec<&str> = plan
+        .resources
+        .elsewhere
+        .iter()
+        .map(|other| other.name.to_str().unwrap())
+        .collect();
+    assert_eq!(
+        elsewhere,
+        [
+            "outside-etc-kubernetes/var/lib/minikube/certs",
+            "outside-etc-kubernetes/sni/a.crt",
+            "outside-etc-kubernetes/sni/a.key",
+            "outside-etc-kubernetes/srv/big/used.yaml",
+        ]
+    );
+    assert_eq!(plan.left_out.len(), 1, "{:?}", plan.left_out);
+    let left = &plan.left_out[0];
+    assert!(left.starts_with("/srv/big: more than 2000 files"), "{left}");
+}
+
+#[test]
+fn files_named_in_configuration_are_taken_where_the_pod_sees_them() {
+    let (_dir, layout) = with_volumes(&["--authorization-config=/etc/kubernetes/auth.yaml"]);
+    write(
+        &layout,
+        "/etc/kubernetes/auth.yaml",
+        "kubeConfigFile: \"/conf/hook.kubeconfig\"\nother: /etc/shadow\n",
+    );
+    write(&layout, "/etc/shadow", "secret");
+    write(&layout, "/etc/kubernetes/conf/hook.kubeconfig", "x");
+    let plan = resource_plan(&layout, Profile::Kubeadm).unwrap();
+    let all = names(&plan.resources.entries);
+    assert!(
+        all.contains(&"auth.yaml") && all.contains(&"conf"),
+        "{all:?}"
+    );
+    assert_eq!(plan.resources.elsewhere.len(), 1, "{plan:?}");
 }

@@ -12,7 +12,7 @@ use super::Run;
 use super::source::Source;
 use crate::backup::manifest::{CertificateExpiry, Database, FileEntry};
 use crate::backup::names::{FileKind, Stamp};
-use crate::backup::resources::{self, ArchiveContents, Certificates, Rules, Selection};
+use crate::backup::resources::{self, ArchiveContents, Certificates, Packing, Rules, Selection};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::download::{DownloadOptions, SnapshotSink, download, write_behind};
 use crate::etcd::finding::Severity;
@@ -20,7 +20,7 @@ use crate::etcd::kubernetes::ClusterVersion;
 use crate::event::Event;
 use crate::node::collect::CollectList;
 use crate::ops::{Cancel, Context, database};
-use crate::sys::fs::{FILE_MODE, OutFile};
+use crate::sys::fs::{self, FILE_MODE, OutFile};
 use crate::sys::stream::Hashing;
 
 /// How archives are buffered on their way to the disk, in bytes.
@@ -241,7 +241,8 @@ fn earlier(
     a.into_iter().chain(b).min_by_key(|expiry| expiry.time)
 }
 
-fn selection(list: &CollectList, node_base: PathBuf) -> Selection {
+/// What of a list goes into an archive.
+pub(super) fn selection(list: &CollectList, node_base: PathBuf) -> Selection {
     Selection {
         base: list.base.clone(),
         node_base: Some(node_base),
@@ -268,27 +269,17 @@ impl Archive {
     /// Writes it, makes it durable, reads it to its end and holds it against the tree.
     fn write(self) -> Result<(FileEntry, Option<CertificateExpiry>)> {
         const PHASE: &str = "archive";
-        let doing = || format!("writing {}", self.path.display());
         self.context.tell(Event::PhaseStarted {
             phase: PHASE,
             about: format!("archiving into {}", self.name),
             total: None,
         });
-        let file = OutFile::create(&self.path).doing(Kind::Store, doing)?;
-        let out = self
-            .context
-            .cancel
-            .writer(Hashing::new(BufWriter::with_capacity(BUFFER, file)));
-        let mut out = out;
-        let written = resources::write_archive(&self.selection, &mut out);
-        self.context.cancel.check()?;
-        let written = written.map_err(|failure| failure.doing(doing()))?;
-        let (buffered, digest, size) = out.into_inner().finish();
-        let mut file = buffered
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .doing(Kind::Store, doing)?;
-        file.sync().doing(Kind::Store, doing)?;
+        let (mut written, mut digest, mut size) = self.pack(Packing::Usual)?;
+        if Rules::default().is_dense(written.content_bytes(), size) {
+            // No reader would take it for one of ours.
+            fs::unlink(&self.path)?;
+            (written, digest, size) = self.pack(Packing::Stored)?;
+        }
         let certificates = self.check(digest, &written)?;
         self.context.tell(Event::PhaseDone {
             phase: PHASE,
@@ -298,6 +289,24 @@ impl Archive {
             entry(&self.name, self.kind, size, digest),
             expiry(&certificates),
         ))
+    }
+
+    /// Writes it and makes it durable.
+    fn pack(&self, packing: Packing) -> Result<(ArchiveContents, [u8; 32], u64)> {
+        let doing = || format!("writing {}", self.path.display());
+        let file = OutFile::create(&self.path).doing(Kind::Store, doing)?;
+        let buffered = BufWriter::with_capacity(BUFFER, file);
+        let mut out = self.context.cancel.writer(Hashing::new(buffered));
+        let written = resources::write_packed(&self.selection, &mut out, packing);
+        self.context.cancel.check()?;
+        let written = written.map_err(|failure| failure.doing(doing()))?;
+        let (buffered, digest, size) = out.into_inner().finish();
+        let mut file = buffered
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .doing(Kind::Store, doing)?;
+        file.sync().doing(Kind::Store, doing)?;
+        Ok((written, digest, size))
     }
 
     /// Reads the finished archive to its end: it must hold what was meant to be written, and that

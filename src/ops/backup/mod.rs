@@ -125,6 +125,8 @@ pub struct Taken {
 
 /// How far above the estimate the free space must be, in per cent.
 const HEADROOM_PER_CENT: u64 = 10;
+/// So many complaints about files are told.
+const MAX_TOLD: usize = 20;
 
 /// Takes a backup.
 pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> {
@@ -364,7 +366,7 @@ impl Run<'_> {
         }
         self.node.warn(self.context, &source.status.version);
         let mut checks = quality::assess(&source.seen, self.context.now);
-        checks.push(self.resources_check());
+        checks.push(self.resources_check()?);
         quality::gate(&checks, &self.request.allowed)?;
         self.check_space(source.status.db_size)?;
 
@@ -391,13 +393,33 @@ impl Run<'_> {
     }
 
     /// Whether all static pods' resources can be archived.
-    fn resources_check(&self) -> Check {
-        let problems = &self.node.plan.problems;
-        let told = problems
-            .iter()
+    fn resources_check(&self) -> Result<Check> {
+        let plan = &self.node.plan;
+        let problems = plan.problems.iter();
+        let mut told: Vec<String> = problems
             .map(|problem| format!("{}: {}", problem.component, problem.message))
             .collect();
-        quality::verdict(quality::STATIC_PODS_INCOMPLETE, told)
+        let mut left: Vec<String> = plan.left_out.clone();
+        let layout = &self.request.target.layout;
+        for list in [Some(&plan.resources), plan.certs.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let selection = artifacts::selection(list, layout.node_path(&list.base));
+            for found in selection.left_out()? {
+                let text = format!("{}: {}", layout.node_path(&found.path).display(), found.why);
+                if found.harmless { &mut left } else { &mut told }.push(text);
+            }
+        }
+        for left in &left {
+            self.context.tell(Event::Note(format!("left out: {left}")));
+        }
+        let told = bounded(told);
+        let mut check = quality::verdict(quality::STATIC_PODS_INCOMPLETE, told);
+        if check.detail.is_empty() && !left.is_empty() {
+            check.detail = format!("left out: {}", bounded(left).join("; "));
+        }
+        Ok(check)
     }
 
     /// Whether the static pods are still those of the beginning.
@@ -581,6 +603,16 @@ impl Run<'_> {
             pruned: None,
         })
     }
+}
+
+/// The first of them, and how many more there are.
+fn bounded(mut told: Vec<String>) -> Vec<String> {
+    let more = told.len().saturating_sub(MAX_TOLD);
+    told.truncate(MAX_TOLD);
+    if more > 0 {
+        told.push(format!("and {more} more"));
+    }
+    told
 }
 
 /// What a file system without symbolic links answers.

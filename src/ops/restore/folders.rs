@@ -9,6 +9,8 @@
 //! <state or data directory>/<id>/
 //!   data-new/        etcd's new data until it is in place
 //!   data/            the old data
+//! /var/lib/etcd-dr/<id>/outside/       where that is another mount than /etc/kubernetes:
+//!   new/, aside/     files from elsewhere on the node that come, and that were there
 //! ```
 //!
 //! The second lies in `/var/lib/etcd-dr` where that is on the data directory's mount, otherwise
@@ -98,6 +100,17 @@ impl Folders {
 
     pub(in crate::ops) fn new_data(&self) -> PathBuf {
         self.data.join("data-new")
+    }
+
+    /// For what goes to the mount of the state directory, where `/etc/kubernetes` is on another one.
+    pub(in crate::ops) fn outside(&self, layout: &NodeLayout) -> PathBuf {
+        let own = self.own(layout).unwrap_or_else(|| layout.state());
+        own.join("outside")
+    }
+
+    /// Where something of this name is kept in [`Folders::outside`].
+    pub(in crate::ops) fn outside_aside(&self, layout: &NodeLayout, name: &Path) -> PathBuf {
+        self.outside(layout).join("aside").join(flat(name))
     }
 
     pub(in crate::ops) fn aside(&self, name: &Path) -> PathBuf {

@@ -58,7 +58,7 @@ pub const KIND: &str = "restore";
 const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Refusals that an operator may let pass.
-pub const ALLOWABLE: [&str; 12] = [
+pub const ALLOWABLE: [&str; 13] = [
     "address-not-here",
     "alarm-in-backup",
     "bump-too-small",
@@ -68,6 +68,7 @@ pub const ALLOWABLE: [&str; 12] = [
     "other-members-unknown",
     "other-node",
     "other-version",
+    "outside-in-the-way",
     "root-needed",
     "unknown-version",
     "unsealed-snapshot",

@@ -19,6 +19,7 @@ use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::Profile;
 use crate::ops::Context;
+use crate::sys::fs;
 use crate::sys::mount::Mounts;
 use crate::sys::space::space;
 use crate::sys::tree;
@@ -91,12 +92,16 @@ impl Drafting<'_> {
         let snapshot = self.request.set.files.snapshot.as_deref();
         data::refuse_inside(&data_dir, snapshot.unwrap_or(&self.request.set.dir))?;
         let whose = self.whose(&data_dir)?;
-        let puts = self.puts(&folders, &mut notes)?;
+        let puts = self.puts(&folders, &mounts, &mut notes)?;
         self.check_space(&data_dir, &folders)?;
 
+        let mut safety = folders.safety(self.layout());
+        if puts.iter().any(|put| put.apart) {
+            safety.push(self.node_path(&folders.outside(self.layout())));
+        }
         let mut steps = vec![
             NodeStep::MakeFolders {
-                folders: folders.missing(self.layout(), self.survey.profile, &data_dir),
+                folders: self.missing(&folders, &puts, &data_dir),
             },
             self.unpack(&folders, &puts),
             NodeStep::BuildData(Box::new(Building {
@@ -135,11 +140,29 @@ impl Drafting<'_> {
         }
         steps.push(NodeStep::ProvePods);
         Ok(Draft {
-            about: self.about(&folders, &data_dir)?,
+            about: self.about(safety, &data_dir)?,
             steps,
             notes,
             refused: None,
         })
+    }
+
+    /// The directories that are to be made.
+    fn missing(&self, folders: &Folders, puts: &[Put], data_dir: &Path) -> Vec<PathBuf> {
+        let layout = self.layout();
+        let mut missing = folders.missing(layout, self.survey.profile, data_dir);
+        let mut more: Vec<PathBuf> = Vec::new();
+        if puts.iter().any(|put| put.apart) {
+            more.extend(["new", "aside"].map(|name| folders.outside(layout).join(name)));
+        }
+        let incoming = puts.iter().filter(|put| put.exchange.incoming.is_some());
+        more.extend(incoming.map(|put| fs::parent(&layout.host(&put.exchange.place)).to_owned()));
+        for folder in folders.missing_of(layout, more) {
+            if !missing.contains(&folder) {
+                missing.push(folder);
+            }
+        }
+        missing
     }
 
     /// The data directory with every link followed, as a host path.
@@ -299,7 +322,7 @@ impl Drafting<'_> {
         let mut archives = Vec::new();
         let from = |archive: Archive| {
             puts.iter()
-                .filter(move |put| put.archive == Some(archive))
+                .filter(move |put| put.archive == Some(archive) && !put.apart)
                 .map(|put| put.name.clone())
                 .collect::<Vec<_>>()
         };
@@ -326,6 +349,18 @@ impl Drafting<'_> {
                 archive: archive.clone(),
                 only: resources(),
                 into: self.node_path(&incoming.join("resources")),
+            });
+        }
+        let apart: Vec<PathBuf> = puts
+            .iter()
+            .filter(|put| put.apart)
+            .map(|put| put.name.clone())
+            .collect();
+        if let (Some(archive), false) = (&files.resources, apart.is_empty()) {
+            archives.push(Unpacking {
+                archive: archive.clone(),
+                only: apart,
+                into: self.node_path(&folders.outside(self.layout()).join("new")),
             });
         }
         let certificates = from(Archive::Certificates);
@@ -399,7 +434,7 @@ impl Drafting<'_> {
         Ok(former)
     }
 
-    fn about(&self, folders: &Folders, data_dir: &Path) -> Result<About> {
+    fn about(&self, safety: Vec<PathBuf>, data_dir: &Path) -> Result<About> {
         let survey = self.survey;
         let set = &self.request.set;
         let manifest = set.manifest.as_ref();
@@ -431,7 +466,7 @@ impl Drafting<'_> {
             pods: survey.pods.iter().map(|pod| self.pod_about(pod)).collect(),
             wait_seconds: self.request.wait.as_secs(),
             alarms_allowed: self.request.allows("alarm-in-backup"),
-            safety: folders.safety(self.layout()),
+            safety,
             former_clusters: self.former_clusters()?,
             others: Vec::new(),
         })

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::steps::rules;
 use super::{Request, Scope, fit};
-use crate::backup::resources::{STATIC_POD_RESOURCES, extract_to_look};
+use crate::backup::resources::{STATIC_POD_RESOURCES, check_archive, extract_to_look};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::kubernetes::ClusterVersion;
 use crate::etcd::restore::RAW_COPY;
 use crate::etcd::snapshot::{DatabaseFacts, Trailer};
 use crate::node::access::{EtcdAccess, find_access};
+use crate::node::collect::OUTSIDE;
 use crate::node::component::{Component, PodRevision};
-use crate::node::layout::NodeLayout;
+use crate::node::layout::{KUBERNETES, NodeLayout};
 use crate::node::manifests::{PodKey, Rival};
 use crate::node::pod::{PodManifest, RevisionInUse};
 use crate::node::profile::{Detection, Profile, look};
@@ -45,6 +46,8 @@ pub(super) struct Survey {
     pub(super) misfit: Option<(&'static str, String)>,
     /// The archives' content, as a node's root.
     pub(super) unpacked: NodeLayout,
+    /// What the archive of resources has, each with all below it.
+    pub(super) roots: Vec<PathBuf>,
     pub(super) facts: DatabaseFacts,
     pub(super) version: Option<ClusterVersion>,
     /// The uid of the namespace `kube-system`.
@@ -61,7 +64,7 @@ impl Survey {
         let (facts, version, kube_system_uid, unsealed) = verified(context, request).await?;
         let scratch = Scratch::make(&request.scratch, "plan")?;
         let unpacked = NodeLayout::new(scratch.path());
-        unpack(request, &unpacked)?;
+        let roots = unpack(request, &unpacked)?;
         let profile = profile(context, request, &unpacked)?;
         let layout = &request.target.layout;
         let access = access(context, request, profile, &unpacked)?;
@@ -102,6 +105,7 @@ impl Survey {
             has_resources: has_resources && !own_pod,
             misfit,
             unpacked,
+            roots,
             facts,
             version,
             kube_system_uid,
@@ -207,18 +211,28 @@ async fn verified(
 }
 
 /// Unpacks the set's archives so that they can be read as a node's `/etc/kubernetes`.
-fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<()> {
+fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<Vec<PathBuf>> {
     let into = unpacked.kubernetes();
     let make = |path: &Path| {
         std::fs::create_dir_all(path).doing(Kind::Store, || format!("making {}", path.display()))
     };
     make(&into)?;
     let Some(resources) = &request.set.files.resources else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     extract_to_look(resources, &into, &rules())?;
+    let roots = archive_roots(resources)?;
+    for root in &roots {
+        // What is from elsewhere on the node lies there below the other root too.
+        let (from, to) = (into.join(root), unpacked.host(node_path(root)));
+        if from != to && to.symlink_metadata().is_err() {
+            make(crate::sys::fs::parent(&to))?;
+            std::fs::rename(&from, &to)
+                .doing(Kind::Store, || format!("moving {}", to.display()))?;
+        }
+    }
     let Some(certificates) = &request.set.files.certificates else {
-        return Ok(());
+        return Ok(roots);
     };
     // Both begin with the same directory, and an archive goes into an empty one.
     let beside = unpacked.host("/certificates");
@@ -233,7 +247,30 @@ fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<()> {
         std::fs::rename(entry.path(), &to)
             .doing(Kind::Store, || format!("moving {}", to.display()))?;
     }
-    Ok(())
+    Ok(roots)
+}
+
+/// The node path of a name in the archive of resources.
+pub(super) fn node_path(name: &Path) -> PathBuf {
+    match name.strip_prefix(OUTSIDE) {
+        Ok(below) => Path::new("/").join(below),
+        Err(_) => Path::new(KUBERNETES).join(name),
+    }
+}
+
+/// The entries of an archive that are in no other one.
+fn archive_roots(archive: &Path) -> Result<Vec<PathBuf>> {
+    let doing = || format!("reading {}", archive.display());
+    let file = std::fs::File::open(archive).doing(Kind::Store, doing)?;
+    let report = check_archive(file, &rules()).map_err(|failure| failure.doing(doing()))?;
+    let names: BTreeSet<PathBuf> = report
+        .contents
+        .entries
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect();
+    let is_root = |name: &&PathBuf| !name.ancestors().skip(1).any(|above| names.contains(above));
+    Ok(names.iter().filter(is_root).cloned().collect())
 }
 
 /// The node's profile; where the node has lost all that tells it, the set's.
