@@ -49,6 +49,37 @@ pub struct Layout {
     pub wal: PathBuf,
 }
 
+/// More entries of a folder are not looked at for data directories.
+const MAX_LOOKED: usize = 1_000;
+
+/// What to say of a folder that is not a data directory, and where the data directory is that may be
+/// meant: below it, as where etcd was started in it without `--data-dir`, or above.
+pub fn not_a_data_dir(dir: &Path) -> String {
+    let is = |dir: &Path| dir.join("member").join("snap").is_dir();
+    let below = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut meant: Vec<PathBuf> = below
+        .take(MAX_LOOKED)
+        .map(|entry| entry.path())
+        .chain(dir.ancestors().skip(1).take(2).map(Path::to_owned))
+        .filter(|path| is(path))
+        .collect();
+    meant.sort();
+    let what = format!(
+        "{} is not a data directory: it has no member/snap",
+        dir.display()
+    );
+    match meant.as_slice() {
+        [] => what,
+        found => {
+            let found: Vec<String> = found
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            format!("{what}; give the one that has: {}", found.join(" or "))
+        }
+    }
+}
+
 impl Layout {
     /// The layout below a data directory, the WAL's own directory given or not.
     pub fn new(data_dir: &Path, wal_dir: Option<&Path>) -> Self {

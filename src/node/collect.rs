@@ -24,6 +24,9 @@ pub const OUTSIDE: &str = "outside-etc-kubernetes";
 /// Directories that an installer fills before it swaps them into place; never in use.
 const STAGING: &str = "staging";
 
+/// A larger file is not archived.
+const MAX_ARCHIVED: u64 = 256 << 20;
+
 /// More files than this are no static-pod resources.
 const MAX_FILES: usize = 1_000_000;
 
@@ -428,11 +431,12 @@ fn stat_tree(
 }
 
 impl Fingerprint {
-    /// Bytes of all files together.
+    /// Bytes of all files together that are archived.
     pub fn total_size(&self) -> u64 {
         self.files
             .values()
             .map(|stat| stat.size)
+            .filter(|size| *size <= MAX_ARCHIVED)
             .fold(0, u64::saturating_add)
     }
 

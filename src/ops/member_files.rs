@@ -13,7 +13,7 @@ use super::catalog::{self, BackupSet};
 use super::database::{self, Wanted};
 use super::verify::{LayerReport, Layers};
 use crate::error::{Fact, Failure, Kind, Result};
-use crate::etcd::datadir::{self, DbFacts, Layout};
+use crate::etcd::datadir::{self, DbFacts, Layout, not_a_data_dir};
 use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
@@ -165,10 +165,7 @@ pub fn run(
 ) -> Result<Report> {
     let layout = Layout::new(data_dir, wal_dir);
     if !layout.snap.is_dir() {
-        let what = format!(
-            "{} is no data directory: it has no member/snap",
-            data_dir.display()
-        );
+        let what = not_a_data_dir(data_dir);
         return Err(Failure::new(Kind::Usage, what).with(Fact::Path(data_dir.to_owned())));
     }
     if layout.locks()?.any_held() {

@@ -8,7 +8,7 @@ use super::datadir::Watcher;
 use super::member_files::Known;
 use super::{Context, cancel};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::datadir::Layout;
+use crate::etcd::datadir::{Layout, not_a_data_dir};
 use crate::etcd::ids::{ClusterId, PeerUrls};
 use crate::etcd::membership::Member;
 use crate::etcd::restore::{Bump, Evidence, SLACK};
@@ -105,10 +105,7 @@ pub struct Outcome {
 pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     let source = Layout::new(&request.from, request.from_wal.as_deref());
     if !source.snap.is_dir() {
-        let what = format!(
-            "{} is no data directory: it has no member/snap",
-            request.from.display()
-        );
+        let what = not_a_data_dir(&request.from);
         return Err(Failure::new(Kind::Usage, what));
     }
     keep_apart(request)?;

@@ -25,6 +25,9 @@ use crate::node::layout::KUBERNETES;
 use crate::sys::fs;
 use crate::sys::stream::Hashing;
 
+/// So many certificates that are not valid are told, of each archive.
+const MAX_CERTIFICATES: usize = 100;
+
 /// How a layer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -316,13 +319,10 @@ impl Check<'_> {
             Finding::warning(Layer::Certificates, "a certificate that is valid", found)
                 .in_file(archive)
         };
-        for unreadable in &certificates.unreadable {
-            self.layers.findings.push(warn(format!(
-                "{}: {}",
-                unreadable.path.display(),
-                unreadable.why
-            )));
-        }
+        let unreadable = certificates.unreadable.iter();
+        let unreadable = unreadable
+            .map(|unreadable| format!("{}: {}", unreadable.path.display(), unreadable.why));
+        let mut told: Vec<String> = unreadable.collect();
         for leaf in certificates
             .found
             .iter()
@@ -334,8 +334,14 @@ impl Check<'_> {
                 leaf.subject,
                 leaf.not_after
             );
-            self.layers.findings.push(warn(text));
+            told.push(text);
         }
+        let more = told.len().saturating_sub(MAX_CERTIFICATES);
+        told.truncate(MAX_CERTIFICATES);
+        if more > 0 {
+            told.push(format!("{more} more certificates that are not"));
+        }
+        self.layers.findings.extend(told.into_iter().map(warn));
         let first = artifacts::expiry(certificates);
         self.expiry = self
             .expiry

@@ -273,6 +273,8 @@ fn odd_files_among_certificates_do_not_end_all_backups() {
 
     make("pipe", rustix::fs::FileType::Fifo);
     symlink("/opt/vault/absent", pki.join("gone.crt")).expect("a link");
+    let huge = std::fs::File::create(pki.join("huge")).expect("a file");
+    huge.set_len(1 << 40).expect("a length");
     let (_, err) = node.expect(5, &["backup"]);
     assert!(err.contains("[static-pods-incomplete]"), "{err}");
     assert!(err.contains("pki/pipe: it is a named pipe"), "{err}");
@@ -280,6 +282,7 @@ fn odd_files_among_certificates_do_not_end_all_backups() {
         err.contains("/opt/vault/absent, which is not there"),
         "{err}"
     );
+    assert!(err.contains("pki/huge: it is larger than"), "{err}");
     let (out, _) = node.expect(0, &["backup", "--allow", "static-pods-incomplete"]);
     assert!(out.contains("dirty"), "{out}");
     node.expect(0, &["verify", "backup-2"]);

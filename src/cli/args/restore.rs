@@ -160,6 +160,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
 
+    /// Where a backup is brought to, and unpacked to be looked at [default: /var/tmp]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub scratch: Option<PathBuf>,
+
     /// How the store is reached, where SET is a URL.
     #[command(flatten)]
     pub remote: RemoteArgs,

@@ -8,6 +8,8 @@ mod text;
 
 pub(super) use self::data_dir::{bump, check_allowed, data_dir, evidence};
 
+use std::path::PathBuf;
+
 use super::args::RestoreArgs;
 use super::remote;
 use super::run::{Session, Shown};
@@ -18,6 +20,8 @@ use crate::ops::{backup, remote as sets};
 use crate::store::{Address, LocalStore};
 use crate::sys::scratch::Scratch;
 
+/// Where scratch folders are made unless another place is named.
+const SCRATCH: &str = "/var/tmp";
 /// The command that operations of this kind are gone on with.
 pub(super) const COMMAND: &str = "restore";
 
@@ -88,7 +92,7 @@ fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
             _brought: None,
         });
     }
-    let scratch = std::env::temp_dir();
+    let scratch = scratch(args);
     let here = Scratch::make(&scratch, "fetch")?;
     session.block_on(async {
         let (from, set) = remote::resolve(session, &address, &settings).await?;
@@ -104,6 +108,13 @@ fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         },
         _brought: Some(here),
     })
+}
+
+/// Where what is brought or unpacked only to be looked at goes: not to /tmp, which may be memory.
+fn scratch(args: &RestoreArgs) -> PathBuf {
+    args.scratch
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(SCRATCH))
 }
 
 /// Refuses names that are no refusals of this command.

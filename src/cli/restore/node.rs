@@ -10,7 +10,7 @@ use super::super::confirm::confirm;
 use super::super::run::{Session, Shown};
 use super::super::target;
 use super::super::{human, machine, operation};
-use super::{check_names, find, follow, next, random, text};
+use super::{check_names, find, follow, next, random, scratch, text};
 use crate::error::Result;
 use crate::etcd::restore::{Bump, SLACK};
 use crate::node::layout::NodeLayout;
@@ -270,7 +270,7 @@ fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Requ
         bump: super::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
         allow: args.allow.clone(),
         wait: args.wait,
-        scratch: std::env::temp_dir(),
+        scratch: scratch(args),
         privileged: rustix::process::geteuid().is_root(),
         random: random()?,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -345,3 +345,20 @@ fn leftovers_are_listed_and_a_missing_directory_is_a_failure() {
     assert_eq!(check(&nowhere, None).unwrap_err().kind(), Kind::NotChecked);
     assert_eq!(nowhere.locks().unwrap().wal, LockState::Absent);
 }
+
+#[test]
+fn the_data_directory_that_may_be_meant_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |dir: &Path| super::not_a_data_dir(dir);
+    assert!(told(dir.path()).ends_with("no member/snap"));
+    let real = dir.path().join("default.etcd");
+    fs::create_dir_all(real.join("member/snap")).unwrap();
+    let named = format!("give the one that has: {}", real.display());
+    for meant in [
+        dir.path().to_owned(),
+        real.join("member"),
+        real.join("member/snap"),
+    ] {
+        assert!(told(&meant).ends_with(&named), "{}", told(&meant));
+    }
+}

@@ -21,7 +21,9 @@ use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt, check};
 use crate::etcd::datadir::{DbFacts, facts_of};
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::findings::Findings;
-use crate::etcd::snapshot::{LayerState, Options, Report, Shape, Trailer, inspect, is_raw_copy};
+use crate::etcd::snapshot::{
+    LayerState, Options, Packed, Report, Shape, Trailer, inspect, is_raw_copy,
+};
 use crate::sys::fs::OutFile;
 use crate::sys::stream_out::StreamOut;
 
@@ -62,6 +64,12 @@ impl Database {
         let file = File::open(path).doing(Kind::NotChecked, doing)?;
         let source = file.try_clone().and_then(FileSource::new);
         let source = source.doing(Kind::NotChecked, doing)?;
+        let packed = Packed::of(&source).doing(Kind::NotChecked, doing)?;
+        if let Some(packed) = packed {
+            let path = path.display();
+            let what = format!("{path} is {}", packed.told(&path.to_string()));
+            return Err(Failure::new(Kind::BadBackup, what));
+        }
         let shape = Shape::of(source.size());
         // What never had a hash is checked page by page and key by key, as everything is.
         let raw = is_raw_copy(&source)?;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::everything::Walk;
 use super::paced::Paced;
+use super::packed::Packed;
 use super::report::{Report, assemble};
 use super::trailer::{Digests, Shape, Trailer, digest};
 use super::wanted::Wanted;
@@ -69,7 +70,12 @@ pub fn inspect(
     let size = source.size();
     let shape = Shape::of(size);
     let mut findings = Findings::keeping(options.findings);
-    if shape == Shape::Odd {
+    let packed = Packed::of(source).doing(Kind::NotChecked, || "reading the database")?;
+    if let Some(packed) = packed {
+        findings.error(Layer::Trailer, Place::Offset(0), || {
+            ("etcd's database".into(), packed.told("FILE"))
+        });
+    } else if shape == Shape::Odd {
         report_odd(size, &mut findings);
     }
     let data = shape.data(size);

@@ -18,6 +18,7 @@ mod facts;
 mod inspect;
 mod keys;
 mod paced;
+mod packed;
 mod prefixes;
 mod record;
 mod report;
@@ -33,6 +34,7 @@ pub use facts::{
     Alarm, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member, Status,
 };
 pub use inspect::{Options, Progress, hash_kv, inspect, is_raw_copy};
+pub use packed::Packed;
 pub use prefixes::{PrefixUsage, Usage};
 pub use report::{LayerState, Report};
 pub use trailer::{Shape, TRAILER, Trailer};

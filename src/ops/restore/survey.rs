@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::steps::rules;
 use super::{Request, Scope, fit};
-use crate::backup::resources::{STATIC_POD_RESOURCES, check_archive, extract_to_look};
+use crate::backup::resources::{
+    ArchiveContents, STATIC_POD_RESOURCES, check_archive, extract_to_look,
+};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::kubernetes::ClusterVersion;
 use crate::etcd::restore::RAW_COPY;
@@ -20,6 +22,7 @@ use crate::node::profile::{Detection, Profile, look};
 use crate::ops::catalog::{self, SetState};
 use crate::ops::{Context, database, reach, verify};
 use crate::sys::scratch::Scratch;
+use crate::sys::space::space;
 
 /// A static pod as the set has it, or, for a snapshot alone, as the node has it.
 pub(super) struct PodSeen {
@@ -220,8 +223,15 @@ fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<Vec<PathBuf>> {
     let Some(resources) = &request.set.files.resources else {
         return Ok(Vec::new());
     };
+    let certificates = request.set.files.certificates.as_ref();
+    let looked = contents(resources)?;
+    let mut needed = looked.content_bytes();
+    if let Some(certificates) = certificates {
+        needed = needed.saturating_add(contents(certificates)?.content_bytes());
+    }
+    space(&into)?.check(needed, "the backup's files, to look at them")?;
     extract_to_look(resources, &into, &rules())?;
-    let roots = archive_roots(resources)?;
+    let roots = archive_roots(&looked);
     for root in &roots {
         // What is from elsewhere on the node lies there below the other root too.
         let (from, to) = (into.join(root), unpacked.host(node_path(root)));
@@ -231,7 +241,7 @@ fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<Vec<PathBuf>> {
                 .doing(Kind::Store, || format!("moving {}", to.display()))?;
         }
     }
-    let Some(certificates) = &request.set.files.certificates else {
+    let Some(certificates) = certificates else {
         return Ok(roots);
     };
     // Both begin with the same directory, and an archive goes into an empty one.
@@ -258,19 +268,27 @@ pub(super) fn node_path(name: &Path) -> PathBuf {
     }
 }
 
-/// The entries of an archive that are in no other one.
-fn archive_roots(archive: &Path) -> Result<Vec<PathBuf>> {
+/// What is in an archive.
+fn contents(archive: &Path) -> Result<ArchiveContents> {
     let doing = || format!("reading {}", archive.display());
     let file = std::fs::File::open(archive).doing(Kind::Store, doing)?;
     let report = check_archive(file, &rules()).map_err(|failure| failure.doing(doing()))?;
-    let names: BTreeSet<PathBuf> = report
-        .contents
+    Ok(report.contents)
+}
+
+/// The entries of an archive that are in no other one.
+fn archive_roots(contents: &ArchiveContents) -> Vec<PathBuf> {
+    let names: BTreeSet<&Path> = contents
         .entries
-        .into_iter()
-        .map(|entry| entry.name)
+        .iter()
+        .map(|entry| entry.name.as_path())
         .collect();
-    let is_root = |name: &&PathBuf| !name.ancestors().skip(1).any(|above| names.contains(above));
-    Ok(names.iter().filter(is_root).cloned().collect())
+    let is_root = |name: &&&Path| !name.ancestors().skip(1).any(|above| names.contains(above));
+    names
+        .iter()
+        .filter(is_root)
+        .map(|name| name.to_path_buf())
+        .collect()
 }
 
 /// The node's profile; where the node has lost all that tells it, the set's.
