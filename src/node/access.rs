@@ -89,6 +89,8 @@ pub struct EtcdAccess {
     pub peers: Vec<(String, String)>,
     /// The data directory's host path.
     pub data_dir: Option<Sourced<PathBuf>>,
+    /// Where etcd keeps its WAL, if not in the data directory, as its pod sees it.
+    pub wal_dir: Option<String>,
     /// What was passed over on the way, for a reader who asks for detail.
     pub notes: Vec<String>,
 }
@@ -139,6 +141,7 @@ pub(super) struct NodeSays {
     pub(super) peer_urls: Option<Sourced<Vec<String>>>,
     pub(super) peers: Vec<(String, String)>,
     pub(super) data_dir: Option<Sourced<PathBuf>>,
+    pub(super) wal_dir: Option<String>,
     pub(super) notes: Vec<String>,
     /// Why the local member or its endpoint is not known.
     pub(super) why_no_endpoint: Option<Failure>,
@@ -148,7 +151,7 @@ pub(super) struct NodeSays {
 pub fn find_access(layout: &NodeLayout, detection: &Detection, told: &Told) -> Result<EtcdAccess> {
     let mut says = match detection.profile {
         Profile::Openshift => openshift::ask(layout, told)?,
-        Profile::Kubeadm => kubeadm::ask(layout, detection)?,
+        Profile::Kubeadm => kubeadm::ask(layout, detection, told)?,
         Profile::Bare => NodeSays::default(),
     };
     let (endpoint, member_endpoints) = endpoints(told, &mut says)?;
@@ -162,6 +165,7 @@ pub fn find_access(layout: &NodeLayout, detection: &Detection, told: &Told) -> R
         None => says.data_dir,
     };
     Ok(EtcdAccess {
+        wal_dir: says.wal_dir,
         endpoint,
         member_endpoints,
         tls,

@@ -159,8 +159,8 @@ pub fn wanted_by_etcd(
             (says, wanted)
         }
         Profile::Kubeadm => {
-            let says = kubeadm::ask(layout, detection)?;
-            (says, kubeadm::server_certificates(layout))
+            let says = kubeadm::ask(layout, detection, told)?;
+            (says, kubeadm::server_certificates(layout, told))
         }
         Profile::Bare => return Ok(Vec::new()),
     };

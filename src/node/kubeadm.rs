@@ -1,27 +1,32 @@
 //! What a kubeadm control-plane node says about its etcd: the flags in `manifests/etcd.yaml`, or
 //! the variables that etcd reads in their place.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::access::{Identity, NodeSays, Sourced};
+use super::access::{Identity, NodeSays, Sourced, Told};
 use super::certificates::{Use, WantedCertificate};
 use super::component::Component;
 use super::endpoint::{Endpoint, initial_cluster, split_list};
+use super::files::read_bounded;
+use super::kubelet;
 use super::layout::NodeLayout;
-use super::pod::{Container, PodManifest};
+use super::pod::{self, Container, PodManifest};
 use super::profile::{Detection, Profile};
 use super::refuse;
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::sys::yaml;
 
 /// A manifest, its main container, and where they were read.
 struct Live {
     pod: PodManifest,
     container: Container,
     source: String,
+    config: Option<Config>,
 }
 
 impl Live {
-    fn read(layout: &NodeLayout, component: Component) -> Result<Self> {
+    fn read(layout: &NodeLayout, component: Component, told: &Told) -> Result<Self> {
         let Some(current) = layout.current_manifest(component, Profile::Kubeadm) else {
             let usual = layout.manifest(component, Profile::Kubeadm);
             let path = usual.unwrap_or_else(|| layout.manifests());
@@ -32,6 +37,8 @@ impl Live {
         let path = current.path;
         let doing = |e: Failure| e.doing(format!("reading {}", path.display()));
         let pod = layout.read_pod(&path)?;
+        let facts = kubelet::facts(layout, told, &pod);
+        let pod = pod.resolved(&facts);
         let container = pod
             .container(component.name())
             .or(pod.containers.first())
@@ -40,16 +47,29 @@ impl Live {
             .ok_or_else(|| Failure::new(Kind::Unexpected, "expected a container, found none"))
             .map_err(doing)?;
         let source = layout.node_path(&path).display().to_string();
-        Ok(Self {
+        let mut live = Self {
             pod,
             container,
             source,
-        })
+            config: None,
+        };
+        let config = live
+            .etcd_flag("config-file")
+            .map(|told| live.host_file(layout, &told));
+        if let Some(file) = config {
+            live.config = Some(Config::read(layout, &file.value)?);
+        }
+        Ok(live)
     }
 
     /// A flag of etcd, or the variable etcd reads when the flag is absent (etcd documentation,
     /// "Configuration options").
     fn etcd_flag(&self, name: &str) -> Option<Sourced<&str>> {
+        // With a configuration file etcd reads nothing else.
+        if let Some(config) = &self.config {
+            let value = config.values.get(name)?;
+            return Some(Sourced::new(value, format!("{name} in {}", config.source)));
+        }
         if let Some(value) = self.container.flag(name) {
             return Some(Sourced::new(value, format!("--{name} in {}", self.source)));
         }
@@ -59,6 +79,25 @@ impl Live {
             value,
             format!("{variable} in {}", self.source),
         ))
+    }
+
+    /// Those of a flag's list that do not need what only the kubelet knows.
+    fn known_of(&self, name: &str) -> Option<Sourced<Vec<String>>> {
+        let mut list = split_list(self.container.flag_text(name)?);
+        list.retain(|part| self.container.is_known(part));
+        (!list.is_empty()).then(|| Sourced::new(list, format!("--{name} in {}", self.source)))
+    }
+
+    /// The directory of the WAL as etcd is given it, whether or not all of it is known here.
+    fn wal_dir(&self) -> Option<String> {
+        let text = match &self.config {
+            Some(config) => config.values.get("wal-dir").map(String::as_str),
+            None => self
+                .container
+                .flag_text("wal-dir")
+                .or(self.container.env("ETCD_WAL_DIR")),
+        };
+        text.filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
     fn host_path(&self, layout: &NodeLayout, inside: &str) -> PathBuf {
@@ -72,10 +111,49 @@ impl Live {
     }
 }
 
+/// etcd's configuration file.
+struct Config {
+    /// By the names that flags have.
+    values: BTreeMap<String, String>,
+    source: String,
+}
+
+impl Config {
+    /// Reads a file (etcd documentation, "Configuration file").
+    fn read(layout: &NodeLayout, file: &Path) -> Result<Self> {
+        let node_path = layout.node_path(file);
+        let doing = || format!("reading etcd's configuration file {}", node_path.display());
+        let bytes = read_bounded(&layout.resolve(&node_path)?, pod::MAX_BYTES)
+            .map_err(|failure| failure.as_kind(Kind::Usage))?;
+        let fields: BTreeMap<String, serde_json::Value> =
+            yaml::from_slice(&bytes).doing(Kind::Usage, doing)?;
+        let mut values = BTreeMap::new();
+        for (name, value) in fields {
+            let prefix = match name.as_str() {
+                "client-transport-security" => "",
+                "peer-transport-security" => "peer-",
+                _ => {
+                    if let serde_json::Value::String(text) = value {
+                        values.insert(name, text);
+                    }
+                    continue;
+                }
+            };
+            for (name, value) in value.as_object().into_iter().flatten() {
+                if let Some(text) = value.as_str() {
+                    values.insert(format!("{prefix}{name}"), text.to_owned());
+                }
+            }
+        }
+        let source = node_path.display().to_string();
+        Ok(Self { values, source })
+    }
+}
+
 /// Asks the node.
-pub(super) fn ask(layout: &NodeLayout, detection: &Detection) -> Result<NodeSays> {
+pub(super) fn ask(layout: &NodeLayout, detection: &Detection, told: &Told) -> Result<NodeSays> {
     let mut says = NodeSays::default();
-    match Live::read(layout, Component::Etcd) {
+    match Live::read(layout, Component::Etcd, told) {
         Ok(etcd) => describe_member(layout, &etcd, &mut says),
         Err(failure) => {
             says.notes.push(failure.to_string());
@@ -102,7 +180,7 @@ pub(super) fn ask(layout: &NodeLayout, detection: &Detection) -> Result<NodeSays
             });
         }
     }
-    client_certificates(layout, &mut says);
+    client_certificates(layout, told, &mut says);
     Ok(says)
 }
 
@@ -110,12 +188,18 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
     says.member_name = etcd
         .etcd_flag("name")
         .map(|name| Sourced::new(name.value.to_owned(), name.source));
+    for word in etcd.container.unknown_words() {
+        says.notes.push(format!(
+            "{word} in {}: the kubelet fills it in, and nothing here tells with what",
+            etcd.source
+        ));
+    }
     let urls = |flag: &str| {
         etcd.etcd_flag(flag)
             .map(|told| Sourced::new(split_list(told.value), told.source))
     };
     let advertised = urls("advertise-client-urls");
-    let listening = urls("listen-client-urls");
+    let listening = urls("listen-client-urls").or_else(|| etcd.known_of("listen-client-urls"));
     // A loopback URL can be nobody else's, and it stays right when the node's address changes.
     says.endpoint = pick(&listening, |e| e.is_loopback())
         .or_else(|| pick(&advertised, |e| !is_unspecified(e)))
@@ -129,6 +213,7 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
         .etcd_flag("initial-cluster")
         .map(|list| initial_cluster(list.value))
         .unwrap_or_default();
+    says.wal_dir = etcd.wal_dir();
     says.data_dir = etcd
         .etcd_flag("data-dir")
         .map(|told| etcd.host_file(layout, &told));
@@ -137,8 +222,13 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
             Failure::new(
                 Kind::Usage,
                 format!(
-                    "finding etcd's endpoint: {} names no client URL",
-                    etcd.source
+                    "finding etcd's endpoint: {} names no client URL{}",
+                    etcd.source,
+                    if etcd.container.is_scripted() {
+                        ": etcd is started by a shell script, whose flags are not plain"
+                    } else {
+                        ""
+                    }
                 ),
             )
             .with(Fact::Missing("endpoint")),
@@ -164,11 +254,11 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
 
 /// What does not depend on etcd's own manifest: kubeadm's file names, then the API server's
 /// identity as a client of etcd, which is all there is for an external one.
-fn client_certificates(layout: &NodeLayout, says: &mut NodeSays) {
+fn client_certificates(layout: &NodeLayout, told: &Told, says: &mut NodeSays) {
     let external = says.endpoint.is_none();
     let mut cas = Vec::new();
     let mut identities = Vec::new();
-    if let Ok(api) = Live::read(layout, Component::KubeApiserver) {
+    if let Ok(api) = Live::read(layout, Component::KubeApiserver, told) {
         let flag = |name: &str| {
             let value = api.container.flag(name)?;
             let source = format!("--{name} in {}", api.source);
@@ -200,8 +290,8 @@ fn client_certificates(layout: &NodeLayout, says: &mut NodeSays) {
 
 /// What etcd's manifest gives it to serve clients with, and to meet its peers with: kubeadm's own
 /// names where the manifest is not there or says nothing (kubeadm, `phases/certs`).
-pub(super) fn server_certificates(layout: &NodeLayout) -> Vec<WantedCertificate> {
-    let live = Live::read(layout, Component::Etcd).ok();
+pub(super) fn server_certificates(layout: &NodeLayout, told: &Told) -> Vec<WantedCertificate> {
+    let live = Live::read(layout, Component::Etcd, told).ok();
     let file = |flag: &str, usual: &str| {
         let told = live.as_ref().and_then(|etcd| {
             let told = etcd.etcd_flag(flag)?;

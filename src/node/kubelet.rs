@@ -3,14 +3,17 @@
 //! KubeletConfiguration).
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use x509_parser::pem::Pem;
 
-use super::access::Sourced;
+use super::access::{Sourced, Told};
+use super::endpoint::{Endpoint, initial_cluster};
 use super::files::{list, read_bounded};
 use super::layout::NodeLayout;
+use super::pod::{NodeFacts, PodManifest};
 use crate::error::Result;
 use crate::sys::yaml;
 
@@ -83,6 +86,73 @@ pub(super) fn named(layout: &NodeLayout) -> Vec<Sourced<String>> {
         add(&name, layout.node_path(&file).display().to_string());
     }
     found
+}
+
+/// What the kubelet fills into the fields of etcd's pod: what the caller was told, what the
+/// kubelet's own files say, or what etcd's manifest says of this machine's addresses.
+pub(super) fn facts(layout: &NodeLayout, told: &Told, pod: &PodManifest) -> NodeFacts {
+    let container = pod.container("etcd").or(pod.containers.first());
+    let flag = |name: &str| container.and_then(|container| container.flag(name));
+    let members = flag("initial-cluster")
+        .map(initial_cluster)
+        .unwrap_or_default();
+    let is_here = |ip: &IpAddr| {
+        told.local_addresses
+            .iter()
+            .any(|own| own.to_canonical() == *ip)
+    };
+    let address = |url: &str| Endpoint::parse(url).and_then(|endpoint| endpoint.ip());
+    let names = named(layout).into_iter().map(|name| name.value);
+    let mut names = told
+        .node
+        .iter()
+        .map(|name| name.value.clone())
+        .chain(names)
+        .peekable();
+    let likely = names.peek().cloned();
+    // Of several names the one that etcd has; no member of that name may be another machine's.
+    let node_name = names
+        .find(|name| members.iter().any(|(member, _)| member == name))
+        .or_else(|| {
+            let own = members
+                .iter()
+                .find(|(_, url)| address(url).is_some_and(|ip| is_here(&ip)));
+            own.map(|(member, _)| member.clone())
+        })
+        .or(likely);
+    let node_ip = flag_of(layout, "--node-ip", &mut Vec::new())
+        .and_then(|(list, _)| list.split(',').next()?.parse::<IpAddr>().ok())
+        .filter(|ip| !ip.is_unspecified());
+    let of_member = || {
+        let (_, url) = members
+            .iter()
+            .find(|(member, _)| Some(member) == node_name.as_ref())?;
+        address(url)
+    };
+    let of_kubeadm = || address(pod.annotations.get(ADVERTISED)?);
+    let only_one = || {
+        let usable = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(ip);
+        let mut own = told.local_addresses.iter().filter(usable);
+        own.next().copied().filter(|_| own.next().is_none())
+    };
+    let host_ip = node_ip
+        .or_else(of_member)
+        .or_else(of_kubeadm)
+        .or_else(only_one);
+    NodeFacts {
+        node_name,
+        host_ip: host_ip.map(|ip| ip.to_string()),
+    }
+}
+
+/// kubeadm's annotation of etcd's pod (kubeadm, `cmd/kubeadm/app/constants`).
+const ADVERTISED: &str = "kubeadm.kubernetes.io/etcd.advertise-client-urls";
+
+fn is_link_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
 }
 
 /// The node that a kubelet's client certificate is made out to: `CN=system:node:NAME`
@@ -211,6 +281,69 @@ fn parse(bytes: &[u8]) -> Result<Option<KubeletConfiguration>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_kubelet_fills_in_is_found() {
+        let pod = |more: &str| {
+            let text = format!(
+                "kind: Pod\nmetadata: {{name: etcd, annotations: {{{more}}}}}\nspec: {{containers: \
+                 [{{name: etcd, command: [etcd, \"--initial-cluster=cp-0=https://10.9.0.1:2380,\
+                 cp-1=https://10.9.0.2:2380\"]}}]}}"
+            );
+            PodManifest::parse(text.as_bytes()).unwrap()
+        };
+        let bare = "kind: Pod\nmetadata: {name: etcd}\nspec: {containers: [{name: etcd}]}";
+        let bare = PodManifest::parse(bare.as_bytes()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let layout = NodeLayout::new(dir.path());
+        let told = |addresses: &[&str]| Told {
+            local_addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            ..Told::default()
+        };
+        let found = |told: &Told, pod: &PodManifest| {
+            let facts = facts(&layout, told, pod);
+            (
+                facts.node_name.unwrap_or_default(),
+                facts.host_ip.unwrap_or_default(),
+            )
+        };
+        let is = |name: &str, ip: &str| (name.to_owned(), ip.to_owned());
+        assert_eq!(found(&told(&["127.0.0.1"]), &bare), is("", ""));
+        assert_eq!(
+            found(&told(&["127.0.0.1", "10.9.0.7"]), &bare),
+            is("", "10.9.0.7")
+        );
+        assert_eq!(found(&told(&["10.9.0.7", "10.9.0.8"]), &bare), is("", ""));
+        assert_eq!(
+            found(&told(&["10.9.0.2", "10.8.0.1"]), &pod("")),
+            is("cp-1", "10.9.0.2")
+        );
+        let annotated = pod(&format!("{ADVERTISED}: 'https://10.9.0.5:2379'"));
+        assert_eq!(found(&told(&[]), &annotated), is("", "10.9.0.5"));
+        let write = |path: &str, text: &str| {
+            let path = layout.host(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("/etc/hostname", "Machine\n");
+        assert_eq!(
+            found(&told(&["10.9.0.2"]), &pod("")),
+            is("cp-1", "10.9.0.2")
+        );
+        assert_eq!(found(&told(&[]), &pod("")), is("machine", ""));
+        write("/etc/hostname", "cp-0\n");
+        assert_eq!(found(&told(&[]), &pod("")), is("cp-0", "10.9.0.1"));
+        write(
+            "/var/lib/kubelet/kubeadm-flags.env",
+            "X=\"--hostname-override=CP-1 --node-ip=fd00::7,10.0.0.1\"\n",
+        );
+        assert_eq!(found(&told(&[]), &pod("")), is("cp-1", "fd00::7"));
+        let named = Told {
+            node: Some(Sourced::new("cp-0".to_owned(), "--node-name")),
+            ..Told::default()
+        };
+        assert_eq!(found(&named, &pod("")).0, "cp-0");
+    }
 
     #[test]
     fn static_pods_are_where_the_kubelet_is_told() {

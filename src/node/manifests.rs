@@ -215,14 +215,10 @@ impl NodeLayout {
         let real = |path: PathBuf| self.resolve(&path).unwrap_or_else(|_| self.host(path));
         let wanted = real(self.node_path(data_dir));
         pod.containers.iter().any(|container| {
-            let is_etcd = container
-                .words
-                .first()
-                .is_some_and(|word| Path::new(word).file_name().is_some_and(|n| n == "etcd"));
             let named = container
                 .flag("data-dir")
                 .or_else(|| container.env("ETCD_DATA_DIR"));
-            is_etcd
+            container.runs("etcd")
                 && named.is_some_and(|inside| {
                     let inside = Path::new(inside);
                     let path = pod.node_path(container, inside);

@@ -4,6 +4,9 @@
 //! (Kubernetes documentation, "Create static Pods"). Both are read, up to
 //! [`MAX_BYTES`]; what is not needed is ignored.
 
+mod expand;
+mod shell;
+
 use std::collections::BTreeMap;
 use std::path::{Component as Part, Path, PathBuf};
 
@@ -31,6 +34,8 @@ pub struct PodManifest {
     pub namespace: String,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
     /// Containers, in order.
     pub containers: Vec<Container>,
     /// Init containers, in order.
@@ -48,14 +53,46 @@ pub struct Container {
     pub name: String,
     /// Its image.
     pub image: String,
-    /// `command` followed by `args`.
+    /// `command` followed by `args`, with the variables replaced that are known.
     pub words: Vec<String>,
-    /// Variables with a literal value; those taken from elsewhere are absent.
+    /// Variables whose value is known; those that only the kubelet knows are absent.
     pub env: Vec<(String, String)>,
     /// Volume mounts.
     pub mounts: Vec<Mount>,
     /// The user and the group that its own `securityContext` names.
     pub run_as: RunAs,
+    /// Variables that only the kubelet knows: references to them are still in `words`.
+    unknown: Vec<String>,
+    /// The program's words, where a shell starts it by a plain script.
+    program: Vec<String>,
+    /// What all that is made from.
+    written: Written,
+}
+
+/// A container's command and variables as the manifest has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Written {
+    words: Vec<String>,
+    env: Vec<(String, Value)>,
+}
+
+/// Where a variable's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Value {
+    Text(String),
+    /// A field of the pod, such as `spec.nodeName`.
+    Field(String),
+    /// Something else, which a static pod cannot have.
+    Other,
+}
+
+/// What the kubelet fills into a pod's fields on this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// `spec.nodeName`.
+    pub node_name: Option<String>,
+    /// `status.hostIP`, which is `status.podIP` too on the host's network.
+    pub host_ip: Option<String>,
 }
 
 /// Whom a `securityContext` lets processes run as.
@@ -102,6 +139,38 @@ impl PodManifest {
         let raw: RawPod = yaml::from_slice(bytes)
             .map_err(|e| Failure::wrap(Kind::Unexpected, e, "reading it as JSON or YAML"))?;
         raw.try_into()
+    }
+
+    /// The pod with its references to variables replaced as the kubelet of this node does.
+    pub fn resolved(mut self, facts: &NodeFacts) -> Self {
+        let (labels, annotations) = (self.labels.clone(), self.annotations.clone());
+        let (name, namespace) = (self.name.clone(), self.namespace.clone());
+        let field = |path: &str| {
+            let entry = |of: &BTreeMap<String, String>, prefix: &str| {
+                let key = path
+                    .strip_prefix(prefix)?
+                    .strip_prefix("['")?
+                    .strip_suffix("']")?;
+                Some(of.get(key).cloned().unwrap_or_default())
+            };
+            match path {
+                "metadata.namespace" => Some(namespace.clone()),
+                "metadata.name" => {
+                    let node = facts.node_name.as_ref()?;
+                    Some(format!("{name}-{}", node.to_lowercase()))
+                }
+                "spec.nodeName" => facts.node_name.clone(),
+                "status.hostIP" | "status.podIP" | "status.hostIPs" | "status.podIPs" => {
+                    facts.host_ip.clone()
+                }
+                _ => entry(&labels, "metadata.labels")
+                    .or_else(|| entry(&annotations, "metadata.annotations")),
+            }
+        };
+        for container in self.containers.iter_mut().chain(&mut self.init_containers) {
+            container.resolve(field);
+        }
+        self
     }
 
     /// The container of this name.
@@ -175,11 +244,79 @@ impl Container {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Replaces the references to variables; `field` says what the pod's fields are.
+    fn resolve(&mut self, field: impl Fn(&str) -> Option<String>) {
+        let mut known: Vec<(String, String)> = Vec::new();
+        self.unknown.clear();
+        let find = |known: &[(String, String)], name: &str| {
+            let (_, value) = known.iter().rev().find(|(n, _)| n == name)?;
+            Some(value.clone())
+        };
+        for (name, value) in &self.written.env {
+            let value = match value {
+                // A variable sees those before it.
+                Value::Text(text) => {
+                    let text = expand::expand(text, |name| find(&known, name));
+                    let refers = expand::refers_to(&text, &self.unknown).is_some();
+                    (!refers).then_some(text)
+                }
+                Value::Field(path) => field(path),
+                Value::Other => None,
+            };
+            self.unknown.retain(|unknown| unknown != name);
+            known.retain(|(known, _)| known != name);
+            match value {
+                Some(value) => known.push((name.clone(), value)),
+                None => self.unknown.push(name.clone()),
+            }
+        }
+        let expanded = self.written.words.iter();
+        self.words = expanded
+            .map(|word| expand::expand(word, |name| find(&known, name)))
+            .collect();
+        let value = |name: &str| find(&known, name);
+        self.program = shell::script(&self.words)
+            .and_then(|script| shell::command(script, value))
+            .unwrap_or_default();
+        self.env = known;
+    }
+
+    /// The words of the program: those of the shell's one command, where a shell starts it.
+    fn program(&self) -> &[String] {
+        match self.program.is_empty() {
+            true => &self.words,
+            false => &self.program,
+        }
+    }
+
+    /// Whether a shell starts the program, by a script that does not plainly tell its flags.
+    pub fn is_scripted(&self) -> bool {
+        self.program.is_empty() && shell::script(&self.words).is_some()
+    }
+
+    /// Whether it runs a program of this name.
+    pub fn runs(&self, program: &str) -> bool {
+        let words = self.program().iter();
+        let mut names = words.take_while(|word| !word.starts_with("--"));
+        names.any(|word| word.rsplit('/').next() == Some(program))
+    }
+
     /// A flag's value, written `--name=value` or `--name value`; of several the last, as the
-    /// programs of Kubernetes and etcd take it.
+    /// programs of Kubernetes and etcd take it. One that only the kubelet knows is absent.
     pub fn flag(&self, name: &str) -> Option<&str> {
+        let text = self.flag_text(name)?;
+        self.is_known(text).then_some(text)
+    }
+
+    /// Whether a text has no reference that only the kubelet can replace.
+    pub fn is_known(&self, text: &str) -> bool {
+        expand::refers_to(text, &self.unknown).is_none()
+    }
+
+    /// A flag's value, also one with references that only the kubelet can replace.
+    pub fn flag_text(&self, name: &str) -> Option<&str> {
         let mut found = None;
-        let mut words = self.words.iter().peekable();
+        let mut words = self.program().iter().peekable();
         while let Some(word) = words.next() {
             let Some(flag) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else {
                 continue;
@@ -195,6 +332,12 @@ impl Container {
             }
         }
         found
+    }
+
+    /// The flags and variables that only the kubelet knows, as they are written.
+    pub fn unknown_words(&self) -> Vec<&str> {
+        let words = self.program().iter().map(String::as_str);
+        words.filter(|word| !self.is_known(word)).collect()
     }
 }
 
@@ -220,6 +363,7 @@ struct RawMeta {
     name: Option<String>,
     namespace: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -264,7 +408,19 @@ struct RawContainer {
 struct RawEnv {
     name: String,
     value: Option<String>,
-    value_from: Option<serde::de::IgnoredAny>,
+    value_from: Option<RawSource>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawSource {
+    field_ref: Option<RawField>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawField {
+    field_path: String,
 }
 
 #[derive(Deserialize)]
@@ -329,18 +485,20 @@ impl TryFrom<RawPod> for PodManifest {
                 )));
             }
         }
-        Ok(Self {
+        let pod = Self {
             name,
             namespace: meta
                 .namespace
                 .filter(|namespace| !namespace.is_empty())
                 .unwrap_or_else(|| "default".to_owned()),
             labels: meta.labels.unwrap_or_default(),
+            annotations: meta.annotations.unwrap_or_default(),
             containers,
             init_containers: convert(spec.init_containers)?,
             host_paths,
             run_as: spec.security_context.into(),
-        })
+        };
+        Ok(pod.resolved(&NodeFacts::default()))
     }
 }
 
@@ -379,16 +537,23 @@ impl TryFrom<RawContainer> for Container {
             .env
             .unwrap_or_default()
             .into_iter()
-            .filter(|variable| variable.value_from.is_none())
-            .map(|variable| (variable.name, variable.value.unwrap_or_default()))
+            .map(|variable| {
+                let value = match variable.value_from {
+                    None => Value::Text(variable.value.unwrap_or_default()),
+                    Some(source) => source
+                        .field_ref
+                        .map_or(Value::Other, |field| Value::Field(field.field_path)),
+                };
+                (variable.name, value)
+            })
             .collect();
         Ok(Self {
             name: raw.name.unwrap_or_default(),
             image: raw.image.unwrap_or_default(),
-            words,
-            env,
             mounts,
             run_as: raw.security_context.into(),
+            written: Written { words, env },
+            ..Self::default()
         })
     }
 }
@@ -418,6 +583,80 @@ mod tests {
                 number: 7
             })
         );
+    }
+
+    #[test]
+    fn references_have_the_values_that_the_kubelet_gives_them() {
+        let text = r#"
+kind: Pod
+metadata: {name: etcd, namespace: kube-system, annotations: {a/b: ann}, labels: {l: lab}}
+spec:
+  containers:
+  - name: etcd
+    command: [etcd, "--name=$(NODE)", "--peer=https://$(IP):$(PORT)", "--plain=$(URL)"]
+    args: ["--escaped=$$(NODE)", "--none=$(NOTHING)", --two, "$(NODE)", "--pod=$(POD).$(NS)", "--m=$(A)$(L)"]
+    env:
+    - {name: PORT, value: "2380"}
+    - {name: URL, value: "https://x:$(PORT)/$(LATER)"}
+    - {name: LATER, value: "later"}
+    - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+    - {name: IP, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: status.hostIP}}}
+    - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: NS, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+    - {name: A, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['a/b']"}}}
+    - {name: L, valueFrom: {fieldRef: {fieldPath: "metadata.labels['l']"}}}
+    - {name: ETCD_NAME, value: "$(NODE)"}
+"#;
+        let pod = PodManifest::parse(text.as_bytes()).unwrap();
+        let here = pod.clone().resolved(&NodeFacts {
+            node_name: Some("cp-0".to_owned()),
+            host_ip: Some("10.0.0.1".to_owned()),
+        });
+        let flag = |pod: &PodManifest, name: &str| {
+            let value = pod.containers[0].flag(name);
+            value.map(str::to_owned)
+        };
+        for (name, there, value) in [
+            ("name", None, "cp-0"),
+            ("peer", None, "https://10.0.0.1:2380"),
+            (
+                "plain",
+                Some("https://x:2380/$(LATER)"),
+                "https://x:2380/$(LATER)",
+            ),
+            ("none", Some("$(NOTHING)"), "$(NOTHING)"),
+            ("two", None, "cp-0"),
+            ("pod", None, "etcd-cp-0.kube-system"),
+            ("m", Some("annlab"), "annlab"),
+        ] {
+            assert_eq!(flag(&pod, name).as_deref(), there, "{name}");
+            assert_eq!(flag(&here, name).as_deref(), Some(value), "{name}");
+        }
+        assert_eq!(flag(&here, "escaped").as_deref(), Some("$(NODE)"));
+        assert_eq!(pod.containers[0].env("ETCD_NAME"), None);
+        assert_eq!(here.containers[0].env("ETCD_NAME"), Some("cp-0"));
+        assert_eq!(pod.containers[0].flag_text("name"), Some("$(NODE)"));
+        assert!(here.containers[0].runs("etcd"));
+    }
+
+    #[test]
+    fn a_program_that_a_shell_starts_has_its_flags() {
+        let pod = |script: &str| {
+            let script = serde_json::to_string(script).unwrap();
+            let text = format!(
+                "kind: Pod\nmetadata: {{name: etcd}}\nspec: {{containers: [{{name: etcd, command: \
+                 [/bin/sh, -ec, {script}], env: [{{name: IP, value: 10.0.0.1}}]}}]}}"
+            );
+            PodManifest::parse(text.as_bytes()).unwrap().containers[0].clone()
+        };
+        let plain = pod("exec etcd --name=a --data-dir /data \\\n --peer=https://$IP:2380\n");
+        assert_eq!(plain.flag("name"), Some("a"));
+        assert_eq!(plain.flag("data-dir"), Some("/data"));
+        assert_eq!(plain.flag("peer"), Some("https://10.0.0.1:2380"));
+        assert!(plain.runs("etcd") && !plain.is_scripted());
+        let other = pod("if test -e /x; then exec etcd --name=a; else exec etcd --name=b; fi");
+        assert_eq!(other.flag("name"), None);
+        assert!(other.is_scripted());
     }
 
     #[test]

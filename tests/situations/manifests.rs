@@ -169,14 +169,67 @@ fn a_node_that_runs_etcd_alone() {
             return;
         };
         let out = backs_up_and_restores(&mut node);
-        assert!(
-            !out.contains("admin.conf") && !out.contains("kubeapiserver"),
-            "{out}"
-        );
+        let kubeadm = options.profile == "kubeadm";
+        assert_eq!(out.contains("On the control-plane nodes"), kubeadm, "{out}");
         node.expect(0, &["restore", "--rollback"]);
         let (out, _) = node.expect(0, &["restore", "latest", "--dry-run"]);
         assert!(out.contains("this node runs etcd alone"), "{out}");
         node.expect(0, &["disable", "--wait", "30s"]);
         node.expect(0, &["enable", "--wait", "30s"]);
     }
+}
+
+/// The kubelet's own `staticPodPath`, a manifest by another ending, one that is a link, and YAML as
+/// people and editors leave it.
+#[test]
+fn manifests_elsewhere_and_by_other_names() {
+    let files = |root: &Path| {
+        let (usual, other) = (manifests(root), root.join("etc/kubernetes/static"));
+        std::fs::rename(&usual, &other).expect("another folder");
+        std::fs::rename(other.join("etcd.yaml"), other.join("etcd.yml")).expect("another name");
+        let kept = root.join("etc/kubernetes/gitops");
+        std::fs::create_dir(&kept).expect("a folder");
+        let scheduler = other.join("kube-scheduler.yaml");
+        std::fs::rename(&scheduler, kept.join("scheduler.yaml")).expect("a file");
+        std::os::unix::fs::symlink("../gitops/scheduler.yaml", scheduler).expect("a link");
+        edit(&other.join("etcd.yml"), |text| {
+            format!("\u{feff}# R&D, *D\n---\n{text}---\n")
+        });
+        edit(&root.join("var/lib/kubelet/config.yaml"), |text| {
+            let lines = text
+                .lines()
+                .filter(|line| !line.starts_with("staticPodPath"));
+            let lines: Vec<&str> = lines.collect();
+            format!(
+                "{}\nstaticPodPath: /etc/kubernetes/static\n",
+                lines.join("\n")
+            )
+        });
+    };
+    let change = |spec: &mut BenchSpec| spec.manifests = PathBuf::from("etc/kubernetes/static");
+    let Some(mut node) = made(&NodeOptions::kubeadm(), files, change) else {
+        return;
+    };
+    let out = backs_up_and_restores(&mut node);
+    assert!(out.contains("etcd"), "{out}");
+    assert!(
+        !manifests(&node.root).exists(),
+        "nothing is put where the kubelet does not look"
+    );
+    let etcd = node.path("etc/kubernetes/static/etcd.yml");
+    assert!(etcd.is_file() && !etcd.with_extension("yaml").exists());
+    node.expect(0, &["restore", "--rollback"]);
+    let (plan, _) = node.expect(0, &["restore", "latest", "--dry-run"]);
+    assert!(
+        plan.contains("kube-scheduler.yaml is a symbolic link"),
+        "{plan}"
+    );
+    assert!(
+        node.path("etc/kubernetes/static/kube-scheduler.yaml")
+            .is_symlink()
+    );
+    node.expect(0, &["disable", "--wait", "30s"]);
+    assert!(!etcd.exists());
+    node.expect(0, &["enable", "--wait", "30s"]);
+    assert!(etcd.is_file());
 }

@@ -18,6 +18,7 @@ pub(super) fn steps(about: &About) -> Vec<String> {
         .filter(|node| *node != about.node)
         .collect();
     let mut steps = match about.profile.as_str() {
+        "kubeadm" if about.etcd_alone => etcd_alone(&others),
         "openshift" => openshift(about, &others),
         _ => kubeadm(about, &others),
     };
@@ -107,6 +108,20 @@ fn redeploy(component: &str, why: &str) -> String {
     )
 }
 
+/// kubeadm's nodes of an external etcd: the control plane is elsewhere.
+fn etcd_alone(others: &[&str]) -> Vec<String> {
+    let mut steps: Vec<String> = others
+        .iter()
+        .map(|node| {
+            format!("{node}: let its etcd join as a new member:\netcd-dr member-add --join")
+        })
+        .collect();
+    steps.push(
+        "On the control-plane nodes, see that the API server answers:\nkubectl --kubeconfig /etc/kubernetes/admin.conf get nodes".to_owned(),
+    );
+    steps
+}
+
 fn kubeadm(about: &About, others: &[&str]) -> Vec<String> {
     let mut steps = vec![
         "See that the API server answers:\nkubectl --kubeconfig /etc/kubernetes/admin.conf get nodes".to_owned(),
@@ -163,7 +178,18 @@ mod tests {
             safety: Vec::new(),
             former_clusters: Vec::new(),
             others: Vec::new(),
+            etcd_alone: false,
         }
+    }
+
+    #[test]
+    fn a_node_of_etcd_alone_has_no_api_server() {
+        let mut about = about("kubeadm", None, &["m0", "m1"], Scope::Etcd);
+        about.etcd_alone = true;
+        let steps = super::steps(&about).join("\n");
+        assert!(steps.contains("m1: let its etcd join"), "{steps}");
+        assert!(steps.contains("On the control-plane nodes"), "{steps}");
+        assert!(!steps.contains("kubeadm join"), "{steps}");
     }
 
     #[test]

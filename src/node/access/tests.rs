@@ -328,6 +328,72 @@ fn kubeadm_tells_everything_by_flags() {
 }
 
 #[test]
+fn what_the_kubelet_fills_in_is_filled_in() {
+    let pod = kubeadm_pod((
+        "https://$(IP):2379",
+        "https://127.0.0.1:2379,https://$(IP):2379",
+    ))
+    .replace("    - node-a\n", "    - $(NODE)\n")
+    .replace("https://10.0.0.1:2380", "https://$(IP):$(PORT)")
+    .replace(
+        "    image:",
+        "    env:\n    - {name: PORT, value: '2380'}\n    - {name: NODE, valueFrom: {fieldRef: \
+         {fieldPath: spec.nodeName}}}\n    - {name: IP, valueFrom: {fieldRef: {fieldPath: \
+         status.hostIP}}}\n    image:",
+    );
+    let files = [
+        (MANIFEST, pod.as_str()),
+        ("/etc/hostname", "node-a"),
+        ("/srv/pki/ca.crt", "x"),
+        ("/srv/pki/healthcheck-client.crt", "x"),
+        ("/srv/pki/healthcheck-client.key", "x"),
+    ];
+    let node = Node::new(&files);
+    let access = node.access(&told(&["127.0.0.1", "10.0.0.1"])).unwrap();
+    assert_eq!(access.endpoint.value, "https://127.0.0.1:2379");
+    assert_eq!(access.own_name().unwrap(), "node-a");
+    assert_eq!(access.own_peer_urls().unwrap(), ["https://10.0.0.1:2380"]);
+    // Of two addresses nothing tells which is the host's: it is not known, and never as written.
+    let access = node.access(&told(&["10.0.0.1", "10.0.0.2"])).unwrap();
+    assert_eq!(access.endpoint.value, "https://127.0.0.1:2379");
+    assert_eq!(access.peer_urls, None);
+    let notes = access.notes.join("\n");
+    assert!(
+        notes.contains("--initial-advertise-peer-urls=https://$(IP):2380"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn etcds_configuration_file_is_read_in_place_of_flags() {
+    let pod = kubeadm_pod(("https://10.0.0.9:2379", "https://10.0.0.9:2379")).replace(
+        "    args:\n",
+        "    args:\n    - --config-file=/etc/kubernetes/pki/etcd/etcd.conf.yaml\n",
+    );
+    let config = "name: node-b\ndata-dir: /var/lib/etcd\nlisten-client-urls: https://127.0.0.1:2379\n\
+                  initial-advertise-peer-urls: https://10.0.0.1:2380\nwal-dir: /wal\n\
+                  client-transport-security: {trusted-ca-file: /etc/kubernetes/pki/etcd/other.crt, \
+                  client-cert-auth: true}\n";
+    let node = Node::new(&[
+        (MANIFEST, &pod),
+        ("/srv/pki/etcd.conf.yaml", config),
+        ("/srv/pki/other.crt", "x"),
+        ("/srv/pki/healthcheck-client.crt", "x"),
+        ("/srv/pki/healthcheck-client.key", "x"),
+    ]);
+    let access = node.access(&told(&[])).unwrap();
+    assert_eq!(access.endpoint.value, "https://127.0.0.1:2379");
+    assert_eq!(access.own_name().unwrap(), "node-b");
+    assert_eq!(access.own_peer_urls().unwrap(), ["https://10.0.0.1:2380"]);
+    assert_eq!(
+        access.data_dir.as_ref().unwrap().value,
+        node.layout.host("/data/etcd")
+    );
+    assert_eq!(access.wal_dir.as_deref(), Some("/wal"));
+    assert_eq!(tls(&access).0, node.layout.host("/srv/pki/other.crt"));
+}
+
+#[test]
 fn kubeadm_falls_back_to_the_servers_identity_and_the_advertised_url() {
     let pod = kubeadm_pod(("https://[fd00::1]:2379", "https://[::]:2379"));
     let node = Node::new(&[

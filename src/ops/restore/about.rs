@@ -183,6 +183,9 @@ pub struct About {
     /// has allowed them to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Known>,
+    /// Whether the node runs etcd and no other component of a control plane.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub etcd_alone: bool,
 }
 
 impl About {

@@ -11,9 +11,9 @@ use super::about::{About, EtcdAbout, PodAbout, SetAbout};
 use super::data::{self, Whose};
 use super::folders::{self, Folders};
 use super::steps::{Building, Exchange, NodeStep, Unpacking};
-use super::survey::{PodSeen, Survey};
+use super::survey::{PodSeen, Survey, refuse};
 use super::{Request, Scope, lineage};
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::etcd::restore::{Bump, Evidence, Question, SLACK, decide};
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
@@ -172,18 +172,8 @@ impl Drafting<'_> {
         let etcd = survey
             .pod(Component::Etcd)
             .and_then(|seen| seen.pod.container("etcd").or(seen.pod.containers.first()));
-        if let Some(wal) = etcd.and_then(|container| container.flag("wal-dir")) {
-            return Err(Failure::new(
-                Kind::Refused,
-                format!(
-                    "etcd keeps its log apart, in {wal}: that cannot be restored on a node yet"
-                ),
-            )
-            .with(Fact::Refusal {
-                name: "wal-dir-apart",
-                allowable: false,
-            }));
-        }
+        let flag = etcd.and_then(|container| container.flag_text("wal-dir"));
+        refuse_wal_apart(flag.or(survey.access.wal_dir.as_deref()))?;
         self.layout().resolve(self.node_path(&named))
     }
 
@@ -469,6 +459,7 @@ impl Drafting<'_> {
             safety,
             former_clusters: self.former_clusters()?,
             others: Vec::new(),
+            etcd_alone: self.layout().is_etcd_only(survey.profile),
         })
     }
 
@@ -477,6 +468,15 @@ impl Drafting<'_> {
         let manifest = self.manifest(seen).map(|path| self.node_path(&path));
         PodAbout::of(seen.component, revision, &seen.pod, manifest)
     }
+}
+
+/// Refuses a WAL that is not in the data directory.
+pub(super) fn refuse_wal_apart(wal: Option<&str>) -> Result<()> {
+    let Some(wal) = wal else {
+        return Ok(());
+    };
+    let what = format!("etcd keeps its log apart, in {wal}: that cannot be restored on a node yet");
+    Err(refuse("wal-dir-apart", what))
 }
 
 fn file_name(path: &Path) -> &OsStr {

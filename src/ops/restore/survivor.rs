@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::about::{About, Scope, SetAbout};
 use super::data::{self, Whose};
 use super::folders::{self, Folders};
-use super::plan::Draft;
+use super::plan::{Draft, refuse_wal_apart};
 use super::site::{Plain, Site};
 use super::steps::{Exchange, NodeStep, Surviving};
 use super::{KIND, identity, lineage};
@@ -123,6 +123,7 @@ fn planned(
     let layout = &request.target.layout;
     let pods = site.pods(request.scope)?;
     site.refuse_copies(&pods)?;
+    refuse_wal_apart(site.access.wal_dir.as_deref())?;
     let drafting = Drafting {
         context,
         request,
@@ -387,6 +388,7 @@ impl Drafting<'_> {
             safety: folders.safety(&site.layout),
             former_clusters: self.former.clone(),
             others: Vec::new(),
+            etcd_alone: site.layout.is_etcd_only(site.profile),
         }
     }
 }

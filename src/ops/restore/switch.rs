@@ -93,6 +93,7 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
         safety: vec![node(&folders.etc)],
         former_clusters: Vec::new(),
         others: Vec::new(),
+        etcd_alone: layout.is_etcd_only(site.profile),
     };
     Ok(Draft {
         about,

@@ -78,6 +78,7 @@ impl About {
             safety: self.safety.clone(),
             former_clusters: Vec::new(),
             others: Vec::new(),
+            etcd_alone: false,
         }
     }
 }

@@ -238,7 +238,8 @@ impl Drafting<'_> {
     fn pod(&self) -> Result<PodAbout> {
         let pod = &self.manifest.pod;
         let main = pod.container("etcd").or(pod.containers.first());
-        if let Some(wal) = main.and_then(|container| container.flag("wal-dir")) {
+        let flag = main.and_then(|container| container.flag_text("wal-dir"));
+        if let Some(wal) = flag.or(self.own.wal_dir.as_deref()) {
             let what = format!("etcd keeps its log apart, in {wal}: that is not set aside yet");
             return Err(refuse("wal-dir-apart", what));
         }
