@@ -194,6 +194,8 @@ pub enum Fact {
     MustMove(String),
     /// The things that were meant, where one had to be chosen.
     Candidates(Vec<String>),
+    /// The systemd unit of an etcd that is no static pod.
+    HostService(PathBuf),
     /// A setting that was not given and could not be found; the word names it ("endpoint").
     Missing(&'static str),
 }

@@ -176,14 +176,6 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     if let Some(waits) = found {
         return Some(waits);
     }
-    if failure.refusal() == Some("manifest-copy") {
-        let paths = failure.facts().iter().filter_map(|fact| match fact {
-            Fact::Path(path) => Some(word(&path.to_string_lossy())),
-            _ => None,
-        });
-        let paths: Vec<String> = paths.collect();
-        return Some(format!("to move it out: mv {} /root/", paths.join(" ")));
-    }
     let remains = failure.facts().iter().find_map(|fact| match fact {
         Fact::MemberRemains(member) => Some(member),
         _ => None,
@@ -242,15 +234,6 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
             Some(format!("to find one that is good: {line}"))
         }
         _ => None,
-    }
-}
-
-/// A word as a shell takes it.
-fn word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,=".contains(c);
-    match text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 
@@ -321,6 +304,24 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
         "other-node" | "address-not-here" => {
             let line = typed.clone().with("--scope", "etcd");
             format!("to restore etcd's data alone: {line}")
+        }
+        "manifest-copy" => {
+            let paths = failure.facts().iter().filter_map(|fact| match fact {
+                Fact::Path(path) => Some(quoted(&path.to_string_lossy())),
+                _ => None,
+            });
+            let paths: Vec<String> = paths.collect();
+            format!("to move it out: mv {} /root/", paths.join(" "))
+        }
+        "external-etcd" => {
+            let service = |fact: &Fact| matches!(fact, Fact::HostService(_));
+            let line = typed.clone().at("--profile", "bare");
+            let line = match typed.value("--endpoints") {
+                Some(_) => line,
+                None => line.at("--endpoints", "https://ADDRESS:2379"),
+            };
+            let known = failure.facts().iter().any(service);
+            return known.then(|| format!("to name the service's etcd: {line}"));
         }
         "other-cluster" => format!("to see this cluster's own backups: {}", listed()),
         "other-version" | "alarm-in-backup" | "unknown-version" => {

@@ -12,7 +12,7 @@ use super::files::read_bounded;
 use super::kubelet;
 use super::layout::NodeLayout;
 use super::pod::{self, Container, PodManifest};
-use super::profile::{Detection, Profile};
+use super::profile::{Detection, ExternalEtcd, Profile};
 use super::refuse;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::sys::yaml;
@@ -158,30 +158,34 @@ pub(super) fn ask(layout: &NodeLayout, detection: &Detection, told: &Told) -> Re
         Err(failure) => {
             says.notes.push(failure.to_string());
             says.why_no_endpoint = Some(match &detection.external_etcd {
-                Some(external) => refuse(
-                    "external-etcd",
-                    format!(
-                        "finding etcd's endpoint: the API server uses an etcd that is not a \
-                         static pod of this node ({} in {}){}",
-                        external.servers.join(", "),
-                        external.manifest.display(),
-                        external
-                            .service
-                            .as_ref()
-                            .map_or_else(String::new, |unit| format!(
-                                ", but a systemd service ({}): name it with --profile bare",
-                                unit.display()
-                            ))
-                    ),
-                )
-                .with(Fact::Candidates(external.servers.clone()))
-                .with(Fact::Missing("endpoint")),
+                Some(external) => external_endpoint(external),
                 None => failure.with(Fact::Missing("endpoint")),
             });
         }
     }
     client_certificates(layout, told, &mut says);
     Ok(says)
+}
+
+/// The failure of an endpoint that is asked of a node whose etcd is elsewhere.
+fn external_endpoint(external: &ExternalEtcd) -> Failure {
+    let service = match &external.service {
+        Some(unit) => format!(", but a systemd service ({})", unit.display()),
+        None => String::new(),
+    };
+    let what = format!(
+        "finding etcd's endpoint: the API server uses an etcd that is not a static pod of this \
+         node ({} in {}){service}",
+        external.servers.join(", "),
+        external.manifest.display()
+    );
+    let mut failure = refuse("external-etcd", what)
+        .with(Fact::Candidates(external.servers.clone()))
+        .with(Fact::Missing("endpoint"));
+    if let Some(unit) = &external.service {
+        failure = failure.with(Fact::HostService(unit.clone()));
+    }
+    failure
 }
 
 fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {

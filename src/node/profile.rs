@@ -354,6 +354,31 @@ mod tests {
     }
 
     #[test]
+    fn an_api_server_that_names_this_machine_uses_its_own_etcd() {
+        let api = "kind: Pod\nmetadata: {name: kube-apiserver}\nspec: {containers: [{name: \
+                   kube-apiserver, command: [kube-apiserver, \
+                   \"--etcd-servers=https://10.0.0.8:2379,https://10.0.0.9:2379\"]}]}";
+        let (_dir, layout) = node(&[("etc/kubernetes/manifests/kube-apiserver.yaml", api)]);
+        let external = |addresses: &[&str]| {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            look_from(&layout, None, &addresses).unwrap().external_etcd
+        };
+        assert_eq!(external(&["10.0.0.7"]).unwrap().service, None);
+        assert_eq!(external(&["10.0.0.7", "::ffff:10.0.0.9"]), None);
+        // kubespray's etcd is on the same machine, and no static pod.
+        let unit = layout.host("/etc/systemd/system/etcd.service");
+        fs::create_dir_all(unit.parent().unwrap()).unwrap();
+        fs::write(unit, "").unwrap();
+        let found = external(&["10.0.0.9"]).unwrap();
+        assert!(
+            found.told().contains("/etc/systemd/system/etcd.service"),
+            "{}",
+            found.told()
+        );
+        assert_eq!(external(&["10.0.0.7"]).unwrap().service, None);
+    }
+
+    #[test]
     fn two_nodes_with_fencing_are_named() {
         let pod = "kind: Pod\nmetadata: {name: etcd}\nspec: {containers: [{name: etcdctl}]}";
         let (_dir, layout) = node(&[("etc/kubernetes/manifests/etcd-pod.yaml", pod)]);

@@ -18,7 +18,7 @@ use crate::node::component::{Component, PodRevision};
 use crate::node::layout::{KUBERNETES, NodeLayout};
 use crate::node::manifests::{PodKey, Rival};
 use crate::node::pod::{PodManifest, RevisionInUse};
-use crate::node::profile::{Detection, Profile, look};
+use crate::node::profile::{Detection, ExternalEtcd, Profile, look};
 use crate::ops::catalog::{self, SetState};
 use crate::ops::{Context, database, reach, verify};
 use crate::sys::scratch::Scratch;
@@ -351,9 +351,18 @@ pub(super) fn refuse_what_is_not_ours(detection: &Detection) -> Result<()> {
         ));
     }
     if let Some(external) = &detection.external_etcd {
-        return Err(refuse("external-etcd", external.told()));
+        return Err(external_refusal(external));
     }
     Ok(())
+}
+
+/// The refusal of a node whose etcd is no static pod.
+pub(in crate::ops) fn external_refusal(external: &ExternalEtcd) -> Failure {
+    let failure = refuse("external-etcd", external.told());
+    match &external.service {
+        Some(unit) => failure.with(Fact::HostService(unit.clone())),
+        None => failure,
+    }
 }
 
 /// Refuses files beside the manifests of these pods that the kubelet would start in their place.

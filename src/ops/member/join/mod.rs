@@ -35,7 +35,7 @@ use crate::node::profile::{Detection, Profile};
 use crate::node::runtime::{Runtime, find_socket};
 use crate::node::settings::Settings;
 use crate::ops::reach::Target;
-use crate::ops::restore::survey::refuse_copies;
+use crate::ops::restore::survey::{external_refusal, refuse_copies};
 use crate::ops::restore::switch;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
 use crate::ops::{Context, advice, bounds, operation};
@@ -95,7 +95,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let detection = request.target.detect(context)?;
     refuse_fencing(context, &request.allow, &detection)?;
     if let Some(external) = &detection.external_etcd {
-        return Err(refuse("external-etcd", external.told()));
+        return Err(external_refusal(external));
     }
     if detection.profile == Profile::Openshift {
         context.warn(
