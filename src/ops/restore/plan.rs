@@ -13,7 +13,7 @@ use super::folders::{self, Folders};
 use super::steps::{Building, Exchange, NodeStep, Unpacking};
 use super::survey::{PodSeen, Survey, refuse};
 use super::{Request, Scope, lineage};
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Failure, Result};
 use crate::etcd::restore::{Bump, Evidence, Question, SLACK, decide};
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
