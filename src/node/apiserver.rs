@@ -8,7 +8,7 @@ use serde_yaml_ng::Value;
 use super::component::Component;
 use super::files::read_bounded;
 use super::layout::NodeLayout;
-use super::pod::{PodManifest, RevisionInUse};
+use super::pod::RevisionInUse;
 use super::profile::Profile;
 use crate::sys::yaml;
 
