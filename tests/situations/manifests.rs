@@ -91,7 +91,7 @@ fn pods_and_copies_beside_etcds() {
         };
         backs_up_and_restores(&mut node);
         node.expect(0, &["restore", "--rollback", "--yes"]);
-        node.expect(0, &["disable", "--yes", "--wait", "30s"]);
+        node.expect(0, &["disable", "--wait", "30s"]);
         assert!(!node.bench.runs("etcd") && node.bench.runs("etcd-events"));
         for what in [
             &["restore", "backup-1", "--dry-run"][..],
@@ -108,7 +108,7 @@ fn pods_and_copies_beside_etcds() {
             assert!(!err.contains("external-etcd"), "{what:?}: {err}");
             assert!(!err.contains("No such file"), "{what:?}: {err}");
         }
-        node.expect(0, &["enable", "--yes", "--wait", "30s"]);
+        node.expect(0, &["enable"]);
         node.bench.settle();
 
         let etcd = node.bench.pid("etcd", "etcd");
@@ -174,8 +174,8 @@ fn a_node_that_runs_etcd_alone() {
         node.expect(0, &["restore", "--rollback", "--yes"]);
         let (out, _) = node.expect(0, &["restore", "latest", "--dry-run"]);
         assert!(out.contains("this node runs etcd alone"), "{out}");
-        node.expect(0, &["disable", "--yes", "--wait", "30s"]);
-        node.expect(0, &["enable", "--yes", "--wait", "30s"]);
+        node.expect(0, &["disable", "--wait", "30s"]);
+        node.expect(0, &["enable"]);
     }
 }
 
@@ -228,8 +228,8 @@ fn manifests_elsewhere_and_by_other_names() {
         node.path("etc/kubernetes/static/kube-scheduler.yaml")
             .is_symlink()
     );
-    node.expect(0, &["disable", "--yes", "--wait", "30s"]);
+    node.expect(0, &["disable", "--wait", "30s"]);
     assert!(!etcd.exists());
-    node.expect(0, &["enable", "--yes", "--wait", "30s"]);
+    node.expect(0, &["enable"]);
     assert!(etcd.is_file());
 }
