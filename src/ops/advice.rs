@@ -4,6 +4,7 @@
 use crate::backup::manifest::{Manifest, OtherEtcd};
 use crate::etcd::known::{Effect, Known};
 use crate::etcd::release::Release;
+use crate::node::apiserver::{ApiServer, Shard};
 use crate::node::settings::{Setting, Settings};
 
 /// Some objects are in an etcd of their own.
@@ -65,13 +66,30 @@ pub fn removed_flags(settings: &Settings) -> Option<String> {
     ))
 }
 
-/// All that is to be told of a set before it is restored, by name.
-pub fn of_set(manifest: &Manifest) -> Vec<(&'static str, String)> {
-    let known = Known::of(&manifest.member.etcd_version, Effect::Data);
-    let known = known.map(|known| format!("the backup is of {}", known.sentence()));
+/// What another etcd keeps, by an API server's own account.
+pub fn others_of(api: &ApiServer) -> Vec<OtherEtcd> {
+    let other = |shard: &Shard| OtherEtcd {
+        resource: shard.resource.clone(),
+        servers: shard.servers.clone(),
+    };
+    api.shards.iter().map(other).collect()
+}
+
+/// All that is to be told of a set before it is restored, by name. What no Manifest says (the set is
+/// older, or of OpenShift's scripts) the API server's manifest in the set may.
+pub fn of_set(manifest: Option<&Manifest>, api: &ApiServer) -> Vec<(&'static str, String)> {
+    let told = manifest.map(|manifest| manifest.other_etcds.clone());
+    let others = told.filter(|others| !others.is_empty());
+    let others = others.unwrap_or_else(|| others_of(api));
+    let told = manifest.map(|manifest| manifest.kms_plugins.as_slice());
+    let plugins = told.filter(|plugins| !plugins.is_empty());
+    let known = manifest.and_then(|manifest| {
+        let known = Known::of(&manifest.member.etcd_version, Effect::Data)?;
+        Some(format!("the backup is of {}", known.sentence()))
+    });
     [
-        (PARTIAL_CLUSTER, partial_cluster(&manifest.other_etcds)),
-        (KMS_ENCRYPTION, kms(&manifest.kms_plugins)),
+        (PARTIAL_CLUSTER, partial_cluster(&others)),
+        (KMS_ENCRYPTION, kms(plugins.unwrap_or(&api.kms))),
         (KNOWN_BAD_VERSION, known),
     ]
     .into_iter()
@@ -84,6 +102,25 @@ mod tests {
     use super::*;
     use crate::node::layout::NodeLayout;
     use crate::node::profile::Profile;
+
+    #[test]
+    fn a_set_without_a_manifest_is_told_of_by_its_own_api_server() {
+        let api = ApiServer {
+            shards: vec![Shard {
+                resource: "/events".to_owned(),
+                servers: vec!["https://10.0.0.8:2379".to_owned()],
+            }],
+            kms: vec!["vault".to_owned()],
+        };
+        let told = of_set(None, &api);
+        let names: Vec<&str> = told.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, [PARTIAL_CLUSTER, KMS_ENCRYPTION]);
+        assert!(
+            told[0].1.contains("events in https://10.0.0.8:2379"),
+            "{told:?}"
+        );
+        assert_eq!(of_set(None, &ApiServer::default()), []);
+    }
 
     #[test]
     fn flags_that_an_image_does_not_know_are_named() {

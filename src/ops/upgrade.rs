@@ -18,6 +18,7 @@ use crate::etcd::datadir::{self, DbFacts, Foreign, Layout};
 use crate::etcd::finding::Severity;
 use crate::etcd::known;
 use crate::etcd::release::Release;
+use crate::node::profile::Profile;
 use crate::node::settings::{Setting, Settings};
 
 /// The releases that can be aimed at, by minor number.
@@ -42,27 +43,27 @@ const GONE_IN_3_6: [&str; 8] = [
 const RENAMED: [(&str, &str); 7] = [
     (
         "experimental-stop-grpc-service-on-defrag",
-        "--feature-gates=StopGRPCServiceOnDefrag=true",
+        "--feature-gates=StopGRPCServiceOnDefrag",
     ),
     (
         "experimental-initial-corrupt-check",
-        "--feature-gates=InitialCorruptCheck=true",
+        "--feature-gates=InitialCorruptCheck",
     ),
     (
         "experimental-compact-hash-check-enabled",
-        "--feature-gates=CompactHashCheck=true",
+        "--feature-gates=CompactHashCheck",
     ),
     (
         "experimental-txn-mode-write-with-shared-buffer",
-        "--feature-gates=TxnModeWriteWithSharedBuffer=true",
+        "--feature-gates=TxnModeWriteWithSharedBuffer",
     ),
     (
         "experimental-enable-lease-checkpoint",
-        "--feature-gates=LeaseCheckpoint=true",
+        "--feature-gates=LeaseCheckpoint",
     ),
     (
         "experimental-enable-lease-checkpoint-persist",
-        "--feature-gates=LeaseCheckpointPersist=true",
+        "--feature-gates=LeaseCheckpointPersist",
     ),
     (
         "experimental-snapshot-catch-up-entries",
@@ -125,6 +126,7 @@ pub async fn run(
     let settings = Settings::read(&target.layout, detection.profile);
     let mut looked = Looked {
         to,
+        profile: detection.profile,
         from: BTreeSet::new(),
         obstacles: Vec::new(),
         not_checked: Vec::new(),
@@ -154,6 +156,7 @@ pub async fn run(
 /// What has been found so far.
 struct Looked {
     to: Release,
+    profile: Profile,
     from: BTreeSet<Release>,
     obstacles: Vec<Obstacle>,
     not_checked: Vec<NotChecked>,
@@ -411,36 +414,43 @@ impl Looked {
         let name = setting.name.as_str();
         let evidence = format!("--{name}={} in {}", setting.value, setting.source);
         let to = self.to.line();
-        let experimental = name.strip_prefix("experimental-");
-        if to < (3, 6) {
-            if name == "feature-gates" {
-                self.blocks("flag-unknown", evidence, "remove it before etcd 3.5 starts");
-            }
-            return;
-        }
-        if GONE_IN_3_6.contains(&name) {
-            self.blocks(
-                "flag-removed",
-                evidence,
-                "remove it before the new etcd starts",
-            );
-        } else if let Some(plain) = experimental {
-            let mut renamed = RENAMED.iter();
-            let renamed = renamed.find(|(old, _)| *old == name);
-            let new = renamed.map_or_else(|| format!("--{plain}"), |(_, new)| (*new).to_owned());
-            match to >= (3, 7) {
-                true => self.blocks(
-                    "flag-removed",
-                    evidence,
-                    format!("replace it by {new} (3.6 and later)"),
+        let gone = if to < (3, 6) {
+            (name == "feature-gates").then_some(("flag-unknown", "remove it".to_owned()))
+        } else if GONE_IN_3_6.contains(&name) {
+            Some(("flag-removed", "remove it".to_owned()))
+        } else if name.starts_with("experimental-") {
+            let name = if to < (3, 7) {
+                "flag-deprecated"
+            } else {
+                "flag-removed"
+            };
+            Some((
+                name,
+                format!(
+                    "replace it by {}, which 3.6 has already",
+                    successor(setting)
                 ),
-                false => self.add(
-                    "flag-deprecated",
-                    Severity::Warning,
-                    evidence,
-                    format!("replace it by {new} once 3.6 runs; 3.7 does not start with it"),
-                ),
+            ))
+        } else {
+            None
+        };
+        let Some((name, what)) = gone else { return };
+        let in_pod = setting.source.contains("/manifests/");
+        let (blocks, cure) = match self.profile {
+            // The manifest comes with the release that brings the new etcd.
+            Profile::Openshift if in_pod => {
+                let cure = "nothing by hand: the cluster-etcd-operator writes this manifest";
+                (false, cure.to_owned())
             }
+            Profile::Kubeadm if in_pod => (
+                true,
+                format!("{what}; in the ConfigMap kubeadm-config of kube-system too"),
+            ),
+            _ => (true, what),
+        };
+        match blocks && name != "flag-deprecated" {
+            true => self.blocks(name, evidence, cure),
+            false => self.add(name, Severity::Warning, evidence, cure),
         }
     }
 
@@ -457,6 +467,16 @@ impl Looked {
             obstacles: self.obstacles,
             not_checked: self.not_checked,
         }
+    }
+}
+
+/// What an experimental flag is called since 3.6.
+fn successor(setting: &Setting) -> String {
+    let plain = setting.name.trim_start_matches("experimental-");
+    let mut renamed = RENAMED.iter();
+    match renamed.find(|(old, _)| *old == setting.name) {
+        Some((_, new)) => format!("{new}={}", setting.value),
+        None => format!("--{plain}={}", setting.value),
     }
 }
 
@@ -478,6 +498,7 @@ mod tests {
     fn looked(from: &[&str], to: &str) -> Looked {
         Looked {
             to: to.parse().unwrap(),
+            profile: Profile::Bare,
             from: from.iter().map(|text| text.parse().unwrap()).collect(),
             obstacles: Vec::new(),
             not_checked: Vec::new(),
@@ -530,8 +551,8 @@ mod tests {
         assert_eq!(
             cures,
             [
-                "replace it by --feature-gates=InitialCorruptCheck=true (3.6 and later)",
-                "replace it by --watch-progress-notify-interval (3.6 and later)"
+                "replace it by --feature-gates=InitialCorruptCheck=true, which 3.6 has already",
+                "replace it by --watch-progress-notify-interval=true, which 3.6 has already"
             ]
         );
         assert!(!report.ready);
@@ -542,6 +563,17 @@ mod tests {
         let mut back = looked(&["3.6.14"], "3.5");
         back.flag(&setting("feature-gates"));
         assert_eq!(names(back), ["flag-unknown"]);
+        // OpenShift's manifest is its operator's, and comes with the release.
+        let mut openshift = looked(&["3.6.14"], "3.7");
+        openshift.profile = Profile::Openshift;
+        openshift.flag(&corrupt);
+        let podman = Setting {
+            source: "/var/lib/etcd/config.yaml".to_owned(),
+            ..corrupt
+        };
+        assert_eq!(openshift.obstacles[0].severity, Severity::Warning);
+        openshift.flag(&podman);
+        assert_eq!(names(openshift), ["flag-removed"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::super::survivors;
 use super::{Named, check_names, find, random};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
+use crate::node::apiserver::ApiServer;
 use crate::ops::datadir::{self, Outcome, Request};
 use crate::ops::{advice, catalog};
 use crate::store::LocalStore;
@@ -73,7 +74,7 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
     })?;
     // What others of the store say of the revision is worth knowing, whatever is restored.
     let evidence = evidence(&store)?;
-    for (name, what) in set.manifest.iter().flat_map(advice::of_set) {
+    for (name, what) in advice::of_set(set.manifest.as_ref(), &ApiServer::default()) {
         session.context.warn(name, what);
     }
     let target = args.target_version.as_deref().map(str::parse).transpose()?;

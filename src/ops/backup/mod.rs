@@ -26,8 +26,8 @@ use super::restore;
 use super::restore::survey::{MANIFEST_COPY, copies_told};
 use super::{Context, advice, catalog};
 use crate::backup::manifest::{
-    self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, OtherEtcd, Quality,
-    SCHEMA_VERSION, Tool,
+    self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION,
+    Tool,
 };
 use crate::backup::names::{self, BackupId, FileKind};
 use crate::backup::retention::Rules;
@@ -37,7 +37,7 @@ use crate::etcd::known::{Effect, Known};
 use crate::event::Event;
 use crate::node;
 use crate::node::access::EtcdAccess;
-use crate::node::apiserver::{ApiServer, Shard};
+use crate::node::apiserver::ApiServer;
 use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
@@ -312,17 +312,9 @@ impl NodeFound {
         self.detection.profile
     }
 
-    fn other_etcds(&self) -> Vec<OtherEtcd> {
-        let other = |shard: &Shard| OtherEtcd {
-            resource: shard.resource.clone(),
-            servers: shard.servers.clone(),
-        };
-        self.api.shards.iter().map(other).collect()
-    }
-
     /// What this backup alone does not bring back.
     fn warn(&self, context: &Context, version: &str) {
-        if let Some(what) = advice::partial_cluster(&self.other_etcds()) {
+        if let Some(what) = advice::partial_cluster(&advice::others_of(&self.api)) {
             context.warn(advice::PARTIAL_CLUSTER, what);
         }
         if let Some(what) = advice::kms(&self.api.kms) {
@@ -517,7 +509,7 @@ impl Run<'_> {
             quality,
             checks,
             earliest_certificate_expiry: artifacts.expiry.clone(),
-            other_etcds: self.node.other_etcds(),
+            other_etcds: advice::others_of(&self.node.api),
             kms_plugins: self.node.api.kms.clone(),
         })
     }

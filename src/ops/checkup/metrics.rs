@@ -7,6 +7,7 @@
 //! 2381) and kubeadm (2381, without TLS) use.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::{ConnectOptions, Endpoint as Url, Id, Metrics, metrics};
@@ -16,6 +17,8 @@ use crate::ops::member::survey::MemberState;
 
 /// Ports to try at last.
 const USUAL: [u16; 3] = [9978, 9979, 2381];
+/// How long a connection to one of them may take, and an answer.
+const GUESS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where the node's etcd is configured to serve it.
 #[derive(Debug, Clone, Default)]
@@ -87,8 +90,17 @@ impl Serving {
         let client_url = state.endpoint.as_deref().unwrap_or_default();
         let is_own = self.own == Some(state.member.id);
         let tls = options.tls.is_some();
+        // Nobody has named the usual ports, and a firewall may not answer for them at all.
+        let brief = ConnectOptions {
+            connect_timeout: GUESS_LIMIT,
+            call_timeout: GUESS_LIMIT,
+            ..options.clone()
+        };
+        let mut guessing = false;
         let mut tried = Vec::new();
         for address in self.addresses(client_url, is_own, tls) {
+            let options = if guessing { &brief } else { options };
+            guessing |= address == client_url;
             let page = match Url::parse(&address, tls) {
                 Ok(url) => metrics(&url, options).await,
                 Err(failure) => Err(failure),

@@ -42,6 +42,7 @@ use super::{Context, advice, bounds, operation};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::Bump;
 use crate::event::Event;
+use crate::node::apiserver::ApiServer;
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{self, Profile};
@@ -128,13 +129,15 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     }
     let survey = context.cancel.guard(Survey::make(context, request)).await?;
     survey.refuse_copies(layout)?;
-    for (name, what) in request.set.manifest.iter().flat_map(advice::of_set) {
+    let source = match survey.has_resources {
+        true => &survey.unpacked,
+        false => layout,
+    };
+    let api = ApiServer::look(source, survey.profile);
+    for (name, what) in advice::of_set(request.set.manifest.as_ref(), &api) {
         context.warn(name, what);
     }
-    let settings = match survey.has_resources {
-        true => Settings::read(&survey.unpacked, survey.profile),
-        false => Settings::read(layout, survey.profile),
-    };
+    let settings = Settings::read(source, survey.profile);
     if let Some(what) = advice::removed_flags(&settings) {
         context.warn(advice::FLAG_REMOVED, what);
     }
