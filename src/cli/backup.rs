@@ -78,25 +78,26 @@ fn once(session: &Session, args: &BackupArgs) -> Result<Shown> {
     let (context, store) = (&session.context, store(session, args)?);
     let (outcome, tried) = session.block_on(async {
         let outcome = backup::run(context, &request).await?;
-        let tried = copy_out(context, &copies, &store, &outcome, None).await;
+        let ask = match &outcome {
+            Outcome::YoungEnough { name, .. } => Some(name.as_str()),
+            Outcome::Taken(_) => None,
+        };
+        let tried = copy_out(context, &copies, &store, ask, None).await;
         Ok((outcome, tried))
     })?;
     Ok(came("backup", &outcome, tried))
 }
 
 /// Makes the copies of what a backup came to, and those that earlier ones are owed. A young enough
-/// backup that another run took is copied too: what was asked for is a backup here and there.
+/// backup that another run took (`ask`) is copied too: what was asked for is a backup here and there.
 pub(super) async fn copy_out(
     context: &Context,
     copies: &Copies,
     store: &LocalStore,
-    outcome: &Outcome,
+    ask: Option<&str>,
     until: Option<Timestamp>,
 ) -> Vec<Tried> {
-    let asked = match outcome {
-        Outcome::YoungEnough { name, .. } => copies.ask(context, store, name),
-        Outcome::Taken(_) => Ok(()),
-    };
+    let asked = ask.map_or(Ok(()), |name| copies.ask(context, store, name));
     let made = match asked {
         Ok(()) => copies.make(context, store, until).await,
         Err(failure) => Err(failure),
@@ -185,21 +186,31 @@ pub(super) fn told(
 /// Where the backup is copied to once it is taken: finds out what is wrong with the URLs, and reads
 /// the files that are named.
 pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
+    let to = addresses(session, args)?;
+    if to.is_empty() {
+        remote::refuse_recipients(&args.form, "no copy is asked for (--copy-to URL)")?;
+    }
+    Ok(Copies {
+        to,
+        settings: remote::settings(session, &args.remote)?,
+        form: remote::form(session, &args.form)?,
+        host: host_name(),
+    })
+}
+
+/// The URLs of the stores that are copied to, as records call them.
+pub(super) fn copy_urls(session: &Session, args: &BackupArgs) -> Result<Vec<String>> {
+    let to = addresses(session, args)?;
+    Ok(to.iter().map(Address::to_string).collect())
+}
+
+fn addresses(session: &Session, args: &BackupArgs) -> Result<Vec<Address>> {
     let configured = &session.config.copy.to;
     let to = match (&args.flat, args.copy_to.is_empty()) {
         (None, true) => configured,
         _ => &args.copy_to,
     };
-    if to.is_empty() {
-        remote::refuse_recipients(&args.form, "no copy is asked for (--copy-to URL)")?;
-    }
-    let to: Result<_> = to.iter().map(|url| Address::parse(url)).collect();
-    Ok(Copies {
-        to: to?,
-        settings: remote::settings(session, &args.remote)?,
-        form: remote::form(session, &args.form)?,
-        host: host_name(),
-    })
+    to.iter().map(|url| Address::parse(url)).collect()
 }
 
 pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {

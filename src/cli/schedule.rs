@@ -1,8 +1,9 @@
 //! `schedule`: the loop's hands. Each run finds the node, its addresses and its certificates anew,
 //! works on a thread of its own, and tells one line of JSON on standard output.
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -13,16 +14,21 @@ use super::args::ScheduleArgs;
 use super::backup;
 use super::run::{Session, Shown};
 use super::{human, machine, target};
-use crate::error::{Doing, Failure, Kind, Result, exit};
+use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
-use crate::ops::backup::{self as taking, BackupRequest, Outcome};
+use crate::ops::backup::{self as taking, Outcome};
 use crate::ops::copies::{Copies, Tried};
 use crate::ops::metrics::serve::{self, Served};
 use crate::ops::metrics::{Tls, TlsFiles};
-use crate::ops::schedule::{self, Ended, GRACE, Notifier, Pace, Run, Schedule, Work};
+use crate::ops::schedule::{
+    self, Beside, Ended, GRACE, Notifier, Pace, Period, Run, Schedule, Waited, Work, on_a_thread,
+};
 use crate::ops::verify::{self, Report};
 use crate::ops::{Context, catalog, metrics};
 use crate::store::LocalStore;
+
+/// A backup is given no less time than this.
+const SHORTEST: Duration = Duration::from_secs(600);
 
 /// Takes backups until it is asked to stop.
 pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
@@ -48,6 +54,9 @@ pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
         served: served.clone(),
         timezone,
         suspended: false,
+        beside: Beside::default(),
+        verifying: Arc::default(),
+        passed_over: BTreeSet::new(),
     };
     session.block_on(async {
         if let Some(address) = args.metrics_listen {
@@ -57,7 +66,7 @@ pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
         }
         hands.look().await;
         if let Some(limit) = watchdog_limit() {
-            tokio::spawn(watchdog(limit, notifier.clone()));
+            tokio::spawn(watchdog(limit, notifier.clone(), served.clone()));
         }
         notifier.insist("READY=1").await;
         served.set_ready(true);
@@ -143,14 +152,24 @@ fn watchdog_limit() -> Option<Duration> {
     Some(Duration::from_micros(micros))
 }
 
-/// Says twice in each limit that the loop still turns.
-async fn watchdog(limit: Duration, notifier: Arc<Notifier>) {
+/// Says twice in each limit that the loop still turns, as long as that is so.
+async fn watchdog(limit: Duration, notifier: Arc<Notifier>, served: Arc<Served>) {
     let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(10)));
     loop {
         ticks.tick().await;
-        // Where there is no room, those that wait there say the same.
-        notifier.say("WATCHDOG=1");
+        match served.pulse.trouble() {
+            // Where there is no room, those that wait there say the same.
+            None => notifier.say("WATCHDOG=1"),
+            Some(trouble) => notifier.say(&format!("STATUS={trouble}")),
+        };
     }
+}
+
+/// How long a backup may take: two periods. Where these are short it may miss some.
+fn longest(period: Period) -> Duration {
+    let length = period.end.duration_since(period.start);
+    let length = Duration::try_from(length).unwrap_or_default();
+    length.saturating_mul(2).max(SHORTEST)
 }
 
 struct Hands<'a> {
@@ -161,35 +180,33 @@ struct Hands<'a> {
     notifier: Arc<Notifier>,
     timezone: String,
     suspended: bool,
+    beside: Beside<Came>,
+    /// The set that is being verified.
+    verifying: Arc<Mutex<Option<String>>>,
+    /// Sets whose verification did not end: the others come first.
+    passed_over: BTreeSet<String>,
 }
 
-/// What came of a run that took a backup, or found one.
+/// What came of the work beside a backup.
+#[derive(Debug, Default)]
 struct Came {
-    outcome: Outcome,
     tried: Vec<Tried>,
     verified: Vec<(String, Result<Report>)>,
-    /// How many sets lack a copy still.
-    owed: usize,
+    /// What else went wrong.
+    problems: Vec<String>,
 }
 
-/// Runs what may block or hang, with a runtime of its own, so that the loop goes on.
-async fn on_a_thread<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T>>,
-{
-    let thread = tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .doing(Kind::Unexpected, || "starting the runtime")?;
-        let came = runtime.block_on(work());
-        runtime.shutdown_background();
-        came
-    });
-    thread
-        .await
-        .doing(Kind::Unexpected, || "running a thread")?
+/// The work beside a backup: copies, then the verification of other sets.
+struct Besides {
+    copies: Result<Copies>,
+    store: LocalStore,
+    /// A set that is there already, which is to have copies too.
+    ask: Option<String>,
+    /// The set that was just taken, and how many others are verified.
+    verify: Option<(String, u32)>,
+    verifying: Arc<Mutex<Option<String>>>,
+    passed_over: BTreeSet<String>,
+    until: Timestamp,
 }
 
 impl Hands<'_> {
@@ -221,30 +238,96 @@ impl Hands<'_> {
         }
     }
 
-    async fn attempt(&self, run: Run) -> Result<Came> {
+    /// Takes the backup, within its time.
+    async fn attempt(&self, run: Run) -> Result<Outcome> {
         let context = self.context();
         let mut request = backup::request(self.session, &self.args.backup)?;
         // Looked at once more under the lock: somebody else's backup of this period will do.
         let age = context.now.duration_since(run.period.start);
         request.if_older_than = Some(Duration::try_from(age).unwrap_or_default());
-        let copies = backup::copies(self.session, &self.args.backup)?;
-        request.copies = copies.urls();
-        let (store, sets) = (self.store.clone(), self.args.verify_sets);
-        on_a_thread(async move || {
-            work(&context, &request, &copies, &store, sets, run.period.end).await
-        })
-        .await
+        // What is wrong with the copies is theirs: the backup is taken, and owed them.
+        request.copies = backup::copy_urls(self.session, &self.args.backup)?;
+        let limit = longest(run.period);
+        self.served.pulse.does("taking a backup", limit);
+        self.served.metrics.running(Some(context.now));
+        let work = move |context: Context| async move { taking::run(&context, &request).await };
+        let (came, alive) = schedule::bounded(&context, limit, work).await;
+        self.served.metrics.running(None);
+        if let Some(alive) = alive {
+            self.served.pulse.gave_up(alive);
+        }
+        came
     }
 
-    /// Makes the copies that are owed: what was tried, and how many sets lack one still.
-    async fn catch_up(&self, run: Run) -> Result<(Vec<Tried>, usize)> {
-        let (context, store) = (self.context(), self.store.clone());
-        let copies = backup::copies(self.session, &self.args.backup)?;
-        on_a_thread(async move || {
-            let tried = copies.make(&context, &store, Some(run.period.end)).await?;
-            Ok((tried, copies.owed(&store)?))
-        })
-        .await
+    /// Begins the work beside a backup, unless some of an earlier run goes on, and waits for it
+    /// until the period's end.
+    async fn besides(&mut self, run: Run, taken: Option<&Outcome>) -> (Came, bool) {
+        let context = self.context();
+        let (ask, verify) = match taken {
+            Some(Outcome::YoungEnough { name, .. }) => (Some(name.clone()), None),
+            Some(Outcome::Taken(taken)) => {
+                let own = taken.manifest.id.clone();
+                (None, Some((own, self.args.verify_sets)))
+            }
+            None => (None, None),
+        };
+        let work = Besides {
+            copies: backup::copies(self.session, &self.args.backup),
+            store: self.store.clone(),
+            ask,
+            verify,
+            verifying: Arc::clone(&self.verifying),
+            passed_over: self.passed_over.clone(),
+            until: run.period.end,
+        };
+        self.beside
+            .start(&context, move |context| work.work(context));
+        let left = run.period.end.duration_since(Timestamp::now());
+        let left = Duration::try_from(left).unwrap_or_default();
+        let what = "waiting for copies and verification";
+        self.served.pulse.does(what, left);
+        let stop = context.cancel.clone();
+        match self.beside.wait(&stop, left).await {
+            Waited::GoesOn => (Came::default(), true),
+            Waited::Ended(Ok(mut came), cut) => {
+                if cut {
+                    came.cut();
+                    self.pass_over();
+                }
+                (came, false)
+            }
+            Waited::Ended(Err(failure), _) => {
+                (Came::trouble(human::failure("schedule", &failure)), false)
+            }
+            Waited::Abandoned => {
+                self.pass_over();
+                let what = "error: copies or verification hang, and were left alone";
+                (Came::trouble(what.to_owned()), false)
+            }
+            Waited::Idle => {
+                let what = "error: copies and verification of earlier runs hang: none was begun";
+                (Came::trouble(what.to_owned()), false)
+            }
+        }
+    }
+
+    /// The set whose verification did not end has its turn after the others.
+    fn pass_over(&mut self) {
+        let verifying = self.verifying.lock();
+        let set = verifying.unwrap_or_else(PoisonError::into_inner).take();
+        self.passed_over.extend(set);
+    }
+
+    /// How many sets lack a copy that was asked for; what cannot be counted is looked at again.
+    async fn owed(&self) -> usize {
+        let copies = match backup::copies(self.session, &self.args.backup) {
+            Ok(copies) if copies.to.is_empty() => return 0,
+            Ok(copies) => copies,
+            Err(_) => return 1,
+        };
+        let store = self.store.clone();
+        let counted = tokio::task::spawn_blocking(move || copies.owed(&store)).await;
+        counted.ok().and_then(Result::ok).unwrap_or(1)
     }
 
     /// What a command would say of a failure.
@@ -268,6 +351,9 @@ impl Hands<'_> {
         self.tell(run, began, status, came.document);
         // Being asked to stop is no failure of a backup.
         if came.failure != Some(Kind::Interrupted) {
+            self.served
+                .pulse
+                .does("looking at the store", Duration::ZERO);
             self.served
                 .metrics
                 .ended(Timestamp::now(), began.elapsed(), came.failure);
@@ -302,60 +388,90 @@ struct Told {
     failure: Option<Kind>,
 }
 
-/// The run itself: the backup and the prune, the copies, then the verification of other sets.
-async fn work(
-    context: &Context,
-    request: &BackupRequest,
-    copies: &Copies,
-    store: &LocalStore,
-    sets: u32,
-    until: Timestamp,
-) -> Result<Came> {
-    let outcome = taking::run(context, request).await?;
-    let tried = backup::copy_out(context, copies, store, &outcome, Some(until)).await;
-    let verified = match &outcome {
-        Outcome::Taken(taken) => verify_others(context, store, &taken.manifest.id, sets),
-        Outcome::YoungEnough { .. } => Vec::new(),
-    };
-    let owed = match copies.to.is_empty() {
-        true => 0,
-        // What cannot be counted is looked at again.
-        false => copies.owed(store).unwrap_or(1),
-    };
-    Ok(Came {
-        outcome,
-        tried,
-        verified,
-        owed,
-    })
+impl Came {
+    /// Whether there is nothing to tell.
+    fn is_nothing(&self) -> bool {
+        self.tried.is_empty() && self.verified.is_empty() && self.problems.is_empty()
+    }
+
+    /// Nothing but something that went wrong.
+    fn trouble(what: String) -> Self {
+        Self {
+            problems: vec![what],
+            ..Self::default()
+        }
+    }
+
+    /// What was interrupted was so because nothing moved any more.
+    fn cut(&mut self) {
+        for tried in &mut self.tried {
+            let cut = |failure: &Failure| failure.kind() == Kind::Interrupted;
+            if tried.came.as_ref().err().is_some_and(cut) {
+                let what = format!(
+                    "copying {}: nothing was sent any more until the period's end; it is tried again",
+                    tried.set
+                );
+                tried.came = Err(Failure::new(Kind::Store, what));
+            }
+        }
+    }
 }
 
-/// Verifies as many other sets as are asked for, those whose turn it is.
-fn verify_others(
-    context: &Context,
-    store: &LocalStore,
-    but: &str,
-    sets: u32,
-) -> Vec<(String, Result<Report>)> {
-    let mut verified: Vec<(String, Result<Report>)> = Vec::new();
-    for _ in 0..sets {
-        if context.cancel.is_cancelled() {
-            break;
+impl Besides {
+    async fn work(self, context: Context) -> Result<Came> {
+        let mut came = Came::default();
+        match &self.copies {
+            Ok(copies) => {
+                let (store, until) = (&self.store, Some(self.until));
+                let ask = self.ask.as_deref();
+                came.tried = backup::copy_out(&context, copies, store, ask, until).await;
+            }
+            Err(failure) => came.problems.push(human::failure("copy", failure)),
         }
-        let listed = match catalog::list(store) {
-            Ok(listed) => listed,
-            Err(failure) => {
-                verified.push(("the store".to_owned(), Err(failure)));
+        if let Some((own, sets)) = &self.verify {
+            came.verified = self.verify_others(&context, own, *sets);
+        }
+        Ok(came)
+    }
+
+    /// Verifies as many other sets as are asked for, those whose turn it is.
+    fn verify_others(
+        &self,
+        context: &Context,
+        but: &str,
+        sets: u32,
+    ) -> Vec<(String, Result<Report>)> {
+        let mut verified: Vec<(String, Result<Report>)> = Vec::new();
+        let tell = |set: Option<String>| {
+            let verifying = self.verifying.lock();
+            *verifying.unwrap_or_else(PoisonError::into_inner) = set;
+        };
+        for _ in 0..sets {
+            if context.cancel.is_cancelled() {
                 break;
             }
-        };
-        let next = schedule::next_to_verify(&listed, Some(but), Timestamp::now());
-        // Where there are fewer than asked for, none is read twice.
-        let next = next.filter(|set| verified.iter().all(|(name, _)| *name != set.name));
-        let Some(set) = next else { break };
-        verified.push((set.name.clone(), verify::run(context, set)));
+            let mut listed = match catalog::list(&self.store) {
+                Ok(listed) => listed,
+                Err(failure) => {
+                    verified.push(("the store".to_owned(), Err(failure)));
+                    break;
+                }
+            };
+            listed.retain(|set| !self.passed_over.contains(&set.name));
+            let next = schedule::next_to_verify(&listed, Some(but), Timestamp::now());
+            // Where there are fewer than asked for, none is read twice.
+            let next = next.filter(|set| verified.iter().all(|(name, _)| *name != set.name));
+            let Some(set) = next else { break };
+            tell(Some(set.name.clone()));
+            verified.push((set.name.clone(), verify::run(context, set)));
+            if context.cancel.is_cancelled() {
+                // Who cancelled it passes it over.
+                break;
+            }
+            tell(None);
+        }
+        verified
     }
-    verified
 }
 
 impl Work for Hands<'_> {
@@ -364,6 +480,9 @@ impl Work for Hands<'_> {
     }
 
     async fn newest(&mut self) -> Option<Timestamp> {
+        self.served
+            .pulse
+            .does("looking at the store", Duration::ZERO);
         let store = self.store.clone();
         let listed = tokio::task::spawn_blocking(move || catalog::list(&store)).await;
         schedule::newest_whole(&listed.ok()?.ok()?, Timestamp::now())
@@ -408,14 +527,21 @@ impl Work for Hands<'_> {
     async fn run(&mut self, run: Run) -> Ended {
         let began = Instant::now();
         let (came, ended) = match self.attempt(run).await {
-            Ok(came) => {
-                self.served.metrics.owed_copies(came.owed);
-                let copies = came.owed == 0;
+            Ok(outcome) => {
+                // What copies come to is not waited for.
+                self.look().await;
+                let (came, goes_on) = self.besides(run, Some(&outcome)).await;
+                if came.verified.is_empty() && !goes_on {
+                    // All others had their turn.
+                    self.passed_over.clear();
+                }
+                let owed = self.owed().await;
+                self.served.metrics.owed_copies(owed);
                 let ended = Ended {
                     backup: true,
-                    copies,
+                    copies: owed == 0 && !goes_on,
                 };
-                (described(came), ended)
+                (described(&outcome, came), ended)
             }
             Err(failure) => {
                 let ended = Ended {
@@ -431,26 +557,20 @@ impl Work for Hands<'_> {
 
     async fn copy(&mut self, run: Run) -> Option<bool> {
         let began = Instant::now();
-        let (came, owed) = match self.catch_up(run).await {
-            Ok((tried, owed)) => {
-                self.served.metrics.owed_copies(owed);
-                if tried.is_empty() {
-                    return (owed > 0).then_some(false);
-                }
-                let mut problems = Vec::new();
-                let caught_up = backup::told(tried, &mut String::new(), &mut problems, true);
-                let document = json!({"result": "caught-up", "caughtUp": caught_up});
-                let came = Told {
-                    document: machine::document("schedule", &document),
-                    failure: (!problems.is_empty()).then_some(Kind::Partial),
-                    remark: (!problems.is_empty()).then(|| problems.join("\n")),
-                };
-                (came, owed > 0)
-            }
-            Err(failure) => (Self::failed(&failure), true),
-        };
-        self.done(run, began, came).await;
-        Some(!owed)
+        let before = self.owed().await;
+        if before == 0 && !self.beside.is_running() {
+            self.served.metrics.owed_copies(0);
+            return None;
+        }
+        let (came, goes_on) = self.besides(run, None).await;
+        let owed = self.owed().await;
+        self.served.metrics.owed_copies(owed);
+        let all = owed == 0 && !goes_on;
+        if came.is_nothing() {
+            return (!all).then_some(false);
+        }
+        self.done(run, began, caught_up(came)).await;
+        Some(all)
     }
 
     fn waits(&mut self, until: Timestamp) {
@@ -459,21 +579,49 @@ impl Work for Hands<'_> {
     }
 
     async fn sleep(&mut self, time: Duration) {
+        self.served.pulse.does("waiting for the next period", time);
         tokio::time::sleep(time).await;
     }
 }
 
 /// What is to be said of a run that has a backup.
-fn described(came: Came) -> Told {
-    let shown = backup::came("schedule", &came.outcome, came.tried);
-    let (mut partial, mut document) = (shown.status != exit::DONE, shown.json);
+fn described(outcome: &Outcome, came: Came) -> Told {
+    let shown = backup::came("schedule", outcome, came.tried);
+    let (partial, mut document) = (shown.status != exit::DONE, shown.json);
     let mut remarks: Vec<String> = shown.remark.into_iter().collect();
+    let before = remarks.len();
+    remarks.extend(came.problems);
+    document["verified"] = verified(came.verified, &mut remarks);
+    let failed = partial || remarks.len() > before;
+    Told {
+        document,
+        remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
+        failure: failed.then_some(Kind::Partial),
+    }
+}
+
+/// What is to be said of copies that were owed, and of a verification that ended late.
+fn caught_up(came: Came) -> Told {
+    let mut problems = came.problems;
+    let copies = backup::told(came.tried, &mut String::new(), &mut problems, true);
+    let mut document = json!({"result": "caught-up", "caughtUp": copies});
+    if !came.verified.is_empty() {
+        document["verified"] = verified(came.verified, &mut problems);
+    }
+    Told {
+        document: machine::document("schedule", &document),
+        failure: (!problems.is_empty()).then_some(Kind::Partial),
+        remark: (!problems.is_empty()).then(|| problems.join("\n")),
+    }
+}
+
+/// Verifications for programs, and what they found for people.
+fn verified(came: Vec<(String, Result<Report>)>, remarks: &mut Vec<String>) -> Value {
     let mut verified = Vec::new();
-    for (name, report) in came.verified {
+    for (name, report) in came {
         match report {
             Ok(report) => {
                 if !report.good {
-                    partial = true;
                     remarks.push(format!(
                         "error: {name} is bad\n  hint: to see where: etcd-dr verify {name}"
                     ));
@@ -482,16 +630,10 @@ fn described(came: Came) -> Told {
             }
             Err(failure) if failure.kind() == Kind::Interrupted => {}
             Err(failure) => {
-                partial = true;
                 remarks.push(human::failure("schedule", &failure));
                 verified.push(json!({"set": name, "error": failure.to_string()}));
             }
         }
     }
-    document["verified"] = verified.into();
-    Told {
-        document,
-        remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
-        failure: partial.then_some(Kind::Partial),
-    }
+    verified.into()
 }

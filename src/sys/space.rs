@@ -36,6 +36,20 @@ impl Space {
     }
 }
 
+/// What a file system that etcd's data lie on keeps free for them: two segments of its log and
+/// more, or a twentieth of a small one.
+const BESIDE_ETCD: (u64, u64) = (256 << 20, 20);
+/// What any other keeps free: enough to go on with the rest.
+const ELSEWHERE: (u64, u64) = (64 << 20, 100);
+
+impl Space {
+    /// The bytes that a growing file must leave free.
+    pub fn reserve(&self, beside_etcd: bool) -> u64 {
+        let (most, part) = if beside_etcd { BESIDE_ETCD } else { ELSEWHERE };
+        most.min(self.total / part)
+    }
+}
+
 /// Asks the file system that holds `path`, or the nearest existing directory above it.
 pub fn space(path: &Path) -> Result<Space> {
     let mut at = path.to_owned();
@@ -79,5 +93,18 @@ mod tests {
         let below = space(&dir.path().join("not/there")).unwrap();
         assert_eq!((here.device, here.mount), (below.device, below.mount));
         assert!(here.total > 0);
+    }
+
+    #[test]
+    fn a_small_file_system_keeps_a_part_free_and_a_large_one_so_many_bytes() {
+        let of = |total| Space {
+            available: 0,
+            total,
+            device: 0,
+            mount: PathBuf::new(),
+        };
+        assert_eq!(of(100 << 20).reserve(true), 5 << 20);
+        assert_eq!(of(1 << 40).reserve(true), 256 << 20);
+        assert!(of(1 << 40).reserve(false) < of(1 << 40).reserve(true));
     }
 }

@@ -252,3 +252,27 @@ fn a_mistyped_url_says_what_was_expected() {
     let below = run(&["verify", &format!("file://{share}/x/y/latest")], &[]).expect(2);
     assert!(below.stderr.contains("CLUSTER/NODE/backup-N"), "{below}");
 }
+
+/// Pipes under the names of a set's files: opening one waits for who writes to it.
+#[test]
+fn a_pipe_in_a_set_is_a_problem_of_that_set_alone() {
+    let shelf = Shelf::new();
+    for number in 1..=5 {
+        shelf.good(number);
+    }
+    let names = ["backup.json", "verified.json", "shared.json", "copies.json"];
+    for (number, name) in (2..).zip(names) {
+        let path = shelf.store().join(format!("backup-{number}")).join(name);
+        let _ = std::fs::remove_file(&path);
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.expect("mkfifo").success());
+    }
+    let store = shelf.store_text();
+    let listed = run(&["list", &store, "-o", "json"], &[]).expect(0);
+    let sets: serde_json::Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    let states: Vec<_> = (0..5).map(|place| &sets["sets"][place]["state"]).collect();
+    assert_eq!(states, ["good", "incomplete", "good", "good", "good"]);
+    assert!(listed.stderr.contains("not a plain file"), "{listed}");
+    run(&["prune", &store, "--keep-last", "9"], &[]).expect(0);
+    run(&["verify", "backup-3", "--store", &store], &[]).expect(0);
+}

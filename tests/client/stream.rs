@@ -258,6 +258,53 @@ async fn a_stall_is_noticed_and_slowness_is_none() {
     accepted(slow, &database).await;
 }
 
+/// What keeps a connection busy and brings next to nothing of the database.
+#[tokio::test]
+async fn a_trickle_is_a_stall() {
+    let database = database(8 * 512);
+    let empty = framed(&Message::default());
+    let first = send(4096, &database[..512], "");
+    let steps = |raw: Vec<u8>| -> Vec<Step> {
+        let pair = [Step::Raw(raw), Step::Wait(Duration::from_millis(50))];
+        let trickle = std::iter::repeat_n(pair, 600).flatten();
+        [first.clone()].into_iter().chain(trickle).collect()
+    };
+    let start = Instant::now();
+    refused(steps(empty), Kind::Unreachable, "stalled: not a byte came").await;
+    // One byte of a long message at a time.
+    let mut message = framed(&Message {
+        blob: database.clone(),
+        ..Default::default()
+    });
+    message.truncate(20);
+    let mut bytes = steps(b"x".to_vec());
+    bytes.insert(1, Step::Raw(message));
+    refused(bytes, Kind::Unreachable, "stalled: only").await;
+    assert!(start.elapsed() < Duration::from_secs(25));
+}
+
+#[tokio::test]
+async fn who_is_asked_about_the_announced_size_can_refuse_it() {
+    let database = database(4 * 512);
+    let mut options = quick();
+    let (sender, asked) = mpsc::channel();
+    options.on_announced = Some(std::sync::Arc::new(move |size| {
+        sender.send(size).expect("the test listens");
+        Err(Failure::new(Kind::Store, "no room for that"))
+    }));
+    let connection = connect(honest(&database, 512, "")).await;
+    let (sink, dropped) = odd(|bytes| Ok(bytes.len()));
+    let refused = download(&connection, sink, &options).await.map(drop);
+    let failure = refused.expect_err("it was refused");
+    assert_eq!(failure.kind(), Kind::Store);
+    assert!(
+        failure.to_string().contains("no room for that"),
+        "{failure}"
+    );
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), [2048 + 32]);
+    assert!(dropped.recv().is_err(), "the sink is gone");
+}
+
 #[tokio::test]
 async fn the_rate_is_kept() {
     let database = database(400 << 10);

@@ -157,3 +157,40 @@ fn spoil(set: &std::path::Path) {
     bytes[middle] ^= 1;
     std::fs::write(&snapshot, bytes).expect("writing it");
 }
+
+/// A store that takes connections and never answers.
+#[test]
+fn a_store_that_hangs_costs_no_backup() {
+    let Some(bench) = Bench::new() else { return };
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("its address");
+    let (sender, held) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in silent.incoming() {
+            if sender.send(stream).is_err() {
+                return;
+            }
+        }
+    });
+    let env = [
+        ("AWS_ENDPOINT_URL", format!("http://{address}")),
+        ("AWS_ACCESS_KEY_ID", "a".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "b".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+    ];
+    let more = ["--copy-to", "s3://bucket/etcd", "--store-patience", "1h"];
+    let mut scheduled = bench.schedule_with("@every 4s", &more, &env);
+    let mut starts = Vec::new();
+    for _ in 0..3 {
+        let (line, _) = scheduled.until(|line| line["result"] == "taken");
+        assert_eq!(line["status"], 10, "{line}");
+        let why = line["copies"][0]["error"].as_str().expect("an error");
+        assert!(why.contains("nothing was sent"), "{line}");
+        starts.push(line["period"]["start"].as_str().expect("a time").to_owned());
+    }
+    starts.dedup();
+    assert_eq!(starts.len(), 3, "each in a period of its own");
+    assert!(held.try_iter().count() > 0, "the store was asked");
+    let (status, ..) = scheduled.stop();
+    assert_eq!(status, Some(0));
+}

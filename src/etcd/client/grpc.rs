@@ -187,11 +187,6 @@ impl Reply {
             }
         }
     }
-
-    /// Bytes received on the connection, whatever they were for.
-    pub(super) fn received(&self) -> u64 {
-        self.caller.wire.received()
-    }
 }
 
 const STATUS: &str = "grpc-status";

@@ -407,11 +407,6 @@ impl SnapshotReply {
             .map_err(|cause| failure(&self.endpoint, cause))
     }
 
-    /// Bytes received on the connection, whatever they were for.
-    pub(crate) fn received(&self) -> u64 {
-        self.reply.received()
-    }
-
     /// Where it comes from.
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint

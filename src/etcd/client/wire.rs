@@ -3,7 +3,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -25,16 +24,10 @@ const READ_BUFFER: usize = 256 << 10;
 /// What is known of a connection beside its bytes.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
-    received: AtomicU64,
     cause: Mutex<Option<Cause>>,
 }
 
 impl Wire {
-    /// Bytes received so far, after TLS.
-    pub(super) fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-
     /// Keeps the first cause, unless a later one says more.
     pub(super) fn note(&self, cause: Cause) {
         if let Ok(mut noted) = self.cause.lock()
@@ -278,9 +271,6 @@ impl<S: Stream> AsyncRead for Watched<S> {
             this.note_end(Cause::Closed);
         }
         this.look_at_first(read);
-        this.wire
-            .received
-            .fetch_add(read.len() as u64, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }

@@ -7,6 +7,7 @@
 //! 3.6 on it also says its storage version. Both are accepted
 //! (etcd's `server/etcdserver/api/v3rpc/maintenance.go`).
 
+mod flow;
 mod message;
 mod pace;
 mod trailer;
@@ -21,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use self::flow::Flow;
 use self::message::{Announced, Messages};
 use self::pace::Pace;
 use self::trailer::{Hashed, TRAILER};
 use self::writer::Writer;
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::client::{Connection, SnapshotReply, seconds};
+use crate::etcd::client::{Connection, SnapshotReply};
 
 /// The unit that a database's length must be a multiple of.
 const SECTOR: u64 = 512;
@@ -85,12 +87,16 @@ pub fn write_behind(file: &File, from: u64, to: u64) -> io::Result<()> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DownloadOptions {
-    /// Without a single byte for so long, the stream is given up; so is a sink that takes none.
+    /// With next to none of the database for so long, the stream is given up, whatever else keeps
+    /// the connection busy; so is a sink that takes nothing.
     pub stall_timeout: Duration,
     /// The most bytes per second; the server may be ahead by the connection's window.
     pub max_rate: Option<NonZeroU64>,
     /// Told of every batch that arrived, on the task that receives: it must not block.
     pub on_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    /// Asked once the server has announced how many bytes the file will have; its failure ends the
+    /// download.
+    pub on_announced: Option<Arc<dyn Fn(u64) -> Result<()> + Send + Sync>>,
 }
 
 impl Default for DownloadOptions {
@@ -99,6 +105,7 @@ impl Default for DownloadOptions {
             stall_timeout: Duration::from_secs(60),
             max_rate: None,
             on_progress: None,
+            on_announced: None,
         }
     }
 }
@@ -182,6 +189,8 @@ pub async fn download<S: SnapshotSink>(
         reply,
         options,
         messages: Messages::default(),
+        flow: Flow::new(options.stall_timeout),
+        announced: false,
         received: 0,
         waited_for_server: Duration::ZERO,
         waited_for_sink: Duration::ZERO,
@@ -196,6 +205,9 @@ struct Receiver<'o, S> {
     writer: Writer<S>,
     options: &'o DownloadOptions,
     messages: Messages,
+    flow: Flow,
+    /// Whether it was asked about the announced size.
+    announced: bool,
     pace: Option<Pace>,
     received: u64,
     waited_for_server: Duration,
@@ -242,6 +254,8 @@ impl<S: SnapshotSink> Receiver<'_, S> {
                 full = writer.add(blob);
             })?;
             self.received = self.received.saturating_add(arrived);
+            self.flow.came(arrived);
+            self.ask_about_the_size()?;
             if self.total().is_some_and(|total| self.received > total) {
                 return Err(self.excess());
             }
@@ -261,25 +275,29 @@ impl<S: SnapshotSink> Receiver<'_, S> {
         Ok(())
     }
 
-    /// The stream's next piece; any byte on the connection counts against a stall.
+    /// Asks, once, whether there is room for what the server announces.
+    fn ask_about_the_size(&mut self) -> Result<()> {
+        let Some(total) = self.total().filter(|_| !self.announced) else {
+            return Ok(());
+        };
+        self.announced = true;
+        match &self.options.on_announced {
+            Some(ask) => ask(total),
+            None => Ok(()),
+        }
+    }
+
+    /// The stream's next piece. What is not the database, as empty messages and HTTP/2's pings, is no
+    /// progress.
     async fn next(&mut self) -> Result<Option<bytes::Bytes>> {
         let before = Instant::now();
-        let limit = self.options.stall_timeout;
-        loop {
-            let had = self.reply.received();
-            match tokio::time::timeout(limit, self.reply.next()).await {
-                Ok(next) => {
-                    self.waited_for_server += before.elapsed();
-                    return next;
-                }
-                Err(_) if self.reply.received() != had => {}
-                Err(_) => {
-                    return Err(Failure::new(
-                        Kind::Unreachable,
-                        format!("stalled: not a byte came for {}", seconds(limit)),
-                    ));
-                }
-            }
+        let next = tokio::time::timeout(self.flow.left(), self.reply.next()).await;
+        self.waited_for_server += before.elapsed();
+        self.flow.waited(before.elapsed());
+        match next {
+            Ok(Ok(None)) => Ok(None),
+            Ok(next) if !self.flow.is_stalled() => next,
+            _ => Err(Failure::new(Kind::Unreachable, self.flow.to_string())),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::event::Event;
 use crate::node::collect::CollectList;
 use crate::ops::{Cancel, Context, database};
 use crate::sys::fs::{self, FILE_MODE, OutFile};
+use crate::sys::space;
 use crate::sys::stream::Hashing;
 
 /// How archives are buffered on their way to the disk, in bytes.
@@ -156,6 +157,7 @@ impl Artifacts {
                     done: progress.received,
                 });
             })),
+            on_announced: Some(run.room(dir)),
         };
         context.tell(Event::PhaseStarted {
             phase: PHASE,
@@ -166,6 +168,8 @@ impl Artifacts {
         let sink = Sink {
             file,
             cancel: context.cancel.clone(),
+            dir: dir.to_owned(),
+            beside_etcd: run.is_beside_etcd(dir),
         };
         let (mut sink, downloaded) = context
             .cancel
@@ -358,6 +362,8 @@ pub(in crate::ops) fn expiry(certificates: &Certificates) -> Option<CertificateE
 struct Sink {
     file: OutFile,
     cancel: Cancel,
+    dir: PathBuf,
+    beside_etcd: bool,
 }
 
 impl Write for Sink {
@@ -388,6 +394,18 @@ impl Sink {
 
 impl SnapshotSink for Sink {
     fn settle(&mut self, from: u64, to: u64) -> io::Result<()> {
+        // Others write too, and etcd stops where its disk is full.
+        if let Ok(space) = space::space(&self.dir) {
+            let reserve = space.reserve(self.beside_etcd);
+            if space.available < reserve {
+                let what = format!(
+                    "the file system at {} has {} bytes free, and {reserve} are kept free",
+                    space.mount.display(),
+                    space.available
+                );
+                return Err(io::Error::new(io::ErrorKind::StorageFull, what));
+            }
+        }
         write_behind(self.file.file(), from, to)
     }
 }

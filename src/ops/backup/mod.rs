@@ -14,6 +14,7 @@ mod source;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -454,6 +455,28 @@ impl Run<'_> {
             );
         }
         Ok(())
+    }
+
+    /// Whether a directory is on the file system of etcd's data, where that is known.
+    fn is_beside_etcd(&self, dir: &Path) -> bool {
+        let data_dir = self.node.access.data_dir.as_ref();
+        let data_dir = data_dir.map(|dir| dir.value.as_path());
+        let Some(data_dir) = data_dir.filter(|dir| dir.exists()) else {
+            return false;
+        };
+        let device = |dir: &Path| space::space(dir).ok().map(|space| space.device);
+        device(data_dir).is_some() && device(data_dir) == device(dir)
+    }
+
+    /// Fails where a directory has no room for a snapshot of the size that the server announces,
+    /// which may be another than its status said.
+    fn room(&self, dir: &Path) -> Arc<dyn Fn(u64) -> Result<()> + Send + Sync> {
+        let (dir, beside_etcd) = (dir.to_owned(), self.is_beside_etcd(dir));
+        Arc::new(move |size| {
+            let space = space::space(&dir)?;
+            let needed = size.saturating_add(space.reserve(beside_etcd));
+            space.check(needed, "the snapshot that the server announces")
+        })
     }
 
     fn manifest(

@@ -98,6 +98,7 @@ pub struct Metrics {
     failed_verification: Number,
     owed_copies: Family<Unlabelled, Number>,
     expiry: Family<Unlabelled, Number>,
+    run_since: Number,
     last_run: Number,
     last_run_good: Number,
     successes: Counter,
@@ -136,6 +137,7 @@ impl Metrics {
             failed_verification: Number::default(),
             owed_copies: Family::default(),
             expiry: Family::default(),
+            run_since: Number::default(),
             last_run: Number::default(),
             last_run_good: Number::default(),
             successes: Counter::default(),
@@ -232,6 +234,11 @@ impl Metrics {
     fn register_runs(&mut self) {
         let r = &mut self.registry;
         r.register(
+            "etcd_dr_run_since_timestamp_seconds",
+            "When the backup that is being taken was begun; 0: none is",
+            self.run_since.clone(),
+        );
+        r.register(
             "etcd_dr_last_run_timestamp_seconds",
             "When a run last ended",
             self.last_run.clone(),
@@ -308,6 +315,12 @@ impl Metrics {
     pub fn owed_copies(&self, sets: usize) {
         let _whole = self.lock();
         self.owed_copies.get_or_create(&Vec::new()).set(sets as f64);
+    }
+
+    /// A backup is being taken since then; none: no more.
+    pub fn running(&self, since: Option<Timestamp>) {
+        let _whole = self.lock();
+        self.run_since.set(since.map_or(0.0, seconds));
     }
 
     /// When the next run is due.

@@ -4,19 +4,24 @@
 //! cron ── the periods         pace ── what is due now: a pure function of the time, the newest set
 //!   └────────────────────────────────── and what the runs before came to
 //! rotation ── which old set is verified next          runner ── the loop around both
-//! leader ── whether the others go first
+//! leader ── whether the others go first           beside ── copies and verification, and deadlines
+//! pulse ── whether all of it is alive
 //! ```
 
+mod beside;
 mod cron;
 mod leader;
 mod notify;
 mod pace;
+mod pulse;
 mod rotation;
 mod runner;
 
+pub use beside::{Beside, Waited, bounded, on_a_thread};
 pub use cron::{Period, Schedule};
 pub use leader::leads_others;
 pub use notify::Notifier;
 pub use pace::{Due, Pace, spread};
+pub use pulse::Pulse;
 pub use rotation::{newest_whole, next_to_verify};
 pub use runner::{Ended, GRACE, Run, Work, run};
