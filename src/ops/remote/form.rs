@@ -386,7 +386,7 @@ mod tests {
 
     const AGE: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
     const SSH: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB3RLS3qXuHIeCuYqVHK3AMbAO5avMiC6DwLhbcaFoVe";
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBo99GDKbUDYUHYHrmdc3a/bzQ8aUFob6B3WL9eYsd55";
 
     fn form(recipients: &[&str]) -> Form {
         let mut form = Form::default();
