@@ -224,6 +224,11 @@ pub struct BackupArgs {
     #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with = "flat", value_hint = ValueHint::Url)]
     pub copy_to: Vec<String>,
 
+    /// Apply the --keep rules to this node's copies too, in each store of
+    /// --copy-to; without it they prune the backups here and no copies
+    #[arg(long, conflicts_with = "flat", verbatim_doc_comment)]
+    pub keep_copies: bool,
+
     /// How copies are stored.
     #[command(flatten)]
     pub form: FormArgs,

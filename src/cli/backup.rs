@@ -12,6 +12,7 @@ use super::run::{Session, Shown};
 use super::{config, copy, human, machine, prune, remote, target};
 use crate::backup::retention::Rules;
 use crate::error::{Failure, Kind, Result, exit};
+use crate::etcd::finding::printable;
 use crate::ops::Context;
 use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
 use crate::ops::copies::{Copies, Tried};
@@ -25,11 +26,11 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Takes a backup, and writes the metrics whatever came of it.
 pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
     let Some(path) = &args.textfile else {
-        return once(session, args);
+        return once(session, args, None);
     };
     let metrics = Metrics::new();
     let began = Instant::now();
-    let result = once(session, args);
+    let result = once(session, args, Some(&metrics));
     let failure = match &result {
         Ok(shown) if shown.status == exit::DONE => None,
         Ok(_) => Some(Kind::Partial),
@@ -70,7 +71,7 @@ pub(super) fn store(session: &Session, args: &BackupArgs) -> Result<LocalStore> 
     }
 }
 
-fn once(session: &Session, args: &BackupArgs) -> Result<Shown> {
+fn once(session: &Session, args: &BackupArgs, metrics: Option<&Metrics>) -> Result<Shown> {
     let mut request = request(session, args)?;
     // What is wrong with a URL is found before anything is taken.
     let copies = copies(session, args)?;
@@ -83,6 +84,9 @@ fn once(session: &Session, args: &BackupArgs) -> Result<Shown> {
             Outcome::Taken(_) => None,
         };
         let tried = copy_out(context, &copies, &store, ask, None).await;
+        if let Some(metrics) = metrics {
+            metrics.copies(&copies.look(context, &store).await);
+        }
         Ok((outcome, tried))
     })?;
     Ok(came("backup", &outcome, tried))
@@ -106,6 +110,7 @@ pub(super) async fn copy_out(
         vec![Tried {
             set: store.dir().display().to_string(),
             came: Err(failure),
+            pruned: None,
         }]
     })
 }
@@ -126,12 +131,7 @@ pub(super) fn came(command: &str, outcome: &Outcome, tried: Vec<Tried>) -> Shown
             taken.manifest.id.as_str(),
             text(taken),
             document(taken),
-            taken
-                .pruned
-                .iter()
-                .filter(|pruned| !pruned.problems.is_empty())
-                .map(prune::problems)
-                .collect(),
+            problems_of(taken),
         ),
     };
     let (copies, caught_up): (Vec<Tried>, Vec<Tried>) =
@@ -156,6 +156,18 @@ pub(super) fn came(command: &str, outcome: &Outcome, tried: Vec<Tried>) -> Shown
     }
 }
 
+/// What failed once the backup was there.
+fn problems_of(taken: &Taken) -> Vec<String> {
+    let own = taken.problems.iter();
+    let mut problems: Vec<String> = own
+        .map(|problem| printable(format!("error: {problem}")))
+        .collect();
+    let pruned = taken.pruned.iter();
+    let failed = pruned.filter(|pruned| !pruned.problems.is_empty());
+    problems.extend(failed.map(prune::problems));
+    problems
+}
+
 /// Copies for people, their failures, and all of them for programs.
 pub(super) fn told(
     tried: Vec<Tried>,
@@ -164,11 +176,19 @@ pub(super) fn told(
     named: bool,
 ) -> Value {
     let mut documents = Vec::new();
-    for Tried { set, came } in tried {
+    for Tried { set, came, pruned } in tried {
         let mut document = match came {
             Ok(copied) => {
                 text.push_str(&copy::text(&copied));
-                json!(copied)
+                let mut document = json!(copied);
+                if let Some(pruned) = pruned {
+                    text.push_str(&prune::summary(&pruned));
+                    if !pruned.problems.is_empty() {
+                        problems.push(prune::problems(&pruned));
+                    }
+                    document["pruned"] = json!(pruned);
+                }
+                document
             }
             Err(failure) => {
                 problems.push(human::failure("copy", &failure));
@@ -195,7 +215,19 @@ pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
         settings: remote::settings(session, &args.remote)?,
         form: remote::form(session, &args.form)?,
         host: host_name(),
+        keep: keep_copies(session, args)?,
     })
+}
+
+/// The rules for the copies: those for the store here, where that is asked for.
+fn keep_copies(session: &Session, args: &BackupArgs) -> Result<Option<Rules>> {
+    let rules = keep(session, args)?;
+    if args.keep_copies && rules.is_none() {
+        let what =
+            "--keep-copies applies the --keep rules to the copies: expected one, as --keep-last 20";
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    Ok(rules.filter(|_| args.keep_copies || session.config.copy.keep))
 }
 
 /// The URLs of the stores that are copied to, as records call them.
@@ -321,7 +353,7 @@ fn text(taken: &Taken) -> String {
 
 fn document(taken: &Taken) -> Value {
     let timings = &taken.timings;
-    json!({
+    let mut document = json!({
         "result": "taken",
         "directory": taken.dir,
         "isSet": taken.is_set,
@@ -333,5 +365,9 @@ fn document(taken: &Taken) -> Value {
             "check": timings.check.as_secs_f64(),
             "archives": timings.archives.as_secs_f64(),
         },
-    })
+    });
+    if !taken.problems.is_empty() {
+        document["problems"] = json!(taken.problems);
+    }
+    document
 }

@@ -100,6 +100,9 @@ impl Keep {
 pub(super) struct Copy {
     #[serde(default)]
     pub(super) to: Vec<String>,
+    /// Whether `backup` and `schedule` prune the copies by the rules they prune their own store by.
+    #[serde(default)]
+    pub(super) keep: bool,
     #[serde(default)]
     pub(super) compress: bool,
     #[serde(default)]
@@ -146,7 +149,10 @@ const KEYS: [(&str, &[&str]); 4] = [
             "time-zone",
         ],
     ),
-    ("copy", &["to", "compress", "recipients", "recipients-file"]),
+    (
+        "copy",
+        &["to", "keep", "compress", "recipients", "recipients-file"],
+    ),
 ];
 
 /// Reads a value as the option of the same name does.

@@ -17,7 +17,7 @@ use super::{human, machine, target};
 use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
 use crate::ops::backup::{self as taking, Outcome};
-use crate::ops::copies::{Copies, Tried};
+use crate::ops::copies::{Copies, Place, Tried};
 use crate::ops::metrics::serve::{self, Served};
 use crate::ops::metrics::{Tls, TlsFiles};
 use crate::ops::schedule::{
@@ -194,6 +194,8 @@ struct Came {
     verified: Vec<(String, Result<Report>)>,
     /// What else went wrong.
     problems: Vec<String>,
+    /// How the copies stand.
+    places: Vec<Place>,
 }
 
 /// The work beside a backup: copies, then the verification of other sets.
@@ -290,6 +292,7 @@ impl Hands<'_> {
         match self.beside.wait(&stop, left).await {
             Waited::GoesOn => (Came::default(), true),
             Waited::Ended(Ok(mut came), cut) => {
+                self.served.metrics.copies(&came.places);
                 if cut {
                     came.cut();
                     self.pass_over();
@@ -425,6 +428,7 @@ impl Besides {
                 let (store, until) = (&self.store, Some(self.until));
                 let ask = self.ask.as_deref();
                 came.tried = backup::copy_out(&context, copies, store, ask, until).await;
+                came.places = copies.look(&context, store).await;
             }
             Err(failure) => came.problems.push(human::failure("copy", failure)),
         }

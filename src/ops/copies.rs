@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use super::catalog::{self, BackupSet, SetState, read_bounded};
-use super::remote::{self, Copied, Form};
+use super::prune::{PruneRequest, Pruned, Selection};
+use super::remote::{self, Copied, Form, Seen};
+use crate::backup::retention::Rules;
 use crate::backup::{names, newest};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::event::Event;
@@ -89,6 +91,17 @@ pub struct Tried {
     pub set: String,
     /// What came of it.
     pub came: Result<Copied>,
+    /// What was removed there after it, among this node's copies.
+    pub pruned: Option<Pruned>,
+}
+
+/// How this node's copies stand in one store.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The store's URL.
+    pub url: String,
+    /// What was seen there; none: it could not be read.
+    pub seen: Option<Seen>,
 }
 
 /// Where copies go, and how they are stored.
@@ -102,6 +115,8 @@ pub struct Copies {
     pub form: Form,
     /// This host's name, for the claims.
     pub host: String,
+    /// What of this node's copies is to stay once one was made; none: all.
+    pub keep: Option<Rules>,
 }
 
 impl Copies {
@@ -162,23 +177,72 @@ impl Copies {
         let sets = whole(store)?;
         for address in &self.to {
             let url = address.to_string();
+            let mut last = None;
             for set in sets.iter().filter(|set| Record::read(&set.dir).owes(&url)) {
                 let late = until.is_some_and(|until| Timestamp::now() >= until);
                 if context.cancel.is_cancelled() || (late && !tried.is_empty()) {
-                    return Ok(tried);
+                    break;
                 }
                 let came = self.one(context, set, address).await;
                 let kind = came.as_ref().err().map(Failure::kind);
                 tried.push(Tried {
                     set: set.name.clone(),
                     came,
+                    pruned: None,
                 });
+                if kind.is_none() {
+                    last = Some((tried.len() - 1, set));
+                }
                 if !matches!(kind, None | Some(Kind::BadBackup)) {
                     break;
                 }
             }
+            if let Some((place, set)) = last {
+                let pruned = self.prune(context, set, address).await;
+                if let Some(tried) = tried.get_mut(place) {
+                    tried.pruned = pruned;
+                }
+            }
         }
         Ok(tried)
+    }
+
+    /// Removes what of this node's copies the rules no longer want, where there are rules.
+    async fn prune(&self, context: &Context, set: &BackupSet, address: &Address) -> Option<Pruned> {
+        let (rules, manifest) = (self.keep.as_ref()?, set.manifest.as_ref()?);
+        let request = PruneRequest {
+            selection: Selection::Rules(rules.clone()),
+            in_use: Vec::new(),
+        };
+        let work = async {
+            let store = objects::open(address, &self.settings).await?;
+            remote::prune_beside(context, store.as_ref(), &request, manifest).await
+        };
+        // The copy is made: what fails here is a problem of the rest.
+        Some(work.await.unwrap_or_else(|failure| Pruned {
+            problems: vec![failure.to_string()],
+            ..Pruned::default()
+        }))
+    }
+
+    /// How this node's copies stand, in each store.
+    pub async fn look(&self, context: &Context, store: &LocalStore) -> Vec<Place> {
+        let sets = whole(store).unwrap_or_default();
+        let Some(manifest) = sets.first().and_then(|set| set.manifest.as_ref()) else {
+            return Vec::new();
+        };
+        let mut places = Vec::new();
+        for address in &self.to {
+            let work = async {
+                let store = objects::open(address, &self.settings).await?;
+                remote::look(store.as_ref(), manifest).await
+            };
+            places.push(Place {
+                url: address.to_string(),
+                seen: context.cancel.guard(work).await.ok(),
+            });
+        }
+        places
     }
 
     /// One copy, and the note that it was made.

@@ -25,12 +25,27 @@ pub mod survivor;
 pub mod upgrade;
 pub mod verify;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::event::{Event, Observer};
+use crate::sys::fs;
 pub use cancel::Cancel;
+
+/// Warns where a directory that was just made for its owner alone is open to others: FAT, exFAT and
+/// some network shares keep no modes.
+pub(crate) fn warn_of_modes(context: &Context, dir: &Path) {
+    if fs::is_open_to_others(dir) {
+        let what = format!(
+            "the file system of {} keeps no modes: whoever can reach it reads the private keys in the backups \
+             there; mount it with umask=077, or keep encrypted copies there only (--recipient)",
+            dir.display()
+        );
+        context.warn("modes-not-kept", what);
+    }
+}
 
 /// What every operation is given: who watches, what time it is, and whether to stop.
 #[derive(Clone)]

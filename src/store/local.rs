@@ -150,6 +150,11 @@ impl LocalStore {
         Ok(next)
     }
 
+    /// The directory of set `number`.
+    pub fn set_dir(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{SET_PREFIX}{number}"))
+    }
+
     /// Makes a private directory to prepare set `number` in.
     pub fn stage(&self, number: u64, _held: &Lock) -> Result<Staging> {
         let dir = self.dir.join(format!("{STAGING_PREFIX}{number}"));
@@ -167,6 +172,9 @@ impl LocalStore {
     }
 
     /// Makes a staged set one of the store's: its directory synced, renamed, the store synced.
+    ///
+    /// # Errors
+    /// [`Kind::Partial`] where only the last failed: the set is there.
     pub fn commit(&self, mut staging: Staging, number: u64) -> Result<PathBuf> {
         let to = self.dir.join(format!("{SET_PREFIX}{number}"));
         if to.symlink_metadata().is_ok() {
@@ -178,7 +186,15 @@ impl LocalStore {
         fs::sync_dir(&staging.dir)?;
         fs::rename(&staging.dir, &to)?;
         staging.armed = false;
-        fs::sync_dir(&self.dir)?;
+        // It is listed from here on, and no failure may say that there is none.
+        let synced = fs::sync_dir(&self.dir);
+        synced.map_err(|failure| {
+            let what = format!(
+                "{} is there, and may not outlive a loss of power",
+                to.display()
+            );
+            failure.as_kind(Kind::Partial).doing(what)
+        })?;
         Ok(to)
     }
 

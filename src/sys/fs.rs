@@ -19,6 +19,13 @@ pub const FILE_MODE: u32 = 0o600;
 /// The mode of every directory the tool makes on its own account.
 pub const DIR_MODE: u32 = 0o700;
 
+/// Whether others than its owner may look into a directory, although it was made with
+/// [`DIR_MODE`]: then its file system keeps no modes.
+pub fn is_open_to_others(dir: &Path) -> bool {
+    let mode = std::fs::metadata(dir).map(|meta| meta.permissions().mode());
+    mode.is_ok_and(|mode| mode & 0o077 != 0)
+}
+
 /// A file being written from its start to its end.
 #[derive(Debug)]
 pub struct OutFile {

@@ -194,3 +194,42 @@ fn a_store_that_hangs_costs_no_backup() {
     let (status, ..) = scheduled.stop();
     assert_eq!(status, Some(0));
 }
+
+#[test]
+fn the_rules_prune_the_copies_only_where_that_is_asked_for() {
+    let Some(bench) = Bench::new() else { return };
+    let share = bench.cluster.scratch().join("share");
+    std::fs::create_dir(&share).expect("a share");
+    let url = format!("file://{}", share.display());
+    let (store, file) = (
+        path(&bench.store),
+        bench.cluster.scratch().join("etcd-dr.prom"),
+    );
+    let rules = ["--keep-last", "1", "--textfile", path(&file), "-o", "json"];
+    let line = [&["backup", store, "--copy-to", &url], &rules[..]].concat();
+    let copies = || {
+        let listed = bench.run(&["list", &url, "-o", "json"]).expect(0).json();
+        listed["sets"].as_array().map_or(0, Vec::len)
+    };
+    for taken in 1..=2 {
+        let run = bench.run(&line).expect(0).json();
+        assert!(run["copies"][0]["pruned"].is_null(), "{run}");
+        assert_eq!((bench.sets().len(), copies()), (1, taken));
+    }
+    let line = [&line[..], &["--keep-copies"]].concat();
+    let run = bench.run(&line).expect(0).json();
+    let removed = run["copies"][0]["pruned"]["removed"].as_array();
+    assert_eq!(removed.map(Vec::len), Some(2), "{run}");
+    assert_eq!((bench.sets().len(), copies()), (1, 1));
+    let told = std::fs::read_to_string(&file).expect("the metrics");
+    let of = |name: &str| {
+        let series = format!("{name}{{store=\"{url}\"}}");
+        crate::monitor::value(&told, &series).unwrap_or_else(|| panic!("{series}\n{told}"))
+    };
+    assert_eq!(of("etcd_dr_copies_reachable"), 1.0);
+    assert!(of("etcd_dr_copies_size_bytes") > 1000.0);
+    assert!(of("etcd_dr_copies_newest_timestamp_seconds") > 1.7e9);
+    // A rule must be there to be applied.
+    let line = ["backup", store, "--copy-to", &url, "--keep-copies"];
+    bench.run(&line).expect(2);
+}

@@ -113,6 +113,8 @@ pub struct Taken {
     pub dir: PathBuf,
     /// Its Manifest; with plain files it is not on disk.
     pub manifest: Manifest,
+    /// What failed once the set was there.
+    pub problems: Vec<String>,
     /// Whether it is a set of a store.
     pub is_set: bool,
     /// Where the time went.
@@ -368,6 +370,7 @@ impl Run<'_> {
             Some(_) => self.store.stage_flat(random::bytes()?, self.lock)?,
             None => self.store.stage(number, self.lock)?,
         };
+        super::warn_of_modes(self.context, staging.dir());
         let stamp = Stamp::new(self.context.now, false);
         let artifacts = Artifacts::write(self, &source, staging.dir(), &stamp).await?;
         cancel.check()?;
@@ -564,16 +567,22 @@ impl Run<'_> {
         }
         fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
         self.context.cancel.check()?;
-        let dir = self.store.commit(staging, number)?;
+        let mut problems = Vec::new();
+        match self.store.commit(staging, number) {
+            Err(failure) if failure.kind() == Kind::Partial => problems.push(failure.to_string()),
+            other => drop(other?),
+        }
         match self.store.point_latest(number) {
             // The set is there; what is missing is a convenience that this file system lacks.
             Err(failure) if failure.io_kind().is_some_and(no_links) => {
                 self.context.warn("no-symbolic-links", failure.to_string());
             }
-            other => other?,
+            Err(failure) => problems.push(failure.to_string()),
+            Ok(()) => {}
         }
         Ok(Taken {
-            dir,
+            dir: self.store.set_dir(number),
+            problems,
             manifest,
             is_set: true,
             timings: Timings::default(),
@@ -611,6 +620,7 @@ impl Run<'_> {
         fs::sync_dir(dir)?;
         Ok(Taken {
             dir: dir.to_owned(),
+            problems: Vec::new(),
             manifest,
             is_set: false,
             timings: Timings::default(),

@@ -24,6 +24,7 @@ use prometheus_client::registry::Registry;
 use crate::backup::names::MANIFEST;
 use crate::error::{Doing, Kind, Result};
 use crate::ops::catalog::{self, BackupSet, SetState};
+use crate::ops::copies::Place;
 use crate::store::LocalStore;
 use crate::sys::space;
 
@@ -40,6 +41,11 @@ const DURATIONS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfSet {
     etcd_backup: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfStore {
+    store: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +103,9 @@ pub struct Metrics {
     unverified: Number,
     failed_verification: Number,
     owed_copies: Family<Unlabelled, Number>,
+    copies_reachable: Family<OfStore, Number>,
+    copies_size: Family<OfStore, Number>,
+    copies_newest: Family<OfStore, Number>,
     expiry: Family<Unlabelled, Number>,
     run_since: Number,
     last_run: Number,
@@ -136,6 +145,9 @@ impl Metrics {
             unverified: Number::default(),
             failed_verification: Number::default(),
             owed_copies: Family::default(),
+            copies_reachable: Family::default(),
+            copies_size: Family::default(),
+            copies_newest: Family::default(),
             expiry: Family::default(),
             run_since: Number::default(),
             last_run: Number::default(),
@@ -223,6 +235,15 @@ impl Metrics {
         r.register("etcd_dr_bad_backups", bad, self.failed_verification.clone());
         let owed = "Backups that lack a copy that was asked for";
         r.register("etcd_dr_uncopied_backups", owed, self.owed_copies.clone());
+        let reachable = "Whether a store of copies could be read after the last copy";
+        let family = self.copies_reachable.clone();
+        r.register("etcd_dr_copies_reachable", reachable, family);
+        let size = "Bytes of this node's copies in a store";
+        r.register("etcd_dr_copies_size_bytes", size, self.copies_size.clone());
+        let newest =
+            "When the newest good copy of this node in a store was begun; 0: there is none";
+        let family = self.copies_newest.clone();
+        r.register("etcd_dr_copies_newest_timestamp_seconds", newest, family);
         let expiry = "When the first certificate in the newest good backup expires";
         r.register(
             "etcd_dr_certificate_expiry_timestamp_seconds",
@@ -315,6 +336,23 @@ impl Metrics {
     pub fn owed_copies(&self, sets: usize) {
         let _whole = self.lock();
         self.owed_copies.get_or_create(&Vec::new()).set(sets as f64);
+    }
+
+    /// How the copies stand in each store.
+    pub fn copies(&self, places: &[Place]) {
+        let _whole = self.lock();
+        for place in places {
+            let of = OfStore {
+                store: place.url.clone(),
+            };
+            let reachable = if place.seen.is_some() { 1.0 } else { 0.0 };
+            self.copies_reachable.get_or_create(&of).set(reachable);
+            // What was known stays where the store cannot be read.
+            let Some(seen) = place.seen else { continue };
+            let newest = seen.newest.map_or(0.0, seconds);
+            self.copies_newest.get_or_create(&of).set(newest);
+            self.copies_size.get_or_create(&of).set(seen.size as f64);
+        }
     }
 
     /// A backup is being taken since then; none: no more.

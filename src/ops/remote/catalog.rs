@@ -104,6 +104,28 @@ pub async fn resolve(store: &dyn Store, name: &str) -> Result<BackupSet> {
     )))
 }
 
+/// How a node's copies stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes of all of them.
+    pub size: u64,
+    /// When the newest good one that counts now was taken.
+    pub newest: Option<Timestamp>,
+}
+
+/// Looks at the copies of one node, given the Manifest of one of its sets.
+///
+/// # Errors
+/// Those of the store.
+pub async fn look(store: &dyn Store, manifest: &Manifest) -> Result<Seen> {
+    let sets = list(store, &Place::of(manifest).to_string()).await?;
+    let sizes = sets.iter().map(|set| set.size);
+    Ok(Seen {
+        size: sizes.fold(0, u64::saturating_add),
+        newest: catalog::newest_good(&sets, Timestamp::now()).and_then(|set| set.created),
+    })
+}
+
 /// A folder of which nothing is known but what it lists, and why.
 fn unread(store: &dyn Store, name: &str, folder: &Folder, problem: String) -> BackupSet {
     let mut set = listed(store, name, folder);

@@ -64,6 +64,7 @@ pub async fn import(
     }
     let number = into.next_number()?;
     let staging = into.stage(number, &lock)?;
+    crate::ops::warn_of_modes(context, staging.dir());
     fetch(context, store, name, staging.dir(), identities).await?;
     into.commit(staging, number)?;
     Ok(BackupId(number))

@@ -23,7 +23,7 @@ mod place;
 mod prune;
 mod upload;
 
-pub use catalog::{list, resolve};
+pub use catalog::{Seen, list, look, resolve};
 pub use fetch::{fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};

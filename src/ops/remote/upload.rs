@@ -320,6 +320,10 @@ impl<'a> Transfer<'a> {
             entries.push(entry);
         }
         self.commit(entries).await?;
+        let dir = format!("{}/{}", self.store.url(), self.name);
+        if let (false, Some(dir)) = (self.form.encrypts(), dir.strip_prefix("file://")) {
+            crate::ops::warn_of_modes(self.context, Path::new(dir));
+        }
         self.context.tell(Event::PhaseDone {
             phase: PHASE,
             done: total,
