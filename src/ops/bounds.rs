@@ -1,5 +1,5 @@
-//! Which paths a journal may name: an operation changes `/etc/kubernetes`, etcd's data directory and
-//! this tool's own state, and nothing else. A journal that names more was not written by this tool,
+//! Which paths a journal may name: an operation changes `/etc/kubernetes`, etcd's data directory,
+//! files that come from just that place in a backup, and this tool's own state, and nothing else. A journal that names more was not written by this tool,
 //! or not for this node.
 
 use std::path::{Component, Path, PathBuf};
@@ -7,12 +7,17 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Fact, Failure, Kind, Result};
+use crate::node::collect::OUTSIDE;
 use crate::node::layout::{KUBERNETES, NodeLayout};
 use crate::plan::Progress;
 
 /// Directories that hold no etcd data, nor anything below them.
 const NO_DATA: [&str; 11] = [
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/root", "/sbin", "/sys", "/usr",
+];
+/// Directories in which no backup has files: what is in them is the system's.
+const NO_FILES: [&str; 10] = [
+    "/bin", "/boot", "/dev", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr",
 ];
 /// Fields of a step that are read only, or are no paths.
 const READ_ONLY: [&str; 6] = ["allow", "archive", "evidence", "from", "snapshot", "what"];
@@ -32,14 +37,25 @@ pub(in crate::ops) fn check(layout: &NodeLayout, progress: &Progress) -> Result<
     for step in &progress.begin.steps {
         gather("", step, &mut changed);
     }
+    let outside: Vec<&Path> = progress
+        .begin
+        .steps
+        .iter()
+        .filter_map(|step| outside(step, &roots))
+        .collect();
     let stray = changed.into_iter().find(|(key, path)| {
         let plain = path
             .components()
             .all(|part| !matches!(part, Component::ParentDir));
         let below = roots.iter().any(|root| path.starts_with(root));
         // What leads to them may have to be made, and goes again only when it is empty.
-        let leads = *key == "folders" && roots.iter().any(|root| root.starts_with(path));
-        !plain || !(below || leads)
+        let mut ends = roots
+            .iter()
+            .map(PathBuf::as_path)
+            .chain(outside.iter().copied());
+        let leads = *key == "folders" && ends.any(|end| end.starts_with(path));
+        let put = *key == "place" && outside.contains(path);
+        !plain || !(below || leads || put)
     });
     let Some((_, path)) = stray else {
         return Ok(());
@@ -58,6 +74,19 @@ pub(in crate::ops) fn check(layout: &NodeLayout, progress: &Progress) -> Result<
         name: "journal-out-of-bounds",
         allowable: false,
     }))
+}
+
+/// The place of a file from elsewhere on the node, which comes from just that name of the unpacked
+/// archive, and for which what is there is set aside in this tool's own folders.
+fn outside<'a>(step: &'a Value, roots: &[PathBuf]) -> Option<&'a Path> {
+    let field = |name: &str| step.pointer(name).and_then(Value::as_str).map(Path::new);
+    let place = field("/exchange/place")?;
+    let (incoming, aside) = (field("/exchange/incoming")?, field("/exchange/aside")?);
+    let ours = |path: &Path| roots.iter().any(|root| path.starts_with(root));
+    let named = Path::new(OUTSIDE).join(place.strip_prefix("/").ok()?);
+    let system = NO_FILES.iter().any(|system| place.starts_with(system));
+    let fits = incoming.ends_with(named) && ours(incoming) && ours(aside);
+    (fits && !system && place.components().count() > 2).then_some(place)
 }
 
 /// The directories in which an operation may change something, as node paths.
@@ -164,6 +193,29 @@ mod tests {
             "/etc/kubernetes-2",
         ] {
             assert!(refused(about("/data/etcd"), steps(place)), "{place}");
+        }
+        let put = |place: &str, incoming: &str| {
+            let exchange = json!({"place": place, "aside": "/var/lib/etcd-dr/x/outside/aside/x", "incoming": incoming});
+            vec![
+                json!({"step": "make-folders", "folders": ["/srv", "/srv/enc"]}),
+                json!({"step": "put-back", "what": "", "exchange": exchange}),
+            ]
+        };
+        let from = "/var/lib/etcd-dr/x/outside/new/outside-etc-kubernetes";
+        let fits = put("/srv/enc/x.yaml", &format!("{from}/srv/enc/x.yaml"));
+        assert!(!refused(about("/data/etcd"), fits));
+        for (place, incoming) in [
+            ("/srv/enc/x.yaml", format!("{from}/srv/enc/y.yaml")),
+            (
+                "/srv/enc/x.yaml",
+                "/tmp/outside-etc-kubernetes/srv/enc/x.yaml".to_owned(),
+            ),
+            ("/usr/bin/x", format!("{from}/usr/bin/x")),
+        ] {
+            assert!(
+                refused(about("/data/etcd"), put(place, &incoming)),
+                "{place}"
+            );
         }
         for data in ["/etc/ssh", "/var/lib", "/home", "/usr/lib/x"] {
             assert!(refused(about(data), Vec::new()), "{data}");

@@ -253,7 +253,7 @@ fn stopped_at_any_step_it_is_as_before() {
         "make ",
         "stop etcd",
         "wait until its containers",
-        "move what is in",
+        "move /var/lib/etcd/member",
         "add the member",
         "in place",
         "wait until the member serves",

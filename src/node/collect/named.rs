@@ -293,7 +293,8 @@ impl<'a> Named<'a> {
                     let Some(path) = pod.host_paths.get(&mount.volume) else {
                         continue;
                     };
-                    let path = path.join(&mount.sub_path);
+                    let mut path = path.clone();
+                    path.extend(mount.sub_path.iter());
                     let named = || self.files.keys().any(|file| file.starts_with(&path));
                     let wide = TOO_WIDE.iter().any(|wide| Path::new(wide) == path)
                         || self.data_dirs.iter().any(|dir| dir.starts_with(&path));
