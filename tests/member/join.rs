@@ -75,7 +75,7 @@ impl Lost {
         let mut command = etcd_dr();
         command
             .args(["--node-name", self.cluster.name(LOST)])
-            .args(["--progress", "never", "--root"])
+            .args(["--progress", "auto", "--root"])
             .arg(&self.root)
             .args(&self.global)
             .args(args);

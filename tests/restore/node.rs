@@ -61,7 +61,7 @@ impl Node {
         // Whether or not the machine has systemd.
         command.env("ETCD_DR_DETACH", "never");
         command
-            .args(["--node-name", self.cluster.name(0), "--progress", "never"])
+            .args(["--node-name", self.cluster.name(0), "--progress", "auto"])
             .arg("--root")
             .arg(&self.root);
         command
