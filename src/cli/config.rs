@@ -37,6 +37,10 @@ pub(super) struct Config {
     pub(super) keep: Keep,
     #[serde(default)]
     pub(super) copy: Copy,
+    #[serde(default)]
+    pub(super) s3: S3,
+    #[serde(default)]
+    pub(super) sftp: Sftp,
 }
 
 /// `[backup]`
@@ -110,8 +114,44 @@ pub(super) struct Copy {
     pub(super) recipients_file: Option<PathBuf>,
 }
 
+/// `[s3]`: where credentials are, for a service that has neither variables nor a home.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct S3 {
+    credentials_file: Option<String>,
+    profile: Option<String>,
+    region: Option<String>,
+    endpoint: Option<String>,
+}
+
+/// `[sftp]`: who we are, and by what a host is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Sftp {
+    identity: Option<String>,
+    known_hosts: Option<String>,
+    fingerprint: Option<String>,
+}
+
+impl Config {
+    /// What `[s3]` and `[sftp]` say, by the names of the variables that say the same and go before.
+    pub(super) fn store_variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("AWS_SHARED_CREDENTIALS_FILE", &self.s3.credentials_file),
+            ("AWS_PROFILE", &self.s3.profile),
+            ("AWS_REGION", &self.s3.region),
+            ("AWS_ENDPOINT_URL", &self.s3.endpoint),
+            ("ETCD_DR_SFTP_IDENTITY", &self.sftp.identity),
+            ("ETCD_DR_SFTP_KNOWN_HOSTS", &self.sftp.known_hosts),
+            ("ETCD_DR_SFTP_FINGERPRINT", &self.sftp.fingerprint),
+        ];
+        let given = all.into_iter();
+        given.filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+}
+
 /// The keys of each table, for the nearest-name hint.
-const KEYS: [(&str, &[&str]); 4] = [
+const KEYS: [(&str, &[&str]); 6] = [
     (
         "",
         &[
@@ -127,6 +167,8 @@ const KEYS: [(&str, &[&str]); 4] = [
             "backup",
             "keep",
             "copy",
+            "s3",
+            "sftp",
         ],
     ),
     (
@@ -153,6 +195,8 @@ const KEYS: [(&str, &[&str]); 4] = [
         "copy",
         &["to", "keep", "compress", "recipients", "recipients-file"],
     ),
+    ("s3", &["credentials-file", "profile", "region", "endpoint"]),
+    ("sftp", &["identity", "known-hosts", "fingerprint"]),
 ];
 
 /// Reads a value as the option of the same name does.

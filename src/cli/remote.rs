@@ -1,7 +1,10 @@
 //! Stores away from the node, as arguments and environment mean them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+
+use nix::unistd::User;
 
 use super::args::{FormArgs, IdentityArgs, RemoteArgs};
 use super::environment;
@@ -39,11 +42,22 @@ pub(super) fn url(session: &Session, named: Option<&Path>) -> Result<Option<Addr
 /// How stores are reached.
 pub(super) fn settings(session: &Session, args: &RemoteArgs) -> Result<Settings> {
     let config = &session.config;
-    let variables = std::env::vars_os()
+    let mut variables: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(_, value): &(String, String)| !value.is_empty())
         .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         .collect();
+    for (name, value) in config.store_variables() {
+        let set = variables.entry(name.to_owned());
+        set.or_insert_with(|| value.to_owned());
+    }
+    // Services have neither variable.
+    let user = own_user();
+    if let Some(user) = &user {
+        let set = variables.entry("USER".to_owned());
+        set.or_insert_with(|| user.name.clone());
+    }
+    let home = environment::variable("HOME");
     let ca = match args.store_ca.as_ref().or(config.store_ca.as_ref()) {
         Some(path) => Some(file(path)?.into_bytes()),
         None => None,
@@ -51,13 +65,18 @@ pub(super) fn settings(session: &Session, args: &RemoteArgs) -> Result<Settings>
     let mut settings = Settings {
         variables,
         ca,
-        home: environment::variable("HOME").map(Into::into),
+        home: home.map(Into::into).or(user.map(|user| user.dir)),
         ..Settings::default()
     };
     if let Some(patience) = args.store_patience.or(config.store_patience) {
         settings.patience = patience;
     }
     Ok(settings)
+}
+
+/// Whose process this is, where the users' list says it.
+fn own_user() -> Option<User> {
+    User::from_uid(nix::unistd::geteuid()).ok().flatten()
 }
 
 /// A text file that was named.

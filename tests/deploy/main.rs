@@ -270,6 +270,12 @@ fn systemd_has_no_complaint_about_the_units() {
         let unit = unit.replace("/usr/local/bin/etcd-dr", &binary().display().to_string());
         std::fs::write(scratch.path().join(name), unit).expect("writing a unit");
     }
+    // The drop-in is judged with the units that it is for.
+    for name in ["etcd-dr-backup.service", "etcd-dr-schedule.service"] {
+        let dir = scratch.path().join(format!("{name}.d"));
+        std::fs::create_dir(&dir).expect("a folder");
+        std::fs::write(dir.join("store.conf"), text("systemd/store.conf")).expect("a drop-in");
+    }
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no", "--recursive-errors=no"]);
     command.args(UNITS.map(|name| scratch.path().join(name)));
@@ -282,6 +288,41 @@ fn systemd_has_no_complaint_about_the_units() {
         .filter(|line| line.contains("etcd-dr"))
         .collect();
     assert!(output.status.success() && ours.is_empty(), "{said}");
+}
+
+/// The lines of a unit that begin with a key.
+fn settings(unit: &str, key: &str) -> Vec<String> {
+    let lines = unit.lines().filter_map(|line| line.strip_prefix(key));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_unit_finds_the_credentials_of_a_copy() {
+    for name in ["etcd-dr-backup.service", "etcd-dr-schedule.service"] {
+        let unit = text(&format!("systemd/{name}"));
+        // What is found by hand is found: its home is known, and it is not hidden.
+        let environment = settings(&unit, "Environment=");
+        assert!(
+            environment.contains(&"HOME=/root".to_owned()),
+            "{name}: {environment:?}"
+        );
+        assert_eq!(settings(&unit, "ProtectHome="), ["read-only"], "{name}");
+        let file = settings(&unit, "EnvironmentFile=");
+        assert_eq!(file, ["-/etc/etcd-dr/store.env"], "{name}");
+    }
+    // Each variable of the drop-in is a credential that it loads.
+    let conf = text("systemd/store.conf");
+    let loaded = settings(&conf, "LoadCredential=");
+    let named = settings(&conf, "Environment=");
+    assert_eq!((loaded.len(), named.len()), (3, 3));
+    for setting in named {
+        let (_, credential) = setting.split_once("=%d/").expect("a credential");
+        let prefix = format!("{credential}:");
+        assert!(
+            loaded.iter().any(|line| line.starts_with(&prefix)),
+            "{setting}"
+        );
+    }
 }
 
 #[test]

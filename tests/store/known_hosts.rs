@@ -203,3 +203,34 @@ fn a_host_by_its_ipv6_address_and_a_user_with_an_at_sign() {
         "{alias}"
     );
 }
+
+#[test]
+fn a_service_finds_its_files_by_the_configuration_and_without_a_home() {
+    let Some(bench) = Bench::start() else { return };
+    let key = bench
+        .server
+        .scratch
+        .path()
+        .join("user")
+        .display()
+        .to_string();
+    let known = bench.known("[127.0.0.1]:PORT ED25519");
+    let config = bench.dir.path().join("config.toml");
+    let text = format!("[sftp]\nidentity = {key:?}\nknown-hosts = {known:?}\n");
+    std::fs::write(&config, text).expect("a configuration");
+    let config = config.display().to_string();
+    let list = |args: &[&str], env: &[(&str, String)]| {
+        let url = bench.server.url();
+        run(&[&["list", url.as_str()], args].concat(), env)
+    };
+    list(&["--config", &config], &[("HOME", String::new())]).expect(0);
+    // A variable goes before it.
+    let absent = ("ETCD_DR_SFTP_IDENTITY", "/nowhere".to_owned());
+    list(&["--config", &config], &[absent]).expect(6);
+    // Without HOME it is the home that the users' list has.
+    let refused = list(&[], &[("HOME", String::new())]).expect(6);
+    assert!(
+        refused.stderr.contains("/.ssh/known_hosts, /etc"),
+        "{refused}"
+    );
+}
