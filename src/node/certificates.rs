@@ -11,7 +11,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use tokio_rustls::rustls::crypto::ring::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
@@ -26,6 +25,7 @@ use super::layout::NodeLayout;
 use super::profile::{Detection, Profile};
 use super::{kubeadm, openshift, refuse};
 use crate::error::Result;
+use crate::sys::crypto;
 
 /// Larger files are no certificates; a bundle of all signers of a cluster has some kilobytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -338,7 +338,7 @@ impl Check<'_> {
         let found = PrivateKeyDer::from_pem_slice(text)
             .map_err(|_| "expected a private key in PEM, found none".to_owned());
         let public = found.and_then(|der| {
-            let key = any_supported_type(&der).map_err(|cause| cause.to_string())?;
+            let key = crypto::signing_key(&der).map_err(|cause| cause.to_string())?;
             let public = key.public_key().map(|public| public.as_ref().to_vec());
             public.ok_or_else(|| "a kind of key that cannot be compared".to_owned())
         });

@@ -5,6 +5,7 @@
 //! record them to replay every legal loss of what was not yet fsynced.
 
 mod copy;
+pub mod crypto;
 pub mod dir;
 pub mod fs;
 pub mod label;

@@ -258,8 +258,52 @@ fn describe_fault(fault: &CertificateError) -> String {
         }
         C::Revoked => "it is revoked".to_owned(),
         C::BadEncoding => "it is not correctly encoded".to_owned(),
-        other => lower_first(&other.to_string()),
+        C::UnsupportedSignatureAlgorithmContext { .. }
+        | C::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "it is signed in a way that is not supported here: expected RSA of 2048 to 8192 bits, \
+             ECDSA on P-256, P-384 or P-521, or Ed25519, with SHA-256, SHA-384 or SHA-512"
+                .to_owned()
+        }
+        C::UnhandledCriticalExtension => {
+            "it has an extension that is critical and not known here".to_owned()
+        }
+        C::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
+            Some(webpki::Error::CaUsedAsEndEntity) => "it may sign others (CA:TRUE), and is not \
+                 itself the trusted one: give etcd a certificate with CA:FALSE, or trust this one"
+                .to_owned(),
+            Some(webpki::Error::UnsupportedCertVersion) => "it is X.509 version 1, which has no \
+                 names: make it again with extensions (openssl x509 -req ... -extfile FILE with a \
+                 line subjectAltName=DNS:...,IP:...)"
+                .to_owned(),
+            _ => in_words(&other.0.to_string()),
+        },
+        other => in_words(&other.to_string()),
     }
+}
+
+/// Whether a certificate was refused because it may sign others.
+pub(super) fn is_authority(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = error else {
+        return false;
+    };
+    let cause = other.0.downcast_ref::<webpki::Error>();
+    cause == Some(&webpki::Error::CaUsedAsEndEntity)
+}
+
+/// The name that a library has for a fault, as words: `PathTooLong { .. }` is "path too long".
+fn in_words(name: &str) -> String {
+    let name: String = name
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == ' ')
+        .collect();
+    let mut words = String::new();
+    for c in name.trim().chars() {
+        if c.is_ascii_uppercase() && !words.is_empty() && !words.ends_with(' ') {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    format!("it is refused: {words}")
 }
 
 /// `DnsName("a")` and `IpAddress(…)` as the verifier's library writes them, made plain.

@@ -13,7 +13,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
@@ -21,6 +20,7 @@ use super::tls::TlsConfig;
 use super::{ConnectOptions, Endpoint, Id};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::snapshot;
+use crate::sys::crypto;
 
 /// The largest page of metrics that is read.
 const PAGE_LIMIT: u64 = 8 << 20;
@@ -79,9 +79,9 @@ async fn shake_hands(
 ) -> (Vec<Vec<u8>>, Option<std::io::Result<()>>) {
     let recorder = Arc::new(Recorder {
         seen: Mutex::default(),
-        provider: ring::default_provider(),
+        provider: crypto::provider(),
     });
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto::provider()))
         .with_safe_default_protocol_versions()
         .map(|builder| {
             builder

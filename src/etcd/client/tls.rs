@@ -7,22 +7,29 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::crypto::{self, CryptoProvider};
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
-    self, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme,
+    self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
+use x509_parser::der_parser::oid::Oid;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
-use super::cause::{Cause, ServerCertificate, date};
+use super::cause::{self, Cause, ServerCertificate, date};
 use super::wire::Wire;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::sys::crypto;
 
+/// The keys that can be used.
+const USABLE: &str = "an RSA key of 2048 to 4096 bits, or one on P-256, P-384, P-521 or Ed25519";
 /// The largest PEM file that is read; a bundle of every public authority is a twentieth of it.
 const PEM_LIMIT: u64 = 4 << 20;
 
@@ -81,12 +88,21 @@ impl Pem {
         .with(Fact::Path(self.origin.clone()))
     }
 
-    /// All certificates in it, in their order.
+    /// All certificates in it, in their order. Those that openssl calls trusted, or X509, are
+    /// certificates too, as to etcd; the uses that openssl notes after one are left out.
     ///
     /// # Errors
     /// [`Kind::Usage`] where there is none, or what is there is not PEM.
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>> {
-        let found = CertificateDer::pem_slice_iter(&self.bytes)
+        let mut text = std::borrow::Cow::Borrowed(self.bytes.as_slice());
+        for label in ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"] {
+            if contains(&text, label.as_bytes()) {
+                let plain = String::from_utf8_lossy(&text).replace(label, "CERTIFICATE");
+                text = plain.into_bytes().into();
+            }
+        }
+        let found = CertificateDer::pem_slice_iter(&text)
+            .map(|found| found.map(without_notes))
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|error| self.fault(format!("it is not correct PEM: {error}")))?;
         if found.is_empty() {
@@ -102,13 +118,26 @@ impl Pem {
     pub fn key(&self) -> Result<PrivateKeyDer<'static>> {
         // The library's own message could quote what stands in the file.
         PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|_| {
-            let encrypted = self.bytes.windows(9).any(|window| window == b"ENCRYPTED");
+            let encrypted = contains(&self.bytes, b"ENCRYPTED");
             self.fault(if encrypted {
                 "the private key is encrypted, and there is no one to ask for its pass phrase"
             } else {
                 "it holds no private key in PEM (PKCS#8, PKCS#1 or SEC1)"
             })
         })
+    }
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window == word)
+}
+
+/// A certificate alone, where more follows it in its block.
+fn without_notes(certificate: CertificateDer<'static>) -> CertificateDer<'static> {
+    let rest = X509Certificate::from_der(&certificate).map_or(0, |(rest, _)| rest.len());
+    match certificate.len().checked_sub(rest) {
+        Some(end) if rest > 0 => certificate.get(..end).unwrap_or_default().to_vec().into(),
+        _ => certificate,
     }
 }
 
@@ -125,14 +154,15 @@ impl fmt::Debug for Pem {
 #[derive(Clone)]
 pub struct TlsConfig {
     roots: Arc<RootCertStore>,
+    /// The trusted certificates as they are.
+    trusted: Arc<Vec<CertificateDer<'static>>>,
     ca: Vec<PathBuf>,
     identity: Option<Arc<Identity>>,
     server_name: Option<ServerName<'static>>,
 }
 
 struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    resolver: Arc<SingleCertAndKey>,
     /// What errors say of it.
     described: String,
 }
@@ -153,38 +183,27 @@ impl TlsConfig {
             .with(Fact::Missing("ca")));
         }
         let mut roots = RootCertStore::empty();
+        let mut trusted = Vec::new();
         for pem in ca {
-            let (usable, _) = roots.add_parsable_certificates(pem.certificates()?);
+            let certificates = pem.certificates()?;
+            let (usable, _) = roots.add_parsable_certificates(certificates.clone());
             if usable == 0 {
                 return Err(pem.fault("none of its certificates can be read"));
             }
+            trusted.extend(certificates);
         }
         let identity = client
             .map(|(certificate, key)| Identity::new(certificate, key))
             .transpose()?;
         let config = Self {
             roots: Arc::new(roots),
+            trusted: Arc::new(trusted),
             ca: ca.iter().map(|pem| pem.origin.clone()).collect(),
             identity: identity.map(Arc::new),
             server_name: None,
         };
-        config.client_config(Arc::default()).map_err(|error| {
-            let what = match &error {
-                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                    "the private key is not that of the certificate".to_owned()
-                }
-                other => format!("they cannot be used: {other}"),
-            };
-            let mut doing = "setting up TLS".to_owned();
-            if let Some((certificate, key)) = client {
-                doing = format!(
-                    "reading {} and {}",
-                    certificate.origin.display(),
-                    key.origin.display()
-                );
-            }
-            Failure::new(Kind::Usage, what).doing(doing)
-        })?;
+        let made = config.client_config(Arc::default());
+        made.doing(Kind::Usage, || "setting up TLS")?;
         Ok(config)
     }
 
@@ -220,9 +239,10 @@ impl TlsConfig {
         &self,
         wire: Arc<Wire>,
     ) -> std::result::Result<ClientConfig, rustls::Error> {
-        let provider = Arc::new(crypto::ring::default_provider());
+        let provider = Arc::new(crypto::provider());
         let verifier = Witness {
             inner: webpki(&self.roots, &provider)?,
+            trusted: Arc::clone(&self.trusted),
             ca: self.ca.clone(),
             wire,
         };
@@ -231,9 +251,7 @@ impl TlsConfig {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.identity {
-            Some(identity) => {
-                builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?
-            }
+            Some(identity) => builder.with_client_cert_resolver(identity.resolver.clone()),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -252,18 +270,55 @@ impl fmt::Debug for TlsConfig {
 }
 
 impl Identity {
+    /// A certificate is given to the server as it is, whatever version of X.509 it has: who it is
+    /// for and whether it is still valid is the server's to judge.
     fn new(certificate: &Pem, key: &Pem) -> Result<Self> {
         let chain = certificate.certificates()?;
+        let der = key.key()?;
+        let both = || {
+            let (certificate, key) = (certificate.origin.display(), key.origin.display());
+            format!("reading {certificate} and {key}")
+        };
+        let first = chain.first().map(|first| X509Certificate::from_der(first));
+        let Some(Ok((_, parsed))) = first else {
+            return Err(certificate.fault("its certificate cannot be read"));
+        };
+        let signing = crypto::signing_key(&der).map_err(|_| {
+            let what = format!("the private key cannot be used: {}", kind_of_key(&parsed));
+            Failure::new(Kind::Usage, what).doing(both())
+        })?;
+        let own = signing.public_key();
+        if own.is_some_and(|own| own.as_ref() != parsed.public_key().raw) {
+            let what = "the private key is not that of the certificate";
+            return Err(Failure::new(Kind::Usage, what).doing(both()));
+        }
         let described = chain.first().and_then(describe_client);
         Ok(Self {
-            key: key.key()?,
             described: match described {
                 Some(described) => format!("{}, {described}", certificate.origin.display()),
                 None => certificate.origin.display().to_string(),
             },
-            chain,
+            resolver: Arc::new(CertifiedKey::new(chain, signing).into()),
         })
     }
+}
+
+/// What kind of key a certificate has, and which kinds can be used.
+fn kind_of_key(certificate: &X509Certificate<'_>) -> String {
+    let key = certificate.public_key();
+    let kind = match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) => format!("it is RSA of {} bits", rsa.key_size()),
+        Ok(PublicKey::EC(_)) => {
+            let curve = key.algorithm.parameters.as_ref();
+            let curve = curve.and_then(|any| any.as_oid().ok());
+            match curve {
+                Some(curve) => format!("it is on the curve {curve}"),
+                None => "it is on a curve without a name".to_owned(),
+            }
+        }
+        _ => format!("it is of the kind {}", key.algorithm.algorithm),
+    };
+    format!("{kind}; make a certificate with {USABLE}")
 }
 
 fn webpki(
@@ -302,10 +357,75 @@ fn describe_server(certificate: &CertificateDer<'_>) -> Option<String> {
     ))
 }
 
-/// Decides nothing itself: asks the usual verifier, and notes what was refused.
+/// Why a server's key is not accepted, where it is too short.
+fn weak_key(certificate: &CertificateDer<'_>) -> Option<String> {
+    const LEAST: usize = 2_048;
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    match parsed.public_key().parsed() {
+        Ok(PublicKey::RSA(rsa)) if rsa.key_size() < LEAST => Some(format!(
+            "its RSA key has {} bits, and fewer than {LEAST} are not safe",
+            rsa.key_size()
+        )),
+        _ => None,
+    }
+}
+
+/// Judges a server's certificate that is itself the one that is trusted, byte for byte: webpki
+/// takes none that may sign others, Go's library does. Nobody has to have signed it; what is left is
+/// whether it is for this name, for a server, and valid now.
+fn is_the_trusted_one(
+    certificate: &CertificateDer<'_>,
+    trusted: &[CertificateDer<'static>],
+    name: &ServerName<'_>,
+    now: UnixTime,
+) -> std::result::Result<(), rustls::Error> {
+    use rustls::CertificateError as Fault;
+    if !trusted
+        .iter()
+        .any(|one| one.as_ref() == certificate.as_ref())
+    {
+        return Err(Fault::UnknownIssuer.into());
+    }
+    let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|_| Fault::BadEncoding)?;
+    if !rest.is_empty() {
+        return Err(Fault::BadEncoding.into());
+    }
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < parsed.validity().not_before.timestamp() {
+        return Err(Fault::NotValidYet.into());
+    }
+    if now > parsed.validity().not_after.timestamp() {
+        return Err(Fault::Expired.into());
+    }
+    let usage = parsed
+        .extended_key_usage()
+        .map_err(|_| Fault::BadEncoding)?;
+    if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
+        return Err(Fault::InvalidPurpose.into());
+    }
+    let known = |oid: &Oid<'_>| {
+        use x509_parser::oid_registry as oid;
+        [
+            oid::OID_X509_EXT_BASIC_CONSTRAINTS,
+            oid::OID_X509_EXT_KEY_USAGE,
+            oid::OID_X509_EXT_EXTENDED_KEY_USAGE,
+            oid::OID_X509_EXT_SUBJECT_ALT_NAME,
+        ]
+        .contains(oid)
+    };
+    let mut extensions = parsed.extensions().iter();
+    if extensions.any(|extension| extension.critical && !known(&extension.oid)) {
+        return Err(Fault::UnhandledCriticalExtension.into());
+    }
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
+}
+
+/// Asks the usual verifier, decides itself only over a certificate that is the trusted one, and notes
+/// what was refused.
 #[derive(Debug)]
 struct Witness {
     inner: Arc<WebPkiServerVerifier>,
+    trusted: Arc<Vec<CertificateDer<'static>>>,
     ca: Vec<PathBuf>,
     wire: Arc<Wire>,
 }
@@ -315,7 +435,7 @@ impl Witness {
         let rustls::Error::InvalidCertificate(fault) = error else {
             return;
         };
-        let cause = Cause::of_certificate(fault);
+        let cause = weak_key(certificate).unwrap_or_else(|| Cause::of_certificate(fault));
         let about_trust = matches!(
             fault,
             rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature
@@ -343,6 +463,18 @@ impl ServerCertVerifier for Witness {
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         self.inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .or_else(|error| match cause::is_authority(&error) {
+                true => is_the_trusted_one(end_entity, &self.trusted, server_name, now)
+                    .map(|()| ServerCertVerified::assertion())
+                    .map_err(|other| match other {
+                        // What the usual verifier said says more.
+                        rustls::Error::InvalidCertificate(
+                            rustls::CertificateError::UnknownIssuer,
+                        ) => error,
+                        other => other,
+                    }),
+                false => Err(error),
+            })
             .inspect_err(|error| self.note(error, end_entity))
     }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::client::Pem;
+use crate::sys::crypto;
 
 /// Where the certificates lie.
 #[derive(Debug, Clone)]
@@ -99,7 +100,7 @@ impl TlsFiles {
 
     fn acceptor(&self) -> Result<TlsAcceptor> {
         let doing = || "setting up TLS for the metrics";
-        let provider = Arc::new(crypto::ring::default_provider());
+        let provider = Arc::new(crypto::provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .doing(Kind::Usage, doing)?;

@@ -13,6 +13,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use super::super::{Address, Scheme, Settings, profile};
 use super::http::Connector;
 use crate::error::{Failure, Kind, Result};
+use crate::sys::crypto;
 
 /// A service's client.
 #[derive(Clone)]
@@ -44,7 +45,7 @@ impl Client {
 /// The client for an address.
 pub(super) fn build(address: &Address, settings: &Settings) -> Result<Client> {
     // The first one to ask decides for the process, and all here ask for the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = crypto::provider().install_default();
     match address.scheme() {
         Scheme::S3 => s3(address, settings),
         Scheme::Gcs => gcs(address, settings),
