@@ -187,6 +187,15 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     if let Some(refused) = refused(typed, failure) {
         return Some(refused);
     }
+    if failure.refusal() == Some("damaged-survivor") && failure.kind() == Kind::Refused {
+        let database = failure.facts().iter().find_map(|fact| match fact {
+            Fact::Path(path) => Some(path.display()),
+            _ => None,
+        })?;
+        return Some(format!(
+            "where no other disk and no backup is left: etcd-dr restore {database} --scope etcd --allow unsealed-snapshot"
+        ));
+    }
     let names = failure.facts().iter().find_map(|fact| match fact {
         Fact::Candidates(names) => Some(names.as_slice()),
         _ => None,

@@ -220,7 +220,7 @@ pub(super) fn restore(session: &Session, args: &RestoreArgs, from: &Path) -> Res
     let request = Request {
         bump: restoring::bump(args),
         mark_compacted: args.mark_compacted,
-        evidence: restoring::evidence(&store)?,
+        evidence: restoring::evidence(session, &store)?,
         allow: args.allow.clone(),
         from: session.readable(from),
         from_wal: args
@@ -231,6 +231,7 @@ pub(super) fn restore(session: &Session, args: &RestoreArgs, from: &Path) -> Res
         wal_dir: args.wal_dir.clone(),
         name: args.name.clone(),
         peer_urls: args.initial_advertise_peer_urls.clone(),
+        cluster_id: None,
         random: restoring::random()?,
     };
     let outcome = session.blocking(move |context| survivor::run(&context, &request))?;

@@ -8,12 +8,14 @@ use super::catalog::BackupSet;
 use super::{Context, cancel};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::bbolt::FileSource;
+use crate::etcd::datadir::{self as files, Layout};
 use crate::etcd::ids::{FoundingCluster, InitialCluster, MemberId, PeerUrls};
 use crate::etcd::membership::Member;
 use crate::etcd::restore::{
     Bump, Evidence, Phase, Restored, SLACK, Spec, TargetVersion, Watch, newest_revision, restore,
 };
 use crate::etcd::snapshot::Alarm;
+use crate::etcd::survivor::applied;
 use crate::event::Event;
 
 /// What is asked for. Everything but the paths and the randomness has etcdutl's meaning.
@@ -95,6 +97,9 @@ pub struct Outcome {
     pub keys: u64,
     /// Bytes of the database.
     pub database_size: u64,
+    /// The last entry of the founding log.
+    #[serde(skip)]
+    pub log_index: u64,
     /// Alarms that stay raised.
     pub alarms: Vec<Alarm>,
     /// What else the reader should know.
@@ -125,6 +130,23 @@ pub fn evidence_of_member(database: &Path) -> Result<Option<Evidence>> {
         source: database.display().to_string(),
         revision,
     }))
+}
+
+/// What a member's data directory says: its database, and as many revisions more as its log has
+/// entries beyond that; `None` where it holds no database.
+pub fn evidence_of_data(data_dir: &Path) -> Result<Option<Evidence>> {
+    let layout = Layout::new(data_dir, None);
+    let Some(mut evidence) = evidence_of_member(&layout.db())? else {
+        return Ok(None);
+    };
+    // A log that cannot be read adds nothing: etcd itself would not start from it.
+    let beyond = files::check(&layout, None).and_then(|report| {
+        let tail = report.wal.tail_after(applied(&layout.db())?);
+        Ok(tail.committed.saturating_add(tail.uncommitted))
+    });
+    let beyond = i64::try_from(beyond.unwrap_or_default()).unwrap_or(i64::MAX);
+    evidence.revision = evidence.revision.saturating_add(beyond);
+    Ok(Some(evidence))
 }
 
 fn must_be_given(name: &'static str, what: &str) -> Failure {
@@ -234,8 +256,9 @@ fn outcome(
         revision: restored.revision,
         bumped: restored.decision.revision.is_some(),
         reasons: restored.decision.reasons,
-        keys: facts.map_or(0, |facts| facts.keys_for_clients()),
+        keys: facts.map_or(0, |facts| facts.keys),
         database_size: restored.database_size,
+        log_index: cluster.commit(),
         alarms: restored.alarms,
         notes: restored.notes,
     }

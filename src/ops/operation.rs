@@ -15,7 +15,7 @@ use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::Event;
 use crate::node::layout::NodeLayout;
 use crate::plan::registry::{self, Found};
-use crate::plan::{Begin, Clock, Operation, Progress, Step, StepState, journal};
+use crate::plan::{Begin, Clock, Known, Operation, Progress, Step, StepState, journal};
 use crate::sys::fs;
 
 /// Refuses a further change of the node while an earlier one is unfinished, or is done and neither
@@ -241,7 +241,7 @@ pub(in crate::ops) async fn give_up<S: Step>(
     operation: &mut Operation<S>,
     unstopped: &S::World,
     failed: Failure,
-    as_before: &'static str,
+    as_before: impl Fn(&Known) -> String,
 ) -> Failure {
     context.warn("rolling-back", failed.to_string());
     if let Err(second) = go_back(operation, unstopped, &failed.to_string()).await {
@@ -251,7 +251,9 @@ pub(in crate::ops) async fn give_up<S: Step>(
         Kind::Interrupted => Kind::Interrupted,
         _ => Kind::RolledBack,
     };
-    failed.as_kind(kind).doing(as_before)
+    failed
+        .as_kind(kind)
+        .doing(as_before(&operation.progress().known))
 }
 
 /// Refuses to go back where nothing is kept for that any more.

@@ -180,7 +180,13 @@ pub fn assess(seen: &Seen, now: Timestamp) -> Vec<Check> {
             Some(operators) => verdict(OPERATOR_PROGRESSING, progressing(operators)),
             None => not_checked(OPERATOR_PROGRESSING, "only OpenShift has ClusterOperators"),
         },
-        if seen.births.is_empty() {
+        if seen.operators.is_none() {
+            // Elsewhere no certificate is rotated after a day.
+            not_checked(
+                FIRST_DAY,
+                "only OpenShift rotates certificates on the first day",
+            )
+        } else if seen.births.is_empty() {
             not_checked(FIRST_DAY, "no object tells when the cluster was made")
         } else {
             verdict(FIRST_DAY, newborn(seen, now))

@@ -39,6 +39,9 @@ pub struct Request {
     pub evidence: Vec<Evidence>,
     /// Names of refusals that are to be let pass.
     pub allow: Vec<String>,
+    /// The new cluster's id; none: one made from `random`. Only a member that is alone in its
+    /// cluster may keep the one it has: there is nobody else who could still use it.
+    pub cluster_id: Option<ClusterId>,
     /// Randomness, for the cluster's id and hidden names.
     pub random: u128,
 }
@@ -103,12 +106,36 @@ pub struct Outcome {
 /// [`Kind::Usage`] for peer URLs that are none; the refusals of [`survivor::make`];
 /// [`Kind::Store`] where the disk is at fault. Nothing is in place then.
 pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
+    keep_apart(request)?;
+    let (made, cluster_id) = specified(request, |spec| {
+        let mut removed = Vec::new();
+        let made = survivor::make(spec, &Watcher { context }, &mut removed);
+        for path in removed {
+            context.tell(Event::LeftoverRemoved(path));
+        }
+        Ok((made?, spec.cluster_id))
+    })?;
+    tell(context, &made);
+    Ok(outcome(request, cluster_id, made))
+}
+
+/// Reads everything as [`run`] does and writes nothing.
+///
+/// # Errors
+/// As those of [`run`] that are about the source.
+pub fn examine(context: &Context, request: &Request) -> Result<()> {
+    specified(request, |spec| {
+        survivor::examine(spec, &Watcher { context })
+    })
+}
+
+/// What is asked for, as the part below needs it.
+fn specified<T>(request: &Request, work: impl FnOnce(&Spec<'_>) -> Result<T>) -> Result<T> {
     let source = Layout::new(&request.from, request.from_wal.as_deref());
     if !source.snap.is_dir() {
         let what = not_a_data_dir(&request.from);
         return Err(Failure::new(Kind::Usage, what));
     }
-    keep_apart(request)?;
     let peer_urls = request.peer_urls.as_deref().map(PeerUrls::parse_list);
     let peer_urls = peer_urls.transpose()?;
     let bump = request.bump.unwrap_or(Bump::Auto { slack: SLACK });
@@ -120,32 +147,33 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         allow_low: request.allow.iter().any(|name| name == "bump-too-small"),
     };
     // Zero is no id to etcd.
-    let cluster_id = ClusterId((request.random as u64).max(1));
+    let made_up = ClusterId((request.random as u64).max(1));
     let spec = Spec {
         source: &source,
         data_dir: &request.data_dir,
         wal_dir: request.wal_dir.as_deref(),
-        cluster_id,
+        cluster_id: request.cluster_id.unwrap_or(made_up),
         name: request.name.as_deref(),
         peer_urls: peer_urls.as_ref(),
         raise: (bump != Bump::By(0)).then_some(raise),
         tag: (request.random >> 64) as u64,
     };
-    let mut removed = Vec::new();
-    let made = survivor::make(&spec, &Watcher { context }, &mut removed);
-    for path in removed {
-        context.tell(Event::LeftoverRemoved(path));
-    }
-    let made = made.map_err(|failure| match failure.kind() {
+    work(&spec).map_err(|failure| match failure.kind() {
         Kind::Interrupted => cancel::interrupted(),
-        _ => failure.doing(format!(
-            "making {} from {}",
-            request.data_dir.display(),
-            request.from.display()
-        )),
-    })?;
-    tell(context, &made);
-    Ok(outcome(request, cluster_id, made))
+        _ if failure.refusal() == Some("damaged-survivor") => reading(request, failure).with(
+            // Its database alone may still be of use.
+            Fact::Path(source.db()),
+        ),
+        _ => reading(request, failure),
+    })
+}
+
+fn reading(request: &Request, failure: Failure) -> Failure {
+    failure.doing(format!(
+        "making {} from {}",
+        request.data_dir.display(),
+        request.from.display()
+    ))
 }
 
 /// Refuses a new directory within the old one, which is to stay as it is.

@@ -49,8 +49,12 @@ pub trait Step: Serialize + DeserializeOwned {
         known: &Known,
     ) -> impl Future<Output = Result<Option<Value>>>;
 
-    /// Takes the act back, however much of it was done. Repeatable.
-    fn undo(&self, world: &Self::World, known: &Known) -> impl Future<Output = Result<()>>;
+    /// Takes the act back, however much of it was done, and says what it found out. Repeatable.
+    fn undo(
+        &self,
+        world: &Self::World,
+        known: &Known,
+    ) -> impl Future<Output = Result<Option<Value>>>;
 }
 
 /// What the steps so far found out.
@@ -65,6 +69,27 @@ impl Known {
     /// A field that a step found out; of several steps the last.
     pub fn field(&self, name: &str) -> Option<&Value> {
         self.facts.values().rev().find_map(|facts| facts.get(name))
+    }
+
+    /// All values of a field, whichever steps found them out.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.facts.values().filter_map(move |facts| facts.get(name))
+    }
+
+    /// Takes what a step found out, beside what it found out before.
+    fn learn(&mut self, step: usize, facts: Option<&Value>) {
+        let Some(facts) = facts else { return };
+        match (self.facts.get_mut(&step), facts) {
+            (Some(Value::Object(known)), Value::Object(more)) => {
+                known.extend(
+                    more.iter()
+                        .map(|(name, value)| (name.clone(), value.clone())),
+                );
+            }
+            _ => {
+                self.facts.insert(step, facts.clone());
+            }
+        }
     }
 
     /// A field read as a type of its own.
@@ -212,12 +237,13 @@ impl Progress {
             Record::Doing { step: at } => step(*at, StepState::Doing)?,
             Record::Done { step: at, facts } => {
                 step(*at, StepState::Done)?;
-                if let Some(facts) = facts {
-                    self.known.facts.insert(*at, facts.clone());
-                }
+                self.known.learn(*at, facts.as_ref());
             }
             Record::Undoing { step: at } => step(*at, StepState::Undoing)?,
-            Record::Undone { step: at } => step(*at, StepState::Undone)?,
+            Record::Undone { step: at, facts } => {
+                step(*at, StepState::Undone)?;
+                self.known.learn(*at, facts.as_ref());
+            }
             Record::Resumed => {}
             Record::Completed => {
                 self.state = State::Completed;
@@ -434,12 +460,13 @@ impl<S: Step> Operation<S> {
             let Some(step) = self.steps.get(at) else {
                 break;
             };
-            step.undo(world, &self.progress.known)
+            let facts = step
+                .undo(world, &self.progress.known)
                 .await
                 .map_err(|failure| {
                     failure.doing(format!("undoing step {}, {}", at + 1, step.name()))
                 })?;
-            self.record_back(Record::Undone { step: at })?;
+            self.record_back(Record::Undone { step: at, facts })?;
             self.tell(at, true, true);
         }
         self.record_back(Record::RolledBack)?;

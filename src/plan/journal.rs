@@ -15,8 +15,8 @@
 //! | record | besides |
 //! | --- | --- |
 //! | `begin` | `schema` (1), `tool`, `id`, `kind`, `about`, `steps` |
-//! | `doing`, `undoing`, `undone` | `step`, counted from 0 |
-//! | `done` | `step`, and `facts` if the step found some |
+//! | `doing`, `undoing` | `step`, counted from 0 |
+//! | `done`, `undone` | `step`, and `facts` if the step found some |
 //! | `resumed` | - |
 //! | `completed` | - |
 //! | `rolling-back` | `why` |
@@ -104,6 +104,9 @@ pub enum Record {
     Undone {
         /// Which.
         step: usize,
+        /// What undoing it found out, for the steps that are undone after it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        facts: Option<Value>,
     },
     /// Another process goes on.
     Resumed,

@@ -18,4 +18,5 @@ mod power;
 mod refusals;
 mod sessions;
 mod survivor;
+mod watching;
 mod whole;

@@ -435,6 +435,13 @@ impl Cluster {
 
     /// A client of all running members, with a member's peer certificate.
     pub async fn client(&self) -> Client {
+        Client::connect(self.endpoints(), Some(self.client_options()))
+            .await
+            .expect("connecting to the cluster")
+    }
+
+    /// How such a client connects.
+    pub fn client_options(&self) -> ConnectOptions {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(10))
             .with_timeout(Duration::from_secs(60));
@@ -447,9 +454,7 @@ impl Cluster {
                     .identity(Identity::from_pem(read(peer.cert), read(peer.key))),
             );
         }
-        Client::connect(self.endpoints(), Some(options))
-            .await
-            .expect("connecting to the cluster")
+        options
     }
 
     // ---- harm and repair ---------------------------------------------------------------------

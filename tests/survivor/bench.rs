@@ -190,6 +190,7 @@ pub(crate) fn request(from: &Path, data_dir: &Path) -> Request {
         mark_compacted: false,
         evidence: Vec::new(),
         allow: Vec::new(),
+        cluster_id: None,
         random: 0x0123_4567_89ab_cdef_7777_0000_0000_0007,
     }
 }

@@ -69,7 +69,7 @@ fn assert_hash(path: &Path, revision: i64, compact: i64, expected: &Value, what:
 fn assert_content(path: &Path, told: &Value, what: &str) {
     let (_, facts) = read(path);
     let number = |name: &str| told[name].as_u64().unwrap();
-    assert_eq!(facts.keys_for_clients(), number("keys"), "{what}");
+    assert_eq!(facts.keys, number("keys"), "{what}");
     let leases = told["leases"].as_array().unwrap();
     assert_eq!(facts.leases, leases.len() as u64, "{what}");
     let attached = leases.iter().map(|lease| lease["keys"].as_u64().unwrap());

@@ -65,6 +65,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     pub wait: Duration,
 
+    /// Kill containers other than etcd's this long after they were asked to end
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2s")]
+    pub grace: Duration,
+
     /// If a step fails, leave the node as it is then, for --resume or
     /// --rollback, instead of rolling back
     #[arg(long, verbatim_doc_comment)]

@@ -13,8 +13,9 @@ use super::{Named, check_names, find, random};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::node::apiserver::ApiServer;
+use crate::node::layout::NodeLayout;
 use crate::ops::datadir::{self, Outcome, Request};
-use crate::ops::{advice, catalog};
+use crate::ops::{advice, catalog, restore};
 use crate::store::LocalStore;
 
 /// Refusals that an operator may let pass here.
@@ -45,12 +46,14 @@ pub(in crate::cli) fn check_allowed(args: &RestoreArgs) -> Result<()> {
     check_names(&args.allow, &ALLOWABLE)
 }
 
-/// What the store's backups say of revisions that were served.
-pub(in crate::cli) fn evidence(store: &LocalStore) -> Result<Vec<Evidence>> {
-    match store.dir().is_dir() {
-        true => Ok(datadir::evidence(&catalog::list(store)?)),
-        false => Ok(Vec::new()),
+/// What the store's backups and this node's operations say of revisions that were served.
+pub(in crate::cli) fn evidence(session: &Session, store: &LocalStore) -> Result<Vec<Evidence>> {
+    let layout = NodeLayout::new(&session.root);
+    let mut known = restore::served_by_operations(&session.context, &layout);
+    if store.dir().is_dir() {
+        known.extend(datadir::evidence(&catalog::list(store)?));
     }
+    Ok(known)
 }
 
 /// How the revision is to be raised.
@@ -73,7 +76,7 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
         )
     })?;
     // What others of the store say of the revision is worth knowing, whatever is restored.
-    let evidence = evidence(&store)?;
+    let evidence = evidence(session, &store)?;
     for (name, what) in advice::of_set(set.manifest.as_ref(), &ApiServer::default()) {
         session.context.warn(name, what);
     }

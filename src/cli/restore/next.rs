@@ -174,6 +174,8 @@ mod tests {
             runtime: PathBuf::new(),
             pods: Vec::new(),
             wait_seconds: 1,
+            grace_seconds: None,
+            etcd_served: None,
             alarms_allowed: false,
             safety: Vec::new(),
             former_clusters: Vec::new(),

@@ -160,7 +160,7 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
     if progress.state == State::Completed {
         let about = restore::about(progress)?;
         let question = format!(
-            "Take back {}? What was written since {} is set aside with it.",
+            "Take back {}? What was written since {} is set aside with it. The data from before comes back with its revision bumped above all that was served, so that clients list again.",
             progress.begin.id, about.set.name
         );
         confirm("", &question, args.yes)?;
@@ -169,7 +169,11 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
     let context = &session.context;
     let done = session.block_on_to_the_end(restore::take_back(context, &layout, &mut operation))?;
     let kept = operation.progress().known.completed;
+    let returned = &done.returned;
     let mut text = format!("rolled back {}: the node is as before\n", done.id);
+    for detail in returned.details() {
+        text.push_str(&format!("{detail}\n"));
+    }
     if kept {
         text.push_str(&format!(
             "what was written after the restore is in {} until: etcd-dr restore --commit {}\n",
@@ -178,7 +182,15 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
         ));
     }
     text.push_str(&operation::others(&layout, &done.id)?);
-    let json = json!({"id": done.id, "state": State::RolledBack.word(), "about": done.about});
+    let json = json!({
+        "id": done.id,
+        "state": State::RolledBack.word(),
+        "about": done.about,
+        "served": returned.served,
+        "bumpedTo": returned.bumped_to,
+        "notBumped": returned.not_bumped,
+        "notServing": returned.not_serving,
+    });
     Ok(Shown::done(text, machine::document("restore", &json)))
 }
 
@@ -249,6 +261,7 @@ fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survi
         bump: super::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
         allow: args.allow.clone(),
         wait: args.wait,
+        grace: args.grace,
         privileged: rustix::process::geteuid().is_root(),
         random: random()?,
         rehearsal: args.dry_run,
@@ -270,6 +283,7 @@ fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Requ
         bump: super::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
         allow: args.allow.clone(),
         wait: args.wait,
+        grace: args.grace,
         scratch: scratch(args),
         privileged: rustix::process::geteuid().is_root(),
         random: random()?,

@@ -36,7 +36,8 @@ pub struct DatabaseFacts {
     pub scheduled_compact_revision: Option<i64>,
     /// The compaction that was finished last; if lower than the scheduled one, it was running.
     pub finished_compact_revision: Option<i64>,
-    /// Keys that are alive at the current revision.
+    /// Keys that are alive at the current revision, as clients count them. `snapshot status` has
+    /// one more of a bumped database: the mark of the bump.
     pub keys: u64,
     /// Distinct keys, alive or deleted.
     pub distinct_keys: u64,
@@ -76,14 +77,6 @@ pub struct DatabaseFacts {
     pub prefixes: Vec<PrefixUsage>,
     /// All that is under none of the listed prefixes.
     pub other_prefixes: Usage,
-}
-
-impl DatabaseFacts {
-    /// The keys alive that a client can ask for. The mark of a raised revision is an entry with an
-    /// empty key, which counts as one here and in `snapshot status`, and which no range reaches.
-    pub fn keys_for_clients(&self) -> u64 {
-        self.keys.saturating_sub(u64::from(self.bumped))
-    }
 }
 
 /// One top-level bucket.

@@ -296,7 +296,9 @@ impl<'a> KeyPass<'a> {
             Act::Put { .. } => {}
         }
         let bytes = key.len() as u64 + record.value_len;
-        self.prefixes.add(key, live, bytes, record.stored);
+        if record.act != Act::Bump {
+            self.prefixes.add(key, live, bytes, record.stored);
+        }
     }
 
     /// Reads and takes the entries of a leaf, newest first; their parts in HashKV go to `parts`,

@@ -183,6 +183,7 @@ fn facts(walked: Walked, current: i64, options: &Options) -> (DatabaseFacts, Col
     } = walked;
     let page_size = u64::from(meta.page_size);
     let (prefixes, other_prefixes) = keys.prefixes.top(options.prefixes);
+    let bumped = u64::from(keys.counts.bumps > 0);
     let facts = DatabaseFacts {
         complete: walked.whole,
         page_size: meta.page_size,
@@ -197,11 +198,12 @@ fn facts(walked: Walked, current: i64, options: &Options) -> (DatabaseFacts, Col
         compact_revision: gathered.compact_revision(),
         scheduled_compact_revision: gathered.scheduled,
         finished_compact_revision: gathered.finished,
-        keys: keys.counts.live,
-        distinct_keys: keys.distinct,
+        // The mark of a bump is an entry with an empty key, which no client can ask for.
+        keys: keys.counts.live.saturating_sub(bumped),
+        distinct_keys: keys.distinct.saturating_sub(bumped),
         revisions: keys.counts.revisions,
         tombstones: keys.counts.tombstones,
-        bumped: keys.counts.bumps > 0,
+        bumped: bumped > 0,
         leased_keys: keys.counts.leased,
         leases: gathered.leases.count,
         consistent_index: gathered.consistent_index,

@@ -45,6 +45,8 @@ mod tail;
 
 use std::path::{Path, PathBuf};
 
+pub use self::source::applied;
+
 use self::log::NewLog;
 use self::plan::Plan;
 use self::source::Source;
@@ -202,6 +204,22 @@ pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> R
             .map_or(database.facts, |raised| raised.facts.clone()),
         decision: raised.map(|raised| raised.decision),
     })
+}
+
+/// Reads everything as [`make`] does and writes nothing: the refusals come before anything stops.
+///
+/// # Errors
+/// The refusals of [`make`] that are about the source.
+pub fn examine(spec: &Spec<'_>, watch: &dyn Watch) -> Result<()> {
+    let source = Source::hold(spec.source)?;
+    let facts = source.check_database(watch)?;
+    let db = DbFacts::of(&facts);
+    let looked = source.look(&db, spec.raise.is_some())?;
+    Plan::make(spec, &looked, &db)?;
+    match &spec.raise {
+        Some(_) => source.try_tail(&looked, &facts),
+        None => Ok(()),
+    }
 }
 
 fn check_room(spec: &Spec<'_>, source: &Source) -> Result<()> {

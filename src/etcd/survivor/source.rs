@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 use super::{refuse, writing};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::apply::{Base, apply};
 use crate::etcd::bbolt::write::small_bucket;
-use crate::etcd::bbolt::{FileSource, Metas, Origin, ReadAt};
-use crate::etcd::datadir::{self, DbFacts, Held, Layout, Report};
+use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
+use crate::etcd::datadir::{self, DbFacts, Held, Layout, RaftMembers, Report};
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::findings::Findings;
 use crate::etcd::raftsnap::{SIZE_MAX, SnapName};
 use crate::etcd::restore::{Phase, Watch};
 use crate::etcd::snapshot::{DatabaseFacts, Options, inspect};
 use crate::etcd::wal::{EndKind, Log, SnapshotId, Wal};
+use crate::etcd::wire::raft::ConfState;
 use crate::sys::fs::{self as change, OutFile};
 use crate::sys::stream_out::StreamOut;
 
@@ -42,6 +44,61 @@ pub(super) struct Looked {
     pub(super) torn: bool,
     /// What is wrong with `.snap` files that are not needed.
     pub(super) snaps: Vec<String>,
+}
+
+impl Looked {
+    /// What the database and raft tell of members.
+    pub(super) fn grounds(&self, facts: &DatabaseFacts) -> Grounds {
+        let raft = self.report.raft_members.as_ref();
+        Grounds {
+            db: DbFacts::of(facts),
+            raft: raft.map(RaftMembers::conf_state),
+        }
+    }
+
+    /// What the tail is applied to.
+    pub(super) fn base<'a>(
+        &'a self,
+        database: &'a dyn ReadAt,
+        meta: &'a Meta,
+        facts: &'a DatabaseFacts,
+        grounds: &'a Grounds,
+    ) -> Base<'a> {
+        let snap = self.report.snaps.iter().find_map(|file| {
+            let snap = file.snap.as_ref()?;
+            (Some(snap.id) == self.report.start).then_some(snap)
+        });
+        let store = snap.and_then(|snap| snap.store.as_ref());
+        // A start without a .snap file, or with one that has no v2 store, leaves the database to tell.
+        let settled = match snap {
+            Some(snap) => snap.store.is_none(),
+            None => self.report.lacks_snap(),
+        };
+        Base {
+            database,
+            meta,
+            facts,
+            members: match settled {
+                true => &grounds.db.members,
+                false => store.map_or(&[], |store| store.members.as_slice()),
+            },
+            removed: match settled {
+                true => &grounds.db.removed,
+                false => store.map_or(&[], |store| store.removed.as_slice()),
+            },
+            conf_state: match settled {
+                true => grounds.raft.as_ref(),
+                false => snap.map(|snap| &snap.conf_state),
+            },
+            settled,
+        }
+    }
+}
+
+/// See [`Looked::grounds`].
+pub(super) struct Grounds {
+    db: DbFacts,
+    raft: Option<ConfState>,
 }
 
 impl Source {
@@ -83,28 +140,56 @@ impl Source {
         Ok(sizes.fold(0, u64::saturating_add))
     }
 
-    /// Copies the database up to its high-water mark and checks the copy, all of it.
-    pub(super) fn copy_database(&self, to: &Path, watch: &dyn Watch) -> Result<Copied> {
+    /// Bytes of the database up to its high-water mark.
+    fn length(&self) -> Result<u64> {
         let reading = || format!("reading {}", self.path.display());
         let mut unheard = Findings::keeping(1);
         let metas = Metas::read(&self.file, self.file.size(), Origin::File, &mut unheard)
             .doing(Kind::NotChecked, reading)?;
         let length = metas.and_then(|metas| metas.chosen.database_size());
         let length = length.filter(|length| *length <= self.file.size());
-        let Some(length) = length else {
+        length.ok_or_else(|| {
             let found = unheard.listed().first().map(ToString::to_string);
             let found = found.unwrap_or_else(|| "its metas lead beyond its end".to_owned());
-            return Err(damaged(format!("{}: {found}", self.path.display())));
-        };
+            damaged(format!("{}: {found}", self.path.display()))
+        })
+    }
+
+    /// Copies the database up to its high-water mark and checks the copy, all of it.
+    pub(super) fn copy_database(&self, to: &Path, watch: &dyn Watch) -> Result<Copied> {
+        let length = self.length()?;
         let mut out = writing(to, OutFile::create(to))?;
         watch.begin(Phase::Copy, length);
         if !writing(to, out.clone_from(&self.raw, length))? {
             out = self.copy(out, length, watch)?;
         }
         watch.done(Phase::Copy, length);
-        watch.begin(Phase::Check, length);
         let file = writing(to, out.file().try_clone().and_then(FileSource::new))?;
-        let copy = Stoppable { file, watch };
+        let facts = self.check(file, length, watch)?;
+        watch.begin(Phase::Settle, length);
+        writing(to, out.sync())?;
+        watch.done(Phase::Settle, length);
+        Ok(Copied {
+            facts,
+            size: length,
+        })
+    }
+
+    /// Checks the database where it is, as a copy of it would be checked.
+    pub(super) fn check_database(&self, watch: &dyn Watch) -> Result<DatabaseFacts> {
+        let length = self.length()?;
+        let doing = || format!("opening {}", self.path.display());
+        let file = FileSource::open(&self.path).doing(Kind::NotChecked, doing)?;
+        self.check(file, length, watch)
+    }
+
+    fn check(&self, file: FileSource, length: u64, watch: &dyn Watch) -> Result<DatabaseFacts> {
+        watch.begin(Phase::Check, length);
+        let copy = Stoppable {
+            file,
+            length,
+            watch,
+        };
         let told = |progress: crate::etcd::snapshot::Progress| {
             watch.progress(Phase::Check, progress.hashed.max(progress.walked));
         };
@@ -114,15 +199,7 @@ impl Source {
         watch.done(Phase::Check, length);
         let good = report.is_good();
         match report.facts {
-            Some(facts) if good && facts.complete => {
-                watch.begin(Phase::Settle, length);
-                writing(to, out.sync())?;
-                watch.done(Phase::Settle, length);
-                Ok(Copied {
-                    facts,
-                    size: length,
-                })
-            }
+            Some(facts) if good && facts.complete => Ok(facts),
             _ => {
                 let errors = |severity| severity == Severity::Error;
                 let first = report.findings.listed().iter().find(|f| errors(f.severity));
@@ -130,6 +207,19 @@ impl Source {
                 Err(damaged(format!("{}: {found}", self.path.display())))
             }
         }
+    }
+
+    /// What the log comes to on the database, for a refusal before anything is written.
+    pub(super) fn try_tail(&self, looked: &Looked, facts: &DatabaseFacts) -> Result<()> {
+        let mut unheard = Findings::keeping(0);
+        let metas = Metas::read(&self.file, self.file.size(), Origin::File, &mut unheard)
+            .doing(Kind::NotChecked, || {
+                format!("reading {}", self.path.display())
+            })?;
+        let Some(metas) = metas else { return Ok(()) };
+        let grounds = looked.grounds(facts);
+        let base = looked.base(&self.file, &metas.chosen, facts, &grounds);
+        apply(&base, &self.wal, &looked.log).map(drop)
     }
 
     fn copy(&self, out: OutFile, length: u64, watch: &dyn Watch) -> Result<OutFile> {
@@ -247,7 +337,10 @@ fn database_of(layout: &Layout) -> Result<PathBuf> {
 }
 
 /// A database's consistent index, without reading all of it.
-fn applied(path: &Path) -> Result<u64> {
+///
+/// # Errors
+/// [`Kind::NotChecked`] where it cannot be read.
+pub fn applied(path: &Path) -> Result<u64> {
     let doing = || format!("reading {}", path.display());
     let file = FileSource::open(path).doing(Kind::NotChecked, doing)?;
     let mut unheard = Findings::keeping(0);
@@ -264,7 +357,7 @@ pub(super) fn damaged(what: String) -> Failure {
     refuse(
         "damaged-survivor",
         format!(
-            "{what}. Go on with another member's disk, of those that are sound the one that verify --compare names, or restore the newest backup: what a damaged disk has beyond either cannot be told from what it lacks"
+            "{what}. Use another member's disk (etcd-dr verify --compare names the best of several), or restore the newest backup. Where there is neither, restore member/snap/db of this disk as a snapshot: without the log, the newest writes are lost"
         ),
     )
 }
@@ -279,12 +372,13 @@ pub(super) fn stop_if(watch: &dyn Watch) -> Result<()> {
 /// A copy whose reads fail once the operator wants it to stop.
 struct Stoppable<'a> {
     file: FileSource,
+    length: u64,
     watch: &'a dyn Watch,
 }
 
 impl ReadAt for Stoppable<'_> {
     fn size(&self) -> u64 {
-        self.file.size()
+        self.length
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {

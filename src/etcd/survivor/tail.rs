@@ -6,10 +6,10 @@ use std::path::Path;
 use super::source::{Copied, Looked, stop_if};
 use super::{Raise, writing};
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::apply::{Applied, Base, apply};
+use crate::etcd::apply::{Applied, apply};
 use crate::etcd::bbolt::write::{Change, Edit, amend};
 use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
-use crate::etcd::datadir::{DbFacts, Layout, RaftMembers};
+use crate::etcd::datadir::Layout;
 use crate::etcd::finding::Severity;
 use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
@@ -52,37 +52,8 @@ pub(super) fn raise(
     let meta = chosen(&source)?;
     let wal = Wal::list(&layout.wal)?;
     let log = wal.replay(&wal.scan()?, looked.log.start)?;
-    let snap = looked.report.snaps.iter().find_map(|file| {
-        let snap = file.snap.as_ref()?;
-        (Some(snap.id) == looked.report.start).then_some(snap)
-    });
-    let store = snap.and_then(|snap| snap.store.as_ref());
-    let db = DbFacts::of(&copied.facts);
-    // A start without a .snap file, or with one that has no v2 store, leaves the database to tell.
-    let settled = match snap {
-        Some(snap) => snap.store.is_none(),
-        None => looked.report.lacks_snap(),
-    };
-    let raft = looked.report.raft_members.as_ref();
-    let raft = raft.map(RaftMembers::conf_state);
-    let base = Base {
-        database: &source,
-        meta: &meta,
-        facts: &copied.facts,
-        members: match settled {
-            true => &db.members,
-            false => store.map_or(&[], |store| store.members.as_slice()),
-        },
-        removed: match settled {
-            true => &db.removed,
-            false => store.map_or(&[], |store| store.removed.as_slice()),
-        },
-        conf_state: match settled {
-            true => raft.as_ref(),
-            false => snap.map(|snap| &snap.conf_state),
-        },
-        settled,
-    };
+    let grounds = looked.grounds(&copied.facts);
+    let base = looked.base(&source, &meta, &copied.facts, &grounds);
     let mut applied = apply(&base, &wal, &log)?;
     stop_if(watch)?;
     let decision = decide(&Question {

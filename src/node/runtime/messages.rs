@@ -99,3 +99,23 @@ pub(super) struct PodSandboxMetadata {
     #[prost(uint32, tag = "4")]
     pub(super) attempt: u32,
 }
+
+/// Asks the container to end, and kills it after `timeout` seconds.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StopContainerRequest {
+    #[prost(string, tag = "1")]
+    pub(super) container_id: String,
+    #[prost(int64, tag = "2")]
+    pub(super) timeout: i64,
+}
+
+/// Removes a container; one that runs would be killed.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RemoveContainerRequest {
+    #[prost(string, tag = "1")]
+    pub(super) container_id: String,
+}
+
+/// The reply to both, which says nothing.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NothingResponse {}

@@ -185,6 +185,56 @@ impl Runtime {
         self.bounded("pods", self.list_sandboxes()).await
     }
 
+    /// Asks a container to end, as the kubelet does, and has it killed after `grace`. Returns once it
+    /// has ended.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] where the runtime refuses, or has not answered long after the grace.
+    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+        let request = messages::StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX),
+        };
+        let limit = self.timeout.saturating_add(grace);
+        self.act("stop a container", limit, "StopContainer", request)
+            .await
+    }
+
+    /// Removes a container that has exited, with what the runtime remembers of it. The caller must
+    /// have seen it exited: one that runs would be killed.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] where the runtime refuses or does not answer in time.
+    pub async fn remove_container(&self, id: &str) -> Result<()> {
+        let request = messages::RemoveContainerRequest {
+            container_id: id.to_owned(),
+        };
+        self.act(
+            "remove a container",
+            self.timeout,
+            "RemoveContainer",
+            request,
+        )
+        .await
+    }
+
+    async fn act<Q: Message + Send + Sync + 'static>(
+        &self,
+        what: &'static str,
+        limit: Duration,
+        method: &str,
+        request: Q,
+    ) -> Result<()> {
+        let call = self.call::<Q, messages::NothingResponse>(self.service, method, request);
+        let socket = self.socket.display();
+        let doing = || format!("asking the container runtime at {socket} to {what}");
+        self.within(limit, call).await.map(drop).map_err(|what| {
+            Failure::new(Kind::Unreachable, what)
+                .doing(doing())
+                .with(Fact::Endpoint(format!("unix://{socket}")))
+        })
+    }
+
     async fn ask_version(&self) -> Result<(&'static str, RuntimeInfo), Cause> {
         let request = messages::VersionRequest {
             version: KUBELET_API_VERSION.to_owned(),
@@ -272,17 +322,27 @@ impl Runtime {
         what: &'static str,
         call: impl Future<Output = Result<T, Cause>>,
     ) -> Result<T> {
-        let asked = match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(Cause::Call(status))) => describe(&status),
-            Ok(Err(Cause::Reply(what))) => what,
-            Err(_) => format!("no answer within {:?}", self.timeout),
-        };
         let socket = self.socket.display();
-        let doing = format!("asking the container runtime at {socket} for its {what}");
-        Err(Failure::new(Kind::Unreachable, asked)
-            .doing(doing)
-            .with(Fact::Endpoint(format!("unix://{socket}"))))
+        let doing = || format!("asking the container runtime at {socket} for its {what}");
+        self.within(self.timeout, call).await.map_err(|asked| {
+            Failure::new(Kind::Unreachable, asked)
+                .doing(doing())
+                .with(Fact::Endpoint(format!("unix://{socket}")))
+        })
+    }
+
+    /// The reply, or why there is none.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, Cause>>,
+    ) -> Result<T, String> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Cause::Call(status))) => Err(describe(&status)),
+            Ok(Err(Cause::Reply(what))) => Err(what),
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        }
     }
 }
 

@@ -43,6 +43,7 @@ use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fin
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile};
 use crate::plan::lock::Lock;
+use crate::plan::registry::{self, Found};
 use crate::store::{LocalStore, Staging};
 use crate::sys::{fs, random, space};
 
@@ -132,7 +133,28 @@ const HEADROOM_PER_CENT: u64 = 10;
 const MAX_TOLD: usize = 20;
 
 /// Takes a backup.
+///
+/// # Errors
+/// [`Kind::Busy`] where it fails because an operation of this node is not finished.
 pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> {
+    let taken = take(context, request).await;
+    taken.map_err(|failure| match failure.kind() {
+        Kind::Interrupted | Kind::Store | Kind::Busy => failure,
+        _ => blame_unfinished(&request.target.layout, failure),
+    })
+}
+
+/// A node in the middle of a restore has no manifests, or no etcd: the way out is to finish that.
+fn blame_unfinished(layout: &NodeLayout, failure: Failure) -> Failure {
+    let unfinished = |found: &Found| found.progress.is_ok() && found.blocks();
+    let known = registry::list(&layout.state()).is_ok_and(|all| all.iter().any(unfinished));
+    match registry::refuse_while_unfinished(&layout.state()) {
+        Err(busy) if known => busy.doing(format!("taking a backup failed ({failure})")),
+        _ => failure,
+    }
+}
+
+async fn take(context: &Context, request: &BackupRequest) -> Result<Outcome> {
     let (store, flat) = match &request.destination {
         Destination::Store(dir) => (LocalStore::at(dir), None),
         Destination::DefaultStore => (LocalStore::at(request.target.layout.backups()), None),

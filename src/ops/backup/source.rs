@@ -227,11 +227,10 @@ struct Content {
 impl Content {
     async fn read(connection: &Connection, scope: &Scope<'_>) -> Result<Self> {
         let mut content = Self::default();
-        match scope.profile {
-            Profile::Openshift => content.openshift(connection).await?,
-            Profile::Kubeadm => {}
-            Profile::Bare => return Ok(content),
+        if scope.profile != Profile::Openshift {
+            return Ok(content);
         }
+        content.openshift(connection).await?;
         if let Some(node) = scope.node {
             for prefix in kubernetes::PREFIXES {
                 let key = kubernetes::node_key(prefix, node);

@@ -171,6 +171,12 @@ pub struct About {
     pub pods: Vec<PodAbout>,
     /// The longest wait for pods to end, and for anything to start, in seconds.
     pub wait_seconds: u64,
+    /// The time that pods other than etcd's get to end, in seconds; none: what the kubelet gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
+    /// Whether etcd served when the plan was made, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_served: Option<bool>,
     /// Whether alarms that stand in the backup are no failure.
     pub alarms_allowed: bool,
     /// Where the old data and the revisions taken away are kept.
@@ -189,6 +195,11 @@ pub struct About {
 }
 
 impl About {
+    /// The time that pods other than etcd's get to end, where it is shorter than the kubelet's.
+    pub fn grace(&self) -> Option<Duration> {
+        self.grace_seconds.map(Duration::from_secs)
+    }
+
     /// The bound of each wait.
     pub fn wait(&self) -> Duration {
         Duration::from_secs(self.wait_seconds)

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::fit::OTHER_NODE;
 use super::others::{ANSWER, Circle, Known, Others, Own};
+use super::served;
 use super::survey::Survey;
 use super::{Request, lineage};
 use crate::error::{Fact, Failure, Kind, Result};
@@ -39,6 +40,10 @@ pub(super) struct NodeSays {
     pub(super) members: Option<Vec<Known>>,
     /// Where that comes from, for people.
     pub(super) source: String,
+    /// Whether it answers and sees a leader.
+    pub(super) serves: bool,
+    /// The revision that it serves.
+    pub(super) revision: Option<i64>,
 }
 
 /// Asks the running member, or reads a stopped one's files.
@@ -104,6 +109,8 @@ async fn live(access: &EtcdAccess) -> Result<NodeSays> {
         member_id: Some(status.header.member_id.0),
         members,
         source: format!("etcd at {}", connection.endpoint()),
+        serves: status.leader.is_some(),
+        revision: Some(status.header.revision),
     })
 }
 
@@ -133,6 +140,8 @@ pub(super) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
             member_id: identity.map(|identity| identity.node),
             members: members.map(|members| members.iter().map(Known::from).collect()),
             source,
+            serves: false,
+            revision: None,
         }
     });
     read.await.unwrap_or_default()
@@ -241,8 +250,8 @@ fn initial_cluster_of(pod: &PodManifest) -> Vec<(String, String)> {
     container.and_then(flag).unwrap_or_default()
 }
 
-/// All that is known of revisions that clients have seen: other sets, the node's own database,
-/// and the raft index that OpenShift writes beside it.
+/// All that is known of revisions that clients have seen: other sets, this node's operations, its
+/// etcd and its data, and the raft index that OpenShift writes beside that.
 pub(super) fn evidence(
     context: &Context,
     request: &Request,
@@ -253,10 +262,15 @@ pub(super) fn evidence(
         Some(store) if store.is_dir() => datadir::evidence(&catalog::list(&LocalStore::at(store))?),
         _ => Vec::new(),
     };
+    known.extend(served::of_operations(context, &request.target.layout));
+    known.extend(node.revision.map(|revision| Evidence {
+        source: node.source.clone(),
+        revision,
+    }));
     let Some(data_dir) = survey.access.data_dir.as_ref().map(|dir| &dir.value) else {
         return Ok(known);
     };
-    match datadir::evidence_of_member(&Layout::new(data_dir, None).db()) {
+    match datadir::evidence_of_data(data_dir) {
         Ok(evidence) => known.extend(evidence),
         Err(failure) => context.warn(
             "revision-unknown",

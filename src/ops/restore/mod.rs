@@ -5,6 +5,7 @@
 //! goes back if one fails, [`take_back`] goes back on request, [`commit`] ends the way back.
 
 pub mod about;
+pub(in crate::ops) mod back;
 pub(in crate::ops) mod data;
 pub(in crate::ops) mod ended;
 mod fit;
@@ -15,6 +16,7 @@ pub(in crate::ops) mod moves;
 mod others;
 pub mod plan;
 pub(in crate::ops) mod proof;
+pub(in crate::ops) mod served;
 mod site;
 pub mod steps;
 pub(in crate::ops) mod survey;
@@ -29,8 +31,10 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 pub use about::{About, Scope};
+pub use back::Returned;
 pub use others::Known;
 pub use plan::Draft;
+pub use served::of_operations as served_by_operations;
 pub use steps::NodeStep;
 
 use self::plan::Drafting;
@@ -57,6 +61,9 @@ use crate::sys::fs;
 pub const KIND: &str = "restore";
 /// A plan of this age was made with the other members asked.
 const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(60);
+
+/// What a plan says of its rollback.
+const WAY_BACK: &str = "rollback: until etcd serves the restored data, the data that is here now comes back to the byte; after that with its revision bumped above all that was served, so that clients list again";
 
 /// Refusals that an operator may let pass.
 pub const ALLOWABLE: [&str; 13] = [
@@ -92,6 +99,8 @@ pub struct Request {
     pub allow: Vec<String>,
     /// The longest wait for pods to end, and for anything to start.
     pub wait: Duration,
+    /// The time that pods other than etcd's get to end.
+    pub grace: Duration,
     /// A directory for scratch files.
     pub scratch: PathBuf,
     /// Whether the process is root.
@@ -221,6 +230,7 @@ fn planned(
         survey,
         evidence,
         cluster_id: node.cluster_id.clone(),
+        etcd_serves: node.serves,
         id: operation::free_name(context, layout, KIND),
         runtime: layout.node_path(socket),
     };
@@ -303,6 +313,8 @@ pub struct Done {
     pub about: About,
     /// What the steps found out, by field.
     pub facts: Facts,
+    /// What came back, where it was taken back.
+    pub returned: Returned,
 }
 
 /// What is true of etcd at the end.
@@ -359,6 +371,9 @@ fn world(context: &Context, layout: &NodeLayout, operation: &Operation<NodeStep>
         layout: layout.clone(),
         about: about(operation.progress())?,
         context: context.clone(),
+        // Enabling etcd waits for it by itself, and fails where it does not serve.
+        proves_back: operation.progress().begin.kind == KIND,
+        ran: std::sync::Mutex::default(),
     })
 }
 
@@ -387,7 +402,8 @@ pub async fn go_on(
         return Err(failed.as_kind(Kind::Busy).with(unfinished));
     }
     let back = world(&context.unstopped(), layout, operation)?;
-    let as_before = "restoring failed, and the node is as before";
+    let as_before =
+        |known: &crate::plan::Known| format!("restoring failed, and {}", Returned::of(known).sentence());
     Err(operation::give_up(context, operation, &back, failed, as_before).await)
 }
 
@@ -408,6 +424,7 @@ pub fn done(operation: &Operation<NodeStep>) -> Result<Done> {
             keys: known.field("keys").and_then(Value::as_u64),
             etcd_version: text("etcdVersion"),
         },
+        returned: Returned::of(known),
     })
 }
 
@@ -468,6 +485,7 @@ pub async fn take_back(
         let world = world(context, layout, operation)?;
         refuse_if_joined(&world).await?;
     }
+    back::prepare(&world(context, layout, operation)?, operation).await?;
     let back = world(&context.unstopped(), layout, operation)?;
     if operation::is_undone(layout, operation.progress(), &back.about.safety) {
         operation.settle_undone("undone already, without a record of it")?;

@@ -21,7 +21,7 @@ fn is_there(path: &Path) -> Result<bool> {
 }
 
 /// Somebody else has put something where the plan wants to put or put back its own.
-fn in_the_way(path: &Path, other: &Path) -> Failure {
+pub(in crate::ops) fn in_the_way(path: &Path, other: &Path) -> Failure {
     Failure::new(
         Kind::Unexpected,
         format!(

@@ -50,6 +50,8 @@ pub(super) struct Drafting<'a> {
     pub(super) evidence: Vec<Evidence>,
     /// The id of the cluster that the node belongs to.
     pub(super) cluster_id: Option<String>,
+    /// Whether the node's etcd serves now.
+    pub(super) etcd_serves: bool,
     /// The operation's name.
     pub(super) id: String,
     /// The container runtime's socket, as a node path.
@@ -85,6 +87,7 @@ impl Drafting<'_> {
         {
             notes.push(format!("this node's own etcd manifest stays: {why}"));
         }
+        notes.push(super::WAY_BACK.to_owned());
         notes.extend(self.revision_notes()?);
         let manifests = self.survey.pods.iter().filter_map(|pod| self.manifest(pod));
         notes.extend(manifests.filter_map(|path| self.layout().link_note(&path)));
@@ -455,6 +458,8 @@ impl Drafting<'_> {
             runtime: self.runtime.clone(),
             pods: survey.pods.iter().map(|pod| self.pod_about(pod)).collect(),
             wait_seconds: self.request.wait.as_secs(),
+            grace_seconds: Some(self.request.grace.as_secs()),
+            etcd_served: Some(self.etcd_serves),
             alarms_allowed: self.request.allows("alarm-in-backup"),
             safety,
             former_clusters: self.former_clusters()?,

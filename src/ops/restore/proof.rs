@@ -1,7 +1,7 @@
 //! The proof at the end of a restore: etcd serves what was restored, and the pods run what was put
 //! back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use super::ended;
 use super::world::{Look, StaticPods, World};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::{Connection, Status};
+use crate::node::component::Component;
 use crate::node::runtime::{Container, ContainerState, Sandbox};
 use crate::plan::Known;
 
@@ -46,34 +47,46 @@ pub(super) async fn etcd(world: &World, known: &Known) -> Result<Value> {
 /// Waits until the node's etcd answers and commits: a leader's name is only what it saw last.
 pub(super) async fn serving(world: &World) -> Result<(Connection, Status)> {
     let found = RefCell::new(None);
-    world
+    let begun = Cell::new(false);
+    let pods = world.about.pods.iter();
+    let etcd: Vec<&PodAbout> = pods
+        .filter(|pod| pod.component == Component::Etcd.name())
+        .collect();
+    let waited = world
         .wait("etcd to serve", || async {
-            Ok(match answer(world).await {
+            let missing = match answer(world).await {
                 Ok((connection, status)) if status.leader.is_some() => {
                     match agrees(&connection).await {
                         Ok(()) => {
                             found.replace(Some((connection, status)));
-                            Look::There
+                            return Ok(Look::There);
                         }
-                        Err(failure) => Look::NotYet(format!(
+                        Err(failure) => format!(
                             "it answers, has a leader and commits nothing: {failure}"
-                        )),
+                        ),
                     }
                 }
-                Ok(_) => Look::NotYet(
+                Ok(_) => {
                     "it has no leader: too few of the other members run, or it does not reach them"
-                        .to_owned(),
-                ),
+                        .to_owned()
+                }
                 Err(failure) if failure.kind() == Kind::Unreachable => {
-                    Look::NotYet(match ended::why(world).await {
+                    match ended::why(world).await {
                         Some(why) => format!("{failure}; {why}"),
                         None => failure.to_string(),
-                    })
+                    }
                 }
                 Err(failure) => return Err(failure),
+            };
+            // The runtime may be asked in vain here: what is waited for is etcd.
+            begun.set(begun.get() || world.is_begun(&etcd).await.unwrap_or(true));
+            Ok(match begun.get() {
+                true => Look::Begun(missing),
+                false => Look::NotYet(missing),
             })
         })
-        .await?;
+        .await;
+    waited.map_err(|failure| World::if_nobody_acts(begun.get(), failure))?;
     found
         .into_inner()
         .ok_or_else(|| Failure::new(Kind::Unexpected, "etcd answered and is not there"))
@@ -149,26 +162,39 @@ async fn takes_writes(world: &World, connection: &Connection) -> Result<()> {
 
 /// Waits until every pod's containers run, of the revision that was put back.
 pub(in crate::ops) async fn pods(world: &World) -> Result<Value> {
+    pods_run(world, &world.about.pods).await?;
+    Ok(json!({ "podsProved": world.about.pods.len() }))
+}
+
+/// Waits until the containers of all these pods run.
+pub(in crate::ops) async fn pods_run(world: &World, pods: &[PodAbout]) -> Result<()> {
     let runtime = world.runtime().await?;
     let names = world.static_pods();
-    world
+    let begun = Cell::new(false);
+    let waited = world
         .wait("every pod to run what was put back", || async {
             let sandboxes = runtime.sandboxes().await?;
             let containers = runtime.containers().await?;
-            let missing: Vec<String> = world
-                .about
-                .pods
+            let missing: Vec<(&PodAbout, String)> = pods
                 .iter()
-                .filter_map(|pod| lacks(&names, pod, &sandboxes, &containers))
+                .filter_map(|pod| Some((pod, lacks(&names, pod, &sandboxes, &containers)?)))
                 .collect();
-            Ok(if missing.is_empty() {
-                Look::There
-            } else {
-                Look::NotYet(missing.join(", "))
+            if missing.is_empty() {
+                return Ok(Look::There);
+            }
+            let stands = |pod: &PodAbout| {
+                let mut ready = sandboxes.iter().filter(|sandbox| sandbox.ready);
+                ready.any(|sandbox| names.is_sandbox(pod, sandbox))
+            };
+            begun.set(begun.get() || missing.iter().any(|(pod, _)| stands(pod)));
+            let missing: Vec<String> = missing.into_iter().map(|(_, what)| what).collect();
+            Ok(match begun.get() {
+                true => Look::Begun(missing.join(", ")),
+                false => Look::NotYet(missing.join(", ")),
             })
         })
-        .await?;
-    Ok(json!({ "podsProved": world.about.pods.len() }))
+        .await;
+    waited.map_err(|failure| World::if_nobody_acts(begun.get(), failure))
 }
 
 /// What a pod lacks to be proved.

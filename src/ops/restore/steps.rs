@@ -6,9 +6,9 @@
 //! | `unpack` | unpacks the archives beside their places | removing what was unpacked |
 //! | `build-data` | makes etcd's new data beside its place | removing it |
 //! | `build-from-member` | the same, from the member's own data once that is set aside | removing it |
-//! | `stop-pods` | moves the manifests away from the kubelet | moving them back |
+//! | `stop-pods` | moves the manifests away from the kubelet | moving them back, etcd's first, and waiting until they serve |
 //! | `await-stopped` | waits until no container is left and nobody holds the database | - |
-//! | `set-data-aside` | moves the old data away | moving it back |
+//! | `set-data-aside` | moves the old data away | moving it back; bumped, if clients were served |
 //! | `own-data-dir` | gives the data directory to the user that etcd runs as | giving it back |
 //! | `switch-data` | moves the new data into place | moving it out again |
 //! | `put-back` | moves what was there away, and what comes into place | the same backwards |
@@ -19,7 +19,7 @@
 //! Undone after they were all done once, what was built is kept in the safety folder instead of
 //! being removed: it may have taken writes.
 
-mod build;
+pub(super) mod build;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -32,7 +32,7 @@ use self::build::{build, survive};
 use super::about::PodAbout;
 use super::data::{self, Owning};
 use super::world::World;
-use super::{moves, proof};
+use super::{back, moves, proof};
 use crate::backup::resources::{Rules, extract_archive};
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::restore::HIDDEN as UNFINISHED;
@@ -280,6 +280,7 @@ impl Step for NodeStep {
             Self::BuildData(building) => return build(world, building).await,
             Self::BuildFromMember(surviving) => return survive(world, surviving).await,
             Self::StopPods { moves } => {
+                world.note_running().await;
                 for exchange in moves {
                     exchange.there(world)?;
                 }
@@ -310,7 +311,7 @@ impl Step for NodeStep {
         Ok(None)
     }
 
-    async fn undo(&self, world: &World, known: &Known) -> Result<()> {
+    async fn undo(&self, world: &World, known: &Known) -> Result<Option<Value>> {
         match self {
             Self::MakeFolders { folders } => unmake_folders(world, folders)?,
             Self::Unpack {
@@ -339,23 +340,27 @@ impl Step for NodeStep {
             Self::BuildFromMember(surviving) if !known.completed => {
                 unbuild(&world.host(&surviving.into))?;
             }
-            Self::StopPods { moves } => {
-                for exchange in moves.iter().rev() {
-                    exchange.back(world)?;
-                }
-            }
+            Self::StopPods { moves } => return back::pods(world, moves, known).await,
             Self::SetDataAside {
                 data_dir, aside, ..
-            } => moves::move_contents(&world.host(aside), &world.host(data_dir), &[])?,
+            } => {
+                let (data_dir, aside) = (world.host(data_dir), world.host(aside));
+                return back::data(world, &data_dir, &aside, known).await;
+            }
             Self::OwnDataDir(owning) => owning.undo(world)?,
             Self::SwitchData {
                 built,
                 data_dir,
                 keep,
                 only,
-            } => moves::move_data(&world.host(data_dir), &world.host(built), only, keep)?,
+            } => {
+                let built = world.host(built);
+                moves::move_data(&world.host(data_dir), &built, only, keep)?;
+                return Ok(back::taken_out(world, known, &built));
+            }
             Self::PutBack { exchange, .. } => exchange.back(world)?,
             Self::StartPods { moves } => {
+                world.note_running().await;
                 for exchange in moves.iter().rev() {
                     exchange.back(world)?;
                 }
@@ -374,7 +379,7 @@ impl Step for NodeStep {
             | Self::ProveEtcd
             | Self::ProvePods => {}
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -399,7 +404,7 @@ impl Exchange {
 
     /// Whether its place is that of a pod's live manifest, by default `etcd-pod.yaml` on
     /// OpenShift, `etcd.yaml` on kubeadm's nodes.
-    fn is_manifest_of(&self, pod: &PodAbout) -> bool {
+    pub(super) fn is_manifest_of(&self, pod: &PodAbout) -> bool {
         if let Some(manifest) = &pod.manifest {
             return *manifest == self.place;
         }
@@ -447,7 +452,7 @@ fn make_folder(path: &Path) -> Result<()> {
 }
 
 /// Removes a tree durably, also one that a process which was cut off has just removed.
-fn remove_if_there(path: &Path) -> Result<()> {
+pub(super) fn remove_if_there(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         fs::remove_tree(path)?;
     }

@@ -10,16 +10,19 @@ use std::time::Duration;
 use super::about::{About, Scope, SetAbout};
 use super::data::{self, Whose};
 use super::folders::{self, Folders};
+use super::identity::NodeSays;
 use super::plan::{Draft, refuse_wal_apart};
 use super::site::{Plain, Site};
+use super::steps::build::surviving_request;
 use super::steps::{Exchange, NodeStep, Surviving};
-use super::{KIND, identity, lineage};
-use crate::error::{Failure, Kind, Result};
+use super::{KIND, identity, lineage, served};
+use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::datadir::{Layout, holders};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
+use crate::event::Event;
 use crate::node::component::Component;
 use crate::ops::reach::Target;
-use crate::ops::{Context, catalog, datadir, operation};
+use crate::ops::{self, Context, catalog, datadir, operation};
 use crate::store::LocalStore;
 use crate::sys::mount::Mounts;
 use crate::sys::owner::Owner;
@@ -47,6 +50,8 @@ pub struct Request {
     pub allow: Vec<String>,
     /// The longest wait for pods to end, and for anything to start.
     pub wait: Duration,
+    /// The time that pods other than etcd's get to end.
+    pub grace: Duration,
     /// Whether the process is root.
     pub privileged: bool,
     /// Randomness, for the new cluster's id.
@@ -94,16 +99,16 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     }
     let refused = identity::refused(refusals, &others.names);
     let allows = |name: &str| request.allow.iter().any(|allowed| allowed == name);
-    let plan = || {
-        let mut draft = planned(context, request, site, node.cluster_id)?;
+    let plan = async {
+        let mut draft = planned(context, request, site, &node).await?;
         draft.about.others = others.to_stay_away(allows);
         Ok(draft)
     };
     if !request.rehearsal {
         refused.map_or(Ok(()), Err)?;
-        return plan();
+        return plan.await;
     }
-    match (refused, plan()) {
+    match (refused, plan.await) {
         (None, plan) => plan,
         (Some(refused), Ok(draft)) => Ok(Draft {
             refused: Some(refused),
@@ -114,11 +119,11 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
 }
 
 /// The plan of what was seen.
-fn planned(
+async fn planned(
     context: &Context,
     request: &Request,
     site: Site,
-    cluster_id: Option<String>,
+    node: &NodeSays,
 ) -> Result<Draft> {
     let layout = &request.target.layout;
     let pods = site.pods(request.scope)?;
@@ -129,13 +134,37 @@ fn planned(
         request,
         id: operation::free_name(context, layout, KIND),
         pods,
-        former: match &cluster_id {
+        former: match &node.cluster_id {
             Some(id) => [vec![id.clone()], lineage::former_ids(layout, id)?].concat(),
             None => Vec::new(),
         },
+        etcd_serves: node.serves,
         site,
     };
-    drafting.draft()
+    let draft = drafting.draft()?;
+    examine(context, request, &draft).await?;
+    Ok(draft)
+}
+
+/// Reads the member's data as the step will, where no etcd writes to it: what cannot be used is
+/// refused before anything stops.
+async fn examine(context: &Context, request: &Request, draft: &Draft) -> Result<()> {
+    let surviving = draft.steps.iter().find_map(|step| match step {
+        NodeStep::BuildFromMember(surviving) => Some(surviving),
+        _ => None,
+    });
+    let Some(surviving) = surviving.filter(|_| matches!(holders(&request.from), Ok(None))) else {
+        context.tell(Event::Note(format!(
+            "{} is in use: whether its log can be used shows when etcd has stopped",
+            request.from.display()
+        )));
+        return Ok(());
+    };
+    let (from, into) = (request.from.clone(), surviving.into.clone());
+    let wanted = surviving_request(surviving, &draft.about.etcd.member, from, into)?;
+    let inner = context.clone();
+    let read = tokio::task::spawn_blocking(move || ops::survivor::examine(&inner, &wanted));
+    read.await.doing(Kind::Unexpected, || "running a thread")?
 }
 
 struct Drafting<'a> {
@@ -146,6 +175,7 @@ struct Drafting<'a> {
     pods: Vec<Plain>,
     /// The cluster's id and those before it.
     former: Vec<String>,
+    etcd_serves: bool,
 }
 
 impl Drafting<'_> {
@@ -226,6 +256,7 @@ impl Drafting<'_> {
 
     fn notes(&self, own: bool) -> Result<Vec<String>> {
         let mut notes = vec![
+            super::WAY_BACK.to_owned(),
             "all of the member's log is kept, also what it had not yet heard to be committed: a leader elected from it would have committed that".to_owned(),
             "the other members are removed for good, and the cluster gets a new id: their disks are of no use to it any more".to_owned(),
         ];
@@ -329,18 +360,20 @@ impl Drafting<'_> {
         }
     }
 
-    /// What backups say of revisions that were served; a store that cannot be read says nothing.
+    /// What backups say of revisions that were served, and what this node's operations do; a store
+    /// that cannot be read says nothing. The node's own data may be another disk than the one that
+    /// is read, and then says how far clients were served here.
     fn evidence(&self) -> Vec<Evidence> {
+        let mut known = served::of_operations(self.context, &self.site.layout);
+        known.extend(served::of_data(self.context, &self.site.data_dir));
         let Some(store) = self.request.store.as_ref().filter(|store| store.is_dir()) else {
-            return Vec::new();
+            return known;
         };
         match catalog::list(&LocalStore::at(store)) {
-            Ok(sets) => datadir::evidence(&sets),
-            Err(failure) => {
-                self.context.warn("revision-unknown", failure.to_string());
-                Vec::new()
-            }
+            Ok(sets) => known.extend(datadir::evidence(&sets)),
+            Err(failure) => self.context.warn("revision-unknown", failure.to_string()),
         }
+        known
     }
 
     fn check_space(&self, from: &std::path::Path) -> Result<()> {
@@ -384,6 +417,8 @@ impl Drafting<'_> {
             runtime: site.node_path(&site.socket),
             pods: self.pods.iter().map(|pod| pod.about.clone()).collect(),
             wait_seconds: self.request.wait.as_secs(),
+            grace_seconds: Some(self.request.grace.as_secs()),
+            etcd_served: Some(self.etcd_serves),
             alarms_allowed: true,
             safety: folders.safety(&site.layout),
             former_clusters: self.former.clone(),

@@ -89,6 +89,8 @@ pub async fn draft(context: &Context, target: &Target, wait: Duration) -> Result
         runtime: node(&site.socket),
         pods: pods.into_iter().map(|pod| pod.about).collect(),
         wait_seconds: wait.as_secs(),
+        grace_seconds: None,
+        etcd_served: None,
         alarms_allowed: true,
         safety: vec![node(&folders.etc)],
         former_clusters: Vec::new(),
@@ -305,6 +307,8 @@ async fn serves(
         layout: layout.clone(),
         about,
         context: context.clone(),
+        proves_back: false,
+        ran: std::sync::Mutex::default(),
     };
     proof::serving(&world)
         .await

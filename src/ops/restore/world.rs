@@ -1,8 +1,12 @@
 //! What the steps of a restore act upon: the node's files, its container runtime and its etcd.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
+
+use tokio::task::JoinHandle;
 
 use super::about::{About, PodAbout};
 use crate::error::{Doing, Failure, Kind, Result};
@@ -32,6 +36,10 @@ pub struct World {
     pub(in crate::ops) about: About,
     /// Who watches, and whether to stop.
     pub(in crate::ops) context: Context,
+    /// Whether the way back waits until the pods serve again.
+    pub(in crate::ops) proves_back: bool,
+    /// The containers that ran when manifests were last moved away.
+    pub(in crate::ops) ran: Mutex<BTreeSet<String>>,
 }
 
 /// What a wait looks for.
@@ -40,7 +48,13 @@ pub(in crate::ops) enum Look {
     There,
     /// It is not, and what is missing.
     NotYet(String),
+    /// It is not, but the kubelet has begun to make it so: from the first time that this is seen,
+    /// the bound counts from there.
+    Begun(String),
 }
+
+/// What is said where nobody acts on the manifests.
+const NOBODY_ACTS: &str = "the kubelet has not acted on the manifests: check that it runs (systemctl status kubelet; journalctl -u kubelet)";
 
 impl World {
     /// The host path of a node path.
@@ -56,12 +70,20 @@ impl World {
         mut look: impl FnMut() -> F,
     ) -> Result<()> {
         let limit = self.about.wait();
-        let began = tokio::time::Instant::now();
+        let mut began = tokio::time::Instant::now();
         let mut told = began;
+        let mut acts = false;
         loop {
             let missing = match self.context.cancel.guard(look()).await? {
                 Look::There => return Ok(()),
                 Look::NotYet(missing) => missing,
+                Look::Begun(missing) => {
+                    if !acts {
+                        began = tokio::time::Instant::now();
+                    }
+                    acts = true;
+                    missing
+                }
             };
             let waited = began.elapsed();
             if waited >= limit {
@@ -92,8 +114,23 @@ impl World {
         Runtime::connect(&self.host(&self.about.runtime), RUNTIME_TIMEOUT).await
     }
 
+    /// Notes what runs now, before manifests are moved away: what has ended since then was ended by
+    /// a kubelet that has seen them go. A runtime that does not answer is met again by the wait.
+    pub(in crate::ops) async fn note_running(&self) {
+        let listed = match self.runtime().await {
+            Ok(runtime) => runtime.containers().await,
+            Err(failure) => Err(failure),
+        };
+        let running = listed.unwrap_or_default().into_iter();
+        let running = running.filter(|container| container.state == ContainerState::Running);
+        if let Ok(mut ran) = self.ran.lock() {
+            *ran = running.map(|container| container.id).collect();
+        }
+    }
+
     /// Waits until no container of these pods is left and, where etcd's is among them, nobody holds
-    /// the database.
+    /// the database. What the runtime remembers of them is removed then: the kubelet would count it
+    /// as crashes and start them late.
     ///
     /// Both must be so in two looks in a row: the kubelet may be about to start a container of a
     /// pod whose manifest has just gone.
@@ -101,8 +138,12 @@ impl World {
         let runtime = self.runtime().await?;
         let names = self.static_pods();
         let in_a_row = Cell::new(0);
+        let shorten = Shorten::default();
+        let pending = Cell::new(false);
         let look = || async {
-            let there = self.still_there(&runtime, &names, pods).await?;
+            pending.set(false);
+            let there = self.still_there(&runtime, &names, pods, &shorten).await?;
+            pending.set(true);
             in_a_row.set(if there.is_empty() {
                 in_a_row.get() + 1
             } else {
@@ -114,33 +155,63 @@ impl World {
                 false => Look::NotYet(there.join(", ")),
             })
         };
-        self.wait("the static pods to end", look).await
+        let waited = self.wait("the static pods to end", look).await;
+        shorten.tell(&self.context);
+        waited.map_err(|failure| {
+            match failure.kind() == Kind::Unreachable && pending.get() && !shorten.acts.get() {
+                true => Failure::new(Kind::Unreachable, format!("{failure}; {NOBODY_ACTS}")),
+                false => failure,
+            }
+        })?;
+        self.forget_exited(pods).await;
+        Ok(())
     }
 
-    /// Containers of these pods that have not ended, and who holds the database if one is etcd's.
+    /// What of these pods has not ended, and who holds the database if one is etcd's. Where the
+    /// kubelet is seen to end them, those that are not etcd's are asked with a shorter grace.
     async fn still_there(
         &self,
         runtime: &Runtime,
         names: &StaticPods,
         pods: &[&PodAbout],
+        shorten: &Shorten,
     ) -> Result<Vec<String>> {
         let mut there = Vec::new();
         let containers = runtime.containers().await?;
         let sandboxes = runtime.sandboxes().await?;
-        for container in &containers {
-            let of_ours = pods
-                .iter()
-                .any(|pod| names.is_container(pod, container, &sandboxes));
-            if of_ours && container.state != ContainerState::Exited {
-                there.push(format!(
-                    "container {} of pod {} is {}",
-                    container.name,
-                    container.pod_name,
-                    word(&container.state)
-                ));
+        let etcd = Component::Etcd.name();
+        let pod_of = |container: &Container| {
+            let mut pods = pods.iter();
+            pods.find(|pod| names.is_container(pod, container, &sandboxes))
+        };
+        let standing: Vec<(&Container, &&PodAbout)> = containers
+            .iter()
+            .filter(|container| container.state != ContainerState::Exited)
+            .filter_map(|container| Some((container, pod_of(container)?)))
+            .collect();
+        shorten.see(&containers, &self.ran, |container| {
+            pod_of(container).is_some()
+        });
+        for (container, pod) in &standing {
+            there.push(format!(
+                "container {} of pod {} is {}",
+                container.name,
+                container.pod_name,
+                word(&container.state)
+            ));
+            if let Some(grace) = self.about.grace()
+                && shorten.acts.get()
+                && pod.component != etcd
+            {
+                shorten.ask(runtime, &container.id, grace);
             }
         }
-        let etcd = Component::Etcd.to_string();
+        // The kubelet may have made one, and be about to start the first container in it.
+        let ready = sandboxes.iter().filter(|sandbox| {
+            let empty = !standing.iter().any(|(c, _)| c.sandbox_id == sandbox.id);
+            sandbox.ready && empty && pods.iter().any(|pod| names.is_sandbox(pod, sandbox))
+        });
+        there.extend(ready.map(|sandbox| format!("pod {} is still ready", sandbox.pod_name)));
         if pods.iter().all(|pod| pod.component != etcd) {
             return Ok(there);
         }
@@ -157,6 +228,76 @@ impl World {
     /// How the kubelet calls the node's static pods.
     pub(in crate::ops) fn static_pods(&self) -> StaticPods {
         StaticPods::of(&self.layout, &self.about.node)
+    }
+
+    /// Has the runtime forget the containers of these pods that have exited. The kubelet takes each
+    /// for a crash of a pod with the same manifest, and waits up to five minutes before it starts
+    /// the next (kubernetes, `pkg/kubelet/kuberuntime/kuberuntime_manager.go`, `doBackOff`). Where
+    /// the runtime refuses, it is only later: that is told and nothing else.
+    pub(in crate::ops) async fn forget_exited(&self, pods: &[&PodAbout]) {
+        let forget = async {
+            let runtime = self.runtime().await?;
+            let containers = runtime.containers().await?;
+            let sandboxes = runtime.sandboxes().await?;
+            let names = self.static_pods();
+            let of_ours = |container: &Container| {
+                let mut pods = pods.iter();
+                pods.any(|pod| names.is_container(pod, container, &sandboxes))
+            };
+            for container in &containers {
+                if container.state == ContainerState::Exited && of_ours(container) {
+                    runtime.remove_container(&container.id).await?;
+                }
+            }
+            Ok::<(), Failure>(())
+        };
+        if let Err(failure) = forget.await {
+            self.context.tell(Event::Note(format!(
+                "the kubelet may start the pods late, as after crashes: {failure}"
+            )));
+        }
+    }
+
+    /// Ends the running containers of this name in the namespaces of the control plane, and says
+    /// how many there were. The kubelet starts them again.
+    pub(in crate::ops) async fn end_containers(
+        &self,
+        name: &str,
+        grace: Duration,
+    ) -> Result<usize> {
+        let runtime = self.runtime().await?;
+        let containers = runtime.containers().await?;
+        let is = |container: &&Container| {
+            let namespace = container.pod_namespace.as_str();
+            container.name == name
+                && container.state == ContainerState::Running
+                && (namespace == "kube-system" || namespace.starts_with("openshift-"))
+        };
+        let ours: Vec<&Container> = containers.iter().filter(is).collect();
+        for container in &ours {
+            runtime.stop_container(&container.id, grace).await?;
+        }
+        Ok(ours.len())
+    }
+
+    /// Whether the kubelet has begun to start one of these pods: it stands, or has a container.
+    pub(in crate::ops) async fn is_begun(&self, pods: &[&PodAbout]) -> Result<bool> {
+        let runtime = self.runtime().await?;
+        let sandboxes = runtime.sandboxes().await?;
+        let names = self.static_pods();
+        let of_ours = |sandbox: &&Sandbox| pods.iter().any(|pod| names.is_sandbox(pod, sandbox));
+        Ok(sandboxes
+            .iter()
+            .filter(of_ours)
+            .any(|sandbox| sandbox.ready))
+    }
+
+    /// The failure of a wait for pods that nobody has begun to start, which says so.
+    pub(in crate::ops) fn if_nobody_acts(begun: bool, failure: Failure) -> Failure {
+        match failure.kind() == Kind::Unreachable && !begun {
+            true => Failure::new(Kind::Unreachable, format!("{failure}; {NOBODY_ACTS}")),
+            false => failure,
+        }
     }
 
     /// Connects to the node's etcd.
@@ -189,6 +330,71 @@ impl World {
     ) -> Result<T> {
         let done = tokio::task::spawn_blocking(work).await;
         done.doing(Kind::Unexpected, || "running a thread")?
+    }
+}
+
+/// The containers that are asked to end sooner than the kubelet asks them.
+///
+/// Only once the kubelet is seen to act: asked before, a container would be started again by a
+/// kubelet that has not seen its manifest go, or, where none runs, by nobody at all.
+#[derive(Default)]
+struct Shorten {
+    /// Whether the kubelet is seen to act.
+    acts: Cell<bool>,
+    /// What was there at the first look.
+    first: RefCell<Option<BTreeSet<String>>>,
+    asked: RefCell<BTreeMap<String, JoinHandle<Result<()>>>>,
+}
+
+impl Shorten {
+    /// Looks whether something of the pods has ended since the manifests went.
+    fn see(
+        &self,
+        containers: &[Container],
+        ran: &Mutex<BTreeSet<String>>,
+        of_ours: impl Fn(&Container) -> bool,
+    ) {
+        let running = containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Running);
+        let running = running.filter(|container| of_ours(container));
+        let running: BTreeSet<String> = running.map(|container| container.id.clone()).collect();
+        let ran = ran.lock().map(|ran| ran.clone()).unwrap_or_default();
+        let mut exited = containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Exited);
+        let ended = exited.any(|container| ran.contains(&container.id) && of_ours(container));
+        let mut first = self.first.borrow_mut();
+        let first = first.get_or_insert_with(|| running.clone());
+        if ended || !first.is_subset(&running) {
+            self.acts.set(true);
+        }
+    }
+
+    fn ask(&self, runtime: &Runtime, id: &str, grace: Duration) {
+        let mut asked = self.asked.borrow_mut();
+        if asked.contains_key(id) {
+            return;
+        }
+        let (runtime, container) = (runtime.clone(), id.to_owned());
+        let call = async move { runtime.stop_container(&container, grace).await };
+        asked.insert(id.to_owned(), tokio::spawn(call));
+    }
+
+    /// Tells what the runtime refused. What is still under way is given up: the pods have ended, or
+    /// the wait for that has.
+    fn tell(&self, context: &Context) {
+        use futures_util::FutureExt;
+        for (_, call) in std::mem::take(&mut *self.asked.borrow_mut()) {
+            match call.is_finished() {
+                false => call.abort(),
+                true => {
+                    if let Some(Ok(Err(failure))) = call.now_or_never() {
+                        context.tell(Event::Note(failure.to_string()));
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -51,10 +51,11 @@ impl Step for Put {
         Ok(Some(serde_json::json!({ "sum": sum })))
     }
 
-    async fn undo(&self, world: &Toy, _known: &Known) -> Result<()> {
+    async fn undo(&self, world: &Toy, _known: &Known) -> Result<Option<Value>> {
         world.trip(self.0 + 100, false)?;
         world.there.borrow_mut().retain(|there| *there != self.0);
-        world.trip(self.0 + 100, true)
+        world.trip(self.0 + 100, true)?;
+        Ok(None)
     }
 }
 

@@ -57,6 +57,18 @@ struct Process {
     restart_at: Option<Instant>,
 }
 
+impl Process {
+    fn signal(&mut self, signal: Signal) {
+        let Some(child) = &mut self.child else { return };
+        // Not collected yet, so that the id is still its own.
+        if matches!(child.try_wait(), Ok(None)) {
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            let pid = pid.expect("a process id is positive");
+            kill_process(pid, signal).expect("signalling a pod's process");
+        }
+    }
+}
+
 struct Ending {
     since: Instant,
     asked: Option<Instant>,
@@ -121,12 +133,17 @@ impl Kubelet {
             }
         }
         self.end();
+        self.stop_asked();
         self.restart();
         for (file, wanted) in &wanted {
             let same = |pod: &Pod| {
                 pod.text.name == wanted.pod.name && pod.text.namespace == wanted.pod.namespace
             };
-            if !self.pods.iter().any(same) {
+            let backs_off = || {
+                let ended = lock(&self.shared.records).last_end(&wanted.uid);
+                ended.is_some_and(|ended| ended.elapsed() < self.spec.back_off)
+            };
+            if !self.pods.iter().any(same) && !backs_off() {
                 let pod = self.start(file, wanted);
                 self.pods.push(pod);
             }
@@ -176,6 +193,25 @@ impl Kubelet {
             }
             !over
         });
+    }
+
+    /// What the runtime does when it is told to stop containers: asks, and kills in the end.
+    fn stop_asked(&mut self) {
+        let faults = lock(&self.shared.faults).clone();
+        let mut stops = lock(&self.shared.stops);
+        for (id, deadline) in stops.iter() {
+            for pod in &mut self.pods {
+                if faults.stop == Stop::Never && faults.is_about(&pod.text.name) {
+                    continue;
+                }
+                let late = Instant::now() >= *deadline;
+                let signal = if late { Signal::KILL } else { Signal::TERM };
+                pod.signal_container(id, signal);
+            }
+        }
+        let records = lock(&self.shared.records);
+        let runs = |id: &String| records.containers.iter().any(|c| c.id == *id && c.running);
+        stops.retain(|(id, _)| runs(id));
     }
 
     /// Starts again what ended by itself.
@@ -283,13 +319,15 @@ impl Kubelet {
 
 impl Pod {
     fn signal(&mut self, signal: Signal) {
-        for child in self.processes.iter_mut().filter_map(|p| p.child.as_mut()) {
-            // Not collected yet, so that the id is still its own.
-            if matches!(child.try_wait(), Ok(None)) {
-                let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-                let pid = pid.expect("a process id is positive");
-                kill_process(pid, signal).expect("signalling a pod's process");
-            }
+        for process in &mut self.processes {
+            process.signal(signal);
+        }
+    }
+
+    fn signal_container(&mut self, id: &String, signal: Signal) {
+        let processes = self.processes.iter_mut();
+        for process in processes.filter(|process| process.ids.contains(id)) {
+            process.signal(signal);
         }
     }
 
@@ -389,6 +427,8 @@ fn record(
             running: pid.is_some(),
             pid,
             created: now(),
+            ended: None,
+            removed: false,
             labels,
         });
         ids.push(id);

@@ -126,3 +126,23 @@ pub struct ListPodSandboxResponse {
     #[prost(message, repeated, tag = "1")]
     pub items: Vec<PodSandbox>,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StopContainerRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(int64, tag = "2")]
+    pub timeout: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StopContainerResponse {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RemoveContainerRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RemoveContainerResponse {}

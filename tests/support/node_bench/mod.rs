@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -80,6 +80,9 @@ pub struct BenchSpec {
     pub grace: Duration,
     /// From a process's own end until it is started again.
     pub restart_after: Duration,
+    /// From a container's end until a pod of the same manifest starts again, as long as the runtime
+    /// lists that container: the kubelet takes it for a crash.
+    pub back_off: Duration,
     /// The runtime's API.
     pub api: Api,
 }
@@ -95,6 +98,7 @@ impl BenchSpec {
             empty: Empty::Refuse,
             grace: Duration::from_secs(15),
             restart_after: Duration::from_secs(1),
+            back_off: Duration::ZERO,
             api: Api::Both,
         }
     }
@@ -106,6 +110,8 @@ struct Shared {
     records: Mutex<records::Records>,
     faults: Mutex<Faults>,
     log: Mutex<Vec<String>>,
+    /// Containers that the runtime was told to stop, and when each is killed.
+    stops: Mutex<Vec<(String, Instant)>>,
     /// Whether what runs was what the manifests said, when last looked.
     settled: AtomicBool,
     ticks: AtomicU64,
@@ -144,6 +150,7 @@ impl NodeBench {
             records: Mutex::default(),
             faults: Mutex::default(),
             log: Mutex::default(),
+            stops: Mutex::default(),
             settled: AtomicBool::default(),
             ticks: AtomicU64::default(),
             stop: AtomicBool::default(),

@@ -1,7 +1,7 @@
 //! What the stand-in kubelet did, as the stand-in runtime lists it.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
@@ -34,6 +34,10 @@ pub struct ContainerRecord {
     /// The process that it is true of, as long as it lives.
     pub pid: Option<u32>,
     pub created: i64,
+    /// When its process was gone.
+    pub ended: Option<Instant>,
+    /// Whether the runtime was told to forget it.
+    pub removed: bool,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -63,6 +67,16 @@ impl Records {
         u32::try_from(before.count()).expect("few attempts")
     }
 
+    /// When the last container ended that the runtime still lists of this pod.
+    pub fn last_end(&self, uid: &str) -> Option<Instant> {
+        let of_pod = |c: &&ContainerRecord| {
+            let label = c.labels.get("io.kubernetes.pod.uid");
+            !c.removed && label.is_some_and(|label| label == uid)
+        };
+        let ends = self.containers.iter().filter(of_pod);
+        ends.filter_map(|container| container.ended).max()
+    }
+
     /// How many sandboxes the pod had before.
     pub fn sandbox_attempts(&self, uid: &str) -> u32 {
         let before = self.sandboxes.iter().filter(|s| s.uid == uid);
@@ -75,6 +89,7 @@ impl Records {
             if ids.contains(&container.id) {
                 container.running = false;
                 container.pid = None;
+                container.ended = Some(Instant::now());
             }
         }
     }

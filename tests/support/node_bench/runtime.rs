@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use tokio::net::UnixListener;
@@ -111,6 +112,24 @@ impl<const ALPHA: bool> Service<Request<Body>> for Cri<ALPHA> {
                     })
                     .await
                 }
+                "StopContainer" => {
+                    answer(
+                        request,
+                        shared,
+                        |asked: cri::StopContainerRequest, shared| stop_container(&asked, shared),
+                    )
+                    .await
+                }
+                "RemoveContainer" => {
+                    answer(
+                        request,
+                        shared,
+                        |asked: cri::RemoveContainerRequest, shared| {
+                            remove_container(&asked, shared)
+                        },
+                    )
+                    .await
+                }
                 other => Status::unimplemented(format!("the stand-in has no {other}")).into_http(),
             })
         })
@@ -146,6 +165,45 @@ where
         .await
 }
 
+/// Has the kubelet's thread, whose processes they are, stop it; answers before it has ended, where
+/// a true runtime answers after.
+fn stop_container(
+    asked: &cri::StopContainerRequest,
+    shared: &Shared,
+) -> Result<cri::StopContainerResponse, Status> {
+    let records = lock(&shared.records);
+    let mut known = records.containers.iter().filter(|c| !c.removed);
+    let container = known.find(|container| container.id == asked.container_id);
+    let container = container.ok_or_else(|| Status::not_found("no such container"))?;
+    shared.say(format!(
+        "the runtime is told to stop {} of {} within {} s",
+        container.name, container.manifest_name, asked.timeout
+    ));
+    let grace = Duration::from_secs(u64::try_from(asked.timeout).unwrap_or_default());
+    lock(&shared.stops).push((asked.container_id.clone(), Instant::now() + grace));
+    Ok(cri::StopContainerResponse {})
+}
+
+/// As the CRI has it, one that runs would be killed; nobody here may ask for that.
+fn remove_container(
+    asked: &cri::RemoveContainerRequest,
+    shared: &Shared,
+) -> Result<cri::RemoveContainerResponse, Status> {
+    let mut records = lock(&shared.records);
+    let mut all = records.containers.iter_mut();
+    let found = all.find(|container| container.id == asked.container_id);
+    match found {
+        Some(container) if container.running => {
+            Err(Status::failed_precondition("the container runs"))
+        }
+        Some(container) => {
+            container.removed = true;
+            Ok(cri::RemoveContainerResponse {})
+        }
+        None => Ok(cri::RemoveContainerResponse {}),
+    }
+}
+
 /// The stand-in knows no filters; to ignore one would be a lie.
 fn unfiltered(asked: &cri::ListRequest) -> Result<(), Status> {
     match asked.filter.as_deref() {
@@ -158,7 +216,7 @@ fn containers(shared: &Shared) -> Vec<cri::Container> {
     let faults = lock(&shared.faults).clone();
     let records = lock(&shared.records);
     let mut listed = Vec::new();
-    for record in &records.containers {
+    for record in records.containers.iter().filter(|record| !record.removed) {
         let lie = lie(&faults, &record.manifest_name);
         let running = match lie {
             Lie::Gone => continue,

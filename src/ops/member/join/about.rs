@@ -74,6 +74,8 @@ impl About {
             runtime: self.runtime.clone(),
             pods: vec![self.pod.clone()],
             wait_seconds: self.wait_seconds,
+            grace_seconds: None,
+            etcd_served: None,
             alarms_allowed: false,
             safety: self.safety.clone(),
             former_clusters: Vec::new(),

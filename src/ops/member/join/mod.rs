@@ -39,7 +39,7 @@ use crate::ops::restore::survey::{external_refusal, refuse_copies};
 use crate::ops::restore::switch;
 use crate::ops::restore::world::RUNTIME_TIMEOUT;
 use crate::ops::{Context, advice, bounds, operation};
-use crate::plan::{Clock, Operation, Progress};
+use crate::plan::{Clock, Known, Operation, Progress};
 
 /// The kind of operation, in journals.
 pub const KIND: &str = "member-join";
@@ -329,7 +329,8 @@ pub async fn go_on(
         return Err(failed.as_kind(Kind::Busy).doing(stays).with(unfinished));
     }
     let back = world(&context.unstopped(), layout, operation)?;
-    let as_before = "joining failed, and the node and the members are as before";
+    let as_before =
+        |_: &Known| "joining failed, and the node and the members are as before".to_owned();
     Err(operation::give_up(context, operation, &back, failed, as_before).await)
 }
 

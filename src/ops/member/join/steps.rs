@@ -32,9 +32,9 @@ use crate::ops::member::survey::{MemberState, Survey};
 use crate::ops::reach::Target;
 use crate::ops::restore::about::PodAbout;
 use crate::ops::restore::data::{self, Owning};
-use crate::ops::restore::moves;
 use crate::ops::restore::steps::{Exchange, clear, make_folders, unmake_folders};
 use crate::ops::restore::world::World as NodeWorld;
+use crate::ops::restore::{back, moves};
 use crate::plan::{Known, Step};
 use crate::sys::fs;
 
@@ -53,6 +53,8 @@ impl World {
                 layout: layout.clone(),
                 about: about.of_node(),
                 context: context.clone(),
+                proves_back: false,
+                ran: std::sync::Mutex::default(),
             },
             about,
         }
@@ -258,7 +260,7 @@ impl Step for JoinStep {
         Ok(None)
     }
 
-    async fn undo(&self, world: &World, known: &Known) -> Result<()> {
+    async fn undo(&self, world: &World, known: &Known) -> Result<Option<Value>> {
         match self {
             Self::MakeFolders { folders } => unmake_folders(&world.node, folders)?,
             Self::StopEtcd { manifest } => {
@@ -268,7 +270,10 @@ impl Step for JoinStep {
             }
             Self::SetDataAside {
                 data_dir, aside, ..
-            } => moves::move_contents(&world.host(aside), &world.host(data_dir), &[])?,
+            } => {
+                let (data_dir, aside) = (world.host(data_dir), world.host(aside));
+                return back::data(&world.node, &data_dir, &aside, known).await;
+            }
             Self::OwnDataDir(owning) => owning.undo(&world.node)?,
             Self::AddLearner { existing } => take_out(world, known, existing.as_deref()).await?,
             Self::WriteManifest { to, .. } => fs::unlink(&world.host(to))?,
@@ -286,11 +291,13 @@ impl Step for JoinStep {
                 if !known.completed {
                     // A copy of what the cluster has, of a member that never voted.
                     clear(&made)?;
+                    return Ok(None);
                 }
+                return Ok(back::taken_out(&world.node, known, &made));
             }
             Self::AwaitStopped | Self::AwaitVote | Self::ProveMember => {}
         }
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::about::About;
 use super::super::data::MEMBER;
+use super::super::served::LOG_INDEX;
 use super::super::world::World;
 use super::{Building, Surviving, remove_if_there};
 use crate::error::{Doing, Kind, Result};
@@ -42,22 +43,7 @@ pub(super) async fn survive(world: &World, surviving: &Surviving) -> Result<Opti
     } else {
         surviving.from.clone()
     };
-    let random = u128::from_str_radix(&surviving.random, 16)
-        .doing(Kind::Unexpected, || "reading the plan's randomness")?;
-    let bump = bump(surviving.slack, surviving.bump_by);
-    let request = survivor::Request {
-        from,
-        from_wal: None,
-        data_dir: into.clone(),
-        wal_dir: None,
-        name: Some(world.about.etcd.member.clone()),
-        peer_urls: surviving.peer_urls.clone(),
-        bump: Some(bump),
-        mark_compacted: bump != Bump::By(0),
-        evidence: evidence(&surviving.evidence),
-        allow: surviving.allow.clone(),
-        random,
-    };
+    let request = surviving_request(surviving, &world.about.etcd.member, from, into.clone())?;
     let context = world.context.clone();
     let place = world.host(&world.about.etcd.data_dir);
     let owner = surviving.owner;
@@ -69,10 +55,7 @@ pub(super) async fn survive(world: &World, surviving: &Surviving) -> Result<Opti
             label_as(&place, &into)?;
             let built = Layout::new(&into, None).db();
             let report = database::read(&context, &built, database::Wanted::default())?;
-            Ok((
-                outcome,
-                report.and_then(|report| Some(report.facts?.keys_for_clients())),
-            ))
+            Ok((outcome, report.and_then(|report| Some(report.facts?.keys))))
         })
         .await?;
     // Where etcd itself applies the end of the log, how many keys there will be is not known.
@@ -84,6 +67,7 @@ pub(super) async fn survive(world: &World, surviving: &Surviving) -> Result<Opti
         "snapshotRevision": outcome.applied_revision,
         "keys": keys,
         "databaseSize": outcome.database_size,
+        LOG_INDEX: outcome.index,
         "tailCommitted": outcome.tail_committed,
         "tailUncommitted": outcome.tail_uncommitted,
     })))
@@ -97,8 +81,34 @@ fn own_as(owner: Option<Owner>, built: &Path) -> Result<()> {
     }
 }
 
+/// What the step asks for, of the member's data where it is now.
+pub(in crate::ops::restore) fn surviving_request(
+    surviving: &Surviving,
+    member: &str,
+    from: PathBuf,
+    into: PathBuf,
+) -> Result<survivor::Request> {
+    let random = u128::from_str_radix(&surviving.random, 16)
+        .doing(Kind::Unexpected, || "reading the plan's randomness")?;
+    let bump = bump(surviving.slack, surviving.bump_by);
+    Ok(survivor::Request {
+        from,
+        from_wal: None,
+        data_dir: into,
+        wal_dir: None,
+        name: Some(member.to_owned()),
+        peer_urls: surviving.peer_urls.clone(),
+        bump: Some(bump),
+        mark_compacted: bump != Bump::By(0),
+        evidence: evidence(&surviving.evidence),
+        allow: surviving.allow.clone(),
+        cluster_id: None,
+        random,
+    })
+}
+
 /// Gives what was built the label of the directory that it goes to, where that has one.
-fn label_as(place: &Path, built: &Path) -> Result<()> {
+pub(in crate::ops::restore) fn label_as(place: &Path, built: &Path) -> Result<()> {
     match label(place)? {
         Some(wanted) if label(built)?.as_ref() != Some(&wanted) => relabel(built, &wanted),
         _ => Ok(()),
@@ -127,7 +137,6 @@ fn request(about: &About, building: &Building, data_dir: PathBuf) -> Result<data
     let name = &about.etcd.member;
     let cluster: Vec<String> = urls.iter().map(|url| format!("{name}={url}")).collect();
     let bump = bump(building.slack, building.bump_by);
-    let random = crate::sys::random::bytes::<16>()?;
     Ok(datadir::Request {
         snapshot: building.snapshot.clone(),
         data_dir,
@@ -143,7 +152,7 @@ fn request(about: &About, building: &Building, data_dir: PathBuf) -> Result<data
         target: None,
         compact: false,
         allow: building.allow.clone(),
-        random: u128::from_ne_bytes(random),
+        random: u128::from_ne_bytes(crate::sys::random::bytes::<16>()?),
     })
 }
 
@@ -156,5 +165,6 @@ fn facts(outcome: &Outcome) -> Value {
         "snapshotRevision": outcome.snapshot_revision,
         "keys": outcome.keys,
         "databaseSize": outcome.database_size,
+        LOG_INDEX: outcome.log_index,
     })
 }
