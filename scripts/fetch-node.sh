@@ -2,16 +2,17 @@
 # Lays what a real static-pod node is made of into a private, cached folder, for
 # the suite `real_node`:
 #
-#   ${ETCD_DR_CACHE:-<project>/.cache}/node/bin   kubelet, containerd, runc, busybox, standin …
+#   ${ETCD_DR_CACHE:-<project>/.cache}/node/bin   kubelet, kube-apiserver, containerd, runc, busybox …
 #   ${ETCD_DR_CACHE:-<project>/.cache}/node/cni   CNI plugins
 #   ${ETCD_DR_CACHE:-<project>/.cache}/node/VERSIONS
 #
 # usage: fetch-node.sh [--refresh] [--quiet]
 #
 # All of it is Debian bookworm's, through a configuration of apt's own that the
-# system's never sees: nothing is installed. Debian has the kubelet as a source
-# package only, so that it is built here, once, with Debian's own Go and without
-# network: two minutes or so on two cores. What is there already is left alone.
+# system's never sees: nothing is installed. Debian has the kubelet and the API
+# server as a source package only, so that they are built here, once, with Debian's
+# own Go and without network: five minutes or so on two cores. What is there
+# already is left alone.
 #
 #   ETCD_DR_APT_MIRROR  the Debian archive to ask, where the machine's own apt
 #                       sources name none
@@ -20,7 +21,7 @@ set -euo pipefail
 readonly SUITE=bookworm
 readonly GO=golang-1.19
 readonly PACKAGES=(containerd runc containernetworking-plugins busybox-static)
-readonly TOOLS=(kubelet containerd containerd-shim-runc-v2 ctr runc busybox standin)
+readonly TOOLS=(kubelet kube-apiserver containerd containerd-shim-runc-v2 ctr runc busybox standin)
 readonly PLUGINS=(loopback bridge host-local)
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly project
@@ -48,8 +49,24 @@ go_build() {
         nice "$home/unpacked/usr/lib/go-${GO#golang-}/bin/go" build -trimpath "$@"
 }
 
+# The one generated file that Kubernetes' source does not hold: what the API server
+# says of its types. As build/root/Makefile.generated_files makes it, KUBE's part.
+generate_openapi() {
+    local dirs dir list=''
+    go_build -o "$home/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
+    dirs=$(grep -lr --include='*.go' '+k8s:openapi-gen=' pkg staging/src/k8s.io |
+        grep -v -e _generated -e code-generator -e sample-apiserver -e /testdata/ |
+        sed 's,^staging/src/,vendor/,' | xargs -n1 dirname | sort -u)
+    for dir in $dirs; do list+=${list:+,}k8s.io/kubernetes/$dir; done
+    env -i PATH="$home/unpacked/usr/lib/go-${GO#golang-}/bin:$PATH" HOME="$home" GOPATH="$home/go" \
+        GOROOT="$home/unpacked/usr/lib/go-${GO#golang-}" GOCACHE="$home/gocache" GO111MODULE=off \
+        nice "$home/openapi-gen" --logtostderr -i "$list" -p k8s.io/kubernetes/pkg/generated/openapi \
+        -O zz_generated.openapi -h hack/boilerplate/boilerplate.generatego.txt \
+        -r "$home/violations" --output-base "$home/go/src"
+}
+
 # Debian's patches change kubectl alone, so that upstream's tree is enough.
-build_kubelet() {
+build_kubernetes() {
     local tree=$home/go/src/k8s.io/kubernetes version package=k8s.io/kubernetes/vendor/k8s.io/component-base/version
     mkdir -p "$tree" "$home/source"
     (cd "$home/source" && APT_CONFIG="$home/apt.conf" apt-get source -qq --download-only kubernetes) >&2
@@ -57,9 +74,13 @@ build_kubelet() {
     # 1.20.5+really1.20.2-1.1 is 1.20.2.
     version=$(cd "$home/source" && ls kubernetes_*.dsc)
     version=${version#kubernetes_} version=${version%%-*} version=${version##*really}
-    say "building the kubelet $version, once"
-    (cd "$tree" && go_build -tags providerless -ldflags "-s -w -X $package.gitVersion=v$version" \
-        -o "$fresh/bin/kubelet" ./cmd/kubelet)
+    say "building kubelet and kube-apiserver $version, once"
+    (
+        cd "$tree"
+        generate_openapi
+        go_build -tags providerless -ldflags "-s -w -X $package.gitVersion=v$version" \
+            -o "$fresh/bin/" ./cmd/kubelet ./cmd/kube-apiserver
+    )
 }
 
 fetch() {
@@ -83,10 +104,10 @@ fetch() {
     for tool in "${PLUGINS[@]}"; do cp "$home/unpacked/usr/lib/cni/$tool" "$fresh/cni/"; done
     go_build -ldflags '-s -w' -o "$fresh/bin/standin" "$standin"
     cp "$standin" "$fresh/standin.go"
-    if [ -z "$refresh" ] && [ -x "$target/bin/kubelet" ]; then
-        cp "$target/bin/kubelet" "$fresh/bin/"
+    if [ -z "$refresh" ] && [ -x "$target/bin/kubelet" ] && [ -x "$target/bin/kube-apiserver" ]; then
+        cp "$target/bin/kubelet" "$target/bin/kube-apiserver" "$fresh/bin/"
     else
-        build_kubelet
+        build_kubernetes
     fi
     for tool in runc containerd; do
         "$fresh/bin/$tool" --version > "$home/answer" || die "Debian's $tool does not run on this machine"

@@ -507,4 +507,15 @@ mod tests {
         seen.births[0].1 = "2026-11-20T06:00:00Z".parse().unwrap();
         assert!(gate(&assess(&seen, now()), &Allowed::default()).is_ok());
     }
+
+    #[test]
+    fn only_openshift_has_a_first_day() {
+        let mut seen = well();
+        seen.births[0].1 = now();
+        seen.operators = None;
+        let checks = assess(&seen, now());
+        let first_day = checks.iter().find(|check| check.name == FIRST_DAY).unwrap();
+        assert_eq!(first_day.result, CheckResult::NotChecked);
+        gate(&checks, &Allowed::default()).unwrap();
+    }
 }

@@ -281,7 +281,7 @@ fn killed_at_every_call_it_goes_on_to_what_an_undisturbed_one_gives() {
     let (all, output) = template.counted(|seam| template.restore(Some(seam), &wait));
     let (code, told) = status(&output);
     assert_eq!(code, Some(0), "{told}");
-    let after = etc(&template);
+    let after = etc(&template.node.tree());
     let chosen = campaign::calls(first, all, SAMPLE);
     let (mut kills, mut resumed) = (0, 0);
     for call in &chosen {
@@ -305,7 +305,7 @@ fn killed_at_every_call_it_goes_on_to_what_an_undisturbed_one_gives() {
         }
         assert_same(
             &after,
-            &etc(&template),
+            &etc(&template.node.tree()),
             &format!("killed at call {call}, resumed"),
         );
     }
@@ -317,8 +317,70 @@ fn killed_at_every_call_it_goes_on_to_what_an_undisturbed_one_gives() {
 }
 
 /// `/etc/kubernetes` without what is kept for the way back.
-fn etc(template: &Template) -> BTreeMap<PathBuf, TreeNode> {
-    let mut tree = template.node.tree_of("etc/kubernetes");
-    tree.retain(|path, _| !path.starts_with(".etcd-dr"));
+fn etc(tree: &BTreeMap<PathBuf, TreeNode>) -> BTreeMap<PathBuf, TreeNode> {
+    let mut tree = tree.clone();
+    tree.retain(|path, _| {
+        path.starts_with("etc/kubernetes") && !path.starts_with("etc/kubernetes/.etcd-dr")
+    });
     tree
+}
+
+#[test]
+fn killed_on_a_way_back_that_bumps_it_still_comes_back_above_all_that_was_served() {
+    let Some(template) = Template::make() else {
+        return;
+    };
+    template.fresh();
+    let output = template.restore(None, &["--wait", "60s"]);
+    let (code, told) = status(&output);
+    assert_eq!(code, Some(0), "{told}");
+    unseen(&template, || {
+        template.node.bench.settle();
+        let saved = template.node.cluster.scratch().join("completed");
+        save(&template, &saved);
+        let before = etc(&template.before);
+        let back = ["restore", "--rollback", "--yes", "-o", "json"];
+        let (all, output) = template.counted(|seam| template.run(&back, Some(seam)));
+        let (code, told) = status(&output);
+        assert_eq!(code, Some(0), "{told}");
+        let chosen = campaign::calls(1, all, SAMPLE / 2);
+        for call in &chosen {
+            load(&template, &saved);
+            let output = template.run(&back, Some(format!("kill:{call}")));
+            assert!(killed(&output), "call {call} of the way back: {output:?}");
+            let output = template.run(&back, None);
+            let (code, told) = status(&output);
+            assert!(
+                code == Some(0) || told.contains("rolled-back"),
+                "call {call}: {told}"
+            );
+            let data = template.node.path("var/lib/etcd");
+            let known = |dir: &Path| {
+                let known = etcd_dr::ops::datadir::evidence_of_data(dir).expect("a database");
+                known.expect("a database").revision
+            };
+            let kept = operation(&template);
+            let when = format!("killed at call {call}");
+            assert!(known(&data) > known(&kept.join("data-new")), "{when}");
+            assert!(known(&data) > known(&kept.join("data")), "{when}");
+            assert!(!kept.join("data-bumped").exists(), "{when}");
+            let dir = data.display().to_string();
+            let output = template.run(&["verify", "--data-dir", &dir], None);
+            assert_eq!(status(&output).0, Some(0), "{when}: {}", status(&output).1);
+            assert_same(&before, &etc(&template.node.tree()), &when);
+        }
+        println!(
+            "a way back that bumps: {all} changing calls counted, {} kills",
+            chosen.len()
+        );
+        assert!(!chosen.is_empty());
+    });
+}
+
+/// The folder of the one operation.
+fn operation(template: &Template) -> PathBuf {
+    let state = template.node.path("var/lib/etcd-dr");
+    let mut entries = std::fs::read_dir(state).expect("operations").flatten();
+    let found = entries.find(|entry| entry.file_name().to_string_lossy().starts_with("restore-"));
+    found.expect("an operation").path()
 }

@@ -198,3 +198,78 @@ fn an_etcd_that_does_not_come_up_and_one_that_is_left_so() {
         .etcdctl_ok(&["get", "later", "--print-value-only"]);
     assert_eq!(later.trim(), "1");
 }
+
+#[test]
+fn pods_come_back_at_once_although_the_kubelet_counts_what_exited() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut node = Node::with(&bins, &NodeOptions::default(), |spec| {
+        spec.back_off = Duration::from_secs(120);
+    });
+    node.expect(0, &["backup"]);
+    node.cluster.etcdctl_ok(&["put", "later", "1"]);
+    let before = node.tree_of("etc/kubernetes");
+    node.restore(&[]);
+    node.expect(0, &["restore", "--rollback", "--yes"]);
+    // The command ended when all of it ran again.
+    for pod in ["etcd", "kube-apiserver", "openshift-kube-scheduler"] {
+        assert!(node.bench.runs(pod), "{pod}");
+    }
+    node.cluster.wait_member(0);
+    let mut back = node.tree_of("etc/kubernetes");
+    back.retain(|path, _| !path.starts_with(".etcd-dr"));
+    assert_same(&before, &back, "after the rollback");
+}
+
+#[test]
+fn a_slow_api_server_is_ended_and_etcd_is_not_hurried() {
+    let Some(node) = node() else { return };
+    node.bench.faults(|faults| {
+        faults.stop = Stop::After(Duration::from_secs(50));
+        faults.pods = vec!["kube-apiserver".to_owned()];
+    });
+    node.expect(
+        0,
+        &[
+            "restore", "backup-1", "--yes", "--wait", "20s", "--grace", "1s",
+        ],
+    );
+    let told: Vec<String> = node.bench.log();
+    let told: Vec<&String> = told
+        .iter()
+        .filter(|line| line.contains("is told to stop"))
+        .collect();
+    assert!(!told.is_empty());
+    for line in told {
+        assert!(line.contains(" of kube-apiserver within 1 s"), "{line}");
+    }
+}
+
+#[test]
+fn where_no_kubelet_acts_nothing_is_ended_and_it_is_said() {
+    let Some(mut node) = node() else { return };
+    node.bench.faults(|faults| faults.stop = Stop::Never);
+    let told = goes_back(&mut node, "2s");
+    assert!(told.contains("systemctl status kubelet"), "{told}");
+    let log = node.bench.log();
+    assert!(!log.iter().any(|line| line.contains("is told to stop")));
+}
+
+#[test]
+fn a_backup_in_the_middle_of_a_restore_says_what_to_finish() {
+    let Some(node) = node() else { return };
+    node.bench.faults(|faults| faults.blind = true);
+    let failing = [
+        "restore",
+        "backup-1",
+        "--yes",
+        "--wait",
+        "1s",
+        "--keep-failed",
+    ];
+    node.expect(7, &failing);
+    let told = node.expect(7, &["backup"]).1;
+    assert!(told.contains("restore --resume"), "{told}");
+    node.bench.no_faults();
+    node.expect(0, &["restore", "--rollback", "--yes"]);
+    node.expect(0, &["backup"]);
+}

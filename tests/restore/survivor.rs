@@ -68,7 +68,10 @@ fn a_survivor_becomes_a_cluster_of_its_own_on_its_node() {
         .etcdctl_on(0, &["get", "last", "--print-value-only"]);
     assert_eq!(String::from_utf8_lossy(&again.stdout).trim(), "1");
 
-    node.expect(0, &["restore", "--rollback", "--yes"]);
+    // One of three is not bumped: the others would have other revisions. That is said.
+    let (out, told) = node.expect(0, &["restore", "--rollback", "--yes"]);
+    assert!(told.contains("[revision-not-bumped]"), "{told}");
+    assert!(out.contains("do not notice"), "{out}");
     let mut back = node.tree_of("etc/kubernetes");
     back.retain(|path, _| !path.starts_with(".etcd-dr"));
     assert_same(&before, &back, "after the rollback");
@@ -126,4 +129,33 @@ fn a_pod_that_does_not_stop_is_not_disabled() {
     node.bench.no_faults();
     assert_same(&before, &node.tree_of("etc/kubernetes"), "rolled back");
     node.cluster.wait_member(0);
+}
+
+#[test]
+fn a_damaged_disk_is_refused_before_anything_stops() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.bench.take_out("etcd-pod.yaml");
+    node.bench.settle();
+    let data = node.path("var/lib/etcd").display().to_string();
+    let from = ["restore", "--from-data-dir", &data];
+    node.expect(0, &[&from[..], &["--dry-run"]].concat());
+    // The log loses its last records, which the database has.
+    let wal = node.path("var/lib/etcd/member/wal");
+    let segments = std::fs::read_dir(wal).expect("the log").flatten();
+    let last = segments.map(|entry| entry.path()).max().expect("a segment");
+    let mut bytes = std::fs::read(&last).expect("a segment");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("records");
+    bytes[end.saturating_sub(400)..=end].fill(0);
+    std::fs::write(&last, bytes).expect("a segment");
+    let before = node.tree();
+    for more in [&["--dry-run"][..], &["--yes"]] {
+        let told = node.expect(5, &[&from[..], more].concat()).1;
+        assert!(told.contains("[damaged-survivor]"), "{told}");
+        assert!(
+            told.contains("member/snap/db --scope etcd --allow unsealed-snapshot"),
+            "{told}"
+        );
+    }
+    assert_same(&before, &node.tree(), "refused");
 }
