@@ -28,7 +28,7 @@ const STAND_INS: [&str; 20] = [
     "etcd-metrics",
     "etcd-readyz",
     "etcd-rev",
-    "kube-apiserver",
+    "kube-apiserver-stand-in",
     "kube-apiserver-cert-syncer",
     "kube-apiserver-cert-regeneration-controller",
     "kube-apiserver-insecure-readyz",
@@ -53,6 +53,18 @@ fi
 export ETCD_NAME="$NODE_master_0_ETCD_NAME"
 export ETCD_INITIAL_CLUSTER="$ETCD_NAME=https://$NODE_master_0_IP:2380"
 exec /opt/etcd/bin/etcd "$@"
+"#;
+/// The API server: the real one where a test left it what it needs.
+const API_SERVER: &str = r#"#!/bin/sh
+real=/var/log/kube-apiserver/real
+[ -d "$real" ] || exec kube-apiserver-stand-in
+exec /opt/kube/kube-apiserver \
+    --etcd-servers=https://127.0.0.1:2379 --etcd-prefix=/live \
+    --etcd-cafile="$real/ca.crt" --etcd-certfile="$real/client.crt" --etcd-keyfile="$real/client.key" \
+    --cert-dir="$real/certs" --secure-port=6443 --advertise-address=192.168.10.10 \
+    --authorization-mode=AlwaysAllow --service-cluster-ip-range=10.96.0.0/24 \
+    --service-account-issuer=https://node.test --service-account-key-file="$real/client.key" \
+    --service-account-signing-key-file="$real/client.key"
 "#;
 /// `nice` and `ionice`: their options away, and on; an unprivileged container may raise nothing.
 const NO_PRIORITY: &str = "#!/bin/sh\nwhile case \"$1\" in -n) shift ;; -*) ;; *) false ;; esac; \
@@ -98,6 +110,17 @@ fn layer(tools: &Path, etcd: &EtcdBins) -> Vec<u8> {
         link(&mut archive, &format!("bin/{name}"), "standin");
     }
     add(&mut archive, "bin/etcd", ETCD.as_bytes(), 0o755);
+    add(
+        &mut archive,
+        "bin/kube-apiserver",
+        API_SERVER.as_bytes(),
+        0o755,
+    );
+    copy(
+        &mut archive,
+        &tools.join("bin/kube-apiserver"),
+        "opt/kube/kube-apiserver",
+    );
     for name in ["nice", "ionice"] {
         add(
             &mut archive,

@@ -7,6 +7,7 @@ mod support;
 
 mod backups;
 mod bench;
+mod clients;
 mod containers;
 mod image;
 mod older;

@@ -242,7 +242,7 @@ fn a_client_notices_a_restore_that_fails_after_etcd_has_served() {
     });
     let failing = ["restore", "backup-1", "--yes", "--wait", "5s"];
     let (_, told) = node.expect(8, &failing);
-    assert!(told.contains("revision bumped to"), "{told}");
+    assert!(told.contains("revision is bumped to"), "{told}");
     node.bench.no_faults();
     node.cluster.wait_member(0);
     let later = node

@@ -402,8 +402,9 @@ pub async fn go_on(
         return Err(failed.as_kind(Kind::Busy).with(unfinished));
     }
     let back = world(&context.unstopped(), layout, operation)?;
-    let as_before =
-        |known: &crate::plan::Known| format!("restoring failed, and {}", Returned::of(known).sentence());
+    let as_before = |known: &crate::plan::Known| {
+        format!("restoring failed, and {}", Returned::of(known).sentence())
+    };
     Err(operation::give_up(context, operation, &back, failed, as_before).await)
 }
 

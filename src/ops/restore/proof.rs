@@ -175,9 +175,9 @@ pub(in crate::ops) async fn pods_run(world: &World, pods: &[PodAbout]) -> Result
         .wait("every pod to run what was put back", || async {
             let sandboxes = runtime.sandboxes().await?;
             let containers = runtime.containers().await?;
-            let missing: Vec<(&PodAbout, String)> = pods
+            let missing: Vec<String> = pods
                 .iter()
-                .filter_map(|pod| Some((pod, lacks(&names, pod, &sandboxes, &containers)?)))
+                .filter_map(|pod| lacks(&names, pod, &sandboxes, &containers))
                 .collect();
             if missing.is_empty() {
                 return Ok(Look::There);
@@ -186,8 +186,7 @@ pub(in crate::ops) async fn pods_run(world: &World, pods: &[PodAbout]) -> Result
                 let mut ready = sandboxes.iter().filter(|sandbox| sandbox.ready);
                 ready.any(|sandbox| names.is_sandbox(pod, sandbox))
             };
-            begun.set(begun.get() || missing.iter().any(|(pod, _)| stands(pod)));
-            let missing: Vec<String> = missing.into_iter().map(|(_, what)| what).collect();
+            begun.set(begun.get() || pods.iter().any(stands));
             Ok(match begun.get() {
                 true => Look::Begun(missing.join(", ")),
                 false => Look::NotYet(missing.join(", ")),

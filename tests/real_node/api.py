@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""What a test asks of the node's API server, and a client that holds a cache.
+
+usage: api.py ready
+       api.py create NAME | delete NAME
+       api.py list [cached]       names and versions; cached: as the API server's own cache has it
+       api.py follow FILE         lists, watches, and writes its cache to FILE at each change
+"""
+import http.client
+import json
+import os
+import ssl
+import sys
+import time
+
+COLLECTION = "/api/v1/namespaces/default/configmaps"
+
+
+def connect(timeout=5):
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection("127.0.0.1", 6443, timeout=timeout, context=context)
+
+
+def ask(method, path, body=None):
+    connection = connect()
+    headers = {"Content-Type": "application/json"}
+    connection.request(method, path, body and json.dumps(body), headers)
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.status >= 300:
+        raise OSError(f"{method} {path}: {answer.status} {text[:200]!r}")
+    return text
+
+
+def listed(query=""):
+    found = json.loads(ask("GET", COLLECTION + query))
+    items = {i["metadata"]["name"]: i["metadata"]["resourceVersion"] for i in found["items"]}
+    return items, found["metadata"]["resourceVersion"]
+
+
+class Compacted(Exception):
+    pass
+
+
+def show(file, cache):
+    with open(file + ".new", "w") as out:
+        json.dump(cache, out)
+    os.rename(file + ".new", file)
+
+
+def watch(file, cache, version):
+    """Follows from a version until the connection ends; says from where to go on."""
+    connection = connect(timeout=3600)
+    connection.request("GET", f"{COLLECTION}?watch=true&allowWatchBookmarks=true&resourceVersion={version}")
+    answer = connection.getresponse()
+    if answer.status == 410:
+        raise Compacted
+    if answer.status != 200:
+        raise OSError(answer.status)
+    for line in answer:
+        event = json.loads(line)
+        thing = event["object"]
+        if event["type"] == "ERROR":
+            if thing.get("code") == 410:
+                raise Compacted
+            raise OSError(thing)
+        version = thing["metadata"]["resourceVersion"]
+        name = thing["metadata"].get("name")
+        if event["type"] == "DELETED":
+            cache.pop(name, None)
+        elif event["type"] != "BOOKMARK":
+            cache[name] = version
+        show(file, cache)
+        yield version
+
+
+def follow(file):
+    version, cache = None, {}
+    while True:
+        try:
+            if version is None:
+                cache, version = listed("?resourceVersion=0")
+                show(file, cache)
+            for version in watch(file, cache, version):
+                pass
+        except Compacted:
+            version = None
+        except (OSError, http.client.HTTPException, ValueError):
+            pass
+        time.sleep(0.2)
+
+
+def main():
+    what, rest = sys.argv[1], sys.argv[2:]
+    if what == "ready":
+        ask("GET", "/readyz")
+    elif what == "create":
+        ask("POST", COLLECTION, {"metadata": {"name": rest[0]}, "data": {"a": "b"}})
+    elif what == "delete":
+        ask("DELETE", f"{COLLECTION}/{rest[0]}")
+    elif what == "list":
+        print(json.dumps(listed("?resourceVersion=0" if rest else "")[0], sort_keys=True))
+    elif what == "follow":
+        follow(rest[0])
+
+
+main()
