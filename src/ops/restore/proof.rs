@@ -61,9 +61,9 @@ pub(super) async fn serving(world: &World) -> Result<(Connection, Status)> {
                             found.replace(Some((connection, status)));
                             return Ok(Look::There);
                         }
-                        Err(failure) => format!(
-                            "it answers, has a leader and commits nothing: {failure}"
-                        ),
+                        Err(failure) => {
+                            format!("it answers, has a leader and commits nothing: {failure}")
+                        }
                     }
                 }
                 Ok(_) => {

@@ -294,7 +294,9 @@ impl World {
 
     /// The failure of a wait for pods that nobody has begun to start, which says so.
     pub(in crate::ops) fn if_nobody_acts(begun: bool, failure: Failure) -> Failure {
-        match failure.kind() == Kind::Unreachable && !begun {
+        // Where the container runtime has told so already, once is enough.
+        let told = failure.to_string().contains("systemctl status kubelet");
+        match failure.kind() == Kind::Unreachable && !begun && !told {
             true => Failure::new(Kind::Unreachable, format!("{failure}; {NOBODY_ACTS}")),
             false => failure,
         }
