@@ -326,7 +326,12 @@ fn as_it_came_back(world: &World, exchange: &Exchange) -> Option<PodAbout> {
     let place = world.host(&exchange.place);
     let bytes = catalog::read_bounded(&place, MAX_BYTES).ok()??;
     let pod = PodManifest::parse(&bytes).ok()?;
-    Some(PodAbout::of(component, None, &pod))
+    Some(PodAbout::of(
+        component,
+        None,
+        &pod,
+        Some(exchange.place.clone()),
+    ))
 }
 
 /// Ends the API server's container, so that the kubelet starts it again with empty caches.
