@@ -23,9 +23,11 @@ fn made(
     }
     let root = node::make(&cluster, 0, options);
     // The stand-in listens where CRI-O does; a kubeadm node's kubelet names containerd.
-    std::fs::create_dir_all(root.join("run/containerd")).expect("a folder");
-    let socket = root.join("run/containerd/containerd.sock");
-    std::os::unix::fs::symlink("../crio/crio.sock", socket).expect("a link");
+    if options.profile == "kubeadm" {
+        std::fs::create_dir_all(root.join("run/containerd")).expect("a folder");
+        let socket = root.join("run/containerd/containerd.sock");
+        std::os::unix::fs::symlink("../crio/crio.sock", socket).expect("a link");
+    }
     files(&root);
     let bench = NodeBench::adopt(&mut cluster, 0, change);
     cluster.wait_member(0);

@@ -43,7 +43,9 @@ pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
     let mut found = Vec::new();
     for socket in [layout.crio_socket(), layout.containerd_socket()] {
         let path = layout.node_path(&socket);
-        found.extend(live_socket(layout, &path)?);
+        // One may be a link to the other.
+        let socket = live_socket(layout, &path)?.filter(|socket| !found.contains(socket));
+        found.extend(socket);
         looked.push(path.display().to_string());
     }
     match found.as_slice() {
