@@ -523,7 +523,9 @@ fn rewritten(journal: &std::path::Path, change: impl Fn(usize, &mut Value)) {
         let json = value.to_string();
         format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
     };
-    let lines: Vec<String> = whole.lines().enumerate().map(record).collect();
+    // Behind the records is the room that is kept for those to come.
+    let records = whole.lines().filter(|line| line.contains(' '));
+    let lines: Vec<String> = records.enumerate().map(record).collect();
     std::fs::write(journal, lines.concat()).expect("a journal");
 }
 
