@@ -92,6 +92,52 @@ pub fn archive(data: &[u8]) {
     }
 }
 
+/// Reads any bytes as YAML: what is read is no larger than the bound on aliases lets it be.
+pub fn yaml(data: &[u8]) {
+    if let Ok(value) = etcd_dr::sys::yaml::from_slice::<serde_json::Value>(data) {
+        let text = serde_json::to_vec(&value).expect("a value is JSON");
+        // Each byte may become an escape of six, and aliases make it a bounded number of times longer.
+        assert!(
+            text.len() <= 64 * (data.len() + (1 << 20)),
+            "{}",
+            text.len()
+        );
+    }
+}
+
+/// Reads any bytes as an age file.
+pub fn age_file(data: &[u8]) {
+    etcd_dr::ops::remote::fuzzing::age_file(data);
+}
+
+/// Reads any bytes as `known_hosts`.
+pub fn known_hosts(data: &[u8]) {
+    etcd_dr::store::objects::fuzzing::known_hosts(data);
+}
+
+/// Reads any bytes as a page of a bucket's listing.
+pub fn listing(data: &[u8]) {
+    etcd_dr::store::objects::fuzzing::listing(data);
+}
+
+/// Reads any bytes as a Manifest, as the index of a set, and as the record of a verification.
+pub fn documents(data: &[u8]) {
+    static MANIFEST: &[u8] = include_bytes!("../../fixtures/store/backup-1/backup.json");
+    let manifest = Manifest::from_bytes(MANIFEST, "backup.json".as_ref()).expect("the fixture");
+    etcd_dr::ops::remote::fuzzing::index(data, &manifest, &"0".repeat(64));
+    if let Ok(manifest) = Manifest::from_bytes(data, "backup.json".as_ref()) {
+        let again = manifest.to_bytes().expect("what was read can be written");
+        let again = Manifest::from_bytes(&again, "backup.json".as_ref());
+        assert_eq!(again.expect("what was written can be read"), manifest);
+    }
+}
+
+/// Reads any bytes as a journal.
+pub fn journal(data: &[u8]) {
+    let read = etcd_dr::plan::journal::records("journal".as_ref(), data.to_vec());
+    assert!(read.is_err() || !read.expect("records").is_empty());
+}
+
 /// Sets the checksums of both metas right, so that what they say is believed.
 pub fn seal_metas(data: &mut [u8]) {
     let size = data.get(24..28).and_then(|b| b.first_chunk().copied());

@@ -8,7 +8,10 @@ use etcd_dr::etcd::ids::{FoundingCluster, InitialCluster, MemberId};
 use etcd_dr::etcd::raftsnap;
 use etcd_dr::etcd::wal::write_founding;
 use etcd_dr::etcd::wire::put_bytes;
-use etcd_dr_fuzz::{archive, bbolt, inspect, key_value, raft_snap, request, seal_metas, wal};
+use etcd_dr_fuzz::{
+    age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing,
+    raft_snap, request, seal_metas, wal, yaml,
+};
 use model::Store;
 use writer::{Freelist, Random, Shape, seal, write};
 
@@ -288,4 +291,44 @@ fn mutated_archives_and_manifests_are_read() {
     let manifest = br#"{"schemaVersion":1,"tool":{"name":"x","version":"0"},"id":"backup-1"}"#;
     let seeds = [packed, stored.finish().unwrap(), manifest.to_vec()];
     run_plain("archive", &seeds, 16, archive);
+}
+
+#[test]
+fn mutated_text_of_stores_nodes_and_journals_is_read() {
+    let padded = |text: &str| text.as_bytes().to_vec();
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: etcd, labels: &l {a: b}}\nspec:\n  containers:\n  - command: [\"etcd\", '--name=a']\n    env: *l\n---\nx: y\n";
+    run_plain(
+        "yaml",
+        &[
+            padded(pod),
+            padded("a: &a [x]\nb: *a\n# R&D and *D\n%TAG ! x\n"),
+        ],
+        21,
+        yaml,
+    );
+    let line = "A".repeat(43);
+    let age = format!(
+        "age-encryption.org/v1\n-> X25519 {line}\n{line}\n-> ssh-ed25519 AAAA {line}\n{line}\n--- {line}\n"
+    );
+    run_plain("age_file", &[padded(&age)], 22, age_file);
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBIM0eKmOmoBLv8vW5V5oGZ0gkXEnIPN5v3qP9RKHfCE";
+    let hosts = format!(
+        "nas.example,10.0.0.1 {key} x\n@revoked * {key}\n@cert-authority *.example {key}\n|1|JfKTdBh7rNbXkVAQCRp4OQoPfmI=|USECr3SWf1JUPsms5AqfD5QfxkM= {key}\n[10.0.0.1]:2222\t{key}\n"
+    );
+    run_plain("known_hosts", &[padded(&hosts)], 23, known_hosts);
+    let page = "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>c/n/backup-1/backup.json</Key><Size>7</Size></Contents><Contents><Key>a//b&amp;</Key></Contents></ListBucketResult>";
+    run_plain("listing", &[padded(page)], 24, listing);
+    let manifest = include_bytes!("../../fixtures/store/backup-1/backup.json");
+    let index = br#"{"schemaVersion":1,"manifestSha256":"00","objects":[{"file":"a","object":"b","size":1,"sha256":"00"}]}"#;
+    run_plain(
+        "documents",
+        &[manifest.to_vec(), index.to_vec()],
+        25,
+        documents,
+    );
+    let begin = r#"{"time":"2026-11-21T06:15:30Z","record":"begin","schema":1,"tool":"0","id":"a","kind":"restore","about":{},"steps":["x"]}"#;
+    let doing = r#"{"time":"2026-11-21T06:15:30Z","record":"doing","step":0}"#;
+    let record = |json: &str| format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()));
+    let whole = format!("{}{}{}", record(begin), record(doing), "\0".repeat(64));
+    run_plain("journal", &[padded(&whole)], 26, journal);
 }

@@ -125,7 +125,7 @@ pub(super) fn list(
         "EXPIRES",
     ];
     head.extend(verbose.then_some("SHARED"));
-    let mut table = Table::new(&head);
+    let mut table = Table::new(&head).giving_up(&LESS_NEEDED);
     let is_newest = |set: &BackupSet| newest.is_some_and(|newest| newest.name == set.name);
     for set in sets {
         let manifest = set.manifest.as_ref();
@@ -167,8 +167,18 @@ pub(super) fn list(
         row.extend(verbose.then(|| shared.unwrap_or_else(nothing)));
         table.row(row);
     }
-    table.render(terminal_width())
+    let width = terminal_width();
+    let mut text = table.render(width);
+    if width.is_some() && newest.is_some() {
+        text.push_str("* the newest good backup\n");
+    }
+    text
 }
+
+/// The columns of `list` that a narrow terminal does without, the least needed first.
+const LESS_NEEDED: [&str; 7] = [
+    "SHARED", "OCP", "KEYS", "EXPIRES", "SIZE", "CREATED", "VERIFIED",
+];
 
 /// How many columns standard output has; none where it is no terminal.
 pub(super) fn terminal_width() -> Option<usize> {
@@ -284,27 +294,50 @@ pub(super) fn reasons(manifest: &crate::backup::Manifest) -> String {
 /// Columns as wide as their widest cell, two spaces apart, nothing behind the last.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
+    given_up: Vec<String>,
 }
 
 impl Table {
     pub(super) fn new(head: &[&str]) -> Self {
         Self {
             rows: vec![head.iter().map(|&name| name.to_owned()).collect()],
+            given_up: Vec::new(),
         }
+    }
+
+    /// Columns to leave out, in this order, until the table fits.
+    pub(super) fn giving_up(mut self, names: &[&str]) -> Self {
+        self.given_up = names.iter().map(|&name| name.to_owned()).collect();
+        self
     }
 
     pub(super) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells.into_iter().map(printable).collect());
     }
 
-    /// The table; where it is wider than the terminal, a block a row instead.
+    /// The table. Where it is wider than the terminal it leaves out the columns that it may, one by one,
+    /// and names them; where that is not enough, it is a block a row instead.
     pub(super) fn render(&self, limit: Option<usize>) -> String {
         let table = self.aligned();
-        let widest = table.lines().map(console::measure_text_width).max();
-        match limit {
-            Some(limit) if widest.unwrap_or(0) > limit => self.blocks(),
-            _ => table,
+        let Some(limit) = limit.filter(|limit| is_wider(&table, *limit)) else {
+            return table;
+        };
+        let mut rows = self.rows.clone();
+        let mut missing = Vec::new();
+        for name in &self.given_up {
+            let head = rows.first().map(Vec::as_slice).unwrap_or_default();
+            let Some(at) = head.iter().position(|column| column == name) else {
+                continue;
+            };
+            missing.push(name.to_lowercase());
+            rows.iter_mut().for_each(|row| drop(row.remove(at)));
+            let narrower = aligned(&rows);
+            if !is_wider(&narrower, limit) {
+                let missing = missing.join(", ");
+                return format!("{narrower}not shown: {missing} (-o json shows all)\n");
+            }
         }
+        self.blocks()
     }
 
     /// Every row as lines of its own: its first cell, and below it what else is known.
@@ -326,25 +359,35 @@ impl Table {
     }
 
     fn aligned(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let mut widths = vec![0; columns];
-        for row in &self.rows {
-            for (widest, cell) in widths.iter_mut().zip(row) {
-                *widest = console::measure_text_width(cell).max(*widest);
-            }
-        }
-        let mut text = String::new();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let gap = width.saturating_sub(console::measure_text_width(cell)) + 2;
-                let _ = write!(line, "{cell}{:gap$}", "");
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-        text
+        aligned(&self.rows)
     }
+}
+
+fn is_wider(table: &str, limit: usize) -> bool {
+    table
+        .lines()
+        .any(|line| console::measure_text_width(line) > limit)
+}
+
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let mut widths = vec![0; columns];
+    for row in rows {
+        for (widest, cell) in widths.iter_mut().zip(row) {
+            *widest = console::measure_text_width(cell).max(*widest);
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let gap = width.saturating_sub(console::measure_text_width(cell)) + 2;
+            let _ = write!(line, "{cell}{:gap$}", "");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]

@@ -256,6 +256,18 @@ fn read_with_length(path: &Path) -> Result<Content> {
         let what = format!("expected at most {MAX_BYTES} bytes");
         return Err(damaged(path, what));
     }
+    parse(path, bytes)
+}
+
+/// The records of a journal's bytes; `path` is for messages.
+///
+/// # Errors
+/// [`Kind::Busy`] where a record before the last one is damaged, or there is no plan.
+pub fn records(path: &Path, bytes: Vec<u8>) -> Result<Vec<Line>> {
+    parse(path, bytes).map(|content| content.lines)
+}
+
+fn parse(path: &Path, mut bytes: Vec<u8>) -> Result<Content> {
     let used = bytes.iter().rposition(|byte| *byte != 0);
     bytes.truncate(used.map_or(0, |last| last + 1));
     let mut lines = Vec::new();

@@ -15,6 +15,8 @@ use support::terminal::Terminal;
 const WIDE: (u16, u16) = (160, 24);
 const USUAL: (u16, u16) = (80, 24);
 const NARROW: (u16, u16) = (40, 24);
+/// Too narrow for any table.
+const TINY: (u16, u16) = (28, 24);
 const UTF8: (&str, &str) = ("LC_ALL", "C.UTF-8");
 const ASCII: (&str, &str) = ("LC_ALL", "C");
 
@@ -79,8 +81,17 @@ fn a_list_is_a_table_where_it_fits_and_blocks_where_it_does_not() {
         assert!(wide.starts_with("BACKUP "), "{wide}");
         is_clean(&wide, true);
         let (_terminal, narrow) = shown(NARROW, &[locale], &list);
+        assert!(narrow.starts_with("BACKUP "), "{narrow}");
+        let (_terminal, narrow) = shown(TINY, &[locale], &list);
         assert!(narrow.starts_with("backup-1"), "{narrow}");
         assert!(narrow.contains("\n  revision  10\n"), "{narrow}");
+        // One line a backup in a window of ordinary width, with what is left out and what `*` means.
+        let (_terminal, ordinary) = shown(USUAL, &[locale], &list);
+        let lines: Vec<&str> = ordinary.lines().collect();
+        assert!(lines[0].starts_with("BACKUP "), "{ordinary}");
+        assert!(lines[1].starts_with("backup-1 *"), "{ordinary}");
+        assert!(lines[2].starts_with("not shown: "), "{ordinary}");
+        assert_eq!(lines[3], "* the newest good backup");
         assert!(narrow.contains("[exit 0]"), "{narrow}");
         is_clean(&narrow, true);
     }

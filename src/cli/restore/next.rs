@@ -128,7 +128,8 @@ fn kubeadm(about: &About, others: &[&str]) -> Vec<String> {
     ];
     for node in others {
         steps.push(format!(
-            "{node}: take its etcd out and its data away, then let it join as a new member, with its own address:\nmv /etc/kubernetes/manifests/etcd.yaml /root/\nmv /var/lib/etcd /var/lib/etcd-before-restore\nkubeadm join phase control-plane-join etcd --control-plane"
+            "On {node}: rejoin with an empty data directory, one node after the other; the old data is set aside:\netcd-dr --endpoints {} member-add --join",
+            about.etcd.endpoint
         ));
     }
     if !others.is_empty() {
@@ -226,7 +227,8 @@ mod tests {
         .join("\n");
         assert!(!single.contains("unsupported") && single.contains("wait-for-stable"));
         let plain = steps(&about("kubeadm", None, &three, Scope::ControlPlane)).join("\n");
-        assert!(plain.contains("m1: ") && plain.contains("m2: ") && !plain.contains("oc "));
+        assert!(plain.contains("On m1: ") && plain.contains("On m2: ") && !plain.contains("oc "));
+        assert!(plain.contains("member-add --join"));
         assert!(plain.ends_with("etcd-dr restore --commit"));
     }
 }

@@ -24,12 +24,12 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     check_names(&args.allow, &ALLOWABLE)?;
     let layout = NodeLayout::new(&session.root);
     if args.dry_run {
-        return Ok(planned(&draft(session, args, false)?));
+        return Ok(planned(&draft(session, args, false)?, session.context.now));
     }
     registry::refuse_while_unfinished(&layout.state())?;
     let locked = restore::lock(&session.context, &layout, "restore")?;
     let draft = draft(session, args, true)?;
-    human::plan(&text::plan(&draft));
+    human::plan(&text::plan(&draft, session.context.now));
     let question = format!("Restore {} to this node?", draft.about.set.name);
     confirm("", &question, args.yes)?;
     let log = session.log();
@@ -69,8 +69,8 @@ fn draft(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Draft> {
 }
 
 /// What a dry run shows.
-fn planned(draft: &Draft) -> Shown {
-    let shown = plan_alone(draft);
+fn planned(draft: &Draft, now: Timestamp) -> Shown {
+    let shown = plan_alone(draft, now);
     let Some(refused) = &draft.refused else {
         return shown;
     };
@@ -85,9 +85,9 @@ fn planned(draft: &Draft) -> Shown {
     }
 }
 
-fn plan_alone(draft: &Draft) -> Shown {
+fn plan_alone(draft: &Draft, now: Timestamp) -> Shown {
     let next = next::steps(&draft.about);
-    let mut text = text::plan(draft);
+    let mut text = text::plan(draft, now);
     text.push_str(&text::numbered("What follows a restore:", &next));
     let json = json!({
         "dryRun": true,

@@ -3,14 +3,17 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+
+use super::super::human;
 
 use crate::etcd::finding::printable;
 use crate::ops::restore::{Done, Draft, NodeStep};
 use crate::plan::Step;
 
 /// The plan: what, where, why, and each step.
-pub(super) fn plan(draft: &Draft) -> String {
+pub(super) fn plan(draft: &Draft, now: Timestamp) -> String {
     let about = &draft.about;
     let set = &about.set;
     let mut text = format!("Restoring {} to {}\n", set.name, about.node);
@@ -24,7 +27,10 @@ pub(super) fn plan(draft: &Draft) -> String {
             .as_ref()
             .map(|node| format!(", on {node}"))
             .unwrap_or_default();
-        line("taken", format!("{created}{on}"));
+        let ago = human::ago(created, now);
+        let taken = created.strftime("%Y-%m-%d %H:%M:%S UTC");
+        line("taken", format!("{taken}{on}, {ago}"));
+        line("lost", format!("what was written after {taken}, {ago}"));
     }
     if let Some(version) = &set.ocp_version {
         line("OpenShift", version.clone());

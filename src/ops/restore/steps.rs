@@ -41,6 +41,9 @@ use crate::plan::{Known, Step};
 use crate::sys::fs;
 use crate::sys::owner::Owner;
 
+/// Up to so many folders a step names them all.
+const FEW: usize = 2;
+
 /// An archive to be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -216,7 +219,15 @@ impl Step for NodeStep {
 
     fn describe(&self) -> String {
         match self {
-            Self::MakeFolders { folders } => format!("make {}", paths(folders.iter())),
+            Self::MakeFolders { folders } => match folders.as_slice() {
+                // A screen of names tells less than the first.
+                [first, .., _] if folders.len() > FEW => format!(
+                    "make {} and {} more folders",
+                    first.display(),
+                    folders.len() - 1
+                ),
+                _ => format!("make {}", paths(folders.iter())),
+            },
             Self::Unpack {
                 archives, copies, ..
             } if archives.is_empty() => format!(

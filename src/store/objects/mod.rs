@@ -16,6 +16,13 @@ mod profile;
 mod settings;
 mod sftp;
 
+/// What the fuzz targets call: parsers of what a store or a host sends.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use super::bucket::fuzzed as listing;
+    pub use super::sftp::fuzzed as known_hosts;
+}
+
 use std::fmt::Debug;
 use std::sync::Arc;
 

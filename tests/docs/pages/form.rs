@@ -91,7 +91,10 @@ fn plain_words<'a>(rest: &[&'a str]) -> Vec<&'a str> {
             continue;
         }
         if word.starts_with('-') {
-            skip = matches!(*word, "-n" | "-o" | "-p" | "-l" | "--kubeconfig" | "--name");
+            skip = matches!(
+                *word,
+                "-n" | "-o" | "-p" | "-l" | "--kubeconfig" | "--name" | "--endpoints"
+            );
             continue;
         }
         plain.push(*word);

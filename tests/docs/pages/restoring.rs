@@ -38,10 +38,52 @@ fn the_first_backup_and_the_first_drill() {
             expect_success(&line, &output.expect("running a shell"));
         }
     });
+    stage.play(&page(RUNBOOK, "Something was deleted"), |_| {});
     stage.play(&page(RUNBOOK, "The drill"), |_| {});
     node.bench.settle();
     node.cluster.wait_member(0);
     stage.play(&page("README.md", "Every day"), |_| {});
+    // A database whose WAL is gone.
+    node.cluster.etcdctl_ok(&["put", "last", "1"]);
+    let member = node.cluster.data_dir(0).join("member");
+    stage.play(&page(RUNBOOK, "The WAL is lost"), |typed| {
+        let to = node.path("var/tmp/last.db");
+        if typed.line.starts_with("etcd-dr disable") {
+            // Stopped in peace, etcd has written everything to its database.
+            node.bench.take_out("etcd-pod.yaml");
+            node.bench.settle();
+            std::fs::remove_dir_all(member.join("wal")).expect("losing the WAL");
+            node.bench.put_back("etcd-pod.yaml");
+        } else if typed.line.starts_with("cp ") {
+            std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+            std::fs::copy(member.join("snap/db"), to).expect("a copy");
+        }
+    });
+    node.cluster.wait_member(0);
+    let last = ["get", "last", "--print-value-only"];
+    assert_eq!(node.cluster.etcdctl_ok(&last).trim(), "1");
+}
+
+#[test]
+fn a_node_is_restored_from_another_ones_backup() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut trio = Trio::start(&bins, &NodeOptions::default());
+    let stage = Stage::of(&trio.cluster);
+    let share = |i: usize| trio.cluster.node_root(i).join("mnt/share");
+    let (from, to) = (share(1), share(0));
+    std::fs::create_dir_all(&from).expect("a share");
+    stage.types("master-1", "etcd-dr backup --copy-to file:///mnt/share");
+    stage.play(&page(RUNBOOK, "Another node's backup"), |typed| {
+        if typed.line.starts_with("etcd-dr restore") {
+            // The page's nodes have one share, these each one of their own.
+            let output = Command::new("cp").arg("-a").arg(&from).arg(&to).output();
+            expect_success("cp", &output.expect("running cp"));
+        }
+    });
+    trio.cluster.wait_member(0);
+    let listed = trio.cluster.etcdctl_on(0, &["member", "list"]);
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
 }
 
 #[test]

@@ -10,6 +10,15 @@ mod http;
 mod meaning;
 mod page;
 
+/// Reads any bytes as a page of a listing.
+#[cfg(feature = "fuzzing")]
+pub fn fuzzed(data: &[u8]) {
+    let page = bytes::Bytes::copy_from_slice(data);
+    let kept = page::of_names(page.clone());
+    assert!(kept.len() <= page.len());
+    assert_eq!(page::of_names(kept.clone()), kept, "once is enough");
+}
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -187,6 +187,20 @@ impl KnownHosts {
     }
 }
 
+/// Reads any bytes as a file of known hosts, and asks it for hosts of each form.
+#[cfg(feature = "fuzzing")]
+pub fn fuzzed(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for (host, port) in [("nas.example", PORT), ("10.0.0.1", 2222), ("::1", PORT)] {
+        let mut known = KnownHosts::default();
+        known.add(Path::new("known_hosts"), &text, host, port);
+        for line in &known.lines {
+            assert_ne!(known.judge(&line.key), Verdict::Unknown);
+        }
+        assert!(known.kinds().len() <= known.lines.len());
+    }
+}
+
 /// Whether two keys are one; their comments are nothing to it.
 fn same(a: &PublicKey, b: &PublicKey) -> bool {
     a.key_data() == b.key_data()

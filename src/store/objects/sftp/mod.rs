@@ -12,6 +12,9 @@ mod connect;
 mod known;
 mod link;
 
+#[cfg(feature = "fuzzing")]
+pub use known::fuzzed;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
