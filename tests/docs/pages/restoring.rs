@@ -75,6 +75,8 @@ fn a_node_is_restored_from_another_ones_backup() {
     stage.types("master-1", "etcd-dr backup --copy-to file:///mnt/share");
     stage.play(&page(RUNBOOK, "Another node's backup"), |typed| {
         if typed.line.starts_with("etcd-dr restore") {
+            let above = to.parent().expect("a folder");
+            std::fs::create_dir_all(above).expect("a folder");
             // The page's nodes have one share, these each one of their own.
             let output = Command::new("cp").arg("-a").arg(&from).arg(&to).output();
             expect_success("cp", &output.expect("running cp"));
