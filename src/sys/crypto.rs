@@ -118,8 +118,11 @@ struct Ecdsa {
     key: AlgorithmIdentifier,
     signature: AlgorithmIdentifier,
     digest: fn(&[u8]) -> Vec<u8>,
-    verify: fn(&[u8], &[u8], &[u8]) -> Option<()>,
+    verify: Verify,
 }
+
+/// Holds a signature against a key and a digest.
+type Verify = fn(key: &[u8], digest: &[u8], signature: &[u8]) -> Option<()>;
 
 impl fmt::Debug for Ecdsa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
