@@ -90,9 +90,12 @@ fn value(text: &[u8]) -> Result<Value, YamlError> {
     }
 }
 
+/// Reads a unit of UTF-16 in the order that a byte order mark tells.
+type Unit = fn([u8; 2]) -> u16;
+
 /// The text without its byte order mark; in UTF-8 if the mark says UTF-16.
 fn without_mark(text: &[u8]) -> Result<Cow<'_, [u8]>, YamlError> {
-    let (wide, unit): (&[u8], fn([u8; 2]) -> u16) = match text {
+    let (wide, unit): (&[u8], Unit) = match text {
         [0xef, 0xbb, 0xbf, rest @ ..] => return Ok(Cow::Borrowed(rest)),
         [0xff, 0xfe, rest @ ..] => (rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => (rest, u16::from_be_bytes),
