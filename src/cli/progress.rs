@@ -126,7 +126,10 @@ impl Waits {
 fn must_be_told(event: &Event) -> bool {
     matches!(
         event,
-        Event::Warning { .. } | Event::MustStart { .. } | Event::Note(_)
+        Event::Warning { .. }
+            | Event::MustStart { .. }
+            | Event::Note(_)
+            | Event::LeftoverRemoved(_)
     )
 }
 

@@ -53,7 +53,7 @@ fn a_backup_prunes_once_it_is_taken_and_a_pinned_one_stays() {
     // The stream comes in as many pieces as it likes: the call that is meant is looked for.
     let partly = (calls - 8..calls + 20)
         .map(|call| seamed(format!("fail:{call}:5")))
-        .find(|run| run.status == Some(10))
+        .find(|run| run.status == Some(10) && run.stderr.contains("error: pruning:"))
         .expect("a run whose removal fails");
     let partly = partly.expect(10);
     assert!(partly.stderr.contains("error: pruning:"), "{partly}");

@@ -207,7 +207,8 @@ fn replace(path: &Path, text: &str) {
 fn judge(bench: &Bench, allowed: &[&str], run: Run, what: &str) {
     if allowed.is_empty() {
         let run = run.expect(5);
-        assert!(run.stderr.contains("[rollout-in-between]"), "{run}");
+        let named = r#""refusal":"rollout-in-between""#;
+        assert!(run.stderr.contains(named), "{run}");
         assert!(run.stderr.contains(what), "{run}");
         assert!(run.stderr.contains("--allow rollout-in-between"), "{run}");
         assert_only_good(&bench.store, &["backup-1", "backup-2"], &run);
