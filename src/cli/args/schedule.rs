@@ -12,7 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   etcd-dr schedule @hourly --keep-hourly 24 --keep-daily 7
   etcd-dr schedule '30 */6 * * *' --time-zone Europe/Berlin
-  etcd-dr schedule @hourly --copy-to s3://bucket/etcd --keep-last 20 --keep-copies
+  etcd-dr schedule @hourly --copy-to s3://bucket --keep-last 20 --keep-copies
   etcd-dr schedule @hourly --metrics-listen 127.0.0.1:9979";
 
 /// `schedule`
