@@ -98,7 +98,8 @@ fn a_killed_run_is_taken_up_by_the_next() {
         let id = run.json()["error"]["memberRemains"].clone();
         let id = id.as_str().expect("what remains");
         assert!(
-            run.stderr.contains(&format!("etcd-dr member-remove {id}")),
+            run.stderr
+                .contains(&format!("etcd-dr --profile bare member-remove {id}")),
             "{run}"
         );
         assert_eq!(listed(&cluster).len(), 4);
