@@ -42,7 +42,7 @@ impl<'a> Api<'a> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real_node/api.py");
         fs::copy(script, node.path("/run/api.py")).expect("the client");
         for container in node.containers("kube-apiserver", &ContainerState::Running) {
-            let mut kill = node.inside("ctr");
+            let mut kill = node.inside("/opt/node/bin/ctr");
             kill.args([
                 "-n",
                 "k8s.io",

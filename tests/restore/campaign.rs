@@ -331,7 +331,8 @@ fn killed_on_a_way_back_that_bumps_it_still_comes_back_above_all_that_was_served
         return;
     };
     template.fresh();
-    let output = template.restore(None, &["--wait", "60s"]);
+    // Each rollback waits so long for an etcd that nobody starts here.
+    let output = template.restore(None, &["--wait", "20s"]);
     let (code, told) = status(&output);
     assert_eq!(code, Some(0), "{told}");
     unseen(&template, || {
@@ -343,7 +344,7 @@ fn killed_on_a_way_back_that_bumps_it_still_comes_back_above_all_that_was_served
         let (all, output) = template.counted(|seam| template.run(&back, Some(seam)));
         let (code, told) = status(&output);
         assert_eq!(code, Some(0), "{told}");
-        let chosen = campaign::calls(1, all, SAMPLE / 2);
+        let chosen = campaign::calls(1, all, SAMPLE / 8);
         for call in &chosen {
             load(&template, &saved);
             let output = template.run(&back, Some(format!("kill:{call}")));
