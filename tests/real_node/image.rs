@@ -63,7 +63,7 @@ exec /opt/kube/kube-apiserver \
     --etcd-cafile="$real/ca.crt" --etcd-certfile="$real/client.crt" --etcd-keyfile="$real/client.key" \
     --cert-dir="$real/certs" --secure-port=6443 --advertise-address=192.168.10.10 \
     --authorization-mode=AlwaysAllow --service-cluster-ip-range=10.96.0.0/24 \
-    --service-account-issuer=https://node.test --service-account-key-file="$real/client.key" \
+    --service-account-issuer=https://node.test --service-account-key-file="$real/client.crt" \
     --service-account-signing-key-file="$real/client.key"
 "#;
 /// `nice` and `ionice`: their options away, and on; an unprivileged container may raise nothing.
