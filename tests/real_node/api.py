@@ -13,6 +13,8 @@ import ssl
 import sys
 import time
 
+# Of the token file that the API server is started with (image.rs).
+TOKEN = {"Authorization": "Bearer test"}
 COLLECTION = "/api/v1/namespaces/default/configmaps"
 
 
@@ -25,7 +27,7 @@ def connect(timeout=5):
 
 def ask(method, path, body=None):
     connection = connect()
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **TOKEN}
     connection.request(method, path, body and json.dumps(body), headers)
     answer = connection.getresponse()
     text = answer.read()
@@ -53,7 +55,7 @@ def show(file, cache):
 def watch(file, cache, version):
     """Follows from a version until the connection ends; says from where to go on."""
     connection = connect(timeout=3600)
-    connection.request("GET", f"{COLLECTION}?watch=true&allowWatchBookmarks=true&resourceVersion={version}")
+    connection.request("GET", f"{COLLECTION}?watch=true&allowWatchBookmarks=true&resourceVersion={version}", headers=TOKEN)
     answer = connection.getresponse()
     if answer.status == 410:
         raise Compacted
