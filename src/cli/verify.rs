@@ -21,8 +21,6 @@ use crate::ops::{database, live};
 use crate::store::{Address, LocalStore};
 use crate::sys::scratch::Scratch;
 
-/// Where copies are brought to while they are checked: on disk, and there after a restart.
-const SCRATCH: &str = "/var/tmp";
 /// How many prefixes are shown to people.
 const PREFIXES_SHOWN: usize = 5;
 
@@ -96,7 +94,7 @@ fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<S
 fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
-    let scratch = args.scratch.as_deref().unwrap_or(Path::new(SCRATCH));
+    let scratch = &super::restore::scratch(args.scratch.as_deref());
     let mut checked = Vec::new();
     for word in &args.sets {
         let address = Address::parse(word)?;

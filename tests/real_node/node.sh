@@ -126,7 +126,7 @@ network() {
 }
 
 settings() {
-    mkdir -p /etc/containerd /etc/cni/net.d /etc/systemd/system /var/lib/kubelet /var/log /tmp
+    mkdir -p /etc/containerd /etc/cni/net.d /etc/systemd/system /var/lib/kubelet /var/log /var/tmp /tmp
     printf '127.0.0.1 localhost\n%s %s\n' "${address%/*}" "$name" > /etc/hosts
     : > /etc/resolv.conf
     # What cannot be had here: raising another's chance to be spared when memory is
@@ -179,7 +179,7 @@ CONF
 boot() {
     mount --make-rprivate /
     mount --bind "$root" "$root"
-    mkdir -p "$root"/{etc,proc,sys,dev,run,tmp,var/log,.machine}
+    mkdir -p "$root"/{etc,proc,sys,dev,run,tmp,var/log,var/tmp,.machine}
     programs "$root"
     kernel_files "$root"
     device_nodes "$root/dev"

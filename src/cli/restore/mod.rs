@@ -8,7 +8,7 @@ mod text;
 
 pub(super) use self::data_dir::{bump, check_allowed, data_dir, evidence};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::RestoreArgs;
 use super::remote;
@@ -92,7 +92,7 @@ fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
             _brought: None,
         });
     }
-    let scratch = scratch(args);
+    let scratch = scratch(args.scratch.as_deref());
     let here = Scratch::make(&scratch, "fetch")?;
     session.block_on(async {
         let (from, set) = remote::resolve(session, &address, &settings).await?;
@@ -111,10 +111,14 @@ fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
 }
 
 /// Where what is brought or unpacked only to be looked at goes: not to /tmp, which may be memory.
-fn scratch(args: &RestoreArgs) -> PathBuf {
-    args.scratch
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(SCRATCH))
+/// A machine without that folder has a temporary one all the same.
+pub(super) fn scratch(given: Option<&Path>) -> PathBuf {
+    let usual = Path::new(SCRATCH);
+    match given {
+        Some(given) => given.to_owned(),
+        None if usual.is_dir() => usual.to_owned(),
+        None => std::env::temp_dir(),
+    }
 }
 
 /// Refuses names that are no refusals of this command.

@@ -284,7 +284,7 @@ fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Requ
         allow: args.allow.clone(),
         wait: args.wait,
         grace: args.grace,
-        scratch: scratch(args),
+        scratch: scratch(args.scratch.as_deref()),
         privileged: rustix::process::geteuid().is_root(),
         random: random()?,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
