@@ -1,7 +1,6 @@
 //! `verify`: which sets, and what was found of each.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
