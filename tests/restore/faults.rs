@@ -272,5 +272,8 @@ fn a_backup_in_the_middle_of_a_restore_says_what_to_finish() {
     assert!(told.contains("restore --resume"), "{told}");
     node.bench.no_faults();
     node.expect(0, &["restore", "--rollback", "--yes"]);
+    // Its wait is one second; etcd may need longer.
+    node.bench.settle();
+    node.cluster.wait_member(0);
     node.expect(0, &["backup"]);
 }
