@@ -257,7 +257,7 @@ fn where_no_kubelet_acts_nothing_is_ended_and_it_is_said() {
 
 #[test]
 fn a_backup_in_the_middle_of_a_restore_says_what_to_finish() {
-    let Some(node) = node() else { return };
+    let Some(mut node) = node() else { return };
     node.bench.faults(|faults| faults.blind = true);
     let failing = [
         "restore",
