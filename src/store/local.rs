@@ -99,14 +99,7 @@ impl LocalStore {
         held: &Lock,
         is_ours: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<PathBuf>> {
-        let mut removed = Vec::new();
-        for entry in self.entries()? {
-            if entry.is_dir && is_leftover(&entry.name) && holds_only(&entry.path, held, is_ours) {
-                fs::remove_tree(&entry.path)?;
-                removed.push(entry.path);
-            }
-        }
-        Ok(removed)
+        self.remove_named(is_leftover, held, is_ours)
     }
 
     /// The same in a directory that is no store and may be anybody's: only the random names of
@@ -116,9 +109,18 @@ impl LocalStore {
         held: &Lock,
         is_ours: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<PathBuf>> {
+        self.remove_named(is_flat, held, is_ours)
+    }
+
+    fn remove_named(
+        &self,
+        is_name: fn(&str) -> bool,
+        held: &Lock,
+        is_ours: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         for entry in self.entries()? {
-            if entry.is_dir && is_flat(&entry.name) && holds_only(&entry.path, held, is_ours) {
+            if entry.is_dir && is_name(&entry.name) && holds_only(&entry.path, held, is_ours) {
                 fs::remove_tree(&entry.path)?;
                 removed.push(entry.path);
             }

@@ -52,24 +52,14 @@ impl OutFile {
         })
     }
 
-    /// Opens a file to go on at its byte `len`; what lies behind that is cut off.
+    /// Opens a file to write from its byte `len` on, which becomes its end.
     pub fn go_on(path: &Path, len: u64) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-            .open(path)?;
-        if file.metadata()?.len() != len {
+        let file = Self::append_at(path, len)?;
+        if file.file.metadata()?.len() != len {
             seam::pass(Op::Resize(path, len))?;
-            file.set_len(len)?;
+            file.file.set_len(len)?;
             seam::done(Op::Resize(path, len));
         }
-        let mut file = Self {
-            file,
-            path: path.to_owned(),
-            offset: 0,
-        };
-        file.go_on_at(len)?;
         Ok(file)
     }
 
@@ -308,38 +298,33 @@ pub fn write_like(model: &Path, path: &Path, content: &[u8]) -> Result<()> {
 
 /// Replaces a file's content atomically and durably: sibling, fsync, rename, fsync of the parent.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
-    let beside = beside(path);
-    unlink(&beside)?;
-    write_new(&beside, content)?;
-    rename(&beside, path)?;
-    sync_dir(parent(path))
+    replace(path, content, |_| Ok(()))
 }
 
 /// The same for a file that is added to later: `room` bytes behind the content are kept for that, as
 /// zeros.
 pub fn write_atomic_with_room(path: &Path, content: &[u8], room: u64) -> Result<()> {
-    let beside = beside(path);
-    unlink(&beside)?;
-    let go = || {
-        let mut file = OutFile::create(&beside)?;
-        file.write_all(content)?;
-        file.reserve(room)?;
-        file.sync()
-    };
-    go().doing(Kind::Store, || format!("writing {}", beside.display()))?;
-    rename(&beside, path)?;
-    sync_dir(parent(path))
+    replace(path, content, |file| file.reserve(room))
 }
 
 /// The same for a file that others read: with this mode, whatever the umask is. The mode is set
 /// through the open file: whoever owns the directory may have put another one under its name.
 pub fn write_atomic_for_all(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    replace(path, content, |file| file.attributes().set_mode(mode))
+}
+
+/// `finish` is what the new file gets besides its content, before it is durable and takes its place.
+fn replace(
+    path: &Path,
+    content: &[u8],
+    finish: impl FnOnce(&mut OutFile) -> io::Result<()>,
+) -> Result<()> {
     let beside = beside(path);
     unlink(&beside)?;
     let go = || {
         let mut file = OutFile::create(&beside)?;
         file.write_all(content)?;
-        file.attributes().set_mode(mode)?;
+        finish(&mut file)?;
         file.sync()
     };
     go().doing(Kind::Store, || format!("writing {}", beside.display()))?;

@@ -116,10 +116,7 @@ impl<'a> Transfer<'a> {
             return Err(Failure::new(Kind::BadBackup, what));
         };
         let manifest = Manifest::from_bytes(&bytes, &path)?;
-        let mut random = [0u8; 4];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(std::io::Error::from)
-            .doing(Kind::Unexpected, || "asking for random bytes")?;
+        let random = crate::sys::random::bytes::<4>()?;
         let mut transfer = Box::new(Self {
             context,
             set,

@@ -190,10 +190,7 @@ impl Part {
     fn begin(to: PathBuf) -> Result<Self> {
         let dir = fs::parent(&to).to_owned();
         fs::mkdir_all(&dir)?;
-        let mut random = [0u8; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(std::io::Error::from)
-            .doing(Kind::Unexpected, || "asking for random bytes")?;
+        let random = crate::sys::random::bytes::<8>()?;
         let path = dir.join(format!("{PART_PREFIX}{}", hex::encode(random)));
         let file =
             OutFile::create(&path).doing(Kind::Store, || format!("creating {}", path.display()))?;

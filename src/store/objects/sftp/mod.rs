@@ -29,7 +29,7 @@ use super::{
     Address, Body, Listed, MAX_DEPTH, MAX_OBJECTS, Settings, Store, Upload, bounded, check_name,
     take, too_long,
 };
-use crate::error::{self, Doing, Failure, Kind, Result};
+use crate::error::{self, Failure, Kind, Result};
 
 /// SSH's own port (RFC 4253).
 const PORT: u16 = 22;
@@ -105,10 +105,7 @@ impl Sftp {
     }
 
     fn part(&self, path: &str) -> Result<String> {
-        let mut random = [0u8; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(std::io::Error::from)
-            .doing(Kind::Unexpected, || "asking for random bytes")?;
+        let random = crate::sys::random::bytes::<8>()?;
         Ok(format!(
             "{}/{PART_PREFIX}{}",
             parent(path),
