@@ -206,7 +206,7 @@ fn presented(place: Option<&str>) -> String {
     )
 }
 
-/// Of a certificate: how to look at it, and who makes it anew.
+/// For a certificate: how to look at it, and who renews it.
 fn certificate(finding: &Finding, report: &Report) -> String {
     let look = match &finding.path {
         Some(path) => format!(
@@ -247,7 +247,7 @@ fn kubeadm(finding: &Finding) -> Option<String> {
     Some(format!("on its node: kubeadm certs renew {name}"))
 }
 
-/// The operator makes a member's certificate anew when its secret is gone.
+/// The operator renews a member's certificate when its secret is gone.
 fn openshift(finding: &Finding) -> Option<String> {
     let member = finding.member.as_ref()?;
     let kind = match finding.remedy? {

@@ -122,7 +122,7 @@ impl Waits {
     }
 }
 
-/// Whether `--progress never` shows it all the same: what the reader must know or do.
+/// Whether `--progress never` shows it too: what the reader must know or do.
 fn must_be_told(event: &Event) -> bool {
     matches!(
         event,

@@ -111,7 +111,7 @@ fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
 }
 
 /// Where what is brought or unpacked only to be looked at goes: not to /tmp, which may be memory.
-/// A machine without that folder has a temporary one all the same.
+/// A machine without that folder still has a temporary one.
 pub(super) fn scratch(given: Option<&Path>) -> PathBuf {
     let usual = Path::new(SCRATCH);
     match given {

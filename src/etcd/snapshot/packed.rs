@@ -1,4 +1,4 @@
-//! Files that hold a snapshot and are none: compressed, packed or encrypted ones, by their first bytes.
+//! Recognises compressed, packed and encrypted snapshots by their first bytes.
 
 use std::io;
 
