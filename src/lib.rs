@@ -3,7 +3,8 @@
 //! The layers; imports point one way only, and a test holds the rule:
 //!
 //! ```text
-//! cli -> ops -> {backup, store, node} -> etcd -> plan -> sys      error, event below all
+//! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> etcd -> plan -> sys
+//! error, event, context below all
 //! ```
 //!
 //! The library never prints, never reads the environment and never exits: it sends
@@ -23,12 +24,16 @@
 #![warn(unreachable_pub)]
 
 pub mod backup;
+pub mod change;
 pub mod cli;
+pub mod cluster;
+pub mod context;
 pub mod error;
 pub mod etcd;
 pub mod event;
+pub mod inspect;
+pub mod keep;
 pub mod node;
-pub mod ops;
 pub mod plan;
 pub mod store;
 pub mod sys;

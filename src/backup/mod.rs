@@ -1,6 +1,7 @@
 //! A backup set: its name, its files' names, and the Manifest that makes it one.
 
 pub mod environment;
+pub mod expiry;
 pub mod manifest;
 pub mod names;
 pub mod newest;

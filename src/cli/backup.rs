@@ -11,13 +11,14 @@ use super::args::BackupArgs;
 use super::run::{Session, Shown};
 use super::{config, copy, human, machine, prune, remote, target};
 use crate::backup::retention::Rules;
+use crate::context::Context;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
-use crate::ops::Context;
-use crate::ops::backup::{self, BackupRequest, Destination, Outcome, Taken};
-use crate::ops::copies::{Copies, Tried};
-use crate::ops::metrics::{self, Metrics};
-use crate::ops::quality::{ALLOWABLE, Allowed};
+use crate::keep::backup::{BackupRequest, Destination, Outcome, Taken};
+use crate::keep::copies::{Copies, Tried};
+use crate::keep::metrics::Metrics;
+use crate::keep::quality::{ALLOWABLE, Allowed};
+use crate::keep::{backup, metrics};
 use crate::store::{Address, LocalStore};
 
 /// How long nothing may come of a snapshot, unless told.

@@ -8,14 +8,15 @@ use serde_json::{Value, json};
 
 use super::run::{Session, Shown};
 use super::{hints, machine, member, switch, target};
+use crate::cluster::quorum::Tally;
 use crate::error::{Result, exit};
 use crate::etcd::finding::Severity;
+use crate::inspect::diagnose;
+use crate::inspect::diagnose::names::SystemResolver;
+use crate::inspect::diagnose::{Finding, Remedy, Report};
 use crate::node::access::Sourced;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::Profile;
-use crate::ops::checkup::names::SystemResolver;
-use crate::ops::checkup::{self, Finding, Remedy, Report};
-use crate::ops::member::quorum::Tally;
 
 /// Looks at the cluster, and at `data_dir` in place of what the node says.
 pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
@@ -23,7 +24,13 @@ pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
     if let Some(dir) = data_dir {
         target.told.data_dir = Some(Sourced::new(session.readable(dir), "--data-dir"));
     }
-    let looked = checkup::run(&session.context, &target, Arc::new(SystemResolver));
+    let disabled = crate::change::restore::switch::in_force(&NodeLayout::new(&session.root))?;
+    let looked = diagnose::run(
+        &session.context,
+        &target,
+        Arc::new(SystemResolver),
+        disabled.as_deref(),
+    );
     let report = session.block_on(looked)?;
     let status = match report.good {
         true => exit::DONE,
@@ -97,16 +104,16 @@ fn next(finding: &Finding, report: &Report) -> String {
     let place = finding.place.as_deref();
     let path = finding.path.as_ref().map(|path| path.display().to_string());
     match finding.name {
-        checkup::CLUSTER_UNREACHABLE => unreachable(finding),
-        checkup::ETCD_DISABLED => "etcd-dr enable".to_owned(),
-        checkup::NO_QUORUM => no_quorum(report),
-        checkup::CANNOT_COMMIT => format!(
+        diagnose::CLUSTER_UNREACHABLE => unreachable(finding),
+        diagnose::ETCD_DISABLED => "etcd-dr enable".to_owned(),
+        diagnose::NO_QUORUM => no_quorum(report),
+        diagnose::CANNOT_COMMIT => format!(
             "etcdctl endpoint health --cluster; then on its machine: {LOGS}; a disk that lost its \
              log shows in: {}",
             data_dir(report)
         ),
-        checkup::PEER_NOT_CONNECTED => presented(place),
-        checkup::MEMBER_UNREACHABLE | checkup::MEMBER_LEADERLESS | checkup::MEMBER_COMPLAINS => {
+        diagnose::PEER_NOT_CONNECTED => presented(place),
+        diagnose::MEMBER_UNREACHABLE | diagnose::MEMBER_LEADERLESS | diagnose::MEMBER_COMPLAINS => {
             match report.votes.as_ref().is_some_and(Tally::has_quorum) {
                 true => format!(
                     "on its machine: {LOGS}; if it is lost: etcd-dr member-remove {who} --dry-run"
@@ -115,10 +122,10 @@ fn next(finding: &Finding, report: &Report) -> String {
                 false => format!("on its machine: {LOGS}"),
             }
         }
-        checkup::FOREIGN_CLUSTER | checkup::ANOTHER_MEMBER => {
+        diagnose::FOREIGN_CLUSTER | diagnose::ANOTHER_MEMBER => {
             format!("etcd-dr member-remove {who} --dry-run")
         }
-        checkup::MEMBER_NOT_STARTED | checkup::LEARNER_LAGS => {
+        diagnose::MEMBER_NOT_STARTED | diagnose::LEARNER_LAGS => {
             let state = report
                 .members
                 .iter()
@@ -131,18 +138,18 @@ fn next(finding: &Finding, report: &Report) -> String {
             let name = name.unwrap_or_else(|| "NAME".to_owned());
             format!("etcd-dr member-add {name} --peer-urls {urls}")
         }
-        checkup::ALARM => {
+        diagnose::ALARM => {
             "etcdctl alarm list; when its cause is gone: etcdctl alarm disarm".to_owned()
         }
-        checkup::MEMBER_LAGS => "etcdctl endpoint status --cluster -w table".to_owned(),
-        checkup::DATABASE_NEAR_QUOTA => {
+        diagnose::MEMBER_LAGS => "etcdctl endpoint status --cluster -w table".to_owned(),
+        diagnose::DATABASE_NEAR_QUOTA => {
             format!("etcdctl --endpoints {} defrag", place.unwrap_or("URL"))
         }
-        checkup::CLOCK_SKEW => format!("on {}: chronyc tracking", place.unwrap_or("it")),
-        checkup::NAME_UNRESOLVED | checkup::NAME_ELSEWHERE => {
+        diagnose::CLOCK_SKEW => format!("on {}: chronyc tracking", place.unwrap_or("it")),
+        diagnose::NAME_UNRESOLVED | diagnose::NAME_ELSEWHERE => {
             format!("getent ahosts {}", place.unwrap_or("NAME"))
         }
-        checkup::PEER_URL_NOT_HERE | checkup::PEER_URL_LOOPBACK => {
+        diagnose::PEER_URL_NOT_HERE | diagnose::PEER_URL_LOOPBACK => {
             let address = place.unwrap_or("ADDRESS");
             let address = if address.contains(':') {
                 format!("[{address}]")
@@ -151,18 +158,18 @@ fn next(finding: &Finding, report: &Report) -> String {
             };
             format!("etcd-dr member-update {who} --peer-urls https://{address}:2380")
         }
-        checkup::MEMBERSHIP_DIFFERS if path.is_some() => {
+        diagnose::MEMBERSHIP_DIFFERS if path.is_some() => {
             "etcd-dr verify --upgrade-to 3.6".to_owned()
         }
-        checkup::MEMBERSHIP_DIFFERS => "etcdctl endpoint status --cluster -w table".to_owned(),
-        checkup::KNOWN_BAD_VERSION => {
+        diagnose::MEMBERSHIP_DIFFERS => "etcdctl endpoint status --cluster -w table".to_owned(),
+        diagnose::KNOWN_BAD_VERSION => {
             let fixed = finding.known.as_ref().map(|known| known.fixed_in.as_str());
             format!(
                 "upgrade etcd to {} or later",
                 fixed.unwrap_or("a newer release")
             )
         }
-        checkup::BAD_DATA_DIR => match path {
+        diagnose::BAD_DATA_DIR => match path {
             Some(path) => format!("etcd-dr verify --data-dir {path}"),
             None => "etcd-dr verify --data-dir DIR".to_owned(),
         },

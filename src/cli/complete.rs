@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use super::args::Cli;
 use super::config::{self, Config};
 use crate::error::{Doing, Failure, Kind, Result};
+use crate::keep::catalog;
 use crate::node::layout::NodeLayout;
-use crate::ops::catalog;
 use crate::store::LocalStore;
 
 /// The variable that asks for completions; its value is the shell's name.

@@ -9,11 +9,11 @@ use super::args::CopyArgs;
 use super::run::{Session, Shown};
 use super::{machine, remote};
 use crate::error::{Failure, Kind, Result, exit};
+use crate::keep::catalog::BackupSet;
+use crate::keep::prune::{PruneRequest, Pruned, Selection};
+use crate::keep::remote::Copied;
+use crate::keep::{catalog, in_use, prune, remote as sets};
 use crate::node::layout::NodeLayout;
-use crate::ops::catalog::{self, BackupSet};
-use crate::ops::prune::{self, PruneRequest, Pruned, Selection};
-use crate::ops::remote::{self as sets, Copied};
-use crate::ops::restore;
 use crate::store::{Address, LocalStore, objects};
 
 /// Copies what is meant to where it is meant.
@@ -81,7 +81,7 @@ fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
     })?;
     let pruned = rules.map(|rules| {
         let request = PruneRequest {
-            in_use: restore::sets_in_use(&NodeLayout::new(&session.root), into.dir())?,
+            in_use: in_use::sets(&NodeLayout::new(&session.root), into.dir())?,
             ..rules
         };
         let into = into.clone();

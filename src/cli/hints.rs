@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::sync::OnceLock;
 
 use super::operation;
+use crate::change::restore::switch;
 use crate::error::{Fact, Failure, Kind};
-use crate::ops::restore::switch;
 
 /// What was typed behind the program's name.
 static TYPED: OnceLock<Vec<String>> = OnceLock::new();

@@ -13,7 +13,7 @@ use super::{hints, machine};
 use crate::backup::manifest::QualityState;
 use crate::error::Failure;
 use crate::etcd::finding::printable;
-use crate::ops::catalog::{BackupSet, SetState};
+use crate::keep::catalog::{BackupSet, SetState};
 
 /// What stands where nothing is known.
 const NOTHING: &str = "-";

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::hints;
 use crate::backup::manifest::Manifest;
 use crate::error::{Fact, Failure};
-use crate::ops::catalog::{BackupSet, SetState, Verified};
+use crate::keep::catalog::{BackupSet, SetState, Verified};
 
 /// The version of every document and event line.
 pub(super) const SCHEMA_VERSION: u32 = 1;

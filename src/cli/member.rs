@@ -13,20 +13,21 @@ use super::confirm::{confirm, confirm_if_possible};
 use super::human::Table;
 use super::run::{Session, Shown};
 use super::{config, machine, target};
+use crate::change::member::add::{Action, AddRequest, AddResult};
+use crate::change::member::openshift::NextStep;
+use crate::change::member::remove::RemoveRequest;
+use crate::change::member::start::StartWith;
+use crate::change::member::update::UpdateRequest;
+use crate::change::member::{ALLOWABLE, add, remove, update};
+use crate::cluster::quorum::Tally;
+use crate::cluster::select;
+use crate::cluster::survey::MemberState;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::finding::printable;
 use crate::event::Event;
-use crate::ops::member::add::{self, Action, AddRequest, AddResult};
-use crate::ops::member::openshift::NextStep;
-use crate::ops::member::quorum::Tally;
-use crate::ops::member::remove::{self, RemoveRequest};
-use crate::ops::member::start::StartWith;
-use crate::ops::member::survey::MemberState;
-use crate::ops::member::update::{self, UpdateRequest};
-use crate::ops::member::{ALLOWABLE, select};
 
 /// What names of operations of `member-add --join` begin with.
-pub(super) const JOIN: &str = crate::ops::member::join::KIND;
+pub(super) const JOIN: &str = crate::change::member::join::KIND;
 
 /// `member-add`
 pub(super) fn add(session: &Session, args: &MemberAddArgs) -> Result<Shown> {

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::run::{Session, Shown};
 use super::{machine, member, restore};
+use crate::change::operation;
+use crate::change::restore::switch;
 use crate::error::{Fact, Failure, Kind, Result, exit};
 use crate::node::layout::NodeLayout;
-use crate::ops::operation;
-use crate::ops::restore::switch;
 use crate::plan::lock::Lock;
 use crate::plan::registry::{self, Found};
 use crate::plan::{Operation, Progress, State, Step, StepState, journal};

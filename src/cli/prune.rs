@@ -12,9 +12,9 @@ use super::{machine, remote};
 use crate::backup::retention::Verdict;
 use crate::error::{Result, exit};
 use crate::etcd::finding::printable;
+use crate::keep::prune::{Decided, PrunePlan, PruneRequest, Pruned, Selection};
+use crate::keep::{in_use, prune, remote as sets};
 use crate::node::layout::NodeLayout;
-use crate::ops::prune::{self, Decided, PrunePlan, PruneRequest, Pruned, Selection};
-use crate::ops::{remote as sets, restore};
 use crate::store::{Address, objects};
 
 /// Removes what no rule wants.
@@ -26,7 +26,7 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
     let store = session.existing_store(args.store.as_deref())?;
     let layout = NodeLayout::new(&session.root);
     let request = PruneRequest {
-        in_use: restore::sets_in_use(&layout, store.dir())?,
+        in_use: in_use::sets(&layout, store.dir())?,
         ..request
     };
     let now = store.clone();

@@ -10,10 +10,10 @@ use super::args::{FormArgs, IdentityArgs, RemoteArgs};
 use super::environment;
 use super::run::Session;
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::ops::catalog::BackupSet;
-use crate::ops::remote::{self, Form, Identities};
-use crate::store::objects;
-use crate::store::{Address, Settings, Store};
+use crate::keep::catalog::BackupSet;
+use crate::keep::remote;
+use crate::keep::remote::{Form, Identities};
+use crate::store::{Address, Settings, Store, objects};
 use crate::sys::small::read_given;
 
 /// The largest file of certificates, recipients or identities that is read.

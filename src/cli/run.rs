@@ -17,10 +17,11 @@ use super::{
     backup, complete, copy, environment, hints, human, machine, man, member, operation, progress,
     prune, remote, restore, schedule, switch, verify,
 };
+use crate::context::{Cancel, Context};
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
+use crate::keep::catalog;
 use crate::node::layout::NodeLayout;
-use crate::ops::{Cancel, Context, catalog};
 use crate::store::local::SET_PREFIX;
 use crate::store::objects::Scheme;
 use crate::store::{Address, LocalStore};

@@ -11,20 +11,21 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::args::ScheduleArgs;
-use super::backup;
 use super::run::{Session, Shown};
-use super::{human, machine, target};
+use super::{backup, human, machine, target};
+use crate::context::Context;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
-use crate::ops::backup::{self as taking, Outcome};
-use crate::ops::copies::{Copies, Place, Tried};
-use crate::ops::metrics::serve::{self, Served};
-use crate::ops::metrics::{Tls, TlsFiles};
-use crate::ops::schedule::{
-    self, Beside, Ended, GRACE, Notifier, Pace, Period, Run, Schedule, Waited, Work, on_a_thread,
+use crate::inspect::verify;
+use crate::inspect::verify::Report;
+use crate::keep::backup::Outcome;
+use crate::keep::copies::{Copies, Place, Tried};
+use crate::keep::metrics::serve::Served;
+use crate::keep::metrics::{Tls, TlsFiles, serve};
+use crate::keep::schedule::{
+    Beside, Ended, GRACE, Notifier, Pace, Period, Run, Schedule, Waited, Work, on_a_thread,
 };
-use crate::ops::verify::{self, Report};
-use crate::ops::{Context, catalog, metrics};
+use crate::keep::{backup as taking, catalog, metrics, schedule};
 use crate::store::LocalStore;
 
 /// A backup is given no less time than this.

@@ -8,12 +8,14 @@ use super::args::RestoreArgs;
 use super::run::{Session, Shown};
 use super::verify::{describe, head, layers};
 use super::{human, machine, restore as restoring};
+use crate::change::survivor;
+use crate::change::survivor::{Outcome, Request};
 use crate::error::{Result, exit};
 use crate::etcd::finding::printable;
-use crate::ops::catalog;
-use crate::ops::compare::{self, Ranked, Verdict};
-use crate::ops::member_files::{self, Distance, Report, Role};
-use crate::ops::survivor::{self, Outcome, Request};
+use crate::inspect::compare::{Ranked, Verdict};
+use crate::inspect::data_dir::{Distance, Report, Role};
+use crate::inspect::{compare, data_dir};
+use crate::keep::catalog;
 use crate::store::LocalStore;
 
 /// Checks a member's own files.
@@ -35,7 +37,7 @@ pub(super) fn data_dir(
     let dir = session.readable(dir);
     let wal_dir = wal_dir.map(|dir| session.readable(dir));
     let report = session
-        .blocking(move |context| member_files::run(&context, &dir, wal_dir.as_deref(), &backups))
+        .blocking(move |context| data_dir::run(&context, &dir, wal_dir.as_deref(), &backups))
         .map_err(|failure| failure.doing("verifying the data directory"))?;
     let mut text = head(&report.data_dir, report.good);
     layers(&mut text, &report.layers, &report.findings);
@@ -257,7 +259,7 @@ fn made(outcome: &Outcome) -> String {
             outcome.cluster_id, outcome.former_cluster_id
         ),
     );
-    let member = |member: &member_files::Known| {
+    let member = |member: &data_dir::Known| {
         format!(
             "{} {} {}",
             member.id,

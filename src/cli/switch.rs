@@ -7,12 +7,13 @@ use super::args::{DisableArgs, EnableArgs};
 use super::confirm::confirm_if_possible;
 use super::run::{Session, Shown};
 use super::{machine, member, target};
+use crate::change::restore;
+use crate::change::restore::{NodeStep, switch};
+use crate::cluster::connect::Target;
+use crate::cluster::quorum::{Against, Change, WOULD_LOSE_QUORUM};
 use crate::error::{Kind, Result};
 use crate::etcd::finding::printable;
 use crate::node::layout::NodeLayout;
-use crate::ops::member::quorum::{Against, Change, WOULD_LOSE_QUORUM};
-use crate::ops::reach::Target;
-use crate::ops::restore::{self, NodeStep, switch};
 use crate::plan::{Operation, State, Step};
 
 /// Stops etcd's pod and keeps it stopped.

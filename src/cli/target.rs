@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use super::args::ProfileArg;
 use super::environment;
 use super::run::Session;
+use crate::cluster::connect::Target;
 use crate::error::Result;
 use crate::node::access::{Sourced, Told};
 use crate::node::layout::NodeLayout;
 use crate::node::member::machine_addresses;
 use crate::node::profile::Profile;
-use crate::ops::reach::Target;
 
 /// The node that is meant.
 pub(super) fn target(session: &Session) -> Result<Target> {

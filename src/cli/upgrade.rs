@@ -10,14 +10,23 @@ use super::run::{Session, Shown};
 use super::{machine, member, target};
 use crate::error::{Result, exit};
 use crate::etcd::finding::Severity;
-use crate::ops::checkup::names::SystemResolver;
-use crate::ops::upgrade::{self, Report};
+use crate::inspect::diagnose::names::SystemResolver;
+use crate::inspect::upgrade;
+use crate::inspect::upgrade::Report;
 
 /// Looks, at the cluster and this node or at a stopped member's files.
 pub(super) fn run(session: &Session, release: &str, data_dir: Option<&Path>) -> Result<Shown> {
     let target = target::target(session)?;
     let resolver = Arc::new(SystemResolver);
-    let looked = upgrade::run(&session.context, &target, resolver, release, data_dir);
+    let disabled = crate::change::restore::switch::in_force(&target.layout)?;
+    let looked = upgrade::run(
+        &session.context,
+        &target,
+        resolver,
+        release,
+        data_dir,
+        disabled.as_deref(),
+    );
     let report = session.block_on(looked)?;
     let status = match (report.ready, report.not_checked.is_empty()) {
         (false, _) => exit::DIFFERS,

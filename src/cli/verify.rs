@@ -12,11 +12,11 @@ use crate::backup::names::MANIFEST;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::etcd::finding::{Finding, Layer, Severity, printable};
 use crate::event::Event;
-use crate::ops::catalog::{self, BackupSet, SetState};
-use crate::ops::live::Live;
-use crate::ops::remote as sets;
-use crate::ops::verify::{self, LayerReport, LayerState, Report};
-use crate::ops::{database, live};
+use crate::inspect::live::Live;
+use crate::inspect::verify::{LayerReport, LayerState, Report};
+use crate::inspect::{live, verify};
+use crate::keep::catalog::{BackupSet, SetState};
+use crate::keep::{catalog, database, remote as sets};
 use crate::store::{Address, LocalStore};
 use crate::sys::scratch::Scratch;
 

@@ -301,5 +301,22 @@ impl PodManifest {
     }
 }
 
+/// A copy of a manifest would be started by the kubelet.
+pub const MANIFEST_COPY: &str = "manifest-copy";
+
+/// Says which files rival a manifest, and what to do.
+pub fn describe_rivals(layout: &NodeLayout, rivals: &[Rival]) -> String {
+    let each = rivals.iter().map(|rival| {
+        let path = layout.node_path(&rival.path);
+        format!("{}: {}", path.display(), rival.why)
+    });
+    format!(
+        "{}; the kubelet reads every file in {} whose name does not begin with a dot, and starts \
+         this one when the other goes: move it out of that folder",
+        each.collect::<Vec<_>>().join("; "),
+        layout.node_path(&layout.manifests()).display()
+    )
+}
+
 #[cfg(test)]
 mod tests;

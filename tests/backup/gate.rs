@@ -28,7 +28,7 @@ fn both_ways(node: &Node, store: &Path, names: &[&str], words: &[&str], args: &[
     for word in words {
         assert!(run.stderr.contains(word), "no {word:?} in {run}");
     }
-    let all = etcd_dr::ops::quality::CHECKS;
+    let all = etcd_dr::keep::quality::CHECKS;
     for name in names {
         let others: Vec<&str> = all.iter().copied().filter(|other| other != name).collect();
         let run = node

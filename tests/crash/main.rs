@@ -20,8 +20,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use etcd_dr::context::{Cancel, Context};
 use etcd_dr::event::Silent;
-use etcd_dr::ops::{Cancel, Context, catalog, verify};
+use etcd_dr::inspect::verify;
+use etcd_dr::keep::catalog;
 use etcd_dr::store::LocalStore;
 use jiff::Timestamp;
 use replay::{Call, Disk, Replay, Tree};

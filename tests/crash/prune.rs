@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use etcd_dr::ops::catalog;
+use etcd_dr::keep::catalog;
 use etcd_dr::store::LocalStore;
 
 use crate::replay::{self, Disk, Replay};

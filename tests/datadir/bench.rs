@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use etcd_client::PutOptions;
+use etcd_dr::change::datadir::{Outcome, Request, run};
+use etcd_dr::context::{Cancel, Context};
 use etcd_dr::error::Result;
 use etcd_dr::etcd::bbolt::write::{Change, Changes, amend};
 use etcd_dr::etcd::bbolt::{Metas, Origin};
@@ -16,8 +18,6 @@ use etcd_dr::etcd::membership::Member;
 use etcd_dr::etcd::restore::Bump;
 use etcd_dr::etcd::snapshot::{Options, Report, inspect};
 use etcd_dr::event::Collected;
-use etcd_dr::ops::datadir::{Outcome, Request, run};
-use etcd_dr::ops::{Cancel, Context};
 use jiff::Timestamp;
 use serde_json::Value;
 

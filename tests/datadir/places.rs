@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use etcd_dr::change::datadir::{Request, evidence_of_member, run};
 use etcd_dr::error::Kind;
 use etcd_dr::etcd::restore::{Bump, Evidence, HIDDEN, SLACK, TargetVersion};
 use etcd_dr::event::Event;
-use etcd_dr::ops::datadir::{Request, evidence_of_member, run};
 
 use crate::bench::{changed, context, judge, made_up, put, request, restore, scratch};
 use crate::writer::{Freelist, Shape, seal};

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::WatchOptions;
+use etcd_dr::change::datadir::Outcome;
 use etcd_dr::etcd::ids::InitialCluster;
 use etcd_dr::etcd::restore::Bump;
-use etcd_dr::ops::datadir::Outcome;
 
 use crate::bench::{
     Content, Made, corruption_check, hash_kv, judge, made, network, reference, request, restore,

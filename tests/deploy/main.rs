@@ -397,7 +397,7 @@ fn metrics(text: &str) -> Vec<String> {
 
 #[test]
 fn alerts_and_dashboard_ask_for_what_is_told() {
-    let source = include_str!("../../src/ops/metrics/mod.rs");
+    let source = include_str!("../../src/keep/metrics/mod.rs");
     for file in [
         "monitoring/prometheusrule.yaml",
         "monitoring/dashboard.json",

@@ -51,7 +51,7 @@ fn every_event_is_promised() {
 
 #[test]
 fn every_metric_is_promised_and_no_other() {
-    let code = text("src/ops/metrics/mod.rs");
+    let code = text("src/keep/metrics/mod.rs");
     let code = code.split("#[cfg(test)]").next().unwrap_or_default();
     let promise = text("docs/interface.md");
     let named = |text: &str, quote: char| -> BTreeSet<String> {

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_dr::cluster::connect::Target;
+use etcd_dr::context::{Cancel, Context};
 use etcd_dr::event::Silent;
+use etcd_dr::inspect::diagnose;
+use etcd_dr::inspect::diagnose::names::Resolver;
 use etcd_dr::node::access::{Sourced, Told};
 use etcd_dr::node::layout::NodeLayout;
 use etcd_dr::node::profile::Profile;
-use etcd_dr::ops::checkup::{self, names::Resolver};
-use etcd_dr::ops::reach::Target;
-use etcd_dr::ops::{Cancel, Context};
 use serde_json::Value;
 
 use crate::member;
@@ -470,11 +471,11 @@ async fn a_name_that_leads_to_another_machine() {
         now: jiff::Timestamp::now(),
         cancel: Cancel::default(),
     };
-    let report = checkup::run(&context, &target, Arc::new(Stale))
+    let report = diagnose::run(&context, &target, Arc::new(Stale), None)
         .await
         .expect("a report");
     let names: Vec<&str> = report.findings.iter().map(|found| found.name).collect();
-    for expected in [checkup::NAME_ELSEWHERE, checkup::PEER_URL_NOT_HERE] {
+    for expected in [diagnose::NAME_ELSEWHERE, diagnose::PEER_URL_NOT_HERE] {
         assert!(
             names.contains(&expected),
             "{expected} in {:?}",

@@ -357,7 +357,7 @@ fn killed_on_a_way_back_that_bumps_it_still_comes_back_above_all_that_was_served
             );
             let data = template.node.path("var/lib/etcd");
             let known = |dir: &Path| {
-                let known = etcd_dr::ops::datadir::evidence_of_data(dir).expect("a database");
+                let known = etcd_dr::change::datadir::evidence_of_data(dir).expect("a database");
                 known.expect("a database").revision
             };
             let kept = operation(&template);

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, GetOptions, Txn, TxnOp};
+use etcd_dr::change::survivor::{Outcome, Request, run as restore};
+use etcd_dr::context::{Cancel, Context};
 use etcd_dr::error::Result;
 use etcd_dr::etcd::restore::Bump;
 use etcd_dr::event::Silent;
-use etcd_dr::ops::survivor::{Outcome, Request, run as restore};
-use etcd_dr::ops::{Cancel, Context};
 use jiff::Timestamp;
 
 use crate::support::bins::EtcdBins;

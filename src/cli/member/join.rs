@@ -13,11 +13,11 @@ use super::super::restore::named;
 use super::super::run::{Session, Shown};
 use super::super::{machine, target};
 use super::{allowed_of, clean, members, votes};
+use crate::change::member::join::{Done, Draft, JoinStep, KIND, Request};
+use crate::change::member::{ALLOWABLE, join};
+use crate::change::restore;
 use crate::error::Result;
 use crate::node::layout::NodeLayout;
-use crate::ops::member::ALLOWABLE;
-use crate::ops::member::join::{self, Done, Draft, JoinStep, KIND, Request};
-use crate::ops::restore;
 use crate::plan::{Operation, State, Step, registry};
 
 /// The schema's name of the results, as of the command.

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use indicatif::HumanBytes;
 
 use super::super::args::{Bump as BumpArg, RestoreArgs};
-use super::super::machine;
 use super::super::run::{Session, Shown};
-use super::super::survivors;
+use super::super::{machine, survivors};
 use super::{Named, check_names, find, random};
+use crate::change::datadir::{Outcome, Request};
+use crate::change::{datadir, restore};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
+use crate::keep::{advice, catalog};
 use crate::node::apiserver::ApiServer;
 use crate::node::layout::NodeLayout;
-use crate::ops::datadir::{self, Outcome, Request};
-use crate::ops::{advice, catalog, restore};
 use crate::store::LocalStore;
 
 /// Refusals that an operator may let pass here.

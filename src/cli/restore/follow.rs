@@ -16,9 +16,10 @@ use super::super::operation::{self, Words};
 use super::super::progress::LOG;
 use super::super::run::{Session, Shown};
 use super::{node, text};
+use crate::change::restore;
+use crate::change::restore::NodeStep;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::node::layout::NodeLayout;
-use crate::ops::restore::{self, NodeStep};
 use crate::plan::lock::Lock;
 use crate::plan::{Operation, Progress, State, journal};
 

@@ -14,9 +14,9 @@ use super::args::RestoreArgs;
 use super::remote;
 use super::run::{Session, Shown};
 use crate::error::{Fact, Failure, Kind, Result};
+use crate::keep::catalog::BackupSet;
+use crate::keep::{backup, catalog, remote as sets};
 use crate::node::layout::NodeLayout;
-use crate::ops::catalog::{self, BackupSet};
-use crate::ops::{backup, remote as sets};
 use crate::store::{Address, LocalStore};
 use crate::sys::scratch::Scratch;
 

@@ -3,7 +3,7 @@
 //! OpenShift: the product's documentation, "Restoring to a previous cluster state", by release;
 //! kubeadm: Kubernetes' documentation, "Operating etcd clusters".
 
-use crate::ops::restore::{About, Scope};
+use crate::change::restore::{About, Scope};
 
 /// The first release whose stock script leaves the other static pods running, and whose other
 /// members come back by themselves: OpenShift 4.18.
@@ -146,7 +146,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::ops::restore::about::{EtcdAbout, SetAbout};
+    use crate::change::restore::about::{EtcdAbout, SetAbout};
 
     fn about(profile: &str, version: Option<&str>, nodes: &[&str], scope: Scope) -> About {
         About {

@@ -8,16 +8,15 @@ use serde_json::json;
 use super::super::args::{DetachArg, RestoreArgs, ScopeArg};
 use super::super::confirm::confirm;
 use super::super::run::{Session, Shown};
-use super::super::target;
-use super::super::{human, machine, operation};
+use super::super::{human, machine, operation, target};
 use super::{check_names, find, follow, next, random, scratch, text};
+use crate::change::restore;
+use crate::change::restore::{ALLOWABLE, Done, Draft, NodeStep, Request, Scope, survivor};
 use crate::error::Result;
 use crate::etcd::restore::{Bump, SLACK};
+use crate::keep::catalog::BackupSet;
 use crate::node::layout::NodeLayout;
-use crate::ops::catalog::BackupSet;
-use crate::ops::restore::{self, ALLOWABLE, Done, Draft, NodeStep, Request, Scope, survivor};
-use crate::plan::registry;
-use crate::plan::{Operation, State};
+use crate::plan::{Operation, State, registry};
 
 /// Restores the node.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::super::human;
 
+use crate::change::restore::{Done, Draft, NodeStep};
 use crate::etcd::finding::printable;
-use crate::ops::restore::{Done, Draft, NodeStep};
 use crate::plan::Step;
 
 /// The plan: what, where, why, and each step.

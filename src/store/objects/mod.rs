@@ -4,7 +4,7 @@
 //! with names, listed, read, put and removed. No rename of a whole set, no lock. [`Store`] is
 //! that little, and what it promises is the same everywhere; one suite (`tests/store`) holds every
 //! store to it. How sets are made of objects, so that a cut transfer is never one, is the business
-//! of `ops::remote`.
+//! of `keep::remote`.
 //!
 //! Names are relative, parts joined by `/`, each part of `A-Z a-z 0-9 . _ - +`, none beginning
 //! with a dot.

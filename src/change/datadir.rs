@@ -1,0 +1,327 @@
+//! `restore SET --data-dir DIR`: a member's data directory, and nothing else touched.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::context;
+use crate::context::Context;
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::bbolt::FileSource;
+use crate::etcd::datadir::{self as files, Layout};
+use crate::etcd::ids::{FoundingCluster, InitialCluster, MemberId, PeerUrls};
+use crate::etcd::membership::Member;
+use crate::etcd::restore::{
+    Bump, Evidence, Phase, Restored, SLACK, Spec, TargetVersion, Watch, newest_revision, restore,
+};
+use crate::etcd::snapshot::Alarm;
+use crate::etcd::survivor::applied;
+use crate::event::Event;
+use crate::keep::catalog::BackupSet;
+
+/// What is asked for. Everything but the paths and the randomness has etcdutl's meaning.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The snapshot file.
+    pub snapshot: PathBuf,
+    /// The directory to be made: absent, or there and empty.
+    pub data_dir: PathBuf,
+    /// A directory of its own for the WAL; it must not be there.
+    pub wal_dir: Option<PathBuf>,
+    /// The member's name.
+    pub name: String,
+    /// `name=url,…` of all members.
+    pub initial_cluster: String,
+    /// The member's own peer URLs, comma-separated.
+    pub advertise_peer_urls: String,
+    /// The token that the ids are made from; none: a random one, for a single member.
+    pub token: Option<String>,
+    /// Whether the trailer is not checked, and need not be there.
+    pub skip_hash_check: bool,
+    /// How the revision is raised; none: as [`Bump::Auto`], for a single member.
+    pub bump: Option<Bump>,
+    /// Whether all below the new revision is marked as compacted; with [`Bump::Auto`] it always is.
+    pub mark_compacted: bool,
+    /// Revisions known besides the snapshot's own.
+    pub evidence: Vec<Evidence>,
+    /// The release that is to start from it.
+    pub target: Option<TargetVersion>,
+    /// Whether the database is written anew, without its free pages.
+    pub compact: bool,
+    /// Names of refusals that are to be let pass.
+    pub allow: Vec<String>,
+    /// Randomness, for the token and hidden names.
+    pub random: u128,
+}
+
+/// A member of the new cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewMember {
+    /// Its id, as hex.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it.
+    #[serde(rename = "peerURLs")]
+    pub peer_urls: Vec<String>,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The snapshot.
+    pub snapshot: PathBuf,
+    /// The directory.
+    pub data_dir: PathBuf,
+    /// The WAL's own, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal_dir: Option<PathBuf>,
+    /// The new cluster's id, as hex.
+    pub cluster_id: String,
+    /// The id of the member that the directory is for, as hex.
+    pub member_id: String,
+    /// All members.
+    pub members: Vec<NewMember>,
+    /// The token.
+    pub token: String,
+    /// The snapshot's revision.
+    pub snapshot_revision: i64,
+    /// The revision that clients will see first.
+    pub revision: i64,
+    /// Whether it was raised, and everything below marked as compacted.
+    pub bumped: bool,
+    /// The reasoning about the revision.
+    pub reasons: Vec<String>,
+    /// Keys that are alive.
+    pub keys: u64,
+    /// Bytes of the database.
+    pub database_size: u64,
+    /// The last entry of the founding log.
+    #[serde(skip)]
+    pub log_index: u64,
+    /// Alarms that stay raised.
+    pub alarms: Vec<Alarm>,
+    /// What else the reader should know.
+    pub notes: Vec<String>,
+}
+
+/// What the sets of a store say about revisions that were served.
+pub fn evidence(sets: &[BackupSet]) -> Vec<Evidence> {
+    let known = |set: &BackupSet| {
+        let revision = set.manifest.as_ref()?.database.kv_revision?;
+        Some(Evidence {
+            source: set.name.clone(),
+            revision,
+        })
+    };
+    sets.iter().filter_map(known).collect()
+}
+
+/// What a member's own database says; `None` where there is none.
+pub fn evidence_of_member(database: &Path) -> Result<Option<Evidence>> {
+    let doing = || format!("reading {}", database.display());
+    let file = match FileSource::open(database) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.doing(Kind::NotChecked, doing)?,
+    };
+    let revision = newest_revision(&file).map_err(|failure| failure.doing(doing()))?;
+    Ok(Some(Evidence {
+        source: database.display().to_string(),
+        revision,
+    }))
+}
+
+/// What a member's data directory says: its database, and as many revisions more as its log has
+/// entries beyond that; `None` where it holds no database.
+pub fn evidence_of_data(data_dir: &Path) -> Result<Option<Evidence>> {
+    let layout = Layout::new(data_dir, None);
+    let Some(mut evidence) = evidence_of_member(&layout.db())? else {
+        return Ok(None);
+    };
+    // A log that cannot be read adds nothing: etcd itself would not start from it.
+    let beyond = files::check(&layout, None).and_then(|report| {
+        let tail = report.wal.tail_after(applied(&layout.db())?);
+        Ok(tail.committed.saturating_add(tail.uncommitted))
+    });
+    let beyond = i64::try_from(beyond.unwrap_or_default()).unwrap_or(i64::MAX);
+    evidence.revision = evidence.revision.saturating_add(beyond);
+    Ok(Some(evidence))
+}
+
+fn must_be_given(name: &'static str, what: &str) -> Failure {
+    Failure::new(Kind::Refused, what.to_owned()).with(Fact::Refusal {
+        name,
+        allowable: false,
+    })
+}
+
+/// Makes the directory.
+///
+/// # Errors
+/// [`Kind::Usage`] where the options do not go together; [`Kind::BadBackup`] for a snapshot that
+/// is broken; the refusals `token-not-given` and `bump-not-given` of a member of several,
+/// `unsealed-snapshot`, `bump-too-small`, `bump-too-large`, `unknown-version`,
+/// `data-dir-not-empty`, `wal-dir-not-absent` and `wal-dir-in-the-way`; [`Kind::Busy`] while
+/// another restore builds there; [`Kind::Store`] where the disk is at fault. Nothing is in place
+/// then.
+pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
+    let founders = InitialCluster::parse(&request.initial_cluster)?;
+    let advertised = PeerUrls::parse_list(&request.advertise_peer_urls)?;
+    founders.check_local(&request.name, &advertised)?;
+    let several = founders.names().count() > 1;
+    let token = token(request, several)?;
+    let bump = bump(request, several)?;
+    let cluster = founders.found(&token)?;
+    let me = cluster
+        .member(&request.name)
+        .ok_or_else(|| Failure::new(Kind::Unexpected, "the local member was not founded"))?;
+    let allowed = |name: &str| request.allow.iter().any(|known| known == name);
+    let spec = Spec {
+        snapshot: &request.snapshot,
+        data_dir: &request.data_dir,
+        wal_dir: request.wal_dir.as_deref(),
+        cluster: &cluster,
+        me: me.id,
+        skip_hash_check: request.skip_hash_check || allowed("unsealed-snapshot"),
+        bump,
+        mark_compacted: request.mark_compacted || matches!(bump, Bump::Auto { .. }),
+        evidence: &request.evidence,
+        allow_low_bump: allowed("bump-too-small"),
+        target: request.target,
+        allow_unknown_version: allowed("unknown-version"),
+        compact: request.compact,
+        tag: (request.random >> 64) as u64,
+    };
+    let mut removed = Vec::new();
+    let restored = restore(&spec, &Watcher { context }, &mut removed);
+    for path in removed {
+        context.tell(Event::LeftoverRemoved(path));
+    }
+    let restored = restored.map_err(|failure| match failure.kind() {
+        Kind::Interrupted => context::interrupted(),
+        _ => failure.doing(format!(
+            "restoring {} to {}",
+            request.snapshot.display(),
+            request.data_dir.display()
+        )),
+    })?;
+    tell(context, &restored);
+    Ok(outcome(request, &cluster, me.id, token, restored))
+}
+
+fn token(request: &Request, several: bool) -> Result<String> {
+    match &request.token {
+        Some(token) => Ok(token.clone()),
+        None if several => Err(must_be_given(
+            "token-not-given",
+            "the members of one cluster need one token: with a random one for each they would never find together",
+        )),
+        None => Ok(format!("etcd-dr-{:032x}", request.random)),
+    }
+}
+
+fn bump(request: &Request, several: bool) -> Result<Bump> {
+    match request.bump {
+        Some(Bump::Auto { .. }) | None if several => Err(must_be_given(
+            "bump-not-given",
+            "the members of one cluster need one and the same bump, as a number: found out on each, it could differ",
+        )),
+        bump => Ok(bump.unwrap_or(Bump::Auto { slack: SLACK })),
+    }
+}
+
+fn outcome(
+    request: &Request,
+    cluster: &FoundingCluster,
+    me: MemberId,
+    token: String,
+    restored: Restored,
+) -> Outcome {
+    let facts = restored.report.facts.as_ref();
+    let member = |member: &Member| NewMember {
+        id: member.id.to_string(),
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+    };
+    Outcome {
+        snapshot: request.snapshot.clone(),
+        data_dir: request.data_dir.clone(),
+        wal_dir: request.wal_dir.clone(),
+        cluster_id: cluster.id.to_string(),
+        member_id: me.to_string(),
+        members: cluster.members.iter().map(member).collect(),
+        token,
+        snapshot_revision: facts.map_or(1, |facts| facts.revision),
+        revision: restored.revision,
+        bumped: restored.decision.revision.is_some(),
+        reasons: restored.decision.reasons,
+        keys: facts.map_or(0, |facts| facts.keys),
+        database_size: restored.database_size,
+        log_index: cluster.commit(),
+        alarms: restored.alarms,
+        notes: restored.notes,
+    }
+}
+
+/// Tells what the operator should know.
+fn tell(context: &Context, restored: &Restored) {
+    for reason in &restored.decision.reasons {
+        context.tell(Event::Note(reason.clone()));
+    }
+    for note in &restored.notes {
+        context.warn("snapshot-state", note.clone());
+    }
+    for alarm in &restored.alarms {
+        context.warn(
+            "alarm-raised",
+            format!(
+                "the alarm {} of the former member {:x} stays raised: until it is disarmed the restored cluster may refuse writes",
+                alarm.alarm, alarm.member
+            ),
+        );
+    }
+}
+
+/// Hands progress to the observer.
+pub(super) struct Watcher<'a> {
+    pub(super) context: &'a Context,
+}
+
+fn name(phase: Phase) -> (&'static str, &'static str) {
+    match phase {
+        Phase::Copy => ("copy", "copying the database"),
+        Phase::Check => ("verify", "checking the database"),
+        Phase::Rewrite => ("rewrite", "writing the database anew"),
+        Phase::Settle => (
+            "settle",
+            "making the database durable, and reading it again",
+        ),
+    }
+}
+
+impl Watch for Watcher<'_> {
+    fn begin(&self, phase: Phase, total: u64) {
+        let (phase, about) = name(phase);
+        self.context.tell(Event::PhaseStarted {
+            phase,
+            about: about.to_owned(),
+            total: Some(total),
+        });
+    }
+
+    fn progress(&self, phase: Phase, done: u64) {
+        let (phase, _) = name(phase);
+        self.context.tell(Event::PhaseProgress { phase, done });
+    }
+
+    fn done(&self, phase: Phase, done: u64) {
+        let (phase, _) = name(phase);
+        self.context.tell(Event::PhaseDone { phase, done });
+    }
+
+    fn stopped(&self) -> bool {
+        self.context.cancel.is_cancelled()
+    }
+}

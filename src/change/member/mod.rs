@@ -1,0 +1,87 @@
+//! Members: add, remove and move them without losing quorum.
+//!
+//! Each operation looks at the cluster, judges the change by the arithmetic of votes, asks etcd for
+//! it, and waits until it shows. etcd's own checks come on top; what it refuses is told by name
+//! too.
+
+pub mod add;
+mod catchup;
+pub mod join;
+pub mod openshift;
+pub mod remove;
+pub mod start;
+pub mod update;
+
+use crate::context::Context;
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::event::Event;
+use crate::node::profile::Detection;
+
+/// A voting member does not answer, sees no leader or complains, or an alarm is raised.
+pub const UNHEALTHY_CLUSTER: &str = "unhealthy-cluster";
+/// A member has the name.
+pub const NAME_TAKEN: &str = "name-taken";
+/// A member has the peer URL.
+pub const PEER_URL_TAKEN: &str = "peer-url-taken";
+/// Other machines find a member, or would, at nothing but their own `localhost`.
+pub const PEER_URL_LOOPBACK: &str = "peer-url-loopback";
+/// etcd takes no further learner.
+pub const TOO_MANY_LEARNERS: &str = "too-many-learners";
+/// A member is older than 3.4, which brought learners.
+pub const LEARNERS_UNSUPPORTED: &str = "learners-unsupported";
+/// No other member can lead.
+pub const LEADER_CANNOT_MOVE: &str = "leader-cannot-move";
+/// Pacemaker owns etcd on this node.
+pub const TWO_NODE_FENCING: &str = "two-node-fencing";
+
+/// Every name that can be allowed.
+pub const ALLOWABLE: [&str; 5] = [
+    UNHEALTHY_CLUSTER,
+    crate::cluster::quorum::WOULD_LOSE_QUORUM,
+    LEADER_CANNOT_MOVE,
+    PEER_URL_LOOPBACK,
+    TWO_NODE_FENCING,
+];
+
+/// What was to be refused: passed over, with a warning, where it is allowed by its name.
+fn unless_allowed(context: &Context, allow: &[String], refusal: Failure) -> Result<()> {
+    let allowable = |fact: &Fact| match fact {
+        Fact::Refusal {
+            name,
+            allowable: true,
+        } if allow.iter().any(|allowed| allowed == name) => Some(*name),
+        _ => None,
+    };
+    match refusal.facts().iter().find_map(allowable) {
+        Some(name) => {
+            context.warn(name, format!("{refusal}; allowed"));
+            Ok(())
+        }
+        None => Err(refusal),
+    }
+}
+
+/// A refusal that nothing overrides.
+fn never(name: &'static str, why: String) -> Failure {
+    Failure::new(Kind::Refused, why).with(Fact::Refusal {
+        name,
+        allowable: false,
+    })
+}
+
+/// On two nodes with fencing Pacemaker adds and removes members itself.
+fn refuse_fencing(context: &Context, allow: &[String], detection: &Detection) -> Result<()> {
+    let Some(sign) = detection.two_node_fencing.first() else {
+        return Ok(());
+    };
+    let why = format!(
+        "this is a control plane of two nodes with fencing ({sign}): Pacemaker owns etcd and its \
+         members"
+    );
+    unless_allowed(context, allow, Failure::refused(TWO_NODE_FENCING, why))
+}
+
+/// Says what a wait is at.
+fn tell(context: &Context, phase: &'static str, message: String) {
+    context.tell(Event::PhaseStatus { phase, message });
+}

@@ -1,0 +1,274 @@
+//! `restore --from-data-dir`: a cluster of one from the disk of a member that is left.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::datadir::Watcher;
+use crate::context;
+use crate::context::Context;
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::datadir::{Layout, not_a_data_dir};
+use crate::etcd::ids::{ClusterId, PeerUrls};
+use crate::etcd::membership::Member;
+use crate::etcd::restore::{Bump, Evidence, SLACK};
+use crate::etcd::snapshot::Alarm;
+use crate::etcd::survivor::{self, Raise, Spec, Survivor};
+use crate::event::Event;
+use crate::inspect::data_dir::Known;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The stopped member's data directory; it is read only.
+    pub from: PathBuf,
+    /// Its WAL, where it has a directory of its own.
+    pub from_wal: Option<PathBuf>,
+    /// The directory to be made: absent, or there and empty.
+    pub data_dir: PathBuf,
+    /// A directory of its own for the new WAL; it must not be there.
+    pub wal_dir: Option<PathBuf>,
+    /// Whose disk it must be, by name.
+    pub name: Option<String>,
+    /// The member's own peer URLs, comma-separated, where they changed.
+    pub peer_urls: Option<String>,
+    /// How the revision is raised; none: as [`Bump::Auto`].
+    pub bump: Option<Bump>,
+    /// Whether all below the new revision is marked as compacted; with [`Bump::Auto`] it always is.
+    pub mark_compacted: bool,
+    /// Revisions known besides the disk's own.
+    pub evidence: Vec<Evidence>,
+    /// Names of refusals that are to be let pass.
+    pub allow: Vec<String>,
+    /// The new cluster's id; none: one made from `random`. Only a member that is alone in its
+    /// cluster may keep the one it has: there is nobody else who could still use it.
+    pub cluster_id: Option<ClusterId>,
+    /// Randomness, for the cluster's id and hidden names.
+    pub random: u128,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The stopped member's data directory.
+    pub source: PathBuf,
+    /// The directory.
+    pub data_dir: PathBuf,
+    /// The WAL's own, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wal_dir: Option<PathBuf>,
+    /// The new cluster's id, as hex.
+    pub cluster_id: String,
+    /// The id of the cluster that the member was of, as hex.
+    pub former_cluster_id: String,
+    /// The member that is left.
+    pub member: Known,
+    /// Those that are members no more.
+    pub removed: Vec<Known>,
+    /// Entries of the source's log beyond its database that had been written down as committed.
+    pub tail_committed: u64,
+    /// Those that had not, and are kept nevertheless.
+    pub tail_uncommitted: u64,
+    /// The last entry of the source's log.
+    pub source_index: u64,
+    /// Its term.
+    pub source_term: u64,
+    /// The last entry of the new log, all of it committed.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Whether the source's log ended in a write that was cut short.
+    pub torn_tail: bool,
+    /// The database's revision.
+    pub revision: i64,
+    /// The revision that clients will see first at most: where etcd applies the tail, each of its
+    /// requests that write keys may add one.
+    pub revision_at_most: i64,
+    /// Entries of the log that were applied to the database; none where etcd is to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<u64>,
+    /// The revision that they led to, before it was raised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied_revision: Option<i64>,
+    /// Whether the revision was raised, and everything below marked as compacted.
+    pub bumped: bool,
+    /// The reasoning about the revision.
+    pub reasons: Vec<String>,
+    /// Bytes of the database.
+    pub database_size: u64,
+    /// Alarms that stay raised.
+    pub alarms: Vec<Alarm>,
+}
+
+/// Makes the directory.
+///
+/// # Errors
+/// [`Kind::Usage`] for peer URLs that are none; the refusals of [`survivor::make`];
+/// [`Kind::Store`] where the disk is at fault. Nothing is in place then.
+pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
+    keep_apart(request)?;
+    let (made, cluster_id) = specified(request, |spec| {
+        let mut removed = Vec::new();
+        let made = survivor::make(spec, &Watcher { context }, &mut removed);
+        for path in removed {
+            context.tell(Event::LeftoverRemoved(path));
+        }
+        Ok((made?, spec.cluster_id))
+    })?;
+    tell(context, &made);
+    Ok(outcome(request, cluster_id, made))
+}
+
+/// Reads everything as [`run`] does and writes nothing.
+///
+/// # Errors
+/// As those of [`run`] that are about the source.
+pub fn examine(context: &Context, request: &Request) -> Result<()> {
+    specified(request, |spec| {
+        survivor::examine(spec, &Watcher { context })
+    })
+}
+
+/// What is asked for, as the part below needs it.
+fn specified<T>(request: &Request, work: impl FnOnce(&Spec<'_>) -> Result<T>) -> Result<T> {
+    let source = Layout::new(&request.from, request.from_wal.as_deref());
+    if !source.snap.is_dir() {
+        let what = not_a_data_dir(&request.from);
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    let peer_urls = request.peer_urls.as_deref().map(PeerUrls::parse_list);
+    let peer_urls = peer_urls.transpose()?;
+    let bump = request.bump.unwrap_or(Bump::Auto { slack: SLACK });
+    let auto = matches!(bump, Bump::Auto { .. });
+    let raise = Raise {
+        bump,
+        mark_compacted: request.mark_compacted || auto,
+        evidence: &request.evidence,
+        allow_low: request.allow.iter().any(|name| name == "bump-too-small"),
+    };
+    // Zero is no id to etcd.
+    let made_up = ClusterId((request.random as u64).max(1));
+    let spec = Spec {
+        source: &source,
+        data_dir: &request.data_dir,
+        wal_dir: request.wal_dir.as_deref(),
+        cluster_id: request.cluster_id.unwrap_or(made_up),
+        name: request.name.as_deref(),
+        peer_urls: peer_urls.as_ref(),
+        raise: (bump != Bump::By(0)).then_some(raise),
+        tag: (request.random >> 64) as u64,
+    };
+    work(&spec).map_err(|failure| match failure.kind() {
+        Kind::Interrupted => context::interrupted(),
+        _ if failure.refusal() == Some("damaged-survivor") => reading(request, failure).with(
+            // Its database alone may still be of use.
+            Fact::Path(source.db()),
+        ),
+        _ => reading(request, failure),
+    })
+}
+
+fn reading(request: &Request, failure: Failure) -> Failure {
+    failure.doing(format!(
+        "making {} from {}",
+        request.data_dir.display(),
+        request.from.display()
+    ))
+}
+
+/// Refuses a new directory within the old one, which is to stay as it is.
+fn keep_apart(request: &Request) -> Result<()> {
+    let doing = || format!("finding {}", request.from.display());
+    let from = request.from.canonicalize().doing(Kind::NotChecked, doing)?;
+    let places = [Some(&request.data_dir), request.wal_dir.as_ref()];
+    for place in places.into_iter().flatten() {
+        let full = std::path::absolute(place).doing(Kind::Usage, doing)?;
+        // What is not there yet lies where the nearest directory above it does.
+        let existing = full.ancestors().find_map(|path| path.canonicalize().ok());
+        if existing.is_some_and(|existing| existing.starts_with(&from)) {
+            let what = format!("{} lies in {}", place.display(), request.from.display());
+            return Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
+                name: "data-dir-not-empty",
+                allowable: false,
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn tell(context: &Context, made: &Survivor) {
+    if made.torn {
+        context.warn(
+            "torn-tail",
+            "the log ended in a write that was cut short: it is left out, as etcd would",
+        );
+    }
+    for found in &made.snaps {
+        context.warn("raft-snap", format!("{found}; the file is not needed"));
+    }
+    if made.tail.uncommitted > 0 {
+        context.tell(Event::Note(format!(
+            "{} entries that the member had not written down as committed are kept: clients may have been told that they are",
+            made.tail.uncommitted
+        )));
+    }
+    for reason in made.decision.iter().flat_map(|decision| &decision.reasons) {
+        context.tell(Event::Note(reason.clone()));
+    }
+    for alarm in &made.facts.alarms {
+        context.warn(
+            "alarm-raised",
+            format!(
+                "the alarm {} of member {:x} stays raised",
+                alarm.alarm, alarm.member
+            ),
+        );
+    }
+}
+
+fn known(member: Member) -> Known {
+    Known {
+        id: member.id.to_string(),
+        name: member.name,
+        peer_urls: member.peer_urls,
+        learner: member.is_learner,
+    }
+}
+
+fn outcome(request: &Request, cluster_id: ClusterId, made: Survivor) -> Outcome {
+    let writes = match made.applied {
+        Some(_) => 0,
+        None => i64::try_from(made.key_writes).unwrap_or(i64::MAX),
+    };
+    let raised = made
+        .decision
+        .as_ref()
+        .and_then(|decision| decision.revision);
+    Outcome {
+        source: request.from.clone(),
+        data_dir: request.data_dir.clone(),
+        wal_dir: request.wal_dir.clone(),
+        cluster_id: cluster_id.to_string(),
+        former_cluster_id: made.former_cluster.to_string(),
+        member: known(made.member),
+        removed: made.removed.into_iter().map(known).collect(),
+        tail_committed: made.tail.committed,
+        tail_uncommitted: made.tail.uncommitted,
+        source_index: made.source_end.index,
+        source_term: made.source_end.term,
+        index: made.end.index,
+        term: made.end.term,
+        torn_tail: made.torn,
+        revision: made.facts.revision,
+        revision_at_most: made.facts.revision.saturating_add(writes),
+        applied: made.applied.map(|(entries, _)| entries),
+        applied_revision: made.applied.map(|(_, revision)| revision),
+        bumped: raised.is_some(),
+        reasons: made
+            .decision
+            .map_or_else(Vec::new, |decision| decision.reasons),
+        database_size: made.database_size,
+        alarms: made.facts.alarms,
+    }
+}

@@ -1,0 +1,97 @@
+//! Finding this node's etcd, and how to connect to it.
+
+use std::path::Path;
+
+use crate::context::Context;
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Member, Pem, TlsConfig};
+use crate::event::Event;
+use crate::node::access::{EtcdAccess, Told, find_access};
+use crate::node::layout::NodeLayout;
+use crate::node::profile::{Detection, Profile, look_from};
+
+/// The node that is meant, and what was told of its etcd.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The node's paths.
+    pub layout: NodeLayout,
+    /// Its profile, where it was told.
+    pub profile: Option<Profile>,
+    /// What was told of etcd.
+    pub told: Told,
+}
+
+impl Target {
+    /// Looks which kind of node it is.
+    pub fn detect(&self, context: &Context) -> Result<Detection> {
+        let addresses = &self.told.local_addresses;
+        let detection = look_from(&self.layout, self.profile, addresses)?;
+        for reason in &detection.reasons {
+            context.tell(Event::Note(format!(
+                "profile {}: {reason}",
+                detection.profile
+            )));
+        }
+        if let Some(mount) = &detection.mounted_at {
+            let what = format!("the node's file system is mounted at {}", mount.display());
+            return Err(Failure::new(Kind::Usage, what).with(Fact::Mounted(mount.clone())));
+        }
+        Ok(detection)
+    }
+
+    /// Finds out how the node's member is reached.
+    pub fn access(&self, context: &Context, detection: &Detection) -> Result<EtcdAccess> {
+        let access = find_access(&self.layout, detection, &self.told)?;
+        for note in &access.notes {
+            context.tell(Event::Note(note.clone()));
+        }
+        context.tell(Event::Note(format!(
+            "endpoint {} from {}",
+            access.endpoint.value, access.endpoint.source
+        )));
+        Ok(access)
+    }
+}
+
+/// How to connect, with the certificates that were found.
+pub fn options(access: &EtcdAccess) -> Result<ConnectOptions> {
+    let mut options = ConnectOptions::default();
+    if let Some(files) = &access.tls {
+        let pem = |path: &Path| Pem::read(path.to_owned());
+        let ca: Vec<Pem> = files
+            .ca
+            .iter()
+            .map(|ca| pem(&ca.value))
+            .collect::<Result<_>>()?;
+        let identity = match &files.identity {
+            Some(identity) => Some((pem(&identity.cert.value)?, pem(&identity.key.value)?)),
+            None => None,
+        };
+        let identity = identity.as_ref().map(|(cert, key)| (cert, key));
+        options.tls = Some(TlsConfig::new(&ca, identity)?);
+    }
+    Ok(options)
+}
+
+/// Refuses etcd's gRPC proxy, which gives a list of itself: the id in it is 0, which no member has.
+///
+/// # Errors
+/// [`Kind::Unreachable`].
+pub fn refuse_proxy(endpoint: &Endpoint, members: &[Member]) -> Result<()> {
+    if members.iter().all(|member| member.id.0 != 0) {
+        return Ok(());
+    }
+    let what = format!(
+        "a gRPC proxy (etcd grpc-proxy) answers at {endpoint}, and not a member: the address of a \
+         member itself is needed"
+    );
+    Err(Failure::new(Kind::Unreachable, what)
+        .with(Fact::Endpoint(endpoint.to_string()))
+        .with(Fact::Missing("endpoint")))
+}
+
+/// Connects to the local member.
+pub async fn connect(access: &EtcdAccess, options: &ConnectOptions) -> Result<Connection> {
+    let endpoint = Endpoint::parse(&access.endpoint.value, access.tls.is_some())?;
+    Connection::open(&endpoint, options).await
+}

@@ -1,0 +1,154 @@
+//! Whether all say the same of who the members are: every member's own list, and on this node the
+//! database, the `.snap` file and the log.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Finding, MEMBERSHIP_DIFFERS, NotChecked, Report, unchecked};
+use crate::cluster::survey::{MemberState, Survey, pause};
+use crate::context::Context;
+use crate::error::{Doing, Kind, Result};
+use crate::etcd::client::{Consistency, Id, Member};
+use crate::etcd::datadir::{self, DbFacts, Layout};
+use crate::etcd::release::Release;
+
+/// How often lists that differ are asked for again: a change takes a moment to get around.
+const ATTEMPTS: u32 = 3;
+/// How long between those.
+const PAUSE: Duration = Duration::from_millis(700);
+
+/// What matters of a list.
+fn essence(members: &[Member]) -> Vec<(Id, bool, Vec<String>)> {
+    let essence = |member: &Member| {
+        let mut urls = member.peer_urls.clone();
+        urls.sort();
+        (member.id, member.is_learner, urls)
+    };
+    let mut all: Vec<_> = members.iter().map(essence).collect();
+    all.sort();
+    all
+}
+
+/// Compares every healthy member's own list with that of the cluster.
+pub(super) async fn lists(context: &Context, survey: &Survey, report: &mut Report) -> Result<()> {
+    let mut found = Vec::new();
+    let mut agreed = survey.list();
+    for attempt in 0..ATTEMPTS {
+        found.clear();
+        let healthy = survey.members.iter().filter(|state| state.is_healthy());
+        for state in healthy {
+            if let Some(own) = own_list(survey, state).await
+                && essence(&own) != essence(&agreed)
+            {
+                found.push(differing(state, &own, &agreed));
+            }
+        }
+        if found.is_empty() || attempt + 1 == ATTEMPTS {
+            break;
+        }
+        pause(context, PAUSE).await?;
+        // The list of the beginning may be the one that is old.
+        if let Ok(again) = survey
+            .connection
+            .member_list(Consistency::Linearizable)
+            .await
+        {
+            agreed = again.members;
+        }
+    }
+    report.findings.append(&mut found);
+    Ok(())
+}
+
+/// What one member answers; a failure is another finding's.
+async fn own_list(survey: &Survey, state: &MemberState) -> Option<Vec<Member>> {
+    let connection = survey.connect_to(state).await.ok()?;
+    let list = connection.member_list(Consistency::Local).await.ok()?;
+    Some(list.members)
+}
+
+fn differing(state: &MemberState, own: &[Member], agreed: &[Member]) -> Finding {
+    let words = |members: &[Member]| {
+        let word = |member: &Member| {
+            let learner = if member.is_learner { ", a learner" } else { "" };
+            format!("{} ({}{learner})", member.id, member.peer_urls.join(","))
+        };
+        members.iter().map(word).collect::<Vec<_>>().join(", ")
+    };
+    let evidence = format!(
+        "it lists the members {}, and the cluster has {}",
+        words(own),
+        words(agreed)
+    );
+    Finding::error(MEMBERSHIP_DIFFERS, evidence).of(&state.member)
+}
+
+/// Looks at this node's own files, also while etcd runs on them.
+///
+/// Up to 3.5 a difference does no harm before an upgrade, and is advice.
+pub(super) async fn files(
+    dir: &Path,
+    wal_dir: Option<PathBuf>,
+    survey: Option<&Survey>,
+    own: Option<&MemberState>,
+    report: &mut Report,
+) -> Result<()> {
+    let layout = Layout::new(dir, wal_dir.as_deref());
+    if !layout.db().exists() {
+        return Ok(());
+    }
+    let work = move || -> Result<(DbFacts, datadir::Report)> {
+        let db = datadir::stored(&layout.db())?;
+        let report = datadir::check(&layout, Some(&db))?;
+        Ok((db, report))
+    };
+    let looked = tokio::task::spawn_blocking(work).await;
+    let (db, looked) = match looked.doing(Kind::Unexpected, || "running a thread")? {
+        Ok(looked) => looked,
+        Err(failure) => {
+            report
+                .not_checked
+                .push(unchecked(MEMBERSHIP_DIFFERS, &failure));
+            return Ok(());
+        }
+    };
+    let cluster = looked
+        .wal
+        .scan
+        .metadata
+        .map(|identity| Id(identity.cluster));
+    if survey.is_some_and(|survey| Some(survey.cluster_id) != cluster) {
+        let why = format!("{} is not of this cluster", dir.display());
+        report.not_checked.push(NotChecked {
+            what: MEMBERSHIP_DIFFERS,
+            why,
+        });
+        return Ok(());
+    }
+    let version = own.and_then(|own| own.status.as_ref());
+    let version = version.and_then(|status| status.version.parse::<Release>().ok());
+    // Of a member that does not answer the database tells whether it is of 3.6 or later.
+    let harmless = match version {
+        Some(version) => version < Release::first(3, 6),
+        None => db.storage_version.is_none(),
+    };
+    let differs = |name: Option<&str>| name == Some(MEMBERSHIP_DIFFERS);
+    let findings = looked.findings.iter();
+    for found in findings.filter(|found| differs(found.name.as_deref())) {
+        let evidence = format!(
+            "{}: expected {}, found {}",
+            dir.display(),
+            found.expected,
+            found.found
+        );
+        let mut finding = Finding::warning(MEMBERSHIP_DIFFERS, evidence).in_file(dir);
+        if let Some(own) = own {
+            finding = finding.of(&own.member);
+        }
+        match harmless {
+            true => report.advice.push(finding),
+            false => report.findings.push(finding),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! Questions, answered without changing anything: is this backup good, what is wrong with the cluster,
+//! which member's disk is the best, may etcd be upgraded.
+
+pub mod compare;
+pub mod data_dir;
+pub mod diagnose;
+pub mod live;
+pub mod upgrade;
+pub mod verify;

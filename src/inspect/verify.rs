@@ -1,0 +1,558 @@
+//! `verify`: a set's layers, each ok, failed, or not checked and why.
+//!
+//! What is found is recorded beside the Manifest, which never changes; a store that cannot be
+//! written to is no error.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::backup::manifest::{CertificateExpiry, FileEntry, MAX_BYTES};
+use crate::backup::names::{self, FileKind, recognise};
+use crate::backup::resources::{Certificates, Rules, check_archive};
+use crate::backup::{Manifest, expiry, sums};
+use crate::context::Context;
+use crate::error::{Doing, Kind, Result};
+use crate::etcd::finding::{Finding, Layer, Severity};
+use crate::etcd::snapshot::LayerState as DatabaseLayer;
+use crate::event::Event;
+use crate::keep::catalog::{BackupSet, Verified, read_bounded};
+use crate::keep::database;
+use crate::node::layout::KUBERNETES;
+use crate::sys::fs;
+use crate::sys::stream::Hashing;
+
+/// So many certificates that are not valid are told, of each archive.
+const MAX_CERTIFICATES: usize = 100;
+
+/// How a layer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LayerState {
+    /// Nothing was found.
+    Ok,
+    /// It is broken.
+    Failed,
+    /// It was not checked.
+    NotChecked,
+    /// The snapshot has no trailer: not streamed by a voting member's server, or a copied file.
+    Unsealed,
+}
+
+impl LayerState {
+    /// The word shown for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "FAILED",
+            Self::NotChecked => "not checked",
+            Self::Unsealed => "unsealed",
+        }
+    }
+}
+
+/// One layer of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerReport {
+    /// Which.
+    pub layer: Layer,
+    /// How it stands.
+    pub state: LayerState,
+    /// What was seen, or why it was not checked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The set's name.
+    pub set: String,
+    /// Whether nothing is broken.
+    pub good: bool,
+    /// Every layer.
+    pub layers: Vec<LayerReport>,
+    /// Everything that was found, errors and warnings.
+    pub findings: Vec<Finding>,
+    /// The certificate in the archives that expires first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earliest_certificate_expiry: Option<CertificateExpiry>,
+    /// Whether the result could be recorded beside the set.
+    pub recorded: bool,
+    /// What the snapshot says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<Box<database::Report>>,
+}
+
+/// The layers of one set, as they are found out.
+#[derive(Debug, Default)]
+pub(super) struct Layers {
+    pub(super) reports: Vec<LayerReport>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Layers {
+    /// Closes a layer: failed where it has an error among the findings.
+    pub(super) fn close(&mut self, layer: Layer, detail: impl Into<String>) {
+        let failed = self
+            .findings
+            .iter()
+            .any(|found| found.layer == layer && found.severity == Severity::Error);
+        let state = if failed {
+            LayerState::Failed
+        } else {
+            LayerState::Ok
+        };
+        self.put(layer, state, detail);
+    }
+
+    pub(super) fn skip(&mut self, layer: Layer, why: impl Into<String>) {
+        self.put(layer, LayerState::NotChecked, why);
+    }
+
+    pub(super) fn put(&mut self, layer: Layer, state: LayerState, detail: impl Into<String>) {
+        self.reports.push(LayerReport {
+            layer,
+            state,
+            detail: detail.into(),
+        });
+    }
+
+    /// Takes over the layers of a database.
+    pub(super) fn database(&mut self, report: &database::Report, file: &str) {
+        let findings = &report.findings;
+        self.findings.extend(
+            findings
+                .listed()
+                .iter()
+                .cloned()
+                .map(|found| found.in_file(file)),
+        );
+        for layer in DATABASE_LAYERS {
+            let of_layer = findings
+                .tallies()
+                .iter()
+                .filter(|tally| tally.layer == layer);
+            let unlisted: u64 = of_layer.map(|tally| tally.unlisted).sum();
+            let more = if unlisted == 0 {
+                String::new()
+            } else {
+                format!("{unlisted} more findings are not listed")
+            };
+            match report.layer(layer) {
+                Some(DatabaseLayer::Ok) => self.close(layer, detail(layer, report)),
+                Some(DatabaseLayer::Failed) => self.put(layer, LayerState::Failed, more),
+                Some(DatabaseLayer::Unsealed) => {
+                    let why = match report.raw_copy {
+                        true => "a database's own file has no integrity hash",
+                        false => "it does not end in a SHA-256",
+                    };
+                    self.put(layer, LayerState::Unsealed, why);
+                }
+                Some(DatabaseLayer::NotChecked(why)) => self.skip(layer, why.clone()),
+                None => self.skip(layer, "it was not reached"),
+            }
+        }
+    }
+
+    pub(super) fn good(&self) -> bool {
+        self.reports
+            .iter()
+            .all(|report| report.state != LayerState::Failed)
+    }
+}
+
+/// What one pass over a file gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hashed {
+    /// Its bytes.
+    pub(super) size: u64,
+    /// SHA-256 of all of it, hex.
+    pub(super) sha256: String,
+}
+
+/// Checks one set. Findings are in the report; an error means that it could not be checked.
+pub fn run(context: &Context, set: &BackupSet) -> Result<Report> {
+    let mut check = Check {
+        context,
+        set,
+        layers: Layers::default(),
+        hashes: BTreeMap::new(),
+        expiry: None,
+        database: None,
+    };
+    check.snapshot()?;
+    check.archives()?;
+    check.manifest()?;
+    check.pair();
+    let Check {
+        layers,
+        expiry,
+        database,
+        ..
+    } = check;
+    let good = layers.good();
+    let recorded = set.manifest.is_some() && record(context, set, &layers, good);
+    Ok(Report {
+        set: set.name.clone(),
+        good,
+        layers: layers.reports,
+        findings: layers.findings,
+        earliest_certificate_expiry: expiry,
+        recorded,
+        database,
+    })
+}
+
+/// A verification under way.
+struct Check<'a> {
+    context: &'a Context,
+    set: &'a BackupSet,
+    layers: Layers,
+    hashes: BTreeMap<String, Hashed>,
+    expiry: Option<CertificateExpiry>,
+    database: Option<Box<database::Report>>,
+}
+
+impl Check<'_> {
+    /// Reads the snapshot: trailer, meta pages, all pages, every entry.
+    fn snapshot(&mut self) -> Result<()> {
+        let Some(path) = self.set.files.snapshot.clone() else {
+            for layer in DATABASE_LAYERS {
+                self.layers.skip(layer, "there is no snapshot");
+            }
+            return Ok(());
+        };
+        let name = file_name(&path);
+        let Some(report) = database::read(self.context, &path, database::cluster_keys())? else {
+            let finding =
+                Finding::error(Layer::Trailer, "the snapshot", "no such file").in_file(name);
+            self.layers.findings.push(finding);
+            self.layers.close(Layer::Trailer, "");
+            for layer in DATABASE_LAYERS.into_iter().skip(1) {
+                self.layers.skip(layer, "there is no snapshot");
+            }
+            return Ok(());
+        };
+        self.layers.database(&report, &name);
+        if let Some(sha256) = &report.sha256 {
+            self.hashes.insert(
+                name,
+                Hashed {
+                    size: report.size,
+                    sha256: sha256.clone(),
+                },
+            );
+        }
+        self.database = Some(Box::new(report));
+        Ok(())
+    }
+
+    /// Reads each archive to its end.
+    fn archives(&mut self) -> Result<()> {
+        let archives = [
+            self.set.files.resources.clone(),
+            self.set.files.certificates.clone(),
+        ];
+        let mut entries = 0;
+        let mut any = false;
+        for path in archives.iter().flatten() {
+            any = true;
+            entries += self.archive(path)?;
+        }
+        if !any {
+            self.layers.skip(Layer::Archive, "there is none");
+            self.layers.skip(Layer::Certificates, "there is no archive");
+            return Ok(());
+        }
+        self.layers
+            .close(Layer::Archive, format!("{entries} entries"));
+        self.layers.close(Layer::Certificates, "");
+        Ok(())
+    }
+
+    fn archive(&mut self, path: &Path) -> Result<usize> {
+        let doing = || format!("reading {}", path.display());
+        let name = file_name(path);
+        let file = match File::open(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                self.layers.findings.push(
+                    Finding::error(Layer::Archive, "the archive", "no such file").in_file(name),
+                );
+                return Ok(0);
+            }
+            other => other.doing(Kind::NotChecked, doing)?,
+        };
+        let mut input = Hashing::new(file);
+        let rules = Rules {
+            node_base: Some(KUBERNETES.into()),
+            ..Rules::default()
+        };
+        let read = check_archive(&mut input, &rules).map_err(|failure| failure.doing(doing()))?;
+        // What the reader did not want still counts for the digest.
+        std::io::copy(&mut input, &mut std::io::sink()).doing(Kind::NotChecked, doing)?;
+        let (_, sha256, size) = input.finish();
+        self.hashes.insert(
+            name.clone(),
+            Hashed {
+                size,
+                sha256: hex::encode(sha256),
+            },
+        );
+        self.layers.findings.extend(
+            read.findings
+                .into_iter()
+                .map(|finding| finding.in_file(name.clone())),
+        );
+        self.certificates(&read.contents.certificates, &name);
+        Ok(read.contents.entries.len())
+    }
+
+    /// Certificates that cannot be read or have expired are worth knowing, and no damage.
+    fn certificates(&mut self, certificates: &Certificates, archive: &str) {
+        let warn = |found: String| {
+            Finding::warning(Layer::Certificates, "a certificate that is valid", found)
+                .in_file(archive)
+        };
+        let unreadable = certificates.unreadable.iter();
+        let unreadable = unreadable
+            .map(|unreadable| format!("{}: {}", unreadable.path.display(), unreadable.why));
+        let mut told: Vec<String> = unreadable.collect();
+        for leaf in certificates
+            .found
+            .iter()
+            .filter(|found| !found.authority && found.not_after < self.context.now)
+        {
+            let text = format!(
+                "{}: {} expired at {}",
+                leaf.path.display(),
+                leaf.subject,
+                leaf.not_after
+            );
+            told.push(text);
+        }
+        let more = told.len().saturating_sub(MAX_CERTIFICATES);
+        told.truncate(MAX_CERTIFICATES);
+        if more > 0 {
+            told.push(format!("{more} more certificates that are not"));
+        }
+        self.layers.findings.extend(told.into_iter().map(warn));
+        let first = expiry::earliest(certificates);
+        self.expiry = self
+            .expiry
+            .take()
+            .into_iter()
+            .chain(first)
+            .min_by_key(|expiry| expiry.time);
+    }
+
+    /// Holds every file against the Manifest and SHA256SUMS.
+    fn manifest(&mut self) -> Result<()> {
+        let Some(manifest) = &self.set.manifest else {
+            let why = match self.set.problems.first() {
+                Some(problem) if self.set.dir.join(names::MANIFEST).exists() => {
+                    self.layers.findings.push(
+                        Finding::error(Layer::Manifest, "a readable Manifest", problem.clone())
+                            .in_file(names::MANIFEST),
+                    );
+                    self.layers.close(Layer::Manifest, "");
+                    return Ok(());
+                }
+                _ => "it has no Manifest",
+            };
+            self.layers.skip(Layer::Manifest, why);
+            return Ok(());
+        };
+        for entry in &manifest.files {
+            let found = self.file(entry)?;
+            self.layers.findings.extend(found);
+        }
+        self.sums(manifest)?;
+        self.layers
+            .close(Layer::Manifest, format!("{} files", manifest.files.len()));
+        Ok(())
+    }
+
+    /// One file against its entry.
+    fn file(&mut self, entry: &FileEntry) -> Result<Vec<Finding>> {
+        let wrong = |expected: String, found: String| {
+            vec![Finding::error(Layer::Manifest, expected, found).in_file(entry.name.clone())]
+        };
+        let hashed = match self.hashes.get(&entry.name) {
+            Some(hashed) => hashed.clone(),
+            None => match hash_file(self.context, &self.set.dir.join(&entry.name))? {
+                Some(hashed) => hashed,
+                None => return Ok(wrong("the file".into(), "none".into())),
+            },
+        };
+        if hashed.size != entry.size {
+            return Ok(wrong(
+                format!("{} bytes", entry.size),
+                format!("{} bytes", hashed.size),
+            ));
+        }
+        if hashed.sha256 != entry.sha256 {
+            return Ok(wrong(format!("SHA-256 {}", entry.sha256), hashed.sha256));
+        }
+        Ok(Vec::new())
+    }
+
+    /// SHA256SUMS against the Manifest: a reader of either must be told the same.
+    fn sums(&mut self, manifest: &Manifest) -> Result<()> {
+        let path = self.set.dir.join(names::SUMS);
+        let Some(bytes) = read_bounded(&path, MAX_BYTES)? else {
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let mut wrong = |expected: String, found: String| {
+            self.layers
+                .findings
+                .push(Finding::error(Layer::Manifest, expected, found).in_file(names::SUMS));
+        };
+        let listed = match sums::parse(&text) {
+            Ok(listed) => listed
+                .into_iter()
+                .map(|(digest, name)| (name, digest))
+                .collect::<BTreeMap<_, _>>(),
+            Err(line) => {
+                wrong(
+                    "64 hex digits, two spaces and a name".into(),
+                    format!("something else in line {line}"),
+                );
+                return Ok(());
+            }
+        };
+        for entry in manifest
+            .files
+            .iter()
+            .filter(|entry| entry.kind != FileKind::Sums)
+        {
+            match listed.get(&entry.name) {
+                Some(digest) if *digest == entry.sha256 => {}
+                Some(digest) => wrong(
+                    format!("{} for {}", entry.sha256, entry.name),
+                    digest.clone(),
+                ),
+                None => wrong(format!("a line for {}", entry.name), "none".into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether snapshot and archives belong together.
+    fn pair(&mut self) {
+        let stamp = |path: &Path| recognise(path.file_name()?.to_str()?).map(|(_, stamp)| stamp);
+        let files = &self.set.files;
+        match (&files.snapshot, &files.resources) {
+            (Some(_), Some(_)) if self.set.manifest.is_some() => {
+                self.layers.close(Layer::Pair, "bound by the Manifest")
+            }
+            (Some(snapshot), Some(resources))
+                if stamp(snapshot).is_some() && stamp(snapshot) == stamp(resources) =>
+            {
+                self.layers
+                    .close(Layer::Pair, "both names bear the same stamp");
+            }
+            (Some(_), Some(_)) => {
+                let finding =
+                    Finding::error(Layer::Pair, "names with one stamp", "two different ones");
+                self.layers.findings.push(finding);
+                self.layers.close(Layer::Pair, "");
+            }
+            _ => self
+                .layers
+                .skip(Layer::Pair, "there is no archive of static-pod resources"),
+        }
+    }
+}
+
+/// The layers that lie in the snapshot.
+const DATABASE_LAYERS: [Layer; 4] = [Layer::Trailer, Layer::Meta, Layer::Pages, Layer::Keys];
+
+/// What is worth saying of a layer that is whole.
+fn detail(layer: Layer, report: &database::Report) -> String {
+    let Some(facts) = &report.facts else {
+        return String::new();
+    };
+    match layer {
+        Layer::Trailer => "SHA-256 holds".to_owned(),
+        Layer::Meta => format!(
+            "transaction {}, pages of {} bytes",
+            facts.transaction, facts.page_size
+        ),
+        Layer::Pages => {
+            let pages = facts.total_size / u64::from(facts.page_size.max(1));
+            format!("{pages} pages, {} of them free", facts.free_pages)
+        }
+        _ => format!(
+            "revision {}, {} keys, {} revisions",
+            facts.revision, facts.keys, facts.revisions
+        ),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Hashes a whole file; `None` where there is none.
+pub(super) fn hash_file(context: &Context, path: &Path) -> Result<Option<Hashed>> {
+    let doing = || format!("reading {}", path.display());
+    let file = match File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.doing(Kind::NotChecked, doing)?,
+    };
+    let mut input = Hashing::new(file);
+    let read = std::io::copy(&mut input, &mut context.cancel.writer(std::io::sink()));
+    context.cancel.check()?;
+    read.doing(Kind::NotChecked, doing)?;
+    let (_, sha256, size) = input.finish();
+    Ok(Some(Hashed {
+        size,
+        sha256: hex::encode(sha256),
+    }))
+}
+
+/// Writes what was found beside the Manifest; false where the store does not let us.
+fn record(context: &Context, set: &BackupSet, layers: &Layers, good: bool) -> bool {
+    let failed = layers
+        .reports
+        .iter()
+        .filter(|report| report.state == LayerState::Failed);
+    let verified = Verified {
+        schema_version: 1,
+        time: context.now,
+        good,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        failed: failed
+            .filter_map(|report| {
+                Some(
+                    serde_json::to_value(report.layer)
+                        .ok()?
+                        .as_str()?
+                        .to_owned(),
+                )
+            })
+            .collect(),
+    };
+    let Ok(mut bytes) = serde_json::to_vec_pretty(&verified) else {
+        return false;
+    };
+    bytes.push(b'\n');
+    match fs::write_atomic(&set.dir.join(names::VERIFIED), &bytes) {
+        Ok(()) => true,
+        Err(failure) => {
+            context.tell(Event::Note(format!(
+                "the result is not recorded: {failure}"
+            )));
+            false
+        }
+    }
+}

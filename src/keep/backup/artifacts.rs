@@ -1,0 +1,404 @@
+//! The files of a set being made: written, read back, compared, made durable.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IoSlice, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::Run;
+use super::source::Source;
+use crate::backup::expiry;
+use crate::backup::manifest::{CertificateExpiry, Database, FileEntry};
+use crate::backup::names::{FileKind, Stamp};
+use crate::backup::resources::{self, ArchiveContents, Certificates, Packing, Rules, Selection};
+use crate::context::{Cancel, Context};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::download::{DownloadOptions, SnapshotSink, download, write_behind};
+use crate::etcd::finding::Severity;
+use crate::etcd::kubernetes::ClusterVersion;
+use crate::event::Event;
+use crate::keep::database;
+use crate::node::collect::CollectList;
+use crate::sys::fs::{self, FILE_MODE, OutFile};
+use crate::sys::space;
+use crate::sys::stream::Hashing;
+
+/// How archives are buffered on their way to the disk, in bytes.
+const BUFFER: usize = 256 << 10;
+
+/// What was written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Artifacts {
+    pub(super) files: Vec<FileEntry>,
+    pub(super) database: Database,
+    pub(super) expiry: Option<CertificateExpiry>,
+    /// The ClusterVersion as it stands in the snapshot.
+    pub(super) version: Option<ClusterVersion>,
+    pub(super) kube_system_uid: Option<String>,
+    pub(super) timings: Timings,
+}
+
+/// Where a backup's time went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// The snapshot streamed, hashed, written and made durable.
+    pub snapshot: Duration,
+    /// Its file read back from the disk and checked, which nothing waited for meanwhile.
+    pub check: Duration,
+    /// The archives written, made durable, read back and compared.
+    pub archives: Duration,
+}
+
+/// A snapshot that is not whole is no backup, whatever is allowed.
+fn sound(report: &database::Report, sha256: &str) -> Result<()> {
+    if let Some(found) = report
+        .findings
+        .listed()
+        .iter()
+        .find(|found| found.severity == Severity::Error)
+    {
+        return Err(Failure::new(
+            Kind::BadBackup,
+            format!("the snapshot that etcd gave is damaged: {found}"),
+        ));
+    }
+    if report.sha256.as_deref() != Some(sha256) {
+        return Err(Failure::new(
+            Kind::Store,
+            "the disk gives back other bytes than were written",
+        ));
+    }
+    Ok(())
+}
+
+/// A file's entry in the Manifest.
+pub(super) fn entry(name: &str, kind: FileKind, size: u64, sha256: [u8; 32]) -> FileEntry {
+    FileEntry {
+        name: name.to_owned(),
+        kind,
+        size,
+        mode: format!("{FILE_MODE:04o}"),
+        sha256: hex::encode(sha256),
+    }
+}
+
+/// SHA-256 of bytes at hand.
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+impl Artifacts {
+    /// Writes the snapshot and the archives into the staging directory.
+    pub(super) async fn write(
+        run: &Run<'_>,
+        source: &Source,
+        dir: &Path,
+        stamp: &Stamp,
+    ) -> Result<Self> {
+        let mut artifacts = Self::default();
+        artifacts.snapshot(run, source, dir, stamp).await?;
+        let began = Instant::now();
+        let plan = &run.node.plan;
+        let lists = [
+            (
+                FileKind::Resources,
+                stamp.resources(),
+                Some(&plan.resources),
+            ),
+            (
+                FileKind::Certificates,
+                stamp.certificates(),
+                plan.certs.as_ref(),
+            ),
+        ];
+        for (kind, name, list) in lists {
+            let Some(list) =
+                list.filter(|list| !list.entries.is_empty() || !list.elsewhere.is_empty())
+            else {
+                continue;
+            };
+            let work = Archive {
+                context: run.context.clone(),
+                path: dir.join(&name),
+                name,
+                kind,
+                selection: selection(list, run.request.target.layout.node_path(&list.base)),
+            };
+            let written = tokio::task::spawn_blocking(move || work.write());
+            let (file, expiry) = written.await.doing(Kind::Unexpected, || "archiving")??;
+            artifacts.files.push(file);
+            artifacts.expiry = earlier(artifacts.expiry.take(), expiry);
+        }
+        artifacts.timings.archives = began.elapsed();
+        Ok(artifacts)
+    }
+
+    async fn snapshot(
+        &mut self,
+        run: &Run<'_>,
+        source: &Source,
+        dir: &Path,
+        stamp: &Stamp,
+    ) -> Result<()> {
+        const PHASE: &str = "snapshot";
+        let context = run.context;
+        let name = stamp.snapshot();
+        let path = dir.join(&name);
+        let file =
+            OutFile::create(&path).doing(Kind::Store, || format!("creating {}", path.display()))?;
+        let observer = Arc::clone(&context.observer);
+        let options = DownloadOptions {
+            stall_timeout: run.request.stall_timeout,
+            max_rate: run.request.max_rate,
+            on_progress: Some(Arc::new(move |progress| {
+                observer.event(Event::PhaseProgress {
+                    phase: PHASE,
+                    done: progress.received,
+                });
+            })),
+            on_announced: Some(run.room(dir)),
+        };
+        context.tell(Event::PhaseStarted {
+            phase: PHASE,
+            about: format!("taking a snapshot from {}", source.endpoint),
+            total: Some(source.status.db_size),
+        });
+        let began = Instant::now();
+        let sink = Sink {
+            file,
+            cancel: context.cancel.clone(),
+            dir: dir.to_owned(),
+            beside_etcd: run.is_beside_etcd(dir),
+        };
+        let (mut sink, downloaded) = context
+            .cancel
+            .guard(download(&source.connection, sink, &options))
+            .await
+            .map_err(|failure| match failure.kind() {
+                Kind::Store => failure.doing(format!("writing {}", path.display())),
+                _ => failure,
+            })?;
+        context.tell(Event::PhaseDone {
+            phase: PHASE,
+            done: downloaded.size,
+        });
+        // Checked on another thread while the disk takes its time to make it durable.
+        let checking = {
+            let (context, path) = (context.clone(), path.clone());
+            tokio::task::spawn_blocking(move || {
+                database::read(&context, &path, database::cluster_keys())
+            })
+        };
+        let synced = tokio::task::spawn_blocking(move || sink.file.sync());
+        synced
+            .await
+            .doing(Kind::Unexpected, || "syncing")?
+            .doing(Kind::Store, || format!("syncing {}", path.display()))?;
+        self.timings.snapshot = began.elapsed();
+        let report = checking.await.doing(Kind::Unexpected, || "checking")??;
+        self.timings.check = began.elapsed().saturating_sub(self.timings.snapshot);
+        let report = report
+            .ok_or_else(|| Failure::new(Kind::Store, format!("{} is gone", path.display())))?;
+        let sha256 = hex::encode(downloaded.file_sha256);
+        sound(&report, &sha256).map_err(|f| f.doing(format!("checking {}", path.display())))?;
+        context.tell(Event::Note(format!(
+            "{} bytes in {:.2?}; waited {:.2?} for the server, {:.2?} for the disk",
+            downloaded.size,
+            downloaded.elapsed,
+            downloaded.waited_for_server,
+            downloaded.waited_for_sink
+        )));
+        self.database = Database {
+            size: downloaded.size.saturating_sub(32),
+            sha256: hex::encode(downloaded.database_sha256),
+            storage_version: downloaded.storage_version,
+            ..Database::default()
+        };
+        database::describe(&report, &mut self.database);
+        self.kube_system_uid = database::kube_system_uid(&report);
+        match database::cluster_version(&report) {
+            Some(Ok(version)) => self.version = Some(version),
+            Some(Err(why)) => {
+                context.warn(
+                    "object-unreadable",
+                    format!("the ClusterVersion cannot be read: {why}"),
+                );
+            }
+            None => {}
+        }
+        self.files.push(entry(
+            &name,
+            FileKind::Snapshot,
+            downloaded.size,
+            downloaded.file_sha256,
+        ));
+        Ok(())
+    }
+}
+
+/// The certificate of two that expires first.
+fn earlier(
+    a: Option<CertificateExpiry>,
+    b: Option<CertificateExpiry>,
+) -> Option<CertificateExpiry> {
+    a.into_iter().chain(b).min_by_key(|expiry| expiry.time)
+}
+
+/// What of a list goes into an archive.
+pub(super) fn selection(list: &CollectList, node_base: PathBuf) -> Selection {
+    Selection {
+        base: list.base.clone(),
+        node_base: Some(node_base),
+        entries: list.entries.clone(),
+        skip: list.skip.clone(),
+        elsewhere: list
+            .elsewhere
+            .iter()
+            .map(|other| (other.source.clone(), other.name.clone()))
+            .collect(),
+    }
+}
+
+/// An archive to be made, on a thread that may block.
+struct Archive {
+    context: Context,
+    path: PathBuf,
+    name: String,
+    kind: FileKind,
+    selection: Selection,
+}
+
+impl Archive {
+    /// Writes it, makes it durable, reads it to its end and holds it against the tree.
+    fn write(self) -> Result<(FileEntry, Option<CertificateExpiry>)> {
+        const PHASE: &str = "archive";
+        self.context.tell(Event::PhaseStarted {
+            phase: PHASE,
+            about: format!("archiving into {}", self.name),
+            total: None,
+        });
+        let (mut written, mut digest, mut size) = self.pack(Packing::Usual)?;
+        if Rules::default().is_dense(written.content_bytes(), size) {
+            // No reader would take it for one of ours.
+            fs::unlink(&self.path)?;
+            (written, digest, size) = self.pack(Packing::Stored)?;
+        }
+        let certificates = self.check(digest, &written)?;
+        self.context.tell(Event::PhaseDone {
+            phase: PHASE,
+            done: size,
+        });
+        Ok((
+            entry(&self.name, self.kind, size, digest),
+            expiry::earliest(&certificates),
+        ))
+    }
+
+    /// Writes it and makes it durable.
+    fn pack(&self, packing: Packing) -> Result<(ArchiveContents, [u8; 32], u64)> {
+        let doing = || format!("writing {}", self.path.display());
+        let file = OutFile::create(&self.path).doing(Kind::Store, doing)?;
+        let buffered = BufWriter::with_capacity(BUFFER, file);
+        let mut out = self.context.cancel.writer(Hashing::new(buffered));
+        let written = resources::write_packed(&self.selection, &mut out, packing);
+        self.context.cancel.check()?;
+        let written = written.map_err(|failure| failure.doing(doing()))?;
+        let (buffered, digest, size) = out.into_inner().finish();
+        let mut file = buffered
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .doing(Kind::Store, doing)?;
+        file.sync().doing(Kind::Store, doing)?;
+        Ok((written, digest, size))
+    }
+
+    /// Reads the finished archive to its end: it must hold what was meant to be written, and that
+    /// must still be the node's tree.
+    fn check(&self, digest: [u8; 32], written: &ArchiveContents) -> Result<Certificates> {
+        let doing = || format!("checking {}", self.path.display());
+        let file = File::open(&self.path).doing(Kind::Store, doing)?;
+        let mut hashing = Hashing::new(file);
+        let rules = Rules {
+            node_base: self.selection.node_base.clone(),
+            ..Rules::default()
+        };
+        let read = resources::check_archive(&mut hashing, &rules)
+            .map_err(|failure| failure.doing(doing()))?;
+        let wrong = |what: String| Failure::new(Kind::Store, what).doing(doing());
+        if let Some(finding) = read.findings.first() {
+            return Err(wrong(finding.to_string()));
+        }
+        if hashing.finish().1 != digest || read.contents.entries != written.entries {
+            return Err(wrong(
+                "the disk gives back other bytes than were written".to_owned(),
+            ));
+        }
+        let differences = resources::compare_with_tree(&read.contents, &self.selection)?;
+        if let Some(first) = differences.first() {
+            let more = differences.len() - 1;
+            let what = format!("{first} ({more} more) changed while it was archived");
+            return Err(Failure::new(Kind::Refused, what)
+                .with(Fact::Refusal {
+                    name: "resources-changed",
+                    allowable: false,
+                })
+                .doing(doing()));
+        }
+        Ok(read.contents.certificates)
+    }
+}
+
+/// The staged snapshot as the download writes it.
+struct Sink {
+    file: OutFile,
+    cancel: Cancel,
+    dir: PathBuf,
+    beside_etcd: bool,
+}
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.going_on()?;
+        self.file.write(data)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.going_on()?;
+        self.file.write_vectored(pieces)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Sink {
+    fn going_on(&self) -> io::Result<()> {
+        if self.cancel.is_cancelled() {
+            Err(io::Error::other("interrupted"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl SnapshotSink for Sink {
+    fn settle(&mut self, from: u64, to: u64) -> io::Result<()> {
+        // Others write too, and etcd stops where its disk is full.
+        if let Ok(space) = space::space(&self.dir) {
+            let reserve = space.reserve(self.beside_etcd);
+            if space.available < reserve {
+                let what = format!(
+                    "the file system at {} has {} bytes free, and {reserve} are kept free",
+                    space.mount.display(),
+                    space.available
+                );
+                return Err(io::Error::new(io::ErrorKind::StorageFull, what));
+            }
+        }
+        write_behind(self.file.file(), from, to)
+    }
+}

@@ -1,0 +1,134 @@
+//! Reading a set's snapshot, with progress, until the operator wants it to stop.
+
+use std::io;
+use std::path::Path;
+
+use crate::backup::manifest::{Database, HashKv};
+use crate::context::{Cancel, Context};
+use crate::error::{Doing, Kind, Result};
+use crate::etcd::bbolt::{FileSource, ReadAt};
+use crate::etcd::kubernetes::{self, ClusterVersion};
+use crate::etcd::snapshot::{Options, inspect};
+pub use crate::etcd::snapshot::{Report, Wanted};
+use crate::event::Event;
+
+/// Inspects a snapshot; `None` where there is none.
+///
+/// # Errors
+/// [`crate::context::interrupted`], or [`Kind::NotChecked`] where it cannot be read.
+pub fn read(context: &Context, path: &Path, wanted: Wanted) -> Result<Option<Report>> {
+    const PHASE: &str = "verify";
+    let doing = || format!("reading {}", path.display());
+    let file = match FileSource::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.doing(Kind::NotChecked, doing)?,
+    };
+    let total = file.size();
+    context.tell(Event::PhaseStarted {
+        phase: PHASE,
+        about: format!("checking {}", path.display()),
+        total: Some(total),
+    });
+    let source = Stoppable {
+        inner: file,
+        cancel: context.cancel.clone(),
+    };
+    let options = Options {
+        wanted,
+        ..Options::default()
+    };
+    let progress = |progress: crate::etcd::snapshot::Progress| {
+        // The slower of the two threads is what the reader waits for.
+        context.tell(Event::PhaseProgress {
+            phase: PHASE,
+            done: progress.hashed.min(progress.walked),
+        });
+    };
+    let report = inspect(&source, &options, &progress);
+    context.cancel.check()?;
+    let report = report.map_err(|failure| failure.doing(doing()))?;
+    context.tell(Event::PhaseDone {
+        phase: PHASE,
+        done: total,
+    });
+    Ok(Some(report))
+}
+
+/// The keys that a Manifest's cluster facts come from.
+pub fn cluster_keys() -> Wanted {
+    let keys = kubernetes::PREFIXES.iter().flat_map(|prefix| {
+        [
+            kubernetes::cluster_version_key(prefix).into_bytes(),
+            kubernetes::kube_system_key(prefix).into_bytes(),
+        ]
+    });
+    Wanted {
+        keys: keys.collect(),
+        ..Wanted::default()
+    }
+}
+
+/// The ClusterVersion in the snapshot itself, where there is one.
+pub fn cluster_version(report: &Report) -> Option<Result<ClusterVersion, String>> {
+    let stored = |prefix: &&str| {
+        report
+            .collected
+            .get(kubernetes::cluster_version_key(prefix).as_bytes())
+    };
+    kubernetes::PREFIXES
+        .iter()
+        .find_map(stored)
+        .map(kubernetes::cluster_version)
+}
+
+/// The uid of the namespace `kube-system` in the snapshot, where it can be read.
+pub fn kube_system_uid(report: &Report) -> Option<String> {
+    let stored = |prefix: &&str| {
+        let key = kubernetes::kube_system_key(prefix);
+        report.collected.get(key.as_bytes())
+    };
+    let stored = kubernetes::PREFIXES.iter().find_map(stored)?;
+    kubernetes::uid(stored).ok()
+}
+
+/// What a Manifest records of the database's inside.
+pub fn describe(report: &Report, database: &mut Database) {
+    if let Some(facts) = &report.facts {
+        database.in_use = Some(facts.in_use_size);
+        database.kv_revision = Some(facts.revision);
+        database.compact_revision = facts.compact_revision;
+        database.keys = Some(facts.keys);
+        database.storage_version = facts
+            .storage_version
+            .clone()
+            .or(database.storage_version.take());
+    }
+    database.status_hash = report
+        .status
+        .as_ref()
+        .map(|status| format!("{:x}", status.hash));
+    database.hash_kv = report.hash_kv.as_ref().map(|hash| HashKv {
+        hash: hash.hash,
+        revision: hash.revision,
+        compact_revision: hash.compact_revision,
+    });
+}
+
+/// A source whose reads fail once the operator wants it to stop.
+struct Stoppable {
+    inner: FileSource,
+    cancel: Cancel,
+}
+
+impl ReadAt for Stoppable {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.inner.read_exact_at(buf, offset)
+    }
+}

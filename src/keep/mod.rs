@@ -1,0 +1,14 @@
+//! Keeping backups: take them, list them, copy them elsewhere, prune them, on a schedule and with metrics.
+
+pub mod advice;
+pub mod backup;
+pub mod catalog;
+pub mod copies;
+pub mod database;
+pub mod in_use;
+pub mod lineage;
+pub mod metrics;
+pub mod prune;
+pub mod quality;
+pub mod remote;
+pub mod schedule;

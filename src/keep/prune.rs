@@ -1,0 +1,229 @@
+//! `prune`: which sets of a store go, and their removal.
+//!
+//! What is shown is what would be done: the same plan is printed by a dry run, asked about, and
+//! made anew under the lock before anything goes; a set that was not in the plan that was agreed
+//! to stays until the next run.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::catalog::{self, BackupSet, SetState};
+use crate::backup::Manifest;
+use crate::backup::names::{self, BackupId};
+use crate::backup::retention::{self, Candidate, Decision, Rules, Standing, Verdict};
+use crate::context::Context;
+use crate::error::Result;
+use crate::event::Event;
+use crate::plan::lock::Lock;
+use crate::store::LocalStore;
+use crate::store::local::STAGING_PREFIX;
+
+/// What decides.
+#[derive(Debug, Clone)]
+pub enum Selection {
+    /// Rules of what is to stay.
+    Rules(Rules),
+    /// Everything of the cluster with this UUID, or etcd cluster id, goes.
+    Cluster(String),
+}
+
+/// What is asked of `prune`.
+#[derive(Debug, Clone)]
+pub struct PruneRequest {
+    /// What decides.
+    pub selection: Selection,
+    /// Names of sets that a restore uses.
+    pub in_use: Vec<String>,
+}
+
+/// A set and what is decided over it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decided {
+    /// The decision.
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// When the set was taken.
+    pub created: Option<Timestamp>,
+    /// Bytes of its files.
+    pub size: u64,
+}
+
+/// What would be done.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunePlan {
+    /// Every set of the store, in its order.
+    pub decisions: Vec<Decided>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pruned {
+    /// The decisions it came from.
+    #[serde(flatten)]
+    pub plan: PrunePlan,
+    /// The sets that are gone from the catalogue.
+    pub removed: Vec<String>,
+    /// Bytes of their files.
+    pub freed: u64,
+    /// What stopped the rest.
+    pub problems: Vec<String>,
+    /// Whether the store says that it keeps what is removed, as earlier versions.
+    pub versions_kept: bool,
+}
+
+impl PrunePlan {
+    /// Decides over the sets of one store.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Usage`] where no rule was given.
+    pub fn new(sets: &[BackupSet], request: &PruneRequest, now: Timestamp) -> Result<Self> {
+        // What is being made, or was left, is none of the catalogue's.
+        let sets: Vec<&BackupSet> = sets
+            .iter()
+            .filter(|set| !set.name.starts_with(STAGING_PREFIX))
+            .collect();
+        let candidates: Vec<Candidate> = sets
+            .iter()
+            .map(|set| candidate(set, &request.in_use, now))
+            .collect();
+        let decisions = match &request.selection {
+            Selection::Rules(rules) => retention::decide(&candidates, rules, now)?,
+            Selection::Cluster(id) => {
+                let of_cluster: Vec<&str> = sets
+                    .iter()
+                    .filter(|set| is_of_cluster(set, id))
+                    .map(|set| set.name.as_str())
+                    .collect();
+                retention::clear(&candidates, |set| of_cluster.contains(&set.name.as_str()))
+            }
+        };
+        let decided = sets.iter().zip(decisions).map(|(set, decision)| Decided {
+            decision,
+            created: set.created,
+            size: set.size,
+        });
+        Ok(Self {
+            decisions: decided.collect(),
+        })
+    }
+
+    /// The sets that go.
+    pub fn removals(&self) -> impl Iterator<Item = &Decided> {
+        self.decisions
+            .iter()
+            .filter(|decided| decided.decision.verdict == Verdict::Remove)
+    }
+
+    /// The names of those that go.
+    pub fn names(&self) -> Vec<String> {
+        self.removals()
+            .map(|decided| decided.decision.name.clone())
+            .collect()
+    }
+}
+
+/// What retention needs to know of a set.
+fn candidate(set: &BackupSet, in_use: &[String], now: Timestamp) -> Candidate {
+    let standing = match (set.state, &set.manifest, set.number()) {
+        (SetState::Good, Some(_), Some(_)) => Standing::Good,
+        (SetState::Dirty, Some(_), Some(_)) => Standing::Dirty,
+        (SetState::Incomplete, _, Some(_)) => Standing::Incomplete,
+        _ => Standing::Unrecognised,
+    };
+    // A record from the future says nothing of what is known now.
+    let known = !set.is_verified_in_future(now);
+    let verified = set.verified.as_ref().filter(|_| known);
+    let origin = set.manifest.as_ref().map(Manifest::origin);
+    Candidate {
+        name: set.name.clone(),
+        number: set.number().unwrap_or(0),
+        sequence: set.sequence(),
+        origin: origin.map(|(cluster, node)| (cluster.to_owned(), node.to_owned())),
+        created: set.created,
+        size: set.size,
+        standing,
+        verified: verified.is_some_and(|last| last.good),
+        failed: verified.is_some_and(|last| !last.good),
+        away: set.name.contains('/'),
+        pinned: set.pinned,
+        in_use: in_use.contains(&set.name),
+        latest: set.latest,
+        ocp_version: set
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.cluster.ocp_version.clone()),
+    }
+}
+
+fn is_of_cluster(set: &BackupSet, id: &str) -> bool {
+    set.manifest.as_ref().is_some_and(|manifest| {
+        manifest.cluster.etcd_id == id || manifest.cluster.uuid.as_deref() == Some(id)
+    })
+}
+
+/// What would be done to a local store now.
+///
+/// # Errors
+/// As [`PrunePlan::new`], and those of reading the store.
+pub fn plan(context: &Context, store: &LocalStore, request: &PruneRequest) -> Result<PrunePlan> {
+    PrunePlan::new(&catalog::list(store)?, request, context.now)
+}
+
+/// Removes from a local store what the rules no longer want; where `agreed` is given, only what
+/// is in it.
+///
+/// # Errors
+/// [`crate::error::Kind::Busy`] where the store is locked. What stops a removal is in
+/// [`Pruned::problems`]: the catalogue is whole then too.
+pub fn run(
+    context: &Context,
+    store: &LocalStore,
+    request: &PruneRequest,
+    agreed: Option<&[String]>,
+) -> Result<Pruned> {
+    let lock = store.lock("prune")?;
+    for path in store.remove_leftovers(&lock, &names::is_of_a_set)? {
+        context.tell(Event::LeftoverRemoved(path));
+    }
+    locked(context, store, request, agreed, &lock)
+}
+
+/// The same, by one who holds the lock.
+pub(super) fn locked(
+    context: &Context,
+    store: &LocalStore,
+    request: &PruneRequest,
+    agreed: Option<&[String]>,
+    lock: &Lock,
+) -> Result<Pruned> {
+    let plan = plan(context, store, request)?;
+    context.cancel.check()?;
+    let names: Vec<String> = plan
+        .names()
+        .into_iter()
+        .filter(|name| agreed.is_none_or(|agreed| agreed.contains(name)))
+        .collect();
+    let numbers: Vec<u64> = names
+        .iter()
+        .filter_map(|name| BackupId::parse(name).map(|id| id.0))
+        .collect();
+    let (gone, finished) = store.remove(&numbers, lock);
+    let removed: Vec<String> = gone
+        .into_iter()
+        .map(|number| BackupId(number).to_string())
+        .collect();
+    let freed = plan
+        .removals()
+        .filter(|decided| removed.contains(&decided.decision.name))
+        .fold(0u64, |sum, decided| sum.saturating_add(decided.size));
+    Ok(Pruned {
+        plan,
+        removed,
+        freed,
+        problems: finished.err().iter().map(ToString::to_string).collect(),
+        versions_kept: false,
+    })
+}

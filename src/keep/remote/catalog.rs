@@ -1,0 +1,307 @@
+//! What a store away from the node holds: one listing, and a few small reads a set.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+
+use super::index::{Claim, Index, MAX_BYTES};
+use super::place::{INDEX, Place, is_claim};
+use crate::backup::manifest::{self, QualityState};
+use crate::backup::{Manifest, names, newest};
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::keep::catalog;
+use crate::keep::catalog::{BackupSet, SetFiles, SetState, Verified};
+use crate::store::objects::{self, Listed, Store};
+
+/// Sets that are read of at a time.
+const AT_A_TIME: usize = 16;
+/// The word for the newest good one of a place.
+const LATEST: &str = "latest";
+
+/// The objects of one set's folder: names within it, and sizes.
+pub(super) type Folder = BTreeMap<String, u64>;
+
+/// Sorts a listing into the folders of sets; what is none of them is left out.
+pub(super) fn folders(listed: Vec<Listed>) -> BTreeMap<String, Folder> {
+    let mut folders: BTreeMap<String, Folder> = BTreeMap::new();
+    for object in listed {
+        if let Some((folder, name)) = object.name.rsplit_once('/')
+            && Place::split(folder).is_some()
+        {
+            let folder = folders.entry(folder.to_owned()).or_default();
+            folder.insert(name.to_owned(), object.size);
+        }
+    }
+    folders
+}
+
+/// When the last object of each folder came, by the store's clock.
+fn arrivals(listed: &[Listed]) -> BTreeMap<String, Timestamp> {
+    let mut last: BTreeMap<String, Timestamp> = BTreeMap::new();
+    for object in listed {
+        if let (Some((folder, _)), Some(at)) = (object.name.rsplit_once('/'), object.modified) {
+            let last = last.entry(folder.to_owned()).or_insert(at);
+            *last = at.max(*last);
+        }
+    }
+    last
+}
+
+/// Every set below a folder of a store (`""`: all of it): by place, and there by number. One that
+/// cannot be read is one set with a problem, and nothing is known of when it was taken, so that no
+/// retention removes it.
+///
+/// # Errors
+/// Where the store as such cannot be listed.
+pub async fn list(store: &dyn Store, below: &str) -> Result<Vec<BackupSet>> {
+    let found = store.list(below).await?;
+    let arrived = arrivals(&found);
+    let reads = futures_util::stream::iter(folders(found)).map(|(name, folder)| {
+        let arrived = arrived.get(&name).copied();
+        async move {
+            match set(store, &name, &folder, arrived).await {
+                // Whether it is the object or the store that failed, another listing tells.
+                Err(failure) if store.list(&name).await.is_ok() => {
+                    Ok(unread(store, &name, &folder, failure.to_string()))
+                }
+                other => other,
+            }
+        }
+    });
+    let mut sets: Vec<BackupSet> = reads.buffered(AT_A_TIME).try_collect().await?;
+    sets.sort_by_cached_key(|set| Place::split(&set.name));
+    Ok(sets)
+}
+
+/// The one set that a name means: `<cluster>/<node>/backup-N`, or `latest` in the last place.
+///
+/// # Errors
+/// [`Kind::Usage`] with [`Fact::Candidates`] where there is none.
+pub async fn resolve(store: &dyn Store, name: &str) -> Result<BackupSet> {
+    let place = name.rsplit_once('/').map_or("", |(place, _)| place);
+    if !name.ends_with(&format!("/{LATEST}")) {
+        let listed = store.list(name).await?;
+        let arrived = arrivals(&listed).get(name).copied();
+        if let Some(folder) = folders(listed).remove(name) {
+            return set(store, name, &folder, arrived).await;
+        }
+    }
+    let sets = list(store, place).await?;
+    if name.ends_with(&format!("/{LATEST}"))
+        && let Some(newest) = catalog::newest_good(&sets, Timestamp::now())
+    {
+        return Ok(newest.clone());
+    }
+    let what = format!(
+        "finding {name} in {}: there is no such backup; the URL of one ends in CLUSTER/NODE/backup-N \
+         or CLUSTER/NODE/latest",
+        store.url()
+    );
+    Err(Failure::new(Kind::Usage, what).with(Fact::Candidates(
+        sets.into_iter().map(|set| set.name).collect(),
+    )))
+}
+
+/// How a node's copies stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes of all of them.
+    pub size: u64,
+    /// When the newest good one that counts now was taken.
+    pub newest: Option<Timestamp>,
+}
+
+/// Looks at the copies of one node, given the Manifest of one of its sets.
+///
+/// # Errors
+/// Those of the store.
+pub async fn look(store: &dyn Store, manifest: &Manifest) -> Result<Seen> {
+    let sets = list(store, &Place::of(manifest).to_string()).await?;
+    let sizes = sets.iter().map(|set| set.size);
+    Ok(Seen {
+        size: sizes.fold(0, u64::saturating_add),
+        newest: catalog::newest_good(&sets, Timestamp::now()).and_then(|set| set.created),
+    })
+}
+
+/// A folder of which nothing is known but what it lists, and why.
+fn unread(store: &dyn Store, name: &str, folder: &Folder, problem: String) -> BackupSet {
+    let mut set = listed(store, name, folder);
+    set.problems.push(problem);
+    set
+}
+
+/// A folder as the listing shows it.
+fn listed(store: &dyn Store, name: &str, folder: &Folder) -> BackupSet {
+    BackupSet {
+        name: name.to_owned(),
+        dir: PathBuf::from(format!("{}/{name}", store.url())),
+        state: SetState::Incomplete,
+        created: None,
+        size: folder
+            .values()
+            .fold(0u64, |sum, size| sum.saturating_add(*size)),
+        marked_dirty: false,
+        manifest: None,
+        files: SetFiles::default(),
+        latest: false,
+        problems: Vec::new(),
+        verified: None,
+        pinned: folder.contains_key(names::PINNED),
+        shared: None,
+    }
+}
+
+/// What one folder holds.
+///
+/// # Errors
+/// [`Kind::Store`] where an object of it cannot be read. One that is read and is not what it should
+/// be is a problem of the set.
+async fn set(
+    store: &dyn Store,
+    name: &str,
+    folder: &Folder,
+    arrived: Option<Timestamp>,
+) -> Result<BackupSet> {
+    let mut set = listed(store, name, folder);
+    if !folder.contains_key(names::MANIFEST) {
+        set.problems
+            .push("its transfer is going on, or was cut off".to_owned());
+        let claim = match folder.keys().find(|object| is_claim(object)) {
+            Some(object) => document::<Claim>(store, name, object).await?,
+            None => None,
+        };
+        set.created = last_grown(claim.map(|claim| claim.begun), arrived, Timestamp::now());
+        return Ok(set);
+    }
+    match whole(store, name, folder).await? {
+        Ok((manifest, _)) => adopt(&mut set, manifest),
+        Err((manifest, problem)) => {
+            set.problems.push(problem);
+            set.created = manifest.as_ref().map(|manifest| manifest.created);
+            set.manifest = manifest;
+        }
+    }
+    if folder.contains_key(names::VERIFIED) {
+        // What cannot be read says nothing; the set is what it is.
+        set.verified = document::<Verified>(store, name, names::VERIFIED).await?;
+    }
+    Ok(set)
+}
+
+/// When a transfer that has not ended last brought something: by the clock of whoever sends it and
+/// by the store's, of which either may be wrong. What is in the future is believed only where there
+/// is nothing else.
+fn last_grown(
+    begun: Option<Timestamp>,
+    arrived: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let told = [begun, arrived].into_iter().flatten();
+    let past = told.clone().filter(|at| !newest::is_future(*at, now)).max();
+    past.or_else(|| told.min())
+}
+
+fn adopt(set: &mut BackupSet, manifest: Manifest) {
+    set.created = Some(manifest.created);
+    set.state = match manifest.quality.state {
+        QualityState::Good => SetState::Good,
+        QualityState::Dirty => SetState::Dirty,
+    };
+    set.manifest = Some(manifest);
+}
+
+/// The Manifest and the index of a folder, or what is wrong with them.
+type Whole = std::result::Result<(Manifest, Index), (Option<Manifest>, String)>;
+
+/// Reads Manifest and index, and holds the listing against them.
+pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Result<Whole> {
+    let path = format!("{}/{name}/{}", store.url(), names::MANIFEST);
+    let bytes = match read(store, name, names::MANIFEST, manifest::MAX_BYTES).await {
+        Err(failure) if failure.kind() == Kind::BadBackup => {
+            return Ok(Err((None, failure.to_string())));
+        }
+        bytes => bytes?.unwrap_or_default(),
+    };
+    let manifest = match Manifest::from_bytes(&bytes, Path::new(&path)) {
+        Ok(manifest) => manifest,
+        Err(failure) => return Ok(Err((None, failure.to_string()))),
+    };
+    let index = match read(store, name, INDEX, MAX_BYTES).await {
+        Ok(Some(index)) => Index::parse(&index, &manifest, &super::upload::sha256(&bytes)),
+        Ok(None) => return Ok(Err((Some(manifest), format!("it has no {INDEX}")))),
+        Err(failure) if failure.kind() == Kind::BadBackup => Err(failure),
+        Err(failure) => return Err(failure),
+    };
+    let index = match index {
+        Ok(index) => index,
+        Err(failure) => return Ok(Err((Some(manifest), failure.to_string()))),
+    };
+    for entry in &index.objects {
+        let there = folder.get(&entry.object);
+        if there != Some(&entry.size) {
+            let found = there.map_or("none".to_owned(), |size| format!("{size} bytes"));
+            let problem = format!(
+                "{}: expected {} bytes, found {found}",
+                entry.object, entry.size
+            );
+            return Ok(Err((Some(manifest), problem)));
+        }
+    }
+    Ok(Ok((manifest, index)))
+}
+
+/// Reads a small object of a folder.
+pub(super) async fn read(
+    store: &dyn Store,
+    folder: &str,
+    name: &str,
+    most: u64,
+) -> Result<Option<Vec<u8>>> {
+    objects::read_small(store, &format!("{folder}/{name}"), most).await
+}
+
+/// What was read, where an object that is too long for what it should be counts as none.
+///
+/// # Errors
+/// [`Kind::Store`]
+pub(super) fn unless_bad(read: Result<Option<Vec<u8>>>) -> Result<Option<Vec<u8>>> {
+    match read {
+        Err(failure) if failure.kind() == Kind::BadBackup => Ok(None),
+        other => other,
+    }
+}
+
+/// A small document of a folder; `None` where there is none, or it is not one of these.
+///
+/// # Errors
+/// [`Kind::Store`]
+pub(super) async fn document<T: DeserializeOwned>(
+    store: &dyn Store,
+    folder: &str,
+    name: &str,
+) -> Result<Option<T>> {
+    let bytes = unless_bad(read(store, folder, name, MAX_BYTES).await)?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_is_as_old_as_the_clock_says_that_is_not_ahead() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        // A day behind, a day ahead, both, and a store that says nothing.
+        assert_eq!(last_grown(at(900_000), at(999_999), now), at(999_999));
+        assert_eq!(last_grown(at(1_086_400), at(100_000), now), at(100_000));
+        assert_eq!(last_grown(at(999_000), at(1_086_400), now), at(999_000));
+        assert_eq!(last_grown(at(1_200_000), at(1_086_400), now), at(1_086_400));
+        assert_eq!(last_grown(at(7), None, now), at(7));
+        assert_eq!(last_grown(None, None, now), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! A set's way back: every object is held against the index as it arrives and, unpacked, against
+//! the Manifest, which is written last.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::catalog;
+use super::form::{self, Identities, Plain};
+use super::index::{MAX_BYTES, ObjectEntry};
+use crate::backup::manifest::{self, FileEntry, Manifest};
+use crate::backup::names::{self, BackupId};
+use crate::context::Context;
+use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::event::Event;
+use crate::keep::catalog::read_bounded;
+use crate::store::LocalStore;
+use crate::store::objects::{self, Store};
+use crate::sys::{fs, space};
+
+/// The phase's name in events.
+const PHASE: &str = "fetch";
+/// Pieces between the network and a codec.
+const PIECES: usize = 4;
+
+/// Brings a set into an empty directory that is there: its files, checked, as they were on the
+/// node. `name` is what [`super::resolve`] found. The directory is a set once this returns, and has
+/// no Manifest before.
+///
+/// # Errors
+/// [`Kind::BadBackup`] where something is not what index or Manifest say, [`Kind::Usage`] with
+/// [`Fact::Missing`] `identity` where it is encrypted and none was given, [`Kind::Store`] where the
+/// store or the disk fails.
+pub async fn fetch(
+    context: &Context,
+    store: &dyn Store,
+    name: &str,
+    into: &Path,
+    identities: Arc<Identities>,
+) -> Result<Manifest> {
+    let work = bring(context, store, name, into, identities);
+    let done = context.cancel.guard(work).await;
+    done.map_err(|failure| failure.doing(format!("fetching {}/{name}", store.url())))
+}
+
+/// Brings a set into the node's own store, under its next number; returns that.
+///
+/// # Errors
+/// As [`fetch`], and [`Kind::Busy`] where the store is locked.
+pub async fn import(
+    context: &Context,
+    store: &dyn Store,
+    name: &str,
+    into: &LocalStore,
+    identities: Arc<Identities>,
+) -> Result<BackupId> {
+    into.ensure()?;
+    let lock = into.lock("copy")?;
+    for path in into.remove_leftovers(&lock, &names::is_of_a_set)? {
+        context.tell(Event::LeftoverRemoved(path));
+    }
+    let number = into.next_number()?;
+    let staging = into.stage(number, &lock)?;
+    crate::context::warn_of_modes(context, staging.dir());
+    fetch(context, store, name, staging.dir(), identities).await?;
+    into.commit(staging, number)?;
+    Ok(BackupId(number))
+}
+
+/// Puts what a verification of a fetched set found beside the set, where there is such a record.
+///
+/// # Errors
+/// [`Kind::Store`]: a store that may not be written to is no reason to fail.
+pub async fn record(store: &dyn Store, name: &str, fetched: &Path) -> Result<()> {
+    let record = read_bounded(&fetched.join(names::VERIFIED), MAX_BYTES)?;
+    match record {
+        Some(bytes) => objects::put(store, &format!("{name}/{}", names::VERIFIED), bytes).await,
+        None => Ok(()),
+    }
+}
+
+async fn bring(
+    context: &Context,
+    store: &dyn Store,
+    name: &str,
+    into: &Path,
+    identities: Arc<Identities>,
+) -> Result<Manifest> {
+    let listed = catalog::folders(store.list(name).await?);
+    let Some(folder) = listed.get(name) else {
+        let what = format!("there is no {name}");
+        return Err(Failure::new(Kind::Usage, what));
+    };
+    let (manifest, index) = catalog::whole(store, name, folder)
+        .await?
+        .map_err(|(_, problem)| Failure::new(Kind::BadBackup, problem))?;
+    if form::needs_identity(&index.objects, &identities) {
+        let what = "it is encrypted, and no identity was given";
+        return Err(Failure::new(Kind::Usage, what).with(Fact::Missing("identity")));
+    }
+    let total = manifest.total_size();
+    space::space(into)?.check(total, "the backup")?;
+    context.tell(Event::PhaseStarted {
+        phase: PHASE,
+        about: format!("fetching {}/{name}", store.url()),
+        total: Some(index.objects.iter().map(|entry| entry.size).sum()),
+    });
+    let mut done = 0u64;
+    for file in &manifest.files {
+        let entry = index.objects.iter().find(|entry| entry.file == file.name);
+        let Some(entry) = entry else { continue };
+        let object = Arriving {
+            context,
+            store,
+            name: format!("{name}/{}", entry.object),
+            entry,
+            before: done,
+        };
+        object.write(file, into, Arc::clone(&identities)).await?;
+        done = done.saturating_add(entry.size);
+    }
+    let bytes = catalog::read(store, name, names::MANIFEST, manifest::MAX_BYTES).await?;
+    let bytes = bytes.unwrap_or_default();
+    // It is read twice, and must be the same.
+    let path = into.join(names::MANIFEST);
+    if Manifest::from_bytes(&bytes, &path)? != manifest {
+        return Err(Failure::new(
+            Kind::BadBackup,
+            "its Manifest has changed meanwhile",
+        ));
+    }
+    fs::sync_dir(into)?;
+    fs::write_new(&path, &bytes)?;
+    fs::sync_dir(into)?;
+    context.tell(Event::PhaseDone { phase: PHASE, done });
+    Ok(manifest)
+}
+
+/// What came of an object.
+enum Received {
+    /// It is the file.
+    AsItIs,
+    /// It is compressed or encrypted; its size and hash.
+    Changed(Plain),
+    /// The one who was to take it has gone.
+    NotTaken,
+}
+
+/// One object on its way.
+struct Arriving<'a> {
+    context: &'a Context,
+    store: &'a dyn Store,
+    name: String,
+    entry: &'a ObjectEntry,
+    before: u64,
+}
+
+impl Arriving<'_> {
+    async fn write(
+        &self,
+        file: &FileEntry,
+        into: &Path,
+        identities: Arc<Identities>,
+    ) -> Result<()> {
+        let (to, from) = mpsc::channel(PIECES);
+        let (path, entry, most) = (into.join(&file.name), self.entry.clone(), file.size);
+        let writing = tokio::task::spawn_blocking(move || -> Result<Plain> {
+            let doing = || format!("writing {}", path.display());
+            let mut out = fs::OutFile::create(&path).doing(Kind::Store, doing)?;
+            let plain = form::decode(&entry, &identities, from, &mut out, most)?;
+            out.sync().doing(Kind::Store, doing)?;
+            Ok(plain)
+        });
+        let received = self.receive(to).await;
+        let written = writing
+            .await
+            .doing(Kind::Unexpected, || "running a thread")?;
+        let received = match received {
+            // The reader has gone: why is what it says.
+            Ok(Received::NotTaken) => {
+                written?;
+                let what = format!("{}: more came than its file has", self.name);
+                return Err(Failure::new(Kind::BadBackup, what));
+            }
+            Ok(Received::AsItIs) => None,
+            Ok(Received::Changed(received)) => Some(received),
+            Err(failure) => return Err(failure),
+        };
+        let stored = (self.entry.size, self.entry.sha256.as_str());
+        let differs = |got: &Plain| (got.size, got.sha256.as_str()) != stored;
+        if received.as_ref().is_some_and(differs) {
+            return Err(self.altered("the index"));
+        }
+        let written = written?;
+        // What is stored as it is was hashed when it was written.
+        if !self.is_changed() && differs(&written) {
+            return Err(self.altered("the index"));
+        }
+        if (written.size, written.sha256.as_str()) != (file.size, file.sha256.as_str()) {
+            return Err(self.altered("the Manifest"));
+        }
+        Ok(())
+    }
+
+    fn altered(&self, against: &str) -> Failure {
+        let what = format!("{}: its SHA-256 is not what {against} says", self.name);
+        Failure::new(Kind::BadBackup, what)
+    }
+
+    /// Whether the object is another thing than the file.
+    fn is_changed(&self) -> bool {
+        self.entry.compression.is_some() || self.entry.encryption.is_some()
+    }
+
+    /// Hands on what comes, hashing it where it is another thing than the file.
+    async fn receive(&self, to: mpsc::Sender<bytes::Bytes>) -> Result<Received> {
+        let Some(mut body) = self.store.read(&self.name, self.entry.size).await? else {
+            let what = format!("{} is gone", self.name);
+            return Err(Failure::new(Kind::BadBackup, what));
+        };
+        let mut hash = self.is_changed().then(Sha256::new);
+        let mut size = 0u64;
+        while let Some(piece) = body.next().await {
+            let piece = piece?;
+            if let Some(hash) = &mut hash {
+                hash.update(&piece);
+            }
+            size = size.saturating_add(piece.len() as u64);
+            if to.send(piece).await.is_err() {
+                return Ok(Received::NotTaken);
+            }
+            self.context.tell(Event::PhaseProgress {
+                phase: PHASE,
+                done: self.before.saturating_add(size),
+            });
+        }
+        Ok(hash.map_or(Received::AsItIs, |hash| {
+            Received::Changed(Plain {
+                size,
+                sha256: hex::encode(hash.finalize()),
+            })
+        }))
+    }
+}

@@ -1,0 +1,533 @@
+//! A set's way into a store: claim, objects, index, and the Manifest last.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::catalog::{self, Folder};
+use super::form::{self, Form, Plain};
+use super::index::{Arrival, Claim, Index, ObjectEntry, SCHEMA_VERSION, to_bytes};
+use super::place::{self, DONE, INDEX, Place, is_claim};
+use crate::backup::manifest::{self, FileEntry, Manifest};
+use crate::backup::names::{self, BackupId};
+use crate::context::Context;
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::event::Event;
+use crate::keep::catalog::{BackupSet, read_bounded};
+use crate::store::objects::{self, Store, Upload};
+
+/// The phase's name in events.
+const PHASE: &str = "copy";
+/// Pieces between a codec and the network.
+const PIECES: usize = 4;
+/// How often a folder is looked for before it is given up.
+const TRIES: u32 = 16;
+/// The longest pause after the first try, in milliseconds; it grows with each.
+const PAUSE: u32 = 50;
+
+/// What came of a copy.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// The set's URL.
+    pub url: String,
+    /// Its name in the store.
+    pub name: String,
+    /// Whether it was there already.
+    pub already_there: bool,
+    /// Objects that an earlier transfer had brought.
+    pub resumed: usize,
+    /// Bytes sent, as stored.
+    pub sent: u64,
+}
+
+/// SHA-256, hex.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Copies a set of the node's store, whose Manifest it must have, to another store.
+///
+/// # Errors
+/// [`Kind::BadBackup`] where a file is not what the Manifest says, [`Kind::Store`] where the store
+/// fails; what was brought before stays, and the next copy goes on from it.
+pub async fn copy(
+    context: &Context,
+    set: &BackupSet,
+    store: &dyn Store,
+    form: &Form,
+    host: &str,
+) -> Result<Copied> {
+    let work = async {
+        let transfer = Transfer::begin(context, set, store, form, host).await?;
+        match transfer {
+            Begun::There(copied) => Ok(copied),
+            Begun::Claimed(transfer) => transfer.run().await,
+        }
+    };
+    let done = context.cancel.guard(work).await;
+    done.map_err(|failure| failure.doing(format!("copying {} to {}", set.name, store.url())))
+}
+
+/// Whether there is anything to do.
+enum Begun<'a> {
+    There(Copied),
+    Claimed(Box<Transfer<'a>>),
+}
+
+/// A set on its way.
+struct Transfer<'a> {
+    context: &'a Context,
+    set: &'a BackupSet,
+    store: &'a dyn Store,
+    form: &'a Form,
+    manifest: Manifest,
+    manifest_bytes: Vec<u8>,
+    manifest_sha256: String,
+    /// `<cluster>/<node>/backup-N`
+    name: String,
+    folder: Folder,
+    /// The name of this set's claim.
+    claim: String,
+    writer: String,
+    done: u64,
+    sent: u64,
+    resumed: usize,
+}
+
+impl<'a> Transfer<'a> {
+    async fn begin(
+        context: &'a Context,
+        set: &'a BackupSet,
+        store: &'a dyn Store,
+        form: &'a Form,
+        host: &str,
+    ) -> Result<Begun<'a>> {
+        let path = set.dir.join(names::MANIFEST);
+        let bytes = read_bounded(&path, manifest::MAX_BYTES)?;
+        let (Some(bytes), true) = (bytes, set.problems.is_empty()) else {
+            let what = format!("{} is no whole set with a Manifest", set.name);
+            return Err(Failure::new(Kind::BadBackup, what));
+        };
+        let manifest = Manifest::from_bytes(&bytes, &path)?;
+        let random = crate::sys::random::bytes::<4>()?;
+        let mut transfer = Box::new(Self {
+            context,
+            set,
+            store,
+            form,
+            claim: place::claim(&sha256(&bytes)),
+            manifest_sha256: sha256(&bytes),
+            manifest,
+            manifest_bytes: bytes,
+            name: String::new(),
+            folder: Folder::new(),
+            writer: hex::encode(random),
+            done: 0,
+            sent: 0,
+            resumed: 0,
+        });
+        Ok(if transfer.find_folder(host).await? {
+            Begun::There(transfer.copied(true))
+        } else {
+            Begun::Claimed(transfer)
+        })
+    }
+
+    fn copied(&self, already_there: bool) -> Copied {
+        Copied {
+            url: format!("{}/{}", self.store.url(), self.name),
+            name: self.name.clone(),
+            already_there,
+            resumed: self.resumed,
+            sent: self.sent,
+        }
+    }
+
+    /// Finds or claims the folder of this set; says whether the set is there already. Of a folder
+    /// that is another set's nothing is touched.
+    async fn find_folder(&mut self, host: &str) -> Result<bool> {
+        let place = Place::of(&self.manifest);
+        let own = BackupId::parse(&self.manifest.id).map_or(1, |id| id.0);
+        // Where an earlier version has put it, it stays.
+        if let Some(earlier) = Place::earlier(&self.manifest) {
+            let numbers = self.numbers(&earlier).await?;
+            if let Some(there) = self.among(&earlier, own, &numbers).await? {
+                return Ok(there);
+            }
+        }
+        for turn in 0..TRIES {
+            self.pause(turn).await;
+            let numbers = self.numbers(&place).await?;
+            if let Some(there) = self.among(&place, own, &numbers).await? {
+                return Ok(there);
+            }
+            let highest = numbers.keys().next_back().copied().unwrap_or(0);
+            let number = if numbers.contains_key(&own) {
+                highest.saturating_add(1)
+            } else {
+                own
+            };
+            self.name = place.set(number);
+            if self.claim(host).await? {
+                return Ok(false);
+            }
+        }
+        let what = format!("claiming a folder below {place}: others are always faster");
+        Err(Failure::new(Kind::Busy, what))
+    }
+
+    /// The folders of a place, by number.
+    async fn numbers(&self, place: &Place) -> Result<BTreeMap<u64, Folder>> {
+        let folders = catalog::folders(self.store.list(&place.to_string()).await?);
+        let mut numbers = BTreeMap::new();
+        for (name, folder) in folders {
+            if let Some((_, id)) = Place::split(&name) {
+                numbers.insert(id.0, folder);
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Looks for this set's folder among some; says whether the set is there already.
+    async fn among(
+        &mut self,
+        place: &Place,
+        own: u64,
+        numbers: &BTreeMap<u64, Folder>,
+    ) -> Result<Option<bool>> {
+        for (&number, folder) in numbers.range(own..) {
+            self.name = place.set(number);
+            if !self.is_ours(folder).await? {
+                continue;
+            }
+            if !folder.contains_key(names::MANIFEST) {
+                self.folder = folder.clone();
+                return Ok(Some(false));
+            }
+            // One that lost objects is put again.
+            let Ok((_, index)) = catalog::whole(self.store, &self.name, folder).await? else {
+                self.folder = folder.clone();
+                return Ok(Some(false));
+            };
+            let Some(unmet) = self.form.unmet_by(&index) else {
+                self.folder = folder.clone();
+                return Ok(Some(true));
+            };
+            let url = format!("{}/{}", self.store.url(), self.name);
+            let what = format!("{url} {unmet} and stays as it is: another copy is made beside it");
+            self.context.warn("copy-of-another-form", what);
+        }
+        Ok(None)
+    }
+
+    /// Whether the folder is this very set's.
+    async fn is_ours(&self, folder: &Folder) -> Result<bool> {
+        if !folder.contains_key(&self.claim) {
+            return Ok(false);
+        }
+        if self.is_alone(folder) {
+            return Ok(true);
+        }
+        // Several have claimed it, and of one it became: the Manifest says of which.
+        if !folder.contains_key(names::MANIFEST) {
+            return Ok(false);
+        }
+        let there = catalog::read(self.store, &self.name, names::MANIFEST, manifest::MAX_BYTES);
+        let there = catalog::unless_bad(there.await)?;
+        Ok(there.as_deref() == Some(self.manifest_bytes.as_slice()))
+    }
+
+    /// Whether nobody else claims the folder.
+    fn is_alone(&self, folder: &Folder) -> bool {
+        let mut claims = folder.keys().filter(|object| is_claim(object));
+        claims.all(|object| *object == self.claim)
+    }
+
+    /// Claims the folder: lays this set's claim there and looks who else has. Of two that claim it,
+    /// the later one's look comes after the earlier one's claim, so that at the most one of them
+    /// finds itself alone. All that is asked of the service is that a listing shows what was put
+    /// before it; conditions, which not every service heeds, are not needed.
+    async fn claim(&mut self, host: &str) -> Result<bool> {
+        let claim = Claim {
+            schema_version: SCHEMA_VERSION,
+            manifest_sha256: self.manifest_sha256.clone(),
+            begun: self.context.now,
+            host: host.to_owned(),
+            writer: self.writer.clone(),
+        };
+        let name = format!("{}/{}", self.name, self.claim);
+        let made = self.store.claim(&name, Bytes::from(to_bytes(&claim)?));
+        let made = made.await?;
+        let folder = self.look().await?;
+        if self.is_alone(&folder) && folder.contains_key(&self.claim) {
+            self.folder = folder;
+            return Ok(true);
+        }
+        // One that was there before may be another's who copies this very set.
+        if made {
+            self.store.remove(&name).await?;
+        }
+        Ok(false)
+    }
+
+    /// What is in the folder now.
+    async fn look(&self) -> Result<Folder> {
+        let listed = catalog::folders(self.store.list(&self.name).await?);
+        Ok(listed.get(&self.name).cloned().unwrap_or_default())
+    }
+
+    /// Two that give way to each other must not go on doing so.
+    async fn pause(&self, turn: u32) {
+        let random = u32::from_str_radix(&self.writer, 16)
+            .unwrap_or(1)
+            .rotate_left(turn);
+        let most = turn.saturating_mul(PAUSE);
+        let pause = random.checked_rem(most).unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(u64::from(pause))).await;
+    }
+
+    async fn run(mut self: Box<Self>) -> Result<Copied> {
+        let total = self.manifest.total_size();
+        self.context.tell(Event::PhaseStarted {
+            phase: PHASE,
+            about: format!(
+                "copying {} to {}/{}",
+                self.set.name,
+                self.store.url(),
+                self.name
+            ),
+            total: Some(total),
+        });
+        let mut entries = Vec::new();
+        for file in self.manifest.files.clone() {
+            let there = self.arrived(&file).await?;
+            self.resumed += usize::from(there.is_some());
+            let entry = match there {
+                Some(entry) => entry,
+                None => self.send(&file).await?,
+            };
+            self.done = self.done.saturating_add(file.size);
+            entries.push(entry);
+        }
+        self.commit(entries).await?;
+        let dir = format!("{}/{}", self.store.url(), self.name);
+        if let (false, Some(dir)) = (self.form.encrypts(), dir.strip_prefix("file://")) {
+            crate::context::warn_of_modes(self.context, Path::new(dir));
+        }
+        self.context.tell(Event::PhaseDone {
+            phase: PHASE,
+            done: total,
+        });
+        Ok(self.copied(false))
+    }
+
+    /// The object of a file that an earlier transfer has brought, in the same form.
+    async fn arrived(&self, file: &FileEntry) -> Result<Option<ObjectEntry>> {
+        let starts = |name: &&String| name.starts_with(&file.name) && name.ends_with(DONE);
+        for name in self.folder.keys().filter(starts) {
+            let Some(arrival) = catalog::document::<Arrival>(self.store, &self.name, name).await?
+            else {
+                continue;
+            };
+            let entry = arrival.entry;
+            let same = entry.file == file.name
+                && arrival.plain_sha256 == file.sha256
+                && arrival.recipients == self.form.recipients()
+                && entry.compression.is_some() == self.form.compresses(&file.name)
+                && self.folder.get(&entry.object) == Some(&entry.size);
+            if same {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The name of a file's object. Two who encrypt the same file make different bytes of it, and
+    /// must not replace each other's.
+    fn object(&self, file: &str) -> String {
+        let compressed = if self.form.compresses(file) {
+            ".zst"
+        } else {
+            ""
+        };
+        let encrypted = if self.form.encrypts() {
+            format!(".{}.age", self.writer)
+        } else {
+            String::new()
+        };
+        format!("{file}{compressed}{encrypted}")
+    }
+
+    async fn send(&mut self, file: &FileEntry) -> Result<ObjectEntry> {
+        let object = self.object(&file.name);
+        let whole = format!("{}/{object}", self.name);
+        let (to, from) = mpsc::channel(PIECES);
+        let (path, form) = (self.set.dir.join(&file.name), self.form.clone());
+        let compress = form.compresses(&file.name);
+        let reading = tokio::task::spawn_blocking(move || form::encode(&path, &form, compress, to));
+        let mut upload = self.store.stage(&whole, file.size).await?;
+        // What is stored as it is was hashed when it was read.
+        let changed = compress || self.form.encrypts();
+        let sent = self.pump(upload.as_mut(), from, changed).await;
+        let read = reading
+            .await
+            .doing(Kind::Unexpected, || "running a thread")?;
+        // What the network says is the cause of what the reader says.
+        let checked = sent.and_then(|stored| {
+            let read = read?;
+            same(file, &read)?;
+            Ok(stored.unwrap_or(read))
+        });
+        let stored = match checked {
+            Ok(stored) => stored,
+            Err(failure) => {
+                upload.abort().await;
+                return Err(failure);
+            }
+        };
+        upload.commit().await?;
+        let entry = ObjectEntry {
+            file: file.name.clone(),
+            object: object.clone(),
+            size: stored.size,
+            sha256: stored.sha256,
+            compression: compress.then(|| "zstd".to_owned()),
+            encryption: self.form.encrypts().then(|| "age".to_owned()),
+        };
+        if !self.store.checks_content() {
+            self.read_back(&entry).await?;
+        }
+        let arrival = Arrival {
+            plain_sha256: file.sha256.clone(),
+            recipients: self.form.recipients(),
+            entry: entry.clone(),
+        };
+        let record = format!("{whole}{DONE}");
+        objects::put(self.store, &record, to_bytes(&arrival)?).await?;
+        self.folder.insert(format!("{object}{DONE}"), 0);
+        self.sent = self.sent.saturating_add(entry.size);
+        Ok(entry)
+    }
+
+    /// Hands on what the codec makes, hashing it where that is another thing than the file.
+    async fn pump(
+        &self,
+        upload: &mut dyn Upload,
+        mut from: mpsc::Receiver<Bytes>,
+        changed: bool,
+    ) -> Result<Option<Plain>> {
+        let mut hash = changed.then(Sha256::new);
+        let mut size = 0u64;
+        while let Some(piece) = from.recv().await {
+            if let Some(hash) = &mut hash {
+                hash.update(&piece);
+            }
+            size = size.saturating_add(piece.len() as u64);
+            upload.write(piece).await?;
+            self.context.tell(Event::PhaseProgress {
+                phase: PHASE,
+                done: self.done.saturating_add(size),
+            });
+        }
+        Ok(hash.map(|hash| Plain {
+            size,
+            sha256: hex::encode(hash.finalize()),
+        }))
+    }
+
+    /// Reads an object again where the store itself did not hold it against its hash.
+    async fn read_back(&self, entry: &ObjectEntry) -> Result<()> {
+        let name = format!("{}/{}", self.name, entry.object);
+        let mut hash = Sha256::new();
+        let read = async {
+            if let Some(mut body) = self.store.read(&name, entry.size).await? {
+                while let Some(piece) = body.next().await {
+                    hash.update(&piece?);
+                }
+            }
+            Ok(())
+        };
+        // It is the store's doing, and not the backup's, where more comes than was sent.
+        read.await
+            .map_err(|failure: Failure| failure.as_kind(Kind::Store))?;
+        if hex::encode(hash.finalize()) == entry.sha256 {
+            return Ok(());
+        }
+        let what = format!("reading {name} again: it is not what was sent");
+        Err(Failure::new(Kind::Store, what))
+    }
+
+    /// Makes the objects a set: everything is looked at once more, and the Manifest comes last.
+    async fn commit(&mut self, objects: Vec<ObjectEntry>) -> Result<()> {
+        let name = |name: &str| format!("{}/{name}", self.name);
+        let index = Index {
+            schema_version: SCHEMA_VERSION,
+            manifest_sha256: self.manifest_sha256.clone(),
+            objects,
+            recipients: self.form.encrypts().then(|| self.form.recipients()),
+        };
+        objects::put(self.store, &name(INDEX), to_bytes(&index)?).await?;
+        if self.set.pinned {
+            objects::put(
+                self.store,
+                &name(names::PINNED),
+                Bytes::from_static(b"pinned\n"),
+            )
+            .await?;
+        }
+        let folder = self.look().await?;
+        let lost = |entry: &&ObjectEntry| folder.get(&entry.object) != Some(&entry.size);
+        if let Some(entry) = index.objects.iter().find(lost) {
+            let what = format!("{} is gone since it was sent", entry.object);
+            return Err(Failure::new(Kind::Store, what));
+        }
+        if !folder.contains_key(&self.claim) {
+            let what = format!("{} is claimed no more: it was removed meanwhile", self.name);
+            return Err(Failure::new(Kind::Busy, what));
+        }
+        let manifest = Bytes::from(self.manifest_bytes.clone());
+        self.store.claim(&name(names::MANIFEST), manifest).await?;
+        let there = catalog::read(self.store, &self.name, names::MANIFEST, manifest::MAX_BYTES);
+        if catalog::unless_bad(there.await)?.as_deref() != Some(self.manifest_bytes.as_slice()) {
+            let what = format!("{} holds another Manifest", self.name);
+            return Err(Failure::new(Kind::Store, what));
+        }
+        self.sweep(&folder).await;
+        Ok(())
+    }
+
+    /// Removes the records of arrival, which are of no use any more and do no harm; and from a copy
+    /// that is encrypted what an interrupted transfer left in the clear.
+    async fn sweep(&self, folder: &Folder) {
+        let in_the_clear = |name: &str| {
+            let file = name.strip_suffix(".zst").unwrap_or(name);
+            let own = self.manifest.files.iter().any(|entry| entry.name == file);
+            own && self.form.encrypts()
+        };
+        let left = |name: &&String| name.ends_with(DONE) || in_the_clear(name);
+        for object in folder.keys().filter(left) {
+            let removed = self.store.remove(&format!("{}/{object}", self.name)).await;
+            if let Err(failure) = removed {
+                self.context.tell(Event::Note(failure.to_string()));
+                return;
+            }
+        }
+    }
+}
+
+/// Whether what was read is the file that the Manifest means.
+fn same(file: &FileEntry, read: &Plain) -> Result<()> {
+    if read.size == file.size && read.sha256 == file.sha256 {
+        return Ok(());
+    }
+    let what = format!("{} is not the file that the Manifest means", file.name);
+    Err(Failure::new(Kind::BadBackup, what)
+        .with(crate::error::Fact::Path(Path::new(&file.name).to_owned())))
+}
