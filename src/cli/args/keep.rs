@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use super::{parse_duration, parse_size};
+use super::values::{parse_duration, parse_size, parse_zone};
 use crate::backup::retention::Rules;
 
 /// A backup stays if any of them wants it.
@@ -87,18 +87,5 @@ impl KeepArgs {
             ocp_versions: self.keep_ocp_versions,
             zone: self.time_zone.clone(),
         }
-    }
-}
-
-/// Reads `UTC`, an IANA name, or an offset such as `+01:00`.
-pub fn parse_zone(text: &str) -> Result<TimeZone, String> {
-    let offset = jiff::fmt::strtime::parse("%:z", text)
-        .ok()
-        .and_then(|parsed| parsed.offset());
-    match offset {
-        Some(offset) => Ok(TimeZone::fixed(offset)),
-        None => TimeZone::get(text).map_err(|_| {
-            format!("expected a zone such as UTC, Europe/Berlin or +01:00, found {text:?}")
-        }),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::parse_duration;
+use super::values::parse_duration;
 
 const ADD_EXAMPLES: &str = "\
 Examples:

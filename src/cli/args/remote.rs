@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use super::parse_duration;
+use super::values::parse_duration;
 
 /// How stores away from the node are reached; credentials come from where the
 /// services' own tools look for them.

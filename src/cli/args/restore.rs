@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::parse_duration;
 use super::remote::{IdentityArgs, RemoteArgs};
+use super::values::parse_duration;
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -214,5 +214,20 @@ pub fn parse_bump(text: &str) -> Result<Bump, String> {
         _ => Err(format!(
             "expected auto, 0 or a number above it, found {text:?}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bumps() {
+        assert_eq!(parse_bump("auto"), Ok(Bump::Auto));
+        assert_eq!(parse_bump("0"), Ok(Bump::By(0)));
+        assert_eq!(parse_bump("1000000000"), Ok(Bump::By(1_000_000_000)));
+        for bad in ["", "-1", "1e9", "9223372036854775808", "Auto"] {
+            assert!(parse_bump(bad).is_err(), "{bad}");
+        }
     }
 }

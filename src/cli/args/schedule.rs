@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use super::{BackupArgs, parse_duration};
+use super::backup::BackupArgs;
+use super::values::parse_duration;
 
 const EXAMPLES: &str = "\
 Examples:

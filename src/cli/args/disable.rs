@@ -1,0 +1,43 @@
+//! `disable` and `enable`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::values::parse_duration;
+
+/// `disable`
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  etcd-dr disable            before a restore on another node\n  etcd-dr enable             afterwards"
+)]
+pub struct DisableArgs {
+    /// The longest wait for its containers to end
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
+    pub wait: Duration,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `enable`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:\n  etcd-dr enable\n  etcd-dr enable --wait 1m")]
+pub struct EnableArgs {
+    /// The longest wait until etcd serves
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
+    pub wait: Duration,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
