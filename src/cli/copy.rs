@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::args::CopyArgs;
-use super::run::{Session, Shown};
-use super::{machine, remote};
+use super::output::{backup, json, prune as pruning};
+use super::remote;
+use super::session::{Session, Shown, host_name};
 use crate::error::{Failure, Kind, Result, exit};
-use crate::keep::catalog::BackupSet;
-use crate::keep::prune::{PruneRequest, Pruned, Selection};
+use crate::keep::catalog::{self, BackupSet};
+use crate::keep::prune::{self, PruneRequest, Pruned, Selection};
 use crate::keep::remote::Copied;
-use crate::keep::{catalog, in_use, prune, remote as sets};
+use crate::keep::{in_use, remote as sets};
 use crate::node::layout::NodeLayout;
 use crate::store::{Address, LocalStore, objects};
 
@@ -41,7 +41,7 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let rules = rules(args)?;
     let store = session.store_to_read(args.store.as_deref())?;
     let set = catalog::resolve(&store, &args.set)?;
-    let host = super::backup::host_name();
+    let host = host_name();
     let (copied, pruned) = session.block_on(async {
         let store = objects::open(&address, &settings).await?;
         let copied = sets::copy(&session.context, &set, store.as_ref(), &form, &host).await?;
@@ -54,7 +54,7 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
         };
         Ok((copied, pruned))
     })?;
-    Ok(shown(text(&copied), document(&copied), pruned))
+    Ok(shown(backup::copied(&copied), document(&copied), pruned))
 }
 
 fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
@@ -132,35 +132,19 @@ fn shown(mut text: String, mut document: Value, pruned: Option<Result<Pruned>>) 
     });
     let mut remark = None;
     if let Some(pruned) = &pruned {
-        text.push_str(&super::prune::summary(pruned));
+        text.push_str(&pruning::summary(pruned));
         document["pruned"] = json!(pruned);
-        remark = (!pruned.problems.is_empty()).then(|| super::prune::problems(pruned));
+        remark = (!pruned.problems.is_empty()).then(|| pruning::problems(pruned));
     }
     Shown {
         text,
-        json: machine::document("copy", &document),
+        json: json::document("copy", &document),
         status: match &remark {
             Some(_) => exit::PARTIAL,
             None => exit::DONE,
         },
         remark,
     }
-}
-
-/// What came of a copy, for people.
-pub(super) fn text(copied: &Copied) -> String {
-    if copied.already_there {
-        return format!("{} is there already\n", copied.url);
-    }
-    let resumed = match copied.resumed {
-        0 => String::new(),
-        n => format!(", {n} of its files were there already"),
-    };
-    format!(
-        "copied to {} ({} sent{resumed})\n",
-        copied.url,
-        HumanBytes(copied.sent)
-    )
 }
 
 fn document(copied: &Copied) -> Value {

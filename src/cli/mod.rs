@@ -1,30 +1,28 @@
 //! The command line: reads arguments, environment and configuration, calls one operation, and
 //! shows what came of it.
 
+mod allow;
 pub mod args;
 mod backup;
-mod checkup;
 mod complete;
 mod config;
-mod confirm;
+mod copies;
 mod copy;
+mod disable;
+mod dispatch;
+mod enable;
 mod environment;
-mod hints;
-mod human;
-mod machine;
+mod list;
 mod man;
 mod member;
 mod operation;
-mod progress;
+mod output;
 mod prune;
 mod remote;
 mod restore;
-mod run;
 mod schedule;
-mod survivors;
-mod switch;
+mod session;
 mod target;
-mod upgrade;
 mod verify;
 
-pub use run::main;
+pub use dispatch::main;

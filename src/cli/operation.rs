@@ -6,8 +6,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::run::{Session, Shown};
-use super::{machine, member, restore};
+use super::output::hints::command_of;
+use super::output::json;
+use super::output::words::clean;
+use super::session::{Session, Shown};
 use crate::change::operation;
 use crate::change::restore::switch;
 use crate::error::{Fact, Failure, Kind, Result, exit};
@@ -16,13 +18,9 @@ use crate::plan::lock::Lock;
 use crate::plan::registry::{self, Found};
 use crate::plan::{Operation, Progress, State, Step, StepState, journal};
 
-/// The command that goes on with an operation, by the kind that its name begins with.
-pub(super) fn command_of(id: &str) -> &'static str {
-    if id.starts_with(member::JOIN) {
-        "member-add --join"
-    } else {
-        restore::COMMAND
-    }
+/// The name that was given to a flag which may stand alone.
+pub(super) fn named(id: &str) -> Option<&str> {
+    (!id.is_empty()).then_some(id)
 }
 
 /// The kind of an operation, also where its journal cannot be read.
@@ -187,6 +185,30 @@ pub(super) fn others(layout: &NodeLayout, but: &str) -> Result<String> {
     Ok(text)
 }
 
+/// What `list` says while etcd is disabled.
+pub(super) fn disabled(layout: &NodeLayout) -> Result<Option<String>> {
+    let Some(found) = switch::current(layout)? else {
+        return Ok(None);
+    };
+    if !matches!(&found.progress, Ok(progress) if progress.state == State::Completed) {
+        return Ok(None);
+    }
+    if switch::superseded_by(layout, &found)?.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(if switch::undone_by_others(layout, &found)? {
+        format!(
+            "etcd was disabled ({}), but its manifest is back; to stop it again: etcd-dr disable",
+            found.id
+        )
+    } else {
+        format!(
+            "etcd is disabled on this node ({}); to let it run again: etcd-dr enable",
+            found.id
+        )
+    }))
+}
+
 /// What `list` says of operations that are done and not committed.
 pub(super) fn uncommitted(layout: &NodeLayout) -> Result<Option<String>> {
     let mut all = registry::list(&layout.state())?;
@@ -281,10 +303,7 @@ pub(super) fn standing<S: Step>(
         } else {
             exit::DONE
         },
-        ..Shown::done(
-            member::clean(&text),
-            machine::document(words.document, &json),
-        )
+        ..Shown::done(clean(&text), json::document(words.document, &json))
     })
 }
 

@@ -1,19 +1,13 @@
 //! `prune`: the plan, the question, and what was done.
 
-use std::fmt::Write as _;
-
-use indicatif::HumanBytes;
-use serde_json::{Value, json};
-
 use super::args::PruneArgs;
-use super::confirm::confirm;
-use super::run::{Session, Shown};
-use super::{machine, remote};
-use crate::backup::retention::Verdict;
+use super::output::confirm::confirm;
+use super::output::{json, prune as show};
+use super::remote;
+use super::session::{Session, Shown};
 use crate::error::{Result, exit};
-use crate::etcd::finding::printable;
-use crate::keep::prune::{Decided, PrunePlan, PruneRequest, Pruned, Selection};
-use crate::keep::{in_use, prune, remote as sets};
+use crate::keep::prune::{self, PrunePlan, PruneRequest, Pruned, Selection};
+use crate::keep::{in_use, remote as sets};
 use crate::node::layout::NodeLayout;
 use crate::store::{Address, objects};
 
@@ -34,8 +28,8 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
     let plan = session.blocking(move |context| prune::plan(&context, &now, &asked))?;
     if args.dry_run {
         return Ok(Shown::done(
-            told(&plan, args),
-            machine::document("prune", &document(&plan, None)),
+            show::plan(&plan, args.explain),
+            json::document("prune", &show::document(&plan, None)),
         ));
     }
     // Even with nothing to remove it runs: what an earlier run left is cleaned up.
@@ -64,8 +58,8 @@ fn away(
     })?;
     if args.dry_run {
         return Ok(Shown::done(
-            told(&plan, args),
-            machine::document("prune", &document(&plan, None)),
+            show::plan(&plan, args.explain),
+            json::document("prune", &show::document(&plan, None)),
         ));
     }
     if plan.removals().next().is_some() {
@@ -104,20 +98,20 @@ fn request(session: &Session, args: &PruneArgs) -> Result<PruneRequest> {
 /// Shows the plan, and asks.
 fn agree(plan: &PrunePlan, args: &PruneArgs) -> Result<()> {
     let question = format!("Remove {} backups?", plan.removals().count());
-    confirm(&told(plan, args), &question, args.yes)
+    confirm(&show::plan(plan, args.explain), &question, args.yes)
 }
 
 /// What was done, as a result.
 pub(super) fn shown(done: &Pruned, args: &PruneArgs) -> Shown {
     let mut text = String::new();
     if args.explain {
-        text.push_str(&told(&done.plan, args));
+        text.push_str(&show::plan(&done.plan, args.explain));
     }
-    text.push_str(&summary(done));
+    text.push_str(&show::summary(done));
     Shown {
         text,
-        json: machine::document("prune", &document(&done.plan, Some(done))),
-        remark: (!done.problems.is_empty()).then(|| problems(done)),
+        json: json::document("prune", &show::document(&done.plan, Some(done))),
+        remark: (!done.problems.is_empty()).then(|| show::problems(done)),
         status: if done.problems.is_empty() {
             exit::DONE
         } else if done.removed.is_empty() {
@@ -126,86 +120,4 @@ pub(super) fn shown(done: &Pruned, args: &PruneArgs) -> Shown {
             exit::PARTIAL
         },
     }
-}
-
-/// What stopped a removal, a line each.
-pub(super) fn problems(done: &Pruned) -> String {
-    let line = |problem: &String| printable(format!("error: pruning: {problem}"));
-    done.problems
-        .iter()
-        .map(line)
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-/// What is gone.
-pub(super) fn summary(done: &Pruned) -> String {
-    let mut text = String::new();
-    for name in &done.removed {
-        let _ = writeln!(text, "removed {}", printable(name.clone()));
-    }
-    let _ = writeln!(
-        text,
-        "{} removed ({}), {} kept",
-        done.removed.len(),
-        HumanBytes(done.freed),
-        done.plan.decisions.len().saturating_sub(done.removed.len())
-    );
-    if done.versions_kept {
-        text.push_str(
-            "The bucket keeps earlier versions: what was removed is hidden there, and takes up room until \
-             the bucket's own rules end it.\n",
-        );
-    }
-    text
-}
-
-/// The plan: what goes, and with `--explain` what stays; each with its reasons.
-pub(super) fn told(plan: &PrunePlan, args: &PruneArgs) -> String {
-    let mut text = String::new();
-    let shown = |decided: &&Decided| args.explain || decided.decision.verdict == Verdict::Remove;
-    for decided in plan.decisions.iter().filter(shown) {
-        let decision = &decided.decision;
-        let verdict = match decision.verdict {
-            Verdict::Keep => "keep  ",
-            Verdict::Remove => "remove",
-        };
-        let reasons: Vec<String> = decision
-            .reasons
-            .iter()
-            .map(|reason| format!("{} [{}]", reason.detail, reason.rule))
-            .collect();
-        let created = decided
-            .created
-            .map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string());
-        let line = format!(
-            "{verdict} {}  {}  {}",
-            decision.name,
-            created.unwrap_or_else(|| "-".to_owned()),
-            reasons.join("; ")
-        );
-        let _ = writeln!(text, "{}", printable(line));
-    }
-    let gone = plan.removals().count();
-    let freed = plan
-        .removals()
-        .fold(0u64, |sum, decided| sum.saturating_add(decided.size));
-    let _ = writeln!(
-        text,
-        "{gone} to remove ({}), {} to keep",
-        HumanBytes(freed),
-        plan.decisions.len().saturating_sub(gone)
-    );
-    text
-}
-
-fn document(plan: &PrunePlan, done: Option<&Pruned>) -> Value {
-    json!({
-        "dryRun": done.is_none(),
-        "decisions": plan.decisions,
-        "removed": done.map(|done| done.removed.clone()).unwrap_or_default(),
-        "freed": done.map_or(0, |done| done.freed),
-        "problems": done.map(|done| done.problems.clone()).unwrap_or_default(),
-        "versionsKept": done.is_some_and(|done| done.versions_kept),
-    })
 }

@@ -8,18 +8,19 @@ use nix::unistd::User;
 
 use super::args::{FormArgs, IdentityArgs, RemoteArgs};
 use super::environment;
-use super::run::Session;
+use super::session::Session;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::keep::catalog::BackupSet;
-use crate::keep::remote;
-use crate::keep::remote::{Form, Identities};
+use crate::keep::remote::{self, Form, Identities};
 use crate::store::{Address, Settings, Store, objects};
 use crate::sys::small::read_given;
 
 /// The largest file of certificates, recipients or identities that is read.
 const MAX_BYTES: u64 = 1 << 20;
+
 /// The variable of `--recipients-file`.
 const RECIPIENTS_FILE: &str = "ETCD_DR_RECIPIENTS_FILE";
+
 /// The variables that belong to the services' credentials and places.
 const PREFIXES: [&str; 6] = [
     "AWS_",

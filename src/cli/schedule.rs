@@ -11,21 +11,21 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::args::ScheduleArgs;
-use super::run::{Session, Shown};
-use super::{backup, human, machine, target};
+use super::output::{error, error_json, json};
+use super::session::{Session, Shown, host_name};
+use super::{backup, copies, target};
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
-use crate::inspect::verify;
-use crate::inspect::verify::Report;
+use crate::inspect::verify::{self, Report};
 use crate::keep::backup::Outcome;
 use crate::keep::copies::{Copies, Place, Tried};
-use crate::keep::metrics::serve::Served;
-use crate::keep::metrics::{Tls, TlsFiles, serve};
+use crate::keep::metrics::serve::{self, Served};
+use crate::keep::metrics::{self, Tls, TlsFiles};
 use crate::keep::schedule::{
-    Beside, Ended, GRACE, Notifier, Pace, Period, Run, Schedule, Waited, Work, on_a_thread,
+    self, Beside, Ended, GRACE, Notifier, Pace, Period, Run, Schedule, Waited, Work, on_a_thread,
 };
-use crate::keep::{backup as taking, catalog, metrics, schedule};
+use crate::keep::{backup as taking, catalog};
 use crate::store::LocalStore;
 
 /// A backup is given no less time than this.
@@ -83,7 +83,7 @@ pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
 fn pace(session: &Session, args: &ScheduleArgs, zone: &TimeZone) -> Result<Pace> {
     let told = session.global.node_name.clone();
     let name = told.or_else(|| session.config.node_name.clone());
-    let spread = schedule::spread(&name.unwrap_or_else(backup::host_name));
+    let spread = schedule::spread(&name.unwrap_or_else(host_name));
     let seed = (spread * f64::from(u32::MAX)) as u64;
     let schedule = Schedule::parse(&args.cron, zone, seed)?;
     Ok(Pace::new(schedule, spread, args.jitter))
@@ -93,7 +93,7 @@ fn pace(session: &Session, args: &ScheduleArgs, zone: &TimeZone) -> Result<Pace>
 /// to be made.
 fn find_out_first(session: &Session, args: &ScheduleArgs) -> Result<bool> {
     let checked = backup::request(session, &args.backup).map(drop);
-    let copies = backup::copies(session, &args.backup);
+    let copies = copies::copies(session, &args.backup);
     let copies = match (checked, copies) {
         (Err(failure), _) | (_, Err(failure)) if failure.kind() == Kind::Usage => {
             return Err(failure);
@@ -249,7 +249,7 @@ impl Hands<'_> {
         let age = context.now.duration_since(run.period.start);
         request.if_older_than = Some(Duration::try_from(age).unwrap_or_default());
         // What is wrong with the copies is theirs: the backup is taken, and owed them.
-        request.copies = backup::copy_urls(self.session, &self.args.backup)?;
+        request.copies = copies::copy_urls(self.session, &self.args.backup)?;
         let limit = longest(run.period);
         self.served.pulse.does("taking a backup", limit);
         self.served.metrics.running(Some(context.now));
@@ -275,7 +275,7 @@ impl Hands<'_> {
             None => (None, None),
         };
         let work = Besides {
-            copies: backup::copies(self.session, &self.args.backup),
+            copies: copies::copies(self.session, &self.args.backup),
             store: self.store.clone(),
             ask,
             verify,
@@ -301,7 +301,7 @@ impl Hands<'_> {
                 (came, false)
             }
             Waited::Ended(Err(failure), _) => {
-                (Came::trouble(human::failure("schedule", &failure)), false)
+                (Came::trouble(error::render("schedule", &failure)), false)
             }
             Waited::Abandoned => {
                 self.pass_over();
@@ -324,7 +324,7 @@ impl Hands<'_> {
 
     /// How many sets lack a copy that was asked for; what cannot be counted is looked at again.
     async fn owed(&self) -> usize {
-        let copies = match backup::copies(self.session, &self.args.backup) {
+        let copies = match copies::copies(self.session, &self.args.backup) {
             Ok(copies) if copies.to.is_empty() => return 0,
             Ok(copies) => copies,
             Err(_) => return 1,
@@ -337,11 +337,11 @@ impl Hands<'_> {
     /// What a command would say of a failure.
     fn failed(failure: &Failure) -> Told {
         // The hint is a command to type, which wants a schedule.
-        let mut document = machine::failure("schedule CRON", failure);
+        let mut document = error_json::render("schedule CRON", failure);
         document["command"] = "schedule".into();
         Told {
             document,
-            remark: Some(human::failure("schedule CRON", failure)),
+            remark: Some(error::render("schedule CRON", failure)),
             failure: Some(failure.kind()),
         }
     }
@@ -428,10 +428,10 @@ impl Besides {
             Ok(copies) => {
                 let (store, until) = (&self.store, Some(self.until));
                 let ask = self.ask.as_deref();
-                came.tried = backup::copy_out(&context, copies, store, ask, until).await;
+                came.tried = copies::copy_out(&context, copies, store, ask, until).await;
                 came.places = copies.look(&context, store).await;
             }
-            Err(failure) => came.problems.push(human::failure("copy", failure)),
+            Err(failure) => came.problems.push(error::render("copy", failure)),
         }
         if let Some((own, sets)) = &self.verify {
             came.verified = self.verify_others(&context, own, *sets);
@@ -608,13 +608,13 @@ fn described(outcome: &Outcome, came: Came) -> Told {
 /// What is to be said of copies that were owed, and of a verification that ended late.
 fn caught_up(came: Came) -> Told {
     let mut problems = came.problems;
-    let copies = backup::told(came.tried, &mut String::new(), &mut problems, true);
+    let copies = copies::told(came.tried, &mut String::new(), &mut problems, true);
     let mut document = json!({"result": "caught-up", "caughtUp": copies});
     if !came.verified.is_empty() {
         document["verified"] = verified(came.verified, &mut problems);
     }
     Told {
-        document: machine::document("schedule", &document),
+        document: json::document("schedule", &document),
         failure: (!problems.is_empty()).then_some(Kind::Partial),
         remark: (!problems.is_empty()).then(|| problems.join("\n")),
     }
@@ -635,7 +635,7 @@ fn verified(came: Vec<(String, Result<Report>)>, remarks: &mut Vec<String>) -> V
             }
             Err(failure) if failure.kind() == Kind::Interrupted => {}
             Err(failure) => {
-                remarks.push(human::failure("schedule", &failure));
+                remarks.push(error::render("schedule", &failure));
                 verified.push(json!({"set": name, "error": failure.to_string()}));
             }
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::args::ProfileArg;
 use super::environment;
-use super::run::Session;
+use super::session::Session;
 use crate::cluster::connect::Target;
 use crate::error::Result;
 use crate::node::access::{Sourced, Told};

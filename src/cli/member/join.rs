@@ -1,20 +1,19 @@
 //! `member-add --join` on this node: the plan, the question, the run, and what came of it.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::args::MemberAddArgs;
-use super::super::confirm::confirm;
-use super::super::operation::{self, Words};
-use super::super::restore::named;
-use super::super::run::{Session, Shown};
-use super::super::{machine, target};
-use super::{allowed_of, clean, members, votes};
-use crate::change::member::join::{Done, Draft, JoinStep, KIND, Request};
-use crate::change::member::{ALLOWABLE, join};
+use super::super::operation::{self, Words, named};
+use super::super::output::confirm::confirm;
+use super::super::output::words::{clean, places};
+use super::super::output::{json, members};
+use super::super::session::{Session, Shown};
+use super::super::{allow, target};
+use crate::change::member::ALLOWABLE;
+use crate::change::member::join::{self, Done, Draft, JoinStep, KIND, Request};
 use crate::change::restore;
 use crate::error::Result;
 use crate::node::layout::NodeLayout;
@@ -63,7 +62,7 @@ pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
             "steps": steps,
         });
         let text = planned(&draft);
-        return Ok(Shown::done(text, machine::document(DOCUMENT, &json)));
+        return Ok(Shown::done(text, json::document(DOCUMENT, &json)));
     }
     registry::refuse_while_unfinished(&layout.state())?;
     let _locked = restore::lock(&session.context, &layout, "member-add --join")?;
@@ -83,7 +82,7 @@ fn request(session: &Session, args: &MemberAddArgs) -> Result<Request> {
         target: target::target(session)?,
         name: args.name.clone(),
         wait: args.wait,
-        allow: allowed_of(&args.allow, &allowable)?,
+        allow: allow::check(&args.allow, &allowable)?,
     })
 }
 
@@ -112,10 +111,7 @@ fn go_on(
         "etcdVersion": done.etcd_version,
         "hashRevision": done.hash_revision,
     });
-    Ok(Shown::done(
-        joined(&done),
-        machine::document(DOCUMENT, &json),
-    ))
+    Ok(Shown::done(joined(&done), json::document(DOCUMENT, &json)))
 }
 
 fn roll_back(
@@ -144,7 +140,7 @@ fn roll_back(
         );
     }
     let json = json!({"id": done.id, "state": State::RolledBack.word(), "about": done.about});
-    Ok(Shown::done(text, machine::document(DOCUMENT, &json)))
+    Ok(Shown::done(text, json::document(DOCUMENT, &json)))
 }
 
 fn commit(
@@ -158,7 +154,7 @@ fn commit(
     let id = operation.progress().begin.id.clone();
     let state = State::Committed.word();
     if operation.progress().state == State::Committed {
-        let json = machine::document(DOCUMENT, &json!({"id": id, "state": state}));
+        let json = json::document(DOCUMENT, &json!({"id": id, "state": state}));
         return Ok(Shown::done(format!("{id} is committed already\n"), json));
     }
     let question = format!("Remove what {id} kept: the data from before it?");
@@ -169,13 +165,13 @@ fn commit(
         let _ = writeln!(text, "  removed {}", path.display());
     }
     let json = json!({"id": id, "state": state, "removed": removed});
-    Ok(Shown::done(text, machine::document(DOCUMENT, &json)))
+    Ok(Shown::done(text, json::document(DOCUMENT, &json)))
 }
 
 /// The plan: who, where, how, and each step.
 fn planned(draft: &Draft) -> String {
     let (about, addition) = (&draft.about, &draft.addition);
-    let mut text = members(&addition.members);
+    let mut text = members::table(&addition.members);
     let _ = writeln!(
         text,
         "{} would join cluster {} at {}; {}",
@@ -184,7 +180,7 @@ fn planned(draft: &Draft) -> String {
         about.etcd.peer_urls.join(","),
         join::how_it_starts(about)
     );
-    votes(&mut text, &addition.when_added.before, &addition.when_done);
+    members::votes(&mut text, &addition.when_added.before, &addition.when_done);
     let _ = writeln!(text, "  waits:  {} s at most, each", about.wait_seconds);
     let _ = writeln!(text, "  keeps:  {}", places(&about.safety));
     text.push_str("Steps; each is written to the journal before and after it is done:\n");
@@ -218,12 +214,4 @@ fn joined(done: &Done) -> String {
         places(&about.safety)
     );
     clean(&text)
-}
-
-fn places(paths: &[PathBuf]) -> String {
-    let paths: Vec<_> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    paths.join(", ")
 }

@@ -1,72 +1,36 @@
 //! `restore SET --data-dir DIR`: arguments to a request, its result to text and JSON.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use indicatif::HumanBytes;
 
-use super::super::args::{Bump as BumpArg, RestoreArgs};
-use super::super::run::{Session, Shown};
-use super::super::{machine, survivors};
-use super::{Named, check_names, find, random};
-use crate::change::datadir::{Outcome, Request};
-use crate::change::{datadir, restore};
+use super::super::args::RestoreArgs;
+use super::super::output::json;
+use super::super::session::{Session, Shown};
+use super::from_member;
+use super::request::{self, Named, bump, check_allowed, evidence, find, random};
+use crate::change::datadir::{self, Outcome, Request};
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::restore::{Bump, Evidence, SLACK};
-use crate::keep::{advice, catalog};
+use crate::keep::advice;
 use crate::node::apiserver::ApiServer;
-use crate::node::layout::NodeLayout;
-use crate::store::LocalStore;
-
-/// Refusals that an operator may let pass here.
-const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "unsealed-snapshot"];
 
 /// Makes a data directory.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     if let Some(from) = &args.from_data_dir {
-        return survivors::restore(session, args, from);
+        return from_member::run(session, args, from);
     }
     let named = find(session, args, false)?;
     let request = request(session, args, &named)?;
     let outcome = session.blocking(move |context| datadir::run(&context, &request))?;
     Ok(Shown::done(
         text(&outcome),
-        machine::document("restore", &outcome),
+        json::document("restore", &outcome),
     ))
-}
-
-/// The directory to be made.
-pub(in crate::cli) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
-    let named = args.data_dir.clone();
-    named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))
-}
-
-/// Demands that each refusal to be let pass is one that can be.
-pub(in crate::cli) fn check_allowed(args: &RestoreArgs) -> Result<()> {
-    check_names(&args.allow, &ALLOWABLE)
-}
-
-/// What the store's backups and this node's operations say of revisions that were served.
-pub(in crate::cli) fn evidence(session: &Session, store: &LocalStore) -> Result<Vec<Evidence>> {
-    let layout = NodeLayout::new(&session.root);
-    let mut known = restore::served_by_operations(&session.context, &layout);
-    if store.dir().is_dir() {
-        known.extend(datadir::evidence(&catalog::list(store)?));
-    }
-    Ok(known)
-}
-
-/// How the revision is to be raised.
-pub(in crate::cli) fn bump(args: &RestoreArgs) -> Option<Bump> {
-    args.bump_revision.map(|bump| match bump {
-        BumpArg::Auto => Bump::Auto { slack: SLACK },
-        BumpArg::By(more) => Bump::By(more),
-    })
 }
 
 fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Request> {
     check_allowed(args)?;
-    let data_dir = data_dir(args)?;
+    let data_dir = request::data_dir(args)?;
     let store = session.store_to_read(args.store.as_deref())?;
     let set = &named.set;
     let snapshot = set.files.snapshot.clone().ok_or_else(|| {

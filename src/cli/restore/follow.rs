@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::super::args::RestoreArgs;
-use super::super::human;
 use super::super::operation::{self, Words};
-use super::super::progress::LOG;
-use super::super::run::{Session, Shown};
-use super::{node, text};
-use crate::change::restore;
-use crate::change::restore::NodeStep;
+use super::super::output::progress::LOG;
+use super::super::output::terminal;
+use super::super::output::words::places;
+use super::super::session::{Session, Shown};
+use super::text;
+use crate::change::restore::{self, NodeStep};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::node::layout::NodeLayout;
 use crate::plan::lock::Lock;
@@ -45,7 +45,7 @@ fn shown(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
     let about = restore::about(progress)?;
     let mut facts = vec![("backup", about.set.name.clone())];
     if progress.state == State::RolledBack && progress.known.completed {
-        facts.push(("kept", text::places(&about.safety)));
+        facts.push(("kept", places(&about.safety)));
     }
     let words = Words {
         document: "restore",
@@ -105,7 +105,7 @@ pub(super) fn detached(session: &Session, dir: &Path, args: &RestoreArgs) -> Res
         );
         return Err(Failure::new(Kind::Busy, what).with(unfinished()));
     }
-    human::tell_line(format_args!(
+    terminal::tell_line(format_args!(
         "runs as the unit {unit}, also without this terminal; to watch it from another: etcd-dr restore --status"
     ));
     let began = Instant::now();
@@ -144,12 +144,12 @@ fn watch(session: &Session, layout: &NodeLayout, dir: &Path, unit: Option<&str>)
                             .args(["kill", "--signal=INT", unit])
                             .status();
                         if !told.is_ok_and(|status| status.success()) {
-                            human::tell_line(format_args!("could not tell the unit {unit} to stop: systemctl kill --signal=INT {unit}"));
+                            terminal::tell_line(format_args!("could not tell the unit {unit} to stop: systemctl kill --signal=INT {unit}"));
                         }
                     }
                     Some(_) => {}
                     None => {
-                        human::tell_line("it goes on with nobody watching");
+                        terminal::tell_line("it goes on with nobody watching");
                         return Ok(progress);
                     }
                 }
@@ -170,7 +170,7 @@ fn ended(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
                 session.context.observer.clone(),
                 jiff::Timestamp::now,
             )?;
-            Ok(node::restored(&restore::done(&operation)?))
+            Ok(text::restored(&restore::done(&operation)?))
         }
         State::RolledBack if why.contains("interrupted") => Err(Failure::new(
             Kind::Interrupted,
@@ -213,7 +213,7 @@ impl Log {
             if let Ok(event) = serde_json::from_str::<Value>(line)
                 && let Some(text) = event["text"].as_str()
             {
-                human::tell_line(text);
+                terminal::tell_line(text);
             }
             self.rest = rest.to_owned();
         }

@@ -6,17 +6,22 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::args::{DetachArg, RestoreArgs, ScopeArg};
-use super::super::confirm::confirm;
-use super::super::run::{Session, Shown};
-use super::super::{human, machine, operation, target};
-use super::{check_names, find, follow, next, random, scratch, text};
-use crate::change::restore;
-use crate::change::restore::{ALLOWABLE, Done, Draft, NodeStep, Request, Scope, survivor};
+use super::super::output::confirm::confirm;
+use super::super::output::words::{numbered, places};
+use super::super::output::{error, error_json, json, terminal};
+use super::super::session::{Session, Shown, scratch};
+use super::super::{operation, target};
+use super::request::{self as asked, check_names, find, random};
+use super::{follow, next, text};
+use crate::change::restore::{self, ALLOWABLE, Draft, NodeStep, Request, Scope, survivor};
 use crate::error::Result;
 use crate::etcd::restore::{Bump, SLACK};
 use crate::keep::catalog::BackupSet;
 use crate::node::layout::NodeLayout;
 use crate::plan::{Operation, State, registry};
+
+/// The command, as documents and hints call it.
+const COMMAND: &str = "restore";
 
 /// Restores the node.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
@@ -28,7 +33,7 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     registry::refuse_while_unfinished(&layout.state())?;
     let locked = restore::lock(&session.context, &layout, "restore")?;
     let draft = draft(session, args, true)?;
-    human::plan(&text::plan(&draft, session.context.now));
+    terminal::plan(&text::plan(&draft, session.context.now));
     let question = format!("Restore {} to this node?", draft.about.set.name);
     confirm("", &question, args.yes)?;
     let log = session.log();
@@ -74,12 +79,12 @@ fn planned(draft: &Draft, now: Timestamp) -> Shown {
         return shown;
     };
     // As the restore itself would end, with the plan besides.
-    let mut json = machine::failure(super::COMMAND, refused);
+    let mut json = error_json::render(COMMAND, refused);
     json["plan"] = shown.json;
     Shown {
         text: shown.text,
         json,
-        remark: Some(human::failure(super::COMMAND, refused)),
+        remark: Some(error::render(COMMAND, refused)),
         status: refused.kind().exit_code(),
     }
 }
@@ -87,7 +92,7 @@ fn planned(draft: &Draft, now: Timestamp) -> Shown {
 fn plan_alone(draft: &Draft, now: Timestamp) -> Shown {
     let next = next::steps(&draft.about);
     let mut text = text::plan(draft, now);
-    text.push_str(&text::numbered("What follows a restore:", &next));
+    text.push_str(&numbered("What follows a restore:", &next));
     let json = json!({
         "dryRun": true,
         "about": draft.about,
@@ -95,7 +100,7 @@ fn plan_alone(draft: &Draft, now: Timestamp) -> Shown {
         "notes": draft.notes,
         "nextSteps": next,
     });
-    Shown::done(text, machine::document("restore", &json))
+    Shown::done(text, json::document("restore", &json))
 }
 
 /// Goes on with a restore that was cut off.
@@ -125,28 +130,7 @@ fn go_on(
         operation,
         args.keep_failed,
     ))?;
-    Ok(restored(&done))
-}
-
-/// What is shown of a restore that is done.
-pub(super) fn restored(done: &Done) -> Shown {
-    let next = next::steps(&done.about);
-    let mut shown = text::done(done);
-    shown.push_str(&text::numbered("What is left to do:", &next));
-    let facts = &done.facts;
-    let json = json!({
-        "id": done.id,
-        "state": State::Completed.word(),
-        "about": done.about,
-        "clusterId": facts.cluster_id,
-        "memberId": facts.member_id,
-        "revision": facts.revision,
-        "snapshotRevision": facts.snapshot_revision,
-        "keys": facts.keys,
-        "etcdVersion": facts.etcd_version,
-        "nextSteps": next,
-    });
-    Shown::done(shown, machine::document("restore", &json))
+    Ok(text::restored(&done))
 }
 
 /// Takes a restore back.
@@ -176,7 +160,7 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
     if kept {
         text.push_str(&format!(
             "what was written after the restore is in {} until: etcd-dr restore --commit {}\n",
-            text::places(&done.about.safety),
+            places(&done.about.safety),
             done.id
         ));
     }
@@ -190,7 +174,7 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
         "notBumped": returned.not_bumped,
         "notServing": returned.not_serving,
     });
-    Ok(Shown::done(text, machine::document("restore", &json)))
+    Ok(Shown::done(text, json::document("restore", &json)))
 }
 
 /// Ends the way back.
@@ -203,7 +187,7 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) ->
     if operation.progress().state == State::Committed {
         return Ok(Shown::done(
             format!("{id} is committed already\n"),
-            machine::document(
+            json::document(
                 "restore",
                 &json!({"id": id, "state": State::Committed.word()}),
             ),
@@ -226,7 +210,7 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) ->
     }
     text.push_str(&operation::others(&layout, &id)?);
     let json = json!({"id": id, "state": State::Committed.word(), "removed": removed});
-    Ok(Shown::done(text, machine::document("restore", &json)))
+    Ok(Shown::done(text, json::document("restore", &json)))
 }
 
 fn open(session: &Session, layout: &NodeLayout, id: Option<&str>) -> Result<Operation<NodeStep>> {
@@ -257,7 +241,7 @@ fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survi
         peer_urls: peer_urls(args),
         store: store.dir().is_dir().then(|| store.dir().to_owned()),
         scope: scope(args),
-        bump: super::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
+        bump: asked::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
         allow: args.allow.clone(),
         wait: args.wait,
         grace: args.grace,
@@ -279,7 +263,7 @@ fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Requ
         set,
         store: store.dir().is_dir().then(|| store.dir().to_owned()),
         scope: scope(args),
-        bump: super::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
+        bump: asked::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
         allow: args.allow.clone(),
         wait: args.wait,
         grace: args.grace,

@@ -1,16 +1,17 @@
-//! A plan, its steps and its end, for people.
+//! A plan, its steps and its end, for people and for programs.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::human;
-
+use super::super::output::json;
+use super::super::output::words::{self, numbered, places};
+use super::super::session::Shown;
+use super::next;
 use crate::change::restore::{Done, Draft, NodeStep};
 use crate::etcd::finding::printable;
-use crate::plan::Step;
+use crate::plan::{State, Step};
 
 /// The plan: what, where, why, and each step.
 pub(super) fn plan(draft: &Draft, now: Timestamp) -> String {
@@ -27,7 +28,7 @@ pub(super) fn plan(draft: &Draft, now: Timestamp) -> String {
             .as_ref()
             .map(|node| format!(", on {node}"))
             .unwrap_or_default();
-        let ago = human::ago(created, now);
+        let ago = words::ago(created, now);
         let taken = created.strftime("%Y-%m-%d %H:%M:%S UTC");
         line("taken", format!("{taken}{on}, {ago}"));
         line("lost", format!("what was written after {taken}, {ago}"));
@@ -71,7 +72,7 @@ pub(super) fn steps(steps: &[NodeStep]) -> Vec<Value> {
 }
 
 /// What is true at the end.
-pub(super) fn done(done: &Done) -> String {
+fn summary(done: &Done) -> String {
     let about = &done.about;
     let facts = &done.facts;
     let mut text = format!("restored {} to {}\n", about.set.name, about.node);
@@ -129,29 +130,23 @@ pub(super) fn done(done: &Done) -> String {
     text
 }
 
-/// Paths in a row.
-pub(super) fn places(paths: &[PathBuf]) -> String {
-    paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Steps for a person.
-pub(super) fn numbered(title: &str, steps: &[String]) -> String {
-    let mut text = format!("{title}\n");
-    for (number, step) in steps.iter().enumerate() {
-        let mut lines = step.lines();
-        let _ = writeln!(
-            text,
-            "  {:>2}. {}",
-            number + 1,
-            lines.next().unwrap_or_default()
-        );
-        for line in lines {
-            let _ = writeln!(text, "      {line}");
-        }
-    }
-    text
+/// What is shown of a restore that is done.
+pub(super) fn restored(done: &Done) -> Shown {
+    let next = next::steps(&done.about);
+    let mut shown = summary(done);
+    shown.push_str(&numbered("What is left to do:", &next));
+    let facts = &done.facts;
+    let json = json!({
+        "id": done.id,
+        "state": State::Completed.word(),
+        "about": done.about,
+        "clusterId": facts.cluster_id,
+        "memberId": facts.member_id,
+        "revision": facts.revision,
+        "snapshotRevision": facts.snapshot_revision,
+        "keys": facts.keys,
+        "etcdVersion": facts.etcd_version,
+        "nextSteps": next,
+    });
+    Shown::done(shown, json::document("restore", &json))
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::run::{Session, Shown};
-use super::{hints, machine, member, switch, target};
+use super::super::output::{hints, json, members, words};
+use super::super::session::{Session, Shown};
+use super::super::{operation, target};
 use crate::cluster::quorum::Tally;
 use crate::error::{Result, exit};
 use crate::etcd::finding::Severity;
-use crate::inspect::diagnose;
 use crate::inspect::diagnose::names::SystemResolver;
-use crate::inspect::diagnose::{Finding, Remedy, Report};
+use crate::inspect::diagnose::{self, Finding, Remedy, Report};
 use crate::node::access::Sourced;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::Profile;
@@ -38,9 +38,9 @@ pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
     };
     Ok(Shown {
         text: text(&report),
-        json: machine::document("verify", &document(&report)),
+        json: json::document("verify", &document(&report)),
         // What looks like a failure may be the tool's own doing.
-        remark: switch::remark(&NodeLayout::new(&session.root))?,
+        remark: operation::disabled(&NodeLayout::new(&session.root))?,
         status,
     })
 }
@@ -69,9 +69,9 @@ fn text(report: &Report) -> String {
     let cluster = report.cluster_id.map(|id| format!(" {id}"));
     let mut text = format!("cluster{}: {verdict}\n", cluster.unwrap_or_default());
     if let Some(votes) = &report.votes {
-        let _ = writeln!(text, "  {}", member::tally(votes));
+        let _ = writeln!(text, "  {}", members::tally(votes));
     }
-    text.push_str(&member::members(&report.members));
+    text.push_str(&members::table(&report.members));
     for finding in &report.findings {
         let mark = match finding.severity {
             Severity::Error => "",
@@ -94,7 +94,7 @@ fn text(report: &Report) -> String {
     for not in &report.not_checked {
         let _ = writeln!(text, "not checked: {}: {}", not.what, not.why);
     }
-    member::clean(&text)
+    words::clean(&text)
 }
 
 /// The next command to type.

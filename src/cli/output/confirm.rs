@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::human;
+use super::terminal;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 
 /// Shows what would be done and asks; passes at once with `yes`.
@@ -13,7 +13,7 @@ use crate::error::{Doing, Fact, Failure, Kind, Result};
 /// # Errors
 /// [`Kind::Usage`] with [`Fact::Missing`] `yes` where nobody can be asked, [`Kind::Interrupted`]
 /// where the answer is no, or a signal comes instead of one; the end of input is a no.
-pub(super) fn confirm(what: &str, question: &str, yes: bool) -> Result<()> {
+pub(crate) fn confirm(what: &str, question: &str, yes: bool) -> Result<()> {
     if !yes && !is_terminal() {
         let why = format!("nobody is here to be asked: {question}");
         return Err(Failure::new(Kind::Usage, why).with(Fact::Missing("yes")));
@@ -25,7 +25,7 @@ pub(super) fn confirm(what: &str, question: &str, yes: bool) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Interrupted`], as of [`confirm`].
-pub(super) fn confirm_if_possible(what: &str, question: &str, yes: bool) -> Result<()> {
+pub(crate) fn confirm_if_possible(what: &str, question: &str, yes: bool) -> Result<()> {
     if yes || !is_terminal() {
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub(super) fn confirm_if_possible(what: &str, question: &str, yes: bool) -> Resu
     if let Ok(Heard::Failed(failure)) = hears.recv() {
         return Err(failure);
     }
-    human::ask(what, question);
+    terminal::ask(what, question);
     read(heard);
     match answer(&hears)?.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
@@ -69,7 +69,7 @@ fn answer(hears: &Receiver<Heard>) -> Result<String> {
         Heard::Failed(failure) => Err(failure),
         Heard::Signal | Heard::Listening => {
             // The cursor is behind the question.
-            human::tell_line("");
+            terminal::tell_line("");
             Err(Failure::new(
                 Kind::Interrupted,
                 "interrupted: nothing has changed",

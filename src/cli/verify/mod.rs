@@ -1,27 +1,28 @@
 //! `verify`: which sets, and what was found of each.
 
+mod cluster;
+mod compare;
+mod data_dir;
+mod upgrade;
+
 use std::fmt::Write as _;
 
-use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
-use super::run::{Session, Shown};
-use super::{checkup, human, machine, remote, survivors, target, upgrade};
+use super::output::{json, layers, words};
+use super::session::{Session, Shown, scratch};
+use super::{remote, target};
 use crate::backup::names::MANIFEST;
 use crate::error::{Failure, Kind, Result, exit};
-use crate::etcd::finding::{Finding, Layer, Severity, printable};
+use crate::etcd::finding::printable;
 use crate::event::Event;
-use crate::inspect::live::Live;
-use crate::inspect::verify::{LayerReport, LayerState, Report};
-use crate::inspect::{live, verify};
-use crate::keep::catalog::{BackupSet, SetState};
-use crate::keep::{catalog, database, remote as sets};
+use crate::inspect::live::{self, Live};
+use crate::inspect::verify::{self, Report};
+use crate::keep::catalog::{self, BackupSet, SetState};
+use crate::keep::remote as sets;
 use crate::store::{Address, LocalStore};
 use crate::sys::scratch::Scratch;
-
-/// How many prefixes are shown to people.
-const PREFIXES_SHOWN: usize = 5;
 
 /// Checks what is meant.
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
@@ -29,17 +30,17 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
         return upgrade::run(session, release, args.data_dir.as_deref());
     }
     if args.cluster {
-        return checkup::run(session, args.data_dir.as_deref());
+        return cluster::run(session, args.data_dir.as_deref());
     }
     if !args.compare.is_empty() {
-        return survivors::compare(&args.compare);
+        return compare::run(&args.compare);
     }
     if args.sets.iter().any(|word| Address::is_url(word)) {
         return away(session, args);
     }
     let store = session.store_to_read(args.store.as_deref())?;
     if let Some(dir) = &args.data_dir {
-        return survivors::data_dir(session, dir, args.wal_dir.as_deref(), &store);
+        return data_dir::run(session, dir, args.wal_dir.as_deref(), &store);
     }
     let mut passed_over = Vec::new();
     let sets: Vec<BackupSet> = if args.all {
@@ -81,7 +82,7 @@ fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<S
         .map(|(report, live)| status(report.good, live.as_ref()));
     Shown {
         text: text.join("\n"),
-        json: machine::document("verify", &json!({"good": good, "sets": sets})),
+        json: json::document("verify", &json!({"good": good, "sets": sets})),
         remark,
         status: status
             .min_by_key(|status| SEVERITY.iter().position(|worse| worse == status))
@@ -93,7 +94,7 @@ fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<S
 fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
-    let scratch = &super::restore::scratch(args.scratch.as_deref());
+    let scratch = &scratch(args.scratch.as_deref());
     let mut checked = Vec::new();
     for word in &args.sets {
         let address = Address::parse(word)?;
@@ -196,42 +197,9 @@ fn document(report: &Report, live: Option<&Live>) -> Value {
     value
 }
 
-pub(super) fn head(name: &str, good: bool) -> String {
-    let verdict = if good {
-        console::style("good").green()
-    } else {
-        console::style("BAD").red().bold()
-    };
-    format!("{}: {verdict}\n", printable(name.to_owned()))
-}
-
-pub(super) fn layers(text: &mut String, reports: &[LayerReport], findings: &[Finding]) {
-    for layer in reports {
-        let state = match layer.state {
-            LayerState::Ok => console::style(layer.state.word()).green(),
-            LayerState::Failed => console::style(layer.state.word()).red().bold(),
-            _ => console::style(layer.state.word()).yellow(),
-        };
-        let detail = if layer.detail.is_empty() {
-            String::new()
-        } else {
-            format!("  {}", layer.detail)
-        };
-        let _ = writeln!(text, "  {:<12} {state}{detail}", word(layer.layer));
-        for found in findings.iter().filter(|found| found.layer == layer.layer) {
-            let mark = if found.severity == Severity::Error {
-                ""
-            } else {
-                "warning: "
-            };
-            let _ = writeln!(text, "    {mark}{found}");
-        }
-    }
-}
-
 fn text(report: &Report, live: Option<&Live>, session: &Session) -> String {
-    let mut text = head(&report.set, report.good);
-    layers(&mut text, &report.layers, &report.findings);
+    let mut text = layers::head(&report.set, report.good);
+    layers::layers(&mut text, &report.layers, &report.findings);
     let compared = live.map(|live| match live {
         Live::Same { detail } => (console::style("same").green(), detail),
         Live::Differs { detail } => (console::style("DIFFERS").red().bold(), detail),
@@ -241,14 +209,14 @@ fn text(report: &Report, live: Option<&Live>, session: &Session) -> String {
         let _ = writeln!(text, "  {:<12} {state}  {detail}", "live");
     }
     if let Some(database) = report.database.as_deref() {
-        describe(&mut text, database);
+        layers::describe(&mut text, database);
     }
     if let Some(expiry) = &report.earliest_certificate_expiry {
         let left = expiry.time.duration_since(session.context.now).as_secs();
         let when = if left < 0 {
             "expired".to_owned()
         } else {
-            format!("in {}", human::span(left.unsigned_abs()))
+            format!("in {}", words::span(left.unsigned_abs()))
         };
         let _ = writeln!(
             text,
@@ -259,56 +227,4 @@ fn text(report: &Report, live: Option<&Live>, session: &Session) -> String {
         );
     }
     text
-}
-
-/// What a snapshot holds: what `snapshot status` prints, HashKV, what a defragmentation would
-/// save, and what fills it.
-pub(super) fn describe(text: &mut String, database: &database::Report) {
-    if let Some(status) = &database.status {
-        let _ = writeln!(
-            text,
-            "  status: hash {:x}, revision {}, {} entries (as 3.4 and 3.5 count), {} live keys (3.6), {}",
-            status.hash,
-            status.revision,
-            status.total_entries,
-            status.total_keys,
-            HumanBytes(status.total_size)
-        );
-    }
-    if let Some(hash) = &database.hash_kv {
-        let _ = writeln!(
-            text,
-            "  HashKV: {} at revision {}, compacted at {}",
-            hash.hash, hash.revision, hash.compact_revision
-        );
-    }
-    let Some(facts) = &database.facts else { return };
-    if facts.free_pages > 0 {
-        let _ = writeln!(
-            text,
-            "  a defragmentation would save {} of {}",
-            HumanBytes(facts.reclaimable_size),
-            HumanBytes(facts.total_size)
-        );
-    }
-    if !facts.prefixes.is_empty() {
-        let _ = writeln!(text, "  biggest prefixes, by bytes of all revisions:");
-    }
-    for prefix in facts.prefixes.iter().take(PREFIXES_SHOWN) {
-        let _ = writeln!(
-            text,
-            "    {:>12}  {:>9} keys  {}",
-            HumanBytes(prefix.usage.revision_bytes).to_string(),
-            prefix.usage.keys,
-            printable(prefix.prefix.to_string())
-        );
-    }
-}
-
-/// A layer's stable word.
-fn word(layer: Layer) -> String {
-    match serde_json::to_value(layer) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => format!("{layer:?}"),
-    }
 }

@@ -1,25 +1,19 @@
-//! What a member's own files are worth, and what can be made of them: `verify --data-dir`,
-//! `verify --compare`, `restore --from-data-dir`.
+//! `verify --data-dir`: what a member's own files are worth.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::args::RestoreArgs;
-use super::run::{Session, Shown};
-use super::verify::{describe, head, layers};
-use super::{human, machine, restore as restoring};
-use crate::change::survivor;
-use crate::change::survivor::{Outcome, Request};
+use super::super::output::layers::{describe, head, layers};
+use super::super::output::{json, words};
+use super::super::session::{Session, Shown};
 use crate::error::{Result, exit};
 use crate::etcd::finding::printable;
-use crate::inspect::compare::{Ranked, Verdict};
-use crate::inspect::data_dir::{Distance, Report, Role};
-use crate::inspect::{compare, data_dir};
+use crate::inspect::data_dir::{self as inspected, Distance, Report, Role};
 use crate::keep::catalog;
 use crate::store::LocalStore;
 
 /// Checks a member's own files.
-pub(super) fn data_dir(
+pub(super) fn run(
     session: &Session,
     dir: &Path,
     wal_dir: Option<&Path>,
@@ -37,7 +31,7 @@ pub(super) fn data_dir(
     let dir = session.readable(dir);
     let wal_dir = wal_dir.map(|dir| session.readable(dir));
     let report = session
-        .blocking(move |context| data_dir::run(&context, &dir, wal_dir.as_deref(), &backups))
+        .blocking(move |context| inspected::run(&context, &dir, wal_dir.as_deref(), &backups))
         .map_err(|failure| failure.doing("verifying the data directory"))?;
     let mut text = head(&report.data_dir, report.good);
     layers(&mut text, &report.layers, &report.findings);
@@ -52,7 +46,7 @@ pub(super) fn data_dir(
     };
     Ok(Shown {
         text,
-        json: machine::document("verify", &report),
+        json: json::document("verify", &report),
         remark: remark.map(printable),
         status,
     })
@@ -116,7 +110,7 @@ fn standing(text: &mut String, report: &Report, session: &Session) {
             text,
             "  last written to at {}, {} ago",
             time.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            human::age(time, session.context.now)
+            words::age(time, session.context.now)
         );
     }
     if let Some(distance) = &report.newest_backup {
@@ -166,139 +160,4 @@ fn sentence(distance: &Distance) -> String {
             count(high)
         ),
     }
-}
-
-/// Compares reports.
-pub(super) fn compare(paths: &[PathBuf]) -> Result<Shown> {
-    let verdict = compare::run(paths)?;
-    Ok(Shown {
-        text: table(&verdict),
-        json: machine::document("verify", &verdict),
-        remark: None,
-        status: if verdict.may_lack_writes {
-            exit::DIFFERS
-        } else {
-            exit::DONE
-        },
-    })
-}
-
-fn table(verdict: &Verdict) -> String {
-    let mut text = String::new();
-    if let Some(best) = verdict.ranking.first() {
-        let _ = writeln!(
-            text,
-            "the best survivor: {} {}",
-            best.id,
-            printable(best.name.clone())
-        );
-    }
-    let _ = writeln!(text, "  why: {}", printable(verdict.reason.clone()));
-    let _ = writeln!(text, "  lost: {}", printable(verdict.loss.clone()));
-    for disk in &verdict.ranking {
-        let _ = writeln!(text, "  {}", printable(row(disk)));
-    }
-    text
-}
-
-fn row(disk: &Ranked) -> String {
-    let revisions = disk.revisions.map_or_else(String::new, |revisions| {
-        format!(", revision {} to {}", revisions.database, revisions.at_most)
-    });
-    let unfit = disk.unfit.map_or_else(String::new, |unfit| {
-        format!("; not to be chosen: {}", unfit.words())
-    });
-    format!(
-        "{} {}: last entry {} of term {}{revisions}{unfit}",
-        disk.id, disk.name, disk.last_index, disk.last_term
-    )
-}
-
-/// Makes a cluster of one from a member's own files.
-pub(super) fn restore(session: &Session, args: &RestoreArgs, from: &Path) -> Result<Shown> {
-    restoring::check_allowed(args)?;
-    // What backups say of the revision is worth knowing, also of another cluster's.
-    let store = session.store_to_read(args.store.as_deref())?;
-    let request = Request {
-        bump: restoring::bump(args),
-        mark_compacted: args.mark_compacted,
-        evidence: restoring::evidence(session, &store)?,
-        allow: args.allow.clone(),
-        from: session.readable(from),
-        from_wal: args
-            .from_wal_dir
-            .as_deref()
-            .map(|dir| session.readable(dir)),
-        data_dir: restoring::data_dir(args)?,
-        wal_dir: args.wal_dir.clone(),
-        name: args.name.clone(),
-        peer_urls: args.initial_advertise_peer_urls.clone(),
-        cluster_id: None,
-        random: restoring::random()?,
-    };
-    let outcome = session.blocking(move |context| survivor::run(&context, &request))?;
-    Ok(Shown::done(
-        made(&outcome),
-        machine::document("restore", &outcome),
-    ))
-}
-
-fn made(outcome: &Outcome) -> String {
-    let mut text = format!(
-        "made {} from {}\n",
-        outcome.data_dir.display(),
-        outcome.source.display()
-    );
-    let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<10} {}", printable(value));
-    };
-    line(
-        "cluster",
-        format!(
-            "{}, formerly {}",
-            outcome.cluster_id, outcome.former_cluster_id
-        ),
-    );
-    let member = |member: &data_dir::Known| {
-        format!(
-            "{} {} {}",
-            member.id,
-            member.name,
-            member.peer_urls.join(",")
-        )
-    };
-    line("member", member(&outcome.member));
-    for gone in &outcome.removed {
-        line("removed", member(gone));
-    }
-    line(
-        "log",
-        format!(
-            "{} committed and {} uncommitted entries beyond the database, all kept; ends with entry {} of term {}",
-            outcome.tail_committed,
-            outcome.tail_uncommitted,
-            outcome.source_index,
-            outcome.source_term
-        ),
-    );
-    if let (Some(entries), Some(revision)) = (outcome.applied, outcome.applied_revision) {
-        line(
-            "applied",
-            format!("{entries} entries of the log, up to revision {revision}"),
-        );
-    }
-    line(
-        "revision",
-        match outcome.revision_at_most {
-            most if most == outcome.revision => most.to_string(),
-            most => format!(
-                "{}, and up to {most} once etcd has applied the log",
-                outcome.revision
-            ),
-        },
-    );
-    for reason in &outcome.reasons {
-        line("", reason.clone());
-    }
-    text
 }

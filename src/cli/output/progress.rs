@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::args::ProgressArg;
-use super::human;
-use super::machine::SCHEMA_VERSION;
+use super::super::args::ProgressArg;
+use super::json::SCHEMA_VERSION;
+use super::terminal;
 use crate::etcd::finding::printable;
 use crate::event::{Event, Observer};
 
@@ -18,7 +18,7 @@ use crate::event::{Event, Observer};
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Picks the observer for this run; `verbose` shows notes too.
-pub(super) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
+pub(crate) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
     let terminal = console::user_attended_stderr();
     match when {
         ProgressArg::Json => Arc::new(JsonLines),
@@ -43,18 +43,18 @@ pub(super) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
 }
 
 /// The name of the log beside an operation's journal.
-pub(super) const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 
 /// Hands events on, and once it is opened writes them to a log as well: one JSON object a line,
 /// with the time and, where there is one, the text that people see.
-pub(super) struct Logged {
+pub(crate) struct Logged {
     shown: Arc<dyn Observer>,
     file: Mutex<Option<std::fs::File>>,
 }
 
 impl Logged {
     /// Without a log for now.
-    pub(super) fn new(shown: Arc<dyn Observer>) -> Self {
+    pub(crate) fn new(shown: Arc<dyn Observer>) -> Self {
         Self {
             shown,
             file: Mutex::new(None),
@@ -62,7 +62,7 @@ impl Logged {
     }
 
     /// Writes a log in this folder from now on. One that cannot be written is no reason to stop.
-    pub(super) fn open(&self, dir: &std::path::Path) {
+    pub(crate) fn open(&self, dir: &std::path::Path) {
         use std::os::unix::fs::OpenOptionsExt;
         let opened = std::fs::OpenOptions::new()
             .append(true)
@@ -193,7 +193,7 @@ impl Observer for Lines {
     fn event(&self, event: Event) {
         let shown = (self.progress || must_be_told(&event)) && !self.waits.repeats(&event);
         if let Some(text) = aside(&event, self.verbose).filter(|_| shown) {
-            human::tell_line(format_args!("{text}"));
+            terminal::tell_line(format_args!("{text}"));
         }
         let (true, Ok(mut phases)) = (self.progress, self.phases.lock()) else {
             return;
@@ -213,7 +213,7 @@ impl Observer for Lines {
                         told: now,
                     },
                 );
-                human::tell_line(format_args!("{}", printable(about)));
+                terminal::tell_line(format_args!("{}", printable(about)));
             }
             Event::PhaseProgress { phase, done } => {
                 let Some(running) = phases.get_mut(phase) else {
@@ -225,7 +225,7 @@ impl Observer for Lines {
                         .total
                         .map(|total| format!(" of {}", HumanBytes(total)))
                         .unwrap_or_default();
-                    human::tell_line(format_args!("{phase}: {}{of}", HumanBytes(done)));
+                    terminal::tell_line(format_args!("{phase}: {}{of}", HumanBytes(done)));
                 }
             }
             Event::PhaseStatus { phase, message } => {
@@ -234,7 +234,7 @@ impl Observer for Lines {
                 };
                 if running.told.elapsed() >= LINE_INTERVAL {
                     running.told = Instant::now();
-                    human::tell_line(format_args!("{phase}: {}", printable(message)));
+                    terminal::tell_line(format_args!("{phase}: {}", printable(message)));
                 }
             }
             Event::PhaseDone { phase, done } => {
@@ -244,7 +244,7 @@ impl Observer for Lines {
                 let took = running.began.elapsed();
                 // What only waited has no size.
                 if took >= LINE_INTERVAL && done > 0 {
-                    human::tell_line(format_args!(
+                    terminal::tell_line(format_args!(
                         "{phase}: {} in {}",
                         HumanBytes(done),
                         HumanDuration(took)
@@ -288,8 +288,8 @@ impl Observer for Bar {
         let repeats = self.waits.repeats(&event);
         if let Some(text) = aside(&event, self.verbose).filter(|_| !repeats) {
             match current.as_ref() {
-                Some((_, bar)) => bar.suspend(|| human::tell_line(format_args!("{text}"))),
-                None => human::tell_line(format_args!("{text}")),
+                Some((_, bar)) => bar.suspend(|| terminal::tell_line(format_args!("{text}"))),
+                None => terminal::tell_line(format_args!("{text}")),
             }
         }
         match event {
@@ -347,7 +347,7 @@ struct JsonLines;
 
 impl Observer for JsonLines {
     fn event(&self, event: Event) {
-        human::event(document(event));
+        terminal::event(document(event));
     }
 }
 

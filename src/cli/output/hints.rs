@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
-use super::operation;
+use crate::change::member::join;
 use crate::change::restore::switch;
 use crate::error::{Fact, Failure, Kind};
 
@@ -14,7 +14,7 @@ use crate::error::{Fact, Failure, Kind};
 static TYPED: OnceLock<Vec<String>> = OnceLock::new();
 
 /// Keeps what was typed, once, before anything else runs.
-pub(super) fn keep(arguments: &[OsString]) {
+pub(crate) fn keep(arguments: &[OsString]) {
     let words = arguments.iter().skip(1);
     let words = words
         .map(|word| word.to_string_lossy().into_owned())
@@ -164,9 +164,18 @@ fn without_secret(word: &str) -> String {
     }
 }
 
+/// The command that continues an operation, by the kind that its name begins with.
+pub(crate) fn command_of(id: &str) -> &'static str {
+    if id.starts_with(join::KIND) {
+        "member-add --join"
+    } else {
+        "restore"
+    }
+}
+
 /// The hint for a failure of a command, where there is a true one; one command a line, the best
 /// first.
-pub(super) fn hint(command: &str, failure: &Failure) -> Option<String> {
+pub(crate) fn hint(command: &str, failure: &Failure) -> Option<String> {
     let typed = Line::typed(command);
     of(&typed, command, failure)
 }
@@ -248,7 +257,7 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
 
 /// The way on and the way back.
 fn waits(typed: &Line, fact: &Fact) -> Option<String> {
-    let line = |id: &str, rest: &str| typed.other(&format!("{} {rest}", operation::command_of(id)));
+    let line = |id: &str, rest: &str| typed.other(&format!("{} {rest}", command_of(id)));
     match fact {
         Fact::Unfinished { id, .. } | Fact::Unsettled { id } if id.starts_with(switch::KIND) => {
             Some(format!("to go back: {}", typed.other("enable")))
@@ -382,7 +391,7 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
 }
 
 /// What to type where a setting was not given.
-pub(super) fn for_missing(command: &str, what: &'static str) -> Option<String> {
+pub(crate) fn for_missing(command: &str, what: &'static str) -> Option<String> {
     missing(&Line::typed(command), &Fact::Missing(what))
 }
 

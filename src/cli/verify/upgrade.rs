@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::run::{Session, Shown};
-use super::{machine, member, target};
+use super::super::output::{json, words};
+use super::super::session::{Session, Shown};
+use super::super::target;
 use crate::error::{Result, exit};
 use crate::etcd::finding::Severity;
 use crate::inspect::diagnose::names::SystemResolver;
-use crate::inspect::upgrade;
-use crate::inspect::upgrade::Report;
+use crate::inspect::upgrade::{self, Report};
 
 /// Looks, at the cluster and this node or at a stopped member's files.
 pub(super) fn run(session: &Session, release: &str, data_dir: Option<&Path>) -> Result<Shown> {
@@ -35,7 +35,7 @@ pub(super) fn run(session: &Session, release: &str, data_dir: Option<&Path>) -> 
     };
     Ok(Shown {
         text: text(&report),
-        json: machine::document("verify", &json!({"good": report.ready, "upgrade": report})),
+        json: json::document("verify", &json!({"good": report.ready, "upgrade": report})),
         remark: None,
         status,
     })
@@ -64,5 +64,5 @@ fn text(report: &Report) -> String {
     for not in &report.not_checked {
         let _ = writeln!(text, "not checked: {}: {}", not.what, not.why);
     }
-    member::clean(&text)
+    words::clean(&text)
 }

@@ -1,0 +1,132 @@
+//! Where a backup is copied to, and what is to stay there.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::args::BackupArgs;
+use super::output::{backup as shown, error, prune};
+use super::remote;
+use super::session::{Session, host_name};
+use crate::backup::retention::Rules;
+use crate::context::Context;
+use crate::error::{Failure, Kind, Result};
+use crate::keep::copies::{Copies, Tried};
+use crate::store::{Address, LocalStore};
+
+/// Where the backup is copied to once it is taken: finds out what is wrong with the URLs, and reads
+/// the files that are named.
+pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
+    let to = addresses(session, args)?;
+    if to.is_empty() {
+        remote::refuse_recipients(&args.form, "no copy is asked for (--copy-to URL)")?;
+    }
+    Ok(Copies {
+        to,
+        settings: remote::settings(session, &args.remote)?,
+        form: remote::form(session, &args.form)?,
+        host: host_name(),
+        keep: keep_copies(session, args)?,
+    })
+}
+
+/// The rules for the copies: those for the store here, where that is asked for.
+fn keep_copies(session: &Session, args: &BackupArgs) -> Result<Option<Rules>> {
+    let rules = keep(session, args)?;
+    if args.keep_copies && rules.is_none() {
+        let what =
+            "--keep-copies applies the --keep rules to the copies: expected one, as --keep-last 20";
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    Ok(rules.filter(|_| args.keep_copies || session.config.copy.keep))
+}
+
+/// The URLs of the stores that are copied to, as records call them.
+pub(super) fn copy_urls(session: &Session, args: &BackupArgs) -> Result<Vec<String>> {
+    let to = addresses(session, args)?;
+    Ok(to.iter().map(Address::to_string).collect())
+}
+
+fn addresses(session: &Session, args: &BackupArgs) -> Result<Vec<Address>> {
+    let configured = &session.config.copy.to;
+    let to = match (&args.flat, args.copy_to.is_empty()) {
+        (None, true) => configured,
+        _ => &args.copy_to,
+    };
+    to.iter().map(|url| Address::parse(url)).collect()
+}
+
+/// The rules for afterwards; options that are no rule by themselves are refused before anything is
+/// taken.
+pub(super) fn keep(session: &Session, args: &BackupArgs) -> Result<Option<Rules>> {
+    let configured = &session.config.keep;
+    if !args.keep.is_given() {
+        let wanted = configured.after_backup && args.flat.is_none();
+        let zone = args.keep.time_zone.as_ref();
+        return Ok(wanted.then(|| configured.rules(zone)));
+    }
+    let rules = args.keep.rules();
+    rules.check()?;
+    if args.flat.is_some() {
+        let what = "plain files are no backups that could be pruned";
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    Ok(Some(rules))
+}
+
+/// Makes the copies of what a backup came to, and those that earlier ones are owed. A young enough
+/// backup that another run took (`ask`) is copied too: what was asked for is a backup here and there.
+pub(super) async fn copy_out(
+    context: &Context,
+    copies: &Copies,
+    store: &LocalStore,
+    ask: Option<&str>,
+    until: Option<Timestamp>,
+) -> Vec<Tried> {
+    let asked = ask.map_or(Ok(()), |name| copies.ask(context, store, name));
+    let made = match asked {
+        Ok(()) => copies.make(context, store, until).await,
+        Err(failure) => Err(failure),
+    };
+    made.unwrap_or_else(|failure| {
+        vec![Tried {
+            set: store.dir().display().to_string(),
+            came: Err(failure),
+            pruned: None,
+        }]
+    })
+}
+
+/// Copies for people, their failures, and all of them for programs.
+pub(super) fn told(
+    tried: Vec<Tried>,
+    text: &mut String,
+    problems: &mut Vec<String>,
+    named: bool,
+) -> Value {
+    let mut documents = Vec::new();
+    for Tried { set, came, pruned } in tried {
+        let mut document = match came {
+            Ok(copied) => {
+                text.push_str(&shown::copied(&copied));
+                let mut document = json!(copied);
+                if let Some(pruned) = pruned {
+                    text.push_str(&prune::summary(&pruned));
+                    if !pruned.problems.is_empty() {
+                        problems.push(prune::problems(&pruned));
+                    }
+                    document["pruned"] = json!(pruned);
+                }
+                document
+            }
+            Err(failure) => {
+                problems.push(error::render("copy", &failure));
+                json!({"error": failure.to_string()})
+            }
+        };
+        if named {
+            document["set"] = set.into();
+        }
+        documents.push(document);
+    }
+    documents.into()
+}

@@ -1,0 +1,76 @@
+//! `enable`: lets etcd's static pod of this node run again.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::args::EnableArgs;
+use super::output::confirm::confirm_if_possible;
+use super::output::json;
+use super::session::{Session, Shown};
+use super::target;
+use crate::change::restore::{self, NodeStep, switch};
+use crate::error::Result;
+use crate::node::layout::NodeLayout;
+use crate::plan::Operation;
+
+/// Lets etcd's pod run again.
+pub(super) fn run(session: &Session, args: &EnableArgs) -> Result<Shown> {
+    let layout = NodeLayout::new(&session.root);
+    let _locked = restore::lock(&session.context, &layout, "enable")?;
+    let context = &session.context;
+    let Some(found) = switch::current(&layout)? else {
+        return enabled_already(session, args);
+    };
+    if args.dry_run {
+        let text = "etcd's manifest would be put back, and etcd waited for\n";
+        return Ok(planned(Some(&found.id), text));
+    }
+    let question = "Put etcd's manifest back, and let etcd run on this node?";
+    confirm_if_possible("", question, args.yes)?;
+    let mut operation =
+        Operation::<NodeStep>::open(&found.dir, context.observer.clone(), Timestamp::now)?;
+    session.log().open(operation.dir());
+    if let Some(later) = switch::superseded_by(&layout, &found)? {
+        switch::settle(context, &layout)?;
+        let text = format!("{} has put etcd's manifest back: nothing to do\n", later.id);
+        return Ok(shown(&found.id, &text));
+    }
+    if switch::undone_by_others(&layout, &found)? {
+        restore::commit(context, &layout, &mut operation)?;
+        let text = "etcd's manifest was put back by others meanwhile: nothing to do\n";
+        return Ok(shown(&found.id, text));
+    }
+    let target = target::target(session)?;
+    session.block_on(switch::refuse_beside_restored(context, &target))?;
+    session.block_on_to_the_end(switch::enable(context, &layout, &mut operation, args.wait))?;
+    Ok(shown(&found.id, "etcd serves on this node again\n"))
+}
+
+/// It may be repeated, as by a playbook: then it only looks.
+fn enabled_already(session: &Session, args: &EnableArgs) -> Result<Shown> {
+    let target = target::target(session)?;
+    if args.dry_run {
+        let text = "etcd is not disabled on this node: nothing to do\n";
+        return Ok(planned(None, text));
+    }
+    let looked = switch::enabled_already(&session.context, &target, args.wait);
+    let text = match session.block_on(looked)? {
+        true => "etcd is not disabled on this node, and serves\n",
+        false => "etcd is not disabled on this node: nothing to do\n",
+    };
+    let document = json!({"id": null, "disabled": false});
+    Ok(Shown::done(
+        text.to_owned(),
+        json::document("enable", &document),
+    ))
+}
+
+fn planned(id: Option<&str>, text: &str) -> Shown {
+    let document = json!({"dryRun": true, "id": id, "disabled": id.is_some()});
+    Shown::done(text.to_owned(), json::document("enable", &document))
+}
+
+fn shown(id: &str, text: &str) -> Shown {
+    let document = json!({"id": id, "disabled": false});
+    Shown::done(text.to_owned(), json::document("enable", &document))
+}

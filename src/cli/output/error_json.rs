@@ -1,0 +1,37 @@
+//! A failure as its document.
+
+use serde_json::{Value, json};
+
+use super::hints;
+use super::json::SCHEMA_VERSION;
+use crate::error::{Fact, Failure};
+
+/// A failure as its document.
+pub(crate) fn render(command: &str, failure: &Failure) -> Value {
+    let candidates = failure.facts().iter().find_map(|fact| match fact {
+        Fact::Candidates(candidates) => Some(candidates.clone()),
+        _ => None,
+    });
+    let remains = failure.facts().iter().find_map(|fact| match fact {
+        Fact::MemberRemains(member) => Some(member.clone()),
+        _ => None,
+    });
+    let mut document = json!({
+        "schemaVersion": SCHEMA_VERSION,
+        "command": command.split(' ').next(),
+        "error": {
+            "kind": failure.kind().word(),
+            "exitCode": failure.kind().exit_code(),
+            "message": failure.to_string(),
+            "chain": failure.chain(),
+            "refusal": failure.refusal(),
+            "refusals": failure.refusals(),
+            "candidates": candidates,
+            "hint": hints::hint(command, failure),
+        },
+    });
+    if let Some(member) = remains {
+        document["error"]["memberRemains"] = member.into();
+    }
+    document
+}

@@ -1,0 +1,93 @@
+//! What a pruning would remove, and what it has removed.
+
+use std::fmt::Write as _;
+
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use crate::backup::retention::Verdict;
+use crate::etcd::finding::printable;
+use crate::keep::prune::{Decided, PrunePlan, Pruned};
+
+/// The plan: what goes, and with `--explain` what stays; each with its reasons.
+pub(crate) fn plan(plan: &PrunePlan, explain: bool) -> String {
+    let mut text = String::new();
+    let shown = |decided: &&Decided| explain || decided.decision.verdict == Verdict::Remove;
+    for decided in plan.decisions.iter().filter(shown) {
+        let decision = &decided.decision;
+        let verdict = match decision.verdict {
+            Verdict::Keep => "keep  ",
+            Verdict::Remove => "remove",
+        };
+        let reasons: Vec<String> = decision
+            .reasons
+            .iter()
+            .map(|reason| format!("{} [{}]", reason.detail, reason.rule))
+            .collect();
+        let created = decided
+            .created
+            .map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string());
+        let line = format!(
+            "{verdict} {}  {}  {}",
+            decision.name,
+            created.unwrap_or_else(|| "-".to_owned()),
+            reasons.join("; ")
+        );
+        let _ = writeln!(text, "{}", printable(line));
+    }
+    let gone = plan.removals().count();
+    let freed = plan
+        .removals()
+        .fold(0u64, |sum, decided| sum.saturating_add(decided.size));
+    let _ = writeln!(
+        text,
+        "{gone} to remove ({}), {} to keep",
+        HumanBytes(freed),
+        plan.decisions.len().saturating_sub(gone)
+    );
+    text
+}
+
+/// What stopped a removal, a line each.
+pub(crate) fn problems(done: &Pruned) -> String {
+    let line = |problem: &String| printable(format!("error: pruning: {problem}"));
+    done.problems
+        .iter()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// What is gone.
+pub(crate) fn summary(done: &Pruned) -> String {
+    let mut text = String::new();
+    for name in &done.removed {
+        let _ = writeln!(text, "removed {}", printable(name.clone()));
+    }
+    let _ = writeln!(
+        text,
+        "{} removed ({}), {} kept",
+        done.removed.len(),
+        HumanBytes(done.freed),
+        done.plan.decisions.len().saturating_sub(done.removed.len())
+    );
+    if done.versions_kept {
+        text.push_str(
+            "The bucket keeps earlier versions: what was removed is hidden there, and takes up room until \
+             the bucket's own rules end it.\n",
+        );
+    }
+    text
+}
+
+/// A plan, and what was done of it, for programs.
+pub(crate) fn document(plan: &PrunePlan, done: Option<&Pruned>) -> Value {
+    json!({
+        "dryRun": done.is_none(),
+        "decisions": plan.decisions,
+        "removed": done.map(|done| done.removed.clone()).unwrap_or_default(),
+        "freed": done.map_or(0, |done| done.freed),
+        "problems": done.map(|done| done.problems.clone()).unwrap_or_default(),
+        "versionsKept": done.is_some_and(|done| done.versions_kept),
+    })
+}

@@ -1,0 +1,102 @@
+//! `restore --from-data-dir DIR --data-dir DIR`: a cluster of one from a member's own files.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::super::args::RestoreArgs;
+use super::super::output::json;
+use super::super::session::{Session, Shown};
+use super::request as asked;
+use crate::change::survivor::{self, Outcome, Request};
+use crate::error::Result;
+use crate::etcd::finding::printable;
+use crate::inspect::data_dir;
+
+/// Makes a cluster of one from a member's own files.
+pub(super) fn run(session: &Session, args: &RestoreArgs, from: &Path) -> Result<Shown> {
+    asked::check_allowed(args)?;
+    // What backups say of the revision is worth knowing, also of another cluster's.
+    let store = session.store_to_read(args.store.as_deref())?;
+    let request = Request {
+        bump: asked::bump(args),
+        mark_compacted: args.mark_compacted,
+        evidence: asked::evidence(session, &store)?,
+        allow: args.allow.clone(),
+        from: session.readable(from),
+        from_wal: args
+            .from_wal_dir
+            .as_deref()
+            .map(|dir| session.readable(dir)),
+        data_dir: asked::data_dir(args)?,
+        wal_dir: args.wal_dir.clone(),
+        name: args.name.clone(),
+        peer_urls: args.initial_advertise_peer_urls.clone(),
+        cluster_id: None,
+        random: asked::random()?,
+    };
+    let outcome = session.blocking(move |context| survivor::run(&context, &request))?;
+    Ok(Shown::done(
+        made(&outcome),
+        json::document("restore", &outcome),
+    ))
+}
+
+fn made(outcome: &Outcome) -> String {
+    let mut text = format!(
+        "made {} from {}\n",
+        outcome.data_dir.display(),
+        outcome.source.display()
+    );
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<10} {}", printable(value));
+    };
+    line(
+        "cluster",
+        format!(
+            "{}, formerly {}",
+            outcome.cluster_id, outcome.former_cluster_id
+        ),
+    );
+    let member = |member: &data_dir::Known| {
+        format!(
+            "{} {} {}",
+            member.id,
+            member.name,
+            member.peer_urls.join(",")
+        )
+    };
+    line("member", member(&outcome.member));
+    for gone in &outcome.removed {
+        line("removed", member(gone));
+    }
+    line(
+        "log",
+        format!(
+            "{} committed and {} uncommitted entries beyond the database, all kept; ends with entry {} of term {}",
+            outcome.tail_committed,
+            outcome.tail_uncommitted,
+            outcome.source_index,
+            outcome.source_term
+        ),
+    );
+    if let (Some(entries), Some(revision)) = (outcome.applied, outcome.applied_revision) {
+        line(
+            "applied",
+            format!("{entries} entries of the log, up to revision {revision}"),
+        );
+    }
+    line(
+        "revision",
+        match outcome.revision_at_most {
+            most if most == outcome.revision => most.to_string(),
+            most => format!(
+                "{}, and up to {most} once etcd has applied the log",
+                outcome.revision
+            ),
+        },
+    );
+    for reason in &outcome.reasons {
+        line("", reason.clone());
+    }
+    text
+}

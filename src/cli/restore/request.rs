@@ -1,0 +1,128 @@
+//! What the options of `restore` ask for.
+
+use std::path::PathBuf;
+
+use super::super::args::{Bump as BumpArg, RestoreArgs};
+use super::super::remote;
+use super::super::session::{Session, scratch};
+use crate::change::{datadir, restore};
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::restore::{Bump, Evidence, SLACK};
+use crate::keep::catalog::{self, BackupSet};
+use crate::keep::{backup, remote as sets};
+use crate::node::layout::NodeLayout;
+use crate::store::{Address, LocalStore};
+use crate::sys::scratch::Scratch;
+
+/// A set that is named, and the folder it was brought to for this run only.
+pub(super) struct Named {
+    pub(super) set: BackupSet,
+    _brought: Option<Scratch>,
+}
+
+/// Finds the set that is named. One in another store is brought here: to this node's own store,
+/// where `keep` is wanted, or to a folder that goes with this run.
+pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
+    let word = set(args)?;
+    if !Address::is_url(word) {
+        let store = session.store_to_read(args.store.as_deref())?;
+        return Ok(Named {
+            set: catalog::resolve(&store, word)?,
+            _brought: None,
+        });
+    }
+    let address = Address::parse(word)?;
+    let settings = remote::settings(session, &args.remote)?;
+    let identities = remote::identities(&args.identity)?;
+    let context = &session.context;
+    if keep {
+        let store = session.store_to_read(args.store.as_deref())?;
+        if args.store.is_none() && session.config.store.is_none() {
+            backup::make_default_store(&NodeLayout::new(&session.root))?;
+        }
+        let id = session.block_on(async {
+            let (from, set) = remote::resolve(session, &address, &settings).await?;
+            sets::import(context, from.as_ref(), &set.name, &store, identities).await
+        })?;
+        return Ok(Named {
+            set: catalog::resolve(&store, &id.to_string())?,
+            _brought: None,
+        });
+    }
+    let scratch = scratch(args.scratch.as_deref());
+    let here = Scratch::make(&scratch, "fetch")?;
+    session.block_on(async {
+        let (from, set) = remote::resolve(session, &address, &settings).await?;
+        sets::fetch(context, from.as_ref(), &set.name, here.path(), identities)
+            .await
+            .map(|_| ())
+    })?;
+    let path = here.path().display().to_string();
+    Ok(Named {
+        set: BackupSet {
+            name: address.to_string(),
+            ..catalog::resolve(&LocalStore::at(&scratch), &path)?
+        },
+        _brought: Some(here),
+    })
+}
+
+/// The set that is named.
+fn set(args: &RestoreArgs) -> Result<&str> {
+    args.set
+        .as_deref()
+        .ok_or_else(|| Failure::new(Kind::Usage, "no backup is named").with(Fact::Missing("set")))
+}
+
+/// Refuses names that are no refusals of this command.
+pub(super) fn check_names(names: &[String], known: &[&str]) -> Result<()> {
+    for name in names {
+        if !known.contains(&name.as_str()) {
+            return Err(Failure::new(
+                Kind::Usage,
+                format!("there is no refusal {name:?} to be let pass"),
+            )
+            .with(Fact::Candidates(
+                known.iter().map(|name| (*name).to_owned()).collect(),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// 128 bits from the kernel.
+pub(super) fn random() -> Result<u128> {
+    Ok(u128::from_ne_bytes(crate::sys::random::bytes()?))
+}
+
+/// Refusals that an operator may let pass here.
+const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "unsealed-snapshot"];
+
+/// The directory to be made.
+pub(super) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
+    let named = args.data_dir.clone();
+    named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))
+}
+
+/// Demands that each refusal to be let pass is one that can be.
+pub(super) fn check_allowed(args: &RestoreArgs) -> Result<()> {
+    check_names(&args.allow, &ALLOWABLE)
+}
+
+/// What the store's backups and this node's operations say of revisions that were served.
+pub(super) fn evidence(session: &Session, store: &LocalStore) -> Result<Vec<Evidence>> {
+    let layout = NodeLayout::new(&session.root);
+    let mut known = restore::served_by_operations(&session.context, &layout);
+    if store.dir().is_dir() {
+        known.extend(datadir::evidence(&catalog::list(store)?));
+    }
+    Ok(known)
+}
+
+/// How the revision is to be raised.
+pub(super) fn bump(args: &RestoreArgs) -> Option<Bump> {
+    args.bump_revision.map(|bump| match bump {
+        BumpArg::Auto => Bump::Auto { slack: SLACK },
+        BumpArg::By(more) => Bump::By(more),
+    })
+}
