@@ -88,7 +88,7 @@ soak: deps etcd
 bench-parsers: deps
 	$(CARGO) bench --locked --bench parsers
 
-# BENCH="--write": the tables of docs/performance.md are made anew.
+# BENCH="--write": the tables of docs/performance.md and docs/performance-tables.md are rewritten.
 bench: deps etcd build
 	$(CARGO) build --release --locked --example make_store
 	@scripts/bench.sh $(BENCH)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every figure of docs/performance.md, side by side with the reference tools on this machine; with
-# --write the page's tables are rewritten. Arguments are bench.py's.
+# Every figure of docs/performance-tables.md, side by side with the reference tools on this machine; with
+# --write the tables of both pages are rewritten. Arguments are bench.py's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/fetch-etcd.sh --quiet

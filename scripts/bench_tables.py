@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, made from what scripts/bench.py measured."""
+"""The tables of docs/performance.md and docs/performance-tables.md, made from what scripts/bench.py measured."""
 
 import re
 import statistics
@@ -28,7 +28,7 @@ class Figures:
 
 
 def table(head, lines):
-    rule = "| " + " | ".join("---" if cell == "" or cell.islower() and cell in ("mode", "operation", "program")
+    rule = "| " + " | ".join("---" if cell in ("", "mode", "operation", "program", "compared with")
                              else "---:" for cell in head) + " |"
     return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])
 
@@ -155,22 +155,50 @@ def growth(f):
                   *(f"peak MiB at {size}" for size in sizes)], lines)
 
 
+# What is done, section and mode; the program it is compared with, and what of etcd-dr counts; the goal.
+SUMMARY = [("take a backup over TLS, before its check", "backup", "tls", ["etcdctl"], "unchecked", 0.95),
+           ("take a backup over TLS, check included", "backup", "tls", ["by hand"], "wall", 1),
+           ("verify a snapshot", "verify", "", ["openssl", "etcdutl"], "wall", 1),
+           ("verify a whole backup", "set", "", ["by hand"], "wall", None),
+           ("restore to a data directory", "restore", "", ["etcdutl"], "wall", 0.5),
+           ("copy to a mounted share", "copy", "", ["rclone + fsync"], "wall", None)]
+
+
+def summary(f):
+    """One line for each kind of work: a size that is common, and the largest."""
+    lines, sizes = [], f.sizes("verify")
+    shown = sorted({1024 if 1024 in sizes else sizes[0], sizes[-1]})
+    for what, section, mode, others, key, goal in SUMMARY:
+        if f.of(section, shown[-1], others[0], mode) is None:
+            continue
+        times = [ratio(f.median(section, size, "etcd-dr", key, mode),
+                       sum(f.median(section, size, other, mode=mode) for other in others), goal) for size in shown]
+        peaks = [whole(f.rss(section, shown[-1], tool, mode)) for tool in (others[-1], "etcd-dr")]
+        lines.append([what, " + ".join(others), *times, "" if goal is None else f"{goal}", *peaks])
+    return table(["operation", "compared with", *(f"time at {size} MiB" for size in shown), "goal",
+                  f"peak MiB at {shown[-1]} MiB: theirs", "etcd-dr's"], lines)
+
+
 def make(result):
     """The text between each pair of marks, by its name."""
     f = Figures(result["rows"])
-    made = {"setting": setting(result["machine"]), "backup": backup(f), "verify": verify(f),
+    made = {"setting": setting(result["machine"]), "summary": summary(f), "backup": backup(f), "verify": verify(f),
             "restore": restore(f), "sets": sets(f), "growth": growth(f)}
     if f.sizes("keys"):
         made["keys"] = keys(f)
     return made
 
 
-def write(file, tables):
-    text = file.read_text()
+def write(files, tables):
+    """Writes each table between its marks, wherever they are in these files."""
+    texts = {file: file.read_text() for file in files}
     for name, made in tables.items():
-        begin = BEGIN.format(name)
+        begin, found = BEGIN.format(name), 0
         marked = re.compile(re.escape(begin) + ".*?" + re.escape(END), re.DOTALL)
-        text, count = marked.subn(lambda _: f"{begin}\n\n{made}\n\n{END}", text)
-        if count != 1:
-            raise SystemExit(f"{file}: {begin} … {END} is there {count} times")
-    file.write_text(text)
+        for file, text in texts.items():
+            texts[file], count = marked.subn(lambda _: f"{begin}\n\n{made}\n\n{END}", text)
+            found += count
+        if not found:
+            raise SystemExit(f"no page has {begin} … {END}")
+    for file, text in texts.items():
+        file.write_text(text)
