@@ -1,11 +1,11 @@
 //! Starts a real three-member etcd with mutual TLS and scratch OpenShift nodes around its members,
 //! the first behind a stand-in kubelet and container runtime, prints how to reach it as shell
-//! assignments, and ends with its standard input. A line `lose` there makes the disaster: the
-//! other two members and their disks are gone, and the first one's data too; `DEMO_LOST` is
-//! printed then.
+//! assignments, and ends with its standard input. A line `lose` there causes the disaster: the
+//! other two members and their disks are lost, and the first one's data, too. Then it prints
+//! `DEMO_LOST`.
 //!
-//! `scripts/demo.sh` drives it; it shares the test suites' bench, so that there is one way to
-//! start a cluster. Arguments: how many keys to write besides the OpenShift objects.
+//! `scripts/demo.sh` runs it. It uses the test suites' bench, so that there is one way to start a
+//! cluster. Argument: how many keys to write in addition to the OpenShift objects.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! Downloads one snapshot and prints what it took, as JSON: for experiments with the stream alone,
-//! as docs/performance.md has them.
+//! Downloads one snapshot and prints time and memory as JSON, for experiments with the stream alone,
+//! such as those in docs/performance-tables.md.
 //!
 //! `download ENDPOINT FILE [CA CERT KEY]`
 

@@ -1,5 +1,5 @@
 //! Writes a snapshot of a made-up store, for measurements: `make_store FILE REVISIONS KEYS
-//! VALUE_BYTES`. Every key gets revisions in turn; leaf pages are laid out in a scattered order, as
+//! VALUE_BYTES`. Every key gets revisions in turn; leaf pages are in a scattered order, as
 //! in a database that has been in use, unless `SEQUENTIAL` is given.
 
 use std::fs::File;

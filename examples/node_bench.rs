@@ -1,6 +1,6 @@
 //! Runs a scratch control-plane node: a stand-in kubelet and container runtime around a real etcd,
-//! for demonstrations in a shell. Prints one line when all manifests run; SIGTERM or SIGINT
-//! ends all that it started, and a killed one takes all with it.
+//! for demonstrations in a shell. Prints one line when all manifests run. SIGTERM or SIGINT
+//! ends everything that it started, and so does a kill.
 //!
 //! ```text
 //! node_bench --root DIR --etcd-bin DIR --node NAME --ip ADDRESS
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `--root` holds the node's file system as `fixtures/make-node.py` makes it. `--certs` is a folder
-//! like the one that generator takes; by default the certificates that lie on the node are used.
+//! like the one that generator takes; by default it uses the certificates on the node.
 //! `--empty` says what etcd does without data; `join` takes `--initial-cluster`.
 
 #[path = "../tests/support/mod.rs"]

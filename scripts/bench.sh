@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 scripts/fetch-etcd.sh --quiet
 export ETCD_DR_ETCD_BINS="${ETCD_DR_ETCD_BINS:-$PWD/.cache/etcd/sid/bin}"
 scripts/bench.py "$@"
-# A bucket beside rclone, where scripts/fetch-servers.sh --more has laid both into .cache.
+# A bucket, compared with rclone, if scripts/fetch-servers.sh --more has put both into .cache.
 cache=${ETCD_DR_CACHE:-.cache}
 if [ -x "$cache/rclone/usr/bin/rclone" ] && [ -x "$cache/s3s/bin/s3s-fs" ]; then
     scripts/bench-stores.py --rounds 2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Whether the packages that release.sh made are whole, install, run and leave nothing behind: each
-# in a scratch root, so that the machine's own package databases are never touched. Needs root.
+# Checks that the packages of release.sh are complete, install, run and leave nothing behind. Installs each
+# in a scratch root, so that the machine's own package databases are not touched. Needs root.
 #
 # usage: check-packages.sh DIST
 set -euo pipefail
@@ -13,10 +13,10 @@ say() { printf 'check-packages: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 files() { (cd "$1" && find . -path ./var -prune -o -print | sort); }
 
-# What every host has, of whichever package.
+# What every host has, whatever the packages.
 standard_folders() { mkdir -p "$1"/usr/bin "$1"/usr/share/{doc,man/man1,bash-completion/completions}; }
 
-# What is there after the installation, and what after the removal.
+# Lists the files after the installation, and after the removal.
 look() {
     local root=$1 kind=$2
     case $kind in
@@ -75,7 +75,7 @@ root=$work/rpm
 standard_folders "$root"
 files "$root" > "$work/before"
 rpm --root "$root" --dbpath /var/lib/rpm --initdb
-# A scratch root has no glibc package; what the package asks of one is looked at below.
+# A scratch root has no glibc package; the package's requirement is checked below.
 rpm --root "$root" --dbpath /var/lib/rpm --nodeps --install "$dist"/etcd-dr-*.rpm
 look "$root" installed
 rpm --root "$root" --dbpath /var/lib/rpm --nodeps --verify etcd-dr >&2

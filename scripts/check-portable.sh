@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Whether a binary is the portable one: what it needs of glibc, what it weighs, how fast it starts,
-# and that it runs where nothing but an old glibc is: no shell, no other library, no /proc.
+# Checks that a binary is portable: what it needs of glibc, its size, how fast it starts, and that it
+# runs with only an old glibc: no shell, no other library, no /proc.
 #
 # usage: check-portable.sh BINARY [ROOT…]
 #
@@ -57,7 +57,7 @@ weight() {
     say "weighs $(awk -v b="$bytes" 'BEGIN { printf "%.1f", b / 1048576 }') MiB, stripped, with unwind tables"
 }
 
-# The fastest start counts: on a busy machine the others measure what else it does.
+# The fastest start counts: on a busy machine the others measure other processes.
 start_time() {
     local best median
     read -r best median < <(python3 - "$binary" <<'PYTHON'
@@ -85,7 +85,7 @@ paths() {
 
 # ---- where it runs -----------------------------------------------------------
 
-# A root with the loader and the libraries named, and nothing else.
+# Makes a root with the loader and the named libraries, and nothing else.
 root_of_libc() {
     local from=$1 to=$2 library
     mkdir -p "$to/lib64" "$to/lib/x86_64-linux-gnu" "$to/tmp"
@@ -148,7 +148,7 @@ if [ ${#roots[@]} -eq 0 ] && [ "$(uname -m)" = x86_64 ]; then
     old_debian
     root_of_libc / "$work/here"
     roots+=("$work/here")
-    # A glibc of 2.28 itself, where somebody has built one there.
+    # A glibc 2.28 itself, if somebody has built one there.
     if [ -d "$cache/root-glibc-2.28" ]; then roots+=("$cache/root-glibc-2.28"); fi
 fi
 for root in "${roots[@]}"; do runs "$root"; done

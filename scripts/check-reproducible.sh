@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the committed state once more, in another directory and under another target directory,
-# and compares: whether what release.sh leaves can be made again, to the byte, by anybody.
+# Builds the commit again, in another directory and with another target directory, and compares: anybody
+# must be able to make the output of release.sh again, to the byte.
 #
-# usage: check-reproducible.sh DIST     the folder that release.sh filled, of this very commit
+# usage: check-reproducible.sh DIST     the folder that release.sh filled from this very commit
 set -euo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

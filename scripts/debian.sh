@@ -1,8 +1,8 @@
-# Debian's archive, asked through an apt that is this project's own: nothing is
-# installed and the system's apt neither changes nor decides. Sourced by the
-# scripts that fetch; they define say().
+# Downloads from Debian's archive with the project's own apt configuration: nothing
+# is installed, and the system's apt configuration does not matter. The scripts that
+# fetch source this file; they define say().
 #
-#   ETCD_DR_APT_MIRROR  the Debian archive to ask, where the machine's own apt
+#   ETCD_DR_APT_MIRROR  the Debian archive to use if the machine's own apt
 #                       sources name none
 # shellcheck shell=bash
 
@@ -77,8 +77,8 @@ find_mirror() {
     [ -n "$mirror" ]
 }
 
-# apt with its own state, cache, sources and hooks; of the system's settings
-# only how to reach the network is kept (apt.conf(5): APT_CONFIG is read first).
+# Runs apt with its own state, cache, sources and hooks; of the system's settings
+# it keeps only how to reach the network (apt.conf(5): APT_CONFIG is read first).
 # After suite and folder come the kinds of source: deb, deb-src.
 private_apt() {
     local suite=$1 home=$2 kind
@@ -110,8 +110,8 @@ CONF
     } > "$home/apt.conf"
 }
 
-# A frozen or lagging mirror's lists of a moving suite run out. Their signature
-# is checked all the same; only their age is then waived, and said to be.
+# The lists of a frozen or lagging mirror expire. Their signature is still checked;
+# only their age is ignored, with a message.
 update_lists() {
     local suite=$1 home=$2
     if ! APT_CONFIG="$home/apt.conf" apt-get update -qq --error-on=any 2> "$home/update.log"; then

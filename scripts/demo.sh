@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Shows etcd-dr at work: a real three-member etcd with mutual TLS behind the file
 # system of an OpenShift control-plane node, some thousand keys, a backup, its
-# listing and its verification; then the disaster, the restore and the way back.
+# listing and its verification; then the disaster, the restore and the rollback.
 # The node's kubelet and container runtime are stand-ins, its etcd is real.
 # Leaves nothing behind, however it ends.
 #
 # usage: demo.sh            (make demo builds what it needs)
 #
 #   ETCD_DR        the binary              (default target/debug/etcd-dr)
-#   DEMO_CLUSTER   the cluster starter     (default beside it: examples/demo_cluster)
+#   DEMO_CLUSTER   the cluster starter     (default next to it: examples/demo_cluster)
 #   DEMO_KEYS      how many keys to write  (default 5000)
 set -euo pipefail
 
@@ -43,7 +43,7 @@ cleanup() {
     rm -rf "$work"
 }
 trap cleanup EXIT
-# The status a signal is known by, after the clean-up that EXIT does.
+# Exits with the signal's status, after the clean-up of EXIT.
 trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP

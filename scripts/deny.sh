@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# cargo-deny over deny.toml: licences, bans, sources. Built once into .cache, unoptimised: the check
-# takes a second either way, the build half as long. Where it is not there and cannot be built, it
-# says SKIPPED, or fails with ETCD_DR_REQUIRE=1; tests/supply holds licences, bans and sources offline
-# in any case.
+# Runs cargo-deny over deny.toml: licences, bans, sources. cargo-deny is built once into .cache, unoptimised:
+# the check takes a second either way, the build half as long. If it is missing and cannot be built, the
+# script prints SKIPPED, or fails with ETCD_DR_REQUIRE=1. tests/supply checks licences, bans and sources
+# offline in any case.
 #
 # usage: deny.sh [CHECK…]      default: licenses bans sources; advisories need their database
 #

@@ -2,11 +2,11 @@
 # Installs what the build needs and a fresh Debian machine with Rust, gcc and
 # python3 lacks: protoc with Google's own .proto files, which the etcd client's
 # build script runs.
-# With --tests also what the suites drive: man, tmux, zsh and fish, and
-# ssh-keygen and ssh-agent, which make and hold the keys of its SSH hosts, and
-# Python's own folders for the judge of manifests.
-# With --release also what makes and checks packages: rpm, and Python's own folders for the linker.
-# Does nothing, and needs no network and no root, where it is already there.
+# With --tests it also installs what the suites use: man, tmux, zsh and fish, ssh-keygen and
+# ssh-agent, which make and hold the keys of its SSH hosts, and python3-venv for the validator
+# of manifests. With --release it also installs what makes and checks packages: rpm, and
+# python3-venv for the linker.
+# If everything is installed, it does nothing, and needs neither network nor root.
 set -eu
 
 say() { printf 'deps: %s\n' "$*" >&2; }
@@ -40,7 +40,7 @@ missing_packages() {
     if [ "$purpose" = --tests ] && ! command -v ssh-keygen >/dev/null 2>&1; then
         printf 'openssh-client\n'
     fi
-    # A PROTOC set by hand is how prost's build script finds a protoc outside PATH.
+    # Set PROTOC to let prost's build script find a protoc outside PATH.
     if [ -n "${PROTOC:-}" ] && [ -x "$PROTOC" ]; then
         return
     fi

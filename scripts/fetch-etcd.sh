@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Lays real etcd binaries into a private, cached folder, for tests and the demo:
+# Puts real etcd binaries into a private, cached folder, for tests and the demo:
 #
 #   ${ETCD_DR_CACHE:-<project>/.cache}/etcd/<suite>/bin/{etcd,etcdctl[,etcdutl]}
 #   ${ETCD_DR_CACHE:-<project>/.cache}/etcd/<suite>/VERSION
 #
 # usage: fetch-etcd.sh [--refresh] [--quiet] [SUITE…]     (bookworm trixie sid)
 #
-# Debian's packages are used, through a configuration of apt's own that the
-# system's never sees: nothing is installed. A suite that is there already is
-# left alone, without network, until --refresh asks again what the suite has.
+# It downloads Debian's packages with an apt configuration of its own: nothing is
+# installed. If a suite is already there, it does nothing and needs no network;
+# --refresh checks for a newer version.
 #
 #   ETCD_DR_ETCD_BINS   colon-separated folders, each with etcd and etcdctl:
-#                       used as they are, nothing is downloaded
-#   ETCD_DR_APT_MIRROR  the Debian archive to ask, where the machine's own apt
+#                       use these, download nothing
+#   ETCD_DR_APT_MIRROR  the Debian archive to use if the machine's own apt
 #                       sources name none
 set -euo pipefail
 
@@ -83,7 +83,7 @@ WRAP
 fetch_suite() {
     local suite=$1 target=$cache/$1 home fresh version
     home=$(mktemp -d "$cache/.fetch-$suite.XXXXXX")
-    # Only what is whole ever bears the suite's name.
+    # Only a complete folder ever gets the suite's name.
     # shellcheck disable=SC2064  # the folder of now is meant
     trap "rm -rf '$home'" EXIT
     fresh=$home/fresh

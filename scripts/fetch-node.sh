@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lays what a real static-pod node is made of into a private, cached folder, for
-# the suite `real_node`:
+# Puts the parts of a real static-pod node into a private, cached folder, for the
+# suite `real_node`:
 #
 #   ${ETCD_DR_CACHE:-<project>/.cache}/node/bin   kubelet, kube-apiserver, containerd, runc, busybox …
 #   ${ETCD_DR_CACHE:-<project>/.cache}/node/cni   CNI plugins
@@ -8,13 +8,12 @@
 #
 # usage: fetch-node.sh [--refresh] [--quiet]
 #
-# All of it is Debian bookworm's, through a configuration of apt's own that the
-# system's never sees: nothing is installed. Debian has the kubelet and the API
-# server as a source package only, so that they are built here, once, with Debian's
-# own Go and without network: five minutes or so on two cores. What is there
-# already is left alone.
+# Everything comes from Debian bookworm, with an apt configuration of its own:
+# nothing is installed. Debian has the kubelet and the API server only as a source
+# package, so they are built here, once, with Debian's own Go and without network:
+# about five minutes on two cores. What is already there is not fetched again.
 #
-#   ETCD_DR_APT_MIRROR  the Debian archive to ask, where the machine's own apt
+#   ETCD_DR_APT_MIRROR  the Debian archive to use if the machine's own apt
 #                       sources name none
 set -euo pipefail
 
@@ -42,7 +41,7 @@ have() {
     cmp -s "$standin" "$target/standin.go"
 }
 
-# Go as it lies in its packages, told nothing by this machine's settings.
+# Go from its packages, without this machine's settings.
 go_build() {
     env -i PATH="$PATH" HOME="$home" GOROOT="$home/unpacked/usr/lib/go-${GO#golang-}" \
         GOPATH="$home/go" GOCACHE="$home/gocache" GO111MODULE=off CGO_ENABLED=0 \
@@ -87,7 +86,7 @@ fetch() {
     local tool
     mkdir -p "$cache"
     home=$(mktemp -d "$cache/.fetch-node.XXXXXX")
-    # Only what is whole ever bears the folder's name.
+    # Only a complete folder ever gets its final name.
     # shellcheck disable=SC2064  # the folder of now is meant
     trap "rm -rf '$home'" EXIT
     fresh=$home/fresh

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Lays the judges of the manifests under deploy/ into a private, cached folder; what they judge by is
-# in them, so that no cluster and no network is needed afterwards:
+# Puts the validators of the manifests under deploy/ into a private, cached folder. They contain their
+# schemas, so they need neither a cluster nor a network afterwards:
 #
 #   ${ETCD_DR_CACHE:-<project>/.cache}/schemas/venv/bin/kubernetes-validate   Kubernetes' own kinds
 #   ${ETCD_DR_CACHE:-<project>/.cache}/schemas/node_modules                   PrometheusRule
-#   ${ETCD_DR_CACHE:-<project>/.cache}/schemas/ignition-validate              what a MachineConfig holds
+#   ${ETCD_DR_CACHE:-<project>/.cache}/schemas/ignition-validate              the content of a MachineConfig
 #
-# Nothing is installed into the system. What is there already is left alone. A
-# part that cannot be had is named, and its tests say that they are skipped.
+# Nothing is installed into the system. What is already there is not fetched again. If a part is
+# not available, the script says so, and the tests that need it print SKIPPED.
 set -euo pipefail
 
 readonly KUBERNETES_VALIDATE=1.37.0 PROMETHEUS_OPERATOR=6.0.0
@@ -21,7 +21,7 @@ failed=0
 say() { printf 'fetch-schemas: %s\n' "$*" >&2; }
 
 fetch_kubernetes() {
-    # A cache that was moved has programs that look for their interpreter where it was.
+    # After a cache was moved, its programs look for their interpreter at the old place.
     "$into/venv/bin/kubernetes-validate" --help >/dev/null 2>&1 && return
     rm -rf "$into/venv"
     say "installing kubernetes-validate $KUBERNETES_VALIDATE"

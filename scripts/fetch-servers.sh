@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Lays the programs that suites speak to, or are judged by, into a private, cached folder:
+# Puts the servers and validators that the suites use into a private, cached folder:
 #
 #   ${ETCD_DR_CACHE:-<project>/.cache}/s3s/bin/s3s-fs                a real S3 server
 #   ${ETCD_DR_CACHE:-<project>/.cache}/azurite                       Microsoft's emulator of Azure Blob (npm)
 #   ${ETCD_DR_CACHE:-<project>/.cache}/sshd/usr/sbin/sshd            a real sshd
 #   ${ETCD_DR_CACHE:-<project>/.cache}/xfs/sbin/mkfs.xfs             makes a file system that shares blocks
-#   ${ETCD_DR_CACHE:-<project>/.cache}/prometheus/promtool           judges metrics and alerts
+#   ${ETCD_DR_CACHE:-<project>/.cache}/prometheus/promtool           checks metrics and alerts
 #   ${ETCD_DR_CACHE:-<project>/.cache}/qemu/usr/bin/qemu-x86_64      with lib/libfaketime.so.1: a wrong clock
 #
 # and, with --more, what `make test-stores` and scripts/bench-stores.py need:
 #
 #   ${ETCD_DR_CACHE:-<project>/.cache}/rgw                           a root with Ceph's gateway, of Debian sid
-#   ${ETCD_DR_CACHE:-<project>/.cache}/rclone/usr/bin/rclone         what etcd-dr is measured beside
+#   ${ETCD_DR_CACHE:-<project>/.cache}/rclone/usr/bin/rclone         etcd-dr is compared with it
 #
-# Nothing is installed into the system. What is there already is left alone. A
-# part that cannot be had is named, and its tests say that they are skipped.
+# Nothing is installed into the system. What is already there is not fetched again. If a part is
+# not available, the script says so, and the tests that need it print SKIPPED.
 set -euo pipefail
 
 readonly S3S_VERSION=0.14.1
 readonly AZURITE_VERSION=3.37.0
-# What radosgw, a monitor and an OSD are made of, with a shell's tools and a curl that signs.
+# The packages of radosgw, a monitor and an OSD, a shell's tools, and a curl that signs.
 readonly CEPH=(radosgw ceph-mon ceph-osd ceph-common curl libc6 dash coreutils)
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${ETCD_DR_CACHE:-$project/.cache}
@@ -54,8 +54,8 @@ fetch_azurite() {
     mv "$fresh" "$cache/azurite"
 }
 
-# Ceph of Debian sid with all that it needs but a kernel, unpacked into a root of its own, by an
-# apt of the project's own: 600 MB.
+# Ceph of Debian sid with everything it needs except a kernel, unpacked into a root of its own, with
+# the project's own apt configuration: 600 MB.
 fetch_rgw() {
     [ -x "$cache/rgw/usr/bin/radosgw" ] && [ -x "$cache/rgw/usr/bin/curl" ] && return
     command -v apt-get >/dev/null && command -v dpkg >/dev/null && find_mirror || return 1
@@ -124,7 +124,7 @@ fetch_sshd() { [ -x "$cache/sshd/usr/sbin/sshd" ] || unpack sshd openssh-server 
 
 fetch_xfs() { [ -x "$cache/xfs/sbin/mkfs.xfs" ] || unpack xfs xfsprogs sbin/mkfs.xfs; }
 
-# A user emulation that takes its time from the C library, and a library that changes that.
+# A user-mode emulator that takes the time from the C library, and a library that changes it.
 fetch_qemu() {
     local debs
     [ -f "$cache/qemu/lib/libfaketime.so.1" ] && return
@@ -136,7 +136,7 @@ fetch_qemu() {
     rm -rf "$debs"
 }
 
-# Of Debian's Prometheus the one program.
+# One program of Debian's Prometheus.
 fetch_promtool() {
     local debs
     [ -x "$cache/prometheus/promtool" ] && return

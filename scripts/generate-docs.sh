@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes man/ and completions/ from the command tree: a page for each command there is, and
-# nothing else. tests/docs holds the committed files to it.
+# Writes man/ and completions/ from the command tree, one page for each command. tests/docs compares
+# the committed files with it.
 #
 # usage: generate-docs.sh [DIR]     into DIR (default: the project)
 #

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Builds the binary that is shipped: optimised, stripped, linked against glibc 2.28 so that it runs
-# on RHEL 8 and 9 and their CoreOS, and the same to the byte wherever it is built from one commit.
+# Builds the released binary: optimised, stripped, linked against glibc 2.28 so that it runs on RHEL 8
+# and 9 and their CoreOS, and identical to the byte wherever it is built from the same commit.
 #
 # usage: portable-build.sh [unstripped]      prints the binary's path
 #
-#   unstripped   the same with its symbols, for scripts/sizes.sh; it is not what is shipped
+#   unstripped   the same with symbols, for scripts/sizes.py; it is not released
 #
 #   ETCD_DR_CACHE   where the linker is kept    (default <project>/.cache)
 #   CARGO_TARGET_DIR  where cargo builds        (default <project>/target)
 set -euo pipefail
 
-# All that decides what the bytes are, besides the sources and Cargo.lock. The linker is zig's,
+# Everything that decides the bytes, apart from the sources and Cargo.lock. The linker is zig's,
 # which knows the symbols of every glibc since 2.17.
 readonly GLIBC=2.28 RUST=1.95.0 ZIG=0.17.1 ZIGBUILD=0.24.0
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -46,8 +46,8 @@ found=$(rustc --version | awk '{ print $2 }')
 [ "$found" = "$RUST" ] || say "rustc is $found: the bytes will not be those of $RUST"
 fetch_tools
 
-# Paths of this machine must not get into the binary. The last that fits counts: the target
-# directory may lie in the project.
+# Paths of this machine must not get into the binary. The last match counts, since the target
+# directory may be inside the project.
 home=${CARGO_HOME:-$HOME/.cargo}
 export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$project=/etcd-dr"
 for pair in "$home=/cargo" "$target_dir=/target"; do

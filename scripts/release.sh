@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that is shipped, made of one commit: tarball, .deb, .rpm, SBOM, SHA256SUMS. The same to
-# the byte wherever it is made (docs/release.md).
+# Makes every released file from one commit: tarball, .deb, .rpm, SBOM, SHA256SUMS. They are identical
+# to the byte wherever they are made (docs/release.md).
 #
 # usage: release.sh [DIR]      into DIR (default: <project>/target/dist)
 #
-#   ETCD_DR            a portable binary that is built already, instead of building one
-#   SOURCE_DATE_EPOCH  the time that all files bear   (default: the commit's)
+#   ETCD_DR            use this portable binary instead of building one
+#   SOURCE_DATE_EPOCH  the time of all files   (default: the commit's)
 set -euo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -35,8 +35,8 @@ readonly summary
 work=$(mktemp -d "${TMPDIR:-/tmp}/etcd-dr-release.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# What there is to install, at the places of a Linux host. deploy/ is the manifests and units that
-# run it on a cluster, where the project has them.
+# Puts the files to install at the usual places of a Linux host, with deploy/, the manifests and units
+# that run etcd-dr on a cluster.
 stage() {
     local to=$1 page
     install -D -m 0755 "$binary" "$to/usr/bin/etcd-dr"
@@ -52,7 +52,7 @@ stage() {
     date_all "$to"
 }
 
-# One time for all, and modes that no umask of a checkout has a say in.
+# One time for all files, and modes that do not depend on the checkout's umask.
 date_all() {
     find "$1" -type d -exec chmod 0755 {} +
     find "$1" -type f -perm /111 -exec chmod 0755 {} + -o -type f -exec chmod 0644 {} +

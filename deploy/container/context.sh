@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lays what the image holds into DIR/rootfs: the binary, the C library it was linked against, and the
-# certificates that buckets are checked with. Nothing else: no shell, no package manager.
+# Puts the content of the image into DIR/rootfs: the binary, the C library it was linked against, and
+# the CA certificates for buckets. Nothing else: no shell, no package manager.
 #
 # usage: context.sh BINARY DIR       then: podman build -f Containerfile -t etcd-dr DIR
 set -euo pipefail
@@ -10,7 +10,7 @@ binary=$1 root=$2/rootfs
 mkdir -p "$root/etc/ssl/certs" "$root/host"
 mkdir -p -m 1777 "$root/tmp" "$root/var/tmp"
 install -m 0755 "$binary" "$root/etcd-dr"
-# The loader stands alone in its line, the libraries behind an arrow; the kernel's own has no file.
+# The loader is alone on its line, the libraries follow an arrow; the kernel's vDSO has no file.
 ldd "$binary" | awk '$2 == "=>" { print $3 } $1 ~ /^\// { print $1 }' | while read -r library; do
     install -D -m 0755 "$library" "$root$library"
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints a MachineConfig that puts the units of deploy/systemd on every control-plane node, encoded.
-# The binary itself comes with the node's image, or by another MachineConfig: it is too large for one.
+# The binary is not in it, since it is too large: install it with the node's image or in another way.
 #
 # usage: render.sh timer|schedule > 99-master-etcd-dr.yaml
 set -euo pipefail
@@ -28,7 +28,7 @@ spec:
     storage:
       files:
 HEAD
-# 420 is 0644: an octal number is one only to some readers of YAML.
+# 420 is 0644: not every YAML reader knows octal numbers.
 for name in "${names[@]}"; do
     cat <<FILE
         - path: /etc/systemd/system/$name

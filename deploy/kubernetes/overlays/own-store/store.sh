@@ -1,6 +1,6 @@
 #!/bin/sh
-# Takes the backup that the first container left, checks it, keeps it, and prunes: the newest $KEEP
-# stay. What it leaves in the archive is what `etcd-dr restore` and the stock scripts take.
+# Takes the backup that the first container left, checks it, stores it, and keeps the newest $KEEP.
+# `etcd-dr restore` and OpenShift's scripts can restore what it stores.
 set -eu
 shared=${SHARED:-/shared} archive=${ARCHIVE:-/archive} keep=${KEEP:-20}
 
@@ -8,7 +8,7 @@ backup=$shared/$(readlink "$shared/latest-backup")
 [ -f "$backup/backup.json" ]
 (cd "$backup" && sha256sum -c SHA256SUMS >/dev/null)
 
-# Its name is when it was taken; a directory under that name is whole.
+# Its name is the time of the backup; a directory with that name is complete.
 stamp=$(basename "$backup"/snapshot_*.db .db)
 stamp=${stamp#snapshot_}
 rm -rf "$archive/.partial"
