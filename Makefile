@@ -1,15 +1,15 @@
-# make demo    a real three-member etcd behind a scratch node: backup, verify, disaster, restore, way back
-# make test    all but the long runs: on two cores 17 minutes once built, half an hour from nothing
-# make test-node   the same on a real kubelet and container runtime: root, about 5 minutes
-# make test-stores   the same on Ceph's gateway, with versions and locks: root, 600 MB, a few minutes
-# make soak    fuzzers, crash campaigns and the restore matrix, whole: hours
-# make bench   side by side with etcdctl, etcdutl, sha256sum, tar and rclone on this machine
-# make bench-parsers   how fast each parser is by itself
+# make demo    a real three-member etcd behind a scratch node: backup, verify, disaster, restore, rollback
+# make test    everything except the long runs: on two cores 17 minutes once built, half an hour from nothing
+# make test-node   restore on a real kubelet and container runtime: root, about 5 minutes
+# make test-stores   the suite of stores on Ceph's gateway too, with versions and locks: root, 600 MB, a few minutes
+# make soak    fuzzers, crash campaigns and the restore matrix in full: hours
+# make bench   compare with etcdctl, etcdutl, sha256sum, tar and rclone on this machine
+# make bench-parsers   measure each parser by itself
 # make docs    regenerate man/ and completions/
 # make build   an optimised binary for this machine: target/release/etcd-dr
 # make release the portable binary, tarball, .deb, .rpm and SBOM, checked: target/dist (docs/release.md)
-# make reproducible   builds what make release left once more, elsewhere, and compares
-# make deny    licences, bans and sources of every dependency, by cargo-deny; in make test too
+# make reproducible   build what make release made again, elsewhere, and compare
+# make deny    check licences, bans and sources of every dependency with cargo-deny; part of make test
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -25,7 +25,7 @@ deps:
 etcd:
 	@scripts/fetch-etcd.sh
 
-# A kubelet is built once, from Debian's source package.
+# Builds a kubelet once, from Debian's source package.
 node:
 	@scripts/fetch-node.sh
 
@@ -56,12 +56,13 @@ lint: deps
 
 unit: deps
 	$(CARGO) test --locked $(FEATURES) --lib --bins
+	$(CARGO) test --locked $(FEATURES) --doc
 
 # An S3 server and an sshd, for the suite "store".
 servers: deps
 	@scripts/fetch-servers.sh
 
-# They wait for servers, disks and kubelets most of the time: four at once on two cores.
+# Tests wait for servers, disks and kubelets most of the time: run four at once on two cores.
 suites: deps etcd servers
 	-@scripts/deps.sh --tests
 	@scripts/fetch-schemas.sh
@@ -76,15 +77,15 @@ test-stores: deps
 	@scripts/fetch-servers.sh --more
 	ETCD_DR_STORES=1 ETCD_DR_EVERY=1 $(CARGO) test --locked $(FEATURES) --test store -- --nocapture --test-threads=1
 
-# Every fuzz target for a few seconds, on the stable compiler; FUZZ_SECONDS=600 for longer.
+# Runs every fuzz target for a few seconds on the stable compiler; FUZZ_SECONDS=600 for longer.
 fuzz-smoke: deps
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(CARGO) test --locked --manifest-path fuzz/Cargo.toml --target-dir target -- --nocapture
 
-# Whole, not in samples: hours. FUZZ_SECONDS, SOAK_ROUNDS; SOAK="fuzz power" for some of it.
+# In full, not in samples: hours. FUZZ_SECONDS, SOAK_ROUNDS; SOAK="fuzz power" selects some of it.
 soak: deps etcd
 	nice scripts/soak.py $(SOAK)
 
-# How fast each parser is by itself (criterion).
+# Measures each parser by itself (criterion).
 bench-parsers: deps
 	$(CARGO) bench --locked --bench parsers
 
@@ -96,7 +97,7 @@ bench: deps etcd build
 docs: deps
 	@scripts/generate-docs.sh
 
-# docs/images: what a real terminal shows, drawn by a script.
+# Draws docs/images from what a real terminal shows.
 screenshots: deps etcd
 	@scripts/deps.sh --tests
 	$(CARGO) build --locked --bin etcd-dr --example demo_cluster

@@ -1,25 +1,60 @@
 //! Back up and restore the etcd of a Kubernetes or OpenShift control plane.
 //!
-//! The layers; imports point one way only, and a test holds the rule:
+//! The binary `etcd-dr` is a thin layer above this library. What it does to a snapshot, for example, takes a few
+//! lines: read the file, check the hash, every page and every key, and report what is broken and where.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use etcd_dr::etcd::bbolt::FileSource;
+//! use etcd_dr::etcd::snapshot::{Options, inspect};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let file = Path::new("fixtures/store/backup-1/snapshot_2026-11-21_091913.db");
+//!     let report = inspect(&FileSource::open(file)?, &Options::default(), &|_progress| {})?;
+//!     assert!(report.is_good(), "{:?}", report.findings);
+//!     let status = report.status.ok_or("the database cannot be read")?;
+//!     println!("{} keys at revision {}", status.total_keys, status.revision);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Rooms
+//!
+//! Imports point one way only, and the suite `layers` checks it:
 //!
 //! ```text
 //! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> etcd -> plan -> sys
-//! error, event, context below all
+//! error, event, context: used by all
 //! ```
 //!
-//! The library never prints, never reads the environment and never exits: it sends
-//! [`event::Event`]s to an [`event::Observer`] and returns [`error::Failure`]s.
+//! | room | holds |
+//! | --- | --- |
+//! | [`cli`] | the command line, and everything that a person or a script reads |
+//! | [`change`] | changes of a node and of its cluster: restore, join, disable, members |
+//! | [`inspect`] | answers that change nothing: is the backup good, what is wrong with the cluster |
+//! | [`keep`] | taking, listing, copying and pruning backups; the schedule and its metrics |
+//! | [`cluster`] | a running cluster: its members and its quorum |
+//! | [`backup`] | one backup: Manifest, archives, retention rules |
+//! | [`store`] | where backups are kept, on the node and away from it |
+//! | [`node`] | a control-plane node: paths, static pods, certificates, container runtime |
+//! | [`etcd`] | etcd's API, and its files read and written without etcd |
+//! | [`plan`] | operations that can be resumed or rolled back: journal, engine, lock |
+//! | [`sys`] | files and directories, with every change of a disk in one place |
 //!
-//! # Vocabulary
+//! The library never prints, never reads the environment and never exits. It sends [`event::Event`]s to an
+//! [`event::Observer`] and returns [`error::Failure`]s. Time, randomness and the node's root directory are parameters.
 //!
-//! Four words are overloaded in this field and are always qualified here:
+//! # Words
+//!
+//! `docs/glossary.md` defines the terms. Four words have several meanings in this field and are always qualified:
 //!
 //! | word | names |
 //! | --- | --- |
 //! | revision | `KvRevision` (etcd's), `PodRevision` (`etcd-pod-7`), `BackupId` (`backup-12`) |
 //! | snapshot | `Snapshot` (the `.db` file), `RaftSnap` (the `.snap` file) |
-//! | manifest | `Manifest` (of a backup set), `PodManifest` (a static pod's file) |
-//! | journal | a restore's own record; never the system's log |
+//! | manifest | `Manifest` (of a backup), `PodManifest` (a static pod's file) |
+//! | journal | the record of an operation; never the system's log |
 
 #![warn(unreachable_pub)]
 
