@@ -17,8 +17,7 @@ use crate::sys::fs;
 pub(crate) fn warn_of_modes(context: &Context, dir: &Path) {
     if fs::is_open_to_others(dir) {
         let what = format!(
-            "the file system of {} keeps no modes: whoever can reach it reads the private keys in the backups \
-             there; mount it with umask=077, or keep encrypted copies there only (--recipient)",
+            "the file system of {} has no file modes: everyone who can reach it can read the private keys in the backups there; mount it with umask=077, or keep only encrypted copies there (--recipient)",
             dir.display()
         );
         context.warn("modes-not-kept", what);

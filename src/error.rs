@@ -3,6 +3,8 @@
 //!
 //! No layer below `cli` knows an option's name or a hint's wording; it states facts only.
 
+pub mod names;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;

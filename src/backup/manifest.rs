@@ -237,6 +237,7 @@ pub enum QualityState {
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
     /// The check's name.
+    #[serde(deserialize_with = "crate::error::names::one")]
     pub check: String,
     /// What it found.
     pub message: String,
@@ -247,6 +248,7 @@ pub struct Reason {
 #[serde(rename_all = "camelCase")]
 pub struct Check {
     /// The check's name.
+    #[serde(deserialize_with = "crate::error::names::one")]
     pub name: String,
     /// How it went.
     pub result: CheckResult,

@@ -163,7 +163,7 @@ impl Rules {
         if self.has_keep_rule() || self.max_size.is_some() {
             return Ok(());
         }
-        let what = "no rule says which backups are to stay";
+        let what = "no rule says which backups to keep";
         Err(Failure::new(Kind::Usage, what).with(Fact::Missing("keep-rule")))
     }
 }
@@ -191,7 +191,7 @@ pub fn decide(sets: &[Candidate], rules: &Rules, now: Timestamp) -> Result<Vec<D
                 *decision = before;
             }
             if set.failed && decision.verdict == Verdict::Keep {
-                let detail = "its last verification failed: it does not count";
+                let detail = "its last verification failed, so it does not count";
                 decision.reasons.push(reason("failed-verification", detail));
             }
         }
@@ -216,13 +216,13 @@ pub fn clear(sets: &[Candidate], of_cluster: impl Fn(&Candidate) -> bool) -> Vec
         hold(set, &mut reasons);
         let verdict = match (reasons.is_empty(), of_cluster(set)) {
             (true, true) => {
-                reasons.push(reason("cluster", "it is of the cluster that is cleared"));
+                reasons.push(reason("cluster", "it belongs to the cluster being removed"));
                 Verdict::Remove
             }
             (_, false) => {
                 reasons.push(reason(
                     "cluster",
-                    "it is not of the cluster that is cleared",
+                    "it does not belong to the cluster being removed",
                 ));
                 Verdict::Keep
             }
@@ -253,9 +253,9 @@ fn hold(set: &Candidate, reasons: &mut Vec<Reason>) {
         reasons.push(reason("in-use", "a restore uses it"));
     }
     if set.standing == Standing::Unrecognised {
-        reasons.push(reason("unrecognised", "it is nothing that is known here"));
+        reasons.push(reason("unrecognised", "it is not a known backup"));
     } else if set.created.is_none() {
-        reasons.push(reason("unrecognised", "nothing says when it was made"));
+        reasons.push(reason("unrecognised", "its creation time is unknown"));
     }
 }
 
@@ -330,7 +330,7 @@ impl<'a> Sorting<'a> {
             let mut reasons = Vec::new();
             hold(set, &mut reasons);
             if set.latest {
-                reasons.push(reason("latest", "the link to the newest leads to it"));
+                reasons.push(reason("latest", "latest-backup points to it"));
             }
             if self.is_future(index) {
                 let detail = "its time is in the future: a clock was wrong";
@@ -349,27 +349,26 @@ impl<'a> Sorting<'a> {
         let mut versions = BTreeSet::new();
         for (place, (index, set)) in self.sets_of(group).enumerate() {
             if place == 0 {
-                found.push((index, reason("newest-good", "it is the newest good one")));
+                found.push((index, reason("newest-good", "it is the newest good backup")));
             }
             if place < floor {
-                let detail = format!("it is one of the newest {floor} good ones");
+                let detail = format!("it is one of the newest {floor} good backups");
                 found.push((index, reason("min-keep", detail)));
             }
             if let (true, Some(version)) = (rules.ocp_versions, &set.ocp_version)
                 && versions.insert(version.as_str())
             {
-                let detail = format!("it is the newest good one of {version}");
+                let detail = format!("it is the newest good backup of {version}");
                 found.push((index, reason("ocp-version", detail)));
             }
         }
         if let Some((index, _)) = self.sets_of(group).find(|(_, set)| set.verified) {
-            let detail = "it is the newest that was verified";
+            let detail = "it is the newest verified backup";
             found.push((index, reason("newest-verified", detail)));
         }
     }
 
-    /// What protects a set that is not good: that no good one is newer, and that it may still be
-    /// in the making.
+    /// What protects a set that is not good: that no good backup is newer, and that it may still be in progress.
     fn not_good(&self, index: usize, set: &Candidate) -> Option<Reason> {
         if !matches!(set.standing, Standing::Dirty | Standing::Incomplete) {
             return None;
@@ -384,12 +383,12 @@ impl<'a> Sorting<'a> {
             }
         };
         if newest.is_none_or(|&newest| self.rank(newest) < self.rank(index)) {
-            return Some(reason("no-newer-good", "no good one is newer"));
+            return Some(reason("no-newer-good", "no good backup is newer"));
         }
         let age = self.now.duration_since(created);
         let young = age < SignedDuration::try_from(INCOMPLETE_AFTER).unwrap_or_default();
         (set.standing == Standing::Incomplete && young)
-            .then(|| reason("young-incomplete", "it may still be in the making"))
+            .then(|| reason("recent-incomplete", "it may still be in progress"))
     }
 
     fn want(&mut self, rules: &Rules) {
@@ -398,7 +397,10 @@ impl<'a> Sorting<'a> {
             for (index, set) in self.sets.iter().enumerate() {
                 let whole = matches!(set.standing, Standing::Good | Standing::Dirty);
                 if whole && !set.failed {
-                    found.push((index, reason("no-keep-rule", "only the size is limited")));
+                    found.push((
+                        index,
+                        reason("no-keep-rule", "only the total size is limited"),
+                    ));
                 }
             }
         }
@@ -413,7 +415,7 @@ impl<'a> Sorting<'a> {
                     .created
                     .is_some_and(|at| self.now.duration_since(at) <= limit);
                 if counts && young && !set.failed {
-                    found.push((index, reason("keep-within", "it is young enough")));
+                    found.push((index, reason("keep-within", "it is recent enough")));
                 }
             }
         }
@@ -514,9 +516,11 @@ impl<'a> Sorting<'a> {
 
 fn unwanted(standing: Standing) -> Reason {
     match standing {
-        Standing::Dirty => reason("dirty", "it does not count, and a good one is newer"),
-        Standing::Incomplete => reason("incomplete", "it is not whole, and a good one is newer"),
-        _ => reason("unwanted", "no rule wants it"),
+        Standing::Dirty => reason("dirty", "it does not count, and a good backup is newer"),
+        Standing::Incomplete => {
+            reason("incomplete", "it is incomplete, and a good backup is newer")
+        }
+        _ => reason("unwanted", "no rule keeps it"),
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn check(layout: &NodeLayout, progress: &Progress) -> Result<()> {
         .map(|root| root.display().to_string())
         .collect();
     let what = format!(
-        "the journal of {} names {}, and such an operation changes nothing but {}",
+        "the journal of {} names {}, but such an operation may change only {}",
         progress.begin.id,
         path.display(),
         allowed.join(", ")

@@ -162,7 +162,7 @@ fn must_be_given(name: &'static str, what: &str) -> Failure {
 /// # Errors
 /// [`Kind::Usage`] where the options do not go together; [`Kind::BadBackup`] for a snapshot that
 /// is broken; the refusals `token-not-given` and `bump-not-given` of a member of several,
-/// `unsealed-snapshot`, `bump-too-small`, `bump-too-large`, `unknown-version`,
+/// `no-integrity-hash`, `bump-too-small`, `bump-too-large`, `unknown-version`,
 /// `data-dir-not-empty`, `wal-dir-not-absent` and `wal-dir-in-the-way`; [`Kind::Busy`] while
 /// another restore builds there; [`Kind::Store`] where the disk is at fault. Nothing is in place
 /// then.
@@ -184,7 +184,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         wal_dir: request.wal_dir.as_deref(),
         cluster: &cluster,
         me: me.id,
-        skip_hash_check: request.skip_hash_check || allowed("unsealed-snapshot"),
+        skip_hash_check: request.skip_hash_check || allowed("no-integrity-hash"),
         bump,
         mark_compacted: request.mark_compacted || matches!(bump, Bump::Auto { .. }),
         evidence: &request.evidence,
@@ -216,7 +216,7 @@ fn token(request: &Request, several: bool) -> Result<String> {
         Some(token) => Ok(token.clone()),
         None if several => Err(must_be_given(
             "token-not-given",
-            "the members of one cluster need one token: with a random one for each they would never find together",
+            "the members of one cluster need the same token: with a random one each they would not form a cluster",
         )),
         None => Ok(format!("etcd-dr-{:032x}", request.random)),
     }
@@ -226,7 +226,7 @@ fn bump(request: &Request, several: bool) -> Result<Bump> {
     match request.bump {
         Some(Bump::Auto { .. }) | None if several => Err(must_be_given(
             "bump-not-given",
-            "the members of one cluster need one and the same bump, as a number: found out on each, it could differ",
+            "the members of one cluster need the same bump, as a number: detected on each, it could differ",
         )),
         bump => Ok(bump.unwrap_or(Bump::Auto { slack: SLACK })),
     }
@@ -277,7 +277,7 @@ fn tell(context: &Context, restored: &Restored) {
         context.warn(
             "alarm-raised",
             format!(
-                "the alarm {} of the former member {:x} stays raised: until it is disarmed the restored cluster may refuse writes",
+                "the alarm {} of the former member {:x} stays raised: the restored cluster may refuse writes until it is disarmed",
                 alarm.alarm, alarm.member
             ),
         );
@@ -293,11 +293,8 @@ fn name(phase: Phase) -> (&'static str, &'static str) {
     match phase {
         Phase::Copy => ("copy", "copying the database"),
         Phase::Check => ("verify", "checking the database"),
-        Phase::Rewrite => ("rewrite", "writing the database anew"),
-        Phase::Settle => (
-            "settle",
-            "making the database durable, and reading it again",
-        ),
+        Phase::Rewrite => ("rewrite", "rewriting the database"),
+        Phase::Settle => ("settle", "syncing the database to disk and reading it back"),
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn refuse_while_unsettled(layout: &NodeLayout) -> Result<()> {
     {
         Some(found) => Err(registry::must_settle(
             found,
-            "a further change would bury what it keeps of the state before",
+            "another change would make its rollback impossible",
         )),
         None => Ok(()),
     }
@@ -63,7 +63,10 @@ pub(crate) fn refuse_under_later(layout: &NodeLayout, progress: &Progress) -> Re
         let in_force = found.is_uncommitted()
             && !(is_switch(found) && switch::undone_by_others(layout, found)?);
         if in_force {
-            let what = format!("it came after {}, and goes first", progress.begin.id);
+            let what = format!(
+                "it was made after {}, so settle it first",
+                progress.begin.id
+            );
             return Err(registry::must_settle(found, what));
         }
     }
@@ -175,7 +178,7 @@ pub(crate) fn begin<A: Serialize, S: Step>(
 /// [`Kind::Busy`] where another version wrote it.
 pub(crate) fn about<A: DeserializeOwned>(progress: &Progress) -> Result<A> {
     serde_json::from_value(progress.begin.about.clone()).map_err(|cause| {
-        let what = format!("reading what {} is about", progress.begin.id);
+        let what = format!("reading the plan of {}", progress.begin.id);
         Failure::wrap(Kind::Busy, cause, what)
     })
 }
@@ -206,7 +209,7 @@ pub(crate) fn refuse_if_undone<S: Step>(
     let progress = operation.progress();
     if is_undone(layout, progress, safety) {
         let what = format!(
-            "{} cannot be resumed: it was rolled back, and its journal could not record that",
+            "{} cannot be resumed: it was rolled back, but its journal could not record that",
             progress.begin.id
         );
         return Err(Failure::new(Kind::Busy, what).with(operation.unfinished()));
@@ -258,9 +261,13 @@ pub(crate) fn refuse_without_way_back(progress: &Progress) -> Result<()> {
     if progress.state.can_roll_back() {
         return Ok(());
     }
-    let what = format!("{} is {}", progress.begin.id, progress.state.word());
+    let what = format!(
+        "cannot roll back {}: it is {}",
+        progress.begin.id,
+        progress.state.word()
+    );
     let refusal = Fact::Refusal {
-        name: "no-way-back",
+        name: "not-revertible",
         allowable: false,
     };
     Err(Failure::new(Kind::Refused, what).with(refusal))

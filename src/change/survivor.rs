@@ -187,7 +187,7 @@ fn keep_apart(request: &Request) -> Result<()> {
         // What is not there yet lies where the nearest directory above it does.
         let existing = full.ancestors().find_map(|path| path.canonicalize().ok());
         if existing.is_some_and(|existing| existing.starts_with(&from)) {
-            let what = format!("{} lies in {}", place.display(), request.from.display());
+            let what = format!("{} is in {}", place.display(), request.from.display());
             return Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
                 name: "data-dir-not-empty",
                 allowable: false,
@@ -201,7 +201,7 @@ fn tell(context: &Context, made: &Survivor) {
     if made.torn {
         context.warn(
             "torn-tail",
-            "the log ended in a write that was cut short: it is left out, as etcd would",
+            "the WAL ended in a torn write, which is left out, as etcd does",
         );
     }
     for found in &made.snaps {
@@ -209,7 +209,7 @@ fn tell(context: &Context, made: &Survivor) {
     }
     if made.tail.uncommitted > 0 {
         context.tell(Event::Note(format!(
-            "{} entries that the member had not written down as committed are kept: clients may have been told that they are",
+            "{} entries that the member had not recorded as committed are kept: clients may have received their acknowledgement",
             made.tail.uncommitted
         )));
     }

@@ -11,7 +11,7 @@ pub(super) fn check(names: &[String], allowable: &[&str]) -> Result<Vec<String>>
                 Some(near) => format!("did you mean {near:?}?"),
                 None => format!("those are {}", allowable.join(", ")),
             };
-            let what = format!("there is no refusal {name:?} to be let pass; {known}");
+            let what = format!("unknown --allow value {name:?}; {known}");
             return Err(Failure::new(Kind::Usage, what));
         }
     }

@@ -35,9 +35,9 @@ pub use self::verify::VerifyArgs;
 const EXAMPLES: &str = "\
 Examples:
   etcd-dr backup                     take a backup on this control-plane node
-  etcd-dr list                       show what is in the store
+  etcd-dr list                       list the backups in the store
   etcd-dr verify latest              check the newest good backup, offline
-  etcd-dr verify --cluster           what ails the cluster
+  etcd-dr verify --cluster           what is wrong with the cluster
   etcd-dr restore latest --dry-run   what a restore of this node would do
   etcd-dr --root /host backup        from an `oc debug node` shell
 
@@ -66,40 +66,40 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Take a backup of etcd and of the static-pod resources in use
+    /// Back up etcd and the static-pod resources in use
     Backup(BackupArgs),
-    /// Take backups again and again, one in each period of a schedule
+    /// Take backups on a schedule, one in each period
     Schedule(Box<ScheduleArgs>),
-    /// Show every backup in a store
+    /// List the backups in a store
     List(ListArgs),
     /// Check backups, a member's files or the cluster, and say what is broken
     Verify(VerifyArgs),
-    /// Remove the backups that no rule wants
+    /// Delete the backups that no rule keeps
     Prune(PruneArgs),
-    /// Copy a backup to another store, or from one
+    /// Copy a backup to or from another store
     Copy(CopyArgs),
-    /// Restore this node from a backup or a disk, or only make a data directory
+    /// Restore this node from a backup or a disk, or only build a data directory
     Restore(Box<RestoreArgs>),
     /// Stop this node's etcd and keep it stopped
     Disable(DisableArgs),
-    /// Let this node's etcd run again
+    /// Start this node's etcd again
     Enable(EnableArgs),
-    /// Add a member: as a learner first, promoted once it has caught up
+    /// Add a member as a learner, and promote it once it has caught up
     MemberAdd(MemberAddArgs),
-    /// Remove a member, if the quorum bears it
+    /// Remove a member, if quorum allows
     MemberRemove(MemberRemoveArgs),
-    /// Give a member other peer URLs, after its address has changed
+    /// Change a member's peer URLs after its address has changed
     MemberUpdate(MemberUpdateArgs),
-    /// Print a completion script
+    /// Print a shell completion script
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
-        /// The shell it is for
+        /// Shell to print the script for
         shell: Shell,
     },
     /// Print a manual page
     #[command(after_help = MAN_EXAMPLES)]
     Man {
-        /// The command it is for; none: the overview
+        /// Command to print the page for [default: the overview]
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },

@@ -156,7 +156,7 @@ pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequ
                 nearest.unwrap_or_else(|| format!("; the checks are {}", ALLOWABLE.join(", ")));
             return Err(Failure::new(
                 Kind::Usage,
-                format!("there is no check {name:?}{known}"),
+                format!("unknown check {name:?}{known}"),
             ));
         }
     }

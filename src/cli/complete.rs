@@ -54,7 +54,7 @@ pub(super) fn script(shell: clap_complete::Shell) -> Result<Vec<u8>> {
     let (shells, name) = (Shells::builtins(), shell.to_string());
     let shell = shells
         .completer(&name)
-        .ok_or_else(|| Failure::new(Kind::Usage, format!("there is no script for {name}")))?;
+        .ok_or_else(|| Failure::new(Kind::Usage, format!("no completion script for {name}")))?;
     let mut script = Vec::new();
     shell
         .write_registration(VARIABLE, "etcd-dr", "etcd-dr", "etcd-dr", &mut script)
@@ -123,7 +123,7 @@ fn sets(words: &[OsString]) -> Vec<CompletionCandidate> {
     };
     let mut offered = Vec::new();
     if let Some(newest) = catalog::newest_good(&found, Timestamp::now()) {
-        let help = format!("the newest good one: {}", newest.name);
+        let help = format!("the newest good backup: {}", newest.name);
         offered.push(CompletionCandidate::new("latest").help(Some(help.into())));
     }
     offered.extend(found.iter().rev().map(|set| {

@@ -47,7 +47,7 @@ pub(super) struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Backup {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::error::names::list")]
     pub(super) allow: Vec<String>,
     #[serde(default)]
     pub(super) check_members: bool,
@@ -335,11 +335,11 @@ mod tests {
             ),
             (
                 "[keep]\nmin-keep = 3\n",
-                "no rule says which backups are to stay",
+                "no rule says which backups to keep",
             ),
             (
                 "[keep]\nafter-backup = true\n",
-                "no rule says which backups are to stay",
+                "no rule says which backups to keep",
             ),
             (
                 "[keep]\nkeep-last = 3\n",

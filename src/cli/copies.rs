@@ -18,7 +18,7 @@ use crate::store::{Address, LocalStore};
 pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
     let to = addresses(session, args)?;
     if to.is_empty() {
-        remote::refuse_recipients(&args.form, "no copy is asked for (--copy-to URL)")?;
+        remote::refuse_recipients(&args.form, "no copy is requested (--copy-to URL)")?;
     }
     Ok(Copies {
         to,
@@ -33,8 +33,7 @@ pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
 fn keep_copies(session: &Session, args: &BackupArgs) -> Result<Option<Rules>> {
     let rules = keep(session, args)?;
     if args.keep_copies && rules.is_none() {
-        let what =
-            "--keep-copies applies the --keep rules to the copies: expected one, as --keep-last 20";
+        let what = "--keep-copies applies the --keep rules to the copies, but no rule is given: add one, such as --keep-last 20";
         return Err(Failure::new(Kind::Usage, what));
     }
     Ok(rules.filter(|_| args.keep_copies || session.config.copy.keep))
@@ -67,7 +66,7 @@ pub(super) fn keep(session: &Session, args: &BackupArgs) -> Result<Option<Rules>
     let rules = args.keep.rules();
     rules.check()?;
     if args.flat.is_some() {
-        let what = "plain files are no backups that could be pruned";
+        let what = "--flat writes plain files, which cannot be pruned";
         return Err(Failure::new(Kind::Usage, what));
     }
     Ok(Some(rules))

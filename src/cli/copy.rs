@@ -23,11 +23,11 @@ pub(super) fn run(session: &Session, args: &CopyArgs) -> Result<Shown> {
         (true, false) => from(session, args),
         (true, true) => Err(Failure::new(
             Kind::Usage,
-            "copying from one URL to another goes by way of a directory: two copies",
+            "cannot copy from one URL to another: copy into a directory first",
         )),
         (false, false) => Err(Failure::new(
             Kind::Usage,
-            "expected one of the two to be a URL (a directory's is file:///PATH)",
+            "expected one of the two to be a URL (file:///PATH for a directory)",
         )),
     }
 }
@@ -58,7 +58,10 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
 }
 
 fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
-    remote::refuse_recipients(&args.form, "a set comes into a directory as it was taken")?;
+    remote::refuse_recipients(
+        &args.form,
+        "a backup copied into a directory is neither compressed nor encrypted",
+    )?;
     let address = Address::parse(&args.set)?;
     let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
@@ -90,7 +93,7 @@ fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let dir = Path::new(&args.to).join(&name);
     let (text, result) = match there {
         true => (
-            format!("{name} in {} is that one already\n", args.to),
+            format!("{name} in {} is that backup already\n", args.to),
             "already-there",
         ),
         false => (format!("{name} in {}\n", dir.display()), "fetched"),

@@ -50,7 +50,7 @@ pub(super) fn run(session: &Session, args: &DisableArgs) -> Result<Shown> {
     let done =
         session.block_on_to_the_end(restore::go_on(context, &layout, &mut operation, false))?;
     switch::settle(context, &layout)?;
-    let text = "etcd is disabled on this node: its manifest is kept, and nothing of it runs\nto let it run again: etcd-dr enable\n";
+    let text = "etcd is disabled on this node: its manifest is kept, and none of its containers run\nto start it again: etcd-dr enable\n";
     Ok(shown(&done.id, text))
 }
 
@@ -87,14 +87,13 @@ impl Plan {
                 members::tally(&change.before),
                 members::tally(&change.after)
             ),
-            Err(why) => format!("  what it does to the quorum is not known: {why}\n"),
+            Err(why) => format!("  its effect on quorum is not known: {why}\n"),
         };
         format!("{}{votes}", self.steps)
     }
 
     fn question(&self) -> String {
-        let lost =
-            "The cluster loses its quorum with it: it answers nothing until etcd runs again.";
+        let lost = "The cluster loses quorum, and serves nothing until etcd runs again.";
         match self.costs_the_quorum() {
             true => format!("{lost}\nStop etcd on this node?"),
             false => "Stop etcd on this node?".to_owned(),
@@ -104,7 +103,7 @@ impl Plan {
     /// Where nobody could be asked, it is said.
     fn warn(&self, session: &Session) {
         if self.costs_the_quorum() {
-            let what = "the cluster loses its quorum: it answers nothing until etcd runs again";
+            let what = "the cluster loses quorum, and serves nothing until etcd runs again";
             session.context.warn(WOULD_LOSE_QUORUM, what);
         }
     }

@@ -141,7 +141,7 @@ fn one_store(store: &mut Option<PathBuf>, option: &mut Option<PathBuf>) -> Resul
         .filter(|other| Some(*other) != by_variable.as_ref())
     {
         let what = format!(
-            "the store is given twice: {} and --store {}",
+            "STORE is given twice: {} and --store {}",
             other.display(),
             named.display()
         );
@@ -168,7 +168,7 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
         Command::Man { command } => return text_only(man::page(command.as_deref())?),
         _ => {}
     }
-    limits::forbid_core_dumps().doing(Kind::Unexpected, || "forbidding core dumps")?;
+    limits::forbid_core_dumps().doing(Kind::Unexpected, || "disabling core dumps")?;
     limits::raise_descriptors()?;
     let session = Session::open(cli.global)?;
     // What is made is private whatever the caller's umask is; modes given to calls stay.
@@ -207,7 +207,7 @@ fn arm_faults() -> Result<()> {
         let mode = seam::Mode::parse(&text).ok_or_else(|| {
             Failure::new(
                 Kind::Usage,
-                format!("reading ETCD_DR_SEAM: {text:?} is no mode"),
+                format!("reading ETCD_DR_SEAM: {text:?} is not a mode"),
             )
         })?;
         seam::arm(mode).doing(Kind::Unexpected, || "arming the seam")?;

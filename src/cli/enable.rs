@@ -22,22 +22,22 @@ pub(super) fn run(session: &Session, args: &EnableArgs) -> Result<Shown> {
         return enabled_already(session, args);
     };
     if args.dry_run {
-        let text = "etcd's manifest would be put back, and etcd waited for\n";
+        let text = "etcd's manifest would be restored; then this command would wait for etcd\n";
         return Ok(planned(Some(&found.id), text));
     }
-    let question = "Put etcd's manifest back, and let etcd run on this node?";
+    let question = "Restore etcd's manifest and start etcd on this node?";
     confirm_if_possible("", question, args.yes)?;
     let mut operation =
         Operation::<NodeStep>::open(&found.dir, context.observer.clone(), Timestamp::now)?;
     session.log().open(operation.dir());
     if let Some(later) = switch::superseded_by(&layout, &found)? {
         switch::settle(context, &layout)?;
-        let text = format!("{} has put etcd's manifest back: nothing to do\n", later.id);
+        let text = format!("{} has restored etcd's manifest: nothing to do\n", later.id);
         return Ok(shown(&found.id, &text));
     }
     if switch::undone_by_others(&layout, &found)? {
         restore::commit(context, &layout, &mut operation)?;
-        let text = "etcd's manifest was put back by others meanwhile: nothing to do\n";
+        let text = "etcd's manifest is already in place; nothing to do\n";
         return Ok(shown(&found.id, text));
     }
     let target = target::target(session)?;

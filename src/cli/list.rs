@@ -147,7 +147,7 @@ fn local_sets(store: &LocalStore, named: bool) -> Result<Vec<catalog::BackupSet>
     if store.dir().is_symlink() && !store.dir().exists() {
         let target = std::fs::read_link(store.dir()).unwrap_or_default();
         let what = format!(
-            "listing {}: it leads to {}, where nothing is: is that volume mounted?",
+            "listing {}: it points to {}, which does not exist: is that volume mounted?",
             store.dir().display(),
             target.display()
         );
@@ -256,8 +256,7 @@ fn future(sets: &[BackupSet], now: Timestamp) -> Vec<String> {
         let name = printable(set.name.clone());
         if let Some(created) = set.created.filter(|_| set.is_future(now)) {
             told.push(format!(
-                "{name}: its time, {created}, is in the future: the clock that wrote it was wrong, or this one is; \
-                 it does not count as a backup until then, and prune keeps it"
+                "{name}: its time, {created}, is in the future: the clock was wrong then, or is wrong now; until that time it does not count as a backup, and prune keeps it"
             ));
         }
         if set.is_verified_in_future(now) {

@@ -16,7 +16,7 @@ const STATUSES: [(u8, &str); 14] = [
     (exit::USAGE, "Usage or configuration."),
     (
         exit::BAD_BACKUP,
-        "The backup is bad: verify found something, or restore refused it.",
+        "The backup is bad: verify found a problem, or restore refused it.",
     ),
     (
         exit::UNREACHABLE,
@@ -33,7 +33,7 @@ const STATUSES: [(u8, &str); 14] = [
     (
         exit::BUSY,
         "Busy: the store or the node is locked by another run, or an operation that changes the node \
-         (restore, disable, member-add --join) is unfinished and waits for the command that is named.",
+         (restore, disable, member-add --join) is unfinished and waits for the command that the message names.",
     ),
     (
         exit::ROLLED_BACK,
@@ -45,12 +45,11 @@ const STATUSES: [(u8, &str); 14] = [
     ),
     (
         exit::PARTIAL,
-        "Done in part: the backup is good and what came after it failed, or a prune removed some and \
-         then failed.",
+        "Done in part: the backup is good but a later step failed, or a prune deleted some backups and then failed.",
     ),
     (
         exit::DIFFERS,
-        "Checked: stale, the live cluster differs, a disk may lack writes, or the cluster has trouble.",
+        "Checked: stale, the live cluster differs, a disk may lack writes, or the cluster has a problem.",
     ),
     (exit::NOT_CHECKED, "Could not check."),
     (
@@ -62,26 +61,20 @@ const STATUSES: [(u8, &str); 14] = [
 /// The places that matter, in the overview.
 const FILES: [(&str, &str); 7] = [
     (config::DEFAULT_PATH, "The configuration; may be absent."),
-    (
-        "/etc/kubernetes/static-pod-backups/",
-        "The store where no other is named.",
-    ),
+    ("/etc/kubernetes/static-pod-backups/", "The default store."),
     (
         "backup-N/",
         "A backup: etcd's snapshot, the archives of static-pod resources and certificates, \
-         backup.env, SHA256SUMS. It is one if, and only if, backup.json is in it.",
+         backup.env, SHA256SUMS. It counts as a backup if, and only if, it contains backup.json.",
     ),
-    (
-        "latest-backup",
-        "A symbolic link to the backup that was taken last.",
-    ),
+    ("latest-backup", "A symbolic link to the latest backup."),
     (
         ".staging-N/",
-        "A backup in the making; what a run that was cut off left is removed by the next one.",
+        "A backup in progress; the next run removes the leftovers of an interrupted one.",
     ),
     (
         "/var/lib/etcd-dr/",
-        "What changes this node keeps its journals here, and the data that were replaced.",
+        "Operations that change this node keep their journals here, and the data that they replaced.",
     ),
     (
         "/etc/kubernetes/.etcd-dr/",
@@ -110,7 +103,7 @@ pub(super) fn page(command: Option<&str>) -> Result<Vec<u8>> {
             }
             None => {
                 return Err(
-                    Failure::new(Kind::Usage, format!("there is no command {name:?}"))
+                    Failure::new(Kind::Usage, format!("unknown command {name:?}"))
                         .with(Fact::Candidates(names)),
                 );
             }

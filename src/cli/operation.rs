@@ -59,7 +59,7 @@ pub(super) fn current(layout: &NodeLayout, kind: &str, id: Option<&str>) -> Resu
         let at = all.iter().position(|found| found.id == id);
         return at.map(|at| all.swap_remove(at)).ok_or_else(|| {
             let known = all.into_iter().map(|found| found.id).collect();
-            Failure::new(Kind::Usage, format!("no {kind} is called {id:?}"))
+            Failure::new(Kind::Usage, format!("there is no {kind} {id:?}"))
                 .with(Fact::Candidates(known))
         });
     }
@@ -77,7 +77,7 @@ pub(super) fn current(layout: &NodeLayout, kind: &str, id: Option<&str>) -> Resu
         Failure::new(
             Kind::Usage,
             format!(
-                "no {kind} was begun on this node: {} holds none",
+                "no {kind} was started on this node: {} contains none",
                 layout.state().display()
             ),
         )
@@ -101,15 +101,18 @@ pub(super) fn can_go_on<S: Step>(operation: &Operation<S>) -> Result<()> {
     let id = progress.begin.id.clone();
     match progress.state {
         State::Running => Ok(()),
-        State::RollingBack => Err(Failure::new(Kind::Busy, format!("{id} goes back already"))
-            .with(Fact::Unfinished {
-                id,
-                journal: operation.dir().join(journal::FILE),
-                goes_back: true,
-            })),
+        State::RollingBack => Err(Failure::new(
+            Kind::Busy,
+            format!("{id} is already being rolled back"),
+        )
+        .with(Fact::Unfinished {
+            id,
+            journal: operation.dir().join(journal::FILE),
+            goes_back: true,
+        })),
         state => Err(Failure::new(
             Kind::Usage,
-            format!("there is nothing to go on with: {id} is {}", state.word()),
+            format!("nothing to resume: {id} is {}", state.word()),
         )),
     }
 }
@@ -178,7 +181,7 @@ pub(super) fn others(layout: &NodeLayout, but: &str) -> Result<String> {
     }
     for stray in operation::strays(layout)? {
         text.push_str(&format!(
-            "also {}: its journal is gone, so it cannot be rolled back; look what it holds, and remove it by hand\n",
+            "also {}: its journal is missing, so it cannot be rolled back; inspect it, and remove it by hand\n",
             stray.display()
         ));
     }
@@ -203,7 +206,7 @@ pub(super) fn disabled(layout: &NodeLayout) -> Result<Option<String>> {
         )
     } else {
         format!(
-            "etcd is disabled on this node ({}); to let it run again: etcd-dr enable",
+            "etcd is disabled on this node ({}); to start it again: etcd-dr enable",
             found.id
         )
     }))
@@ -251,8 +254,8 @@ pub(super) fn standing<S: Step>(
         progress.begin.id,
         progress.state.word(),
         match (unfinished, held) {
-            (true, true) => ", and a process is at it",
-            (true, false) => ", and no process is at it",
+            (true, true) => ", in progress",
+            (true, false) => ", no process is running it",
             _ => "",
         },
     );
@@ -262,7 +265,7 @@ pub(super) fn standing<S: Step>(
     }
     fact("journal", &dir.join(journal::FILE).display().to_string());
     if let Some(why) = &progress.why {
-        fact("went back", why);
+        fact("was undone", why);
     }
     let mut steps = Vec::new();
     for (number, (step, state)) in progress.begin.steps.iter().zip(&progress.steps).enumerate() {
@@ -275,10 +278,10 @@ pub(super) fn standing<S: Step>(
     }
     match progress.state {
         State::Running if !held => text.push_str(&format!(
-            "to go on: etcd-dr {command} --resume\nto go back: etcd-dr {command} --rollback\n"
+            "to resume: etcd-dr {command} --resume\nto roll back: etcd-dr {command} --rollback\n"
         )),
         State::RollingBack if !held => text.push_str(&format!(
-            "to go on going back: etcd-dr {command} --rollback\n"
+            "to continue the rollback: etcd-dr {command} --rollback\n"
         )),
         State::Completed => text.push_str(&format!("{}\n", words.when_completed)),
         _ => {}

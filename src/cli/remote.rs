@@ -99,9 +99,8 @@ pub(super) fn form(session: &Session, args: &FormArgs) -> Result<Form> {
     // A script whose variable is empty means to encrypt, and must not send what is plain.
     let variable = std::env::var_os(RECIPIENTS_FILE);
     if variable.is_some_and(|path| path.is_empty()) && args.recipient.is_empty() {
-        let what = format!(
-            "{RECIPIENTS_FILE} is empty: expected a file of recipients, or no such variable"
-        );
+        let what =
+            format!("{RECIPIENTS_FILE} is empty: set it to a file of recipients, or unset it");
         return Err(Failure::new(Kind::Usage, what));
     }
     let told = !args.recipient.is_empty() || args.recipients_file.is_some();
@@ -129,7 +128,7 @@ pub(super) fn refuse_recipients(args: &FormArgs, why: &str) -> Result<()> {
     if args.recipient.is_empty() && (args.recipients_file.is_none() || by_variable) {
         return Ok(());
     }
-    let what = format!("{why}: recipients are for copies to a URL");
+    let what = format!("{why}: recipients apply only to copies to a URL");
     Err(Failure::new(Kind::Usage, what))
 }
 

@@ -119,16 +119,17 @@ fn tls(args: &ScheduleArgs) -> Result<Option<Tls>> {
 fn refuse_what_makes_no_sense(args: &ScheduleArgs) -> Result<()> {
     let usage = |what: &str| Err(Failure::new(Kind::Usage, what.to_owned()));
     if args.backup.flat.is_some() {
-        return usage("schedule makes sets in a store, and no plain files: --flat is for backup");
+        return usage("schedule writes to a store, not plain files: --flat works only with backup");
     }
     if args.backup.if_older_than.is_some() {
-        return usage("the schedule says when a backup is old: --if-older-than is for backup");
+        return usage(
+            "the schedule decides when a backup is due: --if-older-than works only with backup",
+        );
     }
     let asked = args.metrics_public || args.metrics_client_ca.is_some();
     match args.metrics_listen {
         Some(address) if !address.ip().is_loopback() && !asked => usage(
-            "other machines reach that address, and who reads the metrics is not asked: \
-             --metrics-client-ca asks them, --metrics-public says that they may",
+            "the address is not loopback, so metrics would be served without authentication: use --metrics-client-ca to authenticate, or --metrics-public to allow it",
         ),
         _ => Ok(()),
     }
@@ -225,7 +226,7 @@ impl Hands<'_> {
         if looked.is_err() {
             self.session
                 .context
-                .warn("metrics", "looking at the store failed");
+                .warn("metrics", "reading the store failed");
         }
         if let Some(path) = &self.args.backup.textfile
             && let Err(failure) = metrics::textfile(&self.served.metrics, path)
@@ -305,11 +306,11 @@ impl Hands<'_> {
             }
             Waited::Abandoned => {
                 self.pass_over();
-                let what = "error: copies or verification hang, and were left alone";
+                let what = "error: copies or verification hang and were abandoned";
                 (Came::trouble(what.to_owned()), false)
             }
             Waited::Idle => {
-                let what = "error: copies and verification of earlier runs hang: none was begun";
+                let what = "error: copies and verification of earlier runs hang: none was started";
                 (Came::trouble(what.to_owned()), false)
             }
         }
@@ -355,9 +356,7 @@ impl Hands<'_> {
         self.tell(run, began, status, came.document);
         // Being asked to stop is no failure of a backup.
         if came.failure != Some(Kind::Interrupted) {
-            self.served
-                .pulse
-                .does("looking at the store", Duration::ZERO);
+            self.served.pulse.does("reading the store", Duration::ZERO);
             self.served
                 .metrics
                 .ended(Timestamp::now(), began.elapsed(), came.failure);
@@ -412,7 +411,7 @@ impl Came {
             let cut = |failure: &Failure| failure.kind() == Kind::Interrupted;
             if tried.came.as_ref().err().is_some_and(cut) {
                 let what = format!(
-                    "copying {}: nothing was sent any more until the period's end; it is tried again",
+                    "copying {}: nothing more was sent until the end of the period; it is retried",
                     tried.set
                 );
                 tried.came = Err(Failure::new(Kind::Store, what));
@@ -485,9 +484,7 @@ impl Work for Hands<'_> {
     }
 
     async fn newest(&mut self) -> Option<Timestamp> {
-        self.served
-            .pulse
-            .does("looking at the store", Duration::ZERO);
+        self.served.pulse.does("reading the store", Duration::ZERO);
         let store = self.store.clone();
         let listed = tokio::task::spawn_blocking(move || catalog::list(&store)).await;
         schedule::newest_whole(&listed.ok()?.ok()?, Timestamp::now())
@@ -504,8 +501,8 @@ impl Work for Hands<'_> {
             let (cron, zone) = (&self.args.cron, &self.timezone);
             self.served.metrics.enabled(cron, zone, !suspended);
             let what = match suspended {
-                true => format!("no run begins while {} is there", path.display()),
-                false => format!("{} is gone, the schedule is followed", path.display()),
+                true => format!("no run starts while {} exists", path.display()),
+                false => format!("{} is gone, the schedule continues", path.display()),
             };
             self.session.context.warn("suspended", what.clone());
             self.notifier.say(&format!("STATUS={what}"));
@@ -523,7 +520,7 @@ impl Work for Hands<'_> {
         };
         asked.unwrap_or_else(|failure| {
             // The run that follows says what is wrong.
-            let note = format!("whether this member leads is not known: {failure}");
+            let note = format!("cannot tell whether this member is the leader: {failure}");
             self.session.context.tell(Event::Note(note));
             false
         })

@@ -182,7 +182,7 @@ impl Session {
         let link = layout.backups();
         if own && link.symlink_metadata().is_err() && store.dir().is_dir() {
             let what = format!(
-                "{} is gone; its backups are in {}, and the next backup links them again",
+                "{} is missing; its backups are in {}, and the next backup creates the link again",
                 link.display(),
                 store.dir().display()
             );
@@ -250,10 +250,10 @@ async fn go_back_on_signals(cancel: Cancel) {
         }
         if cancel.is_cancelled() {
             terminal::tell_line(
-                "going back already; it is not left in the middle. If it hangs, kill -KILL this process and then: etcd-dr restore --rollback",
+                "already rolling back, which cannot stop halfway. If it hangs, kill -KILL this process and then: etcd-dr restore --rollback",
             );
         } else {
-            terminal::tell_line("going back: the node becomes what it was before");
+            terminal::tell_line("rolling back: the node becomes what it was before");
             cancel.cancel();
         }
     }

@@ -21,7 +21,7 @@ pub fn parse(texts: &[String]) -> Result<Vec<String>> {
             ));
         }
         let url = Endpoint::parse(text).ok_or_else(|| {
-            usage("expected https://ADDRESS:PORT or http://ADDRESS:PORT, and nothing behind it")
+            usage("expected https://ADDRESS:PORT or http://ADDRESS:PORT, and nothing after it")
         })?;
         if url.ip().is_some_and(|ip| ip.is_unspecified()) {
             return Err(usage("no other member can reach an unspecified address"));

@@ -113,15 +113,14 @@ impl Against {
         let Change { before, after } = change;
         let why = match self {
             Self::NoQuorum => format!(
-                "of {} voting members {} answer, and {} must agree on any change",
-                before.voters, before.healthy, before.quorum
+                "{} of {} voting members answer, but {} must agree on any change",
+                before.healthy, before.voters, before.quorum
             ),
             Self::WouldLoseQuorum => format!(
-                "of {} voting members {} would be healthy, and {} must agree: the cluster would \
-                 stop taking writes",
-                after.voters, after.healthy, after.quorum
+                "{} of {} voting members would be healthy, but {} must agree: the cluster would stop accepting writes",
+                after.healthy, after.voters, after.quorum
             ),
-            Self::LastMember => "it is the last member that votes".to_owned(),
+            Self::LastMember => "it is the last voting member".to_owned(),
         };
         Failure::new(Kind::Refused, why)
             .with(Fact::Refusal {

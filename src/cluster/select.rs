@@ -36,7 +36,10 @@ pub fn select<'m>(members: &'m [Member], word: &str) -> Result<&'m Member> {
         .doing(doing)),
         several => Err(refusal(
             AMBIGUOUS,
-            format!("it fits {} members; an id fits one", several.len()),
+            format!(
+                "it matches {} members; an id matches only one",
+                several.len()
+            ),
             several.iter().copied(),
         )
         .doing(doing)),

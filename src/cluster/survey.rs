@@ -156,7 +156,7 @@ impl Reach {
             (None, Some((_, failure))) => Err(failure),
             (None, None) => Err(Failure::new(
                 Kind::Usage,
-                "finding etcd's endpoint: nothing names one",
+                "finding etcd's endpoint: none is configured",
             )
             .with(Fact::Missing("endpoint"))),
         }
@@ -212,7 +212,7 @@ async fn ask(endpoint: &Endpoint, options: &ConnectOptions) -> Result<(Connectio
     let connection = Connection::open(endpoint, options).await?;
     let status = connection.status().await?;
     if status.is_learner {
-        let what = format!("the member at {endpoint} is a learner, and no other answers");
+        let what = format!("the member at {endpoint} is a learner, and no other member answers");
         let fact = Fact::Endpoint(endpoint.to_string());
         return Err(Failure::new(Kind::Unreachable, what).with(fact));
     }
@@ -248,7 +248,7 @@ fn state(probe: Probe, cluster_id: Id) -> MemberState {
             let foreign = format!("it belongs to cluster {}", status.header.cluster_id);
             (Some(status), Some(foreign))
         }
-        Ok(status) if status.leader.is_none() => (Some(status), Some("it sees no leader".into())),
+        Ok(status) if status.leader.is_none() => (Some(status), Some("it has no leader".into())),
         Ok(status) => (Some(status), None),
         Err(failure) => (None, Some(failure.to_string())),
     };
@@ -368,7 +368,7 @@ impl Survey {
 
 /// What is said of a cluster that commits nothing.
 pub fn stuck(why: &str) -> String {
-    format!("the cluster commits nothing, though it has a leader: {why}")
+    format!("the cluster commits nothing although it has a leader: {why}")
 }
 
 /// The node's access to etcd, and every URL a member may answer at.

@@ -75,7 +75,10 @@ pub fn not_a_data_dir(dir: &Path) -> String {
                 .iter()
                 .map(|path| path.display().to_string())
                 .collect();
-            format!("{what}; give the one that has: {}", found.join(" or "))
+            format!(
+                "{what}; use the directory that has it: {}",
+                found.join(" or ")
+            )
         }
     }
 }
@@ -306,7 +309,7 @@ impl Report {
     }
 
     /// The members at the end of the log, with what database, `.snap` file and log tell of each;
-    /// `None` where nothing tells whom the log began with.
+    /// `None` where the members that the WAL began with are unknown.
     pub fn membership(&self, db: Option<&DbFacts>) -> Option<Vec<Member>> {
         let last = self.last_members.as_ref()?;
         let mut known: BTreeMap<MemberId, Member> = BTreeMap::new();
@@ -371,8 +374,8 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     let nobody = |members: &RaftMembers| members.voters.is_empty();
     if committed_members.as_ref().is_some_and(nobody) && !summary.is_corrupt() {
         findings.push(doubt(
-            "a committed membership in the log",
-            "none: etcd waits until a leader sends it, as a member does that has just joined",
+            "a committed membership in the WAL",
+            "none: the member has only just joined, and etcd waits for a leader to send it",
         ));
     }
     let leftovers = leftovers(layout, &wal)?;
@@ -442,12 +445,9 @@ fn check_indexes(
     let last = summary.last_entry();
     if applied < start {
         let received = format!("{start:016x}.snap.db");
-        let expected = format!("a consistent index of {start} at least, the log's snapshot");
+        let expected = format!("a consistent index of at least {start}, the WAL's snapshot");
         findings.push(if leftovers.contains(&received) {
-            doubt(
-                expected,
-                format!("{applied}; etcd takes {received} instead"),
-            )
+            doubt(expected, format!("{applied}; etcd uses {received} instead"))
         } else {
             agreement(expected, applied.to_string())
         });
@@ -456,9 +456,9 @@ fn check_indexes(
     let log_is_whole = !summary.is_corrupt() && summary.log.findings.is_empty();
     if applied > last.index && log_is_whole {
         findings.push(agreement(
-            format!("a log that reaches the consistent index {applied}"),
+            format!("a WAL that reaches the consistent index {applied}"),
             format!(
-                "its last entry at {}; etcd would take the next {} writes for applied already",
+                "its last entry at {}; etcd would treat the next {} writes as already applied",
                 last.index,
                 applied.saturating_sub(last.index)
             ),
@@ -469,14 +469,14 @@ fn check_indexes(
     let state = summary.hard_state();
     if term > state.term && log_is_whole {
         findings.push(doubt(
-            format!("a database of term {} at most", state.term),
+            format!("a database of at most term {}", state.term),
             format!("term {term}"),
         ));
     } else if let Some(expected) = summary.log.term_of(applied)
         && expected != term
     {
         findings.push(doubt(
-            format!("term {expected}, the log's at the consistent index {applied}"),
+            format!("term {expected}, as in the WAL at the consistent index {applied}"),
             format!("term {term} in the database"),
         ));
     }
@@ -489,8 +489,8 @@ fn check_self(summary: &Summary, raft: &RaftMembers, findings: &mut Vec<Finding>
     let me = MemberId(metadata.node);
     if !raft.ids().is_empty() && !raft.contains(me) {
         findings.push(doubt(
-            format!("the log's own member {me} in the membership"),
-            "others only: it was removed, or has not joined yet",
+            format!("the WAL's own member {me} in the membership"),
+            "only other members: it was removed, or has not joined yet",
         ));
     }
 }

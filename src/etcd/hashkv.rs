@@ -80,7 +80,7 @@ impl std::fmt::Display for NoHash {
                 revision,
                 compacted_at,
             } => write!(f, "revision {revision} is compacted, at {compacted_at}"),
-            Self::Unreadable => f.write_str("the bucket of keys cannot be read whole"),
+            Self::Unreadable => f.write_str("not all of the key bucket can be read"),
         }
     }
 }

@@ -146,7 +146,7 @@ fn peer_url(text: &str) -> Result<String> {
     let url = text.trim();
     let refuse = |what: &str| usage(format!("peer URL {url:?} {what}"));
     if url.chars().any(|c| c.is_control() || c == ' ') {
-        return Err(refuse("has a blank or control character in it"));
+        return Err(refuse("contains a blank or control character"));
     }
     let (scheme, rest) = url
         .split_once("://")
@@ -176,7 +176,7 @@ fn host_and_port(text: &str) -> Result<(), String> {
         Some(inner) => {
             let address = inner.strip_suffix(']').ok_or(form)?;
             if address.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err("has brackets around what is no IPv6 address".into());
+                return Err("has brackets around something that is not an IPv6 address".into());
             }
         }
         None if host.contains([':', '[', ']']) => {
@@ -187,7 +187,7 @@ fn host_and_port(text: &str) -> Result<(), String> {
     }
     match port.parse::<u16>() {
         Ok(1..) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
-        _ => Err(format!("has the port {port:?}, which is none")),
+        _ => Err(format!("has an invalid port {port:?}")),
     }
 }
 
@@ -208,7 +208,7 @@ impl InitialCluster {
                 .split_once('=')
                 .ok_or_else(|| usage(format!("{part:?} does not have the form name=url")))?;
             if name.is_empty() || name.trim() != name {
-                return Err(usage(format!("{name:?} is no member name")));
+                return Err(usage(format!("{name:?} is not a member name")));
             }
             match members.iter_mut().find(|(known, _)| known == name) {
                 Some((_, urls)) => urls.push(url),
@@ -282,7 +282,7 @@ impl InitialCluster {
         let ids: BTreeSet<MemberId> = members.iter().map(|member| member.id).collect();
         if ids.len() != members.len() || ids.contains(&MemberId(0)) {
             return Err(usage(format!(
-                "the members of {} do not get ids of their own",
+                "the members of {} would not get distinct ids",
                 self.text
             )));
         }

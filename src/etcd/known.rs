@@ -139,7 +139,7 @@ pub const FAULTS: [Fault; 18] = [
         affected: &[line(6, 0, 4)],
     },
     Fault {
-        what: "several requests, and transactions within transactions, pass etcd's authorization (CVE-2026-33413, CVE-2026-33343)",
+        what: "several requests, and transactions within transactions, bypass etcd's authorization (CVE-2026-33413, CVE-2026-33343)",
         effect: Effect::Access,
         url: "https://github.com/etcd-io/etcd/security/advisories/GHSA-q8m4-xhhv-38mg",
         affected: &[line(5, 0, 28), line(6, 0, 9)],
@@ -207,7 +207,7 @@ impl Known {
             more => format!(", and {more} more"),
         };
         format!(
-            "etcd {} has known faults: {gravest}{more}; upgrade to {} or later",
+            "etcd {} has known bugs: {gravest}{more}; upgrade to {} or later",
             self.version, self.fixed_in
         )
     }

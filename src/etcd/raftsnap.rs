@@ -158,7 +158,7 @@ impl SnapFile {
             let finding = Finding::error(
                 Layer::RaftSnap,
                 format!("at most {SIZE_MAX} bytes"),
-                "a larger file, which is not looked at",
+                "a larger file, which is not read",
             );
             return Ok(Self {
                 name,

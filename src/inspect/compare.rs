@@ -73,8 +73,8 @@ impl Unfit {
     pub const fn words(self) -> &'static str {
         match self {
             Self::Damaged => "its files are damaged",
-            Self::Learner => "it is a learner's",
-            Self::NoMember => "by its own log it is no member",
+            Self::Learner => "it belongs to a learner",
+            Self::NoMember => "its own WAL does not list it as a member",
         }
     }
 }
@@ -151,7 +151,7 @@ impl DiskReport {
             Some(SCHEMA_VERSION) => {}
             Some(newer) if newer > SCHEMA_VERSION => {
                 let what = format!(
-                    "{} has schema version {newer}, and {SCHEMA_VERSION} is the newest known here",
+                    "{} has schema version {newer}, but the newest known here is {SCHEMA_VERSION}",
                     path.display()
                 );
                 return Err(named(refuse("newer-report", what)));
@@ -162,7 +162,7 @@ impl DiskReport {
             return Err(damaged("expected a report of verify --data-dir".to_owned()));
         }
         if json.get("member").is_none() {
-            let what = "it does not say whose disk it is of: the log has no metadata";
+            let what = "it does not say which member's disk it describes: the WAL has no metadata";
             return Err(damaged(what.to_owned()));
         }
         let report: Self = serde_json::from_value(json)
@@ -231,7 +231,7 @@ pub fn compare(mut reports: Vec<DiskReport>) -> Result<Verdict> {
         return Err(refuse(
             "no-survivor",
             format!(
-                "none of these disks can be gone on with: {}",
+                "none of these disks can be used for recovery: {}",
                 reasons.join("; ")
             ),
         ));
@@ -283,7 +283,7 @@ pub fn compare(mut reports: Vec<DiskReport>) -> Result<Verdict> {
 
 fn check(reports: &[DiskReport]) -> Result<()> {
     let Some(first) = reports.first() else {
-        return Err(Failure::new(Kind::Usage, "no report is named"));
+        return Err(Failure::new(Kind::Usage, "no report is given"));
     };
     let mut seen = BTreeSet::new();
     for report in reports {
@@ -291,7 +291,7 @@ fn check(reports: &[DiskReport]) -> Result<()> {
             return Err(refuse(
                 "different-clusters",
                 format!(
-                    "{} is of cluster {}, {} of cluster {}",
+                    "{} belongs to cluster {}, {} to cluster {}",
                     first.file.display(),
                     first.member.cluster_id,
                     report.file.display(),
@@ -303,7 +303,7 @@ fn check(reports: &[DiskReport]) -> Result<()> {
             return Err(refuse(
                 "same-member-twice",
                 format!(
-                    "{} is of member {} too, as another of these reports",
+                    "{} describes member {}, as another of these reports does",
                     report.file.display(),
                     name(&report.member)
                 ),
@@ -328,13 +328,13 @@ fn reason(best: &DiskReport, reports: &[DiskReport]) -> String {
         .skip(1)
         .find(|report| report.unfit().is_none());
     match next {
-        None => format!("{who} is the only one that can be gone on with"),
+        None => format!("only {who}'s disk can be used"),
         Some(next) if next.end() == best.end() => format!(
-            "{who} ends with entry {index} of term {term}, as {} does: either is as good",
+            "{who} ends with entry {index} of term {term}, as {} does: both are equally good",
             name(&next.member)
         ),
         Some(next) if next.wal.last_term < term => format!(
-            "{who} ends with an entry of term {term}, {} of term {}: the later term wins, whatever the index",
+            "{who} ends with an entry of term {term}, {} with one of term {}: the later term wins, whatever the index",
             name(&next.member),
             next.wal.last_term
         ),
@@ -356,10 +356,10 @@ fn loss(
 ) -> String {
     let mut text = if whole {
         format!(
-            "nothing that was acknowledged: {at_hand} of {voters} voters' disks are here, a majority"
+            "no acknowledged write: the disks of {at_hand} of {voters} voting members are here, a majority"
         )
     } else if voters == 0 {
-        "acknowledged writes may be missing: nothing tells who the voters are".to_owned()
+        "acknowledged writes may be missing: the voting members are unknown".to_owned()
     } else {
         let names: Vec<String> = missing
             .iter()
@@ -373,7 +373,7 @@ fn loss(
             names => format!("; without a report: {}", names.join(", ")),
         };
         format!(
-            "acknowledged writes may be missing: sound disks of {at_hand} of {voters} voters are here, and a majority takes {}{without}",
+            "acknowledged writes may be missing: sound disks of {at_hand} of {voters} voting members are here, and a majority is {}{without}",
             voters / 2 + 1
         )
     };

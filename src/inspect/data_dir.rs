@@ -204,7 +204,7 @@ pub fn run(
     layers.close(Layer::RaftSnap, format!("{} files", files.snaps.len()));
     match &facts {
         Some(_) => layers.close(Layer::Agreement, ""),
-        None => layers.skip(Layer::Agreement, "the database tells nothing"),
+        None => layers.skip(Layer::Agreement, "the database is not readable"),
     }
     let member = own(&files, facts.as_ref());
     let revisions = report.as_ref().and_then(|report| revisions(report, &files));

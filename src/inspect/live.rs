@@ -68,7 +68,8 @@ async fn ask(
     let status = connection.status().await?;
     let live = status.header.cluster_id.to_string();
     if let Some(recorded) = cluster_id.filter(|recorded| *recorded != live) {
-        let detail = format!("the backup is of cluster {recorded}, the member belongs to {live}");
+        let detail =
+            format!("the backup belongs to cluster {recorded}, the member to cluster {live}");
         return Ok(Live::Differs { detail });
     }
     let revision = known.revision;
@@ -78,13 +79,14 @@ async fn ask(
         HashKvAnswer::Compacted => match hashed_now(connection, revision).await? {
             Some(answer) => answer,
             None => {
-                let detail = format!("the member has compacted revision {revision} away");
+                let detail = format!("the member has compacted revision {revision}");
                 return Ok(Live::NotChecked { detail });
             }
         },
         HashKvAnswer::Future => {
             let now = status.header.revision;
-            let detail = format!("the backup is at revision {revision}, the member only at {now}");
+            let detail =
+                format!("the backup is at revision {revision}, but the member is only at {now}");
             return Ok(Live::Differs { detail });
         }
     };

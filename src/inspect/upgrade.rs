@@ -233,8 +233,7 @@ impl Looked {
         let Some(dir) = dir else {
             self.not_checked.push(NotChecked {
                 what: "data-dir",
-                why: "where this node's data directory is, is not known (--data-dir names it)"
-                    .to_owned(),
+                why: "this node's data directory is not known: use --data-dir".to_owned(),
             });
             return Ok(());
         };
@@ -273,7 +272,7 @@ impl Looked {
                     db.storage_version.as_deref().unwrap_or_default()
                 ),
                 format!(
-                    "etcdctl downgrade enable {}.{}, then wait until it is lowered",
+                    "etcdctl downgrade enable {}.{}, then wait until the storage version is lowered",
                     to.major, to.minor
                 ),
             );
@@ -365,14 +364,14 @@ impl Looked {
         else {
             self.not_checked.push(NotChecked {
                 what: "version",
-                why: "which release runs here is not known".to_owned(),
+                why: "cannot tell which release runs here".to_owned(),
             });
             return;
         };
         if first.line() != last.line() {
             self.blocks(
                 "versions-differ",
-                format!("members run {first} and {last}: an upgrade is under way"),
+                format!("members run {first} and {last}: an upgrade is in progress"),
                 "let every member run one release first",
             );
         } else if first.line() == to.line() {
@@ -397,7 +396,7 @@ impl Looked {
         if to.line() == (3, 6) && first.line() == (3, 5) && first < REPAIRS {
             self.blocks(
                 "patch-first",
-                format!("{first} may leave members in the database that 3.6 trips over"),
+                format!("{first} may leave members in the database with which 3.6 does not start"),
                 format!("upgrade every member to {REPAIRS} or later first: it repairs them"),
             );
         }
@@ -407,7 +406,7 @@ impl Looked {
                 diagnose::KNOWN_BAD_VERSION,
                 Severity::Warning,
                 format!("releases of {shown} before {fixed} have known faults"),
-                format!("take {fixed} or later"),
+                format!("use {fixed} or later"),
             );
         }
     }

@@ -141,15 +141,15 @@ impl Layers {
             let more = if unlisted == 0 {
                 String::new()
             } else {
-                format!("{unlisted} more findings are not listed")
+                format!("{unlisted} more findings are not shown")
             };
             match report.layer(layer) {
                 Some(DatabaseLayer::Ok) => self.close(layer, detail(layer, report)),
                 Some(DatabaseLayer::Failed) => self.put(layer, LayerState::Failed, more),
                 Some(DatabaseLayer::Unsealed) => {
                     let why = match report.raw_copy {
-                        true => "a database's own file has no integrity hash",
-                        false => "it does not end in a SHA-256",
+                        true => "a copy of a database file has no integrity hash",
+                        false => "it does not end with a SHA-256",
                     };
                     self.put(layer, LayerState::Unsealed, why);
                 }
@@ -265,7 +265,7 @@ impl Check<'_> {
             entries += self.archive(path)?;
         }
         if !any {
-            self.layers.skip(Layer::Archive, "there is none");
+            self.layers.skip(Layer::Archive, "there is no archive");
             self.layers.skip(Layer::Certificates, "there is no archive");
             return Ok(());
         }
@@ -338,7 +338,7 @@ impl Check<'_> {
         let more = told.len().saturating_sub(MAX_CERTIFICATES);
         told.truncate(MAX_CERTIFICATES);
         if more > 0 {
-            told.push(format!("{more} more certificates that are not"));
+            told.push(format!("{more} more certificates are not valid"));
         }
         self.layers.findings.extend(told.into_iter().map(warn));
         let first = expiry::earliest(certificates);
@@ -455,11 +455,14 @@ impl Check<'_> {
                 if stamp(snapshot).is_some() && stamp(snapshot) == stamp(resources) =>
             {
                 self.layers
-                    .close(Layer::Pair, "both names bear the same stamp");
+                    .close(Layer::Pair, "both names have the same timestamp");
             }
             (Some(_), Some(_)) => {
-                let finding =
-                    Finding::error(Layer::Pair, "names with one stamp", "two different ones");
+                let finding = Finding::error(
+                    Layer::Pair,
+                    "names with the same timestamp",
+                    "two different timestamps",
+                );
                 self.layers.findings.push(finding);
                 self.layers.close(Layer::Pair, "");
             }

@@ -34,8 +34,7 @@ pub fn partial_cluster(others: &[OtherEtcd]) -> Option<String> {
 pub fn kms(plugins: &[String]) -> Option<String> {
     (!plugins.is_empty()).then(|| {
         format!(
-            "objects are encrypted with the KMS plugin {}: no backup of this node can be read \
-             without its key, so keep that key as long as the backups",
+            "objects are encrypted with the KMS plugin {}: no backup of this node can be read without its key; keep the key for as long as the backups",
             plugins.join(", ")
         )
     })
@@ -60,8 +59,7 @@ pub fn removed_flags(settings: &Settings) -> Option<String> {
         .map(|flag| format!("--{}", flag.name))
         .collect();
     Some(format!(
-        "{source} has {}, with which etcd 3.7 and later do not start: edit it first (etcd-dr verify \
-         --upgrade-to 3.7 names what replaces them)",
+        "{source} has {}, with which etcd 3.7 and later do not start: edit it first (etcd-dr verify --upgrade-to 3.7 names the replacements)",
         flags.join(", ")
     ))
 }

@@ -204,7 +204,7 @@ fn side_by_side<T: Sync, S: Send>(all: &[T], look: impl Fn(&T) -> S + Sync) -> R
         let mut found = Vec::with_capacity(all.len());
         for thread in threads {
             let some = thread.join();
-            let failed = |_| Failure::new(Kind::Unexpected, "a thread that looks at sets failed");
+            let failed = |_| Failure::new(Kind::Unexpected, "a thread that reads backups failed");
             found.extend(some.map_err(failed)?);
         }
         Ok(found)
@@ -255,7 +255,7 @@ pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
             .ok_or_else(|| {
                 candidates(
                     format!(
-                        "finding the latest good backup in {}: there is none",
+                        "finding the latest good backup in {}: there is no good backup",
                         store.dir().display()
                     ),
                     &sets,
@@ -272,14 +272,14 @@ pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
         [] if path.symlink_metadata().is_ok() => resolve_path(path),
         [] => Err(candidates(
             format!(
-                "finding backup {word:?} in {}: there is none of that name",
+                "finding backup {word:?} in {}: no backup has that name",
                 store.dir().display()
             ),
             &sets,
         )),
         several => Err(Failure::new(
             Kind::Usage,
-            format!("finding backup {word:?}: several sets bear that name"),
+            format!("finding backup {word:?}: several backups have that name"),
         )
         .with(Fact::Candidates(
             several.iter().map(|set| set.name.clone()).collect(),
@@ -353,7 +353,10 @@ fn resolve_path(path: &Path) -> Result<BackupSet> {
         )),
         _ => Err(Failure::new(
             Kind::Usage,
-            format!("finding the backup in {}: it holds several", path.display()),
+            format!(
+                "finding the backup in {}: it contains several",
+                path.display()
+            ),
         )
         .with(Fact::Candidates(
             sets.iter()
@@ -417,7 +420,7 @@ fn adopt(set: &mut BackupSet, manifest: Manifest) {
                 .push(format!("{} is not a plain file", file.name)),
             Ok(meta) if meta.len() != file.size => {
                 set.problems.push(format!(
-                    "{} has {} bytes, the Manifest says {}",
+                    "{} has {} bytes, but the Manifest says {}",
                     file.name,
                     meta.len(),
                     file.size
@@ -481,7 +484,7 @@ fn staging(entry: &StoreEntry) -> BackupSet {
         files: SetFiles::default(),
         latest: false,
         problems: vec![
-            "it is being made, or was cut off and the next backup removes it".to_owned(),
+            "it is being taken, or was interrupted; the next backup removes it".to_owned(),
         ],
         verified: None,
         pinned: false,

@@ -296,7 +296,7 @@ fn write(context: &Context, set: &BackupSet, record: &Record) {
         .and_then(|bytes| fs::write_atomic(&set.dir.join(names::COPIES), &bytes));
     if let Err(failure) = written {
         context.tell(Event::Note(format!(
-            "what became of the copies of {} is not noted: {failure}",
+            "the state of the copies of {} could not be recorded: {failure}",
             set.name
         )));
     }

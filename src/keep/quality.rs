@@ -19,17 +19,17 @@ pub const LEARNER_SOURCE: &str = "learner-source";
 /// The members' applied raft indexes are far apart.
 pub const RAFT_LAG: &str = "raft-lag";
 /// The members' data differ.
-pub const MEMBERS_DISAGREE: &str = "members-disagree";
+pub const MEMBERS_DISAGREE: &str = "hashkv-mismatch";
 /// A ClusterOperator is rolling out, or does not say that it is not.
 pub const OPERATOR_PROGRESSING: &str = "operator-progressing";
 /// The cluster or the node is younger than a day.
-pub const FIRST_DAY: &str = "first-day";
+pub const FIRST_DAY: &str = "before-first-cert-rotation";
 /// The static pods changed while the backup was taken.
-pub const ROLLOUT_IN_BETWEEN: &str = "rollout-in-between";
+pub const ROLLOUT_IN_BETWEEN: &str = "rollout-during-backup";
 /// Not every static pod has resources that can be archived.
 pub const STATIC_PODS_INCOMPLETE: &str = "static-pods-incomplete";
 /// The profile's files are root's, and this process is not; no check of the backup's quality.
-pub const ROOT_NEEDED: &str = "root-needed";
+pub const ROOT_NEEDED: &str = "root-required";
 
 /// Every name that can be allowed.
 pub const ALLOWABLE: [&str; 11] = [
@@ -160,7 +160,7 @@ pub fn assess(seen: &Seen, now: Timestamp) -> Vec<Check> {
             if seen.has_leader {
                 vec![]
             } else {
-                vec![format!("{} knows no leader", seen.source)]
+                vec![format!("{} has no leader", seen.source)]
             },
         ),
         verdict(
@@ -174,7 +174,7 @@ pub fn assess(seen: &Seen, now: Timestamp) -> Vec<Check> {
         verdict(RAFT_LAG, lag(seen)),
         match &seen.hashes {
             Some(hashes) => verdict(MEMBERS_DISAGREE, disagreement(hashes)),
-            None => not_checked(MEMBERS_DISAGREE, "not asked for"),
+            None => not_checked(MEMBERS_DISAGREE, "not requested"),
         },
         match &seen.operators {
             Some(operators) => verdict(OPERATOR_PROGRESSING, progressing(operators)),
@@ -187,7 +187,7 @@ pub fn assess(seen: &Seen, now: Timestamp) -> Vec<Check> {
                 "only OpenShift rotates certificates on the first day",
             )
         } else if seen.births.is_empty() {
-            not_checked(FIRST_DAY, "no object tells when the cluster was made")
+            not_checked(FIRST_DAY, "no object tells when the cluster was created")
         } else {
             verdict(FIRST_DAY, newborn(seen, now))
         },
@@ -302,7 +302,7 @@ fn disagreement(hashes: &[HashSeen]) -> Vec<String> {
         .iter()
         .filter_map(|seen| {
             Some(format!(
-                "member {} gave no hash: {}",
+                "member {} returned no hash: {}",
                 seen.member,
                 seen.hash.as_ref().err()?
             ))
@@ -318,7 +318,7 @@ fn disagreement(hashes: &[HashSeen]) -> Vec<String> {
     for &(member, (other, other_compact)) in &told {
         if other_compact != compact {
             complaints.push(format!(
-                "{first} and {member} have compacted differently ({compact}, {other_compact})"
+                "{first} and {member} are compacted at different revisions ({compact}, {other_compact})"
             ));
         } else if other != hash {
             complaints.push(format!(
@@ -340,7 +340,7 @@ fn progressing(operators: &[OperatorSeen]) -> Vec<String> {
             operator.name
         )),
         Err(why) => Some(format!(
-            "whether operator {} is progressing is not known: {why}",
+            "cannot tell whether operator {} is progressing: {why}",
             operator.name
         )),
     };
@@ -351,7 +351,7 @@ fn newborn(seen: &Seen, now: Timestamp) -> Vec<String> {
     seen.births
         .iter()
         .filter(|(_, born)| now.duration_since(*born) < FIRST_ROTATION)
-        .map(|(what, born)| format!("{what} was made at {born}, less than a day ago, before its certificates' first rotation"))
+        .map(|(what, born)| format!("{what} was created at {born}, less than a day ago: its certificates have not been rotated yet"))
         .collect()
 }
 

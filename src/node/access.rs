@@ -194,7 +194,7 @@ fn endpoints(told: &Told, says: &mut NodeSays) -> Result<(Sourced<String>, Sourc
             Ok((endpoint, all))
         }
         None => Err(says.why_no_endpoint.take().unwrap_or_else(|| {
-            Failure::new(Kind::Usage, "finding etcd's endpoint: nothing names one")
+            Failure::new(Kind::Usage, "finding etcd's endpoint: none is configured")
                 .with(Fact::Missing("endpoint"))
         })),
     }
@@ -310,7 +310,7 @@ fn half(only: &Sourced<PathBuf>, other: &'static str) -> Failure {
     Failure::new(
         Kind::Usage,
         format!(
-            "reading the client identity: {} names {}, nothing names its {other}",
+            "reading the client identity: {} sets {}, but its {other} is not set",
             only.source,
             only.value.display()
         ),
@@ -325,7 +325,7 @@ fn nowhere<'a>(
 ) -> Failure {
     let tried: Vec<String> = tried.map(|path| path.display().to_string()).collect();
     let found = if tried.is_empty() {
-        "nothing names one".to_owned()
+        "none is configured".to_owned()
     } else {
         format!("none of these exists: {}", tried.join(", "))
     };
@@ -341,8 +341,7 @@ fn told_file(layout: &NodeLayout, path: &Sourced<PathBuf>) -> Result<Sourced<Pat
     Err(Failure::new(
         Kind::Usage,
         format!(
-            "finding {} from {}: it exists neither as given nor where pods' paths lead on this \
-             node",
+            "finding {} from {}: it exists neither at that path nor where this node mounts it into pods",
             path.value.display(),
             path.source
         ),

@@ -125,18 +125,18 @@ impl fmt::Display for CertificateFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): ", self.name, self.path.display())?;
         match &self.what {
-            Fitness::Holds { until, days } => write!(f, "holds until {until}, {days} days"),
+            Fitness::Holds { until, days } => write!(f, "valid until {until}, {days} days"),
             Fitness::Absent => write!(f, "does not exist"),
             Fitness::Unreadable(why) => write!(f, "cannot be read: {why}"),
-            Fitness::OtherKey => write!(f, "is not the certificate's key"),
-            Fitness::NotSigned => write!(f, "signed by none of the CA bundle"),
-            Fitness::SignerOver => write!(f, "signed by a CA that does not hold now"),
+            Fitness::OtherKey => write!(f, "does not match the certificate"),
+            Fitness::NotSigned => write!(f, "not signed by the CA bundle"),
+            Fitness::SignerOver => write!(f, "signed by a CA that is not valid now"),
             Fitness::Expired { since } => write!(f, "expired at {since}"),
-            Fitness::NotYet { from } => write!(f, "does not hold before {from}"),
+            Fitness::NotYet { from } => write!(f, "is not valid before {from}"),
             Fitness::HostMissing(host) => write!(f, "is not for the host {host}"),
             Fitness::AddressMissing(address) => write!(f, "is not for the address {address}"),
-            Fitness::UseMissing(Use::Server) => write!(f, "is not for servers"),
-            Fitness::UseMissing(Use::Client) => write!(f, "is not for clients"),
+            Fitness::UseMissing(Use::Server) => write!(f, "is not valid for server authentication"),
+            Fitness::UseMissing(Use::Client) => write!(f, "is not valid for client authentication"),
         }
     }
 }
@@ -340,7 +340,7 @@ impl Check<'_> {
         let public = found.and_then(|der| {
             let key = crypto::signing_key(&der).map_err(|cause| cause.to_string())?;
             let public = key.public_key().map(|public| public.as_ref().to_vec());
-            public.ok_or_else(|| "a kind of key that cannot be compared".to_owned())
+            public.ok_or_else(|| "a type of key that cannot be compared".to_owned())
         });
         let path = &self.wanted.key;
         public

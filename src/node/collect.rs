@@ -112,7 +112,7 @@ pub fn resource_plan(layout: &NodeLayout, profile: Profile) -> Result<ResourcePl
     };
     let etcd_only = layout.is_etcd_only(profile);
     if etcd_only {
-        plan.notes.push("this node runs etcd alone".to_owned());
+        plan.notes.push("this node runs only etcd".to_owned());
     }
     let runs = |component: &Component| !etcd_only || *component == Component::Etcd;
     let components: Vec<Component> = Component::ALL.into_iter().filter(runs).collect();
@@ -313,7 +313,7 @@ impl ResourcePlan {
             if path.is_symlink() {
                 let source = layout.resolve(layout.node_path(&path))?;
                 self.notes.push(format!(
-                    "{} is a link; what it leads to, {}, is archived in its place",
+                    "{} is a symbolic link; its target, {}, is archived in its place",
                     layout.node_path(&path).display(),
                     layout.node_path(&source).display()
                 ));
@@ -471,7 +471,7 @@ impl Fingerprint {
             told.push(format!("{}: new", path.display()));
         }
         if told.is_empty() && self != later {
-            told.push("the list of what must be archived changed".to_owned());
+            told.push("the list of files to archive changed".to_owned());
         }
         told
     }

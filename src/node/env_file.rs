@@ -237,7 +237,7 @@ impl Cursor<'_> {
             }
             // Brackets are common in IPv6 URLs, and no shell expands them in an assignment.
             if b"$`\\\"'()<>|&".contains(&byte) {
-                return Err(self.wrong("a word that no shell would act upon, or quotes"));
+                return Err(self.wrong("a word without special characters, or quotes"));
             }
             out.push(byte);
             self.advance();

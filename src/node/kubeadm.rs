@@ -194,7 +194,7 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
         .map(|name| Sourced::new(name.value.to_owned(), name.source));
     for word in etcd.container.unknown_words() {
         says.notes.push(format!(
-            "{word} in {}: the kubelet fills it in, and nothing here tells with what",
+            "{word} in {}: the kubelet fills it in, and its value is not known here",
             etcd.source
         ));
     }
@@ -229,7 +229,7 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
                     "finding etcd's endpoint: {} names no client URL{}",
                     etcd.source,
                     if etcd.container.is_scripted() {
-                        ": etcd is started by a shell script, whose flags are not plain"
+                        ": a shell script starts etcd, and its flags cannot be read"
                     } else {
                         ""
                     }

@@ -130,8 +130,7 @@ impl NodeLayout {
     pub fn link_note(&self, path: &Path) -> Option<String> {
         let target = fs::read_link(path).ok()?;
         Some(format!(
-            "{} is a symbolic link to {}: the link is moved away and a file takes its place; what \
-             it leads to is not changed",
+            "{} is a symbolic link to {}: a file replaces the link; its target is not changed",
             self.node_path(path).display(),
             target.display()
         ))
@@ -311,8 +310,7 @@ pub fn describe_rivals(layout: &NodeLayout, rivals: &[Rival]) -> String {
         format!("{}: {}", path.display(), rival.why)
     });
     format!(
-        "{}; the kubelet reads every file in {} whose name does not begin with a dot, and starts \
-         this one when the other goes: move it out of that folder",
+        "{}; the kubelet reads every file in {} whose name does not begin with a dot, and would start this one when the other is gone: move it out of that folder",
         each.collect::<Vec<_>>().join("; "),
         layout.node_path(&layout.manifests()).display()
     )

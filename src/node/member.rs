@@ -89,7 +89,7 @@ pub fn local_member(
     Err(refuse(
         "local-member-unknown",
         format!(
-            "finding this node's etcd member: none of this machine's addresses ({}) is a member's",
+            "finding this node's etcd member: none of this machine's addresses ({}) belongs to a member",
             seen.join(", ")
         ),
     )

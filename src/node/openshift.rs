@@ -149,7 +149,7 @@ fn describe_member(
             Failure::new(
                 Kind::Usage,
                 format!(
-                    "finding the endpoint of {}: NODE_{}_IP in {} is no address",
+                    "finding the endpoint of {}: NODE_{}_IP in {} is not an IP address",
                     member.name, member.safe, variables.source
                 ),
             )

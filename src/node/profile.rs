@@ -86,7 +86,7 @@ pub fn look_from(
     let (profile, reasons) = match told {
         Some(profile) => (
             profile,
-            vec![format!("the profile {profile} was asked for")],
+            vec![format!("the profile {profile} was requested")],
         ),
         None => guess(layout)?,
     };
@@ -141,7 +141,10 @@ fn guess(layout: &NodeLayout) -> Result<(Profile, Vec<String>)> {
         reasons.push(if chosen == *profile {
             format!("{} exists", told.display())
         } else {
-            format!("{} exists too, but {chosen} goes first", told.display())
+            format!(
+                "{} exists too, but {chosen} takes precedence",
+                told.display()
+            )
         });
     }
     if let Some(profile) = chosen {

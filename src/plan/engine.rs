@@ -410,7 +410,7 @@ impl<S: Step> Operation<S> {
             return Err(Failure::new(
                 Kind::Unexpected,
                 format!(
-                    "{} does not go on: it is {}",
+                    "{} cannot be resumed: it is {}",
                     self.progress.begin.id,
                     self.progress.state.word()
                 ),
@@ -502,8 +502,7 @@ impl<S: Step> Operation<S> {
         self.observer.event(Event::Warning {
             name: "rollback-not-recorded",
             message: format!(
-                "everything is undone, but the journal does not say so ({failure}); once {} can be written, run the \
-                 rollback again before any other change of this node",
+                "every step is undone, but the journal could not record it ({failure}); once {} is writable, run the rollback again before any other change of this node",
                 self.journal.path().display()
             ),
         });

@@ -307,7 +307,7 @@ fn parse(path: &Path, mut bytes: Vec<u8>) -> Result<Content> {
 }
 
 fn decoded(line: &[u8]) -> Result<Line, String> {
-    let (sum, json) = line.split_at_checked(SUM).ok_or("it is cut off")?;
+    let (sum, json) = line.split_at_checked(SUM).ok_or("it is truncated")?;
     let sum = std::str::from_utf8(sum)
         .ok()
         .and_then(|sum| sum.strip_suffix(' '))

@@ -96,7 +96,7 @@ pub fn refuse_while_unfinished(state: &Path) -> Result<()> {
             found.id,
             progress.state.word()
         ),
-        Err(failure) => format!("whether {} is finished cannot be told: {failure}", found.id),
+        Err(failure) => format!("cannot tell whether {} is finished: {failure}", found.id),
     };
     Err(Failure::new(Kind::Busy, what).with(Fact::Unfinished {
         id: found.id,

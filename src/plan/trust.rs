@@ -63,7 +63,7 @@ fn trusted(dir: &Path, all: &[&Path]) -> Result<()> {
 
 fn foreign(path: &Path, why: &str) -> Failure {
     let what = format!(
-        "{} is not to be trusted: {why}; what a journal says is done as root, so only root may write there",
+        "{} cannot be trusted: {why}; the steps in a journal run as root, so only root may write there",
         path.display()
     );
     Failure::new(Kind::Refused, what)

@@ -192,7 +192,7 @@ impl LocalStore {
         let synced = fs::sync_dir(&self.dir);
         synced.map_err(|failure| {
             let what = format!(
-                "{} is there, and may not outlive a loss of power",
+                "{} was created, but may not survive a power failure",
                 to.display()
             );
             failure.as_kind(Kind::Partial).doing(what)

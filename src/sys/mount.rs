@@ -76,7 +76,7 @@ impl Mounts {
                 best = Some(mount);
             }
         }
-        best.ok_or_else(|| Failure::new(Kind::Unexpected, "no mount holds it").doing(doing()))
+        best.ok_or_else(|| Failure::new(Kind::Unexpected, "no mount contains it").doing(doing()))
     }
 
     /// The mount of a path, or of the nearest directory above it that is there.

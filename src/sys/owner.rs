@@ -63,7 +63,13 @@ impl Owner {
     /// Gives a directory and all directories and files below it to this owner, durably. Links are
     /// not followed, and what is right already is not touched.
     pub fn give(&self, root: &Path) -> Result<()> {
-        let doing = || format!("giving {} to user {}", root.display(), self.uid);
+        let doing = || {
+            format!(
+                "changing the owner of {} to user {}",
+                root.display(),
+                self.uid
+            )
+        };
         let give = || {
             let name = root.file_name().ok_or(io::ErrorKind::InvalidInput)?;
             self.give_dir(&Dir::open(parent(root))?.enter(name)?)
@@ -112,7 +118,7 @@ impl Owner {
 
 /// Gives one directory to a user and a group, durably; what it holds is not touched.
 pub fn chown(dir: &Path, uid: u32, gid: u32) -> Result<()> {
-    let doing = || format!("giving {} to user {uid}", dir.display());
+    let doing = || format!("changing the owner of {} to user {uid}", dir.display());
     let give = || {
         let dir = Dir::open(dir)?;
         let meta = dir.metadata()?;

@@ -266,8 +266,8 @@ pub fn differences(a: &BTreeMap<PathBuf, Node>, b: &BTreeMap<PathBuf, Node>) -> 
     for path in paths {
         let what = match (a.get(path), b.get(path)) {
             (Some(a), Some(b)) => differing(a, b).join(", "),
-            (Some(_), None) => "in the first only".to_owned(),
-            (None, _) => "in the second only".to_owned(),
+            (Some(_), None) => "only in the first".to_owned(),
+            (None, _) => "only in the second".to_owned(),
         };
         if !what.is_empty() {
             told.push(Difference {
@@ -283,11 +283,11 @@ fn differing(a: &Node, b: &Node) -> Vec<String> {
     let mut what = Vec::new();
     match (&a.kind, &b.kind) {
         (x, y) if x == y => {}
-        (NodeKind::File { .. }, NodeKind::File { .. }) => what.push("another content".to_owned()),
+        (NodeKind::File { .. }, NodeKind::File { .. }) => what.push("different content".to_owned()),
         (NodeKind::Symlink { .. }, NodeKind::Symlink { .. }) => {
-            what.push("another target".to_owned());
+            what.push("different target".to_owned());
         }
-        _ => what.push("another type".to_owned()),
+        _ => what.push("different type".to_owned()),
     }
     if a.mode != b.mode {
         what.push(format!("mode {:04o} and {:04o}", a.mode, b.mode));
@@ -296,10 +296,10 @@ fn differing(a: &Node, b: &Node) -> Vec<String> {
         what.push(format!("owner {}:{} and {}:{}", a.uid, a.gid, b.uid, b.gid));
     }
     if a.modified != b.modified {
-        what.push("another modification time".to_owned());
+        what.push("different modification time".to_owned());
     }
     if a.xattrs != b.xattrs {
-        what.push("other extended attributes".to_owned());
+        what.push("different extended attributes".to_owned());
     }
     what
 }
@@ -348,22 +348,22 @@ mod tests {
             last = now;
         };
         fs::write(at("a/f"), b"tnetnoc").unwrap();
-        step("a/f", "another content");
+        step("a/f", "different content");
         fs::set_permissions(at("a/b"), fs::Permissions::from_mode(0o4711)).unwrap();
         step("a/b", "mode");
         fs::remove_file(at("a/l")).unwrap();
-        step("a/l", "in the first only");
+        step("a/l", "only in the first");
         symlink("g", at("a/l")).unwrap();
-        step("a/l", "in the second only");
+        step("a/l", "only in the second");
         fs::remove_file(at("a/l")).unwrap();
         symlink("b/g", at("a/l")).unwrap();
-        step("a/l", "another target");
+        step("a/l", "different target");
         fs::remove_file(at("a/l")).unwrap();
         fs::write(at("a/l"), b"").unwrap();
         step("a/l", "another type, mode");
         let file = fs::File::open(at("a/f")).unwrap();
         match rustix::fs::fsetxattr(&file, "user.x", b"1", rustix::fs::XattrFlags::empty()) {
-            Ok(()) => step("a/f", "other extended attributes"),
+            Ok(()) => step("a/f", "different extended attributes"),
             Err(e) => println!("SKIPPED attributes: {e}"),
         }
     }
@@ -385,7 +385,7 @@ mod tests {
         let after = describe(dir.path(), &timed).unwrap();
         let told = differences(&before, &after);
         assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!(told[0].to_string(), "a/f: another modification time");
+        assert_eq!(told[0].to_string(), "a/f: different modification time");
         assert_eq!(of(dir.path()), of(dir.path()));
         let few = Options {
             max_nodes: 3,

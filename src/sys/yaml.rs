@@ -45,7 +45,7 @@ impl fmt::Display for YamlError {
         match self {
             Self::Aliases => write!(
                 f,
-                "expected YAML whose aliases make it no more than {GROWTH} times longer, found more"
+                "expected YAML whose aliases expand it at most {GROWTH} times, found more"
             ),
             Self::Directives => write!(
                 f,
@@ -121,7 +121,7 @@ impl Node<'_> {
         let left = self.left.get().saturating_sub(NODE.saturating_add(bytes));
         self.left.set(left);
         match left {
-            0 => Err(E::custom("the aliases stand for too much")),
+            0 => Err(E::custom("the aliases expand to too much")),
             _ => Ok(()),
         }
     }

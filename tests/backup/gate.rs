@@ -128,7 +128,11 @@ fn what_the_cluster_and_the_node_say() {
         ..OpenShift::default()
     };
     young.write(&bench.cluster);
-    bench.both_ways(&["first-day"], &["the cluster was made at"], &[]);
+    bench.both_ways(
+        &["before-first-cert-rotation"],
+        &["the cluster was created at"],
+        &[],
+    );
     let created = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(25);
     OpenShift {
         created: created.to_string(),
@@ -220,7 +224,7 @@ fn members_that_are_down_or_differ() {
     bench.cluster.relaunch_stopped();
     bench.cluster.wait_healthy();
     bench.both_ways(
-        &["members-disagree"],
+        &["hashkv-mismatch"],
         &["master-2", "hash"],
         &["--check-members"],
     );
@@ -229,14 +233,14 @@ fn members_that_are_down_or_differ() {
     bench.cluster.kill(1);
     wait_until_led(&bench);
     bench.both_ways(&["etcd-unhealthy-member"], &["master-1", "refused"], &[]);
-    let words = ["master-1", "gave no hash"];
-    let both = ["etcd-unhealthy-member", "members-disagree"];
+    let words = ["master-1", "returned no hash"];
+    let both = ["etcd-unhealthy-member", "hashkv-mismatch"];
     bench.both_ways(&both, &words, &["--check-members"]);
 
     bench.cluster.kill(2);
     wait_until_leaderless(&bench);
     let both = ["etcd-unhealthy-member", "etcd-no-leader"];
-    bench.both_ways(&both, &["master-1", "master-2", "knows no leader"], &[]);
+    bench.both_ways(&both, &["master-1", "master-2", "has no leader"], &[]);
 }
 
 /// Changes a value where it lies in the database file.

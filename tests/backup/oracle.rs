@@ -226,7 +226,7 @@ fn what_etcdctl_says(cluster: &Cluster, i: usize, manifest: &Value) {
     let checks = manifest["checks"].as_array().expect("checks");
     let disagree = checks
         .iter()
-        .find(|check| check["name"] == "members-disagree");
+        .find(|check| check["name"] == "hashkv-mismatch");
     assert_eq!(disagree.expect("it was asked for")["result"], "ok");
 }
 

@@ -162,8 +162,8 @@ fn root_is_needed_on_a_node() {
     };
     let (status, said) = run(&[]);
     assert_eq!(status, Some(5), "{said}");
-    assert!(said.contains("[root-needed]"), "{said}");
-    let (status, said) = run(&["--allow", "root-needed"]);
+    assert!(said.contains("[root-required]"), "{said}");
+    let (status, said) = run(&["--allow", "root-required"]);
     assert!(matches!(status, Some(2 | 6)), "{status:?} {said}");
     assert!(said.contains("Permission denied"), "{said}");
     assert_eq!(std::fs::read_dir(&store).expect("the store").count(), 0);
@@ -205,7 +205,8 @@ fn the_age_of_the_newest_good_set_decides() {
         ..OpenShift::default()
     };
     young.write(&cluster);
-    node.backup(&store, &["--allow", "first-day"]).expect(0);
+    node.backup(&store, &["--allow", "before-first-cert-rotation"])
+        .expect(0);
     OpenShift::default().write(&cluster);
     let run = node.backup(&store, &["--if-older-than", "1h"]).expect(0);
     assert_eq!(run.json()["result"], "taken");

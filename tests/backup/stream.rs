@@ -69,7 +69,7 @@ fn a_server_that_dies_or_freezes_while_it_sends() {
     bench.cluster.pause(0);
     let run = running.finish().expect(4);
     assert!(
-        run.stderr.contains("not a byte came for 2 s"),
+        run.stderr.contains("no byte received for 2 s"),
         "it says how long it waited: {run}"
     );
     bench.assert_untouched(&run);
@@ -126,7 +126,7 @@ fn a_signal_at_any_moment_leaves_nothing() {
     let staging = bench.store.join(".staging-2");
     let run = bench.node.backup(&bench.store, &[]).expect(0);
     let word = format!(
-        "removed {}, left by a run that was cut off",
+        "removed leftover {} from an interrupted run",
         staging.display()
     );
     assert!(run.stderr.contains(&word), "{run}");
@@ -175,7 +175,7 @@ fn rollouts(bench: &Bench) {
     assert_ne!(before, after);
     for allowed in [
         &[] as &[&str],
-        &["--allow", "rollout-in-between"],
+        &["--allow", "rollout-during-backup"],
         &["--force"],
     ] {
         let mut running = bench.slow_backup(allowed);
@@ -207,16 +207,19 @@ fn replace(path: &Path, text: &str) {
 fn judge(bench: &Bench, allowed: &[&str], run: Run, what: &str) {
     if allowed.is_empty() {
         let run = run.expect(5);
-        let named = r#""refusal":"rollout-in-between""#;
+        let named = r#""refusal":"rollout-during-backup""#;
         assert!(run.stderr.contains(named), "{run}");
         assert!(run.stderr.contains(what), "{run}");
-        assert!(run.stderr.contains("--allow rollout-in-between"), "{run}");
+        assert!(
+            run.stderr.contains("--allow rollout-during-backup"),
+            "{run}"
+        );
         assert_only_good(&bench.store, &["backup-1", "backup-2"], &run);
         return;
     }
     let run = run.expect(0);
     assert!(
-        run.stdout.contains("(dirty)") && run.stdout.contains("[rollout-in-between]"),
+        run.stdout.contains("(dirty)") && run.stdout.contains("[rollout-during-backup]"),
         "{run}"
     );
     let listed = states(&bench.store);

@@ -9,6 +9,7 @@ mod hints;
 mod listing;
 mod promises;
 mod pruning;
+mod renamed;
 mod shelf;
 mod verifying;
 

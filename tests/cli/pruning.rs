@@ -18,7 +18,7 @@ fn filled() -> Shelf {
     shelf.edit(3, |manifest| {
         manifest["created"] = "2025-06-03T02:00:00Z".into();
         manifest["quality"] = serde_json::json!({"state": "dirty", "reasons": [
-            {"check": "first-day", "message": "the cluster was made less than a day ago"}]});
+            {"check": "before-first-cert-rotation", "message": "the cluster was created less than a day ago"}]});
     });
     shelf.pair(&shelf.store(), "2025-01-02_030405");
     std::os::unix::fs::symlink("backup-5", shelf.store().join("latest-backup")).expect("a link");
@@ -168,7 +168,7 @@ fn a_set_that_failed_its_verification_does_not_count() {
     run(&["verify", "backup-5", "--store", &store], &[]).expect(3);
     run(&["verify", "backup-2", "--store", &store], &[]).expect(0);
     run(&["prune", &store, "--keep-last", "1", "--yes"], &[]).expect(0);
-    // 4 is the newest good one, 2 the newest verified, and no good one is newer than 5.
+    // 4 is the newest good one, 2 the newest verified, and no good backup is newer than 5.
     assert_eq!(sets(&shelf.store()), ["backup-2", "backup-4", "backup-5"]);
 }
 
@@ -206,7 +206,10 @@ fn a_locked_store_is_busy_and_one_that_cannot_be_written_says_so() {
     // What an earlier removal left goes first, and says so.
     std::fs::create_dir(shelf.store().join(".removing-9")).expect("a leftover");
     let done = run(&["prune", &store, "--keep-last", "3", "--yes"], &[]).expect(0);
-    assert!(done.stderr.contains(".removing-9, left by a run"), "{done}");
+    assert!(
+        done.stderr.contains(".removing-9 from an interrupted run"),
+        "{done}"
+    );
 }
 
 #[test]

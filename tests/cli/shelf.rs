@@ -65,7 +65,7 @@ impl Shelf {
         self.edit(number, |manifest| {
             manifest["quality"] = serde_json::json!({"state": "dirty", "reasons": [
                 {"check": "etcd-unhealthy-member", "message": "member master-1 does not answer: refused"},
-                {"check": "first-day", "message": "the cluster was made less than a day ago"},
+                {"check": "before-first-cert-rotation", "message": "the cluster was created less than a day ago"},
             ]});
         });
     }

@@ -83,7 +83,7 @@ fn what_cannot_be_meant() {
     assert!(run.stderr.contains(&one), "{run}");
     let run = golden("verify-one-of-several", &["verify", &one], &hide).expect(0);
     assert!(
-        run.stdout.contains("both names bear the same stamp"),
+        run.stdout.contains("both names have the same timestamp"),
         "{run}"
     );
     std::fs::create_dir(&empty).expect("a folder");

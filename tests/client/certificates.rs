@@ -180,7 +180,9 @@ async fn what_etcd_takes_is_taken() {
         let other = made.config("other", &client).expect("a configuration");
         let refused = etcd.ask(other).await.expect_err("a stranger");
         assert!(
-            refused.to_string().contains("no trusted certificate"),
+            refused
+                .to_string()
+                .contains("not signed by a trusted certificate"),
             "{refused}"
         );
     }
@@ -196,7 +198,10 @@ async fn what_etcd_takes_is_taken() {
         .ask(made.config("ca", "self").expect("it is read"))
         .await;
     let refused = refused.expect_err("a stranger").to_string();
-    assert!(refused.contains("may sign others (CA:TRUE)"), "{refused}");
+    assert!(
+        refused.contains("it is a CA certificate (CA:TRUE)"),
+        "{refused}"
+    );
     let named = made.config("self", "self").expect("it is read");
     let named = named.with_server_name("another.example").expect("a name");
     let refused = server
@@ -236,5 +241,8 @@ fn a_key_that_cannot_be_used_is_told_in_a_sentence() {
         .config("ca", "one")
         .expect_err("another's key")
         .to_string();
-    assert!(refused.contains("not that of the certificate"), "{refused}");
+    assert!(
+        refused.contains("does not match the certificate"),
+        "{refused}"
+    );
 }

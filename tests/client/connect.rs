@@ -133,10 +133,10 @@ async fn nothing_is_ever_answered() {
     unreachable(
         &format!("https://{silent}"),
         Some(trusting(&ca)),
-        &["timed out: the TLS handshake was not done within 2 s"],
+        &["timed out: the TLS handshake did not finish within 2 s"],
     )
     .await;
-    let words = ["asking etcd", "for its status", "no answer came within 2 s"];
+    let words = ["asking etcd", "for its status", "no answer within 2 s"];
     unreachable(&format!("http://{silent}"), None, &words).await;
     assert!(start.elapsed() < Duration::from_secs(30));
 }
@@ -168,7 +168,7 @@ async fn plain_and_tls_are_told_apart() {
     )
     .await;
     let tls = listen_tls(&ca.leaf("etcd", "etcd", &[]), b"h2").await;
-    unreachable(&format!("http://{tls}"), None, &["speaks TLS there"]).await;
+    unreachable(&format!("http://{tls}"), None, &["speaks TLS on this port"]).await;
     let old = listen_tls(&ca.leaf("etcd", "etcd", &[]), b"http/1.1").await;
     unreachable(
         &format!("https://{old}"),
@@ -182,7 +182,7 @@ async fn plain_and_tls_are_told_apart() {
 async fn a_server_that_is_not_trusted() {
     let server = listen_tls(&Ca::new("true-signer").leaf("etcd-1", "o", &[]), b"h2").await;
     let words = [
-        "no trusted certificate has signed it",
+        "it is not signed by a trusted certificate",
         "CN=etcd-1",
         "issued by CN=true-signer",
         "ca.crt",
@@ -261,7 +261,7 @@ fn bad_pem_is_a_usage_error_that_names_the_file() {
     let cert = Pem::new("/c/tls.crt", client.cert.as_str());
     let key = Pem::new("/c/tls.key", client.key.as_str());
 
-    usage(TlsConfig::new(&[], None), &["no certificate authority"]);
+    usage(TlsConfig::new(&[], None), &["no CA is configured"]);
     usage(
         TlsConfig::new(&[Pem::new("/c/ca.crt", "rubbish")], None),
         &["/c/ca.crt", "no CERTIFICATE"],
@@ -289,7 +289,7 @@ fn bad_pem_is_a_usage_error_that_names_the_file() {
     let others = ca.leaf("other", "o", &[]);
     usage(
         TlsConfig::new(&good, Some((&cert, &Pem::new("/c/tls.key", others.key)))),
-        &["/c/tls.crt", "/c/tls.key", "not that of the certificate"],
+        &["/c/tls.crt", "/c/tls.key", "does not match the certificate"],
     );
     let missing = Pem::read("/no/such/ca.crt").unwrap_err();
     assert_eq!(missing.kind(), Kind::Usage);

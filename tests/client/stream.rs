@@ -194,7 +194,7 @@ async fn more_than_announced_is_stopped() {
     script.pop();
     script.push(send(0, &[0; 64], ""));
     script.push(Step::Status(0, ""));
-    refused(script, Kind::BadBackup, "and sent more").await;
+    refused(script, Kind::BadBackup, "but sent more").await;
     // Without a byte for the file, a further message does no harm.
     let mut script = honest(&database, 512, "");
     script.pop();
@@ -233,7 +233,7 @@ async fn a_stall_is_noticed_and_slowness_is_none() {
     let mut stalled = honest(&database, 512, "");
     stalled.insert(2, Step::Wait(Duration::from_secs(30)));
     let start = Instant::now();
-    let failure = refused(stalled, Kind::Unreachable, "stalled: not a byte came for").await;
+    let failure = refused(stalled, Kind::Unreachable, "stalled: no byte received for").await;
     assert!(start.elapsed() < Duration::from_secs(25));
     assert!(
         failure.to_string().contains("after 1024 of 2080 bytes"),
@@ -270,7 +270,7 @@ async fn a_trickle_is_a_stall() {
         [first.clone()].into_iter().chain(trickle).collect()
     };
     let start = Instant::now();
-    refused(steps(empty), Kind::Unreachable, "stalled: not a byte came").await;
+    refused(steps(empty), Kind::Unreachable, "stalled: no byte received").await;
     // One byte of a long message at a time.
     let mut message = framed(&Message {
         blob: database.clone(),
@@ -393,7 +393,7 @@ async fn a_sink_that_blocks_is_given_up() {
         .unwrap_err();
     assert_eq!(failure.kind(), Kind::Store);
     assert!(
-        failure.to_string().contains("has taken nothing"),
+        failure.to_string().contains("has accepted nothing"),
         "{failure}"
     );
     assert!(start.elapsed() < Duration::from_secs(15));

@@ -38,7 +38,7 @@ async fn no_status(script: Vec<Step>, words: &[&str]) -> Failure {
 
 #[tokio::test]
 async fn what_is_not_etcds_is_told_as_that() {
-    let foreign = &["the answer is not etcd's"];
+    let foreign = &["not an answer from etcd"];
     let end = Step::Status(0, "");
     no_status(vec![raw(&[0xff; 20]), end.clone()], foreign).await;
     no_status(vec![Step::Raw(vec![1, 0, 0, 0, 0]), end.clone()], foreign).await;

@@ -168,7 +168,7 @@ fn a_kill_at_every_changing_call_leaves_a_sound_store() {
         let told = text(&next.stderr);
         assert!(next.status.success(), "after a kill at call {call}: {told}");
         assert_eq!(
-            told.matches("left by a run that was cut off").count(),
+            told.matches("from an interrupted run").count(),
             left,
             "{told}"
         );

@@ -169,7 +169,10 @@ fn a_kill_at_every_changing_call_leaves_all_or_nothing() {
             assert!(again.status.success(), "{what}: {told}");
             assert!(run.complete(), "{what}");
             assert_eq!(run.hidden(), Vec::<PathBuf>::new(), "{what}");
-            assert!(told.matches("cut off").count() >= left, "{what}: {told}");
+            assert!(
+                told.matches("interrupted run").count() >= left,
+                "{what}: {told}"
+            );
         }
         println!(
             "{}: {calls} kills, {nothing} left nothing, {all} all",

@@ -243,7 +243,7 @@ fn a_bad_snapshot_is_refused_and_nothing_is_left() {
     );
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("empty", Vec::new()),
-        ("no database", vec![7; 8192 + 32]),
+        ("not a database", vec![7; 8192 + 32]),
         ("cut", good[..good.len() - 4096].to_vec()),
         ("cut odd", good[..good.len() - 100].to_vec()),
         ("grown", [&good[..], &[0; 7]].concat()),
@@ -276,7 +276,7 @@ fn a_bad_snapshot_is_refused_and_nothing_is_left() {
                 request.compact = compact;
                 let failure = restore(&request).unwrap_err();
                 if what == "empty" {
-                    assert_eq!(failure.refusal(), Some("unsealed-snapshot"));
+                    assert_eq!(failure.refusal(), Some("no-integrity-hash"));
                 } else {
                     assert_eq!(failure.kind(), Kind::BadBackup, "{what}: {failure}");
                 }
@@ -314,7 +314,7 @@ fn the_hash_is_skipped_only_when_asked() {
     }
     let place = Place::with(&unsealed);
     let mut request = request(&place.snapshot, &place.at("data"));
-    request.allow = vec!["unsealed-snapshot".into()];
+    request.allow = vec!["no-integrity-hash".into()];
     restore(&request).unwrap();
     // Damage is found all the same.
     let mut broken = unsealed;

@@ -11,6 +11,7 @@ mod pages;
 mod promise;
 mod schemas;
 mod shells;
+mod style;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

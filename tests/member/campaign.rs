@@ -165,7 +165,7 @@ fn killed_at_any_call_it_goes_on_to_the_vote() {
         reset(&mut template, &when);
     }
     println!(
-        "join: {all} changing calls to the vote, {} kills, {resumed} gone on with",
+        "join: {all} changing calls to the vote, {} kills, {resumed} used for recovery",
         chosen.len()
     );
 }

@@ -263,14 +263,14 @@ fn another_member_at_its_address() {
             Duration::from_secs(60),
             || {
                 let run = look(&cluster, &["--endpoints", &url]);
-                let named = run.stdout.contains("\"another-member-answers\"");
+                let named = run.stdout.contains("\"wrong-member-answers\"");
                 if named { Ok(run) } else { Err(run) }
             },
         );
         let told = told.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
         let names = found(&told);
         assert!(
-            names.contains(&pair("another-member-answers", "master-1")),
+            names.contains(&pair("wrong-member-answers", "master-1")),
             "{told}"
         );
     }
@@ -420,13 +420,13 @@ fn peer_urls_that_lead_nowhere() {
         let run = look(&cluster, &["--node-name", "master-1"]);
         let names = found(&run);
         assert!(
-            names.contains(&pair("peer-url-not-here", "master-1")),
+            names.contains(&pair("peer-url-not-local", "master-1")),
             "{run}"
         );
         // Not this node's own: not this node's matter.
         let names = found(&look(&cluster, &["--node-name", "master-0"]));
         assert!(
-            !names.iter().any(|found| found.0 == "peer-url-not-here"),
+            !names.iter().any(|found| found.0 == "peer-url-not-local"),
             "{names:?}"
         );
     }

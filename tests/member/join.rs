@@ -212,7 +212,7 @@ fn a_lost_member_joins_again_from_its_node() {
         assert!(err.contains("--join --commit"), "{err}");
         lost.expect(0, &["member-add", "--join", "--commit", "--yes"]);
         let (_, err) = lost.join(5, &[]);
-        assert!(err.contains("votes already"), "{err}");
+        assert!(err.contains("is already a voting member"), "{err}");
         assert!(own.exists() && !operation.join("data").exists());
         assert!(!lost.root.join("etc/kubernetes/.etcd-dr").exists());
     }
@@ -279,7 +279,7 @@ fn stopped_when_it_votes_it_stays() {
         // It was done before the signal was there.
         Some(0) => {}
         Some(7) => {
-            assert!(told.contains("votes by now"), "{told}");
+            assert!(told.contains("is a voting member by now"), "{told}");
             assert!(told.contains(" member-add --join --resume"), "{told}");
             lost.expect(0, &["member-add", "--join", "--resume"]);
         }
@@ -357,7 +357,7 @@ fn what_cannot_catch_up_is_taken_back() {
     member(&lost.cluster, &added).expect(0);
     let members = listed(&lost.cluster);
     let (_, err) = lost.join(8, &["--wait", "6s"]);
-    assert!(err.contains("where it was before"), "{err}");
+    assert!(err.contains("stays in the member list"), "{err}");
     assert_eq!(listed(&lost.cluster), members);
     assert_same(&files, &lost.files());
 }
@@ -380,7 +380,7 @@ fn a_manifest_that_was_moved_away_comes_back() {
     member(&lost.cluster, &["member-remove", &name, "--yes"]).expect(0);
     let members = listed_by_first(&lost.cluster);
     let (out, _) = lost.expect(0, &["member-add", "--join", "--rollback", "--yes"]);
-    assert!(out.contains("what the member had is in"), "{out}");
+    assert!(out.contains("the member's data is kept in"), "{out}");
     assert!(!place.exists());
     assert!(lost.cluster.data_dir(LOST).join("of-old").exists());
     assert_eq!(listed_by_first(&lost.cluster), members);
@@ -404,7 +404,7 @@ fn what_a_started_member_has_is_refused() {
     let (_, err) = lost.join(5, &[]);
     assert!(err.contains("[peer-url-taken]"), "{err}");
     let (_, err) = lost.expect(2, &["member-add", "other", "--join", "--yes"]);
-    assert!(err.contains("is called"), "{err}");
+    assert!(err.contains("is named"), "{err}");
     let (_, err) = lost.expect(5, &["member-add", "--join", "--wait", "5s"]);
     assert!(err.contains("[peer-url-taken]"), "{err}");
     assert_eq!(listed(&lost.cluster), members);
@@ -424,7 +424,7 @@ fn certificates_that_do_not_fit_are_refused() {
     let (files, members) = (lost.files(), listed(&lost.cluster));
     let (_, err) = lost.join(5, &[]);
     assert!(err.contains("is not for the address"), "{err}");
-    let hint = " member-add --join --yes --allow certificates-unfit";
+    let hint = " member-add --join --yes --allow certificates-invalid";
     assert!(err.contains(hint), "{err}");
     std::fs::remove_file(&own).expect("removing a certificate");
     let (_, err) = lost.join(5, &[]);
@@ -434,10 +434,10 @@ fn certificates_that_do_not_fit_are_refused() {
     let name = "system:etcd-peer:master-2";
     let over = certs.ca().leaf_valid(name, "x", &ips, Validity::expired());
     let foreign = Ca::new("openshift-etcd_etcd-signer").leaf(name, "x", &ips);
-    for (pair, why) in [(over, "expired"), (foreign, "signed by none")] {
+    for (pair, why) in [(over, "expired"), (foreign, "not signed by")] {
         pair.write(&secrets, "etcd-peer-master-2");
         let (_, err) = lost.join(5, &[]);
-        assert!(err.contains("[certificates-unfit]"), "{err}");
+        assert!(err.contains("[certificates-invalid]"), "{err}");
         assert!(err.contains(why), "{why}: {err}");
     }
     assert_eq!(listed(&lost.cluster), members);

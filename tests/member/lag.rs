@@ -133,7 +133,10 @@ fn a_slow_learner_is_waited_for() {
         let lags = lags(&run.stderr);
         println!("etcd {}: behind by {lags:?}", bins.version);
         assert!(lags.iter().any(|behind| *behind > 1000), "{run}");
-        assert!(run.stdout.contains("has caught up and votes"), "{run}");
+        assert!(
+            run.stdout.contains("has caught up and was promoted"),
+            "{run}"
+        );
         cluster.wait_healthy();
         assert_same_data(&cluster);
         assert!(listed(&cluster).contains(&("m3".into(), url, false)));

@@ -31,7 +31,7 @@ fn join(cluster: &mut Cluster, i: usize) {
     cluster.launch(i, &initial_cluster, "existing");
     let (status, said) = adding.end();
     assert_eq!(status, Some(0), "{said}\n{}", cluster.logs());
-    assert!(said.contains("has caught up and votes"), "{said}");
+    assert!(said.contains("has caught up and was promoted"), "{said}");
     cluster.wait_healthy();
     assert!(listed(cluster).contains(&(name, url, false)));
 }

@@ -116,7 +116,11 @@ fn one_name_is_lost() {
         names[1].1 = "192.0.2.9".parse().expect("an address");
         know(&namespace, &names);
         let run = look(&cluster, &[]);
-        assert_eq!(found(&run), [pair("name-elsewhere", "master-1")], "{run}");
+        assert_eq!(
+            found(&run),
+            [pair("name-resolves-elsewhere", "master-1")],
+            "{run}"
+        );
         assert!(run.stdout.contains("192.0.2.9"), "{run}");
 
         names.remove(1);
@@ -194,11 +198,11 @@ fn one_address_changed() {
         let run = look(&cluster, &more);
         let names = found(&run);
         assert!(
-            names.contains(&pair("peer-url-not-here", "master-1")),
+            names.contains(&pair("peer-url-not-local", "master-1")),
             "{run}"
         );
         assert!(run.stdout.contains(&old.to_string()), "{run}");
-        let next = next(&run, "peer-url-not-here");
+        let next = next(&run, "peer-url-not-local");
         assert!(next.contains("member-update"), "{next}");
         let url = cluster.peer_url(1);
         member(
@@ -279,7 +283,7 @@ fn every_address_changed() {
         assert!(told.stderr.contains("[other-members-unknown]"), "{told}");
         let allowed = [&from[..], &["--allow", "other-members-unknown"]].concat();
         let told = on_node(0, &allowed);
-        assert!(told.stdout.contains("takes writes"), "{told}");
+        assert!(told.stdout.contains("accepts writes"), "{told}");
         cluster.wait_member(0);
         assert_eq!(listed(&cluster), [("master-0".to_owned(), url, false)]);
         assert_eq!(data.count_present(&cluster), data.keys);

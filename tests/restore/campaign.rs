@@ -92,7 +92,13 @@ impl Template {
     pub(super) fn restore(&self, seam: Option<String>, more: &[&str]) -> Output {
         self.run(
             &[
-                &["restore", "backup-1", "--yes", "--allow", "other-cluster"],
+                &[
+                    "restore",
+                    "backup-1",
+                    "--yes",
+                    "--allow",
+                    "cluster-mismatch",
+                ],
                 more,
             ]
             .concat(),
@@ -122,7 +128,7 @@ impl Template {
             "backup-1",
             "--dry-run",
             "--allow",
-            "other-cluster",
+            "cluster-mismatch",
         ];
         let (count, output) = self.counted(|seam| self.run(&args, Some(seam)));
         assert_eq!(status(&output).0, Some(0));

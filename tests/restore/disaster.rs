@@ -132,7 +132,7 @@ fn folders_of_the_stock_programs_restore() {
                 "--wait",
                 "60s",
                 "--allow",
-                "other-cluster",
+                "cluster-mismatch",
             ],
         );
         node.assert_backed_up_state();

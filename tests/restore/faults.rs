@@ -80,7 +80,7 @@ fn a_slow_stop_is_waited_for() {
         .faults(|faults| faults.stop = Stop::After(Duration::from_secs(7)));
     let (_, told) = node.restore(&[]);
     assert!(
-        told.contains("waiting for the static pods to end"),
+        told.contains("waiting for the static pods to stop"),
         "{told}"
     );
     node.bench.no_faults();

@@ -76,17 +76,17 @@ fn what_does_not_belong_to_this_node() {
     let told = node
         .expect(
             5,
-            &["restore", "backup-2", "--yes", "--allow", "other-node"],
+            &["restore", "backup-2", "--yes", "--allow", "node-mismatch"],
         )
         .1;
     assert!(
-        told.contains("[other-node]") && told.contains("--scope etcd"),
+        told.contains("[node-mismatch]") && told.contains("--scope etcd"),
         "{told}"
     );
     let etcd = ["restore", "backup-2", "--scope", "etcd", "--dry-run"];
     let plan = node.expect(0, &etcd).0;
     assert!(
-        plan.contains("this node's own etcd manifest stays"),
+        plan.contains("this node's own etcd manifest is kept"),
         "{plan}"
     );
     // The cluster says something else of itself now than the snapshot does.
@@ -96,9 +96,9 @@ fn what_does_not_belong_to_this_node() {
         openshift.write(&node.cluster);
     };
     other(|openshift| openshift.version = "4.18.1".to_owned());
-    refused(&node, "backup-1", "other-version", &[]);
+    refused(&node, "backup-1", "version-mismatch", &[]);
     other(|openshift| openshift.cluster_id = "another".to_owned());
-    refused(&node, "backup-1", "other-cluster", &[]);
+    refused(&node, "backup-1", "cluster-mismatch", &[]);
     other(|_| {});
     // Without an API's object the ids of etcd decide.
     node.cluster.etcdctl_ok(&[
@@ -110,7 +110,7 @@ fn what_does_not_belong_to_this_node() {
     changed_manifest(&node, "backup-4", |manifest| {
         manifest["cluster"]["etcdId"] = "1234".into();
     });
-    refused(&node, "backup-4", "other-cluster", &[]);
+    refused(&node, "backup-4", "cluster-mismatch", &[]);
     refused(
         &node,
         "backup-1",
@@ -136,7 +136,7 @@ fn snapshots_that_nothing_seals_and_alarms() {
     node.expect(0, &["restore", &named, "--dry-run"]);
     let bytes = std::fs::read(&pair.snapshot).expect("a snapshot");
     std::fs::write(&pair.snapshot, &bytes[..bytes.len() - 32]).expect("a snapshot");
-    refused(&node, &named, "unsealed-snapshot", &[]);
+    refused(&node, &named, "no-integrity-hash", &[]);
 
     node.cluster.etcdctl_ok(&["alarm", "list"]);
     refused_alarm(&node);
@@ -190,7 +190,7 @@ fn members_that_live_and_certificates_that_do_not_fit() {
         root,
     };
     node.expect(0, &["backup"]);
-    refused(&node, "backup-1", "living-voters", &[]);
+    refused(&node, "backup-1", "other-members-running", &[]);
     for i in 1..3 {
         node.cluster.kill(i);
     }
@@ -220,7 +220,7 @@ fn members_that_live_and_certificates_that_do_not_fit() {
     refused(
         &node,
         &pair.display().to_string(),
-        "certificates-unfit",
+        "certificates-invalid",
         &[],
     );
     copy(&aside, &secrets);

@@ -61,7 +61,7 @@ fn it_goes_on_when_its_terminal_is_gone() {
     let status = child.wait().expect("its end");
     assert!(status.success(), "{status:?}");
     assert!(
-        out.contains("completed") || out.contains("takes writes"),
+        out.contains("completed") || out.contains("accepts writes"),
         "{out}\n{told}"
     );
     node.assert_backed_up_state();
@@ -93,11 +93,11 @@ fn killed_it_is_gone_on_with_by_what_the_tool_names() {
     assert_eq!(output.status.code(), Some(7));
     let told = text(&output.stdout);
     assert!(
-        told.contains("to go on: etcd-dr restore --resume"),
+        told.contains("to resume: etcd-dr restore --resume"),
         "{told}"
     );
     let (out, _) = node.expect(0, &["restore", "--resume"]);
-    assert!(out.contains("takes writes"), "{out}");
+    assert!(out.contains("accepts writes"), "{out}");
     node.assert_backed_up_state();
 }
 
@@ -142,10 +142,10 @@ fn as_a_unit_it_outlives_the_session_that_began_it() {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
     assert!(
-        err.contains("runs as the unit") && err.contains("[5/"),
+        err.contains("running as the unit") && err.contains("[5/"),
         "{err}"
     );
-    assert!(out.contains("takes writes"), "{out}");
+    assert!(out.contains("accepts writes"), "{out}");
     node.assert_backed_up_state();
     node.expect(0, &["restore", "--rollback", "--yes"]);
     node.expect(0, &["restore", "--commit", "--yes"]);
@@ -165,7 +165,7 @@ fn as_a_unit_it_outlives_the_session_that_began_it() {
     child.wait().expect("its end");
     let (out, err) = node.expect(0, &["restore", "--status"]);
     assert!(
-        out.contains("takes writes") || out.contains("completed"),
+        out.contains("accepts writes") || out.contains("completed"),
         "{out}{err}"
     );
     node.assert_backed_up_state();

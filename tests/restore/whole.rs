@@ -31,7 +31,7 @@ fn a_single_node_goes_back_and_forth() {
         let etc = node.tree_of("etc/kubernetes");
 
         let (out, _) = node.restore(&[]);
-        assert!(out.contains("takes writes"), "{out}");
+        assert!(out.contains("accepts writes"), "{out}");
         node.assert_backed_up_state();
         assert_eq!(node.live_revision("etcd"), "7");
         let left = node.revisions();

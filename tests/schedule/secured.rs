@@ -100,7 +100,7 @@ fn who_reads_is_asked_for_a_certificate_and_rotation_needs_no_restart() {
     assert!(ask(address, page, &new_ca, Some(&reader)).starts_with("refused"));
     let (status, _, stderr) = scheduled.stop();
     assert_eq!(status, Some(0));
-    assert_eq!(stderr.matches("is used on").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("stay in use").count(), 1, "{stderr}");
 }
 
 #[test]

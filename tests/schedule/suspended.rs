@@ -43,6 +43,6 @@ fn while_the_file_is_there_no_run_begins() {
     assert!(bench.sets().len() <= taken + 1);
     let (status, _, stderr) = scheduled.stop();
     assert_eq!(status, Some(0));
-    assert!(stderr.contains("no run begins while"), "{stderr}");
-    assert!(stderr.contains("the schedule is followed"), "{stderr}");
+    assert!(stderr.contains("no run starts while"), "{stderr}");
+    assert!(stderr.contains("the schedule continues"), "{stderr}");
 }

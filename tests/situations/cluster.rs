@@ -74,7 +74,7 @@ fn enable_waits_for_what_etcd_commits_and_says_why_it_does_not() {
     std::fs::write(member.join("snap/db"), [7; 40_000]).expect("breaking the database");
     let told = node.expect(4, &["enable", "--wait", "15s"]).1;
     assert!(
-        told.contains("its container has ended") && told.contains("crictl logs "),
+        told.contains("its container has exited") && told.contains("crictl logs "),
         "{told}"
     );
 }
@@ -104,7 +104,7 @@ fn a_signal_ends_every_question_at_once() {
         (terminal, screen)
     };
     for (command, shown) in [
-        ("disable", "The cluster loses its quorum with it"),
+        ("disable", "The cluster loses quorum"),
         (
             "restore latest --scope etcd",
             "Restore backup-1 to this node?",
@@ -125,7 +125,7 @@ fn a_signal_ends_every_question_at_once() {
             }
             let screen = terminal.wait("the end", |screen| screen.contains("[exit "));
             assert!(screen.contains("[exit 130]"), "{command}:\n{screen}");
-            assert!(screen.contains("nothing has changed"), "{screen}");
+            assert!(screen.contains("nothing was changed"), "{screen}");
         }
     }
     let free = wait_for("the lock", Duration::from_secs(5), || {

@@ -64,7 +64,7 @@ fn what_is_not_etcds_in_the_data_directory_survives_restore_and_commit() {
             "restore", &saved, "--scope", "etcd", "--yes", "--wait", "60s",
         ];
         let (_, err) = node.expect(0, &args);
-        let stays = "stays in /var/lib/etcd, since it is not etcd's: backups, before-upgrade.db";
+        let stays = "stays in /var/lib/etcd, because it does not belong to etcd: backups, before-upgrade.db";
         assert!(err.contains(stays), "{err}");
         node.assert_backed_up_state();
         for made in ["member", "member/snap/db", "member/wal"] {
@@ -161,10 +161,10 @@ fn a_node_without_its_certificates_is_restored_from_a_backup_that_has_them() {
                 "backup-1",
                 "--dry-run",
                 "--allow",
-                "other-cluster",
+                "cluster-mismatch",
             ];
             let (plan, _) = node.expect(0, &args);
-            let back = "put pki/apiserver-kubelet-client.key back, which is gone";
+            let back = "restore pki/apiserver-kubelet-client.key, which is missing";
             assert!(plan.contains(back), "{plan}");
         }
 
@@ -222,7 +222,7 @@ fn certificates_elsewhere_are_archived_and_put_back() {
     node.bench.settle();
     lose(&node, "var/lib/minikube");
     let (plan, _) = node.expect(0, &["restore", "latest", "--dry-run"]);
-    let back = "put /var/lib/minikube/certs back: it is gone";
+    let back = "restore /var/lib/minikube/certs: it is missing";
     assert!(plan.contains(back), "{plan}");
     assert!(!node.path("var/lib/minikube").exists());
     node.restore(&[]);
@@ -279,7 +279,7 @@ fn odd_files_among_certificates_do_not_end_all_backups() {
     assert!(err.contains("[static-pods-incomplete]"), "{err}");
     assert!(err.contains("pki/pipe: it is a named pipe"), "{err}");
     assert!(
-        err.contains("/opt/vault/absent, which is not there"),
+        err.contains("/opt/vault/absent, which does not exist"),
         "{err}"
     );
     assert!(err.contains("pki/huge: it is larger than"), "{err}");

@@ -175,7 +175,7 @@ fn a_node_that_runs_etcd_alone() {
         assert_eq!(out.contains("On the control-plane nodes"), kubeadm, "{out}");
         node.expect(0, &["restore", "--rollback", "--yes"]);
         let (out, _) = node.expect(0, &["restore", "latest", "--dry-run"]);
-        assert!(out.contains("this node runs etcd alone"), "{out}");
+        assert!(out.contains("this node runs only etcd"), "{out}");
         node.expect(0, &["disable", "--wait", "30s"]);
         node.expect(0, &["enable"]);
     }

@@ -65,7 +65,7 @@ fn a_restore_beside_a_living_majority_is_refused_on_every_release() {
         node.expect(0, &["disable"]);
         let told = node.expect(5, &["restore", "backup-1", "--yes"]).1;
         assert!(
-            told.contains("living-voters")
+            told.contains("other-members-running")
                 && told.contains("master-1")
                 && told.contains("master-2"),
             "{told}"
@@ -74,14 +74,14 @@ fn a_restore_beside_a_living_majority_is_refused_on_every_release() {
         let told = node
             .expect(5, &["restore", "--from-data-dir", &data, "--yes"])
             .1;
-        assert!(told.contains("living-voters"), "{told}");
+        assert!(told.contains("other-members-running"), "{told}");
 
         // One that hangs cannot be told from one that runs.
         node.cluster.kill(2);
         node.cluster.pause(1);
         let told = node.expect(5, &["restore", "backup-1", "--yes"]).1;
         assert!(
-            told.contains("other-members-unknown") && !told.contains("living-voters"),
+            told.contains("other-members-unknown") && !told.contains("other-members-running"),
             "{told}"
         );
         assert!(
@@ -164,7 +164,7 @@ fn a_second_change_waits_until_the_first_is_committed_or_rolled_back() {
     assert_eq!(unsettled(&node), [(id.clone(), "rolled-back".to_owned())]);
     let told = node.expect(0, &["restore", "--commit", &id, "--yes"]).0;
     assert!(
-        told.contains("removed what") && !told.contains("committed restore"),
+        told.contains("deleted what") && !told.contains("committed restore"),
         "{told}"
     );
     assert_eq!(unsettled(&node), []);
@@ -185,7 +185,7 @@ fn a_stack_of_restores_is_rolled_back_to_its_first_state() {
     std::fs::rename(&folder, &aside).expect("hiding a journal");
     node.cluster.etcdctl_ok(&["put", "second", "2"]);
     std::thread::sleep(std::time::Duration::from_secs(1));
-    node.restore(&["--allow", "other-cluster"]);
+    node.restore(&["--allow", "cluster-mismatch"]);
     std::fs::rename(&aside, &folder).expect("the journal again");
     let ids: Vec<String> = unsettled(&node).into_iter().map(|(id, _)| id).collect();
     let [_, second] = ids.as_slice() else {
@@ -271,7 +271,7 @@ fn a_rehearsal_on_a_healthy_cluster_shows_the_plan_and_what_is_refused() {
         plan.contains("Restoring backup-1 to master-0") && plan.contains("Steps"),
         "{plan}"
     );
-    assert!(told.contains("living-voters"), "{told}");
+    assert!(told.contains("other-members-running"), "{told}");
     // Whole commands, the safe one first.
     let (_, hints) = told.split_once("hint: ").expect("a hint");
     let (first, over) = hints.split_once('\n').expect("two");
@@ -280,13 +280,13 @@ fn a_rehearsal_on_a_healthy_cluster_shows_the_plan_and_what_is_refused() {
         "{told}"
     );
     assert!(
-        over.contains("restore backup-1 --dry-run --allow living-voters"),
+        over.contains("restore backup-1 --dry-run --allow other-members-running"),
         "{told}"
     );
     let output = node.run(&["restore", "backup-1", "--dry-run", "-o", "json"]);
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     super::support::schema::check_output(&json);
-    assert_eq!(json["error"]["refusal"], "living-voters");
+    assert_eq!(json["error"]["refusal"], "other-members-running");
     assert_eq!(json["plan"]["dryRun"], true);
 }
 
@@ -307,7 +307,7 @@ fn a_backup_of_another_node_or_address_restores_the_data_alone() {
     node.cluster.etcdctl_ok(&["put", "later", "1"]);
     let told = node.expect(5, &["restore", "backup-1", "--yes"]).1;
     assert!(
-        told.contains("[address-not-here]") && told.contains("192.0.2.9"),
+        told.contains("[address-not-local]") && told.contains("192.0.2.9"),
         "{told}"
     );
     assert!(
@@ -322,11 +322,11 @@ fn a_backup_of_another_node_or_address_restores_the_data_alone() {
     let told = node
         .expect(
             5,
-            &["restore", "backup-1", "--yes", "--allow", "other-node"],
+            &["restore", "backup-1", "--yes", "--allow", "node-mismatch"],
         )
         .1;
     assert!(
-        told.contains("[other-node]") && !told.contains("override"),
+        told.contains("[node-mismatch]") && !told.contains("override"),
         "{told}"
     );
 
@@ -405,7 +405,7 @@ fn a_restored_cluster_is_the_same_to_its_older_backups() {
     node.expect(0, &["restore", "backup-3", "--dry-run"]);
     uid("u-2");
     let told = node.expect(5, &["restore", "backup-3", "--dry-run"]).1;
-    assert!(told.contains("[other-cluster]"), "{told}");
+    assert!(told.contains("[cluster-mismatch]"), "{told}");
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn a_journal_that_names_other_places_is_not_followed() {
     let told = node.expect(5, &["restore", "--commit", "--yes"]).1;
     assert!(told.contains("[state-not-trusted]"), "{told}");
     let told = node.expect(7, &["restore", "backup-1", "--yes"]).1;
-    assert!(told.contains("not to be trusted"), "{told}");
+    assert!(told.contains("cannot be trusted"), "{told}");
 }
 
 #[test]
@@ -562,7 +562,7 @@ fn a_restore_is_not_resumed_beside_members_that_were_started_since() {
     }
     let told = node.expect(5, &["restore", "--resume"]).1;
     assert!(
-        told.contains("living-voters") && told.contains("roll it back"),
+        told.contains("other-members-running") && told.contains("roll it back"),
         "{told}"
     );
     assert!(!told.contains("--allow"), "{told}");

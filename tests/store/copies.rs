@@ -18,7 +18,7 @@ pub fn there_and_back(url: &str, env: &Env) {
         );
     }
     let again = bench.copy("backup-2", url, &[], env).expect(0);
-    assert!(again.stdout.contains("is there already"), "{again}");
+    assert!(again.stdout.contains("exists already"), "{again}");
     let name = |number: u32| format!("{}/backup-{number}", place());
     let good = |number: u32| (name(number), "good".to_owned());
     assert_eq!(listed(url, env), [good(1), good(2), good(3)]);
@@ -272,7 +272,7 @@ fn a_plain_copy_is_no_encrypted_one_and_one_to_others_is_none_to_these() {
         let form = recipients.iter().flat_map(|one| ["--recipient", *one]);
         let form: Vec<_> = form.collect();
         let copied = bench.copy("backup-1", &url, &form, &env).expect(0);
-        (copied.stdout.contains("there already"), copied)
+        (copied.stdout.contains("exists already"), copied)
     };
     assert!(!copied(&[]).0);
     let (there, told) = copied(&[&mine]);

@@ -156,7 +156,7 @@ fn a_real_gateway_with_versions_and_locks() {
     wrong.push(("AWS_SECRET_ACCESS_KEY", "notthesecretatall".to_owned()));
     let refused = run(&["list", &format!("s3://{BUCKET}/x")], &wrong).expect(6);
     assert!(
-        refused.stderr.contains("the secret key is not"),
+        refused.stderr.contains("the secret key does not match"),
         "{refused}"
     );
     let gone = run(&["list", "s3://nobucket/x"], &env).expect(6);

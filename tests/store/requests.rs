@@ -140,7 +140,7 @@ fn what_a_service_refuses_is_told_in_words() {
         (403, "RequestTimeTooSkewed", "clock"),
         (403, "QuotaExceeded", "quota"),
         (507, "InsufficientStorage", "full"),
-        (403, "ExpiredToken", "run out"),
+        (403, "ExpiredToken", "expired"),
         (503, "SlowDown", "503"),
     ] {
         let wire = Wire::start(server.address, move |_| s3_error(status, code));

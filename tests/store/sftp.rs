@@ -66,7 +66,7 @@ fn a_host_that_is_not_known_is_refused() {
     let changed = with("ETCD_DR_SFTP_KNOWN_HOSTS", changed.display().to_string());
     let refused = bench.copy("backup-1", &url, &[], &changed).expect(6);
     assert!(
-        refused.stderr.contains("has another one for it"),
+        refused.stderr.contains("has a different key for it"),
         "{refused}"
     );
 

@@ -432,7 +432,7 @@ fn a_copy_of_a_database_file_is_restored_without_a_hash_it_never_had() {
     let file = File::options().write(true).open(&stripped).unwrap();
     file.set_len(file.metadata().unwrap().len() - 32).unwrap();
     let run = restore(&stripped, "other").expect(5);
-    assert_eq!(run.json()["error"]["refusal"], "unsealed-snapshot", "{run}");
+    assert_eq!(run.json()["error"]["refusal"], "no-integrity-hash", "{run}");
 
     // A byte that a hash would have told of is found in pages and keys.
     let mut bytes = fs::read(&raw).unwrap();

@@ -157,7 +157,7 @@ fn another_history_is_told_from_this_one() {
     let foreign = other.etcd_dr(&["verify", "backup-1", "--live", "--store", store]);
     assert_eq!(foreign.status, Some(11), "{}", foreign.stdout);
     assert!(
-        foreign.stdout.contains("the backup is of cluster"),
+        foreign.stdout.contains("the backup belongs to cluster"),
         "{}",
         foreign.stdout
     );
@@ -186,7 +186,7 @@ fn another_history_is_told_from_this_one() {
     let run_behind = run(&args, &[]);
     assert_eq!(run_behind.status, Some(11), "{}", run_behind.stdout);
     assert!(
-        run_behind.stdout.contains("the member only at 1"),
+        run_behind.stdout.contains("but the member is only at 1"),
         "{}",
         run_behind.stdout
     );

@@ -202,7 +202,7 @@ fn judge(release: &Release) {
             GARBAGE if release.is_3_4() => (Verdict::Repaired, Verdict::Refused),
             HIDDEN => (Verdict::Refused, Verdict::Sound),
             NO_MEMBERS => {
-                assert!(findings[0].contains("waits until a leader"), "{findings:?}");
+                assert!(findings[0].contains("waits for a leader"), "{findings:?}");
                 (Verdict::Sound, Verdict::Refused)
             }
             _ => (ours, ours),

@@ -60,7 +60,7 @@ pub fn compare_with_tree(
     told.extend(
         archived
             .into_keys()
-            .map(|name| difference(name, "in the archive only")),
+            .map(|name| difference(name, "only in the archive")),
     );
     told.sort();
     Ok(told)
@@ -110,23 +110,23 @@ fn differing(archived: &Entry, found: &Entry) -> Vec<&'static str> {
     let mut what = Vec::new();
     match (&archived.kind, &found.kind) {
         (a, b) if a == b => {}
-        (EntryKind::File { .. }, EntryKind::File { .. }) => what.push("another content"),
-        (EntryKind::Symlink { .. }, EntryKind::Symlink { .. }) => what.push("another target"),
-        _ => what.push("another type"),
+        (EntryKind::File { .. }, EntryKind::File { .. }) => what.push("different content"),
+        (EntryKind::Symlink { .. }, EntryKind::Symlink { .. }) => what.push("different target"),
+        _ => what.push("different type"),
     }
     // A link's own mode means nothing: tar programs write 777.
     let link = matches!(found.kind, EntryKind::Symlink { .. });
     if archived.mode != found.mode && !link {
-        what.push("another mode");
+        what.push("different mode");
     }
     if (archived.uid, archived.gid) != (found.uid, found.gid) {
-        what.push("another owner");
+        what.push("different owner");
     }
     if archived.modified != found.modified {
-        what.push("another modification time");
+        what.push("different modification time");
     }
     if archived.xattrs != found.xattrs {
-        what.push("other extended attributes");
+        what.push("different extended attributes");
     }
     what
 }

@@ -131,7 +131,7 @@ fn bad(archive: &Path, what: String) -> Failure {
 fn changed(archive: &Path) -> Failure {
     bad(
         archive,
-        "it is not what it was when it was checked a moment ago".to_owned(),
+        "it has changed since it was checked a moment ago".to_owned(),
     )
 }
 
@@ -431,7 +431,7 @@ fn dress(
     skipped: &mut Vec<PathBuf>,
 ) -> Result<()> {
     let putting = |what: &str| {
-        let text = format!("putting back the {what} of {}", name.display());
+        let text = format!("restoring the {what} of {}", name.display());
         move || text
     };
     let owned = own(name, (entry.uid, entry.gid), attributes, skipped)?;
@@ -485,7 +485,7 @@ fn own(
         }
         set => {
             set.doing(Kind::Store, || {
-                format!("putting back the owner of {}", name.display())
+                format!("restoring the owner of {}", name.display())
             })?;
             Ok(true)
         }

@@ -100,11 +100,11 @@ fn behind(
     let root = selection.root();
     let below = link.source.strip_prefix(&root).unwrap_or(&link.source);
     let Ok(real) = rooted::resolve(&root, below) else {
-        return Ok(Err(("which leads nowhere".to_owned(), false)));
+        return Ok(Err(("which is dangling".to_owned(), false)));
     };
     let on_node = Path::new("/").join(real.strip_prefix(&root).unwrap_or(&real));
     let Ok(meta) = fs::symlink_metadata(&real) else {
-        return Ok(Err(("which is not there".to_owned(), false)));
+        return Ok(Err(("which does not exist".to_owned(), false)));
     };
     if let Some(special) = special(&real, &meta) {
         return Ok(Err((special.why, special.harmless)));
@@ -124,7 +124,7 @@ fn behind(
         };
         if node.target.is_some() {
             let why = format!(
-                "{} is a link to it, and one link is followed",
+                "{} is a link to it, and only one link is followed",
                 link.source.display()
             );
             left.push(LeftOut::new(&node.source, why, false));

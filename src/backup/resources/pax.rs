@@ -89,7 +89,7 @@ fn number<T: std::str::FromStr>(key: &str, value: &[u8]) -> Result<T, String> {
     Some(value)
         .filter(|value| value.iter().all(u8::is_ascii_digit))
         .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
-        .ok_or_else(|| format!("a PAX record {key} that is no number in range"))
+        .ok_or_else(|| format!("a PAX record {key} that is not a number in range"))
 }
 
 /// Seconds with an optional fraction, rounded down.
@@ -102,7 +102,7 @@ fn seconds(value: &[u8]) -> Result<i64, String> {
             let down = text.starts_with('-') && fraction.bytes().any(|b| b != b'0');
             Ok(whole.saturating_sub(i64::from(down)))
         }
-        _ => Err("a PAX record mtime that is no time".to_owned()),
+        _ => Err("a PAX record mtime that is not a time".to_owned()),
     }
 }
 

@@ -252,7 +252,7 @@ fn attributes_and_owners_go_round() {
         let told = compare_with_tree(&read, &selection).unwrap();
         assert_eq!(
             told[0].to_string(),
-            format!("{file}: other extended attributes")
+            format!("{file}: different extended attributes")
         );
     }
 }
@@ -282,9 +282,9 @@ fn each_difference_from_the_tree_is_told() {
         .unwrap();
     let found = compare_with_tree(&read, &selection).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].what, "another content");
+    assert_eq!(found[0].what, "different content");
     fs::set_permissions(&manifest, fs::Permissions::from_mode(0o644)).unwrap();
-    told("another mode");
+    told("different mode");
     fs::write(at("new"), b"").unwrap();
     told("not in the archive");
     let script = fs::File::options()
@@ -292,15 +292,15 @@ fn each_difference_from_the_tree_is_told() {
         .open(at("configmaps/scripts/run.sh"))
         .unwrap();
     script.set_modified(before).unwrap();
-    told("another modification time");
+    told("different modification time");
     fs::remove_file(at("secrets/s/empty")).unwrap();
-    told("in the archive only");
+    told("only in the archive");
     fs::remove_file(at("secrets/s/link")).unwrap();
     symlink("empty", at("secrets/s/link")).unwrap();
-    told("another target");
+    told("different target");
     fs::remove_file(at("absolute")).unwrap();
     fs::write(at("absolute"), b"").unwrap();
-    told("another type");
+    told("different type");
 }
 
 #[test]
@@ -374,11 +374,11 @@ fn what_cannot_be_archived_is_left_out_and_named() {
     };
     let (why, harmless) = left(&|tree| link(tree, "/etc/absent")).unwrap();
     assert!(
-        why.contains("/etc/absent, which is not there") && !harmless,
+        why.contains("/etc/absent, which does not exist") && !harmless,
         "{why}"
     );
     let (why, harmless) = left(&|tree| link(tree, "../../../x")).unwrap();
-    assert!(why.contains("not there") && !harmless, "{why}");
+    assert!(why.contains("does not exist") && !harmless, "{why}");
 
     // What an external PKI links to comes as its content.
     let external = tempfile::tempdir().unwrap();

@@ -152,7 +152,7 @@ fn refuse(name: &'static str, what: String, path: &Path) -> Failure {
 
 /// The failure of something that changed under the reader.
 pub(super) fn changed(path: &Path) -> Failure {
-    let what = format!("reading {}: it changed meanwhile", path.display());
+    let what = format!("reading {}: it changed in the meantime", path.display());
     refuse("resources-changed", what, path)
 }
 

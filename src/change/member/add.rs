@@ -138,7 +138,7 @@ pub enum AddResult {
 /// [`Kind::Unreachable`].
 pub async fn plan(context: &Context, request: &AddRequest) -> Result<Plan> {
     if !is_name(&request.name) {
-        let what = format!("{:?} is no name for a member", request.name);
+        let what = format!("{:?} is not a valid member name", request.name);
         return Err(Failure::new(Kind::Usage, what));
     }
     let peer_urls = peer_url::parse(&request.peer_urls)?;
@@ -174,7 +174,7 @@ pub(super) fn judge(
         }
     };
     if let Some(against) = against {
-        let refusal = against.refusal("looking at the votes", &when_added);
+        let refusal = against.refusal("checking the quorum", &when_added);
         unless_allowed(context, &request.allow, refusal)?;
     }
     if matches!(action, Action::AddLearner | Action::AddVoter) {
@@ -228,7 +228,7 @@ fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result
     }
     let taken = |name, why: &str, member: &Member| {
         let what = format!(
-            "{why} {}: remove that one first, if it is lost",
+            "{why} {}: remove that member first, if it is lost",
             select::described(member)
         );
         Err(never(name, what))
@@ -238,13 +238,13 @@ fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result
         if let Some(url) = peer_urls.iter().find(|url| has(url)) {
             return taken(
                 PEER_URL_TAKEN,
-                &format!("the peer URL {url} is that of"),
+                &format!("the peer URL {url} belongs to"),
                 member,
             );
         }
     }
     match members.iter().find(|member| member.name == request.name) {
-        Some(member) => taken(NAME_TAKEN, "the name is that of", member),
+        Some(member) => taken(NAME_TAKEN, "the name belongs to", member),
         None if request.learner => Ok(Action::AddLearner),
         None => Ok(Action::AddVoter),
     }
@@ -275,13 +275,13 @@ fn found_by_others(
             (None, Some(urls)) => {
                 let label = other.label();
                 let what = format!(
-                    "{} would look for member {label} at {urls}, which is its own machine",
+                    "{} would dial member {label} at {urls}, which is its own machine",
                     request.name
                 );
                 (what, Some(other.id.to_string()))
             }
             (Some(urls), None) => {
-                let what = format!("member {} would look for it at {urls}", other.label());
+                let what = format!("member {} would dial it at {urls}", other.label());
                 (what, None)
             }
             _ => continue,
@@ -307,7 +307,7 @@ fn knows_learners(survey: &Survey) -> Result<()> {
         {
             let label = state.member.label();
             let what = format!(
-                "member {label} runs etcd {}, and learners came with 3.4",
+                "member {label} runs etcd {}, but learners need 3.4 or later",
                 status.version
             );
             return Err(never(LEARNERS_UNSUPPORTED, what));
@@ -386,7 +386,7 @@ async fn add(
         Ok(Err(not)) => Err(refused_by_etcd(request, survey, not)),
         Err(failure) => {
             let url = peer_urls.join(",");
-            let remains = format!("it is not known whether a member at {url} was added");
+            let remains = format!("cannot tell whether a member at {url} was added");
             Err(failure
                 .doing(remains)
                 .as_kind(Kind::RollbackFailed)
@@ -414,7 +414,10 @@ fn refused_by_etcd(request: &AddRequest, survey: &Survey, not: NotChanged) -> Fa
             (UNHEALTHY_CLUSTER, not_connected(survey))
         }
         Some(Refusal::PeerUrlExists | Refusal::MemberExists) => {
-            let more = format!("a member has one of {}", request.peer_urls.join(", "));
+            let more = format!(
+                "a member already has one of {}",
+                request.peer_urls.join(", ")
+            );
             (PEER_URL_TAKEN, more)
         }
         _ => return not.failure,
@@ -428,7 +431,7 @@ fn refused_by_etcd(request: &AddRequest, survey: &Survey, not: NotChanged) -> Fa
 /// Why etcd finds its cluster unhealthy. A member that answers is not lost: its peers do not reach
 /// it, and its removal would cost a vote for nothing.
 fn not_connected(survey: &Survey) -> String {
-    let rule = "etcd itself takes no new member while two voting members are not connected";
+    let rule = "etcd itself accepts no new member while two voting members are not connected";
     let silent = survey.members.iter().find(|state| !state.is_healthy());
     match silent {
         Some(state) => format!(
@@ -510,7 +513,7 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
         Undone::Failed(failed.with(Fact::MemberRemains(id.clone())))
     };
     if !added.fresh {
-        let what = format!("member {id} remains, which was there before this run");
+        let what = format!("member {id}, which existed before this run, remains");
         return remains(why, what);
     }
     let was_learner = added.change.before.voters == added.change.after.voters;
@@ -526,11 +529,11 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
         }
         Ok(Gone::Votes { healthy: true }) => Undone::VotesAfterAll,
         Ok(Gone::Votes { healthy: false }) => {
-            let what = format!("member {id} remains: it has a vote and does not answer");
+            let what = format!("member {id} remains: it is a voting member and does not answer");
             remains(why, what)
         }
         Err(failure) => {
-            let what = format!("member {id} remains, for it could not be removed ({failure})");
+            let what = format!("member {id} remains because it could not be removed ({failure})");
             remains(why, what)
         }
     }

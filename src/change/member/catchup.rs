@@ -124,7 +124,7 @@ async fn step(
     promoted: &mut bool,
 ) -> Result<Step> {
     let Some(state) = now.find(awaited.id) else {
-        let what = "somebody else has removed it from the cluster";
+        let what = "it was removed from the cluster by someone else";
         return Err(Failure::new(Kind::Unexpected, what));
     };
     let name = awaited.name;
@@ -139,7 +139,7 @@ async fn step(
     if !state.member.is_learner {
         return Ok(match status.is_learner {
             // The list is the majority's; the member itself hears of it a moment later.
-            true => Step::Not(format!("{name} has not yet heard that it votes")),
+            true => Step::Not(format!("{name} does not know yet that it was promoted")),
             false => Step::Votes,
         });
     }
@@ -162,7 +162,7 @@ async fn step(
             _ => return Err(not.failure),
         },
     }
-    Ok(Step::Not(format!("{name} is promoted")))
+    Ok(Step::Not(format!("{name} was promoted")))
 }
 
 fn answering(state: &MemberState) -> Option<&Status> {

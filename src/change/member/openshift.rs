@@ -27,7 +27,7 @@ pub fn after_removal(node: &str) -> Vec<NextStep> {
         .collect();
     vec![
         step(
-            "take the quorum guard off",
+            "turn the quorum guard off",
             "oc patch etcd/cluster --type=merge -p '{\"spec\": {\"unsupportedConfigOverrides\": \
              {\"useUnsupportedUnsafeNonHANonProductionUnstableEtcd\": true}}}'"
                 .to_owned(),
@@ -37,21 +37,21 @@ pub fn after_removal(node: &str) -> Vec<NextStep> {
             format!("oc delete node {node}"),
         ),
         step(
-            "delete the member's certificates, which the operator makes anew",
+            "delete the member's certificates; the operator recreates them",
             format!("oc -n openshift-etcd delete secret {}", secrets.join(" ")),
         ),
         step(
-            "find its machine, and delete it if it is to be made anew",
+            "find its machine, and delete it to have it recreated",
             format!("oc -n openshift-machine-api get machines -o wide | grep -F {node}"),
         ),
         step(
-            "when the new member is there: put the quorum guard back",
+            "when the new member has joined, turn the quorum guard on again",
             "oc patch etcd/cluster --type=merge -p '{\"spec\": {\"unsupportedConfigOverrides\": \
              null}}'"
                 .to_owned(),
         ),
         step(
-            "if only two etcd pods come: have them rolled out again",
+            "if only two etcd pods start, force a new rollout",
             "oc patch etcd/cluster --type=merge -p '{\"spec\": {\"forceRedeploymentReason\": \
              \"recovery-'\"$(date --rfc-3339=ns)\"'\"}}'"
                 .to_owned(),

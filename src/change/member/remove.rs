@@ -106,7 +106,7 @@ fn judge(
     profile: Profile,
 ) -> Result<Plan> {
     let Some(state) = survey.find(id).cloned() else {
-        let what = format!("member {id} is not in the cluster any more");
+        let what = format!("member {id} is no longer in the cluster");
         return Err(super::never(select::UNKNOWN, what));
     };
     let doing = format!("removing member {}", select::described(&state.member));
@@ -117,7 +117,7 @@ fn judge(
     let leads = survey.leader == Some(id);
     let heir = leads.then(|| heir(&survey, id)).flatten();
     if leads && heir.is_none() {
-        let why = "it leads, and no other voting member is healthy";
+        let why = "it is the leader, and no other voting member is healthy";
         let refusal = Failure::refused(LEADER_CANNOT_MOVE, why).doing(doing);
         unless_allowed(context, &request.allow, refusal)?;
     }
@@ -182,7 +182,7 @@ pub async fn carry_out(context: &Context, request: &RemoveRequest, plan: Plan) -
         .map_err(|e| e.doing(doing.clone()))?;
     let (gone_from, listing) = gone(context, &plan, request.wait).await;
     if !listing.is_empty() {
-        let what = format!("it is removed, and still listed: {}", listing.join("; "));
+        let what = format!("it is removed, but still listed: {}", listing.join("; "));
         return Err(Failure::new(Kind::Partial, what).doing(doing));
     }
     context.tell(Event::PhaseDone {
@@ -234,7 +234,7 @@ async fn move_leadership(plan: &Plan, next: Id) -> Result<()> {
             return asked.map_err(|not| not.failure);
         }
         if Instant::now() >= deadline {
-            let what = format!("it still leads after {} s", LEADER_LIMIT.as_secs());
+            let what = format!("it is still the leader after {} s", LEADER_LIMIT.as_secs());
             return Err(Failure::new(Kind::Refused, what));
         }
         tokio::time::sleep(PAUSE).await;
@@ -257,7 +257,7 @@ async fn remove(context: &Context, plan: &Plan) -> Result<()> {
     .await
     .map_err(|failure| {
         failure
-            .doing("it is not known whether it was removed")
+            .doing("cannot tell whether it was removed")
             .with(Fact::MemberRemains(id.to_string()))
     })?;
     match removed {

@@ -81,15 +81,15 @@ fn judge(
     silent: Vec<String>,
 ) -> Result<Plan> {
     let Some(state) = survey.find(id) else {
-        let what = format!("member {id} is not in the cluster any more");
+        let what = format!("member {id} is no longer in the cluster");
         return Err(never(select::UNKNOWN, what));
     };
     let member = state.member.clone();
-    let doing = format!("moving member {}", select::described(&member));
+    let doing = format!("updating member {}", select::described(&member));
     for other in survey.list().iter().filter(|other| other.id != id) {
         let has = |url: &&String| other.peer_urls.iter().any(|own| peer_url::same(own, url));
         if let Some(url) = peer_urls.iter().find(has) {
-            let what = format!("the peer URL {url} is that of {}", select::described(other));
+            let what = format!("the peer URL {url} belongs to {}", select::described(other));
             return Err(never(PEER_URL_TAKEN, what).doing(doing));
         }
     }
@@ -100,10 +100,10 @@ fn judge(
     let (votes, against) = quorum::with_health(&survey.standings(), id.0, healthy);
     let unchanged = peer_url::same_all(&member.peer_urls, &peer_urls);
     if let Some(against) = against.filter(|_| !unchanged) {
-        let refusal = against.refusal("looking at the votes", &votes);
+        let refusal = against.refusal("checking the quorum", &votes);
         let refusal = match reachable {
             true => refusal,
-            false => refusal.doing(format!("nobody listens at {}", silent.join(", "))),
+            false => refusal.doing(format!("nothing listens at {}", silent.join(", "))),
         };
         unless_allowed(context, &request.allow, refusal.doing(doing))?;
     }
@@ -146,7 +146,7 @@ pub async fn carry_out(context: &Context, request: &UpdateRequest, plan: Plan) -
     let mut plan = judge(context, request, survey, id, plan.peer_urls, plan.silent)?;
     context.cancel.check()?;
     let unstopped = context.unstopped();
-    let doing = format!("moving member {}", select::described(&plan.member));
+    let doing = format!("updating member {}", select::described(&plan.member));
     let urls = plan.peer_urls.clone();
     let moved = until_certain(
         &unstopped,
@@ -158,7 +158,7 @@ pub async fn carry_out(context: &Context, request: &UpdateRequest, plan: Plan) -
         },
     )
     .await
-    .map_err(|failure| failure.doing("it is not known whether it was moved"))?;
+    .map_err(|failure| failure.doing("cannot tell whether it was updated"))?;
     moved.map_err(|not| {
         let failure: Failure = match not.refusal {
             Some(Refusal::PeerUrlExists) => not.failure.with(Fact::Refusal {

@@ -84,16 +84,16 @@ impl Returned {
         let mut parts = Vec::new();
         match (self.bumped_to, &self.not_bumped) {
             (Some(bumped), _) => parts.push(format!(
-                "etcd's revision is bumped to {bumped}, above {served}, the highest that was served meanwhile: all clients list again"
+                "etcd's revision is bumped to {bumped}, above {served}, the highest served in the meantime: all clients re-list"
             )),
             (None, Some(why)) => parts.push(format!(
-                "clients that have seen revisions up to {served} do not notice: {why}"
+                "clients that have seen revisions up to {served} do not notice the rollback: {why}"
             )),
             (None, None) => {}
         }
         if !self.not_serving.is_empty() {
             let missing = self.not_serving.join("; ");
-            parts.push(format!("it does not serve yet: {missing}"));
+            parts.push(format!("not serving yet: {missing}"));
         }
         parts
     }
@@ -220,12 +220,12 @@ async fn build(
 fn alone(world: &World, dir: &Path) -> Result<ClusterId, String> {
     let report = files::check(&Layout::new(dir, None), None).map_err(|e| e.to_string())?;
     let identity = report.wal.scan.metadata;
-    let identity = identity.ok_or("its log does not say whose it is")?;
+    let identity = identity.ok_or("its WAL does not say which member it belongs to")?;
     let members = report.last_members.map_or(1, |members| members.ids().len());
     match members {
         1 => Ok(ClusterId(identity.cluster)),
         several => Err(format!(
-            "the data is of one of {several} members, and bumped alone it would contradict the others. Restart what watches on all nodes (API servers, kubelets, operators), or make a cluster of this member alone: etcd-dr restore --from-data-dir {}",
+            "the data belongs to one of {several} members: bumped on one member alone, it would contradict the others. Restart all clients that watch, on all nodes (API servers, kubelets, operators), or make a cluster of this member alone: etcd-dr restore --from-data-dir {}",
             world.about.etcd.data_dir.display()
         )),
     }
@@ -262,7 +262,7 @@ pub(crate) async fn prepare(world: &World, operation: &Operation<NodeStep>) -> R
     let built = build(world, &aside, &bumped, &data_dir, served).await?;
     if built.is_ok() {
         world.context.tell(Event::Note(format!(
-            "the data from before is ready in {}, with a revision above all that was served",
+            "the previous data is ready in {}, with its revision bumped above all that was served",
             bumped.display()
         )));
     }
@@ -342,11 +342,11 @@ async fn restart_api_server(world: &World) {
     match ended {
         Ok(0) => {}
         Ok(_) => world.context.tell(Event::Note(format!(
-            "{name} was ended, so that it starts again and reads everything afresh"
+            "{name} was stopped, so that it restarts and reads everything again"
         ))),
         Err(failure) => world.context.warn(
             "api-server-not-restarted",
-            format!("{name} keeps what it has read: restart it by hand ({failure})"),
+            format!("{name} keeps its old cache: restart it by hand ({failure})"),
         ),
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn describe_aside(data_dir: &Path, aside: &Path, only: &[String]) -> 
     let (from, to) = (data_dir.display(), aside.display());
     match only {
         [one] => format!("move {} to {to}", data_dir.join(one).display()),
-        _ => format!("move what is in {from} to {to}"),
+        _ => format!("move the contents of {from} to {to}"),
     }
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn strangers(layout: &NodeLayout, data_dir: &Path) -> Result<Option<S
         more => format!(" and {more} more"),
     };
     Ok(Some(format!(
-        "stays in {}, since it is not etcd's: {}{more}",
+        "stays in {}, because it does not belong to etcd: {}{more}",
         layout.node_path(data_dir).display(),
         names.join(", ")
     )))
@@ -77,8 +77,7 @@ pub(crate) fn refuse_inside(data_dir: &Path, source: &Path) -> Result<()> {
     Err(refuse(
         "source-in-member",
         format!(
-            "{} is in {}, which a restore moves away and --commit removes: copy it elsewhere first, \
-             then restore the copy",
+            "{} is in {}, which a restore moves away and --commit deletes: copy it elsewhere first, then restore the copy",
             source.display(),
             member.display()
         ),

@@ -29,7 +29,7 @@ pub(crate) async fn why(world: &World) -> Option<String> {
     let (newest, ended) = newest(&ours, pod, &containers, &sandboxes);
     let Some(newest) = newest else {
         return Some(
-            "the kubelet has started no container of its pod; to see why: systemctl status kubelet"
+            "the kubelet has not started a container of its pod; to see why: systemctl status kubelet"
                 .to_owned(),
         );
     };
@@ -39,7 +39,7 @@ pub(crate) async fn why(world: &World) -> Option<String> {
     let last = last_line(&world.host(&log(newest)));
     let last = last.map(|line| format!(" with {line:?}"));
     Some(format!(
-        "its container has ended{}, {ended} of them so far; to see why: crictl logs {}",
+        "its container has exited{}, {ended} so far; to see why: crictl logs {}",
         last.unwrap_or_default(),
         newest.id.get(..13).unwrap_or(&newest.id)
     ))

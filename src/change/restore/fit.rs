@@ -11,9 +11,9 @@ use crate::node::endpoint::{Endpoint, parse_ip, split_list};
 use crate::node::pod::Container;
 
 /// The refusal of another node's static pods.
-pub(super) const OTHER_NODE: &str = "other-node";
+pub(super) const OTHER_NODE: &str = "node-mismatch";
 /// The refusal of an etcd that listens where this machine is not.
-pub(super) const ADDRESS_NOT_HERE: &str = "address-not-here";
+pub(super) const ADDRESS_NOT_HERE: &str = "address-not-local";
 
 /// Why the backup's static pods are not this node's, by the name of the refusal.
 pub(super) fn misfit(
@@ -35,7 +35,7 @@ pub(super) fn misfit(
         return Some((
             OTHER_NODE,
             format!(
-                "the backup was taken on {taken_on}, this node is {node}: its static pods are made for that node, and only etcd's data can be restored here"
+                "the backup was taken on {taken_on}, but this node is {node}: its static pods are specific to that node, so only etcd's data can be restored here"
             ),
         ));
     }
@@ -46,7 +46,7 @@ pub(super) fn misfit(
     Some((
         ADDRESS_NOT_HERE,
         format!(
-            "the backup's etcd manifest is made for {}, and this machine has no such address: etcd would not start from it",
+            "the backup's etcd manifest uses {}, but this machine has no such address: etcd would not start with it",
             missing.join(", ")
         ),
     ))

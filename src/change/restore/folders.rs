@@ -61,13 +61,13 @@ impl Folders {
                 return Err(Failure::new(
                     Kind::Refused,
                     format!(
-                        "{} and {} are on different mounts, and nothing could be moved between them",
+                        "{} and {} are on different mounts, so files cannot be renamed between them",
                         taken.display(),
                         kubernetes.display()
                     ),
                 )
                 .with(Fact::Refusal {
-                    name: "mount-between",
+                    name: "cross-mount",
                     allowable: false,
                 }));
             }

@@ -168,9 +168,9 @@ pub(super) fn mismatches(
         .zip(node.cluster_id.as_ref());
     match (uuids, ids) {
         (Some((set, here)), _) if set != here => found.push((
-            "other-cluster",
+            "cluster-mismatch",
             format!(
-                "the backup is of the cluster {set}, this node belongs to {here} ({})",
+                "the backup belongs to the cluster {set}, this node to {here} ({})",
                 node.source
             ),
         )),
@@ -179,9 +179,9 @@ pub(super) fn mismatches(
             if set != here && !is_own_lineage(request, survey, node, here) =>
         {
             found.push((
-                "other-cluster",
+                "cluster-mismatch",
                 format!(
-                    "the backup is of etcd's cluster {set}, this node belongs to {here} ({}), and neither a restore of this node nor the uid of the namespace kube-system says that they are one",
+                    "the backup belongs to the etcd cluster {set}, this node to {here} ({}), and neither an earlier restore of this node nor the uid of the namespace kube-system shows that they are the same",
                     node.source
                 ),
             ));
@@ -196,9 +196,9 @@ pub(super) fn mismatches(
     );
     if let Some((set, here)) = versions.filter(|(set, here)| set != here) {
         found.push((
-            "other-version",
+            "version-mismatch",
             format!(
-                "the backup is of OpenShift {set}, this node runs {here} ({}): a backup is for the very version it was taken of",
+                "the backup is of OpenShift {set}, but this node runs {here} ({}): restore a backup only to the version it was taken from",
                 node.source
             ),
         ));
@@ -276,7 +276,7 @@ pub(super) fn evidence(
         Ok(evidence) => known.extend(evidence),
         Err(failure) => context.warn(
             "revision-unknown",
-            format!("how far this node's own database had come is not known: {failure}"),
+            format!("cannot tell the last revision of this node's own database: {failure}"),
         ),
     }
     known.extend(from_raft_index(
@@ -341,5 +341,5 @@ pub(super) fn refused(found: Vec<(&'static str, String)>, living: &[String]) -> 
             allowable: name != OTHER_NODE,
         });
     }
-    Some(failure.doing("holding the backup against this node"))
+    Some(failure.doing("comparing the backup with this node"))
 }

@@ -63,23 +63,23 @@ pub const KIND: &str = lineage::RESTORE;
 const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a plan says of its rollback.
-const WAY_BACK: &str = "rollback: until etcd serves the restored data, the data that is here now comes back to the byte; after that with its revision bumped above all that was served, so that clients list again";
+const WAY_BACK: &str = "rollback: until etcd serves the restored data, the present data comes back byte for byte; after that, with its revision bumped above all that was served, so that clients re-list";
 
 /// Refusals that an operator may let pass.
 pub const ALLOWABLE: [&str; 13] = [
-    "address-not-here",
+    "address-not-local",
     "alarm-in-backup",
     "bump-too-small",
-    "certificates-unfit",
-    "living-voters",
-    "other-cluster",
+    "certificates-invalid",
+    "other-members-running",
+    "cluster-mismatch",
     "other-members-unknown",
-    "other-node",
-    "other-version",
+    "node-mismatch",
+    "version-mismatch",
     "outside-in-the-way",
-    "root-needed",
+    "root-required",
     "unknown-version",
-    "unsealed-snapshot",
+    "no-integrity-hash",
 ];
 
 /// What is asked for.
@@ -132,8 +132,8 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let mut refusals: Vec<(&'static str, String)> = Vec::new();
     if !request.privileged {
         refusals.push((
-            "root-needed",
-            "owners and labels can be put back by root only".to_owned(),
+            "root-required",
+            "only root can restore owners and SELinux labels".to_owned(),
         ));
     }
     let survey = context.cancel.guard(Survey::make(context, request)).await?;
@@ -170,19 +170,18 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         .cancel
         .guard(async { Ok(identity::others(request, &survey, &node).await) })
         .await?;
-    refusals.extend(others.refusals("with a restored single member beside them the cluster would be two; stop etcd on those nodes first"));
+    refusals.extend(others.refusals("a restored single member would be a second cluster beside them; stop etcd on those nodes first"));
     if survey.unsealed {
         refusals.push((
-            "unsealed-snapshot",
-            "the snapshot has no SHA-256 of itself: nothing tells whether bytes of it were changed"
-                .to_owned(),
+            "no-integrity-hash",
+            "the snapshot has no integrity hash, so changed bytes cannot be detected".to_owned(),
         ));
     }
     if let Some(alarm) = survey.facts.alarms.first() {
         refusals.push((
             "alarm-in-backup",
             format!(
-                "the alarm {} of member {:x} stands in the backup and will be raised again: etcd may refuse writes",
+                "the alarm {} of member {:x} is in the backup and will be raised again: etcd may refuse writes",
                 alarm.alarm, alarm.member
             ),
         ));
@@ -274,7 +273,7 @@ fn lock_installers(context: &Context, layout: &NodeLayout) -> Result<Vec<Lock>> 
             None => context.warn(
                 "foreign-lock",
                 format!(
-                    "{} is a link or another user's file, so no installer holds it: it is ignored",
+                    "{} is a link or another user's file, so it is not an installer's lock: it is ignored",
                     path.display()
                 ),
             ),
@@ -437,7 +436,7 @@ pub async fn refuse_beside_others(
     let asking = async { Ok(circle.ask(options.as_ref()).await) };
     let found = context.cancel.guard(asking).await?;
     let refusals =
-        found.refusals("they were started since this restore began; stop them, or roll it back");
+        found.refusals("they were started after this restore began; stop them, or roll it back");
     let refused = identity::refused(refusals, &found.names);
     refused.map_or(Ok(()), |failure| Err(failure.firmly()))
 }
@@ -463,7 +462,7 @@ pub async fn take_back(
     back::prepare(&world(context, layout, operation)?, operation).await?;
     let back = world(&context.unstopped(), layout, operation)?;
     if operation::is_undone(layout, operation.progress(), &back.about.safety) {
-        operation.settle_undone("undone already, without a record of it")?;
+        operation.settle_undone("already undone, but not recorded")?;
         return done(operation);
     }
     operation::go_back(operation, &back, "asked for").await?;

@@ -25,7 +25,7 @@ pub(crate) fn in_the_way(path: &Path, other: &Path) -> Failure {
     Failure::new(
         Kind::Unexpected,
         format!(
-            "{} was made meanwhile, and {} is to go there: move it away by hand",
+            "{} appeared in the meantime where {} must go: move it away and retry",
             path.display(),
             other.display()
         ),
@@ -55,7 +55,7 @@ pub(crate) fn swap(incoming: Option<&Path>, place: &Path, aside: &Path) -> Resul
         return Err(Failure::new(
             Kind::Unexpected,
             format!(
-                "neither {} nor {} is there",
+                "neither {} nor {} exists",
                 incoming.display(),
                 place.display()
             ),

@@ -25,7 +25,7 @@ use crate::node::endpoint::Endpoint;
 /// line, and a server that is busy.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 /// The refusal while other voting members answer.
-pub(super) const LIVING_VOTERS: &str = "living-voters";
+pub(super) const LIVING_VOTERS: &str = "other-members-running";
 /// The refusal while nobody can tell whether they do.
 pub(super) const UNKNOWN: &str = "other-members-unknown";
 
@@ -333,7 +333,7 @@ impl Others {
         if !self.unknown.is_empty() {
             let unknown = self.unknown.join("; ");
             let what = format!(
-                "cannot tell whether other members run ({unknown}): if one does, a restore makes a second cluster"
+                "cannot tell whether other members run ({unknown}): if one does, a restore creates a second cluster"
             );
             refusals.push((UNKNOWN, what));
         }
@@ -415,7 +415,7 @@ async fn ask_one(
 /// Where a member serves clients.
 async fn client(url: &str, own: &BTreeSet<u64>, options: Option<&ConnectOptions>) -> Answer {
     let Some(place) = Endpoint::parse(url) else {
-        return Answer::Untried(format!("{url} is not an address that can be dialled"));
+        return Answer::Untried(format!("{url} is not an address that can be dialed"));
     };
     let status = async { status(&place, options?).await };
     let knock = knock(place.tls, &place.host, place.port, ANSWER);
@@ -440,7 +440,7 @@ async fn status(place: &Endpoint, options: &ConnectOptions) -> Option<Status> {
 /// Where its peers reach it.
 async fn peer(url: &str, own: &BTreeSet<u64>, options: Option<&ConnectOptions>) -> Answer {
     let Some(place) = Endpoint::parse(url) else {
-        return Answer::Untried(format!("{url} is not an address that can be dialled"));
+        return Answer::Untried(format!("{url} is not an address that can be dialed"));
     };
     let knock = knock(place.tls, &place.host, place.port, ANSWER).await;
     if knock != Knock::Answers {

@@ -85,7 +85,7 @@ impl Drafting<'_> {
             .as_ref()
             .filter(|_| !self.survey.has_resources)
         {
-            notes.push(format!("this node's own etcd manifest stays: {why}"));
+            notes.push(format!("this node's own etcd manifest is kept: {why}"));
         }
         notes.push(super::WAY_BACK.to_owned());
         notes.extend(self.revision_notes()?);
@@ -192,15 +192,15 @@ impl Drafting<'_> {
             None => format!("profile {}", self.survey.profile),
         };
         if self.survey.scope != self.request.scope {
-            notes.push("this node runs etcd alone, so that etcd alone is rolled back".to_owned());
+            notes.push("this node runs only etcd, so only etcd is rolled back".to_owned());
             return notes;
         }
         notes.push(match self.survey.scope {
             Scope::ControlPlane => format!(
-                "{generation}: all four static pods stop and go back to what the backup had, so that no cache outlives the data it was filled from"
+                "{generation}: all four static pods stop and return to the backup's revisions, so that no cache outlives the data that filled it"
             ),
             Scope::Etcd => format!(
-                "{generation}: only etcd stops and goes back; the others keep running, and list anew since all they have seen is marked as compacted (the stock script does so from 4.18 on)"
+                "{generation}: only etcd stops and is restored; the others keep running and re-list, because every revision they have seen is marked as compacted (as OpenShift's cluster-restore.sh does since 4.18)"
             ),
         });
         notes
@@ -229,7 +229,7 @@ impl Drafting<'_> {
             Bump::By(more) => (None, more),
         };
         let allow = |name: &&str| self.request.allows(name);
-        let names = ["bump-too-small", "unknown-version", "unsealed-snapshot"];
+        let names = ["bump-too-small", "unknown-version", "no-integrity-hash"];
         Building {
             snapshot: self.request.set.files.snapshot.clone().unwrap_or_default(),
             into: self.node_path(&folders.new_data()),
@@ -480,8 +480,8 @@ pub(super) fn refuse_wal_apart(wal: Option<&str>) -> Result<()> {
     let Some(wal) = wal else {
         return Ok(());
     };
-    let what = format!("etcd keeps its log apart, in {wal}: that cannot be restored on a node yet");
-    Err(refuse("wal-dir-apart", what))
+    let what = format!("a separate --wal-dir ({wal}) is not supported yet");
+    Err(refuse("separate-wal-dir", what))
 }
 
 fn file_name(path: &Path) -> &OsStr {

@@ -62,12 +62,12 @@ pub(super) async fn serving(world: &World) -> Result<(Connection, Status)> {
                             return Ok(Look::There);
                         }
                         Err(failure) => {
-                            format!("it answers, has a leader and commits nothing: {failure}")
+                            format!("it answers and has a leader, but commits nothing: {failure}")
                         }
                     }
                 }
                 Ok(_) => {
-                    "it has no leader: too few of the other members run, or it does not reach them"
+                    "it has no leader: too few of the other members run, or it cannot reach them"
                         .to_owned()
                 }
                 Err(failure) if failure.kind() == Kind::Unreachable => {
@@ -89,7 +89,7 @@ pub(super) async fn serving(world: &World) -> Result<(Connection, Status)> {
     waited.map_err(|failure| World::if_nobody_acts(begun.get(), failure))?;
     found
         .into_inner()
-        .ok_or_else(|| Failure::new(Kind::Unexpected, "etcd answered and is not there"))
+        .ok_or_else(|| Failure::new(Kind::Unexpected, "etcd answered, but is gone"))
 }
 
 /// Whether something that goes through the log is answered, and a linearizable read.
@@ -157,7 +157,7 @@ async fn takes_writes(world: &World, connection: &Connection) -> Result<()> {
         world.context.warn("alarm-raised", what);
         return Ok(());
     }
-    Err(Failure::new(Kind::Unexpected, what).doing("proving that etcd takes writes"))
+    Err(Failure::new(Kind::Unexpected, what).doing("proving that etcd accepts writes"))
 }
 
 /// Waits until every pod's containers run, of the revision that was put back.
@@ -172,7 +172,7 @@ pub(crate) async fn pods_run(world: &World, pods: &[PodAbout]) -> Result<()> {
     let names = world.static_pods();
     let begun = Cell::new(false);
     let waited = world
-        .wait("every pod to run what was put back", || async {
+        .wait("every pod to run the restored revision", || async {
             let sandboxes = runtime.sandboxes().await?;
             let containers = runtime.containers().await?;
             let missing: Vec<String> = pods
@@ -208,10 +208,10 @@ fn lacks(
         .iter()
         .filter(|sandbox| sandbox.ready && names.is_sandbox(pod, sandbox));
     let Some(sandbox) = standing.next() else {
-        return Some(format!("{name} does not run"));
+        return Some(format!("{name} is not running"));
     };
     if standing.next().is_some() {
-        return Some(format!("{name} runs twice"));
+        return Some(format!("{name} is running twice"));
     }
     if let Some(revision) = pod.revision {
         let runs = sandbox.labels.get("revision").map(String::as_str);

@@ -42,7 +42,7 @@ pub fn of_operations(context: &Context, layout: &NodeLayout) -> Vec<Evidence> {
         let progress = match &operation.progress {
             Ok(progress) => progress,
             Err(failure) => {
-                let what = format!("what {} has served is not known: {failure}", operation.id);
+                let what = format!("cannot tell what {} has served: {failure}", operation.id);
                 context.warn("revision-unknown", what);
                 continue;
             }
@@ -74,7 +74,10 @@ pub(crate) fn of_data(context: &Context, dir: &Path) -> Option<Evidence> {
     match datadir::evidence_of_data(dir) {
         Ok(evidence) => evidence,
         Err(failure) => {
-            let what = format!("how far the data in {} had come: {failure}", dir.display());
+            let what = format!(
+                "reading the last revision of the data in {}: {failure}",
+                dir.display()
+            );
             context.warn("revision-unknown", what);
             None
         }
@@ -105,7 +108,7 @@ pub(crate) fn by(context: &Context, dir: &Path, built: Option<u64>, told: Option
         Ok(_) => up_to(context, dir, told),
         Err(failure) => {
             let what = format!(
-                "whether the data in {} was served cannot be read ({failure}); it counts as served",
+                "cannot read whether the data in {} was served ({failure}); it counts as served",
                 dir.display()
             );
             context.warn("revision-unknown", what);

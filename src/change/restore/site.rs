@@ -169,7 +169,7 @@ impl Site {
             refuse(
                 "no-etcd-manifest",
                 format!(
-                    "neither {} nor a revision on the disk has a plain etcd pod",
+                    "neither {} nor a revision on disk has a normal etcd pod",
                     self.node_path(&self.layout.manifests()).display()
                 ),
             )

@@ -231,20 +231,20 @@ impl Step for NodeStep {
             Self::Unpack {
                 archives, copies, ..
             } if archives.is_empty() => format!(
-                "copy {} beside their places",
+                "copy {} beside their targets",
                 paths(copies.iter().map(|(from, _)| from))
             ),
             Self::Unpack { archives, .. } => format!(
-                "unpack {} beside their places",
+                "unpack {} beside their targets",
                 paths(archives.iter().map(|unpacking| &unpacking.archive))
             ),
             Self::BuildData(building) => format!(
-                "make etcd's new data from {} in {}",
+                "build etcd's new data from {} in {}",
                 building.snapshot.display(),
                 building.into.display()
             ),
             Self::BuildFromMember(surviving) => format!(
-                "make a cluster of this member alone from {}, with all of its log, in {}",
+                "build a cluster of this member alone from {}, with its whole WAL, in {}",
                 surviving.from.display(),
                 surviving.into.display()
             ),
@@ -256,7 +256,7 @@ impl Step for NodeStep {
                 paths(moves.iter().map(|exchange| &exchange.place))
             ),
             Self::AwaitStopped => {
-                "wait until their containers are gone and nobody holds the database".to_owned()
+                "wait until their containers are gone and no process holds the database".to_owned()
             }
             Self::SetDataAside {
                 data_dir,
@@ -274,9 +274,9 @@ impl Step for NodeStep {
                 paths(moves.iter().map(|exchange| &exchange.place))
             ),
             Self::ProveEtcd => {
-                "wait until etcd serves what was restored and takes writes".to_owned()
+                "wait until etcd serves the restored data and accepts writes".to_owned()
             }
-            Self::ProvePods => "wait until every pod runs what was put back".to_owned(),
+            Self::ProvePods => "wait until every pod runs the restored revision".to_owned(),
         }
     }
 
@@ -566,7 +566,7 @@ async fn unpack(
     if skipped > 0 {
         world.context.warn(
             "labels-not-restored",
-            format!("the owner or the SELinux label of {skipped} files could not be put back"),
+            format!("the owner or the SELinux label of {skipped} files could not be restored"),
         );
     }
     Ok(Some(json!({ "unpackedBytes": bytes })))

@@ -163,7 +163,7 @@ async fn verified(
     let set = request.set.clone();
     if set.state == SetState::Incomplete {
         let what = format!(
-            "restoring {}: it is not whole: {}",
+            "restoring {}: it is incomplete: {}",
             set.name,
             set.problems.join("; ")
         );
@@ -210,7 +210,7 @@ async fn verified(
     let facts = database.facts.ok_or_else(|| {
         Failure::new(
             Kind::BadBackup,
-            format!("restoring {name}: the database tells nothing"),
+            format!("restoring {name}: the database is not readable"),
         )
     })?;
     Ok((facts, version, uid, unsealed))
@@ -232,7 +232,7 @@ fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<Vec<PathBuf>> {
     if let Some(certificates) = certificates {
         needed = needed.saturating_add(contents(certificates)?.content_bytes());
     }
-    space(&into)?.check(needed, "the backup's files, to look at them")?;
+    space(&into)?.check(needed, "the backup's files, to read them")?;
     extract_to_look(resources, &into, &rules())?;
     let roots = archive_roots(&looked);
     for root in &roots {
@@ -315,8 +315,10 @@ fn profile(context: &Context, request: &Request, unpacked: &NodeLayout) -> Resul
         Profile::Bare => Ok(of_set),
         profile if profile == of_set => Ok(profile),
         profile => Err(refuse(
-            "other-profile",
-            format!("the backup is of a node of profile {of_set}, this one is {profile}"),
+            "profile-mismatch",
+            format!(
+                "the backup was taken on a node of profile {of_set}, but this node is {profile}"
+            ),
         )),
     }
 }
@@ -324,7 +326,7 @@ fn profile(context: &Context, request: &Request, unpacked: &NodeLayout) -> Resul
 fn bare() -> Failure {
     refuse(
         "no-static-pods",
-        "this node has no static pods: only a data directory can be made here".to_owned(),
+        "this node has no static pods: only a data directory can be built here".to_owned(),
     )
 }
 
@@ -349,7 +351,7 @@ pub(super) fn refuse_what_is_not_ours(detection: &Detection) -> Result<()> {
         return Err(refuse(
             "arbiter-node",
             format!(
-                "this is an arbiter ({sign}): it has etcd and no API server. Restore on one of the two control-plane nodes; then move /var/lib/etcd/member aside here, and let the arbiter join again"
+                "this is an arbiter ({sign}): it has etcd, but no API server. Restore on one of the two control-plane nodes; then move /var/lib/etcd/member aside here, and let the arbiter join again"
             ),
         ));
     }
@@ -407,7 +409,7 @@ fn access(
     };
     context.warn(
         "access-from-backup",
-        format!("this node does not tell how its etcd is reached, the backup does: {first}"),
+        format!("this node does not say how to reach its etcd; the backup does: {first}"),
     );
     let ours = |path: &mut PathBuf| *path = layout.host(unpacked.node_path(path));
     if let Some(tls) = &mut access.tls {
@@ -503,7 +505,7 @@ fn pod(
             Ok(RevisionInUse::RestorePod { .. }) => {
                 return Err(Failure::new(
                     Kind::Refused,
-                    "a restore pod of the stock scripts runs, which a restart breaks; a backup with its archive puts a normal pod in place",
+                    "a restore pod of OpenShift's scripts runs, and a restart breaks it; a backup with its archive puts a normal pod in place",
                 )
                 .doing(doing()));
             }

@@ -77,8 +77,8 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     let mut refusals = Vec::new();
     if !request.privileged {
         refusals.push((
-            "root-needed",
-            "owners and labels can be put back by root only".to_owned(),
+            "root-required",
+            "only root can restore owners and SELinux labels".to_owned(),
         ));
     }
     let from = request.from.canonicalize();
@@ -88,7 +88,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
         .guard(async { Ok(site.others(context, &from).await) })
         .await?;
     refusals.extend(
-        others.refusals("stop etcd on those nodes first, and see whose disk is the best one"),
+        others.refusals("stop etcd on those nodes first, and find out which disk is the best"),
     );
     refusals.retain(|(name, what)| {
         let allowed = request.allow.iter().any(|allowed| allowed == name);
@@ -158,7 +158,7 @@ async fn examine(context: &Context, request: &Request, draft: &Draft) -> Result<
     });
     let Some(surviving) = surviving.filter(|_| matches!(holders(&request.from), Ok(None))) else {
         context.tell(Event::Note(format!(
-            "{} is in use: whether its log can be used shows when etcd has stopped",
+            "{} is in use: its WAL can be checked only when etcd has stopped",
             request.from.display()
         )));
         return Ok(());
@@ -260,12 +260,12 @@ impl Drafting<'_> {
     fn notes(&self, own: bool) -> Result<Vec<String>> {
         let mut notes = vec![
             super::WAY_BACK.to_owned(),
-            "all of the member's log is kept, also what it had not yet heard to be committed: a leader elected from it would have committed that".to_owned(),
-            "the other members are removed for good, and the cluster gets a new id: their disks are of no use to it any more".to_owned(),
+            "the member's whole WAL is kept, including entries that it did not know to be committed: as leader it would have committed them".to_owned(),
+            "the other members are removed for good, and the cluster gets a new id: their disks cannot be used with it any more".to_owned(),
         ];
         notes.extend(self.site.manifest_notes(&self.pods));
         if !own {
-            notes.push("the data that is here now is set aside and not read".to_owned());
+            notes.push("the present data is set aside and not read".to_owned());
         }
         notes.extend(data::strangers(&self.site.layout, &self.site.data_dir)?);
         Ok(notes)

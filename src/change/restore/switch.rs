@@ -231,7 +231,7 @@ pub async fn refuse_beside_restored(context: &Context, target: &Target) -> Resul
     match foreign.next() {
         Some((at, id)) if !own.is_empty() && site.profile == Profile::Kubeadm => {
             let what = format!(
-                "{at} serves cluster {id}, and the data here is of {own}, from before a restore: started beside it the old cluster could come back"
+                "{at} serves cluster {id}, but the data here belongs to {own}, from before a restore: started beside it, the old cluster could come back"
             );
             Err(refuse("cluster-restored", what))
         }
@@ -292,7 +292,7 @@ pub async fn votes(context: &Context, target: &Target) -> Result<(Change, Option
     let (reach, access) = Reach::of(context, target, &detection)?;
     let survey = context.cancel.guard(reach.hasty().survey()).await?;
     let Some(own) = diagnose::own(&survey, target, &access) else {
-        let what = "which member is this node's own is not known";
+        let what = "cannot tell which member is this node's own";
         return Err(Failure::new(Kind::Unexpected, what));
     };
     let id = own.member.id;
@@ -317,7 +317,7 @@ async fn serves(
         .await
         .map(|_| ())
         .map_err(|failure| match failure.kind() {
-            Kind::Unreachable => failure.doing("etcd's manifest is back, and etcd does not serve"),
+            Kind::Unreachable => failure.doing("etcd's manifest is back, but etcd does not serve"),
             _ => failure,
         })
 }

@@ -152,11 +152,11 @@ impl World {
             });
             Ok(match there.is_empty() {
                 true if in_a_row.get() >= LOOKS => Look::There,
-                true => Look::NotYet("looking once more".to_owned()),
+                true => Look::NotYet("looking again".to_owned()),
                 false => Look::NotYet(there.join(", ")),
             })
         };
-        let waited = self.wait("the static pods to end", look).await;
+        let waited = self.wait("the static pods to stop", look).await;
         shorten.tell(&self.context);
         waited.map_err(|failure| {
             match failure.kind() == Kind::Unreachable && pending.get() && !shorten.acts.get() {

@@ -18,16 +18,16 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = COPY_EXAMPLES)]
 pub struct CopyArgs {
-    /// A backup's name or `latest`; or URL/CLUSTER/NODE/backup-N
+    /// Backup to copy: a name, `latest`, or URL/CLUSTER/NODE/backup-N
     #[arg(value_name = "SET")]
     pub set: String,
 
-    /// The store: s3://BUCKET/PATH, gs://..., az://..., file:///PATH,
-    /// sftp://USER@HOST/PATH; from a URL, the directory of a store
+    /// Store to copy to: s3://BUCKET/PATH, gs://..., az://...,
+    /// file:///PATH, sftp://USER@HOST/PATH; from a URL, a directory
     #[arg(value_name = "STORE", verbatim_doc_comment)]
     pub to: String,
 
-    /// The directory that holds the backups
+    /// Directory that holds the backups
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,

@@ -12,15 +12,15 @@ use super::values::parse_duration;
     after_help = "Examples:\n  etcd-dr disable            before a restore on another node\n  etcd-dr enable             afterwards"
 )]
 pub struct DisableArgs {
-    /// The longest wait for its containers to end
+    /// Wait at most this long for its containers to stop
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     pub wait: Duration,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 
-    /// Show what would be done, and change nothing
+    /// Show what would be done; change nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -29,15 +29,15 @@ pub struct DisableArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:\n  etcd-dr enable\n  etcd-dr enable --wait 1m")]
 pub struct EnableArgs {
-    /// The longest wait until etcd serves
+    /// Wait at most this long for etcd to serve
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     pub wait: Duration,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 
-    /// Show what would be done, and change nothing
+    /// Show what would be done; change nothing
     #[arg(long)]
     pub dry_run: bool,
 }

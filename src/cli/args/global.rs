@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, ValueEnum, ValueHint};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The node's file system; for an `oc debug node` shell, /host
+    /// Root of the node's file system; /host in an `oc debug node` shell
     #[arg(long, global = true, value_name = "DIR", env = "ETCD_DR_ROOT", value_hint = ValueHint::DirPath)]
     pub root: Option<PathBuf>,
 
@@ -16,7 +16,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", env = "ETCD_DR_CONFIG", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 
-    /// Where manifests, certificates and data lie [default: auto]
+    /// Where manifests, certificates and data are [default: auto]
     #[arg(
         long,
         global = true,
@@ -26,39 +26,39 @@ pub struct Global {
     )]
     pub profile: Option<ProfileArg>,
 
-    /// This node's name, where its addresses do not tell it
+    /// Node name, if it cannot be detected
     #[arg(long, global = true, value_name = "NAME", env = "ETCD_DR_NODE_NAME")]
     pub node_name: Option<String>,
 
-    /// etcd's client URLs; of several a snapshot uses the local member's
+    /// Client URLs of etcd; a snapshot is taken from the local member
     #[arg(long, global = true, value_name = "URL", env = "ETCD_DR_ENDPOINTS", value_delimiter = ',', value_hint = ValueHint::Url)]
     pub endpoints: Vec<String>,
 
-    /// CA bundle that etcd's certificate is checked with
+    /// Verify etcd's certificate with this CA bundle
     #[arg(long, global = true, value_name = "FILE", env = "ETCD_DR_CACERT", value_hint = ValueHint::FilePath)]
     pub cacert: Option<PathBuf>,
 
-    /// Client certificate
+    /// Client certificate to present to etcd
     #[arg(long, global = true, value_name = "FILE", env = "ETCD_DR_CERT", value_hint = ValueHint::FilePath)]
     pub cert: Option<PathBuf>,
 
-    /// Client key
+    /// Private key of the client certificate
     #[arg(long, global = true, value_name = "FILE", env = "ETCD_DR_KEY", value_hint = ValueHint::FilePath)]
     pub key: Option<PathBuf>,
 
-    /// Form of the result on standard output
-    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = OutputArg::Text, env = "ETCD_DR_OUTPUT")]
+    /// Format of the result on standard output
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = OutputArg::Text, env = "ETCD_DR_OUTPUT")]
     pub output: OutputArg,
 
-    /// Progress on standard error; json: one event a line
+    /// Show progress on standard error; json: one event per line
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ProgressArg::Auto, env = "ETCD_DR_PROGRESS")]
     pub progress: ProgressArg,
 
-    /// Colours; NO_COLOR is honoured
+    /// When to use colours; NO_COLOR is honoured
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorArg::Auto, env = "ETCD_DR_COLOR")]
     pub color: ColorArg,
 
-    /// More detail; secrets are never shown
+    /// Show more detail; secrets are never shown
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 }
@@ -67,7 +67,7 @@ pub struct Global {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProfileArg {
-    /// Look which it is
+    /// Detect automatically
     Auto,
     /// OpenShift's static pods and their revisions
     Openshift,
@@ -80,7 +80,7 @@ pub enum ProfileArg {
 /// `--output`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputArg {
-    /// For people; may change
+    /// Text for people; may change
     Text,
     /// One versioned JSON document
     Json,
@@ -89,20 +89,20 @@ pub enum OutputArg {
 /// `--progress`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProgressArg {
-    /// A bar on a terminal, a line every few seconds elsewhere
+    /// A bar on a terminal, otherwise a line every few seconds
     Auto,
-    /// Lines, also on a terminal
+    /// Lines, even on a terminal
     Always,
-    /// None
+    /// No progress
     Never,
-    /// One JSON event a line
+    /// One JSON event per line
     Json,
 }
 
 /// `--color`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ColorArg {
-    /// On a terminal
+    /// On a terminal only
     Auto,
     /// Always
     Always,

@@ -11,47 +11,46 @@ use crate::backup::retention::Rules;
 
 /// A backup stays if any of them wants it.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "What stays (a backup stays if any of these wants it)")]
+#[command(next_help_heading = "Retention (a backup is kept if any rule matches)")]
 pub struct KeepArgs {
-    /// The newest N good backups; the operator's RetentionNumber, and
-    /// with 20 what Kubermatic keeps
+    /// Keep the newest N good backups (OpenShift: RetentionNumber)
     #[arg(long, value_name = "N", verbatim_doc_comment)]
     pub keep_last: Option<NonZeroU32>,
 
-    /// The newest of each of the newest N hours that have one
+    /// Keep the newest of each hour, for the last N hours with backups
     #[arg(long, value_name = "N")]
     pub keep_hourly: Option<NonZeroU32>,
 
-    /// The newest of each of the newest N days that have one
+    /// Keep the newest of each day, for the last N days with backups
     #[arg(long, value_name = "N")]
     pub keep_daily: Option<NonZeroU32>,
 
-    /// The newest of each of the newest N weeks that have one
+    /// Keep the newest of each week, for the last N weeks with backups
     #[arg(long, value_name = "N")]
     pub keep_weekly: Option<NonZeroU32>,
 
-    /// The newest of each of the newest N months that have one
+    /// Keep the newest of each month, for the last N months with backups
     #[arg(long, value_name = "N")]
     pub keep_monthly: Option<NonZeroU32>,
 
-    /// All that are younger (36h, 14d)
+    /// Keep every backup younger than this (36h, 14d)
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     pub keep_within: Option<Duration>,
 
-    /// At most so many bytes in all, oldest first, over the rules above;
-    /// the operator's RetentionSize (10GiB)
+    /// Delete the oldest while all together are bigger than this, even if
+    /// a rule above keeps them (10GiB; OpenShift: RetentionSize)
     #[arg(long, value_name = "BYTES", value_parser = parse_size, verbatim_doc_comment)]
     pub max_size: Option<u64>,
 
-    /// The newest N good backups stay whatever else is said
+    /// Always keep the newest N good backups
     #[arg(long, value_name = "N")]
     pub min_keep: Option<NonZeroU32>,
 
-    /// The newest good backup of each OpenShift version stays too
+    /// Also keep the newest good backup of each OpenShift version
     #[arg(long)]
     pub keep_ocp_versions: bool,
 
-    /// Where hours, days, weeks and months begin [default: UTC]
+    /// Time zone of hours, days, weeks and months [default: UTC]
     #[arg(long, value_name = "ZONE", value_parser = parse_zone)]
     pub time_zone: Option<TimeZone>,
 }

@@ -14,12 +14,12 @@ use super::values::parse_duration;
     after_help = "Examples:\n  etcd-dr list\n  etcd-dr list --stale-after 2h || alert\n  etcd-dr list -o json /mnt/backups"
 )]
 pub struct ListArgs {
-    /// The directory that holds the backups, or a store's URL
+    /// Directory that holds the backups, or a store's URL
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
 
-    /// The same as STORE, as it is given to other commands
+    /// Same as STORE, spelled as in other commands
     #[arg(long = "store", value_name = "STORE", value_hint = ValueHint::DirPath)]
     pub store_option: Option<PathBuf>,
 

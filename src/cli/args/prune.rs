@@ -18,16 +18,16 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = PRUNE_EXAMPLES)]
 pub struct PruneArgs {
-    /// The directory that holds the backups, or a store's URL
+    /// Directory that holds the backups, or a store's URL
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(value_name = "STORE", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
 
-    /// The same as STORE, as it is given to other commands
+    /// Same as STORE, spelled as in other commands
     #[arg(long = "store", value_name = "STORE", value_hint = ValueHint::DirPath)]
     pub store_option: Option<PathBuf>,
 
-    /// Everything of this cluster: its UUID or etcd cluster id
+    /// Delete every backup of this cluster: its UUID or etcd cluster id
     #[arg(
         long,
         value_name = "ID",
@@ -37,19 +37,19 @@ pub struct PruneArgs {
     )]
     pub cluster: Option<String>,
 
-    /// With --cluster: yes, all of them
+    /// Confirm deleting every backup of --cluster
     #[arg(long, requires = "cluster")]
     pub all: bool,
 
-    /// Show what would go, and remove nothing
+    /// Show what would be deleted; delete nothing
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Give the reasons for each backup, those that stay too
+    /// Show the reasons for each backup, kept ones included
     #[arg(long)]
     pub explain: bool,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 

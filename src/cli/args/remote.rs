@@ -10,14 +10,13 @@ use super::values::parse_duration;
 /// How stores away from the node are reached; credentials come from where the
 /// services' own tools look for them.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Stores away from the node")]
+#[command(next_help_heading = "Remote stores")]
 pub struct RemoteArgs {
-    /// CA bundle that a store's certificate may be signed by besides the
-    /// system's
+    /// Also trust this CA bundle for remote stores
     #[arg(long, value_name = "FILE", env = "ETCD_DR_STORE_CA", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
     pub store_ca: Option<PathBuf>,
 
-    /// How long a store's request is tried again [default: 2m]
+    /// Retry a store's request for up to this long [default: 2m]
     #[arg(long, value_name = "TIME", env = "ETCD_DR_STORE_PATIENCE", value_parser = parse_duration)]
     pub store_patience: Option<Duration>,
 }
@@ -26,7 +25,7 @@ pub struct RemoteArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Copies")]
 pub struct FormArgs {
-    /// Compress copies (zstd); the files here stay as they are
+    /// Compress copies with zstd; the files here stay as they are
     #[arg(long)]
     pub compress: bool,
 
@@ -34,7 +33,7 @@ pub struct FormArgs {
     #[arg(long, value_name = "RECIPIENT")]
     pub recipient: Vec<String>,
 
-    /// Encrypt copies to the recipients in this file, one a line
+    /// Encrypt copies to the recipients in this file, one per line
     #[arg(long, value_name = "FILE", env = "ETCD_DR_RECIPIENTS_FILE", value_hint = ValueHint::FilePath)]
     pub recipients_file: Option<PathBuf>,
 }
@@ -43,8 +42,7 @@ pub struct FormArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Copies")]
 pub struct IdentityArgs {
-    /// age identity, or SSH private key, that encrypted copies are read
-    /// with
+    /// Decrypt copies with this age identity or SSH private key
     #[arg(long, value_name = "FILE", env = "ETCD_DR_IDENTITY", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
     pub identity: Vec<PathBuf>,
 }

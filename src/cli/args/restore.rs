@@ -10,14 +10,14 @@ use super::values::parse_duration;
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
-  etcd-dr restore latest --dry-run             what would be done, and why
-  etcd-dr restore latest                       this node, after a question
+  etcd-dr restore latest --dry-run             show the plan, and why
+  etcd-dr restore latest                       this node, after confirmation
   etcd-dr restore backup-12 --scope etcd --yes
   etcd-dr restore s3://bucket/CLUSTER/NODE/latest
   etcd-dr restore --status                     from another session
-  etcd-dr restore --rollback                   all as it was before
-  etcd-dr restore latest --data-dir /var/lib/etcd-new   only that
-  etcd-dr restore snapshot.db --data-dir d --bump-revision 0   plain
+  etcd-dr restore --rollback                   undo it
+  etcd-dr restore latest --data-dir /var/lib/etcd-new   no other change
+  etcd-dr restore snapshot.db --data-dir d --bump-revision 0   as etcdutl
   etcd-dr restore latest --data-dir d --name m1 \\
     --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380 \\
     --initial-advertise-peer-urls https://10.0.0.1:2380 \\
@@ -29,8 +29,8 @@ Examples:
 #[command(after_help = RESTORE_EXAMPLES)]
 #[command(group(clap::ArgGroup::new("after").args(["status", "resume", "rollback", "commit"])))]
 pub struct RestoreArgs {
-    /// A backup's name, `latest`, a directory, a snapshot file, or
-    /// URL/CLUSTER/NODE/backup-N, which is brought to this node's store
+    /// Backup to restore: a name, `latest`, a directory, a snapshot file,
+    /// or URL/CLUSTER/NODE/backup-N, which is copied to this node's store
     #[arg(
         value_name = "SET",
         verbatim_doc_comment,
@@ -39,73 +39,73 @@ pub struct RestoreArgs {
     )]
     pub set: Option<String>,
 
-    /// A stopped member's data directory instead of a backup: becomes a
-    /// cluster of that member alone, with all of its log
+    /// Restore from a stopped member's data directory instead of a backup:
+    /// a new cluster of that member alone, with its whole WAL
     #[arg(long, value_name = "DIR", conflicts_with_all = ["set", "initial_cluster", "initial_cluster_token", "skip_hash_check", "compact", "target_version"], value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub from_data_dir: Option<PathBuf>,
 
-    /// That member's WAL, where it has a directory of its own
+    /// WAL directory of that member, if it is separate
     #[arg(long, value_name = "DIR", requires = "from_data_dir", value_hint = ValueHint::DirPath)]
     pub from_wal_dir: Option<PathBuf>,
 
-    /// What of the node goes back: all four static pods, or etcd alone, as
-    /// the stock script does from OpenShift 4.18 on
+    /// What to restore: all four static pods, or etcd alone, as OpenShift's
+    /// cluster-restore.sh does since 4.18
     #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ScopeArg::ControlPlane, verbatim_doc_comment)]
     pub scope: ScopeArg,
 
-    /// Show the plan and what follows it, and change nothing
+    /// Show the plan and what follows it; change nothing
     #[arg(long, conflicts_with_all = ["data_dir", "after"])]
     pub dry_run: bool,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 
-    /// The longest wait for pods to end, and for anything to start
+    /// Wait at most this long for pods to stop, and for anything to start
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     pub wait: Duration,
 
-    /// Kill containers other than etcd's this long after they were asked to end
+    /// Kill containers other than etcd's this long after asking them to stop
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2s")]
     pub grace: Duration,
 
-    /// If a step fails, leave the node as it is then, for --resume or
-    /// --rollback, instead of rolling back
+    /// If a step fails, leave the node as it is, for --resume or --rollback,
+    /// instead of rolling back
     #[arg(long, verbatim_doc_comment)]
     pub keep_failed: bool,
 
-    /// Run as a transient systemd unit, which outlives this terminal
-    /// [auto: where there is systemd]
+    /// Run as a transient systemd unit that outlives this terminal
+    /// [auto: if the node has systemd]
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = DetachArg::Auto, env = "ETCD_DR_DETACH", verbatim_doc_comment)]
     pub detach: DetachArg,
 
-    /// Show how far a restore is, and what is not committed; follow it while
-    /// it runs
+    /// Show how far a restore is, and follow it while it runs; list what is
+    /// not committed
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "", verbatim_doc_comment)]
     pub status: Option<String>,
 
-    /// Go on with a restore that was cut off
+    /// Resume an interrupted restore
     #[arg(long)]
     pub resume: bool,
 
-    /// Take a restore back: the node becomes what it was before
+    /// Roll back a restore: the node becomes what it was before
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
     pub rollback: Option<String>,
 
-    /// Remove what was kept for --rollback, or by it
+    /// Delete what was kept for --rollback, or by it
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
     pub commit: Option<String>,
 
-    /// Only make this directory; absent, or there and empty
+    /// Only build this data directory, which must be absent or empty
     #[arg(long, value_name = "DIR", conflicts_with = "after", value_hint = ValueHint::DirPath)]
     pub data_dir: Option<PathBuf>,
 
-    /// A directory of its own for the write-ahead log; must be absent
+    /// Separate directory for the WAL, which must be absent
     /// [default: member/wal in the data directory]
     #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub wal_dir: Option<PathBuf>,
 
-    /// The member's name [default: default; of --from-data-dir its own]
+    /// Member name [default: default; with --from-data-dir its own]
     #[arg(long, value_name = "NAME", requires = "data_dir")]
     pub name: Option<String>,
 
@@ -118,34 +118,34 @@ pub struct RestoreArgs {
     )]
     pub initial_cluster: String,
 
-    /// What the new ids are made from [default: random, for one member]
+    /// Token that the new ids derive from [default: random, for one member]
     #[arg(long, value_name = "TOKEN", requires = "data_dir")]
     pub initial_cluster_token: Option<String>,
 
-    /// The member's own peer URLs [default: http://localhost:2380;
-    /// of --from-data-dir those it had]
+    /// Peer URLs of this member [default: http://localhost:2380;
+    /// with --from-data-dir its own]
     #[arg(long, value_name = "URLS", visible_alias = "peer-urls", value_hint = ValueHint::Url, verbatim_doc_comment)]
     pub initial_advertise_peer_urls: Option<String>,
 
-    /// Take a snapshot whose SHA-256 is wrong or not there
+    /// Accept a snapshot whose SHA-256 is wrong or missing
     #[arg(long, requires = "data_dir")]
     pub skip_hash_check: bool,
 
-    /// Raise the revision: auto, above all that is known to have been
-    /// served; N, by so many; 0, not at all [default: auto, for one member]
+    /// Bump the revision: auto, above every revision known to have been
+    /// served; N, by N; 0, not at all [default: auto, for one member]
     #[arg(long, value_name = "BUMP", value_parser = parse_bump, verbatim_doc_comment)]
     pub bump_revision: Option<Bump>,
 
-    /// Make watchers of older revisions list anew; needed with N and
-    /// --data-dir, and done by itself on a node
+    /// Mark older revisions as compacted, so that watchers re-list; required
+    /// with N and --data-dir, automatic on a node
     #[arg(long, requires = "data_dir", verbatim_doc_comment)]
     pub mark_compacted: bool,
 
-    /// Write the database anew, without what was deleted from it
+    /// Rewrite the database, without what was deleted from it
     #[arg(long, requires = "data_dir")]
     pub compact: bool,
 
-    /// The etcd that is to start, if not the backup's or a later one:
+    /// Release of etcd that will start, if older than the backup's:
     /// 3.4, 3.5, 3.6 or 3.7
     #[arg(
         long,
@@ -155,16 +155,16 @@ pub struct RestoreArgs {
     )]
     pub target_version: Option<String>,
 
-    /// Go on although this is refused
-    #[arg(long, value_name = "REFUSAL", value_delimiter = ',')]
+    /// Override this refusal
+    #[arg(long, value_name = "REFUSAL", value_delimiter = ',', value_parser = crate::error::names::parse)]
     pub allow: Vec<String>,
 
-    /// The directory that holds the backups
+    /// Directory that holds the backups
     /// [default: /etc/kubernetes/static-pod-backups]
     #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
     pub store: Option<PathBuf>,
 
-    /// Where a backup is brought to, and unpacked to be looked at [default: /var/tmp]
+    /// Directory to download and unpack backups in [default: /var/tmp]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub scratch: Option<PathBuf>,
 
@@ -189,9 +189,9 @@ pub enum ScopeArg {
 /// `--detach`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DetachArg {
-    /// Where there is systemd
+    /// If the node has systemd
     Auto,
-    /// Through systemd-run, whatever there seems to be
+    /// Through systemd-run, even if no systemd is detected
     Always,
     /// In this process
     Never,

@@ -20,45 +20,44 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ScheduleArgs {
-    /// When periods begin: five cron fields, @hourly, @daily, @weekly,
-    /// @monthly, @yearly, or @every TIME
+    /// When to back up: five cron fields, @hourly, @daily, @weekly, @monthly,
+    /// @yearly, or @every TIME
     #[arg(value_name = "CRON", verbatim_doc_comment)]
     pub cron: String,
 
-    /// Begin at most this much late, each node by a time of its own, and
-    /// never more than a tenth of the period; where etcd leads others, as
-    /// much later again, once theirs are taken
+    /// Delay each run by a part of this time that the node's name decides, at
+    /// most a tenth of the period; the leader waits the whole time as well
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m", verbatim_doc_comment)]
     pub jitter: Duration,
 
-    /// After each backup, verify so many of the others, in turn; 0: none
+    /// Verify N of the other backups, in turn, after each run; 0: none
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub verify_sets: u32,
 
-    /// Begin no run while this file exists; on a local file system
+    /// Start no run while this file exists, on a local file system
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub suspend_file: Option<PathBuf>,
 
-    /// Serve /metrics, /healthz and /readyz there; by plain HTTP unless
-    /// --metrics-cert is given
+    /// Serve /metrics, /healthz and /readyz on this address, over plain HTTP
+    /// unless --metrics-cert is given
     #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
     pub metrics_listen: Option<SocketAddr>,
 
-    /// Yes, on an address that other machines reach, and to whoever asks
+    /// Serve /metrics without authentication on a non-loopback address
     #[arg(long, requires = "metrics_listen")]
     pub metrics_public: bool,
 
-    /// Serve by TLS with this certificate and its intermediates; read
-    /// anew when the file changes
+    /// Serve over TLS with this certificate and its intermediates; reloaded
+    /// when the file changes
     #[arg(long, value_name = "FILE", requires_all = ["metrics_listen", "metrics_key"], value_hint = ValueHint::FilePath, verbatim_doc_comment)]
     pub metrics_cert: Option<PathBuf>,
 
-    /// Its private key
+    /// Private key of --metrics-cert
     #[arg(long, value_name = "FILE", requires = "metrics_cert", value_hint = ValueHint::FilePath)]
     pub metrics_key: Option<PathBuf>,
 
-    /// Give /metrics only to who has a certificate that one of these
-    /// signed; /healthz and /readyz to everybody
+    /// Require a client certificate from this CA for /metrics, not for
+    /// /healthz and /readyz
     #[arg(long, value_name = "FILE", requires = "metrics_cert", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
     pub metrics_client_ca: Option<PathBuf>,
 

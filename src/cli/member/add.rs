@@ -87,7 +87,7 @@ fn print_now(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(words::clean(text).as_bytes())
         .and_then(|()| out.flush())
-        .doing(Kind::Unexpected, || "writing what the member starts with")
+        .doing(Kind::Unexpected, || "writing the new member's settings")
 }
 
 fn planned_addition(plan: &add::Plan) -> String {
@@ -98,12 +98,12 @@ fn planned_addition(plan: &add::Plan) -> String {
             text,
             "{name} would be added at {urls} as a learner, and promoted once it has caught up"
         ),
-        Action::AddVoter => writeln!(text, "{name} would be added at {urls} with a vote"),
+        Action::AddVoter => writeln!(text, "{name} would be added at {urls} as a voting member"),
         Action::GoOn(id) => writeln!(
             text,
-            "{name} was added at {urls} before ({id}), and would be waited for"
+            "{name} was already added at {urls} ({id}), and this run would wait for it"
         ),
-        Action::Nothing(id) => writeln!(text, "{name} ({id}) votes already"),
+        Action::Nothing(id) => writeln!(text, "{name} ({id}) is already a voting member"),
     };
     let _ = writeln!(
         text,
@@ -121,10 +121,10 @@ fn planned_addition(plan: &add::Plan) -> String {
 
 fn addition(outcome: &add::Outcome) -> String {
     let what = match outcome.result {
-        AddResult::Promoted => "has caught up and votes",
+        AddResult::Promoted => "has caught up and was promoted",
         AddResult::Votes => "votes",
         AddResult::Learner => "is a learner",
-        AddResult::VoterNotStarted => "was added with a vote",
+        AddResult::VoterNotStarted => "was added as a voting member",
     };
     let mut text = format!("{} ({}) {what}\n", outcome.name, outcome.id);
     members::votes(&mut text, &outcome.before, &outcome.after);
@@ -139,7 +139,7 @@ fn addition(outcome: &add::Outcome) -> String {
         if outcome.result == AddResult::Learner {
             let _ = writeln!(
                 text,
-                "then, for its vote: etcd-dr member-add {} --peer-urls {}",
+                "then, to promote it: etcd-dr member-add {} --peer-urls {}",
                 outcome.name,
                 outcome.peer_urls.join(",")
             );

@@ -31,7 +31,7 @@ pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
             document: DOCUMENT,
             facts: Vec::new(),
             when_completed: format!(
-                "to remove what was kept: etcd-dr member-add --join --commit {}",
+                "to delete what was kept: etcd-dr member-add --join --commit {}",
                 found.id
             ),
         };
@@ -125,7 +125,7 @@ fn roll_back(
     let mut operation = operation::open::<JoinStep>(session, layout, KIND, id)?;
     let progress = operation.progress();
     if progress.state == State::Completed {
-        let question = format!("Put back the data from before {}?", progress.begin.id);
+        let question = format!("Restore the data from before {}?", progress.begin.id);
         confirm("", &question, args.yes)?;
     }
     log.open(operation.dir());
@@ -135,7 +135,7 @@ fn roll_back(
     if operation.progress().known.completed {
         let _ = writeln!(
             text,
-            "what the member had is in {} until: etcd-dr member-add --join --commit",
+            "the member's data is kept in {}; delete it with: etcd-dr member-add --join --commit",
             places(&done.about.safety)
         );
     }
@@ -157,7 +157,7 @@ fn commit(
         let json = json::document(DOCUMENT, &json!({"id": id, "state": state}));
         return Ok(Shown::done(format!("{id} is committed already\n"), json));
     }
-    let question = format!("Remove what {id} kept: the data from before it?");
+    let question = format!("Delete what {id} kept, the data from before it?");
     confirm("", &question, args.yes)?;
     let removed = join::commit(&session.context, layout, &mut operation)?;
     let mut text = format!("committed {id}\n");
@@ -181,7 +181,7 @@ fn planned(draft: &Draft) -> String {
         join::how_it_starts(about)
     );
     members::votes(&mut text, &addition.when_added.before, &addition.when_done);
-    let _ = writeln!(text, "  waits:  {} s at most, each", about.wait_seconds);
+    let _ = writeln!(text, "  waits:  at most {} s each", about.wait_seconds);
     let _ = writeln!(text, "  keeps:  {}", places(&about.safety));
     text.push_str("Steps; each is written to the journal before and after it is done:\n");
     for (number, step) in draft.steps.iter().enumerate() {
@@ -205,12 +205,12 @@ fn joined(done: &Done) -> String {
     if let Some(revision) = done.hash_revision {
         let _ = writeln!(
             text,
-            "  data    as another member's at revision {revision}, by HashKV"
+            "  data    same as another member's at revision {revision}, by HashKV"
         );
     }
     let _ = writeln!(
         text,
-        "  kept    what was here before, in {}, until: etcd-dr member-add --join --commit",
+        "  kept    the previous data, in {}; delete it with: etcd-dr member-add --join --commit",
         places(&about.safety)
     );
     clean(&text)

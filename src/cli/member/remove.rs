@@ -37,11 +37,11 @@ pub(crate) fn run(session: &Session, args: &MemberRemoveArgs) -> Result<Shown> {
     let outcome = session.block_on(remove::carry_out(context, &request, plan))?;
     let mut text = format!("removed {}\n", select::described(&outcome.member));
     if let Some(leader) = &outcome.next_leader {
-        let _ = writeln!(text, "  leadership went to {leader} first");
+        let _ = writeln!(text, "  leadership was moved to {leader} first");
     }
     let _ = writeln!(
         text,
-        "  gone from the list of {}",
+        "  no longer listed by {}",
         outcome.gone_from.join(", ")
     );
     members::votes(&mut text, &outcome.before, &outcome.after);
@@ -56,7 +56,10 @@ fn planned_removal(plan: &remove::Plan) -> String {
     let mut text = members::table(&plan.members);
     let _ = writeln!(text, "{} would be removed", select::described(&plan.member));
     if let Some(leader) = &plan.next_leader {
-        let _ = writeln!(text, "  it leads; leadership would go to {leader} first");
+        let _ = writeln!(
+            text,
+            "  it is the leader; leadership would be moved to {leader} first"
+        );
     }
     members::votes(&mut text, &plan.votes.before, &plan.votes.after);
     steps(&mut text, &plan.next_steps);
@@ -65,7 +68,7 @@ fn planned_removal(plan: &remove::Plan) -> String {
 
 fn steps(text: &mut String, steps: &[NextStep]) {
     if !steps.is_empty() {
-        let _ = writeln!(text, "what remains to be done:");
+        let _ = writeln!(text, "remaining steps:");
     }
     for step in steps {
         let _ = writeln!(text, "  # {}\n  {}", step.what, step.command);

@@ -29,7 +29,7 @@ pub(crate) fn run(session: &Session, args: &MemberUpdateArgs) -> Result<Shown> {
         let plan = match args.dry_run {
             true => plan,
             false => {
-                let question = format!("Move member {}?", select::described(&plan.member));
+                let question = format!("Update member {}?", select::described(&plan.member));
                 let idle = args.yes || plan.unchanged;
                 confirm_if_possible(&update_text(&plan, true), &printable(question), idle)?;
                 update::carry_out(context, &request, plan).await?
@@ -44,8 +44,8 @@ pub(crate) fn run(session: &Session, args: &MemberUpdateArgs) -> Result<Shown> {
 
 fn update_text(plan: &update::Plan, planned: bool) -> String {
     let word = match (plan.unchanged, planned) {
-        (true, _) => "has them already",
-        (false, true) => "would be moved",
+        (true, _) => "already has them",
+        (false, true) => "would be updated",
         (false, false) => "moved",
     };
     let mut text = if planned {
@@ -60,7 +60,7 @@ fn update_text(plan: &update::Plan, planned: bool) -> String {
         plan.peer_urls.join(",")
     );
     for url in &plan.silent {
-        let _ = writeln!(text, "  nobody listens at {url} yet");
+        let _ = writeln!(text, "  nothing listens at {url} yet");
     }
     members::votes(&mut text, &plan.votes.before, &plan.votes.after);
     words::clean(&text)

@@ -29,7 +29,7 @@ pub(crate) fn taken(taken: &Taken) -> String {
     }
     if let Some(shared) = taken.shared.filter(|shared| *shared > 0) {
         text.push_str(&format!(
-            "  {} shared with the backup before\n",
+            "  {} shared with the previous backup\n",
             HumanBytes(shared)
         ));
     }
@@ -79,11 +79,11 @@ pub(crate) fn reasons(manifest: &crate::backup::Manifest) -> String {
 /// What came of a copy, for people.
 pub(crate) fn copied(copied: &Copied) -> String {
     if copied.already_there {
-        return format!("{} is there already\n", copied.url);
+        return format!("{} exists already\n", copied.url);
     }
     let resumed = match copied.resumed {
         0 => String::new(),
-        n => format!(", {n} of its files were there already"),
+        n => format!(", {n} of its files were already there"),
     };
     format!(
         "copied to {} ({} sent{resumed})\n",

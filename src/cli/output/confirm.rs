@@ -15,7 +15,7 @@ use crate::error::{Doing, Fact, Failure, Kind, Result};
 /// where the answer is no, or a signal comes instead of one; the end of input is a no.
 pub(crate) fn confirm(what: &str, question: &str, yes: bool) -> Result<()> {
     if !yes && !is_terminal() {
-        let why = format!("nobody is here to be asked: {question}");
+        let why = format!("confirmation needed, but there is no terminal: {question}");
         return Err(Failure::new(Kind::Usage, why).with(Fact::Missing("yes")));
     }
     confirm_if_possible(what, question, yes)
@@ -41,7 +41,7 @@ pub(crate) fn confirm_if_possible(what: &str, question: &str, yes: bool) -> Resu
         "y" | "yes" => Ok(()),
         _ => Err(Failure::new(
             Kind::Interrupted,
-            "not confirmed: nothing has changed",
+            "not confirmed: nothing was changed",
         )),
     }
 }
@@ -72,7 +72,7 @@ fn answer(hears: &Receiver<Heard>) -> Result<String> {
             terminal::tell_line("");
             Err(Failure::new(
                 Kind::Interrupted,
-                "interrupted: nothing has changed",
+                "interrupted: nothing was changed",
             ))
         }
     }
@@ -98,7 +98,7 @@ fn listen(heard: Sender<Heard>) {
             .doing(Kind::Unexpected, || "starting the runtime");
         let waited = runtime.and_then(|runtime| {
             runtime.block_on(async {
-                let signals = signals().doing(Kind::Unexpected, || "listening to signals")?;
+                let signals = signals().doing(Kind::Unexpected, || "listening for signals")?;
                 let _ = heard.send(Heard::Listening);
                 any(signals).await;
                 Ok(())

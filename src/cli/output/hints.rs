@@ -191,7 +191,7 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     });
     if let Some(member) = remains {
         let line = typed.other(&format!("member-remove {member}"));
-        return Some(format!("to remove what remains: {line}"));
+        return Some(format!("to remove that member: {line}"));
     }
     if let Some(refused) = refused(typed, failure) {
         return Some(refused);
@@ -202,7 +202,7 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
             _ => None,
         })?;
         return Some(format!(
-            "where no other disk and no backup is left: etcd-dr restore {database} --scope etcd --allow unsealed-snapshot"
+            "if there is no other disk and no backup: etcd-dr restore {database} --scope etcd --allow no-integrity-hash"
         ));
     }
     let names = failure.facts().iter().find_map(|fact| match fact {
@@ -238,7 +238,9 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
                 let line = typed.other("backup").with_store(typed, false);
                 return Some(format!("to take a backup: {line}"));
             }
-            Fact::Holder { pid, .. } => return Some(format!("to see what it does: ps -fp {pid}")),
+            Fact::Holder { pid, .. } => {
+                return Some(format!("to see what it is doing: ps -fp {pid}"));
+            }
             _ => {}
         }
     }
@@ -249,7 +251,7 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     match failure.kind() {
         Kind::BadBackup => {
             let line = typed.other("verify --all").with_store(typed, true);
-            Some(format!("to find one that is good: {line}"))
+            Some(format!("to find a good backup: {line}"))
         }
         _ => None,
     }
@@ -260,20 +262,23 @@ fn waits(typed: &Line, fact: &Fact) -> Option<String> {
     let line = |id: &str, rest: &str| typed.other(&format!("{} {rest}", command_of(id)));
     match fact {
         Fact::Unfinished { id, .. } | Fact::Unsettled { id } if id.starts_with(switch::KIND) => {
-            Some(format!("to go back: {}", typed.other("enable")))
+            Some(format!("to undo it: {}", typed.other("enable")))
         }
         Fact::Unfinished {
             id,
             goes_back: true,
             ..
-        } => Some(format!("to finish going back: {}", line(id, "--rollback"))),
+        } => Some(format!(
+            "to finish the rollback: {}",
+            line(id, "--rollback")
+        )),
         Fact::Unfinished { id, .. } => Some(format!(
-            "to go on: {}\nto go back: {}",
+            "to resume: {}\nto roll back: {}",
             line(id, "--resume"),
             line(id, "--rollback")
         )),
         Fact::Unsettled { id } => Some(format!(
-            "to keep it, and delete what was before it: {}\nto go back from it: {}",
+            "to keep it and delete the previous state: {}\nto roll it back: {}",
             line(id, &format!("--commit {id}")),
             line(id, &format!("--rollback {id}"))
         )),
@@ -311,7 +316,7 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
     let verify = || typed.other("verify --cluster");
     let listed = || typed.other("list").with_store(typed, false);
     Some(match name {
-        "living-voters" | "other-members-unknown" => {
+        "other-members-running" | "other-members-unknown" => {
             let members = failure.facts().iter().find_map(|fact| match fact {
                 Fact::Members(names) if !names.is_empty() => Some(names.join(", ")),
                 _ => None,
@@ -319,9 +324,9 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
             let nodes = members.unwrap_or_else(|| "the other nodes".to_owned());
             format!("stop etcd first, on each of {nodes}: etcd-dr disable")
         }
-        "other-node" | "address-not-here" => {
+        "node-mismatch" | "address-not-local" => {
             let line = typed.clone().with("--scope", "etcd");
-            format!("to restore etcd's data alone: {line}")
+            format!("to restore only etcd's data: {line}")
         }
         "manifest-copy" => {
             let paths = failure.facts().iter().filter_map(|fact| match fact {
@@ -339,23 +344,23 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
                 None => line.at("--endpoints", "https://ADDRESS:2379"),
             };
             let known = failure.facts().iter().any(service);
-            return known.then(|| format!("to name the service's etcd: {line}"));
+            return known.then(|| format!("to connect to the service's etcd: {line}"));
         }
-        "other-cluster" => format!("to see this cluster's own backups: {}", listed()),
-        "other-version" | "alarm-in-backup" | "unknown-version" => {
+        "cluster-mismatch" => format!("to see this cluster's own backups: {}", listed()),
+        "version-mismatch" | "alarm-in-backup" | "unknown-version" => {
             format!("to find another backup: {}", listed())
         }
-        "unsealed-snapshot" => format!("to find one with a checksum: {}", listed()),
-        "certificates-unfit" => format!("to see what is wrong with them: {}", verify()),
+        "no-integrity-hash" => format!("to find one with a checksum: {}", listed()),
+        "certificates-invalid" => format!("to see what is wrong with them: {}", verify()),
         "bump-too-small" => {
             let mut line = typed.clone();
             line.0.retain(|word| word != "--mark-compacted");
             let line = line.with("--bump-revision", "auto");
-            format!("to raise it above all that is known: {line}")
+            format!("to bump it above every known revision: {line}")
         }
         "unknown-entry" | "long-tail" => {
             let line = typed.clone().with("--bump-revision", "0");
-            format!("to leave the log to etcd: {line}")
+            format!("to leave the WAL to etcd: {line}")
         }
         "cluster-restored" => {
             let line = typed.other("member-add --join");
@@ -368,7 +373,7 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
             });
             format!("to see who may write there: ls -ld {}", path?)
         }
-        "root-needed" => format!("to run it as root: sudo {typed}"),
+        "root-required" => format!("to run it as root: sudo {typed}"),
         "peer-url-loopback" => {
             let member = failure.facts().iter().find_map(|fact| match fact {
                 Fact::MustMove(member) => Some(member),
@@ -384,7 +389,7 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
         | "etcd-alarm"
         | "etcd-no-leader"
         | "raft-lag" => {
-            format!("to see what stands in the way: {}", verify())
+            format!("to see what is wrong: {}", verify())
         }
         _ => return None,
     })
@@ -399,41 +404,38 @@ pub(crate) fn for_missing(command: &str, what: &'static str) -> Option<String> {
 fn missing(typed: &Line, fact: &Fact) -> Option<String> {
     let line = typed.clone();
     Some(match fact {
-        Fact::Missing("node-name") => format!("name it: {}", line.at("--node-name", "NAME")),
+        Fact::Missing("node-name") => format!("set it: {}", line.at("--node-name", "NAME")),
         Fact::Missing("endpoint") => {
-            format!(
-                "name it: {}",
-                line.at("--endpoints", "https://ADDRESS:2379")
-            )
+            format!("set it: {}", line.at("--endpoints", "https://ADDRESS:2379"))
         }
         Fact::Missing("peer-urls") => {
             format!(
-                "name it: {}",
+                "set it: {}",
                 line.with("--peer-urls", "https://ADDRESS:2380")
             )
         }
         Fact::Missing("etcd-user") => {
             let line = line.at("--key", "FILE").at("--cert", "FILE");
-            format!("give the certificate of one of etcd's users, with the role root: {line}")
+            format!("use the client certificate of an etcd user with the role root: {line}")
         }
-        Fact::Missing("ca") => format!("give it: {}", line.at("--cacert", "FILE")),
+        Fact::Missing("ca") => format!("set it: {}", line.at("--cacert", "FILE")),
         Fact::Missing("cert" | "key") => {
             let line = line.at("--key", "FILE").at("--cert", "FILE");
-            format!("give both: {line}")
+            format!("set both: {line}")
         }
         Fact::Missing("set") => {
             let list = typed.other("list").with_store(typed, false);
-            format!("name one: {}  (they are in: {list})", line.and("latest"))
+            format!("choose one: {}  (they are in: {list})", line.and("latest"))
         }
-        Fact::Missing("yes") => format!("to agree beforehand: {}", line.and("--yes")),
+        Fact::Missing("yes") => format!("to confirm beforehand: {}", line.and("--yes")),
         Fact::Missing("scope") => {
-            format!("restore etcd alone: {}", line.with("--scope", "etcd"))
+            format!("restore only etcd: {}", line.with("--scope", "etcd"))
         }
         Fact::Missing("profile") => {
             let line = line.at("--profile", "openshift|kubeadm|bare");
-            format!("say where to look: {line}")
+            format!("set the node's root: {line}")
         }
-        Fact::Missing("identity") => format!("give it: {}", line.with("--identity", "FILE")),
+        Fact::Missing("identity") => format!("set it: {}", line.with("--identity", "FILE")),
         Fact::Missing("keep-rule") => {
             let line = line.with("--keep-last", "20").and("--dry-run");
             format!("to see what a rule would do: {line}")
@@ -461,18 +463,18 @@ mod tests {
 
     #[test]
     fn a_hint_repeats_what_was_typed_and_names_the_safe_way_first() {
-        let typed = line("--root /host restore /mnt/my.db --scope=etcd --allow other-cluster");
-        let both = refusal("living-voters")
+        let typed = line("--root /host restore /mnt/my.db --scope=etcd --allow cluster-mismatch");
+        let both = refusal("other-members-running")
             .with(Fact::Members(vec!["cp-1".to_owned(), "cp-2".to_owned()]));
         assert_eq!(
             of(&typed, "restore", &both).as_deref(),
             Some(
                 "stop etcd first, on each of cp-1, cp-2: etcd-dr disable\n\
                  to override the refusal: etcd-dr --root /host restore /mnt/my.db --scope=etcd \
-                 --allow other-cluster,living-voters"
+                 --allow cluster-mismatch,other-members-running"
             )
         );
-        let unsealed = of(&typed, "restore", &refusal("unsealed-snapshot"));
+        let unsealed = of(&typed, "restore", &refusal("no-integrity-hash"));
         assert!(unsealed.is_some_and(|hint| hint.starts_with("to find one")));
         let typed = line("--endpoints=https://a:1 verify --cluster --store /s");
         let node = Failure::new(Kind::Usage, "x").with(Fact::Missing("endpoint"));
@@ -483,9 +485,7 @@ mod tests {
         let bad = Failure::new(Kind::BadBackup, "x");
         assert_eq!(
             of(&typed, "verify", &bad).as_deref(),
-            Some(
-                "to find one that is good: etcd-dr --endpoints https://a:1 verify --all --store /s"
-            )
+            Some("to find a good backup: etcd-dr --endpoints https://a:1 verify --all --store /s")
         );
     }
 
@@ -493,12 +493,12 @@ mod tests {
     fn a_refusal_that_nothing_overrides_has_no_override() {
         let typed = line("restore backup-1 --scope control-plane");
         let firm = Failure::new(Kind::Refused, "x").with(Fact::Refusal {
-            name: "other-node",
+            name: "node-mismatch",
             allowable: false,
         });
         assert_eq!(
             of(&typed, "restore", &firm).as_deref(),
-            Some("to restore etcd's data alone: etcd-dr restore backup-1 --scope etcd")
+            Some("to restore only etcd's data: etcd-dr restore backup-1 --scope etcd")
         );
     }
 

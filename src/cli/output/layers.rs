@@ -71,13 +71,13 @@ pub(crate) fn describe(text: &mut String, database: &database::Report) {
     if facts.free_pages > 0 {
         let _ = writeln!(
             text,
-            "  a defragmentation would save {} of {}",
+            "  defragmenting would free {} of {}",
             HumanBytes(facts.reclaimable_size),
             HumanBytes(facts.total_size)
         );
     }
     if !facts.prefixes.is_empty() {
-        let _ = writeln!(text, "  biggest prefixes, by bytes of all revisions:");
+        let _ = writeln!(text, "  largest prefixes, by bytes of all revisions:");
     }
     for prefix in facts.prefixes.iter().take(PREFIXES_SHOWN) {
         let _ = writeln!(

@@ -45,8 +45,8 @@ pub(crate) fn votes(text: &mut String, before: &Tally, after: &Tally) {
 /// The votes in a sentence.
 pub(crate) fn tally(tally: &Tally) -> String {
     let tolerance = match tally.tolerance {
-        None => "the quorum is LOST".to_owned(),
-        Some(0) => "none more may fail".to_owned(),
+        None => "quorum is LOST".to_owned(),
+        Some(0) => "no further member may fail".to_owned(),
         Some(1) => "1 more may fail".to_owned(),
         Some(more) => format!("{more} more may fail"),
     };

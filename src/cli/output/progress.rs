@@ -142,7 +142,7 @@ fn aside(event: &Event, verbose: u8) -> Option<String> {
             printable(message.clone())
         )),
         Event::LeftoverRemoved(path) => Some(format!(
-            "removed {}, left by a run that was cut off",
+            "removed leftover {} from an interrupted run",
             path.display()
         )),
         Event::MustStart { member, settings } => Some(format!(

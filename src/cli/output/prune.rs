@@ -73,8 +73,7 @@ pub(crate) fn summary(done: &Pruned) -> String {
     );
     if done.versions_kept {
         text.push_str(
-            "The bucket keeps earlier versions: what was removed is hidden there, and takes up room until \
-             the bucket's own rules end it.\n",
+            "The bucket keeps earlier versions: removed objects are hidden there, and use space until the bucket's own rules delete them.\n",
         );
     }
     text

@@ -69,7 +69,7 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
 
 fn text(outcome: &Outcome) -> String {
     let mut text = format!(
-        "made {} from {}\n",
+        "built {} from {}\n",
         outcome.data_dir.display(),
         outcome.snapshot.display()
     );

@@ -51,7 +51,7 @@ fn shown(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
         document: "restore",
         facts,
         when_completed: format!(
-            "to go back: etcd-dr restore --rollback {id}\nto keep it: etcd-dr restore --commit {id}",
+            "to roll back: etcd-dr restore --rollback {id}\nto keep it: etcd-dr restore --commit {id}",
             id = progress.begin.id
         ),
     };
@@ -95,18 +95,18 @@ pub(super) fn detached(session: &Session, dir: &Path, args: &RestoreArgs) -> Res
         goes_back: false,
     };
     let output = command.output().doing(Kind::Busy, || {
-        format!("starting the unit {unit} with systemd-run; nothing has been changed")
+        format!("starting the unit {unit} with systemd-run; nothing was changed")
     });
     let output = output.map_err(|failure| failure.with(unfinished()))?;
     if !output.status.success() {
         let what = format!(
-            "starting the unit {unit}; nothing has been changed: systemd-run: {}",
+            "starting the unit {unit}; nothing was changed: systemd-run: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
         return Err(Failure::new(Kind::Busy, what).with(unfinished()));
     }
     terminal::tell_line(format_args!(
-        "runs as the unit {unit}, also without this terminal; to watch it from another: etcd-dr restore --status"
+        "running as the unit {unit}, independent of this terminal; to watch it from another: etcd-dr restore --status"
     ));
     let began = Instant::now();
     while !is_held(&layout)
@@ -144,12 +144,12 @@ fn watch(session: &Session, layout: &NodeLayout, dir: &Path, unit: Option<&str>)
                             .args(["kill", "--signal=INT", unit])
                             .status();
                         if !told.is_ok_and(|status| status.success()) {
-                            terminal::tell_line(format_args!("could not tell the unit {unit} to stop: systemctl kill --signal=INT {unit}"));
+                            terminal::tell_line(format_args!("could not stop the unit {unit}; to stop it: systemctl kill --signal=INT {unit}"));
                         }
                     }
                     Some(_) => {}
                     None => {
-                        terminal::tell_line("it goes on with nobody watching");
+                        terminal::tell_line("detached; the restore keeps running");
                         return Ok(progress);
                     }
                 }

@@ -43,7 +43,7 @@ pub(super) fn run(session: &Session, args: &RestoreArgs, from: &Path) -> Result<
 
 fn made(outcome: &Outcome) -> String {
     let mut text = format!(
-        "made {} from {}\n",
+        "built {} from {}\n",
         outcome.data_dir.display(),
         outcome.source.display()
     );
@@ -72,7 +72,7 @@ fn made(outcome: &Outcome) -> String {
     line(
         "log",
         format!(
-            "{} committed and {} uncommitted entries beyond the database, all kept; ends with entry {} of term {}",
+            "{} committed and {} uncommitted entries beyond the database, all kept; last entry {} of term {}",
             outcome.tail_committed,
             outcome.tail_uncommitted,
             outcome.source_index,
@@ -82,7 +82,7 @@ fn made(outcome: &Outcome) -> String {
     if let (Some(entries), Some(revision)) = (outcome.applied, outcome.applied_revision) {
         line(
             "applied",
-            format!("{entries} entries of the log, up to revision {revision}"),
+            format!("{entries} entries of the WAL, up to revision {revision}"),
         );
     }
     line(
@@ -90,7 +90,7 @@ fn made(outcome: &Outcome) -> String {
         match outcome.revision_at_most {
             most if most == outcome.revision => most.to_string(),
             most => format!(
-                "{}, and up to {most} once etcd has applied the log",
+                "{}, and up to {most} once etcd has applied the WAL",
                 outcome.revision
             ),
         },

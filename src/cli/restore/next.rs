@@ -23,7 +23,7 @@ pub(super) fn steps(about: &About) -> Vec<String> {
         _ => kubeadm(about, &others),
     };
     steps.push(
-        "When all is well, remove what was kept for going back:\netcd-dr restore --commit"
+        "When all is well, delete what was kept for a rollback:\netcd-dr restore --commit"
             .to_owned(),
     );
     steps
@@ -45,13 +45,13 @@ fn openshift(about: &About, others: &[&str]) -> Vec<String> {
         );
         steps.push(redeploy(
             "etcd",
-            "If etcd's operator makes no new revision within 15 minutes, force one:",
+            "If etcd's operator creates no new revision within 15 minutes, force one:",
         ));
         return steps;
     }
     let names = others.join(", ");
     steps.push(format!(
-        "Make sure that etcd stays off on the other control-plane nodes ({names}), on each:\netcd-dr disable    (or: sudo -E /usr/local/bin/disable-etcd.sh)"
+        "Make sure that etcd stays stopped on the other control-plane nodes ({names}), on each:\netcd-dr disable    (or: sudo -E /usr/local/bin/disable-etcd.sh)"
     ));
     steps.push(
         "Turn the quorum guard off:\noc patch etcd/cluster --type=merge -p '{\"spec\": {\"unsupportedConfigOverrides\": {\"useUnsupportedUnsafeNonHANonProductionUnstableEtcd\": true}}}'"
@@ -66,15 +66,15 @@ fn openshift(about: &About, others: &[&str]) -> Vec<String> {
             all.join(", ")
         ));
         steps.push(
-            "Approve what asks for certificates, as often as some are pending:\noc get csr\noc adm certificate approve NAME"
+            "Approve pending certificate requests, repeatedly until none are pending:\noc get csr\noc adm certificate approve NAME"
                 .to_owned(),
         );
         steps.push(format!(
-            "Delete the other machines one by one and let them be made again, or, where they are not managed, remove and install them anew ({names}):\noc get machines -n openshift-machine-api -o wide"
+            "Delete the other machines one by one and have them recreated, or, if they are not managed, remove and reinstall them ({names}):\noc get machines -n openshift-machine-api -o wide"
         ));
     } else {
         steps.push(format!(
-            "Let the other control-plane nodes rejoin, with empty data ({names}); their old data is of another cluster and is archived by etcd's pod:\netcd-dr enable"
+            "Let the other control-plane nodes rejoin with empty data directories ({names}); etcd's pod archives their old data, which belongs to another cluster:\netcd-dr enable"
         ));
     }
     let components: &[&str] = match about.scope {
@@ -88,9 +88,9 @@ fn openshift(about: &About, others: &[&str]) -> Vec<String> {
     };
     for component in components {
         let why = if newer {
-            format!("If {component} makes no new revision within 15 minutes, force one:")
+            format!("If {component} creates no new revision within 15 minutes, force one:")
         } else {
-            format!("Force a new revision of {component}, and wait until all nodes are at it:")
+            format!("Force a new revision of {component}, and wait until all nodes run it:")
         };
         steps.push(redeploy(component, &why));
     }
@@ -128,7 +128,7 @@ fn kubeadm(about: &About, others: &[&str]) -> Vec<String> {
     ];
     for node in others {
         steps.push(format!(
-            "On {node}: rejoin with an empty data directory, one node after the other; the old data is set aside:\netcd-dr --endpoints {} member-add --join",
+            "On {node}: rejoin with an empty data directory, one node at a time; the old data is set aside:\netcd-dr --endpoints {} member-add --join",
             about.etcd.endpoint
         ));
     }

@@ -92,7 +92,7 @@ fn planned(draft: &Draft, now: Timestamp) -> Shown {
 fn plan_alone(draft: &Draft, now: Timestamp) -> Shown {
     let next = next::steps(&draft.about);
     let mut text = text::plan(draft, now);
-    text.push_str(&numbered("What follows a restore:", &next));
+    text.push_str(&numbered("After the restore:", &next));
     let json = json!({
         "dryRun": true,
         "about": draft.about,
@@ -143,7 +143,7 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
     if progress.state == State::Completed {
         let about = restore::about(progress)?;
         let question = format!(
-            "Take back {}? What was written since {} is set aside with it. The data from before comes back with its revision bumped above all that was served, so that clients list again.",
+            "Roll back {}? Data written since {} is set aside. The previous data comes back with its revision bumped above all that was served, so that clients re-list.",
             progress.begin.id, about.set.name
         );
         confirm("", &question, args.yes)?;
@@ -159,7 +159,7 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
     }
     if kept {
         text.push_str(&format!(
-            "what was written after the restore is in {} until: etcd-dr restore --commit {}\n",
+            "the data written after the restore is kept in {}; delete it with: etcd-dr restore --commit {}\n",
             places(&done.about.safety),
             done.id
         ));
@@ -194,14 +194,14 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) ->
         ));
     }
     let question = if rolled_back {
-        format!("{id} is rolled back. Delete what was written after it?")
+        format!("{id} is rolled back. Delete the data written after it?")
     } else {
         format!("Keep {id}, and delete the data and the revisions from before it?")
     };
     confirm("", &question, args.yes)?;
     let removed = restore::commit(&session.context, &layout, &mut operation)?;
     let mut text = if rolled_back {
-        format!("removed what {id} had left; the node stays as it is\n")
+        format!("deleted what {id} had kept; the node stays as it is\n")
     } else {
         format!("committed {id}\n")
     };

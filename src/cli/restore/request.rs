@@ -71,20 +71,18 @@ pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<
 fn set(args: &RestoreArgs) -> Result<&str> {
     args.set
         .as_deref()
-        .ok_or_else(|| Failure::new(Kind::Usage, "no backup is named").with(Fact::Missing("set")))
+        .ok_or_else(|| Failure::new(Kind::Usage, "no backup is given").with(Fact::Missing("set")))
 }
 
 /// Refuses names that are no refusals of this command.
 pub(super) fn check_names(names: &[String], known: &[&str]) -> Result<()> {
     for name in names {
         if !known.contains(&name.as_str()) {
-            return Err(Failure::new(
-                Kind::Usage,
-                format!("there is no refusal {name:?} to be let pass"),
-            )
-            .with(Fact::Candidates(
-                known.iter().map(|name| (*name).to_owned()).collect(),
-            )));
+            return Err(
+                Failure::new(Kind::Usage, format!("unknown --allow value {name:?}")).with(
+                    Fact::Candidates(known.iter().map(|name| (*name).to_owned()).collect()),
+                ),
+            );
         }
     }
     Ok(())
@@ -96,12 +94,12 @@ pub(super) fn random() -> Result<u128> {
 }
 
 /// Refusals that an operator may let pass here.
-const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "unsealed-snapshot"];
+const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "no-integrity-hash"];
 
 /// The directory to be made.
 pub(super) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
     let named = args.data_dir.clone();
-    named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is named"))
+    named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is given"))
 }
 
 /// Demands that each refusal to be let pass is one that can be.

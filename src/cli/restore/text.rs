@@ -51,7 +51,7 @@ pub(super) fn plan(draft: &Draft, now: Timestamp) -> String {
             .unwrap_or_default();
         line("pod", format!("{}/{}{revision}", pod.namespace, pod.name));
     }
-    line("waits", format!("{} s at most, each", about.wait_seconds));
+    line("waits", format!("at most {} s each", about.wait_seconds));
     line("kept in", places(&about.safety));
     for note in &draft.notes {
         line("note", note.clone());
@@ -85,7 +85,7 @@ fn summary(done: &Done) -> String {
         "etcd",
         facts.etcd_version.as_ref().map(|version| {
             format!(
-                "{version} serves at {} and takes writes",
+                "{version} serves at {} and accepts writes",
                 about.etcd.endpoint
             )
         }),
@@ -105,7 +105,7 @@ fn summary(done: &Done) -> String {
         facts
             .revision
             .zip(facts.snapshot_revision)
-            .map(|(revision, own)| format!("{revision}, the backup's was {own}")),
+            .map(|(revision, own)| format!("{revision}, was {own} in the backup")),
     );
     line(
         "keys",
@@ -121,7 +121,7 @@ fn summary(done: &Done) -> String {
         line("pod", Some(format!("{} runs{revision}", pod.component)));
     }
     line(
-        "way back",
+        "rollback",
         Some(format!(
             "etcd-dr restore --rollback, until --commit; kept in {}",
             places(&about.safety)
@@ -134,7 +134,7 @@ fn summary(done: &Done) -> String {
 pub(super) fn restored(done: &Done) -> Shown {
     let next = next::steps(&done.about);
     let mut shown = summary(done);
-    shown.push_str(&numbered("What is left to do:", &next));
+    shown.push_str(&numbered("Remaining steps:", &next));
     let facts = &done.facts;
     let json = json!({
         "id": done.id,

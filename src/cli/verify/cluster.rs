@@ -108,8 +108,7 @@ fn next(finding: &Finding, report: &Report) -> String {
         diagnose::ETCD_DISABLED => "etcd-dr enable".to_owned(),
         diagnose::NO_QUORUM => no_quorum(report),
         diagnose::CANNOT_COMMIT => format!(
-            "etcdctl endpoint health --cluster; then on its machine: {LOGS}; a disk that lost its \
-             log shows in: {}",
+            "etcdctl endpoint health --cluster; then on its machine: {LOGS}; to find a disk that lost its WAL: {}",
             data_dir(report)
         ),
         diagnose::PEER_NOT_CONNECTED => presented(place),

@@ -29,7 +29,7 @@ fn table(verdict: &Verdict) -> String {
     if let Some(best) = verdict.ranking.first() {
         let _ = writeln!(
             text,
-            "the best survivor: {} {}",
+            "the best disk: {} {}",
             best.id,
             printable(best.name.clone())
         );
@@ -47,7 +47,7 @@ fn row(disk: &Ranked) -> String {
         format!(", revision {} to {}", revisions.database, revisions.at_most)
     });
     let unfit = disk.unfit.map_or_else(String::new, |unfit| {
-        format!("; not to be chosen: {}", unfit.words())
+        format!("; not eligible: {}", unfit.words())
     });
     format!(
         "{} {}: last entry {} of term {}{revisions}{unfit}",

@@ -56,10 +56,10 @@ pub(super) fn run(
 fn standing(text: &mut String, report: &Report, session: &Session) {
     if let Some(own) = &report.member {
         let role = match own.role {
-            Role::Voter => "a voter",
+            Role::Voter => "a voting member",
             Role::Learner => "a learner",
-            Role::None => "no member by its own log",
-            Role::Unknown => "of an unknown role",
+            Role::None => "not a member according to its own WAL",
+            Role::Unknown => "of unknown role",
         };
         let name = match own.name.as_str() {
             "" => own.id.clone(),
@@ -84,7 +84,7 @@ fn standing(text: &mut String, report: &Report, session: &Session) {
     let wal = |name: &str| report.wal.get(name).cloned().unwrap_or_default();
     let _ = writeln!(
         text,
-        "  the log ends with entry {} of term {}; term {}, commit {} written down",
+        "  last WAL entry {} (term {}); recorded: term {}, committed up to {}",
         wal("lastIndex"),
         wal("lastTerm"),
         wal("term"),
@@ -94,21 +94,21 @@ fn standing(text: &mut String, report: &Report, session: &Session) {
     if !beyond.is_null() {
         let _ = writeln!(
             text,
-            "  it holds {} committed and {} uncommitted entries beyond the database, {} of which write keys",
+            "  {} committed and {} uncommitted entries beyond the database, {} of which write keys",
             beyond["committed"], beyond["uncommitted"], beyond["keyWrites"]
         );
     }
     if let Some(revisions) = &report.revisions {
         let _ = writeln!(
             text,
-            "  revision {}, with the log {} at most",
+            "  revision {}, with the WAL at most {}",
             revisions.database, revisions.at_most
         );
     }
     if let Some(time) = report.last_written {
         let _ = writeln!(
             text,
-            "  last written to at {}, {} ago",
+            "  last written at {}, {} ago",
             time.strftime("%Y-%m-%dT%H:%M:%SZ"),
             words::age(time, session.context.now)
         );
@@ -132,7 +132,7 @@ fn sentence(distance: &Distance) -> String {
     } = distance;
     if !distance.same_cluster {
         return format!(
-            "{backup}, the newest backup, is of another cluster: no revision can be compared"
+            "{backup}, the newest backup, belongs to another cluster: revisions cannot be compared"
         );
     }
     let count = |number: &i64| grouped(number.unsigned_abs());
@@ -142,7 +142,7 @@ fn sentence(distance: &Distance) -> String {
             format!("this disk is {} revisions ahead of {backup}", count(low))
         }
         (low, high) if *low >= 0 => format!(
-            "this disk is {} revisions ahead of {backup}, with its log up to {}",
+            "this disk is {} revisions ahead of {backup}, with its WAL up to {}",
             count(low),
             count(high)
         ),
@@ -150,12 +150,12 @@ fn sentence(distance: &Distance) -> String {
             format!("this disk is {} revisions behind {backup}", count(low))
         }
         (low, high) if *high <= 0 => format!(
-            "this disk is {} revisions behind {backup}, with its log at least {}",
+            "this disk is {} revisions behind {backup}, with its WAL at least {}",
             count(low),
             count(high)
         ),
         (low, high) => format!(
-            "this disk's database is {} revisions behind {backup}, with its log it is up to {} ahead",
+            "this disk's database is {} revisions behind {backup}; with its WAL it is up to {} ahead",
             count(low),
             count(high)
         ),

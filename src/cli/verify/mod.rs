@@ -134,7 +134,7 @@ fn made(set: &BackupSet) -> bool {
 fn remark(sets: &[BackupSet]) -> Option<String> {
     let line = |set: &BackupSet| {
         printable(format!(
-            "{} is no backup: {}",
+            "{} is not a backup: {}",
             set.name,
             set.problems.join("; ")
         ))

@@ -59,7 +59,7 @@ fn text(report: &Report) -> String {
             .map(|name| format!("{name}: "))
             .collect();
         let _ = writeln!(text, "{mark}{of}{} [{}]", found.evidence, found.name);
-        let _ = writeln!(text, "  cure: {}", found.cure);
+        let _ = writeln!(text, "  fix: {}", found.cure);
     }
     for not in &report.not_checked {
         let _ = writeln!(text, "not checked: {}: {}", not.what, not.why);

@@ -167,7 +167,10 @@ impl Cluster {
                 Ok(())
             }
             None if self.removed.contains(&id) => Ok(()),
-            None => Err(unknown(index, format_args!("about {id}, who is no member"))),
+            None => Err(unknown(
+                index,
+                format_args!("about {id}, which is not a member"),
+            )),
         }
     }
 
@@ -245,7 +248,7 @@ impl Cluster {
                 }
                 let target = if enabled { version } else { "" };
                 if !target.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-                    return Err(unknown(index, "a downgrade to no version"));
+                    return Err(unknown(index, "a downgrade without a version"));
                 }
                 if now {
                     let value =
@@ -311,7 +314,7 @@ impl Cluster {
 fn context(index: u64, change: &ConfChange) -> Result<Member> {
     match Member::from_json(&change.context) {
         Ok(member) if member.id.0 == change.node => Ok(member),
-        _ => Err(unknown(index, "a change whose member is not told")),
+        _ => Err(unknown(index, "a change that does not name its member")),
     }
 }
 

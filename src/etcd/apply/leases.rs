@@ -82,10 +82,7 @@ impl Leases {
             .map_while(|part| part.parse().ok())
             .collect();
         if self.checkpoints || numbers >= vec![3, 6] {
-            return Err(unknown(
-                index,
-                "a lease checkpoint that may be written down",
-            ));
+            return Err(unknown(index, "a lease checkpoint that may be persisted"));
         }
         Ok(())
     }

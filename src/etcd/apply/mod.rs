@@ -63,7 +63,7 @@ pub struct Base<'a> {
     /// What it says of itself.
     pub facts: &'a DatabaseFacts,
     /// The members that the `.snap` file has which a server would start from; none where the log
-    /// reaches back to its beginning.
+    /// complete from its first entry.
     pub members: &'a [Member],
     /// The ids it has of those removed.
     pub removed: &'a [MemberId],
@@ -95,8 +95,7 @@ pub struct Applied {
 
 /// A kind of entry whose effect is not known.
 fn unknown(index: u64, what: impl std::fmt::Display) -> Failure {
-    let what =
-        format!("entry {index} of the log is {what}, whose effect is not known here exactly");
+    let what = format!("entry {index} of the WAL is {what}, whose exact effect is not known");
     Failure::new(Kind::Refused, what).with(Fact::Refusal {
         name: "unknown-entry",
         allowable: false,
@@ -147,7 +146,7 @@ pub fn apply(base: &Base<'_>, wal: &Wal, log: &Log) -> Result<Applied> {
 
 fn decode<'a>(entry: &Entry<'a>) -> Result<Request<'a>> {
     Request::decode(entry.data)
-        .map_err(|cause| unknown(entry.index, format_args!("no request ({cause})")))
+        .map_err(|cause| unknown(entry.index, format_args!("not a request ({cause})")))
 }
 
 /// The state while a tail is applied.

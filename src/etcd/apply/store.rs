@@ -77,7 +77,7 @@ impl Store {
         }
         self.changes = 0;
         if self.bytes > MOST_WRITTEN {
-            let what = format!("the tail of the log writes more than {MOST_WRITTEN} bytes");
+            let what = format!("the tail of the WAL writes more than {MOST_WRITTEN} bytes");
             return Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
                 name: "long-tail",
                 allowable: false,

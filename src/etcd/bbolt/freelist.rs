@@ -154,7 +154,7 @@ impl Walker<'_> {
                 findings.error(Layer::Pages, place(page, 0), || {
                     (
                         "a page in use or in the freelist".into(),
-                        "neither: it is lost".into(),
+                        "neither: it is unreachable".into(),
                     )
                 });
             }

@@ -319,7 +319,7 @@ fn check_fields(page: u64, meta: &Meta, data: u64, findings: &mut Findings) {
     if meta.root < 2 || meta.root >= meta.high_water {
         error(
             32,
-            format!("a root page from 2 to below {}", meta.high_water),
+            format!("a root page of at least 2 and below {}", meta.high_water),
             meta.root.to_string(),
         );
     }
@@ -328,7 +328,10 @@ fn check_fields(page: u64, meta: &Meta, data: u64, findings: &mut Findings) {
     {
         error(
             48,
-            format!("a freelist page from 2 to below {}", meta.high_water),
+            format!(
+                "a freelist page of at least 2 and below {}",
+                meta.high_water
+            ),
             freelist.to_string(),
         );
     }
@@ -342,7 +345,7 @@ fn check_fields(page: u64, meta: &Meta, data: u64, findings: &mut Findings) {
                 meta.high_water,
                 meta.page_size
             ),
-            format!("{data} bytes: the file is cut short"),
+            format!("{data} bytes: the file is truncated"),
         ),
     }
 }
@@ -431,7 +434,7 @@ mod tests {
         let mut file = streamed();
         file.truncate(13 * 4096);
         let (_, findings) = read(&file, Origin::Streamed);
-        assert!(findings.listed()[0].found.contains("cut short"));
+        assert!(findings.listed()[0].found.contains("truncated"));
         let mut file = streamed();
         file[16..20].reverse();
         file[4096 + 16..4096 + 20].reverse();

@@ -219,7 +219,7 @@ impl<'a> Walker<'a> {
         if page < 2 || page >= limit {
             findings.error(Layer::Pages, place(page, 0), || {
                 (
-                    format!("a page from 2 to below {limit}"),
+                    format!("a page of at least 2 and below {limit}"),
                     format!("a reference to page {page}"),
                 )
             });

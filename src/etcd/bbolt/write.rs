@@ -131,7 +131,7 @@ impl Visitor for Held {
                 let found = if entry.bucket { "a bucket" } else { "a value" };
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("{}: {found} where etcd has none", entry.place()),
+                    format!("{}: unexpected {found}", entry.place()),
                 ));
             }
             match entry.root() {

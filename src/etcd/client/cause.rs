@@ -133,7 +133,7 @@ impl Cause {
             A::NoApplicationProtocol => return Self::NoHttp2,
             // Before TLS 1.3, Go's server answers a missing certificate with this one.
             A::HandshakeFailure if given.is_none() => "handshake failure",
-            other => return Self::Tls(format!("the server ended it with the alert {other:?}")),
+            other => return Self::Tls(format!("the server sent the alert {other:?}")),
         };
         Self::ClientCertificate(ClientCertificate {
             alert: word.to_owned(),
@@ -229,9 +229,9 @@ fn describe_fault(fault: &CertificateError) -> String {
             date(not_before.as_secs()),
             date(time.as_secs())
         ),
-        C::UnknownIssuer => "no trusted certificate has signed it".to_owned(),
+        C::UnknownIssuer => "it is not signed by a trusted certificate".to_owned(),
         C::BadSignature => {
-            "its signature is not by the trusted certificate of that name".to_owned()
+            "its issuer has the name of a trusted certificate, but another key".to_owned()
         }
         C::NotValidForName => "it is not for this host".to_owned(),
         C::NotValidForNameContext {
@@ -254,7 +254,7 @@ fn describe_fault(fault: &CertificateError) -> String {
             }
         }
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => {
-            "its extended key usage does not allow a server's use".to_owned()
+            "its extended key usage does not include server authentication".to_owned()
         }
         C::Revoked => "it is revoked".to_owned(),
         C::BadEncoding => "it is not correctly encoded".to_owned(),
@@ -265,14 +265,12 @@ fn describe_fault(fault: &CertificateError) -> String {
                 .to_owned()
         }
         C::UnhandledCriticalExtension => {
-            "it has an extension that is critical and not known here".to_owned()
+            "it has an unknown critical extension".to_owned()
         }
         C::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
-            Some(webpki::Error::CaUsedAsEndEntity) => "it may sign others (CA:TRUE), and is not \
-                 itself the trusted one: give etcd a certificate with CA:FALSE, or trust this one"
+            Some(webpki::Error::CaUsedAsEndEntity) => "it is a CA certificate (CA:TRUE) and not itself trusted: give etcd a certificate with CA:FALSE, or trust this one"
                 .to_owned(),
-            Some(webpki::Error::UnsupportedCertVersion) => "it is X.509 version 1, which has no \
-                 names: make it again with extensions (openssl x509 -req ... -extfile FILE with a \
+            Some(webpki::Error::UnsupportedCertVersion) => "it is X.509 version 1, which has no names: reissue it with extensions (openssl x509 -req ... -extfile FILE with a \
                  line subjectAltName=DNS:...,IP:...)"
                 .to_owned(),
             _ => in_words(&other.0.to_string()),
@@ -331,8 +329,8 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Resolve => "the name was not resolved",
             Self::Connect => "the connection was not accepted",
-            Self::Tls => "the TLS handshake was not done",
-            Self::Call => "no answer came",
+            Self::Tls => "the TLS handshake did not finish",
+            Self::Call => "no answer",
         })
     }
 }
@@ -351,19 +349,19 @@ impl fmt::Display for Cause {
             Self::Broken(text) => write!(f, "the connection broke: {text}"),
             Self::Closed => f.write_str("the server closed the connection"),
             Self::ClosedInHandshake => f.write_str(
-                "the server closed the connection during the TLS handshake: it starts and ends again, or it speaks no TLS there",
+                "the server closed the connection during the TLS handshake: it may be crash-looping, or it does not speak TLS on this port",
             ),
             Self::ClosedUnanswered => f.write_str(
-                "the server closed the connection without a word: it starts and ends again, or it expects TLS there",
+                "the server closed the connection without an answer: it may be crash-looping, or it expects TLS on this port",
             ),
-            Self::SpeaksTls => f.write_str("the server speaks TLS there, and not plain HTTP"),
-            Self::SpeaksNoTls => f.write_str("the server does not speak TLS there"),
+            Self::SpeaksTls => f.write_str("the server speaks TLS on this port, not plain HTTP"),
+            Self::SpeaksNoTls => f.write_str("the server does not speak TLS on this port"),
             Self::NoHttp2 => f.write_str("the server does not offer HTTP/2, which gRPC needs"),
             Self::ServerCertificate(certificate) => certificate.fmt(f),
             Self::ClientCertificate(certificate) => certificate.fmt(f),
             Self::Tls(text) => write!(f, "TLS failed: {text}"),
             Self::Answer { code, message } => answer(f, *code, message),
-            Self::Protocol(text) => write!(f, "the answer is not etcd's: {text}"),
+            Self::Protocol(text) => write!(f, "not an answer from etcd: {text}"),
         }
     }
 }
@@ -394,7 +392,7 @@ impl fmt::Display for ServerCertificate {
             write!(f, "; it is {}", printable(described))?;
         }
         if !self.ca.is_empty() {
-            f.write_str("; trusted are the certificates of ")?;
+            f.write_str("; the trusted certificates are ")?;
             for (index, path) in self.ca.iter().enumerate() {
                 if index > 0 {
                     f.write_str(", ")?;
@@ -416,7 +414,7 @@ impl fmt::Display for ClientCertificate {
             ),
             None => write!(
                 f,
-                "the server demands a client certificate, and none was given ({})",
+                "the server requires a client certificate, and none was given ({})",
                 self.alert
             ),
         }

@@ -63,7 +63,7 @@ impl Connection {
                 list,
             }),
             None => Err(self.not_changed(
-                Cause::Protocol("it adds a member and does not say which".to_owned()),
+                Cause::Protocol("the answer does not say which member was added".to_owned()),
                 &what,
             )),
         }

@@ -46,7 +46,7 @@ impl Endpoint {
             Some((scheme, _)) => {
                 return Err(Failure::new(
                     Kind::Usage,
-                    format!("the scheme is {scheme:?}, and not http, https or unix"),
+                    format!("the scheme is {scheme:?}, not http, https or unix"),
                 ));
             }
             None => (assume_tls, text),
@@ -57,7 +57,9 @@ impl Endpoint {
             .doing(Kind::Usage, || "it is not an address")?;
         let usage = |what: &'static str| Failure::new(Kind::Usage, what);
         if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(usage("it holds a user name; credentials are given apart"));
+            return Err(usage(
+                "it contains a user name; pass credentials separately",
+            ));
         }
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(usage("it has a path after the port"));
@@ -65,11 +67,11 @@ impl Endpoint {
         let host = uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
-            return Err(usage("it names no host"));
+            return Err(usage("it has no host"));
         }
         let port = uri
             .port_u16()
-            .ok_or_else(|| usage("it names no port (etcd's own is 2379)"))?;
+            .ok_or_else(|| usage("it has no port (etcd's default is 2379)"))?;
         let shown = if host.contains(':') {
             format!("{scheme}://[{host}]:{port}")
         } else {
@@ -87,7 +89,7 @@ impl Endpoint {
 
     fn unix(text: &str, path: &Path) -> Result<Self> {
         if path.as_os_str().is_empty() {
-            return Err(Failure::new(Kind::Usage, "it names no socket"));
+            return Err(Failure::new(Kind::Usage, "it has no socket"));
         }
         Ok(Self {
             text: text.to_owned(),

@@ -113,7 +113,7 @@ impl Caller {
         }
         let whole = whole.freeze();
         let Some((&[compressed, a, b, c, d], message)) = whole.split_first_chunk::<PREFIX>() else {
-            return Err(Cause::Protocol("it holds no message".to_owned()));
+            return Err(Cause::Protocol("it contains no message".to_owned()));
         };
         if compressed != 0 {
             return Err(Cause::Protocol("it is compressed".to_owned()));

@@ -61,7 +61,7 @@ pub async fn presented_certificates(
         Ok(Ok((seen, _))) if !seen.is_empty() => Ok(seen),
         Ok(Ok((_, Some(Err(error))))) => Err(Failure::wrap(Kind::Unreachable, error, doing())),
         Ok(Ok((_, Some(Ok(()))))) => {
-            Err(Failure::new(Kind::Unreachable, "it presents none").doing(doing()))
+            Err(Failure::new(Kind::Unreachable, "it presents no certificate").doing(doing()))
         }
         Ok(Err(failure)) => Err(failure),
         Ok(Ok((_, None))) | Err(_) => {
@@ -146,7 +146,7 @@ pub async fn knock(tls: bool, host: &str, port: u16, limit: Duration) -> Knock {
 
 /// Says something over a connection that was accepted, and waits for any word.
 async fn spoken_to(tls: bool, host: &str, mut stream: TcpStream, limit: Duration) -> Knock {
-    let nothing = |why: String| Knock::Unclear(format!("it accepts connections, and {why}"));
+    let nothing = |why: String| Knock::Unclear(format!("it accepts connections, but {why}"));
     if tls {
         return match shake_hands(host, stream, limit).await {
             (seen, _) if !seen.is_empty() => Knock::Answers,
@@ -155,8 +155,8 @@ async fn spoken_to(tls: bool, host: &str, mut stream: TcpStream, limit: Duration
             (_, Some(Err(error))) if error.get_ref().is_some_and(|e| e.is::<rustls::Error>()) => {
                 Knock::Answers
             }
-            (_, Some(Err(error))) => nothing(format!("ends them: {error}")),
-            (_, None) => nothing("says nothing".to_owned()),
+            (_, Some(Err(error))) => nothing(format!("closes them: {error}")),
+            (_, None) => nothing("never answers".to_owned()),
         };
     }
     let asking = async {
@@ -166,8 +166,8 @@ async fn spoken_to(tls: bool, host: &str, mut stream: TcpStream, limit: Duration
     };
     match timeout(limit, asking).await {
         Ok(Ok(_)) => Knock::Answers,
-        Ok(Err(error)) => nothing(format!("ends them: {error}")),
-        Err(_) => nothing("says nothing".to_owned()),
+        Ok(Err(error)) => nothing(format!("closes them: {error}")),
+        Err(_) => nothing("never answers".to_owned()),
     }
 }
 
@@ -244,7 +244,7 @@ async fn read_page(
 ) -> anyhow::Result<Page> {
     let address = endpoint.as_str().split_once("://").map(|(_, rest)| rest);
     let (Some(host), Some(address)) = (endpoint.host(), address) else {
-        anyhow::bail!("a socket in the file system has no such page");
+        anyhow::bail!("a Unix socket has no such page");
     };
     let stream = TcpStream::connect(address).await?;
     let mut stream: Box<dyn Stream> = match tls {
@@ -289,7 +289,7 @@ fn check_page(page: &str) -> anyhow::Result<()> {
         .and_then(|rest| rest.split(' ').nth(1));
     match code {
         Some("200") if page.contains("\netcd_server_") => Ok(()),
-        Some("200") => anyhow::bail!("the page is not etcd's"),
+        Some("200") => anyhow::bail!("the page is not from etcd"),
         Some(code) => anyhow::bail!("it answers {}", code.escape_debug()),
         None => anyhow::bail!("no HTTP server answers"),
     }

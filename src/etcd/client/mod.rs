@@ -184,7 +184,7 @@ impl Connection {
     /// itself, but keeps its token from the calls that do not go through it.
     async fn log_in(&mut self, credentials: &Credentials) -> Result<()> {
         let Credentials { name, password } = credentials.clone();
-        let doing = format!("to log in {name:?}");
+        let doing = format!("to log in as {name:?}");
         let mut auth = self.client.auth_client();
         let reply = self.ask(&doing, auth.authenticate(name, password)).await?;
         let mut token = HeaderValue::from_str(reply.token()).map_err(|_| {
@@ -438,7 +438,7 @@ async fn probe(member: Member, options: ConnectOptions) -> Probe {
         status: Err(Failure::new(
             Kind::Unreachable,
             format!(
-                "asking member {}: it has no client URL yet: it has never started",
+                "asking member {}: it has no client URL because it never started",
                 member.label()
             ),
         )),
@@ -477,7 +477,7 @@ async fn probe(member: Member, options: ConnectOptions) -> Probe {
         let failure = Failure::new(
             Kind::Unreachable,
             format!(
-                "asking member {}: another one answers at its client URL, {}",
+                "asking member {}: another member answers at its client URL, {}",
                 probe.member.label(),
                 status.header.member_id
             ),
@@ -500,7 +500,7 @@ fn dial_tls(endpoint: &Endpoint, options: &ConnectOptions, wire: &Arc<Wire>) -> 
     let Some(tls) = &options.tls else {
         return Err(Failure::new(
             Kind::Usage,
-            "it speaks TLS, and no certificate authority to trust is given",
+            "it speaks TLS, and no trusted CA is configured",
         )
         .with(Fact::Missing("ca"))
         .with(endpoint.fact()));

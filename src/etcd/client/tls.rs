@@ -67,7 +67,7 @@ impl Pem {
             return Err(Failure::new(
                 Kind::Usage,
                 format!(
-                    "reading {}: it is over 4 MiB, so no PEM file",
+                    "reading {}: it is larger than 4 MiB, so it is not a PEM file",
                     origin.display()
                 ),
             ));
@@ -106,7 +106,7 @@ impl Pem {
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|error| self.fault(format!("it is not correct PEM: {error}")))?;
         if found.is_empty() {
-            return Err(self.fault("it holds no CERTIFICATE in PEM"));
+            return Err(self.fault("it contains no CERTIFICATE in PEM"));
         }
         Ok(found)
     }
@@ -120,9 +120,9 @@ impl Pem {
         PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|_| {
             let encrypted = contains(&self.bytes, b"ENCRYPTED");
             self.fault(if encrypted {
-                "the private key is encrypted, and there is no one to ask for its pass phrase"
+                "the private key is encrypted, and a passphrase cannot be given: decrypt it first"
             } else {
-                "it holds no private key in PEM (PKCS#8, PKCS#1 or SEC1)"
+                "it contains no private key in PEM (PKCS#8, PKCS#1 or SEC1)"
             })
         })
     }
@@ -178,7 +178,7 @@ impl TlsConfig {
         if ca.is_empty() {
             return Err(Failure::new(
                 Kind::Usage,
-                "no certificate authority is given, so no server's certificate could be trusted",
+                "no CA is configured, so no server certificate can be trusted",
             )
             .with(Fact::Missing("ca")));
         }
@@ -289,7 +289,7 @@ impl Identity {
         })?;
         let own = signing.public_key();
         if own.is_some_and(|own| own.as_ref() != parsed.public_key().raw) {
-            let what = "the private key is not that of the certificate";
+            let what = "the private key does not match the certificate";
             return Err(Failure::new(Kind::Usage, what).doing(both()));
         }
         let described = chain.first().and_then(describe_client);
@@ -316,7 +316,7 @@ fn kind_of_key(certificate: &X509Certificate<'_>) -> String {
                 None => "it is on a curve without a name".to_owned(),
             }
         }
-        _ => format!("it is of the kind {}", key.algorithm.algorithm),
+        _ => format!("it is of type {}", key.algorithm.algorithm),
     };
     format!("{kind}; make a certificate with {USABLE}")
 }
@@ -332,7 +332,7 @@ fn webpki(
 
 fn server_name(name: &str) -> Result<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).doing(Kind::Usage, || {
-        format!("taking {name:?} as the server's name")
+        format!("using {name:?} as the server's name")
     })
 }
 
@@ -363,7 +363,7 @@ fn weak_key(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     match parsed.public_key().parsed() {
         Ok(PublicKey::RSA(rsa)) if rsa.key_size() < LEAST => Some(format!(
-            "its RSA key has {} bits, and fewer than {LEAST} are not safe",
+            "its RSA key has {} bits, and fewer than {LEAST} are insecure",
             rsa.key_size()
         )),
         _ => None,

@@ -89,23 +89,23 @@ pub(super) fn differences(
     };
     tell(
         in_db.difference(&in_raft).collect(),
-        &|_| "no member in the database but raft's".to_owned(),
-        &|ids| format!("{ids}, which etcd from 3.6 on takes for members"),
+        &|_| "only raft's members in the database".to_owned(),
+        &|ids| format!("also {ids}, which etcd 3.6 and later count as members"),
     );
     tell(
         in_raft.difference(&in_db).collect(),
         &|ids| format!("raft's member {ids} in the database"),
-        &|_| "none, with which etcd from 3.6 on does not start".to_owned(),
+        &|_| "none, and etcd 3.6 and later do not start".to_owned(),
     );
     tell(
         in_db.intersection(&removed).collect(),
-        &|_| "no member that was removed".to_owned(),
+        &|_| "no removed member among the members".to_owned(),
         &|ids| format!("{ids} in both lists of the database"),
     );
     tell(
         unpromoted,
         &|ids| format!("{ids} as a voting member in the database"),
-        &|_| "a learner, which etcd from 3.6 on takes it for".to_owned(),
+        &|_| "a learner, and etcd 3.6 and later treat it as one".to_owned(),
     );
     tell(
         promoted,
@@ -121,7 +121,7 @@ pub(super) fn differences(
             let finding = doubt(
                 format!("the peer URLs {} of {id} in the database", told.join(",")),
                 format!(
-                    "{}, which etcd from 3.6 on uses",
+                    "{}, which etcd 3.6 and later use",
                     member.peer_urls.join(",")
                 ),
             );
@@ -149,7 +149,11 @@ pub fn stored(path: &Path) -> Result<DbFacts> {
             return read.map_err(|failure| failure.as_kind(Kind::NotChecked).doing(doing()));
         }
     }
-    Err(Failure::new(Kind::NotChecked, "it changes too fast, or is no database").doing(doing()))
+    Err(Failure::new(
+        Kind::NotChecked,
+        "it changes too fast, or is not a database",
+    )
+    .doing(doing()))
 }
 
 fn meta(file: &FileSource, path: &Path) -> Result<Option<Meta>> {

@@ -58,8 +58,8 @@ impl<'a> Start<'a> {
                 if finding.severity == Severity::Error && (interrupted || self.without) {
                     finding.severity = Severity::Warning;
                     finding.found.push_str(match self.without {
-                        true => "; etcd from 3.7 on reads no such file",
-                        false => "; the WAL has no record of it: etcd was stopped while it wrote the file, and starts from the one before",
+                        true => "; etcd 3.7 and later do not read it",
+                        false => "; the WAL has no record of it: etcd was stopped while it wrote the file, and starts from the previous one",
                     });
                 }
                 findings.push(finding);
@@ -76,13 +76,13 @@ impl<'a> Start<'a> {
             return;
         }
         let expected = format!(
-            "a .snap file for the log's snapshot {} at term {}",
+            "a .snap file for the WAL's snapshot {} at term {}",
             newest.index, newest.term
         );
         findings.push(match self.id() {
             Some(older) => doubt(expected, format!("one for {} at most", older.index)),
             None if from_the_beginning(wal) => {
-                doubt(expected, "none; the log reaches back to its beginning")
+                doubt(expected, "none; the WAL is complete from its first entry")
             }
             None => Finding::error(
                 Layer::RaftSnap,

@@ -186,7 +186,7 @@ fn memberships_are_compared_where_the_database_stands() {
         ..dir.db()
     };
     let report = check(&dir.layout(), Some(&after)).unwrap();
-    let zombie = format!("found {gone} (m2), which etcd from 3.6");
+    let zombie = format!("found {gone} (m2), which etcd 3.6");
     assert!(texts(&report)[0].contains(&zombie), "{:?}", texts(&report));
     assert_eq!(report.findings[0].name.as_deref(), Some(MEMBERSHIP_DIFFERS));
     let trimmed = DbFacts {
@@ -214,10 +214,7 @@ fn memberships_are_compared_where_the_database_stands() {
     let report = check(&dir.layout(), Some(&forgotten)).unwrap();
     let found = texts(&report);
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(
-        found[0].contains("a learner, which etcd from 3.6"),
-        "{found:?}"
-    );
+    assert!(found[0].contains("a learner, and etcd 3.6"), "{found:?}");
     assert!(found[1].contains("http://127.0.0.1:9, which"), "{found:?}");
     // Names and client URLs that they forget are no difference.
     let mut ordinary = dir.db();
@@ -260,7 +257,7 @@ fn a_snapshot_without_its_file_is_found() {
         fs::remove_file(snap.join(name.to_string())).unwrap();
     }
     let report = check(&dir.layout(), Some(&db)).unwrap();
-    assert!(texts(&report)[0].contains("reaches back to its beginning"));
+    assert!(texts(&report)[0].contains("complete from its first entry"));
     assert_eq!(report.findings[0].severity, Severity::Warning);
 
     let later = SegmentName {
@@ -353,7 +350,7 @@ fn the_data_directory_that_may_be_meant_is_named() {
     assert!(told(dir.path()).ends_with("no member/snap"));
     let real = dir.path().join("default.etcd");
     fs::create_dir_all(real.join("member/snap")).unwrap();
-    let named = format!("give the one that has: {}", real.display());
+    let named = format!("use the directory that has it: {}", real.display());
     for meant in [
         dir.path().to_owned(),
         real.join("member"),

@@ -62,10 +62,10 @@ impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = seconds(self.limit);
         match self.bytes {
-            0 => write!(f, "stalled: not a byte came for {limit}"),
+            0 => write!(f, "stalled: no byte received for {limit}"),
             bytes => write!(
                 f,
-                "stalled: only {bytes} bytes came in {limit}, expected at least {}",
+                "stalled: only {bytes} bytes received in {limit}, expected at least {}",
                 self.least()
             ),
         }
@@ -96,7 +96,7 @@ mod tests {
         assert!(goes_on(16 << 10, second * 29));
         let mut flow = Flow::new(second * 30);
         flow.waited(second * 30);
-        assert!(flow.to_string().contains("not a byte came for 30 s"));
+        assert!(flow.to_string().contains("no byte received for 30 s"));
         flow.came(7);
         assert!(flow.to_string().contains("only 7 bytes"), "{flow}");
     }

@@ -244,7 +244,7 @@ impl Messages {
     fn use_up(&mut self, bytes: u64) -> Result<()> {
         match self.left.checked_sub(bytes) {
             Some(left) => self.left = left,
-            None => return Err(self.fault("the message's end", "a field that goes on")),
+            None => return Err(self.fault("the message's end", "an unfinished field")),
         }
         Ok(())
     }

@@ -326,7 +326,7 @@ impl<S: SnapshotSink> Receiver<'_, S> {
         Failure::new(
             Kind::BadBackup,
             format!(
-                "the server announced {} bytes, and sent more",
+                "the server announced {} bytes, but sent more",
                 self.total().unwrap_or_default()
             ),
         )
@@ -357,7 +357,7 @@ fn check(hashed: &Hashed, announced: &Announced) -> Result<()> {
     // counts the trailer in is taken at its word.
     if total != database && total.checked_sub(trailer) != Some(database) {
         return bad(format!(
-            "the server announced a database of {database} bytes, and sent {}",
+            "the server announced a database of {database} bytes, but sent {}",
             total.saturating_sub(trailer)
         ));
     }

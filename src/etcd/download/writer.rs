@@ -133,7 +133,7 @@ impl<S: SnapshotSink> Writer<S> {
         Failure::new(
             Kind::Store,
             format!(
-                "writing the snapshot: the disk has taken nothing for {}, after {} bytes",
+                "writing the snapshot: the disk has accepted nothing for {}, after {} bytes",
                 seconds(self.patience),
                 self.shared.written.load(Ordering::Relaxed)
             ),
@@ -153,7 +153,7 @@ impl<S: SnapshotSink> Worker<S> {
     fn run(mut self, mut work: mpsc::Receiver<Vec<Bytes>>) -> Ended<S> {
         while let Some(batch) = work.blocking_recv() {
             if self.shared.abandoned.load(Ordering::Relaxed) {
-                return Err(Failure::new(Kind::Interrupted, "the download was given up"));
+                return Err(Failure::new(Kind::Interrupted, "the download was aborted"));
             }
             self.batch(&batch).doing(Kind::Store, || {
                 format!("writing the snapshot, after {} bytes", self.written)

@@ -93,7 +93,7 @@ fn raised(base: i64, more: i64) -> Result<i64> {
             Failure::new(
                 Kind::Refused,
                 format!(
-                    "raising the revision above {HIGHEST} would leave too few for later writes"
+                    "bumping the revision above {HIGHEST} would leave too few for later writes"
                 ),
             )
             .with(Fact::Refusal {
@@ -105,16 +105,12 @@ fn raised(base: i64, more: i64) -> Result<i64> {
 
 fn check_options(bump: Bump, mark_compacted: bool) -> Result<()> {
     let what = match bump {
-        Bump::By(0) if mark_compacted => {
-            "nothing is marked as compacted where the revision is not raised"
-        }
+        Bump::By(0) if mark_compacted => "revisions can be marked as compacted only with a bump",
         Bump::By(more) if more < 0 => "the revision cannot be lowered",
         Bump::By(more) if more > 0 && !mark_compacted => {
-            "the revision is raised only where all below is marked as compacted"
+            "a bump requires all older revisions to be marked as compacted"
         }
-        Bump::Auto { slack } if slack < 1 => {
-            "something must be added to the highest revision known"
-        }
+        Bump::Auto { slack } if slack < 1 => "the bump must go beyond the highest revision known",
         _ => return Ok(()),
     };
     Err(Failure::new(Kind::Usage, what))
@@ -149,10 +145,10 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
     });
     let revision = match bump {
         Bump::By(0) => {
-            reasons.push("the revision stays, as asked".to_owned());
+            reasons.push("the revision is not bumped, as requested".to_owned());
             if top > snapshot {
                 reasons.push(format!(
-                    "clients that have seen revisions up to {top} ({source}) will not notice"
+                    "clients that have seen revisions up to {top} ({source}) will not notice the restore"
                 ));
             }
             return Ok(Decision {
@@ -166,23 +162,23 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
                 return Err(Failure::refused(
                     "bump-too-small",
                     format!(
-                        "raising the revision by {more} gives {raised}, which does not exceed {top}, known from {source}"
+                        "bumping the revision by {more} gives {raised}, which does not exceed {top}, known from {source}"
                     ),
                 ));
             }
-            reasons.push(format!("raised by {more} to {raised}, as asked"));
+            reasons.push(format!("bumped by {more} to {raised}, as requested"));
             raised
         }
         Bump::Auto { slack } => {
             let raised = raised(top, slack)?;
             reasons.push(format!(
-                "the highest known is {top}, from {source}; {slack} for what may have been written since gives {raised}"
+                "the highest known revision is {top}, from {source}; {slack} more for later writes gives {raised}"
             ));
             raised
         }
     };
     reasons.push(format!(
-        "all up to {revision} is marked as compacted, so that watchers from before list anew"
+        "revisions up to {revision} are marked as compacted, so that clients re-list"
     ));
     Ok(Decision {
         revision: Some(revision),

@@ -43,7 +43,7 @@ pub(super) struct Database {
 }
 
 /// What is to be known of a copy of a database's own file.
-pub const RAW_COPY: &str = "the snapshot is a copy of a database file: it has no integrity hash, and may lack the last writes, which are in the member's WAL alone; all of it was checked";
+pub const RAW_COPY: &str = "the snapshot is a copy of a database file: it has no integrity hash, and may lack the last writes, which are only in the member's WAL; all of it was checked";
 
 /// A database in the making.
 pub(super) struct Made {
@@ -75,9 +75,9 @@ impl Database {
         let raw = is_raw_copy(&source)?;
         if shape == Shape::Unsealed && !raw && !skip_hash_check {
             return Err(Failure::refused(
-                "unsealed-snapshot",
+                "no-integrity-hash",
                 format!(
-                    "{} has lost the SHA-256 at its end: a changed byte in it could go unnoticed",
+                    "{} lacks the SHA-256 at its end: a changed byte could go unnoticed",
                     path.display()
                 ),
             )
@@ -393,14 +393,14 @@ impl Plan {
         let mut notes = versions.notes;
         if let Some(downgrade) = facts.downgrade.as_ref().filter(|d| d.enabled) {
             notes.push(format!(
-                "the snapshot is from the middle of a downgrade to {}, which the new cluster does not go on with",
+                "the snapshot was taken during a downgrade to {}, which the new cluster does not continue",
                 downgrade.target_version
             ));
         }
         let scheduled = facts.scheduled_compact_revision;
         if scheduled > facts.finished_compact_revision {
             notes.push(format!(
-                "the snapshot is from the middle of a compaction at revision {}, which the server finishes when it starts",
+                "the snapshot was taken during a compaction at revision {}, which etcd finishes when it starts",
                 scheduled.unwrap_or_default()
             ));
         }
@@ -434,7 +434,12 @@ fn chosen(source: &dyn ReadAt, length: u64) -> Result<Meta> {
     Metas::read(source, length, Origin::File, &mut findings)
         .doing(Kind::NotChecked, || "reading the database")?
         .map(|metas| metas.chosen)
-        .ok_or_else(|| Failure::new(Kind::BadBackup, "the database lost its metas meanwhile"))
+        .ok_or_else(|| {
+            Failure::new(
+                Kind::BadBackup,
+                "the database lost its meta pages in the meantime",
+            )
+        })
 }
 
 /// Makes the result durable and reads it again: the pages that are new, which lead to those that

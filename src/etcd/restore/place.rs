@@ -143,7 +143,7 @@ fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
     }
     let kind = fs::metadata(data_dir).doing(Kind::Store, doing)?;
     if !kind.is_dir() {
-        let what = format!("{} is no directory", data_dir.display());
+        let what = format!("{} is not a directory", data_dir.display());
         return Err(refuse("data-dir-not-empty", data_dir, what));
     }
     sweep(data_dir, removed)?;
@@ -206,7 +206,7 @@ impl Site {
                 Ok(below) if !existing => (root.path.join(below), None),
                 Ok(below) if below.components().count() > 1 => {
                     let what = format!(
-                        "{} is there, so that the WAL cannot lie deeper in it than {}",
+                        "{} exists already, so the WAL cannot be deeper in it than {}",
                         data_dir.display(),
                         wal.display()
                     );
@@ -308,7 +308,7 @@ fn clear_marked(wal: &Path, data_dir: &Path, removed: &mut Vec<PathBuf>) -> Resu
         return Ok(());
     }
     if !marked(wal) || data_dir.join("member").symlink_metadata().is_ok() {
-        let what = format!("{} is there already", wal.display());
+        let what = format!("{} exists already", wal.display());
         return Err(refuse("wal-dir-not-absent", wal, what));
     }
     change::remove_tree(wal)?;

@@ -111,7 +111,7 @@ pub(super) fn judge(
                 return Err(Failure::refused(
                     "unknown-version",
                     format!(
-                        "the snapshot's {name} is {text:?}; expected one up to {}.{}, whose files are known",
+                        "the snapshot's {name} is {text:?}; expected {}.{} or older",
                         newest.0, newest.1
                     ),
                 ));
@@ -127,7 +127,7 @@ pub(super) fn judge(
     let mut notes = Vec::new();
     if below && let Some(target) = target {
         notes.push(format!(
-            "the snapshot is of a later release than {target}: its storage and cluster version are dropped; etcd itself supports going back by one release only, and online"
+            "the snapshot is of a later release than {target}: its storage and cluster version are dropped; etcd itself supports a downgrade by one minor release only, and online"
         ));
     } else if unknown {
         notes.push("the snapshot's storage and cluster version are dropped".to_owned());

@@ -330,7 +330,7 @@ impl Visitor for SmallBucket<'_> {
                     "a small value in bucket {}",
                     String::from_utf8_lossy(self.name)
                 ),
-                format!("{} bytes, which are not looked into", element.value_len),
+                format!("{} bytes, which are not examined", element.value_len),
             )
         });
         Ok(())

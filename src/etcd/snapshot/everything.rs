@@ -196,7 +196,7 @@ fn report_more(more: u64, findings: &mut Findings) {
         findings.error(Layer::Keys, None, || {
             (
                 "versions of every key that follow each other".into(),
-                format!("{more} more that do not, and were not looked at one by one"),
+                format!("{more} more that do not, and were not examined one by one"),
             )
         });
     }

@@ -203,7 +203,7 @@ fn report_odd(size: u64, findings: &mut Findings) {
     findings.error(Layer::Trailer, Place::Offset(size), || {
         (
             "whole pages, or whole pages and a trailer of 32 bytes".into(),
-            format!("{size} bytes: the file is cut short or added to"),
+            format!("{size} bytes: the file is truncated or extended"),
         )
     });
 }

@@ -275,7 +275,7 @@ impl<'a> KeyPass<'a> {
                     if self.leases.contains(lease) == Some(false) {
                         findings.warning(Layer::Keys, record.place, || {
                             (
-                                format!("lease {lease:016x}, that key {} names", show(key)),
+                                format!("lease {lease:016x}, which key {} names", show(key)),
                                 "no such lease".into(),
                             )
                         });

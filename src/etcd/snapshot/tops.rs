@@ -86,7 +86,7 @@ impl Tops {
 
 fn foreign(key: &[u8], place: Place, findings: &mut Findings) {
     findings.error(Layer::Keys, place, || {
-        ("nothing but buckets at the top".into(), show(key))
+        ("only buckets at the top level".into(), show(key))
     });
 }
 

@@ -154,7 +154,7 @@ impl NewLog {
             }
             if logged.entry.index != segments.end.index.saturating_add(1) {
                 return Err(damaged(format!(
-                    "expected entry {} of the log, found {}",
+                    "expected entry {} of the WAL, found {}",
                     segments.end.index.saturating_add(1),
                     logged.entry.index
                 )));

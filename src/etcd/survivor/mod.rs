@@ -26,7 +26,7 @@
 //! What was raised is in no entry: a member that joins must get the database, and never the entries
 //! that led to what it was before. So the log's last record is then that of a snapshot, with a
 //! `.snap` file, behind the last entry, and etcd starts with nothing before it to send. (A log
-//! without one reaches back to its beginning, and a server that joins would be sent all of it.)
+//! without one complete from its first entry, and a server that joins would be sent all of it.)
 //!
 //! The cluster gets a new id, the member keeps its own. etcd's peers refuse messages of another
 //! cluster id, so that no former member can reach this one: neither one that goes on with entries

@@ -26,36 +26,37 @@ impl Plan {
         let report = &looked.report;
         let unknown = |what: &str| refuse("unknown-membership", what);
         let identity = report.wal.scan.metadata;
-        let identity = identity.ok_or_else(|| unknown("the log does not say whose it is"))?;
+        let identity =
+            identity.ok_or_else(|| unknown("the WAL does not say which member it belongs to"))?;
         let me = MemberId(identity.node);
         if looked.log.changes.iter().any(|c| c.change.is_none()) {
             return Err(unknown(
-                "the log holds changes of several members at once, which etcd does not write",
+                "the WAL contains changes of several members at once, which etcd never writes",
             ));
         }
         let members = report
             .membership(Some(db))
-            .ok_or_else(|| unknown("nothing tells whom the log began with"))?;
+            .ok_or_else(|| unknown("the members that the WAL began with are unknown"))?;
         let (own, removed): (Vec<Member>, Vec<Member>) =
             members.into_iter().partition(|member| member.id == me);
         let Some(mut member) = own.into_iter().next() else {
             return Err(refuse(
                 "not-a-member",
-                format!("by its own log {me} is no member: it was removed, or has not joined yet"),
+                format!(
+                    "{me} is not in the membership recorded in its own WAL: it was removed, or has not joined yet"
+                ),
             ));
         };
         if member.is_learner {
             return Err(refuse(
                 "learner-survivor",
-                format!(
-                    "{me} is a learner, which has no vote and may lack what voters acknowledged"
-                ),
+                format!("{me} is a learner: it does not vote, and may lack acknowledged writes"),
             ));
         }
         if let Some(name) = spec.name.filter(|name| *name != member.name) {
             return Err(refuse(
                 "other-member",
-                format!("the data is of {} ({me}), not of {name}", member.name),
+                format!("the data belongs to {} ({me}), not to {name}", member.name),
             ));
         }
         let mut changes: Vec<ConfChange> = removed

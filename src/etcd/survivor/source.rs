@@ -125,7 +125,10 @@ impl Source {
     /// Demands once more that nobody has taken the log.
     pub(super) fn still_free(&self, layout: &Layout) -> Result<()> {
         match layout.locks()?.any_held() {
-            true => Err(refuse("etcd-running", "an etcd was started meanwhile")),
+            true => Err(refuse(
+                "etcd-running",
+                "an etcd was started in the meantime",
+            )),
             false => Ok(()),
         }
     }
@@ -150,7 +153,7 @@ impl Source {
         let length = length.filter(|length| *length <= self.file.size());
         length.ok_or_else(|| {
             let found = unheard.listed().first().map(ToString::to_string);
-            let found = found.unwrap_or_else(|| "its metas lead beyond its end".to_owned());
+            let found = found.unwrap_or_else(|| "its meta pages point beyond its end".to_owned());
             damaged(format!("{}: {found}", self.path.display()))
         })
     }
@@ -312,7 +315,7 @@ fn database_of(layout: &Layout) -> Result<PathBuf> {
     let own = layout.db();
     let doing = || format!("looking at {}", own.display());
     if !fs::exists(&own).doing(Kind::NotChecked, doing)? {
-        return Err(damaged(format!("{} is not there", own.display())));
+        return Err(damaged(format!("{} does not exist", own.display())));
     }
     let mut received = Vec::new();
     for entry in fs::read_dir(&layout.snap).doing(Kind::NotChecked, doing)? {
@@ -357,7 +360,7 @@ pub(super) fn damaged(what: String) -> Failure {
     refuse(
         "damaged-survivor",
         format!(
-            "{what}. Use another member's disk (etcd-dr verify --compare names the best of several), or restore the newest backup. Where there is neither, restore member/snap/db of this disk as a snapshot: without the log, the newest writes are lost"
+            "{what}. Use another member's disk (etcd-dr verify --compare names the best of several), or restore the newest backup. If there is neither, restore member/snap/db of this disk as a snapshot: without the WAL, the newest writes are lost"
         ),
     )
 }

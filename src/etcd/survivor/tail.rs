@@ -34,7 +34,12 @@ fn chosen(source: &FileSource) -> Result<Meta> {
     Metas::read(source, source.size(), Origin::File, &mut unheard)
         .doing(Kind::NotChecked, || "reading the database")?
         .map(|metas| metas.chosen)
-        .ok_or_else(|| Failure::new(Kind::Unexpected, "the database lost its metas meanwhile"))
+        .ok_or_else(|| {
+            Failure::new(
+                Kind::Unexpected,
+                "the database lost its meta pages in the meantime",
+            )
+        })
 }
 
 /// Applies the log that was written to the database that was copied, raises the revision, and

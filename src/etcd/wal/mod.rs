@@ -181,7 +181,7 @@ impl Wal {
                     if !metadata.is_file() {
                         return Err(Failure::new(
                             Kind::NotChecked,
-                            format!("{} is no regular file", path.display()),
+                            format!("{} is not a regular file", path.display()),
                         ));
                     }
                     wal.segments.push(Segment {

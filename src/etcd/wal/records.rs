@@ -101,13 +101,13 @@ impl fmt::Display for Fault {
                 write!(f, "a frame of {claimed} bytes where {left} are left")
             }
             Self::TooLong { claimed } => write!(f, "a record of {claimed} bytes"),
-            Self::Undecodable(cause) => write!(f, "no record: {cause}"),
+            Self::Undecodable(cause) => write!(f, "not a record: {cause}"),
             Self::Crc { computed, stored } => {
                 write!(f, "data of CRC {computed:08x}, recorded as {stored:08x}")
             }
             Self::Chain { computed, stored } => write!(
                 f,
-                "CRC {stored:08x} to go on from, where the log so far has {computed:08x}"
+                "CRC {stored:08x} to continue from, but the WAL so far has {computed:08x}"
             ),
         }
     }
@@ -121,7 +121,7 @@ impl Fault {
             Self::TooLong { .. } => format!("a record of at most {RECORD_MAX} bytes"),
             Self::Undecodable(_) => "a record".into(),
             Self::Crc { .. } => "data that matches its CRC".into(),
-            Self::Chain { .. } => "the CRC that the log so far ends with".into(),
+            Self::Chain { .. } => "the CRC of the WAL so far".into(),
         }
     }
 }

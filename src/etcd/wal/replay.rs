@@ -215,7 +215,7 @@ impl Wal {
         }
         let next = log.last.saturating_add(1);
         if index > next {
-            let expected = format!("an entry of index {next} at most");
+            let expected = format!("an entry of at most index {next}");
             log.findings
                 .push(self.log_error(at, expected, format!("index {index}")));
             return false;
@@ -231,7 +231,7 @@ impl Wal {
         }
         let before = log.term_of(log.last).unwrap_or_default();
         if term < before {
-            let expected = format!("an entry of term {before} at least");
+            let expected = format!("an entry of at least term {before}");
             log.findings.push(self.log_error(
                 at,
                 expected,

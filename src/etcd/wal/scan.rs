@@ -291,7 +291,7 @@ impl<'a> Scanner<'a> {
             self.warning(
                 at,
                 fault.expected(),
-                format!("{fault}: a torn write, which etcd cuts off"),
+                format!("{fault}: a torn write, which etcd truncates"),
             );
             EndKind::Torn(fault)
         } else {
@@ -371,7 +371,7 @@ impl<'a> Scanner<'a> {
                 if known && entry.index > next {
                     self.error(
                         at,
-                        format!("an entry of index {next} at most"),
+                        format!("an entry of at most index {next}"),
                         format!("index {}", entry.index),
                     );
                 }
@@ -401,7 +401,7 @@ impl<'a> Scanner<'a> {
                     self.error(
                         at,
                         format!(
-                            "a hard state of term {} and commit {} at least",
+                            "a hard state of at least term {} and commit {}",
                             before.term, before.commit
                         ),
                         format!("term {}, commit {}", state.term, state.commit),

@@ -263,7 +263,7 @@ fn a_gap_and_a_lost_tail_are_errors() {
     writer.entry(&normal(1, 3, b"")).unwrap();
     let summary = wal(writer.finish().unwrap()).summary(None).unwrap();
     let finding = only(&summary.findings);
-    assert_eq!(finding.expected, "an entry of index 2 at most");
+    assert_eq!(finding.expected, "an entry of at most index 2");
 
     let mut writer = begin();
     writer.entry(&normal(1, 1, b"")).unwrap();

@@ -37,7 +37,7 @@ pub(super) async fn check(survey: &Survey, report: &mut Report) {
     let asked = voters.map(|state| async move { (state, reads(survey, state).await) });
     for (state, answer) in join_all(asked).await {
         let Err(failure) = answer else { continue };
-        let evidence = format!("it answers no read that a majority must agree on: {failure}");
+        let evidence = format!("it does not answer linearizable reads: {failure}");
         let place = state.endpoint.clone().unwrap_or_default();
         report.findings.push(
             Finding::error(CANNOT_COMMIT, evidence)
@@ -103,8 +103,7 @@ fn apart(survey: &Survey, pages: &[(&MemberState, Result<Metrics>)]) -> BTreeMap
 fn not_connected(state: &MemberState, from: &[String]) -> Finding {
     let url = state.member.peer_urls.join(", ");
     let evidence = format!(
-        "{} cannot connect to it at {url}, by {} own account (etcd_network_active_peers); until \
-         then etcd takes no new member",
+        "{} cannot connect to it at {url}, according to {} own metrics (etcd_network_active_peers); until that is fixed etcd accepts no new member",
         from.join(", "),
         if from.len() == 1 { "its" } else { "their" }
     );

@@ -88,7 +88,7 @@ impl Leaf {
         }
         if self.from > now {
             let evidence = format!(
-                "{of} ({subject}) is not valid before {}, and this machine's time is {now}",
+                "{of} ({subject}) is not valid before {}; this machine's time is {now}",
                 self.from
             );
             return Some(Finding::error(CERTIFICATE_EXPIRED, evidence).with(Remedy::Clock));
@@ -164,7 +164,7 @@ fn judged(
             let mut names = leaf.dns.clone();
             names.extend(leaf.ips.iter().map(ToString::to_string));
             let names = if names.is_empty() {
-                "for no name at all".to_owned()
+                "for no name".to_owned()
             } else {
                 format!("for {}", names.join(", "))
             };

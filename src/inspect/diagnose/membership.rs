@@ -76,7 +76,7 @@ fn differing(state: &MemberState, own: &[Member], agreed: &[Member]) -> Finding 
         members.iter().map(word).collect::<Vec<_>>().join(", ")
     };
     let evidence = format!(
-        "it lists the members {}, and the cluster has {}",
+        "it lists the members {}, but the cluster has {}",
         words(own),
         words(agreed)
     );
@@ -118,7 +118,7 @@ pub(super) async fn files(
         .metadata
         .map(|identity| Id(identity.cluster));
     if survey.is_some_and(|survey| Some(survey.cluster_id) != cluster) {
-        let why = format!("{} is not of this cluster", dir.display());
+        let why = format!("{} does not belong to this cluster", dir.display());
         report.not_checked.push(NotChecked {
             what: MEMBERSHIP_DIFFERS,
             why,

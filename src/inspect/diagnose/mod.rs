@@ -50,9 +50,9 @@ pub const MEMBER_NOT_STARTED: &str = "member-not-started";
 /// A member of another cluster answers at a member's client URL.
 pub const FOREIGN_CLUSTER: &str = "foreign-cluster";
 /// Another member answers at a member's client URL.
-pub const ANOTHER_MEMBER: &str = "another-member-answers";
+pub const ANOTHER_MEMBER: &str = "wrong-member-answers";
 /// A member complains of itself.
-pub const MEMBER_COMPLAINS: &str = "member-complains";
+pub const MEMBER_COMPLAINS: &str = "member-reports-errors";
 /// An alarm is raised.
 pub const ALARM: &str = "alarm";
 /// A learner is far behind.
@@ -66,13 +66,13 @@ pub const CLOCK_SKEW: &str = "clock-skew";
 /// A name in a URL does not resolve.
 pub const NAME_UNRESOLVED: &str = "name-unresolved";
 /// A name in a URL resolves to another address than the member's.
-pub const NAME_ELSEWHERE: &str = "name-elsewhere";
+pub const NAME_ELSEWHERE: &str = "name-resolves-elsewhere";
 /// A peer URL leads every other machine to itself.
 pub const PEER_URL_LOOPBACK: &str = "peer-url-loopback";
 /// etcd-dr has disabled this node's etcd.
 pub const ETCD_DISABLED: &str = "etcd-disabled";
 /// The peer URL of this node's member leads to another machine.
-pub const PEER_URL_NOT_HERE: &str = "peer-url-not-here";
+pub const PEER_URL_NOT_HERE: &str = "peer-url-not-local";
 /// A certificate is over, or does not hold yet.
 pub const CERTIFICATE_EXPIRED: &str = "certificate-expired";
 /// A certificate will be over within 30 days.
@@ -239,7 +239,7 @@ pub async fn run(
     let (reach, access) = match Reach::of(context, target, &detection) {
         Ok(found) => found,
         Err(failure) if failure.refusal() == Some("local-member-unknown") => {
-            let evidence = format!("{failure}; no other endpoint was given");
+            let evidence = format!("{failure}; no other endpoint is configured");
             report
                 .findings
                 .push(Finding::error(PEER_URL_NOT_HERE, evidence));
@@ -346,7 +346,7 @@ async fn cluster(
         }
     }
     if unknown {
-        let why = "which member is this node's own is not known (--node-name tells it)".to_owned();
+        let why = "cannot tell which member is this node's own: use --node-name".to_owned();
         report.not_checked.push(NotChecked {
             what: PEER_URL_NOT_HERE,
             why,
@@ -439,7 +439,7 @@ async fn data_dir(
 ) -> Result<()> {
     let told = target.told.data_dir.as_ref();
     let Some(dir) = told.or(access.data_dir.as_ref()) else {
-        let why = "where this node's data directory lies is not known".to_owned();
+        let why = "this node's data directory is not known".to_owned();
         report.not_checked.push(NotChecked {
             what: BAD_DATA_DIR,
             why,

@@ -66,7 +66,7 @@ fn loopback(member: &Member, members: &[Member], local: &[IpAddr]) -> Option<Fin
     if !elsewhere {
         return None;
     }
-    let evidence = format!("no other machine finds it at its peer URL {urls}");
+    let evidence = format!("no other machine can reach it at its peer URL {urls}");
     let finding = Finding::error(PEER_URL_LOOPBACK, evidence).of(member);
     let clients = member.client_urls.iter();
     let address = clients
@@ -133,7 +133,7 @@ fn names_of(
         });
         if !found.is_empty() && !certain.is_empty() && !shared {
             let evidence = format!(
-                "{} in {url} is {}, and the member is at {}",
+                "{} in {url} resolves to {}, but the member is at {}",
                 place.host,
                 list(&found),
                 list(&certain)
@@ -178,7 +178,7 @@ fn moved(
         .copied()
         .collect();
     let evidence = format!(
-        "its peer URLs {} lead to {}, and this machine's addresses are {}",
+        "its peer URLs {} point to {}, but this machine's addresses are {}",
         member.peer_urls.join(", "),
         list(&announced),
         list(&own)

@@ -69,7 +69,7 @@ fn answers(survey: &Survey, state: &MemberState) -> Option<Finding> {
     let member = &state.member;
     if !state.has_started() {
         let evidence = format!(
-            "it was added at {} and has never started",
+            "it was added at {} and never started",
             member.peer_urls.join(", ")
         );
         return Some(Finding::warning(MEMBER_NOT_STARTED, evidence).of(member));
@@ -79,12 +79,13 @@ fn answers(survey: &Survey, state: &MemberState) -> Option<Finding> {
     let (name, evidence) = match other {
         Some(status) if status.header.cluster_id != survey.cluster_id => {
             let (there, here) = (status.header.cluster_id, survey.cluster_id);
-            let what = format!("what answers at {place} is of cluster {there}, and this is {here}");
+            let what =
+                format!("a member of cluster {there} answers at {place}; this cluster is {here}");
             (FOREIGN_CLUSTER, what)
         }
         Some(status) if status.header.member_id != member.id => {
             let (there, own) = (status.header.member_id, member.id);
-            let what = format!("what answers at {place} is member {there}, and not {own}");
+            let what = format!("member {there} answers at {place}, not {own}");
             (ANOTHER_MEMBER, what)
         }
         Some(_) => (MEMBER_LEADERLESS, trouble),
@@ -134,7 +135,7 @@ fn told(pages: &[(&MemberState, Result<Metrics>)], began: Instant, report: &mut 
             Some(quota) => report.findings.extend(near_quota(state, status, quota)),
             None => report.not_checked.push(NotChecked {
                 what: DATABASE_NEAR_QUOTA,
-                why: format!("{} does not tell its quota", state.member.label()),
+                why: format!("{} does not report its quota", state.member.label()),
             }),
         }
         let clock = page.and_then(|page| Clock::of(page, began));

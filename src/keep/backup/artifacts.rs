@@ -62,13 +62,13 @@ fn sound(report: &database::Report, sha256: &str) -> Result<()> {
     {
         return Err(Failure::new(
             Kind::BadBackup,
-            format!("the snapshot that etcd gave is damaged: {found}"),
+            format!("the snapshot received from etcd is damaged: {found}"),
         ));
     }
     if report.sha256.as_deref() != Some(sha256) {
         return Err(Failure::new(
             Kind::Store,
-            "the disk gives back other bytes than were written",
+            "the disk returns other bytes than were written",
         ));
     }
     Ok(())
@@ -333,13 +333,13 @@ impl Archive {
         }
         if hashing.finish().1 != digest || read.contents.entries != written.entries {
             return Err(wrong(
-                "the disk gives back other bytes than were written".to_owned(),
+                "the disk returns other bytes than were written".to_owned(),
             ));
         }
         let differences = resources::compare_with_tree(&read.contents, &self.selection)?;
         if let Some(first) = differences.first() {
             let more = differences.len() - 1;
-            let what = format!("{first} ({more} more) changed while it was archived");
+            let what = format!("{first} (and {more} more) changed while being archived");
             return Err(Failure::new(Kind::Refused, what)
                 .with(Fact::Refusal {
                     name: "resources-changed",
@@ -392,7 +392,7 @@ impl SnapshotSink for Sink {
             let reserve = space.reserve(self.beside_etcd);
             if space.available < reserve {
                 let what = format!(
-                    "the file system at {} has {} bytes free, and {reserve} are kept free",
+                    "the file system at {} has {} bytes free, and {reserve} must stay free",
                     space.mount.display(),
                     space.available
                 );

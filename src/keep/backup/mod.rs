@@ -208,8 +208,7 @@ fn warn_of_the_future(context: &Context, store: &LocalStore) -> Result<()> {
     for set in catalog::list(store)? {
         if let Some(created) = set.created.filter(|_| set.is_future(context.now)) {
             let what = format!(
-                "{} says that it was taken at {created}, which is in the future: its clock was wrong, or this one \
-                 is; it does not count until then",
+                "{} was taken at {created}, which is in the future: the clock was wrong then, or is wrong now; it does not count until that time",
                 set.name
             );
             context.warn("from-the-future", what);
@@ -312,8 +311,7 @@ impl NodeFound {
             context.warn(
                 "two-node-fencing",
                 format!(
-                    "Pacemaker owns etcd on this node ({}): a backup is taken as on any other, \
-                     but a restore must go through Pacemaker",
+                    "Pacemaker owns etcd on this node ({}): backups work as on any node, but a restore must go through Pacemaker",
                     detection.two_node_fencing.join("; ")
                 ),
             );
@@ -701,7 +699,8 @@ fn refuse_unprivileged(request: &BackupRequest, profile: Profile) -> Result<()> 
     {
         return Ok(());
     }
-    let what = format!("a backup of a node of profile {profile} reads what only root may read");
+    let what =
+        format!("a backup of a node of profile {profile} reads files that only root may read");
     Err(Failure::refused(quality::ROOT_NEEDED, what))
 }
 

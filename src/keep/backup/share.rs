@@ -25,7 +25,7 @@ pub(super) fn share(
     match try_share(context, store, number, lock) {
         Ok(shared) => shared,
         Err(failure) => {
-            let note = format!("sharing blocks with the backup before: {failure}");
+            let note = format!("sharing blocks with the previous backup: {failure}");
             context.tell(Event::Note(note));
             None
         }

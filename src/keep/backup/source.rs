@@ -64,7 +64,7 @@ impl Source {
             None => {
                 return Err(Failure::new(
                     Kind::Unreachable,
-                    format!("member {own} answers but is not in its own member list"),
+                    format!("member {own} answers, but is not in its own member list"),
                 )
                 .with(Fact::Endpoint(access.endpoint.value.clone())));
             }
@@ -122,7 +122,7 @@ async fn another_voter(
     options: &ConnectOptions,
     learner: &Connection,
 ) -> Result<Connection, String> {
-    let mut why = "a learner does not give it, and no other endpoint is known".to_owned();
+    let mut why = "a learner does not serve it, and no other endpoint is known".to_owned();
     for url in &access.member_endpoints.value {
         let asked = async {
             let endpoint = Endpoint::parse(url, access.tls.is_some())?;
@@ -206,8 +206,8 @@ async fn hash_of(probe: &Probe, revision: i64, options: &ConnectOptions) -> Resu
         .with_call_timeout(HASH_TIMEOUT);
     match connection.hash_kv(revision).await? {
         HashKvAnswer::Hash(answer) => Ok((answer.hash, answer.compact_revision)),
-        HashKvAnswer::Compacted => Err(no_hash(format!("revision {revision} is compacted there"))),
-        HashKvAnswer::Future => Err(no_hash(format!("it has not come to revision {revision}"))),
+        HashKvAnswer::Compacted => Err(no_hash(format!("it has compacted revision {revision}"))),
+        HashKvAnswer::Future => Err(no_hash(format!("it has not reached revision {revision}"))),
     }
 }
 
@@ -241,7 +241,7 @@ impl Content {
                     Ok(born) => content.births.push((format!("node {node}"), born)),
                     Err(why) => content
                         .notes
-                        .push(format!("the age of node {node} is not known: {why}")),
+                        .push(format!("cannot tell the age of node {node}: {why}")),
                 }
                 break;
             }

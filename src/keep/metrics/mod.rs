@@ -171,19 +171,15 @@ impl Metrics {
             "A backup in the store",
             self.info.clone(),
         );
-        r.register(
-            "etcd_backup_status",
-            "What became of it",
-            self.status.clone(),
-        );
+        r.register("etcd_backup_status", "Its outcome", self.status.clone());
         r.register(
             "etcd_backup_start_time",
-            "When it was begun",
+            "When it started",
             self.start.clone(),
         );
         r.register(
             "etcd_backup_completion_time",
-            "When it was whole",
+            "When it was complete",
             self.completion.clone(),
         );
         r.register(
@@ -197,7 +193,7 @@ impl Metrics {
             self.sets.clone(),
         );
         let future =
-            "Backups whose time is in the future: a clock was wrong, and they do not count";
+            "Backups whose time is in the future because a clock was wrong; they do not count";
         r.register("etcd_dr_future_backups", future, self.future.clone());
         let reachable = "Whether the store could be read";
         r.register(
@@ -212,7 +208,7 @@ impl Metrics {
         );
         let free = "Bytes that the store's file system has free";
         r.register("etcd_dr_store_free_bytes", free, self.store_free.clone());
-        let last = "When the newest good backup was begun; 0: there is none";
+        let last = "Start of the newest good backup; 0: there is no good backup";
         r.register(
             "etcd_dr_last_success_timestamp_seconds",
             last,
@@ -234,7 +230,7 @@ impl Metrics {
         r.register("etcd_dr_unverified_backups", never, self.unverified.clone());
         let bad = "Backups that their last verification found bad";
         r.register("etcd_dr_bad_backups", bad, self.failed_verification.clone());
-        let owed = "Backups that lack a copy that was asked for";
+        let owed = "Backups that lack a requested copy";
         r.register("etcd_dr_uncopied_backups", owed, self.owed_copies.clone());
         let reachable = "Whether a store of copies could be read after the last copy";
         let family = self.copies_reachable.clone();
@@ -242,7 +238,7 @@ impl Metrics {
         let size = "Bytes of this node's copies in a store";
         r.register("etcd_dr_copies_size_bytes", size, self.copies_size.clone());
         let newest =
-            "When the newest good copy of this node in a store was begun; 0: there is none";
+            "Start of the newest good copy of this node in a store; 0: there is no good copy";
         let family = self.copies_newest.clone();
         r.register("etcd_dr_copies_newest_timestamp_seconds", newest, family);
         let expiry = "When the first certificate in the newest good backup expires";
@@ -257,7 +253,7 @@ impl Metrics {
         let r = &mut self.registry;
         r.register(
             "etcd_dr_run_since_timestamp_seconds",
-            "When the backup that is being taken was begun; 0: none is",
+            "Start of the backup in progress; 0: no backup is in progress",
             self.run_since.clone(),
         );
         r.register(
@@ -267,7 +263,7 @@ impl Metrics {
         );
         r.register(
             "etcd_dr_last_run_success",
-            "Whether it took a backup, or one was there",
+            "Whether the last run took a backup or found one",
             self.last_run_good.clone(),
         );
         r.register(
@@ -287,7 +283,7 @@ impl Metrics {
         );
         r.register(
             "etcd_dr_schedule_enabled",
-            "Whether backups are taken by schedule; 0: it is suspended",
+            "Whether the schedule is enabled; 0: suspended",
             self.schedule.clone(),
         );
         r.register(

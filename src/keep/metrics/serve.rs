@@ -117,7 +117,7 @@ pub async fn serve(
 async fn secured(stream: TcpStream, served: Arc<Served>, tls: &Tls, context: &Context) {
     let (acceptor, wrong) = tls.acceptor();
     if let Some(failure) = wrong {
-        let what = format!("what was read before is used on: {failure}");
+        let what = format!("the files read before stay in use: {failure}");
         context.warn("metrics-certificate", what);
     }
     let shaken = tokio::time::timeout(HEAD, acceptor.accept(stream)).await;
@@ -148,7 +148,7 @@ fn answer(method: &Method, path: &str, served: &Served, may_read: bool) -> Respo
     let (status, text) = match (method, path) {
         (&Method::GET | &Method::HEAD, "/metrics") if !may_read => (
             StatusCode::UNAUTHORIZED,
-            "a client certificate is needed\n".to_owned(),
+            "a client certificate is required\n".to_owned(),
         ),
         (&Method::GET | &Method::HEAD, "/metrics") => match served.metrics.render() {
             Ok(text) => (StatusCode::OK, text),

@@ -17,7 +17,7 @@ const MODE: u32 = 0o644;
 pub fn textfile(metrics: &Metrics, path: &Path) -> Result<()> {
     if path.extension().is_none_or(|extension| extension != "prom") {
         let what = format!(
-            "{} does not end in .prom: no collector reads it",
+            "{} does not end in .prom, so no collector reads it",
             path.display()
         );
         return Err(Failure::new(Kind::Usage, what));

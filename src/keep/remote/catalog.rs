@@ -169,7 +169,7 @@ async fn set(
     let mut set = listed(store, name, folder);
     if !folder.contains_key(names::MANIFEST) {
         set.problems
-            .push("its transfer is going on, or was cut off".to_owned());
+            .push("its transfer is in progress, or was interrupted".to_owned());
         let claim = match folder.keys().find(|object| is_claim(object)) {
             Some(object) => document::<Claim>(store, name, object).await?,
             None => None,

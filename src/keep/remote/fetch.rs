@@ -129,7 +129,7 @@ async fn bring(
     if Manifest::from_bytes(&bytes, &path)? != manifest {
         return Err(Failure::new(
             Kind::BadBackup,
-            "its Manifest has changed meanwhile",
+            "its Manifest has changed in the meantime",
         ));
     }
     fs::sync_dir(into)?;
@@ -182,7 +182,7 @@ impl Arriving<'_> {
             // The reader has gone: why is what it says.
             Ok(Received::NotTaken) => {
                 written?;
-                let what = format!("{}: more came than its file has", self.name);
+                let what = format!("{}: received more than the size of its file", self.name);
                 return Err(Failure::new(Kind::BadBackup, what));
             }
             Ok(Received::AsItIs) => None,
@@ -206,7 +206,7 @@ impl Arriving<'_> {
     }
 
     fn altered(&self, against: &str) -> Failure {
-        let what = format!("{}: its SHA-256 is not what {against} says", self.name);
+        let what = format!("{}: its SHA-256 differs from {against}", self.name);
         Failure::new(Kind::BadBackup, what)
     }
 

@@ -69,7 +69,10 @@ impl Form {
                     },
                 };
             let Some(recipient) = parsed else {
-                let what = format!("line {} is no age recipient and no SSH key", number + 1);
+                let what = format!(
+                    "line {} is neither an age recipient nor an SSH key",
+                    number + 1
+                );
                 return Err(Failure::new(Kind::Usage, what));
             };
             // An SSH key's comment is no part of it.
@@ -160,12 +163,12 @@ impl Identities {
         let usage = |what: &str| Failure::new(Kind::Usage, format!("reading an identity: {what}"));
         if text.trim_start().starts_with("-----BEGIN") {
             let key = age::ssh::Identity::from_buffer(text.as_bytes(), None);
-            match key.map_err(|_| usage("it is no SSH key that can be read"))? {
+            match key.map_err(|_| usage("it is not a readable SSH key"))? {
                 age::ssh::Identity::Encrypted(_) => {
                     return Err(usage("the SSH key has a passphrase"));
                 }
                 age::ssh::Identity::Unsupported(_) => {
-                    return Err(usage("SSH keys of this kind cannot be used"));
+                    return Err(usage("SSH keys of this type are not supported"));
                 }
                 key => self.0.push(Box::new(key)),
             }
@@ -177,11 +180,11 @@ impl Identities {
                 continue;
             }
             let key = age::x25519::Identity::from_str(line);
-            let key = key.map_err(|_| usage(&format!("line {} is none", number + 1)))?;
+            let key = key.map_err(|_| usage(&format!("line {} is not an identity", number + 1)))?;
             self.0.push(Box::new(key));
         }
         if self.0.len() == before {
-            return Err(usage("there is none in it"));
+            return Err(usage("it contains no identity"));
         }
         Ok(())
     }

@@ -102,7 +102,7 @@ impl Index {
             )));
         }
         if index.manifest_sha256 != manifest_sha256 {
-            return Err(bad("it is of another Manifest".to_owned()));
+            return Err(bad("it belongs to another Manifest".to_owned()));
         }
         let listed: BTreeSet<&str> = index
             .objects
@@ -115,7 +115,7 @@ impl Index {
             .map(|file| file.name.as_str())
             .collect();
         if listed != files || listed.len() != index.objects.len() {
-            return Err(bad("its files are not the Manifest's".to_owned()));
+            return Err(bad("its files differ from the Manifest's".to_owned()));
         }
         let known = |entry: &ObjectEntry| {
             entry
@@ -126,10 +126,7 @@ impl Index {
         };
         for entry in &index.objects {
             if entry.object.contains('/') || !known(entry) {
-                return Err(bad(format!(
-                    "{:?} is no object that can be read",
-                    entry.object
-                )));
+                return Err(bad(format!("{:?} is not a readable object", entry.object)));
             }
         }
         Ok(index)

@@ -112,7 +112,7 @@ impl<'a> Transfer<'a> {
         let path = set.dir.join(names::MANIFEST);
         let bytes = read_bounded(&path, manifest::MAX_BYTES)?;
         let (Some(bytes), true) = (bytes, set.problems.is_empty()) else {
-            let what = format!("{} is no whole set with a Manifest", set.name);
+            let what = format!("{} is not a complete backup with a Manifest", set.name);
             return Err(Failure::new(Kind::BadBackup, what));
         };
         let manifest = Manifest::from_bytes(&bytes, &path)?;
@@ -179,7 +179,7 @@ impl<'a> Transfer<'a> {
                 return Ok(false);
             }
         }
-        let what = format!("claiming a folder below {place}: others are always faster");
+        let what = format!("claiming a folder below {place}: other writers always claim it first");
         Err(Failure::new(Kind::Busy, what))
     }
 
@@ -221,7 +221,7 @@ impl<'a> Transfer<'a> {
                 return Ok(Some(true));
             };
             let url = format!("{}/{}", self.store.url(), self.name);
-            let what = format!("{url} {unmet} and stays as it is: another copy is made beside it");
+            let what = format!("{url} {unmet} and stays as it is: a second copy is made beside it");
             self.context.warn("copy-of-another-form", what);
         }
         Ok(None)
@@ -460,7 +460,7 @@ impl<'a> Transfer<'a> {
         if hex::encode(hash.finalize()) == entry.sha256 {
             return Ok(());
         }
-        let what = format!("reading {name} again: it is not what was sent");
+        let what = format!("reading {name} back: it differs from what was sent");
         Err(Failure::new(Kind::Store, what))
     }
 
@@ -485,18 +485,21 @@ impl<'a> Transfer<'a> {
         let folder = self.look().await?;
         let lost = |entry: &&ObjectEntry| folder.get(&entry.object) != Some(&entry.size);
         if let Some(entry) = index.objects.iter().find(lost) {
-            let what = format!("{} is gone since it was sent", entry.object);
+            let what = format!("{} has disappeared since it was sent", entry.object);
             return Err(Failure::new(Kind::Store, what));
         }
         if !folder.contains_key(&self.claim) {
-            let what = format!("{} is claimed no more: it was removed meanwhile", self.name);
+            let what = format!(
+                "the claim on {} is gone: it was removed in the meantime",
+                self.name
+            );
             return Err(Failure::new(Kind::Busy, what));
         }
         let manifest = Bytes::from(self.manifest_bytes.clone());
         self.store.claim(&name(names::MANIFEST), manifest).await?;
         let there = catalog::read(self.store, &self.name, names::MANIFEST, manifest::MAX_BYTES);
         if catalog::unless_bad(there.await)?.as_deref() != Some(self.manifest_bytes.as_slice()) {
-            let what = format!("{} holds another Manifest", self.name);
+            let what = format!("{} contains another Manifest", self.name);
             return Err(Failure::new(Kind::Store, what));
         }
         self.sweep(&folder).await;
@@ -527,7 +530,7 @@ fn same(file: &FileEntry, read: &Plain) -> Result<()> {
     if read.size == file.size && read.sha256 == file.sha256 {
         return Ok(());
     }
-    let what = format!("{} is not the file that the Manifest means", file.name);
+    let what = format!("{} is not the file that the Manifest names", file.name);
     Err(Failure::new(Kind::BadBackup, what)
         .with(crate::error::Fact::Path(Path::new(&file.name).to_owned())))
 }

@@ -84,7 +84,7 @@ where
         () = tokio::time::sleep(limit) => cancel.cancel(),
     }
     let what = format!(
-        "the run was not over after {} s and was given up",
+        "the run did not finish within {} s and was abandoned",
         limit.as_secs()
     );
     let late = Failure::new(Kind::Unreachable, what);

@@ -93,7 +93,7 @@ impl Schedule {
         schedule.after(Timestamp::UNIX_EPOCH).map_err(|failure| {
             failure
                 .as_kind(Kind::Usage)
-                .doing("looking for a day on which it is due")
+                .doing("finding a day on which it is due")
         })?;
         Ok(schedule)
     }
@@ -104,14 +104,14 @@ impl Schedule {
             Form::Cron(crontab) => {
                 let next = crontab.find_next(cronexpr::MakeTimestamp(moment));
                 Ok(next
-                    .doing(Kind::Unexpected, || "reckoning the next time")?
+                    .doing(Kind::Unexpected, || "computing the next time")?
                     .timestamp())
             }
             Form::Every(every) => {
                 let step = every.as_nanos();
                 let nanos = moment.as_nanosecond().div_euclid(step).saturating_add(1);
                 Timestamp::from_nanosecond(nanos.saturating_mul(step))
-                    .doing(Kind::Unexpected, || "reckoning the next time")
+                    .doing(Kind::Unexpected, || "computing the next time")
             }
         }
     }
@@ -124,14 +124,15 @@ impl Schedule {
         let end = self.after(now)?;
         if let Form::Every(every) = &self.0 {
             let start = end.checked_sub(*every);
-            let start = start.doing(Kind::Unexpected, || "reckoning the last time")?;
+            let start = start.doing(Kind::Unexpected, || "computing the last time")?;
             return Ok(Period { start, end });
         }
         for window in WINDOWS {
             let from = now.checked_sub(window);
             // What begins at the window's own edge counts as well.
             let from = from.and_then(|from| from.checked_sub(SignedDuration::from_nanos(1)));
-            let mut start = self.after(from.doing(Kind::Unexpected, || "looking back")?)?;
+            let mut start =
+                self.after(from.doing(Kind::Unexpected, || "computing the previous time")?)?;
             if start > now {
                 continue;
             }

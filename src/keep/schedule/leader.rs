@@ -30,7 +30,8 @@ pub async fn leads_others(context: &Context, target: &Target) -> Result<bool> {
     match tokio::time::timeout(LIMIT, asked).await {
         Ok(said) => said,
         Err(_) => {
-            let what = format!("the member did not say within {LIMIT:?} whether it leads");
+            let what =
+                format!("the member did not answer within {LIMIT:?} whether it is the leader");
             Err(Failure::new(Kind::Unreachable, what))
         }
     }

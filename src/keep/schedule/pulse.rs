@@ -58,7 +58,7 @@ impl Pulse {
         self.with(|state| {
             state.stuck.retain(|token| token.strong_count() > 0);
             if !state.stuck.is_empty() {
-                return Some("a run that was given up has not ended".to_owned());
+                return Some("an abandoned run has not ended".to_owned());
             }
             let took = now.saturating_duration_since(state.since);
             (took > state.limit).then(|| format!("{} for {} s", state.doing, took.as_secs()))

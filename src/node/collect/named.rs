@@ -116,7 +116,7 @@ pub(super) fn add(
             add_path(plan, layout, &layout.host(node_path), source.clone());
         } else {
             plan.left_out
-                .push(format!("{} is the system's", node_path.display()));
+                .push(format!("{} belongs to the system", node_path.display()));
         }
     }
     Ok(())
@@ -210,7 +210,7 @@ impl<'a> Named<'a> {
         let node_path = pod.node_path(container, path);
         let node_path = node_path.unwrap_or_else(|| path.to_owned());
         let message = format!(
-            "--{flag} of {component} names {}, which is no file on this node",
+            "--{flag} of {component} names {}, which is not a file on this node",
             node_path.display()
         );
         if flag == "encryption-provider-config" {
@@ -313,7 +313,7 @@ impl<'a> Named<'a> {
         let source = self.layout.resolve(node_path)?;
         if let Some(why) = too_big(&source)? {
             plan.left_out.push(format!(
-                "{}: {why}; only the files in it that are named are taken",
+                "{}: {why}; only the files in it that are named are archived",
                 node_path.display()
             ));
             return Ok(());

@@ -239,7 +239,7 @@ impl Runtime {
         let request = messages::VersionRequest {
             version: KUBELET_API_VERSION.to_owned(),
         };
-        let mut refusal = Cause::Reply("it knows no CRI".to_owned());
+        let mut refusal = Cause::Reply("it does not serve the CRI".to_owned());
         for service in SERVICES {
             let asked: Result<messages::VersionResponse, _> =
                 self.call(service, "Version", request.clone()).await;

@@ -51,14 +51,14 @@ pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
     match found.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(unreachable(format!(
-            "finding the container runtime: none of these names or is one: {}",
+            "finding the container runtime: none of these is its socket or names it: {}",
             looked.join(", ")
         ))),
         several => {
             let name = |path: &PathBuf| layout.node_path(path).display().to_string();
             let names: Vec<String> = several.iter().map(name).collect();
             let what = format!(
-                "finding the container runtime: nothing says which of {} the kubelet uses ({})",
+                "finding the container runtime: cannot tell which of {} the kubelet uses ({})",
                 names.join(" and "),
                 looked.join(", ")
             );
@@ -202,7 +202,7 @@ mod tests {
         fs::remove_file(node.layout.containerd_socket()).unwrap();
         node.listen("/run/containerd/containerd.sock");
         let two = node.fails();
-        assert!(two.contains("nothing says which"), "{two}");
+        assert!(two.contains("cannot tell which"), "{two}");
         node.write("/var/lib/kubelet/config.yaml", "kind: [");
         let broken = node.fails();
         assert!(broken.contains("config.yaml (unreadable: "), "{broken}");

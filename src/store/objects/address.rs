@@ -83,7 +83,7 @@ impl Address {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         if scheme.is_some_and(|scheme| scheme.contains('/')) {
             return Err(usage(
-                "expected s3, gs, az, sftp or file before ://, and of a path no :// at all",
+                "expected s3, gs, az, sftp or file before ://, or a path without ://",
             ));
         }
         let (word, _) = text.split_once(':').unwrap_or_default();
@@ -96,15 +96,15 @@ impl Address {
             return Err(usage(match scheme {
                 Scheme::Directory => "expected file:///PATH",
                 Scheme::Sftp => "expected sftp://USER@HOST/PATH",
-                _ => "expected two slashes and a bucket behind the colon",
+                _ => "expected two slashes and a bucket after the colon",
             }));
         }
         let url = Url::parse(text).map_err(|e| usage(&e.to_string()))?;
         if url.password().is_some() {
-            return Err(usage("a password has no place in it"));
+            return Err(usage("it must not contain a password"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(usage("expected no ? and no # in it"));
+            return Err(usage("it must not contain ? or #"));
         }
         let host = url.host_str().unwrap_or_default();
         match scheme {
@@ -112,17 +112,18 @@ impl Address {
                 return Err(usage("expected file:///PATH"));
             }
             Scheme::Directory => {}
-            _ if host.is_empty() => return Err(usage("it names no bucket and no host")),
+            _ if host.is_empty() => return Err(usage("it has no bucket and no host")),
             Scheme::Sftp => {}
             _ if !url.username().is_empty() || url.port().is_some() => {
-                return Err(usage("expected a bucket, and no user and no port"));
+                return Err(usage("expected a bucket, without a user and a port"));
             }
             _ => {}
         }
         let address = Self { url, scheme };
         if !matches!(scheme, Scheme::Directory | Scheme::Sftp) {
             for part in address.prefix().split('/').filter(|part| !part.is_empty()) {
-                super::check_name(part).map_err(|_| usage("its path has odd characters"))?;
+                super::check_name(part)
+                    .map_err(|_| usage("its path contains unsupported characters"))?;
             }
         }
         Ok(address)

@@ -188,7 +188,7 @@ fn take(found: &mut Vec<Listed>, object: Listed) -> Result<()> {
     }
     if found.len() >= MAX_OBJECTS {
         let what =
-            format!("it has more than {MAX_OBJECTS} objects: give backups a folder of their own");
+            format!("it has more than {MAX_OBJECTS} objects: use a separate folder for backups");
         return Err(Failure::new(Kind::Store, what));
     }
     found.push(object);
@@ -207,6 +207,6 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     if name.split('/').all(part) {
         return Ok(());
     }
-    let what = format!("naming an object: {name:?} is no name of this store's");
+    let what = format!("naming an object: {name:?} is not a valid name in this store");
     Err(Failure::new(Kind::Store, what))
 }

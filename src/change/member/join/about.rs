@@ -43,6 +43,7 @@ pub struct About {
     /// The longest wait for the pod to end, and for the member to vote, in seconds.
     pub wait_seconds: u64,
     /// Refusals that are let pass.
+    #[serde(deserialize_with = "crate::error::names::list")]
     pub allow: Vec<String>,
     /// Where the old data and the manifest that was there are kept.
     pub safety: Vec<PathBuf>,

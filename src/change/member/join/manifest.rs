@@ -1,4 +1,4 @@
-//! kubeadm's manifest of etcd with the flags of a member that joins.
+//! kubeadm's manifest of etcd with the flags of a joining member.
 //!
 //! kubeadm writes one flag a line (`cmd/kubeadm/app/phases/etcd/local.go`); only the lines of two
 //! flags are changed, so that everything else stays as the operator knows it.
@@ -48,7 +48,9 @@ pub(super) fn joining(text: &str, initial_cluster: &str) -> Result<String> {
     if has(CLUSTER, initial_cluster) && has(STATE, "existing") {
         Ok(changed)
     } else {
-        Err(unfit("changed, it does not say what it should"))
+        Err(unfit(
+            "the edited manifest does not contain the expected flags",
+        ))
     }
 }
 
@@ -67,7 +69,7 @@ fn item(indent: &str, name: &str, value: &str) -> String {
 }
 
 fn unfit(what: &'static str) -> Failure {
-    super::super::never("manifest-unfit", what.to_owned()).as_kind(Kind::Refused)
+    super::super::never("manifest-unsupported", what.to_owned()).as_kind(Kind::Refused)
 }
 
 #[cfg(test)]
@@ -102,6 +104,6 @@ mod tests {
         let flow = "kind: Pod\nmetadata: {name: etcd}\nspec: {containers: [{name: etcd, command: \
                     [etcd, --initial-cluster=a=b]}]}";
         let failure = joining(flow, "m=https://a:2380").unwrap_err();
-        assert_eq!(failure.refusal(), Some("manifest-unfit"));
+        assert_eq!(failure.refusal(), Some("manifest-unsupported"));
     }
 }

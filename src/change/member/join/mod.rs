@@ -47,9 +47,9 @@ use crate::plan::{Clock, Known, Operation, Progress};
 /// The kind of operation, in journals.
 pub const KIND: &str = "member-join";
 /// A certificate that etcd starts with is absent, over, or for another name.
-pub const CERTIFICATES_UNFIT: &str = "certificates-unfit";
+pub const CERTIFICATES_UNFIT: &str = "certificates-invalid";
 /// The member votes and is healthy, or has got its vote since.
-pub const MEMBER_VOTES: &str = "member-votes";
+pub const MEMBER_VOTES: &str = "already-voting";
 /// An operator may do the same at the same time: a warning.
 pub const OPERATOR_IN_CHARGE: &str = "operator-in-charge";
 
@@ -103,8 +103,7 @@ pub async fn draft(context: &Context, request: &Request) -> Result<Draft> {
     if detection.profile == Profile::Openshift {
         context.warn(
             OPERATOR_IN_CHARGE,
-            "where the cluster-etcd-operator runs it adds members and writes etcd's manifest by \
-             itself, and may do so meanwhile: join by hand only where it does not",
+            "the cluster-etcd-operator adds members and writes etcd's manifest itself, and may do so during this join: join by hand only if the operator does not",
         );
     }
     let settings = Settings::read(layout, detection.profile);
@@ -161,7 +160,7 @@ fn judge(
     let found = |id| members.iter().find(|state| state.member.id == id);
     let id = match addition.action {
         Action::Nothing(id) => {
-            let what = format!("member {name} ({id}) votes already, and is healthy");
+            let what = format!("member {name} ({id}) is already a voting member, and healthy");
             return Err(never(MEMBER_VOTES, what));
         }
         Action::GoOn(id) => Some(id),
@@ -171,7 +170,9 @@ fn judge(
         && state.has_started()
     {
         let member = select::described(&state.member);
-        let what = format!("{member} has started before: with other data it must be removed first");
+        let what = format!(
+            "{member} has started before: remove it first, since it would start with different data"
+        );
         return Err(never(NAME_TAKEN, what));
     }
     let other = members
@@ -226,7 +227,7 @@ fn named(
         if let (Some(said), Some(other)) = (said, other)
             && said != other
         {
-            let what = format!("this node's member is called {other:?}, not {said:?}");
+            let what = format!("this node's member is named {other:?}, not {said:?}");
             return Err(Failure::new(Kind::Usage, what));
         }
     }
@@ -321,10 +322,10 @@ pub async fn go_on(
     let stays = match has_vote(&forward, operation).await {
         Ok(None) => None,
         Ok(Some(id)) => Some(format!(
-            "member {id} votes by now, and is not taken out again"
+            "member {id} is a voting member by now, and is not removed again"
         )),
         Err(why) => Some(format!(
-            "left as it is, for no member tells whether the new one votes ({why})"
+            "left as it is, because no member could say whether the new one votes ({why})"
         )),
     };
     if let Some(stays) = stays {
@@ -332,8 +333,7 @@ pub async fn go_on(
         return Err(failed.as_kind(Kind::Busy).doing(stays).with(unfinished));
     }
     let back = world(&context.unstopped(), layout, operation)?;
-    let as_before =
-        |_: &Known| "joining failed, and the node and the members are as before".to_owned();
+    let as_before = |_: &Known| "joining failed; the node and the members are as before".to_owned();
     Err(operation::give_up(context, operation, &back, failed, as_before).await)
 }
 
@@ -364,12 +364,13 @@ pub async fn take_back(
     operation::refuse_under_later(layout, operation.progress())?;
     let back = world(&context.unstopped(), layout, operation)?;
     if let Some(id) = has_vote(&back, operation).await? {
-        let what = format!("member {id} votes: it must be removed first, with member-remove {id}");
+        let what =
+            format!("member {id} is a voting member: remove it first, with member-remove {id}");
         return Err(never(MEMBER_VOTES, what));
     }
     let safety = about(operation.progress())?.safety;
     if operation::is_undone(layout, operation.progress(), &safety) {
-        operation.settle_undone("undone already, without a record of it")?;
+        operation.settle_undone("already undone, but not recorded")?;
         return done(operation);
     }
     operation::go_back(operation, &back, "asked for").await?;
@@ -394,8 +395,8 @@ pub fn commit(
 /// How etcd learns that it joins, for people.
 pub fn how_it_starts(about: &About) -> &'static str {
     if about.profile == Profile::Kubeadm.word() {
-        "by the flags that are written into its manifest"
+        "with the flags that are written into its manifest"
     } else {
-        "its pod finds out by itself that it is a member that has not started"
+        "its pod detects that it is a member that has not started"
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Fou
     let Some(place) = layout.manifest(Component::Etcd, profile) else {
         return Err(refuse(
             "no-static-pods",
-            "this node has no static pods: start etcd with what member-add prints".to_owned(),
+            "this node has no static pods: start etcd with the settings that member-add prints"
+                .to_owned(),
         ));
     };
     let mut candidates = vec![place.clone()];
@@ -80,7 +81,7 @@ pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Fou
     Err(refuse(
         "no-manifest",
         format!(
-            "there is no manifest of etcd at {}: put it back there",
+            "etcd's manifest {} does not exist: put it back",
             place.display()
         ),
     ))
@@ -240,14 +241,13 @@ impl Drafting<'_> {
         let main = pod.container("etcd").or(pod.containers.first());
         let flag = main.and_then(|container| container.flag_text("wal-dir"));
         if let Some(wal) = flag.or(self.own.wal_dir.as_deref()) {
-            let what = format!("etcd keeps its log apart, in {wal}: that is not set aside yet");
-            return Err(refuse("wal-dir-apart", what));
+            let what = format!("a separate --wal-dir ({wal}) is not supported yet");
+            return Err(refuse("separate-wal-dir", what));
         }
         let revision = match (self.profile, pod.revision(Component::Etcd)) {
             (Profile::Openshift, Ok(RevisionInUse::Revision(revision))) => Some(revision.number),
             (Profile::Openshift, Ok(RevisionInUse::RestorePod { .. })) => {
-                let what = "a restore pod of the stock scripts makes a cluster of its own, and \
-                            cannot join one: put a normal revision's manifest in place";
+                let what = "a restore pod of OpenShift's scripts starts a new cluster and cannot join one: put a normal revision's manifest in place";
                 return Err(refuse("restore-pod", what.to_owned()));
             }
             _ => None,

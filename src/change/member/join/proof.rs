@@ -21,7 +21,7 @@ pub(super) async fn prove(world: &World, id: Id) -> Result<Value> {
     let wrong = |what: String| Failure::new(Kind::Unexpected, what).doing("proving the new member");
     let survey = world.survey().await?;
     let Some(state) = survey.find(id) else {
-        return Err(wrong(format!("member {id} is not in the cluster any more")));
+        return Err(wrong(format!("member {id} is no longer in the cluster")));
     };
     if state.member.is_learner || !state.is_healthy() {
         let why = state.trouble.as_deref().unwrap_or("it is a learner");
@@ -49,12 +49,13 @@ pub(super) async fn prove(world: &World, id: Id) -> Result<Value> {
     }
     match compared {
         Some((revision, false)) => Err(wrong(format!(
-            "its data at revision {revision} are not those of the member at {}",
+            "its data at revision {revision} differs from that of the member at {}",
             other.endpoint()
         ))),
         Some((revision, true)) => Ok(json!({ "etcdVersion": version, "hashRevision": revision })),
         None => {
-            let what = "no two hashes at one revision could be had: its data are not compared";
+            let what =
+                "no two hashes at the same revision could be obtained: its data is not compared";
             world.context().warn("not-compared", what);
             Ok(json!({ "etcdVersion": version }))
         }

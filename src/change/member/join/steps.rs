@@ -197,9 +197,9 @@ impl Step for JoinStep {
             Self::StopEtcd { manifest: Some(m) } => {
                 format!("stop etcd: move {} away", m.place.display())
             }
-            Self::StopEtcd { manifest: None } => "leave etcd's manifest away".to_owned(),
+            Self::StopEtcd { manifest: None } => "keep etcd's manifest away".to_owned(),
             Self::AwaitStopped => {
-                "wait until its containers are gone and nobody holds the database".to_owned()
+                "wait until its containers are gone and no process holds the database".to_owned()
             }
             Self::SetDataAside {
                 data_dir,
@@ -210,14 +210,14 @@ impl Step for JoinStep {
             Self::OwnDataDir(owning) => owning.describe(),
             Self::AddLearner { existing: None } => "add the member as a learner".to_owned(),
             Self::AddLearner { existing: Some(id) } => {
-                format!("take up member {id}, which was added before")
+                format!("continue with member {id}, which was added before")
             }
             Self::WriteManifest { from, to, flags } => format!(
                 "write {} as {}{}",
                 to.display(),
                 from.display(),
                 if *flags {
-                    " with the flags of a member that joins"
+                    " with the flags of a joining member"
                 } else {
                     ""
                 }
@@ -229,7 +229,7 @@ impl Step for JoinStep {
                 "wait until the member serves and has caught up; promote it".to_owned()
             }
             Self::ProveMember => {
-                "prove that it votes, and has what the other members have".to_owned()
+                "prove that it votes and has the same data as the other members".to_owned()
             }
         }
     }
@@ -336,7 +336,7 @@ async fn add_learner(world: &World) -> Result<Value> {
     let peer_urls = request.peer_urls.clone();
     let plan = add::judge(world.context(), &request, survey, peer_urls)?;
     if let Action::Nothing(id) = plan.action {
-        let what = format!("member {id} has got a vote meanwhile, and not by this operation");
+        let what = format!("member {id} was promoted in the meantime, but not by this operation");
         return Err(Failure::new(Kind::Unexpected, what));
     }
     let added = add::begin(world.context(), &request, plan).await?;
@@ -349,7 +349,7 @@ async fn add_learner(world: &World) -> Result<Value> {
 /// Removes the member again. What an earlier attempt had left in the list stays there.
 async fn take_out(world: &World, known: &Known, existing: Option<&str>) -> Result<()> {
     if let Some(id) = existing {
-        let what = format!("member {id} stays in the list, where it was before");
+        let what = format!("member {id} stays in the member list, as before");
         world.context().warn("member-remains", what);
         return Ok(());
     }
@@ -363,7 +363,7 @@ async fn take_out(world: &World, known: &Known, existing: Option<&str>) -> Resul
         Ok(Gone::Removed) => Ok(()),
         Ok(Gone::Votes { .. }) => Err(remains(Failure::new(
             Kind::RollbackFailed,
-            format!("member {id} remains, for it has got its vote"),
+            format!("member {id} remains because it was promoted"),
         ))),
         Err(failure) => Err(remains(
             failure.doing(format!("removing member {id} again")),

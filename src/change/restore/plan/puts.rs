@@ -91,9 +91,9 @@ impl Drafting<'_> {
         };
         let name = Path::new(STATIC_POD_RESOURCES).join(revision.to_string());
         if self.same(&name)? {
-            notes.push(format!("{revision} is here already, and the same"));
+            notes.push(format!("{revision} already exists and is identical"));
         } else {
-            let what = format!("put {revision} back");
+            let what = format!("restore {revision}");
             puts.push(self.put(folders, Archive::Resources, &name, what));
         }
         let newer = |found: &PodRevision| found.number > revision.number;
@@ -103,7 +103,7 @@ impl Drafting<'_> {
         {
             let name = Path::new(STATIC_POD_RESOURCES).join(newer.to_string());
             puts.push(Put {
-                what: format!("take {newer} away, which is newer than {revision}"),
+                what: format!("set {newer} aside, which is newer than {revision}"),
                 archive: None,
                 link_to: None,
                 apart: false,
@@ -153,7 +153,7 @@ impl Drafting<'_> {
             return Ok(());
         }
         puts.push(Put {
-            what: format!("lead kube-apiserver-last-known-good to {revision}"),
+            what: format!("point kube-apiserver-last-known-good to {revision}"),
             archive: None,
             link_to: Some(wanted),
             apart: false,
@@ -177,7 +177,7 @@ impl Drafting<'_> {
     ) -> Result<()> {
         let pki = Path::new("pki");
         if self.is_another(pki, puts)? {
-            notes.push("pki is a link to what another line tells of".to_owned());
+            notes.push("pki is a link to a folder that another line names".to_owned());
         } else if self.survey.unpacked.kubernetes().join(pki).is_dir() {
             let same = |name: &&str| {
                 let read = |layout: &NodeLayout| std::fs::read(layout.pki().join(name)).ok();
@@ -189,17 +189,17 @@ impl Drafting<'_> {
             if changed.is_empty() && unfit.is_empty() {
                 self.missing_puts(folders, pki, puts)?;
                 notes.push(
-                    "the certificates in pki are of the backup's authorities and fit".to_owned(),
+                    "the certificates in pki are valid and signed by the backup's CAs".to_owned(),
                 );
             } else {
                 let why = if gone {
-                    "it is gone".to_owned()
+                    "it is missing".to_owned()
                 } else if changed.is_empty() {
                     unfit.join("; ")
                 } else {
                     format!("{} differ", changed.join(", "))
                 };
-                let what = format!("put the backup's pki back: {why}");
+                let what = format!("restore the backup's pki: {why}");
                 puts.push(self.put(folders, Archive::Resources, pki, what));
             }
         }
@@ -221,7 +221,7 @@ impl Drafting<'_> {
                 .symlink_metadata()
                 .is_err()
             {
-                let what = format!("put {} back, which is gone", name.display());
+                let what = format!("restore {}, which is missing", name.display());
                 puts.push(self.put(folders, Archive::Resources, &name, what));
             }
         }
@@ -266,7 +266,7 @@ impl Drafting<'_> {
         for root in self.survey.roots.iter().filter(|root| !usual(root)) {
             let shown = node_path(root).display().to_string();
             let why = if !self.ours(root).exists() {
-                "it is gone".to_owned()
+                "it is missing".to_owned()
             } else if let Some(changed) = self.certificates(root)? {
                 let unfit = self.unfit_in(&self.ours(root))?;
                 if changed.is_empty() && unfit.is_empty() {
@@ -280,10 +280,10 @@ impl Drafting<'_> {
             } else if self.same(root)? {
                 continue;
             } else {
-                "it differs, and belongs to the backup's manifests".to_owned()
+                "it differs, and the backup's manifests use it".to_owned()
             };
             self.refuse_foreign(root, notes)?;
-            let what = format!("put {shown} back: {why}");
+            let what = format!("restore {shown}: {why}");
             puts.push(self.put(folders, Archive::Resources, root, what));
         }
         Ok(())
@@ -350,8 +350,7 @@ impl Drafting<'_> {
         }
         let shown = node_path(root);
         let what = format!(
-            "{} differs from the backup's, and no manifest of this node uses it: it may be another \
-             program's",
+            "{} differs from the backup's, and no manifest of this node uses it: it may belong to another program",
             shown.display()
         );
         if self.request.allows("outside-in-the-way") {
@@ -375,12 +374,11 @@ impl Drafting<'_> {
         }
         if mount != mounts.of_nearest(&layout.state())? {
             let what = format!(
-                "{} is on a mount of its own, and nothing could be moved there: put it back by hand \
-                 from the backup's archive, in which it is {}",
+                "{} is on a separate mount, so it cannot be renamed there: restore it by hand from the backup's archive, where it is {}",
                 put.exchange.place.display(),
                 put.name.display()
             );
-            return Err(refuse("mount-between", what));
+            return Err(refuse("cross-mount", what));
         }
         put.apart = true;
         let new = folders.outside(layout).join("new").join(&put.name);
@@ -400,7 +398,7 @@ impl Drafting<'_> {
                 let below = name.join(entry.file_name());
                 let ours = self.ours(&below);
                 if ours.symlink_metadata().is_err() {
-                    let what = format!("put {} back, which is gone", below.display());
+                    let what = format!("restore {}, which is missing", below.display());
                     puts.push(self.put(folders, Archive::Resources, &below, what));
                 } else if entry.file_type().doing(Kind::Store, doing)?.is_dir() {
                     todo.push(below);
@@ -442,7 +440,7 @@ impl Drafting<'_> {
                 .values()
                 .any(|path| *path == self.node_path(&dir));
             if mounted && !dir.is_dir() {
-                unfit.insert(pod.component, "it is gone".to_owned());
+                unfit.insert(pod.component, "it is missing".to_owned());
             }
         }
         let wrong = self.unfit(self.layout())?;
@@ -459,20 +457,20 @@ impl Drafting<'_> {
             let better =
                 component != Component::Etcd || self.unfit(&self.survey.unpacked)?.is_empty();
             if in_backup && better {
-                let what = format!("put {} back: {why}", component.certs_dir());
+                let what = format!("restore {}: {why}", component.certs_dir());
                 puts.push(self.put(folders, Archive::Certificates, &name, what));
-            } else if self.request.allows("certificates-unfit") {
-                notes.push(format!("{} is as it is: {why}", component.certs_dir()));
+            } else if self.request.allows("certificates-invalid") {
+                notes.push(format!("{} stays unchanged: {why}", component.certs_dir()));
             } else {
                 let source = if in_backup {
-                    "the backup's are no better"
+                    "the backup's are not better"
                 } else {
                     "the backup has none"
                 };
                 return Err(Failure::refused(
-                    "certificates-unfit",
+                    "certificates-invalid",
                     format!(
-                        "{} does not fit, and {source}: {why}",
+                        "{} is not valid, and {source}: {why}",
                         component.certs_dir()
                     ),
                 ));

@@ -43,7 +43,7 @@ pub fn amend(source: &dyn ReadAt, data: u64, meta: &Meta, changes: &Changes) -> 
         progress: &|_| {},
     };
     let offset = meta.database_size().filter(|size| *size <= data);
-    let offset = offset.ok_or_else(|| bad("expected a whole database, found one cut short"))?;
+    let offset = offset.ok_or_else(|| bad("expected a whole database, found a truncated one"))?;
     let mut tops = input.tops()?;
     let mut pages = Pages::new(Vec::new(), meta.page_size, meta.high_water);
     for (name, change) in changes {
@@ -243,7 +243,7 @@ fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
     };
     if page < 2 || page >= high_water {
         return Err(bad(format!(
-            "expected a page from 2 to below {high_water}, found a reference to page {page}"
+            "expected a page of at least 2 and below {high_water}, found a reference to page {page}"
         )));
     }
     let offset = page * page_size;

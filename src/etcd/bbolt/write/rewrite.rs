@@ -104,7 +104,7 @@ impl<W: Write> Visitor for Copy<'_, W> {
             if entry.bucket {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("{}: a bucket where etcd has none", entry.place()),
+                    format!("{}: an unexpected bucket", entry.place()),
                 ));
             }
             self.tree.push(self.pages, 0, entry.key, entry.value)?;

@@ -50,9 +50,10 @@ pub(super) fn build(address: &Address, settings: &Settings) -> Result<Client> {
         Scheme::S3 => s3(address, settings),
         Scheme::Gcs => gcs(address, settings),
         Scheme::Azure => azure(address, settings),
-        Scheme::Directory | Scheme::Sftp => {
-            Err(Failure::new(Kind::Unexpected, "a directory is no bucket"))
-        }
+        Scheme::Directory | Scheme::Sftp => Err(Failure::new(
+            Kind::Unexpected,
+            "a directory is not a bucket",
+        )),
     }
 }
 

@@ -62,16 +62,14 @@ pub(super) enum Answered {
 impl fmt::Display for Answered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotImplemented(text) => write!(f, "the service has no such call (501): {text}"),
-            Self::NoRange => f.write_str("the service does not send ranges of this object"),
+            Self::NotImplemented(text) => write!(f, "the service does not implement this call (501): {text}"),
+            Self::NoRange => f.write_str("the service does not support ranges of this object"),
             Self::Redirect(to) => write!(
                 f,
-                "the service redirects to {to}, and no redirect is followed: give the region or \
-                 the endpoint that the bucket is in"
+                "the service redirects to {to}, and redirects are not followed: set the region or the endpoint of the bucket"
             ),
             Self::WebPage => f.write_str(
-                "the answer is a web page: what listens there is no such service, or a proxy \
-                 stands before it; check the endpoint's URL",
+                "the answer is a web page: no object store listens there, or a proxy is in front of it; check the endpoint's URL",
             ),
             Self::TooLong => write!(f, "the answer has more than {MAX_ANSWER} bytes"),
             Self::NoMetadata(why) => {
@@ -319,7 +317,7 @@ async fn refusal(headers: &HeaderMap, body: HttpResponseBody) -> String {
         }
     }
     if is_web_page(headers) {
-        text = format!("a web page, and no answer of such a service: {text}");
+        text = format!("a web page instead of an object store's answer: {text}");
     }
     text
 }

@@ -11,7 +11,7 @@ use crate::error::{self, Failure, Kind};
 const MEANINGS: [(&str, &str); 10] = [
     (
         "RequestTimeTooSkewed",
-        "this machine's clock is wrong, says the service",
+        "the service reports that this machine's clock is wrong",
     ),
     (
         "InvalidAccessKeyId",
@@ -19,18 +19,17 @@ const MEANINGS: [(&str, &str); 10] = [
     ),
     (
         "SignatureDoesNotMatch",
-        "the secret key is not the access key's",
+        "the secret key does not match the access key",
     ),
     ("NoSuchBucket", "there is no such bucket"),
     ("AccessDenied", "access is denied"),
-    ("ExpiredToken", "the credentials have run out"),
-    ("QuotaExceeded", "the quota there is used up"),
+    ("ExpiredToken", "the credentials have expired"),
+    ("QuotaExceeded", "the store's quota is used up"),
     // RFC 4918, and the codes that servers give it.
     ("507 Insufficient Storage", "the store is full"),
     (
         "ETag Header missing",
-        "the service sends no ETag for a part, and parts are joined by theirs; a file of over \
-         8 MiB needs a service that does",
+        "the service sends no ETag for a part, and joining parts needs it; files over 8 MiB need a service that sends them",
     ),
     (
         "Server returned non-2xx status code: 405",

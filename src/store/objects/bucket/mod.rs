@@ -129,7 +129,7 @@ impl Bucket {
                 let piece = piece.await;
                 let piece = piece.map_err(|cause| teller.tell(&cause).doing(doing.clone()))?;
                 if piece.len() as u64 != end.saturating_sub(start) {
-                    let what = "it became shorter while it was read";
+                    let what = "it shrank while it was being read";
                     return Err(Failure::new(Kind::Store, what).doing(doing));
                 }
                 Ok(piece)

@@ -57,18 +57,19 @@ impl Host {
             }
             let same = *wanted == shown;
             return same.then_some(()).ok_or_else(|| {
-                format!("the host's key is {shown} ({kind}), and the fingerprint given is {wanted}")
+                format!(
+                    "the host's key is {shown} ({kind}), but the configured fingerprint is {wanted}"
+                )
             });
         }
         match self.known.judge(key) {
             Verdict::Known => Ok(()),
             Verdict::Revoked(place) => Err(format!("the host's key {shown} is revoked by {place}")),
             Verdict::Other(place) => Err(format!(
-                "the host's key is {shown} ({kind}), and {place} has another one for it"
+                "the host's key is {shown} ({kind}), but {place} has a different key for it"
             )),
             Verdict::Authority(place) => Err(format!(
-                "the host's key {shown} ({kind}) is in none of: {}; {place} names an authority for \
-                 it, and host certificates are not read here: add the host's own key",
+                "the host's key {shown} ({kind}) is in none of: {}; {place} has a @cert-authority for it, but host certificates are not supported: add the host's own key",
                 self.known.files()
             )),
             Verdict::Unknown => Err(format!(
@@ -110,7 +111,7 @@ pub(super) async fn connect(
     let work = async {
         let mut handle = reach(address, settings).await?;
         sign_in(&mut handle, address, settings).await?;
-        let doing = || format!("beginning SFTP with {}", address.bucket());
+        let doing = || format!("starting SFTP with {}", address.bucket());
         let channel = handle
             .channel_open_session()
             .await
@@ -258,7 +259,9 @@ fn none_of(shown: &[Refused]) -> String {
         .map(|key| format!("{} ({})", key.fingerprint, key.kind));
     let keys = keys.collect::<Vec<_>>().join(", ");
     let last = shown.last().map_or("", |key| key.why.as_str());
-    format!("the host has the keys {keys}, and none is the one that was given; of the last: {last}")
+    format!(
+        "the host has the keys {keys}, and none of them is the configured one; the last: {last}"
+    )
 }
 
 async fn sign_in(handle: &mut Handle<Host>, address: &Address, settings: &Settings) -> Result<()> {

@@ -188,7 +188,7 @@ impl Link {
                         break;
                     }
                     if data.len() as u64 > u64::from(left) {
-                        let what = "more was sent than was asked for".to_owned();
+                        let what = "the server sent more than was requested".to_owned();
                         return Err(Error::Limited(what));
                     }
                     got.extend_from_slice(&data);
@@ -255,7 +255,7 @@ impl Link {
             };
             answers += 1;
             if found.len().saturating_add(answers) > MAX_OBJECTS {
-                let what = format!("it names more than {MAX_OBJECTS} entries");
+                let what = format!("it has more than {MAX_OBJECTS} entries");
                 break Err(Error::Limited(what));
             }
             let one = |name: &str| !name.contains('/') && !["", ".", ".."].contains(&name);

@@ -144,7 +144,7 @@ impl Sftp {
                 let at = at.clone();
                 async move { link.mkdir(&at).await }
             };
-            self.host.again(&format!("making {at}"), make).await?;
+            self.host.again(&format!("creating {at}"), make).await?;
         }
         Ok(())
     }
@@ -191,8 +191,7 @@ impl Sftp {
 
 /// That a host goes on naming entries.
 fn endless(url: &str) -> Failure {
-    let what =
-        format!("it names more than {MAX_OBJECTS} files: give backups a folder of their own");
+    let what = format!("it has more than {MAX_OBJECTS} files: use a separate folder for backups");
     Failure::new(Kind::Store, what).doing(format!("listing {url}"))
 }
 
@@ -286,7 +285,7 @@ impl Store for Sftp {
                 };
                 let (piece, seat) = host.again(&doing, take).await?;
                 if piece.len() as u64 != end.saturating_sub(at) {
-                    let what = "it became shorter while it was read";
+                    let what = "it shrank while it was being read";
                     return Err(Failure::new(Kind::Store, what).doing(doing));
                 }
                 Ok(Some((piece, (end, seat))))
@@ -341,7 +340,7 @@ impl Store for Sftp {
         let mut empty = Vec::new();
         while let Some((dir, depth)) = dirs.pop() {
             if depth > MAX_DEPTH {
-                let what = "its folders are deeper than any of a backup";
+                let what = "its folders are nested deeper than a backup's";
                 let doing = format!("removing {}/{folder}", self.url);
                 return Err(Failure::new(Kind::Store, what).doing(doing));
             }
