@@ -27,7 +27,7 @@ pub(crate) fn warn_of_modes(context: &Context, dir: &Path) {
 /// What every operation is given: who watches, what time it is, and whether to stop.
 #[derive(Clone)]
 pub struct Context {
-    /// Told what goes on.
+    /// Receives the events.
     pub observer: Arc<dyn Observer>,
     /// The time the operation began; stamps and ages are reckoned from it.
     pub now: Timestamp,

@@ -82,7 +82,7 @@ pub enum Event {
     },
     /// What was decided and why, for a reader who asked for detail.
     Note(String),
-    /// A leftover of a run that was cut off has been removed.
+    /// A leftover of an interrupted run was removed.
     LeftoverRemoved(PathBuf),
 }
 

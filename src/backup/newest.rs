@@ -1,7 +1,7 @@
 //! Which backups count now, and which of them is the newest: the one answer for every chooser.
 //!
 //! A Manifest's time is what a clock said, and a clock can be wrong, or a Manifest forged. A
-//! backup that lies in the future does not count: it is shown and kept, and no other gives way to
+//! backup from the future does not count: it is shown and kept, and no other gives way to
 //! it. Among those that count, the numbers of a directory are a second witness: the store gives
 //! each backup a higher one than those before, so that a clock that was ahead for a while changes
 //! no order once its time has come.

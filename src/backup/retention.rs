@@ -23,7 +23,7 @@ use serde::Serialize;
 use super::newest::{self, Age};
 use crate::error::{Fact, Failure, Kind, Result};
 
-/// How old an incomplete set is before it may go: an upload that takes longer is none.
+/// How old an incomplete set is before it may go: an upload that takes longer is not one.
 pub const INCOMPLETE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What a set is, as far as retention cares.
@@ -524,7 +524,7 @@ fn unwanted(standing: Standing) -> Reason {
     }
 }
 
-/// Names the stretch of time that a moment lies in.
+/// Names the period that contains a moment.
 type Period = fn(Timestamp, &TimeZone) -> String;
 
 /// The hour; by the offset too, since an hour comes twice when summer ends.

@@ -46,9 +46,9 @@ pub struct Request {
     pub evidence: Vec<Evidence>,
     /// The release that is to start from it.
     pub target: Option<TargetVersion>,
-    /// Whether the database is written anew, without its free pages.
+    /// Whether the database is rewritten, without its free pages.
     pub compact: bool,
-    /// Names of refusals that are to be let pass.
+    /// Names of refusals that are allowed.
     pub allow: Vec<String>,
     /// Randomness, for the token and hidden names.
     pub random: u128,

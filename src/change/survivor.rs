@@ -38,7 +38,7 @@ pub struct Request {
     pub mark_compacted: bool,
     /// Revisions known besides the disk's own.
     pub evidence: Vec<Evidence>,
-    /// Names of refusals that are to be let pass.
+    /// Names of refusals that are allowed.
     pub allow: Vec<String>,
     /// The new cluster's id; none: one made from `random`. Only a member that is alone in its
     /// cluster may keep the one it has: there is nobody else who could still use it.
@@ -104,7 +104,7 @@ pub struct Outcome {
 /// Makes the directory.
 ///
 /// # Errors
-/// [`Kind::Usage`] for peer URLs that are none; the refusals of [`survivor::make`];
+/// [`Kind::Usage`] for peer URLs that are not valid; the refusals of [`survivor::make`];
 /// [`Kind::Store`] where the disk is at fault. Nothing is in place then.
 pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     keep_apart(request)?;

@@ -72,7 +72,7 @@ pub(super) fn keep(session: &Session, args: &BackupArgs) -> Result<Option<Rules>
     Ok(Some(rules))
 }
 
-/// Makes the copies of what a backup came to, and those that earlier ones are owed. A young enough
+/// Makes the copies of what a backup came to, and those that earlier ones are owed. A recent enough
 /// backup that another run took (`ask`) is copied too: what was asked for is a backup here and there.
 pub(super) async fn copy_out(
     context: &Context,

@@ -1,4 +1,4 @@
-//! `schedule`: the loop's hands. Each run finds the node, its addresses and its certificates anew,
+//! `schedule`: the loop's hands. Each run finds the node, its addresses and its certificates again,
 //! works on a thread of its own, and tells one line of JSON on standard output.
 
 use std::collections::BTreeSet;
@@ -263,7 +263,7 @@ impl Hands<'_> {
         came
     }
 
-    /// Begins the work beside a backup, unless some of an earlier run goes on, and waits for it
+    /// Begins the work beside a backup, unless some of an earlier run is still in progress, and waits for it
     /// until the period's end.
     async fn besides(&mut self, run: Run, taken: Option<&Outcome>) -> (Came, bool) {
         let context = self.context();

@@ -285,7 +285,7 @@ mod tests {
             }
         }
 
-        /// What is let pass leaves a quorum; a dead member can always go while there is one.
+        /// What is allowed leaves a quorum; a dead member can always go while there is one.
         #[test]
         fn what_passes_keeps_the_quorum(members in any_members()) {
             for member in &members {

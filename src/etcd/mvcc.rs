@@ -50,7 +50,7 @@ pub struct RevisionKey {
 }
 
 impl RevisionKey {
-    /// Reads a revision key; nothing if the bytes are none.
+    /// Reads a revision key; `None` if the bytes are not one.
     pub fn parse(key: &[u8]) -> Option<Self> {
         let (fixed, rest) = key.split_first_chunk::<REVISION_KEY>()?;
         let tombstone = match rest {

@@ -52,7 +52,7 @@ pub enum Phase {
     Copy,
     /// All of it is checked.
     Check,
-    /// It is written anew.
+    /// It is rewritten.
     Rewrite,
     /// The result is made durable, and read again.
     Settle,
@@ -91,13 +91,13 @@ pub struct Spec<'a> {
     pub mark_compacted: bool,
     /// Revisions known besides the snapshot's own.
     pub evidence: &'a [Evidence],
-    /// Whether a bump that does not exceed them is let pass.
+    /// Whether a bump that does not exceed them is allowed.
     pub allow_low_bump: bool,
     /// The release that is to start from it; none: the snapshot's own or a later one.
     pub target: Option<TargetVersion>,
-    /// Whether versions later than those known here are let pass.
+    /// Whether versions later than those known here are allowed.
     pub allow_unknown_version: bool,
-    /// Whether the database is written anew, without its free pages.
+    /// Whether the database is rewritten, without its free pages.
     pub compact: bool,
     /// A random number, for hidden names.
     pub tag: u64,

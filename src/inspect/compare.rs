@@ -2,7 +2,7 @@
 //!
 //! As a leader is elected: the later term of the last entry wins, then the higher index. A write
 //! is acknowledged once a majority of the voters has it in its log, so of any majority's disks the
-//! one that would win the election has every acknowledged write. With fewer disks at hand some may
+//! one that would win the election has every acknowledged write. With fewer disks some may
 //! be on those that are not.
 
 use std::cmp::Reverse;

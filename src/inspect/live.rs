@@ -2,7 +2,7 @@
 //!
 //! HashKV of the snapshot's revision is asked of the member and computed from the snapshot. The
 //! two compare only if both were made with the same compaction; the snapshot's is computed anew
-//! with the member's where that has gone on.
+//! with the member's where that has moved on.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a store holds: its own sets, what the stock scripts made, and what is none of ours.
+//! What a store holds: its own sets, what OpenShift's scripts made, and what is not ours.
 //!
 //! Nothing is guessed: a set of ours is bound together by its Manifest, a script-made pair by the
 //! stamp that both names bear, and what fits neither is shown as it is and never touched.
@@ -30,7 +30,7 @@ pub enum SetState {
     Good,
     /// Ours, and taken although a check failed.
     Dirty,
-    /// In the making, cut off, or with files missing.
+    /// In progress, interrupted, or with files missing.
     Incomplete,
     /// Made by another program.
     Foreign,
@@ -391,7 +391,7 @@ fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
         Ok(None) => return without_manifest(entry, set),
         Err(failure) => {
             set.problems.push(failure.to_string());
-            // What lies there can be looked at by its names all the same.
+            // Its files can still be read by their names.
             if let Ok([found]) = <[BackupSet; 1]>::try_from(files_of(entry)) {
                 (set.files, set.size) = (found.files, found.size);
             }

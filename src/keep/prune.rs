@@ -1,7 +1,7 @@
 //! `prune`: which sets of a store go, and their removal.
 //!
 //! What is shown is what would be done: the same plan is printed by a dry run, asked about, and
-//! made anew under the lock before anything goes; a set that was not in the plan that was agreed
+//! made again under the lock before anything is deleted; a set that was not in the plan that was agreed
 //! to stays until the next run.
 
 use jiff::Timestamp;
@@ -80,7 +80,7 @@ impl PrunePlan {
     /// # Errors
     /// [`crate::error::Kind::Usage`] where no rule was given.
     pub fn new(sets: &[BackupSet], request: &PruneRequest, now: Timestamp) -> Result<Self> {
-        // What is being made, or was left, is none of the catalogue's.
+        // What is being made, or was left, is not the catalogue's.
         let sets: Vec<&BackupSet> = sets
             .iter()
             .filter(|set| !set.name.starts_with(STAGING_PREFIX))

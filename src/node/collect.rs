@@ -89,7 +89,7 @@ pub struct ResourcePlan {
     pub resources: CollectList,
     /// On OpenShift the unrevisioned certificates, which the pods mount too.
     pub certs: Option<CollectList>,
-    /// What keeps the backup from being whole; the rest is listed all the same.
+    /// What keeps the backup from being whole; the rest is still listed.
     pub problems: Vec<Problem>,
     /// What the pods use and the backup does not get, and why.
     pub left_out: Vec<String>,

@@ -54,7 +54,7 @@ impl Endpoint {
         }
     }
 
-    /// The host as an address; `localhost` is none, since it may be either of two.
+    /// The host as an address; not for `localhost`, which may be either of two.
     pub fn ip(&self) -> Option<IpAddr> {
         parse_ip(&self.host)
     }

@@ -170,7 +170,7 @@ impl NodeLayout {
     /// copies of them, and others that run an etcd with the same data directory (a host path).
     ///
     /// # Errors
-    /// Where the folder cannot be listed. A file that is no pod's is none for the kubelet either.
+    /// Where the folder cannot be listed. A file that is no pod's is not a pod for the kubelet either.
     pub fn rivals(
         &self,
         profile: Profile,

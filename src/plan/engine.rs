@@ -1,4 +1,4 @@
-//! Running a plan step by step, so that it can be gone on with or gone back on at any point.
+//! Running a plan step by step, so that it can be resumed or rolled back at any point.
 //!
 //! ```text
 //! begin ─> running ─> completed ─> committed
@@ -12,7 +12,7 @@
 //! - [`Step::apply`] and [`Step::undo`] may be repeated, and each may find the other half done: a
 //!   process can be killed anywhere.
 //! - Going back undoes, last first, the steps that were begun, and nothing else.
-//! - Once it goes back, it never goes on again.
+//! - Once it rolls back, it never resumes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -351,7 +351,7 @@ impl<S: Step> Operation<S> {
         &self.progress
     }
 
-    /// The fact that it waits to be gone on with or gone back from.
+    /// The fact that it waits for a resume or a rollback.
     pub fn unfinished(&self) -> Fact {
         Fact::Unfinished {
             id: self.progress.begin.id.clone(),
@@ -396,7 +396,7 @@ impl<S: Step> Operation<S> {
         self.follow(&line)
     }
 
-    /// Notes that another process goes on with it.
+    /// Records that another process continues it.
     pub fn resumed(&mut self) -> Result<()> {
         self.record(Record::Resumed)
     }

@@ -108,7 +108,7 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         facts: Option<Value>,
     },
-    /// Another process goes on.
+    /// Another process continues.
     Resumed,
     /// All steps are done.
     Completed,

@@ -151,7 +151,7 @@ pub fn strays(dir: &Path, prefixes: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Removes folders of operations that were cut off before their journal was there: nothing had
+/// Removes folders of operations that were interrupted before their journal existed: nothing had
 /// been done. One that holds data has lost its journal, and stays.
 pub fn sweep(state: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     let doing = || format!("listing {}", state.display());

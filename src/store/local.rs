@@ -188,7 +188,7 @@ impl LocalStore {
         fs::sync_dir(&staging.dir)?;
         fs::rename(&staging.dir, &to)?;
         staging.armed = false;
-        // It is listed from here on, and no failure may say that there is none.
+        // It is listed from here on, and no failure may claim that it does not exist.
         let synced = fs::sync_dir(&self.dir);
         synced.map_err(|failure| {
             let what = format!(

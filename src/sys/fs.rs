@@ -165,7 +165,7 @@ pub fn mkdir_all(path: &Path) -> Result<()> {
     }
     for dir in missing.into_iter().rev() {
         match mkdir(dir) {
-            // Another run made it in this very moment; it is synced all the same, since that run
+            // Another run made it in this very moment; it is still synced, since that run
             // may not have come so far.
             Err(failure)
                 if failure.io_kind() == Some(io::ErrorKind::AlreadyExists) && dir.is_dir() => {}

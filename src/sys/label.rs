@@ -13,7 +13,7 @@ use crate::error::{Doing, Kind, Result};
 /// The attribute.
 const NAME: &str = "security.selinux";
 
-/// The label of a path; none where there is none.
+/// The label of a path, if it has one.
 pub fn label(path: &Path) -> Result<Option<Vec<u8>>> {
     Ok(xattrs(path)?.remove(NAME))
 }

@@ -341,7 +341,7 @@ impl Unpacker<'_> {
                         .doing(Kind::Store, making)?;
                 }
             }
-            // Made where its content is at hand.
+            // Made where its content is available.
             EntryKind::File { .. } => {}
         }
         Ok(())

@@ -43,7 +43,7 @@ pub struct AddRequest {
     pub promote: bool,
     /// How long to wait for it.
     pub wait: Duration,
-    /// Refusals that are let pass.
+    /// Refusals that are allowed.
     pub allow: Vec<String>,
 }
 
@@ -250,7 +250,7 @@ fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result
     }
 }
 
-/// Refuses a cluster in which something ails.
+/// Refuses a cluster that has a problem.
 pub(super) fn well(context: &Context, request: &AddRequest, survey: &Survey) -> Result<()> {
     let ailments = survey.ailments();
     if ailments.is_empty() {

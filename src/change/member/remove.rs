@@ -38,7 +38,7 @@ pub struct RemoveRequest {
     pub member: String,
     /// How long to wait until it is gone from every list.
     pub wait: Duration,
-    /// Refusals that are let pass.
+    /// Refusals that are allowed.
     pub allow: Vec<String>,
 }
 

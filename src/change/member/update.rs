@@ -1,7 +1,7 @@
 //! `member-update`: other peer URLs for a member, after its address has changed.
 //!
 //! The peers of a member find it by these URLs alone. One that is healthy and gets URLs at which
-//! nobody listens is cut off; hence the new place is dialled first, and where nobody listens the
+//! nothing listens loses contact; hence the new place is dialled first, and where nobody listens the
 //! votes are counted without the member.
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub struct UpdateRequest {
     pub member: String,
     /// Where its peers will reach it.
     pub peer_urls: Vec<String>,
-    /// Refusals that are let pass.
+    /// Refusals that are allowed.
     pub allow: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The folders of an operation, each on the mount of what lies in it: no rename crosses a mount.
+//! The folders of an operation, each on the mount of what it holds: no rename crosses a mount.
 //!
 //! ```text
 //! /etc/kubernetes/.etcd-dr/<id>/        a hidden name, which neither kubelet nor operators read
@@ -13,7 +13,7 @@
 //!   new/, aside/     files from elsewhere on the node that come, and that were there
 //! ```
 //!
-//! The second lies in `/var/lib/etcd-dr` where that is on the data directory's mount, otherwise
+//! The second is in `/var/lib/etcd-dr` where that is on the data directory's mount, otherwise
 //! hidden in the data directory itself.
 
 use std::ffi::OsString;

@@ -65,7 +65,7 @@ const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(60);
 /// What a plan says of its rollback.
 const WAY_BACK: &str = "rollback: until etcd serves the restored data, the present data comes back byte for byte; after that, with its revision bumped above all that was served, so that clients re-list";
 
-/// Refusals that an operator may let pass.
+/// Refusals that an operator may override.
 pub const ALLOWABLE: [&str; 13] = [
     "address-not-local",
     "alarm-in-backup",
@@ -95,7 +95,7 @@ pub struct Request {
     pub scope: Scope,
     /// How the revision is raised.
     pub bump: Bump,
-    /// Names of refusals that are let pass.
+    /// Names of refusals that are allowed.
     pub allow: Vec<String>,
     /// The longest wait for pods to end, and for anything to start.
     pub wait: Duration,

@@ -183,7 +183,7 @@ pub(super) struct Circle {
     pub(super) members: Vec<Known>,
     /// Client URLs of which nobody says whose they are.
     pub(super) endpoints: Vec<String>,
-    /// The members by the node's own member; one that is none of them was removed.
+    /// The members by the node's own member; one that is not among them was removed.
     pub(super) current: Option<Vec<Known>>,
 }
 
@@ -250,7 +250,7 @@ impl Circle {
         others
     }
 
-    /// Whether the node's own member knows that this one is none any more.
+    /// Whether the node's own member knows that this one is no longer a member.
     fn was_removed(&self, other: &Known) -> bool {
         self.current.as_ref().is_some_and(|current| {
             !current.iter().any(|known| {

@@ -84,7 +84,7 @@ pub struct Building {
     pub bump_by: i64,
     /// Revisions known to have been served, and who says so.
     pub evidence: Vec<(String, i64)>,
-    /// Refusals that are let pass.
+    /// Refusals that are allowed.
     pub allow: Vec<String>,
     /// Whose the new data is to be, and with which modes; none: as this program makes it.
     #[serde(default)]
@@ -110,7 +110,7 @@ pub struct Surviving {
     pub bump_by: i64,
     /// Revisions known to have been served, and who says so.
     pub evidence: Vec<(String, i64)>,
-    /// Refusals that are let pass.
+    /// Refusals that are allowed.
     pub allow: Vec<String>,
     /// Randomness that the new cluster's id is made from, in hexadecimal.
     pub random: String,
@@ -462,7 +462,7 @@ fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a tree durably, also one that a process which was cut off has just removed.
+/// Removes a tree durably, also one that an interrupted process has just removed.
 pub(super) fn remove_if_there(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         fs::remove_tree(path)?;
@@ -484,7 +484,7 @@ fn unbuild(into: &Path) -> Result<()> {
     remove_unfinished(fs::parent(into))
 }
 
-/// Removes what a build that was cut off left beside its place.
+/// Removes what an interrupted build left beside its target.
 fn remove_unfinished(dir: &Path) -> Result<()> {
     let doing = || format!("listing {}", dir.display());
     let entries = match std::fs::read_dir(dir) {
@@ -539,7 +539,7 @@ async fn unpack(
         let unpacking = unpacking.clone();
         let done = world
             .blocking(move || {
-                // What an attempt that was cut off left.
+                // What an interrupted attempt left.
                 clear(&into)?;
                 extract_archive(&unpacking.archive, &into, &unpacking.only, &rules())
             })

@@ -1,7 +1,7 @@
 //! `restore --from-data-dir` on a node: a member's own disk becomes a cluster of that member alone,
 //! by the same steps and with the same way back as a restore from a backup.
 //!
-//! The new data is made once etcd has stopped and its data lies in the safety folder, which is what
+//! The new data is made once etcd has stopped and its data is in the safety folder, which is what
 //! is read. What goes into place is a plain etcd pod: a restart later does nothing special.
 
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ pub struct Request {
     pub scope: Scope,
     /// How the revision is raised.
     pub bump: Bump,
-    /// Names of refusals that are let pass.
+    /// Names of refusals that are allowed.
     pub allow: Vec<String>,
     /// The longest wait for pods to end, and for anything to start.
     pub wait: Duration,

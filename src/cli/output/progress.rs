@@ -14,7 +14,7 @@ use super::terminal;
 use crate::etcd::finding::printable;
 use crate::event::{Event, Observer};
 
-/// How often a plain line is written while a phase goes on.
+/// How often a plain line is written during a phase.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Picks the observer for this run; `verbose` shows notes too.

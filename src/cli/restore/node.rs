@@ -103,7 +103,7 @@ fn plan_alone(draft: &Draft, now: Timestamp) -> Shown {
     Shown::done(text, json::document("restore", &json))
 }
 
-/// Goes on with a restore that was cut off.
+/// Resumes an interrupted restore.
 pub(super) fn resume(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let _locked = restore::lock(&session.context, &layout, "restore --resume")?;

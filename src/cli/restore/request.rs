@@ -93,7 +93,7 @@ pub(super) fn random() -> Result<u128> {
     Ok(u128::from_ne_bytes(crate::sys::random::bytes()?))
 }
 
-/// Refusals that an operator may let pass here.
+/// Refusals that an operator may override here.
 const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "no-integrity-hash"];
 
 /// The directory to be made.
@@ -102,7 +102,7 @@ pub(super) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
     named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is given"))
 }
 
-/// Demands that each refusal to be let pass is one that can be.
+/// Requires that each refusal named by --allow can be overridden.
 pub(super) fn check_allowed(args: &RestoreArgs) -> Result<()> {
     check_names(&args.allow, &ALLOWABLE)
 }

@@ -21,7 +21,7 @@ const MOST_VALUE: u64 = 1 << 30;
 #[derive(Default)]
 pub(super) struct Interest {
     points: HashSet<Vec<u8>>,
-    /// Ranges, first key and end; an empty end is none.
+    /// Ranges, first key and end; an empty end means no end.
     ranges: Vec<(Vec<u8>, Vec<u8>)>,
     leases: BTreeSet<i64>,
     /// Whether values are looked at, not only revisions.

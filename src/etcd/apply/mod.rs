@@ -3,7 +3,7 @@
 //! A server applies each entry after the database's consistent index, in order, once (etcd,
 //! `server/etcdserver/server.go` and `apply.go`). Here the same is worked out as a set of
 //! [`Changes`]: the bucket `key` only grows at its end, all other buckets are small. Memory holds
-//! what the tail touches: the newest version of each key that it names or that lies in a range it
+//! what the tail touches: the newest version of each key that it names or that is in a range it
 //! names, and what it writes.
 //!
 //! | entry | effect on the database |

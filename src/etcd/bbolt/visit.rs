@@ -134,7 +134,7 @@ impl Entry<'_> {
         }
     }
 
-    /// Where the bucket that the value is begins; `None` if the value is none, or broken.
+    /// Where the bucket that the value is begins; `None` if the value is not a bucket, or is broken.
     pub fn root(&self) -> Option<Root> {
         let page = u64_at(self.value, 0).filter(|_| self.bucket)?;
         let len = self.value.len().checked_sub(BUCKET_HEADER)?;

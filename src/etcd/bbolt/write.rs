@@ -1,4 +1,4 @@
-//! Writing bbolt databases: a few changes to a copy, or all of it anew.
+//! Writing bbolt databases: a few changes to a copy, or a full rewrite.
 //!
 //! [`amend`] leaves every page of the database where it is and as it is. It makes the pages that
 //! differ anew, to stand behind the last page, and the two metas that lead to them: the whole

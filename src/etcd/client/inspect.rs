@@ -28,7 +28,7 @@ const PAGE_LIMIT: u64 = 8 << 20;
 /// What a member's page of metrics says.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// The member's clock, in whole seconds as HTTP gives it, cut off.
+    /// The member's clock, in whole seconds as HTTP gives it, rounded down.
     pub date: Option<Timestamp>,
     /// When the request was sent, and when the answer began: the clock was read between.
     pub asked: Instant,

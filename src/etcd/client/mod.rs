@@ -513,7 +513,7 @@ fn dial_tls(endpoint: &Endpoint, options: &ConnectOptions, wire: &Arc<Wire>) -> 
 }
 
 /// HTTP/2's settings for an endpoint. TLS is ours, so the library is told of none; what it sends
-/// as scheme and authority is the true one all the same.
+/// as scheme and authority is still the true one.
 fn target(
     endpoint: &Endpoint,
     options: &ConnectOptions,

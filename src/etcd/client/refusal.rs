@@ -24,7 +24,7 @@ pub enum Refusal {
     MemberExists,
     /// A member has this peer URL.
     PeerUrlExists,
-    /// The peer URLs are none.
+    /// The peer URLs are not valid.
     BadUrls,
     /// No member has this id.
     MemberNotFound,
@@ -86,7 +86,7 @@ impl Refusal {
 pub struct NotChanged {
     /// etcd's own reason, where it gave one of those known.
     pub refusal: Option<Refusal>,
-    /// Whether the change may have come about all the same: no answer came, or one that says as
+    /// Whether the change may still have been made: no answer came, or one that says as
     /// much. The list of members tells.
     pub perhaps_done: bool,
     /// The failure, for a reader.
@@ -109,7 +109,7 @@ impl fmt::Display for NotChanged {
     }
 }
 
-/// Whether a change that failed so may have come about: a proposal that etcd has taken in goes on
+/// Whether a change that failed so may have come about: a proposal that etcd has accepted continues
 /// when its caller is told that time ran out or that the leader has changed.
 pub(super) fn perhaps_done(cause: &Cause) -> bool {
     match cause {

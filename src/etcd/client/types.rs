@@ -51,7 +51,7 @@ pub struct Status {
     pub db_size: u64,
     /// How much of it holds data; 0 from servers that do not say.
     pub db_size_in_use: u64,
-    /// The leader as this member sees it; none while there is none.
+    /// The leader as this member sees it, if there is one.
     pub leader: Option<Id>,
     /// The raft index committed.
     pub raft_index: u64,

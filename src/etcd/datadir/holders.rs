@@ -138,7 +138,7 @@ mod tests {
         .unwrap();
         assert!(holders(dir.path()).is_err());
 
-        // The log's directory is none.
+        // The WAL's directory is not one.
         fs::remove_file(layout.db()).unwrap();
         fs::write(&layout.wal, "").unwrap();
         assert!(holders(dir.path()).is_err());

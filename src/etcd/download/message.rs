@@ -104,7 +104,7 @@ impl Messages {
     /// Takes the next piece, and hands the bytes of blobs in it to `file`.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] with the number of the message that is none.
+    /// [`Kind::Unreachable`] with the number of the message that is not valid.
     pub(super) fn take(&mut self, mut piece: Bytes, mut file: impl FnMut(Bytes)) -> Result<()> {
         while !piece.is_empty() {
             match &mut self.state {

@@ -3,7 +3,7 @@
 //! A client that watched revision 900 of the lost cluster would, against a store restored at 500,
 //! wait for what it believes to have seen already, and keep a cache of things that never happened.
 //! A restore therefore may raise the revision above all that were ever served and mark everything
-//! below as compacted: such a client is told "compacted" and lists anew. etcd does so for
+//! below as compacted: such a client gets "compacted" and re-lists. etcd does so for
 //! `etcdutl snapshot restore --bump-revision N --mark-compacted`: one entry with an empty value at
 //! the new revision in the bucket `key`, and the same as `scheduledCompactRev` in `meta`; the
 //! server finishes that compaction when it starts (etcd, `etcdutl/snapshot/v3_snapshot.go`).
@@ -81,7 +81,7 @@ pub struct Question<'a> {
     pub snapshot: i64,
     /// What else is known.
     pub evidence: &'a [Evidence],
-    /// Whether a bump that does not exceed everything known is let pass.
+    /// Whether a bump that does not exceed everything known is allowed.
     pub allow_low: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The database of the new directory: copied or written anew, checked, changed, read again.
+//! The database of the new directory: copied or rewritten, checked, changed, read back.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -443,7 +443,7 @@ fn chosen(source: &dyn ReadAt, length: u64) -> Result<Meta> {
 }
 
 /// Makes the result durable and reads it again: the pages that are new, which lead to those that
-/// were copied; with the database it was written anew from, every page and every entry.
+/// were copied; with the database it was rewritten from, every page and every entry.
 fn settle(
     out: &mut OutFile,
     size: u64,

@@ -6,7 +6,7 @@
 //! renamed first; it holds a mark until the data directory is in place, so that the next run can
 //! tell it from one that is somebody's.
 //!
-//! What a run that was cut off leaves, the next one removes. A run that still goes holds a lock on
+//! The next run removes what an interrupted one left. A run in progress holds a lock on
 //! what it builds.
 
 use std::fs::{self, File};
@@ -202,7 +202,7 @@ impl Site {
         let (wal, outer_wal) = match wal_dir {
             None => (root.path.join("member").join("wal"), None),
             Some(wal) => match wal.strip_prefix(&data_dir) {
-                // Goes into place with the directory that it lies in.
+                // Goes into place with the directory that contains it.
                 Ok(below) if !existing => (root.path.join(below), None),
                 Ok(below) if below.components().count() > 1 => {
                     let what = format!(
@@ -301,7 +301,7 @@ fn marked(wal: &Path) -> bool {
     wal.join(MARK).symlink_metadata().is_ok()
 }
 
-/// A WAL directory with a mark was put in place by a run that was cut off. It is removed unless
+/// A WAL directory with a mark was put in place by an interrupted run. It is removed unless
 /// the data directory got into its place too.
 fn clear_marked(wal: &Path, data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
     if wal.symlink_metadata().is_err() {

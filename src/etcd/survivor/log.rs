@@ -77,7 +77,7 @@ impl<'a> Segments<'a> {
         Ok(segments)
     }
 
-    /// Opens a segment whose checksum goes on from the one before.
+    /// Opens a segment whose checksum continues that of the one before.
     fn next(&mut self, index: u64, crc: u32) -> Result<()> {
         let sequence = self.sequence;
         let path = self.dir.join(SegmentName { sequence, index }.to_string());

@@ -29,13 +29,13 @@
 //! without one complete from its first entry, and a server that joins would be sent all of it.)
 //!
 //! The cluster gets a new id, the member keeps its own. etcd's peers refuse messages of another
-//! cluster id, so that no former member can reach this one: neither one that goes on with entries
+//! cluster id, so that no former member can reach this one: neither one that continues with entries
 //! of its own, which would contradict those committed here, nor one that believes to be a member
 //! still. OpenShift's start-up of such a member moves data of another cluster aside and joins
 //! anew, where for data of the same cluster it gives up. The removed ids are in the log, hence in
 //! etcd's list of ids that never come back.
 //!
-//! The log is written anew rather than gone on with: the cluster id stands in each segment, and
+//! The WAL is rewritten rather than continued: the cluster id stands in each segment, and
 //! every record's checksum depends on it. Each entry is what it was: index, term, kind and bytes.
 
 mod log;
@@ -96,7 +96,7 @@ pub struct Raise<'a> {
     pub mark_compacted: bool,
     /// Revisions known besides the disk's own.
     pub evidence: &'a [Evidence],
-    /// Whether a bump that does not exceed them is let pass.
+    /// Whether a bump that does not exceed them is allowed.
     pub allow_low: bool,
 }
 

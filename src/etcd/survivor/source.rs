@@ -249,7 +249,7 @@ impl Source {
 
     /// Judges log and `.snap` files, and whether they agree with the database.
     ///
-    /// A torn end is none of the faults; damage before the end is, and what can be done about it
+    /// A torn end is not a fault; damage before the end is, and what can be done about it
     /// is the operator's choice to make. A damaged `.snap` file is a fault only where it is needed:
     /// what it holds is in the log and the database too.
     pub(super) fn look(&self, db: &DbFacts, raises: bool) -> Result<Looked> {

@@ -49,7 +49,7 @@ impl Size {
 }
 
 /// Whether a frame's body, which starts at `offset` in its file, was torn in writing: one of the
-/// sectors it lies in has nothing but zeros of it.
+/// sectors it is in holds only zeros of it.
 pub(super) fn is_torn(body: &[u8], offset: u64) -> bool {
     let first = (SECTOR - offset % SECTOR) as usize;
     let (head, rest) = body.split_at_checked(first).unwrap_or((body, &[]));

@@ -217,13 +217,13 @@ impl Wal {
         &self.segments
     }
 
-    /// What else lies in the directory: `N.tmp` is etcd's next segment, `*.broken` the copy that a
+    /// What else is in the directory: `N.tmp` is etcd's next segment, `*.broken` the copy that a
     /// repair left.
     pub fn others(&self) -> &[String] {
         &self.others
     }
 
-    /// The records from a segment on; the running checksum starts anew there.
+    /// The records from a segment on; the running checksum restarts there.
     pub fn records(&self, first_segment: usize) -> Records<'_> {
         Records::new(&self.segments, first_segment)
     }

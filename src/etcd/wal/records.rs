@@ -50,7 +50,7 @@ pub struct Break {
     /// What is wrong with it.
     pub fault: Fault,
     /// Whether etcd takes it for a write that a crash cut short. In the last segment it then
-    /// truncates the file at this place, and goes on.
+    /// truncates the file at this place and continues.
     pub torn: bool,
 }
 

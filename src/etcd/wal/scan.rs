@@ -44,14 +44,14 @@ pub struct SegmentInfo {
 pub enum EndKind {
     /// At the end of the last file, or in its preallocated space.
     Clean,
-    /// In a write that was cut short: etcd truncates there and goes on.
+    /// In a torn write: etcd truncates there and continues.
     Torn(Fault),
     /// In damage that etcd does not repair.
     Corrupt(Fault),
 }
 
 /// Where and how the log ends; records can be appended there, from this checksum on, once what
-/// follows is cut off.
+/// follows is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
     /// The first byte after the last good record.

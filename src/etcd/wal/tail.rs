@@ -66,7 +66,7 @@ pub(super) fn after_end(wal: &Wal, at: Position) -> Result<AfterEnd> {
     })
 }
 
-/// The first place with a record that another one, right after it, goes on from.
+/// The first place with a record that another one, right after it, continues.
 fn first_chained(window: &[u8]) -> Option<usize> {
     let mut budget = BUDGET;
     (0..window.len()).step_by(8).find(|start| {

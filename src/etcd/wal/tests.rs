@@ -320,7 +320,7 @@ fn the_chain_goes_across_segments() {
     assert!(!last.is_corrupt());
     assert!(only(&last.findings).expected.contains("begins at index 0"));
 
-    // Without the middle one neither the sequence nor the checksum goes on.
+    // Without the middle one neither the sequence nor the checksum continues.
     let gap = Wal::of_segments(vec![segments[0].clone(), segments[2].clone()]);
     let gap = gap.summary(None).unwrap();
     assert!(gap.is_corrupt());

@@ -236,7 +236,7 @@ pub struct V2Request<'a> {
 }
 
 impl<'a> V2Request<'a> {
-    /// Reads the fields of a request; one without a method is none.
+    /// Reads the fields of a request; one without a method is not a request.
     pub fn decode(fields: Fields<'a>) -> Result<Self, WireError> {
         let mut request = V2Request {
             id: 0,

@@ -179,7 +179,7 @@ fn judged(
     findings
 }
 
-/// What lies in files; of a bundle of authorities only one need be good.
+/// What is in files; of a bundle of authorities only one need be good.
 pub(super) fn in_files(paths: &[PathBuf], now: Timestamp) -> (Vec<Finding>, Vec<NotChecked>) {
     let (mut files, mut not_checked) = (Vec::new(), Vec::new());
     for path in paths {

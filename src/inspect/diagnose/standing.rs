@@ -191,7 +191,7 @@ impl Clock {
         let round = page.answered.duration_since(page.asked).as_secs_f64();
         let passed = page.asked.duration_since(began).as_secs_f64() + round / 2.0;
         let half = DATE_ERROR.as_secs_f64();
-        // Seconds cut off: on average half a one more.
+        // Seconds are rounded down: on average half a second more.
         let date = page.date?.as_second() as f64 + half;
         Some(Self {
             offset: date - passed,

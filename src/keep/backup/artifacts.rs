@@ -85,7 +85,7 @@ pub(super) fn entry(name: &str, kind: FileKind, size: u64, sha256: [u8; 32]) -> 
     }
 }
 
-/// SHA-256 of bytes at hand.
+/// SHA-256 of bytes in memory.
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }

@@ -98,7 +98,7 @@ pub enum Destination {
 pub enum Outcome {
     /// A backup was taken.
     Taken(Box<Taken>),
-    /// The newest good one is young enough.
+    /// The newest good one is recent enough.
     YoungEnough {
         /// Its name.
         name: String,

@@ -364,7 +364,7 @@ impl Metrics {
         self.next_run.get_or_create(&Vec::new()).set(seconds(at));
     }
 
-    /// A run ended; `failure` is none for one that did all it was to do.
+    /// A run ended; `failure` is `None` for one that completed.
     pub fn ended(&self, at: Timestamp, took: Duration, failure: Option<Kind>) {
         let _whole = self.lock();
         self.last_run.set(seconds(at));
@@ -382,7 +382,7 @@ impl Metrics {
         }
     }
 
-    /// Looks at the store anew.
+    /// Reads the store again.
     pub fn look(&self, store: &LocalStore, policy: &str) {
         let sets = if store.dir().is_dir() {
             catalog::list(store).ok()

@@ -1,4 +1,4 @@
-//! Who serves the metrics, and who may read them: certificates that are read anew when their files
+//! Who serves the metrics, and who may read them: certificates that are reloaded when their files
 //! change, as they do on every rotation.
 
 use std::os::unix::fs::MetadataExt;
@@ -24,7 +24,7 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// What tells one version of a file from another: a rotation writes it anew, renames over it or
+/// What tells one version of a file from another: a rotation rewrites it, renames over it or
 /// turns a link.
 type Stamp = Option<(u64, u64, i64, i64, i64, i64)>;
 

@@ -24,7 +24,7 @@ const LATEST: &str = "latest";
 /// The objects of one set's folder: names within it, and sizes.
 pub(super) type Folder = BTreeMap<String, u64>;
 
-/// Sorts a listing into the folders of sets; what is none of them is left out.
+/// Sorts a listing into the folders of sets; what is not one of them is left out.
 pub(super) fn folders(listed: Vec<Listed>) -> BTreeMap<String, Folder> {
     let mut folders: BTreeMap<String, Folder> = BTreeMap::new();
     for object in listed {

@@ -53,7 +53,7 @@ impl Form {
     /// There must be one: who names recipients wants no plain copy.
     ///
     /// # Errors
-    /// [`Kind::Usage`] with the number of the line that is none of these, and where there is none.
+    /// [`Kind::Usage`] with the number of the line that is not one of these, and where there is none.
     pub fn encrypt_to(&mut self, lines: &str) -> Result<()> {
         let before = self.recipients.len();
         for (number, line) in lines.lines().map(str::trim).enumerate() {

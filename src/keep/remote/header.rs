@@ -30,7 +30,7 @@ fn read(file: &mut impl BufRead) -> io::Result<Vec<u8>> {
             .take(left as u64)
             .read_until(b'\n', &mut head)?;
         let line = head.get(start..).unwrap_or_default();
-        // Of a head that is cut off the crate says so.
+        // The crate reports a truncated head.
         if line.starts_with(LAST) || line.is_empty() && left > 0 {
             return Ok(head);
         }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A transfer that is cut leaves a folder without a Manifest, which is never a backup; the next one
-//! goes on with the objects that did not arrive. Two who copy the same set at once put the same
+//! continues with the objects that did not arrive. Two who copy the same set at once put the same
 //! bytes under the same names, or, encrypted, under names of their own; either one's index is whole.
 //! A folder that another set claims is left alone, and the next number is taken.
 

@@ -1,4 +1,4 @@
-//! Where a set lies in a store away from the node.
+//! Where a set is in a remote store.
 
 use std::fmt;
 

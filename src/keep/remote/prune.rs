@@ -1,7 +1,7 @@
 //! `prune` of a store away from the node: each node's sets by themselves.
 //!
 //! The Manifest goes first, and the set is no backup any more; the claim goes last, so that what
-//! was cut off is known for what it is, and the next run goes on with it.
+//! was interrupted is recognised, and the next run continues it.
 
 use std::collections::BTreeMap;
 

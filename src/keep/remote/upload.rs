@@ -56,7 +56,7 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// [`Kind::BadBackup`] where a file is not what the Manifest says, [`Kind::Store`] where the store
-/// fails; what was brought before stays, and the next copy goes on from it.
+/// fails; what was brought before stays, and the next copy resumes from it.
 pub async fn copy(
     context: &Context,
     set: &BackupSet,

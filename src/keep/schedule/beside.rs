@@ -20,7 +20,7 @@ const GIVE_UP: Duration = Duration::from_secs(3);
 /// So many that were left alone and have not ended are too many for another.
 const MAX_ABANDONED: usize = 4;
 
-/// Runs what may block or hang on a thread, with a runtime of its own, so that the loop goes on.
+/// Runs what may block or hang on a thread, with a runtime of its own, so that the loop continues.
 pub async fn on_a_thread<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
 where
     T: Send + 'static,
@@ -133,7 +133,7 @@ pub enum Waited<T> {
     Idle,
     /// It has ended; whether it was cancelled for sending nothing.
     Ended(Result<T>, bool),
-    /// It goes on.
+    /// It continues.
     GoesOn,
     /// It was cancelled, did not end, and is left alone.
     Abandoned,

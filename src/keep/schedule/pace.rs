@@ -369,7 +369,7 @@ mod tests {
             }
         }
         assert_eq!(pauses[..6], [30, 60, 120, 240, 450, 450], "{pauses:?}");
-        // The next period's backup goes first; the pauses begin anew with it.
+        // The next period's backup goes first; the pauses start over with it.
         let next = Period {
             start: period.end,
             end: at("2026-11-21T08:00:00Z"),

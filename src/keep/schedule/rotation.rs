@@ -15,7 +15,7 @@ pub fn newest_whole(sets: &[BackupSet], now: Timestamp) -> Option<Timestamp> {
 
 /// The set whose turn it is: the oldest that was never verified, else the one whose verification
 /// is the longest ago. The set `but` was read back when it was written, and is left out. A record
-/// from the future is none: it would keep its set from ever being looked at again.
+/// from the future does not count: it would keep its set from ever being looked at again.
 pub fn next_to_verify<'a>(
     sets: &'a [BackupSet],
     but: Option<&str>,

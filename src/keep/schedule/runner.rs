@@ -1,4 +1,4 @@
-//! The loop: asks what is due, waits, runs, and goes on whatever came of it.
+//! The loop: asks what is due, waits, runs, and continues whatever the outcome.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::error::Result;
 pub const GRACE: Duration = Duration::from_secs(20);
 /// The longest sleep: the clock may be set, or the machine suspended, meanwhile.
 const NAP: Duration = Duration::from_secs(30);
-/// How often it is looked whether a suspended schedule goes on.
+/// How often a suspended schedule checks whether to continue.
 const SUSPENDED_NAP: Duration = Duration::from_secs(1);
 
 /// One run.
@@ -69,7 +69,7 @@ pub trait Work {
 /// Runs until it is asked to stop; a run under way then is given a grace to end, as [`GRACE`].
 ///
 /// # Errors
-/// Only where times can no longer be reckoned. A run that fails is none.
+/// Only where times can no longer be reckoned. A run that fails is not one.
 pub async fn run<W: Work>(
     cancel: &Cancel,
     pace: &mut Pace,
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::keep::schedule::Schedule;
 
-    /// A clock that goes on only when it is read or slept on.
+    /// A clock that advances only when it is read or slept on.
     struct Fake {
         now: Timestamp,
         runs: Vec<Timestamp>,

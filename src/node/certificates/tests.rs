@@ -354,7 +354,7 @@ fn no_damage_makes_it_panic() {
         let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, damaged);
         let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
         let told = Files::new(&pem, &key, &ca.pem).defects();
-        // Of what the signature does not cover, a tag may be wrong and all the same read.
+        // Of what the signature does not cover, a tag may be wrong and still be read.
         assert!(!told.is_empty() || !signed.contains(&at), "byte {at}");
         different += usize::from(told != one("tls.crt", Fitness::NotSigned));
     }

@@ -103,7 +103,7 @@ fn cut_off_anywhere_it_goes_on_or_back() {
                 let mut operation = reopen(dir.path());
                 assert_eq!(operation.progress().state, State::Running);
                 if back {
-                    // The way back is cut off too, once.
+                    // The rollback is interrupted too, once.
                     *world.fail_at.borrow_mut() = Some((number + 100, after));
                     assert!(go(operation.roll_back(&world, "asked")).is_err());
                     drop(operation);

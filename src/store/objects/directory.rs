@@ -142,7 +142,7 @@ impl Store for Directory {
     }
 }
 
-/// Every object below a directory; hidden names are none of ours.
+/// Every object below a directory; hidden names are not ours.
 fn list(base: &Path, from: PathBuf) -> Result<Vec<Listed>> {
     use std::io::ErrorKind;
     let mut found = Vec::new();

@@ -350,7 +350,7 @@ fn bombs_stop_at_the_limits() {
         };
         assert_eq!(errors(&raw.block(b"x").end()).len(), 1, "{size}");
     }
-    // A gigabyte of zeros after the end is cut off, too.
+    // A gigabyte of zeros after the end is rejected, too.
     let mut zeros = GzEncoder::new(Vec::new(), Compression::fast());
     io::copy(&mut io::repeat(0).take(4 << 20), &mut zeros).unwrap();
     let report = check_archive(zeros.finish().unwrap().as_slice(), &unpacked).unwrap();

@@ -42,7 +42,7 @@ pub struct About {
     pub pod: PodAbout,
     /// The longest wait for the pod to end, and for the member to vote, in seconds.
     pub wait_seconds: u64,
-    /// Refusals that are let pass.
+    /// Refusals that are allowed.
     #[serde(deserialize_with = "crate::error::names::list")]
     pub allow: Vec<String>,
     /// Where the old data and the manifest that was there are kept.

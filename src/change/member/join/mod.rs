@@ -65,7 +65,7 @@ pub struct Request {
     pub name: Option<String>,
     /// The longest wait for the pod to end, and for the member to vote.
     pub wait: Duration,
-    /// Names of refusals that are let pass.
+    /// Names of refusals that are allowed.
     pub allow: Vec<String>,
 }
 

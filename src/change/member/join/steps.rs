@@ -156,7 +156,7 @@ pub enum JoinStep {
         manifest: Exchange,
         /// The data directory.
         data_dir: PathBuf,
-        /// Where what etcd made in it goes on the way back.
+        /// Where a rollback moves what etcd wrote in it.
         made: PathBuf,
         /// What stays in it.
         keep: Vec<OsString>,

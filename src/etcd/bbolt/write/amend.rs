@@ -138,7 +138,7 @@ fn bad(what: impl Into<String>) -> Failure {
 type Children = Vec<(Vec<u8>, u64)>;
 
 /// Puts entries into leaves of their own behind the last one, which stays as it is, and makes the
-/// branch pages above anew. Says where the new root is.
+/// branch pages above again. Returns where the new root is.
 fn extend(
     input: &Input<'_>,
     pages: &mut Out,

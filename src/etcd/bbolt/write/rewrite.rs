@@ -1,4 +1,4 @@
-//! A whole database written anew, in order.
+//! Rewriting a whole database, in order.
 
 use std::io::{self, Write};
 

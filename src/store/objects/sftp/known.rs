@@ -260,7 +260,7 @@ fn is_hash_of(name: &str, hashed: &str) -> Option<bool> {
 }
 
 /// Whether a name fits a pattern: `*` stands for any characters and `?` for one. In linear space
-/// and, as only the last star is gone back to, at most their lengths' product in time.
+/// and, as only the last star is retried, at most their lengths' product in time.
 fn fits(name: &str, pattern: &str) -> bool {
     let (name, pattern) = (name.as_bytes(), pattern.as_bytes());
     let (mut at, mut in_pattern) = (0, 0);

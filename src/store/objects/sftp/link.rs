@@ -283,7 +283,7 @@ impl Link {
         match self.raw.extended("posix-rename@openssh.com", data).await? {
             Packet::Status(status) if status.status_code == StatusCode::Ok => Ok(()),
             Packet::Status(status) if status.status_code == StatusCode::OpUnsupported => {
-                // Without it a moment is left in which there is none; a set's Manifest is never
+                // Without it there would be a moment without any; a set's Manifest is never
                 // replaced, and everything before it may be sent again.
                 let _ = self.raw.remove(to).await;
                 self.raw.rename(from, to).await.map(drop)

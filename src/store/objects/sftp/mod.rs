@@ -5,7 +5,7 @@
 //! renamed over what was there (`posix-rename@openssh.com`). A claim is renamed by the protocol's
 //! own rename, which does not replace.
 //!
-//! A connection that breaks is replaced by another, and what was being done goes on over that: an
+//! A connection that breaks is replaced by another, and what was being done continues over that: an
 //! object that was being written from the last piece that was acknowledged.
 
 mod connect;
@@ -189,13 +189,13 @@ impl Sftp {
     }
 }
 
-/// That a host goes on naming entries.
+/// That a host never stops naming entries.
 fn endless(url: &str) -> Failure {
     let what = format!("it has more than {MAX_OBJECTS} files: use a separate folder for backups");
     Failure::new(Kind::Store, what).doing(format!("listing {url}"))
 }
 
-/// The directory that an absolute path lies in.
+/// The directory that contains an absolute path.
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
