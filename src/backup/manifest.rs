@@ -324,7 +324,7 @@ impl Manifest {
         let manifest = read.doing(Kind::BadBackup, doing)?;
         let mut kinds = BTreeSet::new();
         for entry in &manifest.files {
-            // Nothing else may come with a set: what is learnt later lies beside these files.
+            // Nothing else may come with a set: what is learnt later is stored beside these files.
             if !entry.kind.is_named(&entry.name) {
                 let expected = entry.kind.pattern();
                 return Err(bad(format!(

@@ -19,7 +19,7 @@ use crate::keep::metrics::{self, Metrics};
 use crate::keep::quality::{ALLOWABLE, Allowed};
 use crate::store::LocalStore;
 
-/// How long nothing may come of a snapshot, unless told.
+/// How long a snapshot may stall, unless configured.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Takes a backup, and writes the metrics whatever came of it.
@@ -42,7 +42,7 @@ pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
     });
     match (result, written) {
         (result, Ok(())) => result,
-        // What was not told is no reason to call a backup bad.
+        // What is not known is no reason to call a backup bad.
         (Ok(mut shown), Err(failure)) => {
             let problem = error::render("backup", &failure);
             shown.remark = Some(

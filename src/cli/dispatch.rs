@@ -61,7 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn show(output: OutputArg, shown: &Shown) -> ExitCode {
     let written = match output {
         OutputArg::Text => write_out(&shown.text),
-        // It has told everything already, or has made its document itself.
+        // It has reported everything already, or has written its document itself.
         OutputArg::Json if shown.json.is_null() => write_out(&shown.text),
         OutputArg::Json => write_json(&shown.json),
     };
@@ -93,7 +93,7 @@ fn write_out(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Honours `--color` and `NO_COLOR`; what is not a terminal gets none unless told.
+/// Honours `--color` and `NO_COLOR`; no colours for what is not a terminal, unless asked for.
 fn colours(when: ColorArg) {
     let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (out, err) = match when {

@@ -89,7 +89,7 @@ fn pace(session: &Session, args: &ScheduleArgs, zone: &TimeZone) -> Result<Pace>
     Ok(Pace::new(schedule, spread, args.jitter))
 }
 
-/// What is wrong with the command line is told before the first run, not in it; whether copies are
+/// A wrong command line is reported before the first run, not during it; whether copies are
 /// to be made.
 fn find_out_first(session: &Session, args: &ScheduleArgs) -> Result<bool> {
     let checked = backup::request(session, &args.backup).map(drop);
@@ -135,7 +135,7 @@ fn refuse_what_makes_no_sense(args: &ScheduleArgs) -> Result<()> {
     }
 }
 
-/// systemd, if it started this process; that it cannot be told anything is no reason to stop.
+/// systemd, if it started this process; a failure to notify it is no reason to stop.
 fn notifier(session: &Session) -> Arc<Notifier> {
     let address = std::env::var_os("NOTIFY_SOCKET");
     let notifier = Notifier::new(address.as_deref()).unwrap_or_else(|error| {

@@ -10,14 +10,14 @@ use crate::node::access::{EtcdAccess, Told, find_access};
 use crate::node::layout::NodeLayout;
 use crate::node::profile::{Detection, Profile, look_from};
 
-/// The node that is meant, and what was told of its etcd.
+/// The node, and the configuration of its etcd.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The node's paths.
     pub layout: NodeLayout,
-    /// Its profile, where it was told.
+    /// Its profile, if configured.
     pub profile: Option<Profile>,
-    /// What was told of etcd.
+    /// The configuration of etcd.
     pub told: Told,
 }
 

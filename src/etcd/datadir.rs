@@ -40,7 +40,7 @@ pub use holders::{Holder, holders};
 pub use locks::{Held, LockState, Locks};
 pub use members::{MEMBERSHIP_DIFFERS, facts_of, stored};
 
-/// Where the parts of a data directory lie.
+/// Where the parts of a data directory are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// `member/snap`.

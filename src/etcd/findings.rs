@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::finding::{Finding, Layer, Place, Severity};
 
-/// How many findings of each severity are kept for each layer unless told otherwise.
+/// How many findings of each severity are kept for each layer unless configured otherwise.
 pub const DEFAULT_KEPT: usize = 50;
 
 /// How many findings one layer had, kept or not.

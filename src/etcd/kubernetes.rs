@@ -1,4 +1,4 @@
-//! The few Kubernetes objects a backup needs, as they lie in etcd.
+//! The few Kubernetes objects a backup needs, as etcd stores them.
 //!
 //! Custom resources (ClusterVersion, ClusterOperator) are stored as JSON; built-in kinds (Node)
 //! as `k8s\0` followed by protobuf `runtime.Unknown` (k8s.io/apimachinery,

@@ -104,7 +104,7 @@ pub struct UnknownField(pub u32);
 
 impl<'a> KeyValue<'a> {
     /// Reads a value as etcd writes it: fields ascending, each at most once, numbers in their
-    /// shortest form and not zero. The first unknown field is told, and the rest not looked at.
+    /// shortest form and not zero. The first unknown field is reported, and the rest not read.
     pub fn decode(bytes: &'a [u8]) -> Result<(Self, Option<UnknownField>), WireFault> {
         let mut kv = Self::default();
         let mut fields = Fields::new(bytes);

@@ -120,7 +120,7 @@ pub struct Restored {
     pub notes: Vec<String>,
 }
 
-/// Makes the directory. Leftovers of earlier runs that were removed are told in `removed`, also
+/// Makes the directory. Leftovers of earlier runs that were removed are reported in `removed`, also
 /// where it fails.
 ///
 /// # Errors

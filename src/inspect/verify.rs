@@ -24,7 +24,7 @@ use crate::node::layout::KUBERNETES;
 use crate::sys::fs;
 use crate::sys::stream::Hashing;
 
-/// So many certificates that are not valid are told, of each archive.
+/// How many certificates that are not valid are listed, of each archive.
 const MAX_CERTIFICATES: usize = 100;
 
 /// How a layer stands.
@@ -473,7 +473,7 @@ impl Check<'_> {
     }
 }
 
-/// The layers that lie in the snapshot.
+/// The layers of the snapshot.
 const DATABASE_LAYERS: [Layer; 4] = [Layer::Trailer, Layer::Meta, Layer::Pages, Layer::Keys];
 
 /// What is worth saying of a layer that is whole.

@@ -24,7 +24,7 @@ use crate::sys::fs;
 /// The largest record that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Which copies a set is to have; lies beside its Manifest.
+/// Which copies a set is to have; stored beside its Manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {

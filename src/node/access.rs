@@ -1,7 +1,6 @@
 //! How to reach this node's own etcd member: endpoint, certificates, names, data directory, and
 //! for each where it was found.
-//!
-//! What the caller was told goes first, then what the node says. Certificate paths may be those
+//! The caller's configuration takes precedence, then what the node says. Certificate paths may be those
 //! that pods see, wherever they come from: one that does not exist as given is looked for where
 //! the node keeps what the pods mount.
 
@@ -35,7 +34,7 @@ impl<T> Sourced<T> {
     }
 }
 
-/// What the caller was told, by flags or variables, and what it knows of the machine.
+/// The caller's configuration, by flags or variables, and what it knows of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told {
     /// Client URLs.
@@ -127,7 +126,7 @@ impl EtcdAccess {
     }
 }
 
-/// What the node itself says, before anything told is laid over it.
+/// What the node itself says, before the configuration overrides it.
 #[derive(Debug, Default)]
 pub(super) struct NodeSays {
     pub(super) member_name: Option<Sourced<String>>,
@@ -349,7 +348,7 @@ fn told_file(layout: &NodeLayout, path: &Sourced<PathBuf>) -> Result<Sourced<Pat
     .with(Fact::Path(path.value.clone())))
 }
 
-/// What the caller was told may be meant as this process sees it, so that goes first.
+/// A configured path may be meant as this process sees it, so that is tried first.
 fn told_path(layout: &NodeLayout, path: &Path) -> Result<PathBuf> {
     if !path.is_absolute() || exists(path)? {
         return Ok(path.to_path_buf());

@@ -146,7 +146,7 @@ impl fmt::Display for CertificateFinding {
 /// Where several releases keep a file in different places, the newest place that has it; where
 /// none has, the newest. Nothing for a profile without known places.
 ///
-/// An OpenShift node whose own member cannot be told is an error, since the names are unknown.
+/// An OpenShift node whose own member cannot be determined is an error, since the names are unknown.
 pub fn wanted_by_etcd(
     layout: &NodeLayout,
     detection: &Detection,
@@ -311,7 +311,7 @@ impl Check<'_> {
         }
     }
 
-    /// The certificates of a PEM text, in DER; told if there is none.
+    /// The certificates of a PEM text, in DER; an error if there is none.
     fn blocks(&mut self, path: &Path, text: &[u8]) -> Option<Vec<Vec<u8>>> {
         let mut found = Vec::new();
         for block in Pem::iter_from_buffer(text).take(MAX_CERTIFICATES) {

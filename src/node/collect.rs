@@ -18,7 +18,7 @@ use super::profile::Profile;
 use crate::error::{Doing, Failure, Kind, Result};
 
 /// In the archive of a kubeadm node: what its manifests use from outside of `/etc/kubernetes`
-/// lies under this name, followed by its node path.
+/// is under this name, followed by its node path.
 pub const OUTSIDE: &str = "outside-etc-kubernetes";
 
 /// Directories that an installer fills before it swaps them into place; never in use.

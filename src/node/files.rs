@@ -57,7 +57,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whether something is there; an error other than absence is told.
+/// Whether something exists; an error other than absence is returned.
 pub(super) fn exists(path: &Path) -> Result<bool> {
     path.try_exists().doing(Kind::Unexpected, || {
         format!("looking at {}", path.display())

@@ -32,7 +32,7 @@ pub(super) struct KubeletConfiguration {
 /// A field of the configuration.
 pub(super) type Field = fn(&KubeletConfiguration) -> Option<&String>;
 
-/// The folder of static pods, as a node path, where the kubelet is told one.
+/// The folder of static pods, as a node path, where the kubelet is configured with one.
 pub(super) fn static_pod_path(layout: &NodeLayout) -> Option<PathBuf> {
     let mut looked = Vec::new();
     let field: Field = |config| config.static_pod_path.as_ref();
@@ -167,7 +167,7 @@ fn node_of_certificate(pem: &[u8]) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// What the kubelet was told, and by which file (a host path). A file that is there and cannot be
+/// What the kubelet is configured with, and by which file (a host path). A file that is there and cannot be
 /// read is noted as such among those looked at.
 pub(super) fn setting(
     layout: &NodeLayout,

@@ -1,7 +1,7 @@
 //! Every path of a control-plane node, under one root directory.
 //!
 //! A *node path* is what the node itself calls a file (`/etc/kubernetes/manifests`); a *host path*
-//! is where it lies for this process, below [`NodeLayout::root`]. No other module of the crate
+//! is where it is for this process, below [`NodeLayout::root`]. No other module of the crate
 //! spells a node path.
 
 use std::ffi::OsString;

@@ -46,8 +46,7 @@ pub fn members<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> V
 }
 
 /// Finds the local member.
-///
-/// A name that was told decides alone. Otherwise an address of the machine must be exactly one
+/// A configured name decides alone. Otherwise an address of the machine must be exactly one
 /// member's. A loopback address, which every machine has, counts only where nothing else matched.
 pub fn local_member(
     members: &[NamedMember],

@@ -1,4 +1,4 @@
-//! The control-plane node: where everything lies on it, how its etcd is reached, and which static
+//! The control-plane node: where everything is on it, how its etcd is reached, and which static
 //! pods it runs.
 //!
 //! Everything starts at a [`NodeLayout`](layout::NodeLayout). [`look`](profile::look) says which

@@ -63,7 +63,7 @@ pub(super) fn ask(layout: &NodeLayout, told: &Told) -> Result<NodeSays> {
     let named = told.node.as_ref().map(|node| node.value.as_str());
     match member::local_member(&members, named, &told.local_addresses) {
         Ok((member, evidence)) => describe_member(&variables, &member, &evidence, &mut says)?,
-        // A name that was told must be right; addresses matter only if no endpoint was told.
+        // A configured name must be right; addresses matter only if no endpoint is configured.
         Err(failure) if named.is_some() => return Err(failure.doing(variables.source)),
         Err(failure) => says.why_no_endpoint = Some(failure.doing(variables.source.clone())),
     }

@@ -13,14 +13,14 @@ use crate::error::Result;
 /// Longer files of the kubelet's are not read.
 const MAX_KUBELET_FILE: u64 = 1 << 20;
 
-/// Where manifests, certificates and data lie.
+/// Where manifests, certificates and data are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Profile {
     /// OpenShift: revisioned static pods and `etcd.env`.
     Openshift,
     /// kubeadm: plain manifests and `/etc/kubernetes/pki`.
     Kubeadm,
-    /// An etcd without static pods; everything is told by the caller.
+    /// An etcd without static pods; the caller configures everything.
     Bare,
 }
 
@@ -71,7 +71,7 @@ pub struct ExternalEtcd {
     pub service: Option<PathBuf>,
 }
 
-/// Looks at the node; a profile that was told is kept, and only the facts about it are gathered.
+/// Looks at the node; a configured profile is kept, and only the facts about it are gathered.
 pub fn look(layout: &NodeLayout, told: Option<Profile>) -> Result<Detection> {
     look_from(layout, told, &[])
 }

@@ -1,4 +1,4 @@
-//! Which mount a path lies on: two paths with the same device number can still lie on different
+//! Which mount a path is on: two paths with the same device number can still be on different
 //! mounts (a bind mount, as `/var` of an OSTree host is one), and no rename crosses those.
 //!
 //! Read from `/proc/self/mountinfo` (proc(5)), which every kernel has that runs Kubernetes;
@@ -65,7 +65,7 @@ impl Mounts {
             .map(Self)
     }
 
-    /// The mount that an existing path lies on. Of several at one point the last covers the others.
+    /// The mount that an existing path is on. Of several at one point the last covers the others.
     pub fn of(&self, path: &Path) -> Result<&Mount> {
         let doing = || format!("finding the mount of {}", path.display());
         let full = path.canonicalize().doing(Kind::Store, doing)?;

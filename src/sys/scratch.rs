@@ -90,7 +90,7 @@ impl Drop for Scratch {
 /// Removes the folders of this process, before it exits without dropping them.
 pub fn remove_all() {
     for path in live().drain(..) {
-        // There is nobody left to be told; the next run removes the rest.
+        // No caller is left for the error; the next run removes the rest.
         let _ = fs::remove_tree(&path);
     }
 }

@@ -1,4 +1,4 @@
-//! How much room a file system has, and which one a path lies on.
+//! How much space a file system has, and which one a path is on.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl Space {
     }
 }
 
-/// What a file system that etcd's data lie on keeps free for them: two segments of its log and
+/// What a file system with etcd's data keeps free for it: two segments of its WAL and
 /// more, or a twentieth of a small one.
 const BESIDE_ETCD: (u64, u64) = (256 << 20, 20);
 /// What any other keeps free: enough to go on with the rest.

@@ -40,7 +40,7 @@ pub struct Extracted {
     pub skipped: Vec<PathBuf>,
 }
 
-/// Unpacks an archive, or only what lies below the names in `only`, into an empty directory that
+/// Unpacks an archive, or only what is below the names in `only`, into an empty directory that
 /// nobody else writes to.
 ///
 /// Contents, modes with set-id and sticky bits, numeric owners, modification times, symbolic and

@@ -45,7 +45,7 @@ pub(super) fn plain_name(bytes: &[u8]) -> Result<PathBuf, &'static str> {
 /// What is known of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Some entry lies below it.
+    /// Some entry is below it.
     Parent,
     Directory,
     File,

@@ -24,7 +24,7 @@ const MAX_CONTENT: u64 = 800 << 20;
 /// One thing to archive.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// Where it lies.
+    /// Where it is.
     pub(super) source: PathBuf,
     /// Its name in the archive.
     pub(super) name: PathBuf,

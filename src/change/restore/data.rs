@@ -17,7 +17,7 @@ use crate::sys::owner::{self, Owner};
 
 /// All that etcd itself keeps in its data directory.
 pub(crate) const MEMBER: &str = "member";
-/// So many names are told.
+/// How many names are listed.
 const MAX_NAMES: usize = 10;
 
 /// What of a data directory moves: nothing but etcd's own.
@@ -25,7 +25,7 @@ pub(crate) fn etcds() -> Vec<String> {
     vec![MEMBER.to_owned()]
 }
 
-/// How the step that sets the old data aside is told.
+/// How the step that sets the old data aside is described.
 pub(crate) fn describe_aside(data_dir: &Path, aside: &Path, only: &[String]) -> String {
     let (from, to) = (data_dir.display(), aside.display());
     match only {

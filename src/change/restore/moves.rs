@@ -43,7 +43,7 @@ fn durably(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts what lies at `incoming` in `place`; what was there goes to `aside`. Without `incoming` the
+/// Puts what is at `incoming` in `place`; what was there goes to `aside`. Without `incoming` the
 /// place stays empty.
 pub(crate) fn swap(incoming: Option<&Path>, place: &Path, aside: &Path) -> Result<()> {
     if let Some(incoming) = incoming

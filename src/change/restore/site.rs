@@ -35,7 +35,7 @@ pub(super) struct Site {
     pub(super) socket: PathBuf,
 }
 
-/// A static pod of the node and where its plain manifest lies.
+/// A static pod of the node and where its plain manifest is.
 pub(super) struct Plain {
     pub(super) component: Component,
     pub(super) about: PodAbout,

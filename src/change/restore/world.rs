@@ -22,7 +22,7 @@ use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox, static_p
 
 /// How often the world is looked at while something is waited for.
 const LOOK: Duration = Duration::from_millis(500);
-/// How often it is told what is still missing.
+/// How often the missing parts are reported.
 const TELL: Duration = Duration::from_secs(5);
 /// The bound on one question to the container runtime.
 pub(crate) const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);

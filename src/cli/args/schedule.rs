@@ -1,4 +1,4 @@
-//! `schedule`: when, and what is told of it; the rest is `backup`'s.
+//! `schedule`: when to run, and its metrics; the rest is `backup`'s.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -96,15 +96,15 @@ impl Observer for Logged {
     }
 }
 
-/// Lines about a wait that say the same are told again after this long.
+/// Lines about a wait that say the same are repeated after this long.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// What was told last of a wait.
+/// The last line about a wait.
 #[derive(Default)]
 struct Waits(Mutex<Option<(&'static str, String, Instant)>>);
 
 impl Waits {
-    /// Whether this says nothing that was not told a moment ago.
+    /// Whether this repeats what was said a moment ago.
     fn repeats(&self, event: &Event) -> bool {
         let Event::Waiting { what, missing, .. } = event else {
             return false;

@@ -1,4 +1,4 @@
-//! What is told on standard error: lines for people, or events for a program.
+//! Output on standard error: lines for people, or events for a program.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -27,7 +27,7 @@ pub(super) struct Live {
     pub(super) value: Option<Vec<u8>>,
 }
 
-/// Why a transaction is not carried out: by an error that is told to the client.
+/// Why a transaction is not carried out: by an error that the client receives.
 struct Refused;
 
 /// The store as far as a tail touches it.

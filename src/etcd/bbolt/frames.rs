@@ -34,7 +34,7 @@ impl Frame {
         self.data.get(child.start..child.start + child.key_len)
     }
 
-    /// The pages from the current child on that lie close together, as (first, count).
+    /// The pages from the current child on that are close together, as (first, count).
     pub(super) fn neighbours(&self, order: Order, page_size: u64) -> (u64, u64) {
         let Some(current) = self.children.get(self.current) else {
             return (0, 0);

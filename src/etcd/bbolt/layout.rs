@@ -1,5 +1,5 @@
 //! The fixed structures of a bbolt file, as bytes. All integers are little-endian here; bbolt
-//! writes the machine's own order, so a file from a big-endian machine is told apart by its magic.
+//! writes the machine's own order, so a file from a big-endian machine is recognised by its magic.
 //!
 //! Page header, at `pgid · page size` (bbolt `internal/common/page.go`):
 //!

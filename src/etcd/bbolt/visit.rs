@@ -60,7 +60,7 @@ pub trait Visitor {
     fn large(&mut self, element: &Large<'_>, findings: &mut Findings) -> io::Result<()>;
 }
 
-/// Elements of a leaf, in ascending order, with the bytes they lie in.
+/// Elements of a leaf, in ascending order, with the bytes that hold them.
 #[derive(Debug)]
 pub struct Leaf<'a> {
     pub(super) page: u64,
@@ -126,7 +126,7 @@ impl Entry<'_> {
         }
     }
 
-    /// Where the value's byte `offset` lies.
+    /// Where the value's byte `offset` is.
     pub fn value_place(&self, offset: usize) -> Place {
         Place::Page {
             page: self.page,

@@ -1,7 +1,7 @@
 //! Walking the trees of a database, each page judged before it is followed.
 //!
 //! What the walk holds: every page is in bounds, says its own number, is reached once, is a branch
-//! or a leaf; elements lie within their page, in order, not over each other; keys ascend strictly
+//! or a leaf; elements are within their page, in order, not over each other; keys ascend strictly
 //! and keep to the separators above them; all leaves of a bucket are equally deep. The walk has a
 //! stack of its own, of bounded depth, and continues past what is broken, so that one finding does
 //! not hide the next.

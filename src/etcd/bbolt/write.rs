@@ -8,7 +8,7 @@
 //! [`rewrite`] writes all buckets in order into fresh pages, as a defragmentation does: nothing
 //! but live entries is left.
 //!
-//! Invariants of both: a page's id is its place, the tree's root and all children lie below the
+//! Invariants of both: a page's id is its place, the tree's root and all children are below the
 //! high-water mark, elements ascend, the file ends at the high-water mark, and both metas are
 //! valid and lead to the same tree, so that a write torn later leaves one of them. The meta of
 //! transaction *t* stands in page *t* mod 2, as bbolt puts it (bbolt, `internal/common/meta.go`).
@@ -217,7 +217,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What a bucket's entries come to, wherever its pages lie.
+/// The sum of a bucket's entries, wherever its pages are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digest {
     /// How many entries.

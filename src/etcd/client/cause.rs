@@ -49,7 +49,7 @@ pub(super) enum Cause {
     Protocol(String),
 }
 
-/// The phases of connecting that have their time told.
+/// The phases of connecting whose time is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Resolve,

@@ -1,5 +1,5 @@
 //! The calls that change who is a member and who leads. Each is etcd's own, once: whether to try
-//! again is the caller's to decide, who is told whether the change may have come about.
+//! again is the caller's to decide, who learns whether the change may have been made.
 
 use super::cause::Cause;
 use super::refusal::{NotChanged, Refusal, perhaps_done};

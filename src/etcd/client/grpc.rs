@@ -139,7 +139,7 @@ impl Service<Request<Body>> for Caller {
     type Error = StdError;
     type Future = BoxFuture<Self::Response, Self::Error>;
 
-    /// Always ready: an error told here would lose its cause above.
+    /// Always ready: an error returned here would lose its cause above.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StdError>> {
         Poll::Ready(Ok(()))
     }

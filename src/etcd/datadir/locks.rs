@@ -24,7 +24,7 @@ pub enum LockState {
     Free,
     /// Somebody holds it: etcd runs.
     Held,
-    /// It cannot be told, and why.
+    /// It is not known, and why.
     Unknown(String),
 }
 

@@ -92,7 +92,7 @@ impl<'a> Start<'a> {
         });
     }
 
-    /// The members at an index. A mark in the log has told them since 3.5 only; else the database
+    /// The members at an index. A mark in the WAL says so since 3.5 only; otherwise the database
     /// tells, which has all changes up to its own index.
     pub(super) fn members_at(
         &self,

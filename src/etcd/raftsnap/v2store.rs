@@ -64,7 +64,7 @@ impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Children<T> {
     }
 }
 
-/// A node whose children are `T`; what lies deeper is ignored.
+/// A node whose children are `T`; what is deeper is ignored.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase", bound = "T: serde::Deserialize<'de>")]
 struct Node<T> {
@@ -180,7 +180,7 @@ fn open(out: &mut String, path: &str, index: u64) {
 struct Content<'a> {
     /// Each with the index that it came with.
     members: Vec<(&'a Member, u64)>,
-    /// Whether they have started, and told their names and client URLs.
+    /// Whether they have started, and published their names and client URLs.
     published: bool,
     removed: &'a [MemberId],
     version: Option<&'a str>,

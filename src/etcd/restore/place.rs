@@ -117,7 +117,7 @@ fn sweep(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// An absolute path without `.` and `..`, so that one can be told to lie below the other.
+/// An absolute path without `.` and `..`, so that one can be recognised as being below the other.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let full =
         std::path::absolute(path).doing(Kind::Usage, || format!("finding {}", path.display()))?;

@@ -1,4 +1,4 @@
-//! A second look at the keys whose entries did not fit, told apart by SHA-256.
+//! A second look at the keys whose entries did not fit, distinguished by SHA-256.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -60,7 +60,7 @@ pub struct Progress {
     pub size: u64,
 }
 
-/// Inspects a snapshot or a copy of a database. What is wrong with it is told in the report; a
+/// Inspects a snapshot or a copy of a database. The report says what is wrong with it; a
 /// failure means that it could not be read.
 pub fn inspect(
     source: &dyn ReadAt,
@@ -141,7 +141,7 @@ pub fn is_raw_copy(source: &dyn ReadAt) -> Result<bool> {
 }
 
 /// Computes HashKV alone. The file is inspected as a whole, so that a cold disk is read in order;
-/// findings are not told, but a bucket that cannot be read whole has no hash.
+/// findings are not reported, but a bucket that cannot be read whole has no hash.
 pub fn hash_kv(source: &dyn ReadAt, at: At) -> Result<std::result::Result<HashKv, NoHash>> {
     let options = Options {
         hash_kv: at,

@@ -12,8 +12,7 @@
 //! compaction leaves only the newest version of each key, what is there must fit the same way.
 //!
 //! # Two keys taken for one
-//!
-//! Keys are told apart by 58 bits of a keyed hash ([`super::table`]). Should two collide, the
+//! Keys are distinguished by 58 bits of a keyed hash ([`super::table`]). Should two collide, the
 //! second one's entries do not fit what the first one's demand, unless the first is a tombstone
 //! without any version before it, left at C itself. Every key with an entry that does not fit is
 //! looked at again by its SHA-256 ([`super::confirm`]); an error is reported only from there, and

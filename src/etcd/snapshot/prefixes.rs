@@ -9,7 +9,7 @@ const MOST: usize = 4096;
 /// A longer prefix is cut.
 const LONGEST: usize = 160;
 
-/// How much lies under one prefix.
+/// How much is under one prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {

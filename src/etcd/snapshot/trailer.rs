@@ -1,4 +1,4 @@
-//! The 32 bytes of SHA-256 that a streamed snapshot ends with, and what lies before them.
+//! The 32 bytes of SHA-256 that a streamed snapshot ends with, and what precedes them.
 //!
 //! A database is whole pages, a power of two of at least 1024 bytes each; a snapshot is that and
 //! 32 bytes more. So the length modulo 512 tells whether there is a trailer: etcd's own rule

@@ -7,7 +7,7 @@ pub struct Wanted {
     pub keys: Vec<Vec<u8>>,
     /// Beginnings of keys.
     pub prefixes: Vec<Vec<u8>>,
-    /// A longer value is told by its length only.
+    /// Of a longer value only the length is reported.
     pub max_value: usize,
     /// Bytes of all collected keys and values; what comes after is left out.
     pub max_total: usize,

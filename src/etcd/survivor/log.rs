@@ -48,7 +48,7 @@ struct Segments<'a> {
     /// The last entry so far.
     end: LastEntry,
     digest: u32,
-    /// The segment under way, and where it lies.
+    /// The segment being written, and where it is.
     open: Option<(Writer, PathBuf)>,
 }
 

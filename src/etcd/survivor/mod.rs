@@ -138,7 +138,7 @@ fn refuse(name: &'static str, what: impl Into<String>) -> Failure {
     })
 }
 
-/// Makes the directory. Leftovers of earlier runs that were removed are told in `removed`, also
+/// Makes the directory. Leftovers of earlier runs that were removed are reported in `removed`, also
 /// where it fails.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! etcd's write-ahead log: read as etcd reads it, torn tail told from corruption, and written.
+//! etcd's write-ahead log: read as etcd reads it, a torn tail distinguished from corruption, and written.
 //!
 //! A WAL is a directory of segments `<sequence>-<first index>.wal`, both as 16 hex digits; the
 //! sequence counts from 0 without gaps, the index is the first that may be in the segment. etcd

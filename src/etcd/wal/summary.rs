@@ -56,7 +56,7 @@ impl Summary {
         self.log.runs.first().map(|run| run.first)
     }
 
-    /// How many entries lie beyond an index, which may be the database's consistent index.
+    /// How many entries are beyond an index, which may be the database's consistent index.
     pub fn tail_after(&self, index: u64) -> Tail {
         let from = index.max(self.log.start.index);
         let commit = self.hard_state().commit.min(self.log.last);

@@ -19,7 +19,7 @@ use crate::error::{Doing, Kind, Result};
 use crate::etcd::client::{Member, presented_certificates};
 use crate::node::endpoint::Endpoint;
 
-/// How long before its end a certificate is told of.
+/// How long before its expiry a certificate is reported.
 pub const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How long one server has to present its certificate.
 const LIMIT: Duration = Duration::from_secs(3);

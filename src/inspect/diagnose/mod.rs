@@ -411,7 +411,7 @@ pub(crate) fn own<'s>(
     survey.members.iter().find(serves).filter(|_| here)
 }
 
-/// Where certificates lie on this node.
+/// Where certificates are on this node.
 fn certificate_files(target: &Target, detection: &Detection, access: &EtcdAccess) -> Vec<PathBuf> {
     let mut paths = match detection.profile {
         Profile::Openshift => vec![target.layout.certs(Component::Etcd)],

@@ -15,10 +15,10 @@ use crate::error::Result;
 use crate::etcd::client::{Metrics, Status};
 use crate::keep::quality::RAFT_LAG_LIMIT;
 
-/// How many raft entries a learner may be behind before it is told of: as many as it may be when
+/// How many raft entries a learner may be behind before it is reported: as many as it may be when
 /// `member-add` promotes it.
 const LEARNER_LAG_LIMIT: u64 = 1000;
-/// Of the quota, how much may be used before it is told of: four fifths.
+/// Of the quota, how much may be used before it is reported: four fifths.
 const NEAR_QUOTA: (u64, u64) = (4, 5);
 /// How far clocks may be apart. etcd itself warns of more ("prober found high clock drift",
 /// server/etcdserver/api/rafthttp/probing_status.go).

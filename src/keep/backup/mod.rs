@@ -129,7 +129,7 @@ pub struct Taken {
 
 /// How far above the estimate the free space must be, in per cent.
 const HEADROOM_PER_CENT: u64 = 10;
-/// So many complaints about files are told.
+/// How many complaints about files are listed.
 const MAX_TOLD: usize = 20;
 
 /// Takes a backup.

@@ -1,4 +1,4 @@
-//! What a monitor is told: of a store's sets, of the runs, and of the schedule.
+//! What a monitor sees: of a store's sets, of the runs, and of the schedule.
 //!
 //! The names `etcd_backup_*` are those that OpenShift's enhancement proposal for etcd backups
 //! gives to the same things, one series a set, labelled `etcd_backup`; its `uid` is of Kubernetes'
@@ -81,7 +81,7 @@ struct Plan {
     timezone: String,
 }
 
-/// Everything that is told.
+/// Everything that is exported.
 #[derive(Debug)]
 pub struct Metrics {
     /// Held by who changes several and by who writes all of them out: a reader sees the store as it

@@ -13,7 +13,7 @@ use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::client::Pem;
 use crate::sys::crypto;
 
-/// Where the certificates lie.
+/// Where the certificates are.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// The server's, its intermediates after it.

@@ -19,7 +19,7 @@ use crate::store::objects::Store;
 enum Scope<'a> {
     /// The whole store.
     All,
-    /// The node of this Manifest, wherever its sets lie.
+    /// The node of this Manifest, wherever its sets are.
     Node(&'a Manifest),
 }
 

@@ -49,7 +49,7 @@ fn joined<T>(ended: std::result::Result<Result<T>, tokio::task::JoinError>) -> R
     ended.doing(Kind::Unexpected, || "running a thread")?
 }
 
-/// Does work that is told to stop after a time; who asks for it to stop earlier is heard too.
+/// Does work that is stopped after a time, or earlier on request.
 ///
 /// # Errors
 /// Those of the work; [`Kind::Unreachable`] where it was over time. Then, if it has not ended
@@ -95,7 +95,7 @@ where
     }
 }
 
-/// Counts what is told of progress.
+/// Counts reported progress.
 struct Counting {
     observer: Arc<dyn Observer>,
     moved: Arc<AtomicU64>,

@@ -1,4 +1,4 @@
-//! What systemd is told: one datagram a message, sd_notify(3). Never waited for: a manager that
+//! Notifications to systemd: one datagram per message, sd_notify(3). Never waited for: a manager that
 //! does not read must not stop a backup.
 
 use std::ffi::OsStr;

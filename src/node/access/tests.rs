@@ -195,7 +195,7 @@ fn of_several_endpoints_the_local_one_is_taken() {
     assert_eq!(node.access(&told).unwrap().member_endpoints.value.len(), 2);
     told.endpoints = list(&["nonsense"]);
     assert_eq!(node.access(&told).unwrap_err().kind(), Kind::Usage);
-    // With an endpoint told, an unknown local member is no hindrance.
+    // With a configured endpoint, an unknown local member does not matter.
     told.local_addresses.clear();
     told.endpoints = list(&["https://10.0.0.7:2379", "https://localhost:2379"]);
     told.cert = given(node.layout.host(at(PEER[0])));

@@ -220,7 +220,7 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if let (true, Some(file)) = (self.armed, &self.file) {
-            // The failure that led here is what is told; a hidden rest is never listed.
+            // The failure that led here is reported; a hidden rest is never listed.
             let _ = fs::unlink(file.path());
         }
     }

@@ -408,7 +408,7 @@ impl Drafting<'_> {
         Ok(())
     }
 
-    /// What is wrong with the certificates that etcd starts with, as they lie below a root.
+    /// What is wrong with the certificates that etcd starts with, as they are below a root.
     fn unfit(&self, layout: &NodeLayout) -> Result<Vec<String>> {
         let detection = look(layout, Some(self.survey.profile))?;
         Ok(

@@ -74,7 +74,7 @@ fn retries(settings: &Settings) -> RetryConfig {
     }
 }
 
-/// What [`Connector`] is told of an endpoint.
+/// What [`Connector`] is configured with of an endpoint.
 fn client(endpoint: Option<&str>) -> ClientOptions {
     ClientOptions::new().with_allow_http(endpoint.is_some_and(|url| url.starts_with("http://")))
 }

@@ -301,7 +301,7 @@ async fn refusal(headers: &HeaderMap, body: HttpResponseBody) -> String {
     while kept.len() <= error::MAX_TEXT {
         match pieces.next().await {
             Some(Ok(piece)) => kept.extend_from_slice(&piece),
-            // The status is told, whatever becomes of the words.
+            // The status is reported, whatever happens to the text.
             Some(Err(_)) | None => break,
         }
     }

@@ -96,7 +96,7 @@ impl Host {
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                // Why it cannot be had is told by what broke, once patience ends.
+                // What broke says why, once patience ends.
                 if let Ok(next) = self.instead_of(&link).await {
                     link = next;
                     break;
