@@ -185,7 +185,7 @@ fn backups_whose_link_is_gone_are_found_and_those_that_cannot_be_there_are_not_n
     let listed = run(&["--root", root_text, "list"], &[]).expect(0);
     assert!(listed.stdout.contains("backup-1"), "{listed}");
     assert!(
-        listed.stderr.contains("static-pod-backups is gone") && listed.stderr.contains("link"),
+        listed.stderr.contains("static-pod-backups is missing") && listed.stderr.contains("link"),
         "{listed}"
     );
     run(&["--root", root_text, "verify", "latest"], &[]).expect(0);
