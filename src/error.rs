@@ -178,10 +178,10 @@ pub enum Fact {
         id: String,
         /// Its journal.
         journal: PathBuf,
-        /// Whether it goes back already, and cannot go on.
+        /// Whether it is being rolled back already, and cannot be resumed.
         goes_back: bool,
     },
-    /// An operation that is done, and whose way back is kept until it is committed.
+    /// An operation that is done, and whose rollback is possible until it is committed.
     Unsettled {
         /// Its name.
         id: String,

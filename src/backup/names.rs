@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// What the stock script appends to a stamp when its checks were skipped.
+/// What `cluster-backup.sh` appends to a stamp when its checks were skipped.
 pub const DIRTY_SUFFIX: &str = "__POSSIBLY_DIRTY__";
 /// The Manifest's file name.
 pub const MANIFEST: &str = "backup.json";
@@ -56,7 +56,7 @@ impl fmt::Display for BackupId {
 }
 
 /// The stamp shared by a set's files: a UTC time to the second, `2026-11-21_061530`, and whether
-/// the stock scripts' dirty suffix follows it.
+/// OpenShift's dirty suffix follows it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     text: String,
@@ -134,7 +134,7 @@ impl Stamp {
         self.dirty
     }
 
-    /// The moment, read as UTC. The stock script writes the host's local time without saying
+    /// The moment, read as UTC. `cluster-backup.sh` writes the host's local time without saying
     /// which zone that is, so for its files this is off by the host's offset.
     pub fn as_utc(&self) -> Option<Timestamp> {
         let time = DateTime::strptime(STAMP_FORMAT, &self.text).ok()?;

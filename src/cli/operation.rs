@@ -1,5 +1,5 @@
 //! What is common to the commands whose operations have a journal: which command an operation is
-//! of, which one is meant, whether it can go on, and how it stands.
+//! of, which one is meant, whether it can be resumed, and its state.
 
 use std::path::Path;
 
@@ -95,7 +95,7 @@ pub(super) fn open<S: Step>(
     Operation::open(&found.dir, session.context.observer.clone(), Timestamp::now)
 }
 
-/// Refuses to go on with what goes back, or is settled.
+/// Refuses to resume what is being rolled back, or is settled.
 pub(super) fn can_go_on<S: Step>(operation: &Operation<S>) -> Result<()> {
     let progress = operation.progress();
     let id = progress.begin.id.clone();

@@ -103,7 +103,7 @@ impl Session {
     }
 
     /// Runs what must come to an end of its own: a terminal that goes is no reason to stop, the
-    /// first Ctrl-C asks it to go back, and a second one is told why it waits.
+    /// first Ctrl-C asks it to roll back, and a second one says why it waits.
     pub(super) fn block_on_to_the_end<T>(
         &self,
         work: impl Future<Output = Result<T>>,
@@ -230,7 +230,7 @@ async fn stop_on_signals(cancel: Cancel) {
     }
 }
 
-/// Turns SIGINT and SIGTERM into the wish to go back; SIGHUP, as when a session ends, changes
+/// Turns SIGINT and SIGTERM into a request to roll back; SIGHUP, as when a session ends, changes
 /// nothing.
 async fn go_back_on_signals(cancel: Cancel) {
     use tokio::signal::unix::{SignalKind, signal};

@@ -185,7 +185,7 @@ impl<'a> Field<'a> {
         })
     }
 
-    /// The fields of a message field; their offsets go on counting from the outermost message.
+    /// The fields of a message field; their offsets count from the outermost message.
     pub fn message(&self) -> Result<Fields<'a>, WireError> {
         Ok(Fields {
             rest: self.bytes()?,

@@ -48,7 +48,7 @@ impl LayerState {
             Self::Ok => "ok",
             Self::Failed => "FAILED",
             Self::NotChecked => "not checked",
-            Self::Unsealed => "unsealed",
+            Self::Unsealed => "no hash",
         }
     }
 }

@@ -61,7 +61,7 @@ pub trait Step: Serialize + DeserializeOwned {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Known {
     facts: BTreeMap<usize, Value>,
-    /// Whether all steps were done once: going back then gives up what has happened since.
+    /// Whether all steps were done once: a rollback then loses what has happened since.
     pub completed: bool,
 }
 
@@ -107,7 +107,7 @@ impl Known {
 pub enum State {
     /// Steps are being done, or a process that did them is gone.
     Running,
-    /// All are done; what is needed to go back is kept.
+    /// All are done; what a rollback needs is kept.
     Completed,
     /// Steps are being undone, or a process that did that is gone.
     RollingBack,
@@ -115,7 +115,7 @@ pub enum State {
     RolledBack,
     /// What was kept is being removed.
     Committing,
-    /// It is removed: there is no way back.
+    /// It is removed: a rollback is impossible.
     Committed,
 }
 
@@ -130,7 +130,7 @@ impl State {
         matches!(self, Self::Completed | Self::Committing)
     }
 
-    /// Whether what is needed to go back is kept.
+    /// Whether what a rollback needs is kept.
     pub const fn can_roll_back(self) -> bool {
         matches!(self, Self::Running | Self::RollingBack | Self::Completed)
     }
@@ -474,7 +474,7 @@ impl<S: Step> Operation<S> {
         Ok(())
     }
 
-    /// Ends the way back: `remove` takes away what was kept for it.
+    /// Commits: `remove` deletes what was kept for a rollback.
     pub fn commit(&mut self, remove: impl FnOnce() -> Result<()>) -> Result<()> {
         if self.progress.state != State::Committing {
             self.record(Record::Committing)?;

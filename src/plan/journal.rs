@@ -10,7 +10,7 @@
 //!
 //! The digits are the CRC-32C (Castagnoli) of the JSON's bytes. Every object has `time` (RFC 3339)
 //! and `record`; the first record is `begin` and holds the whole plan, so that nothing but the
-//! journal is needed to go on or to go back:
+//! journal is needed to resume or roll back:
 //!
 //! | record | besides |
 //! | --- | --- |
@@ -112,14 +112,14 @@ pub enum Record {
     Resumed,
     /// All steps are done.
     Completed,
-    /// From here on it goes back.
+    /// From here on it rolls back.
     RollingBack {
         /// Why.
         why: String,
     },
     /// Everything is undone.
     RolledBack,
-    /// What is kept for going back is being removed.
+    /// What is kept for a rollback is being removed.
     Committing,
     /// It is removed.
     Committed,

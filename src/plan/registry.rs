@@ -28,7 +28,7 @@ impl Found {
         }
     }
 
-    /// Whether it is done, and what it replaced is still kept for the way back.
+    /// Whether it is done, and what it replaced is still kept for a rollback.
     pub fn is_uncommitted(&self) -> bool {
         matches!(&self.progress, Ok(progress) if progress.state.is_uncommitted())
     }
@@ -80,7 +80,7 @@ fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Refuses to go on while an operation is unfinished.
+/// Refuses to continue while an operation is unfinished.
 ///
 /// # Errors
 /// [`Kind::Busy`] with [`Fact::Unfinished`] that names it.

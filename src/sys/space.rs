@@ -39,7 +39,7 @@ impl Space {
 /// What a file system with etcd's data keeps free for it: two segments of its WAL and
 /// more, or a twentieth of a small one.
 const BESIDE_ETCD: (u64, u64) = (256 << 20, 20);
-/// What any other keeps free: enough to go on with the rest.
+/// What any other keeps free: enough for everything else to continue.
 const ELSEWHERE: (u64, u64) = (64 << 20, 100);
 
 impl Space {

@@ -257,7 +257,7 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     }
 }
 
-/// The way on and the way back.
+/// How to resume, and how to roll back.
 fn waits(typed: &Line, fact: &Fact) -> Option<String> {
     let line = |id: &str, rest: &str| typed.other(&format!("{} {rest}", command_of(id)));
     match fact {

@@ -5,7 +5,7 @@
 
 use crate::change::restore::{About, Scope};
 
-/// The first release whose stock script leaves the other static pods running, and whose other
+/// The first release whose `cluster-restore.sh` leaves the other static pods running, and whose other
 /// members come back by themselves: OpenShift 4.18.
 const FEWER_STEPS: (u32, u32) = (4, 18);
 

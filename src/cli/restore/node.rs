@@ -177,7 +177,7 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
     Ok(Shown::done(text, json::document("restore", &json)))
 }
 
-/// Ends the way back.
+/// Commits: no rollback after this.
 pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let _locked = restore::lock(&session.context, &layout, "restore --commit")?;

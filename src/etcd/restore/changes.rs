@@ -9,7 +9,7 @@
 //! | `meta/confState` | the founding members as voters |
 //! | `meta/scheduledCompactRev`, `key` | the new revision, where it is raised |
 //! | `meta/storageVersion`, `cluster/clusterVersion` | as they were, or dropped for an older release |
-//! | `cluster/downgrade` | gone: an interrupted downgrade would go on in the new cluster |
+//! | `cluster/downgrade` | gone: an interrupted downgrade would continue in the new cluster |
 //!
 //! All ten buckets are there afterwards. Everything else stays: keys, leases, users, roles, alarms.
 //! (etcd, `etcdutl/snapshot/v3_snapshot.go`, which leaves `confState` and `downgrade` as they are.)

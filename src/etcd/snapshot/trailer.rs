@@ -62,7 +62,7 @@ pub enum Trailer {
         /// What was computed.
         found: String,
     },
-    /// There is none: a copy of a database's own file, or a snapshot that was never sealed. No
+    /// No trailer: a copy of a database's own file, or a snapshot that was never sealed. No
     /// corruption by itself.
     Unsealed,
     /// The length fits neither: the file was cut or added to.

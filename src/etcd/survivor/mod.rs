@@ -21,7 +21,7 @@
 //! of the tail that compares a revision, as all of Kubernetes' do. So where it is to be raised the
 //! tail is applied here, to the copy ([`crate::etcd::apply`]), and the database that etcd finds has
 //! all of the log applied. Nothing of this happens in a start of etcd, which would need a program
-//! of the right release, and a second way back.
+//! of the right release, and a second rollback.
 //!
 //! What was raised is in no entry: a member that joins must get the database, and never the entries
 //! that led to what it was before. So the log's last record is then that of a snapshot, with a

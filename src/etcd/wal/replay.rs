@@ -182,7 +182,7 @@ impl Wal {
             .at(Place::Offset(at.offset))
     }
 
-    /// Says whether reading may go on.
+    /// Says whether reading may continue.
     fn mark(&self, log: &mut Log, at: Position, data: &[u8]) -> bool {
         // What cannot be decoded is the scan's finding.
         let Ok(mark) = SnapshotMark::decode(data) else {
@@ -204,7 +204,7 @@ impl Wal {
         true
     }
 
-    /// Says whether reading may go on.
+    /// Says whether reading may continue.
     fn append(&self, log: &mut Log, at: Position, data: &[u8], commit: u64) -> bool {
         let Ok(entry) = Entry::decode(data) else {
             return true;

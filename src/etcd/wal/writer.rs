@@ -1,4 +1,4 @@
-//! Writing a WAL: one segment after another, the checksum going on from each to the next.
+//! Writing a WAL: one segment after another, each continuing the checksum of the one before.
 
 use std::io::{self, Write};
 

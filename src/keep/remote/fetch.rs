@@ -1,4 +1,4 @@
-//! A set's way back: every object is held against the index as it arrives and, unpacked, against
+//! Fetching a set: every object is checked against the index as it arrives and, unpacked, against
 //! the Manifest, which is written last.
 
 use std::path::Path;

@@ -283,7 +283,7 @@ impl<'a> Transfer<'a> {
         Ok(listed.get(&self.name).cloned().unwrap_or_default())
     }
 
-    /// Two that give way to each other must not go on doing so.
+    /// Two that yield to each other must not do so for ever.
     async fn pause(&self, turn: u32) {
         let random = u32::from_str_radix(&self.writer, 16)
             .unwrap_or(1)
