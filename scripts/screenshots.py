@@ -157,7 +157,7 @@ def shoot_node(work):
             pass
         with Screen(150, 62, wrapper.parent) as screen:
             screen.type("etcd-dr --root /host restore latest --dry-run")
-            screen.wait("What follows a restore")
+            screen.wait("After the restore")
             screen.save("restore-dry-run")
     finally:
         demo.stdin.close()
@@ -187,11 +187,11 @@ def shoot(work, bins, bin_dir):
         file.write(b"a page that was overwritten" * 8)
     with Screen(110, 32, bin_dir) as screen:
         screen.type("etcd-dr verify backup-2")
-        screen.wait("biggest prefixes")
+        screen.wait("largest prefixes")
         screen.save("verify-broken")
     with Screen(110, 32, bin_dir) as screen:
         screen.type("etcd-dr verify latest")
-        screen.wait("biggest prefixes")
+        screen.wait("largest prefixes")
         screen.save("verify")
     with Screen(110, 16, bin_dir) as screen:
         screen.type(f"cd {work}; clear")
