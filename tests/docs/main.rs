@@ -7,6 +7,7 @@ mod node;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod links;
 mod pages;
 mod promise;
 mod schemas;

@@ -175,6 +175,36 @@ fn imports_point_one_way() {
     );
 }
 
+/// The rooms in the order in which a picture of the layers names them.
+fn drawn(page: &str) -> Vec<String> {
+    let picture = page.lines().find(|line| line.contains("cli -> change ->"));
+    let picture = picture.expect("a picture of the layers");
+    let words = picture.split(|c: char| !c.is_ascii_lowercase());
+    let rooms = words.filter(|word| !word.is_empty());
+    rooms.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_pictures_of_the_layers_are_true() {
+    let rooms: Vec<&str> = LAYERS.iter().map(|(room, _)| *room).collect();
+    for page in ["src/lib.rs", "docs/design.md", "CONTRIBUTING.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(drawn(&text), rooms, "{page}");
+        for room in &rooms {
+            assert!(
+                text.contains(&format!("`{room}`")) || page == "CONTRIBUTING.md",
+                "{page}: {room}"
+            );
+        }
+    }
+    // A room that is below another in the picture never imports it.
+    for (at, (room, may)) in LAYERS.iter().enumerate() {
+        let above = &rooms[..at];
+        assert!(!may.iter().any(|to| above.contains(to)), "{room}");
+    }
+}
+
 #[test]
 fn only_the_command_line_speaks_to_people() {
     let mut wrong = Vec::new();
