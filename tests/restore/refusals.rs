@@ -202,7 +202,7 @@ fn members_that_live_and_certificates_that_do_not_fit() {
     copy(&secrets, &aside);
     std::fs::remove_dir_all(&secrets).expect("removing secrets");
     let (plan, _) = node.expect(0, &["restore", "backup-1", "--dry-run"]);
-    assert!(plan.contains("put etcd-certs back"), "{plan}");
+    assert!(plan.contains("restore etcd-certs"), "{plan}");
     let pair = node.cluster.scratch().join("pair");
     let taken = store(&node).join("backup-1");
     std::fs::create_dir_all(&pair).expect("a folder");

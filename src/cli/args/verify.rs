@@ -12,7 +12,7 @@ Examples:
   etcd-dr verify backup-12 -o json
   etcd-dr verify /home/core/backup             a pair made by cluster-backup.sh
   etcd-dr verify snapshot.db
-  etcd-dr verify latest --live                 does it match the running member?
+  etcd-dr verify latest --live                 does it match the live member?
   etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
   etcd-dr verify --compare a.json b.json       which disk to recover from?
   etcd-dr verify --cluster -o json             what is wrong with the cluster?";
