@@ -232,6 +232,17 @@ impl Failure {
         })
     }
 
+    /// A refusal that nothing overrides, by its stable name.
+    pub fn refused_for_good(
+        name: &'static str,
+        what: impl fmt::Display + fmt::Debug + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(Kind::Refused, what).with(Fact::Refusal {
+            name,
+            allowable: false,
+        })
+    }
+
     /// Wraps an error from below, saying what was being done ("opening /etc/…").
     pub fn wrap(
         kind: Kind,

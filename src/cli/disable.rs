@@ -1,6 +1,5 @@
 //! `disable`: stops etcd's static pod of this node.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::DisableArgs;
@@ -8,7 +7,12 @@ use super::output::confirm::confirm_if_possible;
 use super::output::{json, members};
 use super::session::{Session, Shown};
 use super::target;
-use crate::change::restore::{self, NodeStep, switch};
+use crate::change::disable;
+use crate::change::transaction::commit::settle_disablings;
+use crate::change::transaction::lock::Locked;
+use crate::change::transaction::runner::Transaction;
+use crate::change::transaction::steps::NodeStep;
+use crate::change::transaction::unsettled::{disabling, undone_by_others};
 use crate::cluster::connect::Target;
 use crate::cluster::quorum::{Against, Change, WOULD_LOSE_QUORUM};
 use crate::error::{Kind, Result};
@@ -19,37 +23,30 @@ use crate::plan::{State, Step};
 /// Stops etcd's pod and keeps it stopped.
 pub(super) fn run(session: &Session, args: &DisableArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&session.context, &layout, "disable")?;
-    if let Some(found) = switch::current(&layout)? {
+    let context = &session.context;
+    let locked = Locked::take(context, &layout, "disable")?;
+    if let Some(found) = disabling(&layout)? {
         let in_force =
             matches!(&found.progress, Ok(progress) if progress.state == State::Completed);
-        if in_force && !switch::undone_by_others(&layout, &found)? {
+        if in_force && !undone_by_others(&layout, &found)? {
             return Ok(shown(&found.id, "etcd is disabled already\n"));
         }
     }
     let target = target::target(session)?;
-    let draft = session.block_on(switch::draft(&session.context, &target, args.wait))?;
-    let plan = Plan::of(session, &target, &draft.steps)?;
+    let planned = session.block_on(disable::plan(context, &target, args.wait))?;
+    let plan = Plan::of(session, &target, &planned.steps)?;
     if args.dry_run {
-        let mut json = json!({"dryRun": true, "about": draft.about});
+        let mut json = json!({"dryRun": true, "about": planned.info});
         plan.votes_into(&mut json);
         return Ok(Shown::done(plan.text(), json::document("disable", &json)));
     }
     confirm_if_possible(&plan.text(), &plan.question(), args.yes)?;
     plan.warn(session);
-    let mut operation = restore::begin(
-        &session.context,
-        &layout,
-        switch::KIND,
-        draft,
-        env!("CARGO_PKG_VERSION"),
-        Timestamp::now,
-    )?;
-    session.log().open(operation.dir());
-    let context = &session.context;
-    let done =
-        session.block_on_to_the_end(restore::go_on(context, &layout, &mut operation, false))?;
-    switch::settle(context, &layout)?;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut disable = Transaction::begin(context, &layout, locked, &planned, version)?;
+    session.log().open(disable.dir());
+    let done = session.block_on_to_the_end(disable.run(false))?;
+    settle_disablings(context, &layout)?;
     let text = "etcd is disabled on this node: its manifest is kept, and none of its containers run\nto start it again: etcd-dr enable\n";
     Ok(shown(&done.id, text))
 }
@@ -67,7 +64,7 @@ impl Plan {
         for (number, step) in steps.iter().enumerate() {
             text.push_str(&format!("  {:>2}. {}\n", number + 1, step.describe()));
         }
-        let votes = match session.block_on(switch::votes(&session.context, target)) {
+        let votes = match session.block_on(disable::votes(&session.context, target)) {
             Ok(votes) => Ok(votes),
             Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
             Err(failure) => Err(printable(failure.to_string())),

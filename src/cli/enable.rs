@@ -1,6 +1,5 @@
 //! `enable`: lets etcd's static pod of this node run again.
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::args::EnableArgs;
@@ -8,17 +7,20 @@ use super::output::confirm::confirm_if_possible;
 use super::output::json;
 use super::session::{Session, Shown};
 use super::target;
-use crate::change::restore::{self, NodeStep, switch};
+use crate::change::disable;
+use crate::change::transaction::commit::settle_disablings;
+use crate::change::transaction::lock::Locked;
+use crate::change::transaction::runner::Transaction;
+use crate::change::transaction::unsettled::{disabling, superseded_by, undone_by_others};
 use crate::error::Result;
 use crate::node::layout::NodeLayout;
-use crate::plan::Operation;
 
 /// Lets etcd's pod run again.
 pub(super) fn run(session: &Session, args: &EnableArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&session.context, &layout, "enable")?;
     let context = &session.context;
-    let Some(found) = switch::current(&layout)? else {
+    let locked = Locked::take(context, &layout, "enable")?;
+    let Some(found) = disabling(&layout)? else {
         return enabled_already(session, args);
     };
     if args.dry_run {
@@ -27,22 +29,21 @@ pub(super) fn run(session: &Session, args: &EnableArgs) -> Result<Shown> {
     }
     let question = "Restore etcd's manifest and start etcd on this node?";
     confirm_if_possible("", question, args.yes)?;
-    let mut operation =
-        Operation::<NodeStep>::open(&found.dir, context.observer.clone(), Timestamp::now)?;
-    session.log().open(operation.dir());
-    if let Some(later) = switch::superseded_by(&layout, &found)? {
-        switch::settle(context, &layout)?;
+    let mut disabled = Transaction::open_found(context, &layout, locked, &found)?;
+    session.log().open(disabled.dir());
+    if let Some(later) = superseded_by(&layout, &found)? {
+        settle_disablings(context, &layout)?;
         let text = format!("{} has restored etcd's manifest: nothing to do\n", later.id);
         return Ok(shown(&found.id, &text));
     }
-    if switch::undone_by_others(&layout, &found)? {
-        restore::commit(context, &layout, &mut operation)?;
+    if undone_by_others(&layout, &found)? {
+        disabled.commit()?;
         let text = "etcd's manifest is already in place; nothing to do\n";
         return Ok(shown(&found.id, text));
     }
     let target = target::target(session)?;
-    session.block_on(switch::refuse_beside_restored(context, &target))?;
-    session.block_on_to_the_end(switch::enable(context, &layout, &mut operation, args.wait))?;
+    session.block_on(disable::refuse_beside_restored(context, &target))?;
+    session.block_on_to_the_end(disable::enable(context, &layout, &mut disabled, args.wait))?;
     Ok(shown(&found.id, "etcd serves on this node again\n"))
 }
 
@@ -53,7 +54,7 @@ fn enabled_already(session: &Session, args: &EnableArgs) -> Result<Shown> {
         let text = "etcd is not disabled on this node: nothing to do\n";
         return Ok(planned(None, text));
     }
-    let looked = switch::enabled_already(&session.context, &target, args.wait);
+    let looked = disable::enabled_already(&session.context, &target, args.wait);
     let text = match session.block_on(looked)? {
         true => "etcd is not disabled on this node, and serves\n",
         false => "etcd is not disabled on this node: nothing to do\n",

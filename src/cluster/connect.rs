@@ -53,22 +53,38 @@ impl Target {
     }
 }
 
+/// The files of a client's TLS, as this process finds them.
+#[derive(Debug, Clone, Copy)]
+pub struct PemFiles<'a> {
+    /// The CA's certificates.
+    pub ca: Option<&'a Path>,
+    /// The client's certificate.
+    pub cert: Option<&'a Path>,
+    /// Its key.
+    pub key: Option<&'a Path>,
+}
+
+/// Reads them.
+///
+/// # Errors
+/// Those of reading a file, and of certificates that cannot be used.
+pub fn tls(files: &PemFiles<'_>) -> Result<TlsConfig> {
+    let read = |path: Option<&Path>| path.map(|path| Pem::read(path.to_owned())).transpose();
+    let ca: Vec<Pem> = read(files.ca)?.into_iter().collect();
+    let (cert, key) = (read(files.cert)?, read(files.key)?);
+    TlsConfig::new(&ca, cert.as_ref().zip(key.as_ref()))
+}
+
 /// How to connect, with the certificates that were found.
 pub fn options(access: &EtcdAccess) -> Result<ConnectOptions> {
     let mut options = ConnectOptions::default();
-    if let Some(files) = &access.tls {
-        let pem = |path: &Path| Pem::read(path.to_owned());
-        let ca: Vec<Pem> = files
-            .ca
-            .iter()
-            .map(|ca| pem(&ca.value))
-            .collect::<Result<_>>()?;
-        let identity = match &files.identity {
-            Some(identity) => Some((pem(&identity.cert.value)?, pem(&identity.key.value)?)),
-            None => None,
-        };
-        let identity = identity.as_ref().map(|(cert, key)| (cert, key));
-        options.tls = Some(TlsConfig::new(&ca, identity)?);
+    if let Some(found) = &access.tls {
+        let identity = found.identity.as_ref();
+        options.tls = Some(tls(&PemFiles {
+            ca: found.ca.as_ref().map(|ca| ca.value.as_path()),
+            cert: identity.map(|identity| identity.cert.value.as_path()),
+            key: identity.map(|identity| identity.key.value.as_path()),
+        })?);
     }
     Ok(options)
 }

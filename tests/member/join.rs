@@ -255,7 +255,7 @@ fn stopped_at_any_step_it_is_as_before() {
     for step in [
         "make ",
         "stop etcd",
-        "wait until its containers",
+        "wait until their containers",
         "move /var/lib/etcd/member",
         "add the member",
         "in place",

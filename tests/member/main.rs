@@ -10,6 +10,7 @@ mod checkup;
 mod cutoff;
 mod growth;
 mod join;
+mod journals;
 mod lag;
 mod load;
 mod refusals;

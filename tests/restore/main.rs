@@ -12,6 +12,7 @@ mod support;
 mod campaign;
 mod disaster;
 mod faults;
+mod journals;
 mod node;
 #[cfg(feature = "faults")]
 mod power;

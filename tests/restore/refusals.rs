@@ -293,6 +293,39 @@ fn what_no_name_lets_pass() {
     assert!(told.contains("Pacemaker"), "{told}");
 }
 
+/// Each refusal of a manifest has its name, as it has for a join.
+#[test]
+fn a_restore_pod_and_a_manifest_that_is_gone() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    let set = store(&node).join("backup-1");
+    let mut files = std::fs::read_dir(set).expect("a set").flatten();
+    let snapshot = files
+        .find(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|ending| ending == "db")
+        })
+        .expect("a snapshot");
+    let snapshot = snapshot.path().display().to_string();
+    let restore = ["restore", &snapshot, "--scope", "etcd", "--dry-run"];
+    node.expect(0, &restore);
+    let live = node.path("etc/kubernetes/manifests/etcd-pod.yaml");
+    let text = std::fs::read_to_string(&live).expect("a manifest");
+    let changed = text.replace("\"resource-dir\"", "\"backup-dir\"");
+    assert_ne!(text, changed);
+    std::fs::write(&live, changed).expect("a manifest");
+    node.bench.settle();
+    let told = node.expect(5, &restore).1;
+    assert!(told.contains("[restore-pod]"), "{told}");
+    std::fs::remove_file(&live).expect("removing a manifest");
+    node.bench.settle();
+    let told = node.expect(5, &restore).1;
+    assert!(told.contains("[no-manifest]"), "{told}");
+}
+
 /// Our own lock and an installer's.
 fn locks(node: &Node) {
     use etcd_dr::plan::lock::Lock;

@@ -12,6 +12,7 @@ pub mod campaign;
 pub mod certs;
 pub mod cluster;
 pub mod golden;
+pub mod journals;
 pub mod kube;
 pub mod launch;
 pub mod loopback;

@@ -16,7 +16,7 @@ use super::catchup::{Awaited, Ended, until_it_votes};
 use super::start::{StartWith, is_name};
 use super::{
     LEARNERS_UNSUPPORTED, NAME_TAKEN, PEER_URL_LOOPBACK, PEER_URL_TAKEN, TOO_MANY_LEARNERS,
-    UNHEALTHY_CLUSTER, never, refuse_fencing, unless_allowed,
+    UNHEALTHY_CLUSTER, refuse_fencing, unless_allowed,
 };
 use crate::cluster::connect::Target;
 use crate::cluster::quorum::{Change, Tally};
@@ -153,7 +153,7 @@ pub async fn plan(context: &Context, request: &AddRequest) -> Result<Plan> {
     judge(context, request, survey, peer_urls).map_err(|failure| failure.doing(doing))
 }
 
-pub(super) fn judge(
+pub(crate) fn judge(
     context: &Context,
     request: &AddRequest,
     survey: Survey,
@@ -231,7 +231,7 @@ fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result
             "{why} {}: remove that member first, if it is lost",
             select::described(member)
         );
-        Err(never(name, what))
+        Err(Failure::refused_for_good(name, what))
     };
     for member in &members {
         let has = |url: &String| member.peer_urls.iter().any(|own| peer_url::same(own, url));
@@ -251,7 +251,7 @@ fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result
 }
 
 /// Refuses a cluster that has a problem.
-pub(super) fn well(context: &Context, request: &AddRequest, survey: &Survey) -> Result<()> {
+pub(crate) fn well(context: &Context, request: &AddRequest, survey: &Survey) -> Result<()> {
     let ailments = survey.ailments();
     if ailments.is_empty() {
         return Ok(());
@@ -310,7 +310,7 @@ fn knows_learners(survey: &Survey) -> Result<()> {
                 "member {label} runs etcd {}, but learners need 3.4 or later",
                 status.version
             );
-            return Err(never(LEARNERS_UNSUPPORTED, what));
+            return Err(Failure::refused_for_good(LEARNERS_UNSUPPORTED, what));
         }
     }
     Ok(())
@@ -540,7 +540,7 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
 }
 
 /// What became of a member that was to be removed again.
-pub(super) enum Gone {
+pub(crate) enum Gone {
     /// It is not in the list.
     Removed,
     /// It got its vote before.
@@ -554,7 +554,7 @@ pub(super) enum Gone {
 ///
 /// # Errors
 /// [`Kind::Unreachable`]; what etcd refuses.
-pub(super) async fn remove_again(survey: &Survey, id: Id, was_learner: bool) -> Result<Gone> {
+pub(crate) async fn remove_again(survey: &Survey, id: Id, was_learner: bool) -> Result<Gone> {
     let now = survey.again().await?;
     let Some(state) = now.find(id) else {
         return Ok(Gone::Removed);

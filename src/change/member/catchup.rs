@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::tell;
-use crate::change::restore::ended;
-use crate::change::restore::world::World;
+use crate::change::transaction::context::StepContext;
+use crate::change::transaction::ended;
 use crate::cluster::survey::{MemberState, Survey, pause};
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
@@ -22,21 +22,21 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// How many raft entries a learner may be behind when it is to vote. etcd itself is content with
 /// nine tenths of the leader's index (`isLearnerReady`, server/etcdserver/server.go), which leaves
 /// many behind where entries are many.
-pub(super) const CAUGHT_UP: u64 = 1000;
+pub(crate) const CAUGHT_UP: u64 = 1000;
 
 /// What is waited for.
-pub(super) struct Awaited<'a> {
-    pub(super) id: Id,
-    pub(super) name: &'a str,
+pub(crate) struct Awaited<'a> {
+    pub(crate) id: Id,
+    pub(crate) name: &'a str,
     /// The bound on all of it.
-    pub(super) wait: Duration,
+    pub(crate) wait: Duration,
     /// The node that runs it, where that is this one: its container runtime knows more.
-    pub(super) node: Option<&'a World>,
+    pub(crate) node: Option<&'a StepContext>,
 }
 
 /// How a wait ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// This run has promoted it.
     Promoted,
     /// It voted already, or somebody else has promoted it.
@@ -47,7 +47,7 @@ pub(super) enum Ended {
 ///
 /// # Errors
 /// [`Kind::Unexpected`] when time runs out, with what it waited for last; [`Kind::Interrupted`].
-pub(super) async fn until_it_votes(
+pub(crate) async fn until_it_votes(
     context: &Context,
     survey: &Survey,
     awaited: &Awaited<'_>,

@@ -5,7 +5,7 @@
 //! too.
 
 pub mod add;
-mod catchup;
+pub(crate) mod catchup;
 pub mod join;
 pub mod openshift;
 pub mod remove;
@@ -13,7 +13,7 @@ pub mod start;
 pub mod update;
 
 use crate::context::Context;
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Fact, Failure, Result};
 use crate::event::Event;
 use crate::node::profile::Detection;
 
@@ -59,14 +59,6 @@ fn unless_allowed(context: &Context, allow: &[String], refusal: Failure) -> Resu
         }
         None => Err(refusal),
     }
-}
-
-/// A refusal that nothing overrides.
-fn never(name: &'static str, why: String) -> Failure {
-    Failure::new(Kind::Refused, why).with(Fact::Refusal {
-        name,
-        allowable: false,
-    })
 }
 
 /// On two nodes with fencing Pacemaker adds and removes members itself.

@@ -107,7 +107,7 @@ fn judge(
 ) -> Result<Plan> {
     let Some(state) = survey.find(id).cloned() else {
         let what = format!("member {id} is no longer in the cluster");
-        return Err(super::never(select::UNKNOWN, what));
+        return Err(Failure::refused_for_good(select::UNKNOWN, what));
     };
     let doing = format!("removing member {}", select::described(&state.member));
     let (votes, against) = quorum::removal(&survey.standings(), id.0);

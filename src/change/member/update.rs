@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::net::TcpStream;
 
-use super::{PEER_URL_TAKEN, never, refuse_fencing, unless_allowed};
+use super::{PEER_URL_TAKEN, refuse_fencing, unless_allowed};
 use crate::cluster::connect::Target;
 use crate::cluster::quorum::Change;
 use crate::cluster::retry::{Seen, until_certain};
@@ -82,7 +82,7 @@ fn judge(
 ) -> Result<Plan> {
     let Some(state) = survey.find(id) else {
         let what = format!("member {id} is no longer in the cluster");
-        return Err(never(select::UNKNOWN, what));
+        return Err(Failure::refused_for_good(select::UNKNOWN, what));
     };
     let member = state.member.clone();
     let doing = format!("updating member {}", select::described(&member));
@@ -90,7 +90,7 @@ fn judge(
         let has = |url: &&String| other.peer_urls.iter().any(|own| peer_url::same(own, url));
         if let Some(url) = peer_urls.iter().find(has) {
             let what = format!("the peer URL {url} belongs to {}", select::described(other));
-            return Err(never(PEER_URL_TAKEN, what).doing(doing));
+            return Err(Failure::refused_for_good(PEER_URL_TAKEN, what).doing(doing));
         }
     }
     // A cluster of one has no peers that could lose it.

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::Request;
-use super::survey::PodSeen;
+use super::request::Request;
+use crate::change::transaction::pods::PodSeen;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::endpoint::{Endpoint, parse_ip, split_list};

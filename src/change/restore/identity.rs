@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::fit::OTHER_NODE;
 use super::others::{ANSWER, Circle, Known, Others, Own};
-use super::survey::Survey;
-use super::{Request, served};
+use super::preflight::Survey;
+use super::request::Request;
 use crate::change::datadir;
+use crate::change::transaction::served;
 use crate::cluster::connect;
 use crate::context::Context;
 use crate::error::{Fact, Failure, Kind, Result};
@@ -29,27 +30,27 @@ const REVISION_JSON: u64 = 1 << 20;
 
 /// What the node's own etcd says of itself, running or not.
 #[derive(Debug, Clone, Default)]
-pub(super) struct NodeSays {
+pub(crate) struct NodeSays {
     /// Its cluster id, in hexadecimal.
-    pub(super) cluster_id: Option<String>,
+    pub(crate) cluster_id: Option<String>,
     /// What the cluster says of itself.
-    pub(super) version: Option<ClusterVersion>,
+    pub(crate) version: Option<ClusterVersion>,
     /// The uid of the namespace `kube-system` in its database.
-    pub(super) kube_system_uid: Option<String>,
+    pub(crate) kube_system_uid: Option<String>,
     /// Its member id.
-    pub(super) member_id: Option<u64>,
+    pub(crate) member_id: Option<u64>,
     /// The members that it knows.
-    pub(super) members: Option<Vec<Known>>,
+    pub(crate) members: Option<Vec<Known>>,
     /// Where that comes from, for people.
-    pub(super) source: String,
+    pub(crate) source: String,
     /// Whether it answers and sees a leader.
-    pub(super) serves: bool,
+    pub(crate) serves: bool,
     /// The revision that it serves.
-    pub(super) revision: Option<i64>,
+    pub(crate) revision: Option<i64>,
 }
 
 /// Asks the running member, or reads a stopped one's files.
-pub(super) async fn of_node(context: &Context, access: &EtcdAccess, data_dir: &Path) -> NodeSays {
+pub(crate) async fn of_node(context: &Context, access: &EtcdAccess, data_dir: &Path) -> NodeSays {
     let files_say = member_id(data_dir).await;
     match live(access).await {
         // What answers there may be another member: the files say whose they are.
@@ -65,7 +66,7 @@ pub(super) async fn of_node(context: &Context, access: &EtcdAccess, data_dir: &P
 }
 
 /// How to ask members of which some may be gone.
-pub(super) fn patient(access: &EtcdAccess) -> Result<ConnectOptions> {
+pub(crate) fn patient(access: &EtcdAccess) -> Result<ConnectOptions> {
     Ok(ConnectOptions {
         connect_timeout: ANSWER,
         call_timeout: ANSWER,
@@ -117,7 +118,7 @@ async fn live(access: &EtcdAccess) -> Result<NodeSays> {
 }
 
 /// What a stopped member's files say.
-pub(super) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
+pub(crate) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
     let layout = Layout::new(data_dir, None);
     let source = data_dir.display().to_string();
     let inner = context.clone();
@@ -150,7 +151,7 @@ pub(super) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
 }
 
 /// What does not fit between the set and the node: refusals by name, each with why.
-pub(super) fn mismatches(
+pub(crate) fn mismatches(
     request: &Request,
     survey: &Survey,
     node: &NodeSays,
@@ -221,7 +222,7 @@ fn is_own_lineage(request: &Request, survey: &Survey, node: &NodeSays, id: &str)
 }
 
 /// Asks the other members that the backup, the node and its own member know of.
-pub(super) async fn others(request: &Request, survey: &Survey, node: &NodeSays) -> Others {
+pub(crate) async fn others(request: &Request, survey: &Survey, node: &NodeSays) -> Others {
     let mut own = Own::of(&survey.access, &survey.node, &request.target);
     own.ids.extend(node.member_id);
     let manifest = request.set.manifest.as_ref();
@@ -254,7 +255,7 @@ fn initial_cluster_of(pod: &PodManifest) -> Vec<(String, String)> {
 
 /// All that is known of revisions that clients have seen: other sets, this node's operations, its
 /// etcd and its data, and the raft index that OpenShift writes beside that.
-pub(super) fn evidence(
+pub(crate) fn evidence(
     context: &Context,
     request: &Request,
     survey: &Survey,
@@ -323,7 +324,7 @@ fn from_raft_index(request: &Request, node: &NodeSays, path: &Path) -> Result<Op
 }
 
 /// The failure that names several refusals at once.
-pub(super) fn refused(found: Vec<(&'static str, String)>, living: &[String]) -> Option<Failure> {
+pub(crate) fn refused(found: Vec<(&'static str, String)>, living: &[String]) -> Option<Failure> {
     if found.is_empty() {
         return None;
     }

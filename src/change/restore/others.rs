@@ -23,11 +23,11 @@ use crate::node::endpoint::Endpoint;
 
 /// How long a member may take to answer before it counts as silent: two round trips over a bad
 /// line, and a server that is busy.
-pub(super) const ANSWER: Duration = Duration::from_secs(3);
+pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 /// The refusal while other voting members answer.
-pub(super) const LIVING_VOTERS: &str = "other-members-running";
+pub(crate) const LIVING_VOTERS: &str = "other-members-running";
 /// The refusal while nobody can tell whether they do.
-pub(super) const UNKNOWN: &str = "other-members-unknown";
+pub(crate) const UNKNOWN: &str = "other-members-unknown";
 
 /// A member as one source knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,20 +124,20 @@ impl Known {
 
 /// What is known of this node's own member, which is never another.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Own {
+pub(crate) struct Own {
     /// Its ids: the one that it has, and the one that it had in the backup.
-    pub(super) ids: BTreeSet<u64>,
+    pub(crate) ids: BTreeSet<u64>,
     /// Its name, which is the node's.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The machine's addresses.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Hosts at which the node says that its own member is.
-    pub(super) hosts: BTreeSet<String>,
+    pub(crate) hosts: BTreeSet<String>,
 }
 
 impl Own {
     /// What the node says. An endpoint that the caller gave may be another member's.
-    pub(super) fn of(access: &EtcdAccess, name: &str, target: &connect::Target) -> Self {
+    pub(crate) fn of(access: &EtcdAccess, name: &str, target: &connect::Target) -> Self {
         let endpoint = target
             .told
             .endpoints
@@ -178,24 +178,24 @@ impl Own {
 
 /// Everyone that some source knows, and who they are now, where the member itself knows that.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Circle {
-    pub(super) own: Own,
-    pub(super) members: Vec<Known>,
+pub(crate) struct Circle {
+    pub(crate) own: Own,
+    pub(crate) members: Vec<Known>,
     /// Client URLs of which nobody says whose they are.
-    pub(super) endpoints: Vec<String>,
+    pub(crate) endpoints: Vec<String>,
     /// The members by the node's own member; one that is not among them was removed.
-    pub(super) current: Option<Vec<Known>>,
+    pub(crate) current: Option<Vec<Known>>,
 }
 
 impl Circle {
     /// Adds what the node's access says: `--initial-cluster` or `etcd.env`.
-    pub(super) fn add_access(&mut self, access: &EtcdAccess) {
+    pub(crate) fn add_access(&mut self, access: &EtcdAccess) {
         self.add_peers(&access.peers);
         self.endpoints.extend(access.member_endpoints.value.clone());
     }
 
     /// Adds members by name and peer URL.
-    pub(super) fn add_peers(&mut self, peers: &[(String, String)]) {
+    pub(crate) fn add_peers(&mut self, peers: &[(String, String)]) {
         self.members.extend(peers.iter().map(|(name, url)| Known {
             name: name.clone(),
             peer_urls: vec![url.clone()],
@@ -204,7 +204,7 @@ impl Circle {
     }
 
     /// The other members, each once, with all addresses that any source has for it.
-    pub(super) fn others(&self) -> Vec<Known> {
+    pub(crate) fn others(&self) -> Vec<Known> {
         let current = self.current.iter().flatten();
         let all: Vec<&Known> = self.members.iter().chain(current).collect();
         let mut own_hosts = self.own.hosts.clone();
@@ -264,7 +264,7 @@ impl Circle {
     }
 
     /// Asks all of them at once.
-    pub(super) async fn ask(&self, options: Option<&ConnectOptions>) -> Others {
+    pub(crate) async fn ask(&self, options: Option<&ConnectOptions>) -> Others {
         let mut found = Others::default();
         if self.members.is_empty() && self.current.is_none() {
             let why = "neither the backup nor this node has a list of the members";
@@ -300,22 +300,22 @@ impl Circle {
 
 /// What was found out of the other members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Others {
+pub(crate) struct Others {
     /// All that were asked.
-    pub(super) members: Vec<Known>,
+    pub(crate) members: Vec<Known>,
     /// Voting members that answer, and where.
-    pub(super) living: Vec<String>,
+    pub(crate) living: Vec<String>,
     /// Names among them.
-    pub(super) names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Where one of them said which cluster it belongs to.
-    pub(super) clusters: Vec<(String, u64)>,
+    pub(crate) clusters: Vec<(String, u64)>,
     /// Those of which nobody can tell, and why.
-    pub(super) unknown: Vec<String>,
+    pub(crate) unknown: Vec<String>,
 }
 
 impl Others {
     /// Those that must stay away, for the journal; none where the operator has let them be.
-    pub(super) fn to_stay_away(&self, allows: impl Fn(&str) -> bool) -> Vec<Known> {
+    pub(crate) fn to_stay_away(&self, allows: impl Fn(&str) -> bool) -> Vec<Known> {
         match allows(LIVING_VOTERS) || allows(UNKNOWN) {
             true => Vec::new(),
             false => self.members.clone(),
@@ -323,7 +323,7 @@ impl Others {
     }
 
     /// The refusals that follow; `then` says what is to be done about members that answer.
-    pub(super) fn refusals(&self, then: &str) -> Vec<(&'static str, String)> {
+    pub(crate) fn refusals(&self, then: &str) -> Vec<(&'static str, String)> {
         let mut refusals = Vec::new();
         if !self.living.is_empty() {
             let living = self.living.join(", ");
@@ -342,7 +342,7 @@ impl Others {
 }
 
 /// The same way of asking, with the patience for members that may be gone.
-pub(super) fn patiently(options: ConnectOptions) -> ConnectOptions {
+pub(crate) fn patiently(options: ConnectOptions) -> ConnectOptions {
     let mut options = options;
     options.connect_timeout = ANSWER;
     options.call_timeout = ANSWER;

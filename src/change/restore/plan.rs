@@ -1,39 +1,21 @@
-//! From what was seen to the steps that a restore takes.
+//! The plan of a restore before it is begun.
 
-mod puts;
-
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-
-use self::puts::{Archive, Put};
-use super::about::{About, EtcdAbout, PodAbout, SetAbout};
-use super::data::{self, Whose};
-use super::folders::{self, Folders};
-use super::steps::{Building, Exchange, NodeStep, Unpacking};
-use super::survey::{PodSeen, Survey, refuse};
-use super::{Request, Scope};
-use crate::context::Context;
+use super::info::RestoreInfo;
+use super::journalled::Restore;
+use crate::change::transaction::runner::Plan;
+use crate::change::transaction::steps::NodeStep;
 use crate::error::{Failure, Result};
-use crate::etcd::restore::{Bump, Evidence, Question, SLACK, decide};
-use crate::keep::lineage;
-use crate::node::component::Component;
-use crate::node::layout::NodeLayout;
-use crate::node::profile::Profile;
-use crate::sys::mount::Mounts;
-use crate::sys::space::space;
-use crate::sys::{fs, tree};
 
-/// Room beyond the database itself: the log's first segment and some pages, in bytes.
-const DATA_ROOM: u64 = 72 << 20;
-/// How much more than the estimate must be free, in per cent.
-const HEADROOM_PER_CENT: u64 = 10;
+/// What a plan says of its rollback.
+pub(super) const WAY_BACK: &str = "rollback: until etcd serves the restored data, the present data comes back byte for byte; after that, with its revision bumped above all that was served, so that clients re-list";
 
 /// A plan before it is begun.
 #[derive(Debug)]
-pub struct Draft {
+pub struct RestorePlan {
+    /// The operation's name.
+    pub id: String,
     /// What the journal keeps.
-    pub about: About,
+    pub info: RestoreInfo,
     /// The steps.
     pub steps: Vec<NodeStep>,
     /// What was decided and why, for people.
@@ -42,448 +24,30 @@ pub struct Draft {
     pub refused: Option<Failure>,
 }
 
-/// Everything that the steps are made from.
-pub(super) struct Drafting<'a> {
-    pub(super) context: &'a Context,
-    pub(super) request: &'a Request,
-    pub(super) survey: &'a Survey,
-    pub(super) evidence: Vec<Evidence>,
-    /// The id of the cluster that the node belongs to.
-    pub(super) cluster_id: Option<String>,
-    /// Whether the node's etcd serves now.
-    pub(super) etcd_serves: bool,
-    /// The operation's name.
-    pub(super) id: String,
-    /// The container runtime's socket, as a node path.
-    pub(super) runtime: PathBuf,
-}
-
-impl Drafting<'_> {
-    fn layout(&self) -> &NodeLayout {
-        &self.request.target.layout
-    }
-
-    fn node_path(&self, host: &Path) -> PathBuf {
-        self.layout().node_path(host)
-    }
-
-    /// Makes the plan.
-    pub(super) fn draft(&self) -> Result<Draft> {
-        let data_dir = self.data_dir()?;
-        let mounts = Mounts::read()?;
-        let folders = Folders::find(
-            self.layout(),
-            &mounts,
-            &data_dir,
-            &self.id,
-            &folders::places(self.layout()),
-        )?;
-        let mut notes = self.scope_notes();
-        if let Some((_, why)) = self
-            .survey
-            .misfit
-            .as_ref()
-            .filter(|_| !self.survey.has_resources)
-        {
-            notes.push(format!("this node's own etcd manifest is kept: {why}"));
+impl RestorePlan {
+    /// What comes of a plan and of what was found against it: a refusal ends a real run, and comes with
+    /// the plan where that is only shown.
+    pub(super) fn unless_refused(plan: Result<Self>, refused: Option<Failure>) -> Result<Self> {
+        match (refused, plan) {
+            (None, plan) => plan,
+            (refused, Ok(plan)) => Ok(Self { refused, ..plan }),
+            (Some(refused), Err(_)) => Err(refused),
         }
-        notes.push(super::WAY_BACK.to_owned());
-        notes.extend(self.revision_notes()?);
-        let manifests = self.survey.pods.iter().filter_map(|pod| self.manifest(pod));
-        notes.extend(manifests.filter_map(|path| self.layout().link_note(&path)));
-        notes.extend(data::strangers(self.layout(), &data_dir)?);
-        let snapshot = self.request.set.files.snapshot.as_deref();
-        data::refuse_inside(&data_dir, snapshot.unwrap_or(&self.request.set.dir))?;
-        let whose = self.whose(&data_dir)?;
-        let puts = self.puts(&folders, &mounts, &mut notes)?;
-        self.check_space(&data_dir, &folders)?;
-
-        let mut safety = folders.safety(self.layout());
-        if puts.iter().any(|put| put.apart) {
-            safety.push(self.node_path(&folders.outside(self.layout())));
-        }
-        let mut steps = vec![
-            NodeStep::MakeFolders {
-                folders: self.missing(&folders, &puts, &data_dir),
-            },
-            self.unpack(&folders, &puts),
-            NodeStep::BuildData(Box::new(Building {
-                owner: whose.data,
-                ..self.building(&folders)
-            })),
-            NodeStep::StopPods {
-                moves: self.stops(&folders)?,
-            },
-            NodeStep::AwaitStopped,
-            NodeStep::SetDataAside {
-                data_dir: self.node_path(&data_dir),
-                aside: self.node_path(&folders.old_data()),
-                keep: folders.keep.clone(),
-                only: data::etcds(),
-            },
-        ];
-        steps.extend(whose.dir.map(NodeStep::OwnDataDir));
-        steps.push(NodeStep::SwitchData {
-            built: self.node_path(&folders.new_data()),
-            data_dir: self.node_path(&data_dir),
-            keep: folders.keep.clone(),
-            only: data::etcds(),
-        });
-        steps.extend(puts.into_iter().map(|put| NodeStep::PutBack {
-            what: put.what,
-            exchange: put.exchange,
-        }));
-        let etcd = |pod: &&PodSeen| pod.component == Component::Etcd;
-        let first: Vec<&PodSeen> = self.survey.pods.iter().filter(etcd).collect();
-        let others: Vec<&PodSeen> = self.survey.pods.iter().filter(|pod| !etcd(pod)).collect();
-        steps.push(self.start(&folders, &first));
-        steps.push(NodeStep::ProveEtcd);
-        if !others.is_empty() {
-            steps.push(self.start(&folders, &others));
-        }
-        steps.push(NodeStep::ProvePods);
-        Ok(Draft {
-            about: self.about(safety, &data_dir)?,
-            steps,
-            notes,
-            refused: None,
-        })
-    }
-
-    /// The directories that are to be made.
-    fn missing(&self, folders: &Folders, puts: &[Put], data_dir: &Path) -> Vec<PathBuf> {
-        let layout = self.layout();
-        let mut missing = folders.missing(layout, self.survey.profile, data_dir);
-        let mut more: Vec<PathBuf> = Vec::new();
-        if puts.iter().any(|put| put.apart) {
-            more.extend(["new", "aside"].map(|name| folders.outside(layout).join(name)));
-        }
-        let incoming = puts.iter().filter(|put| put.exchange.incoming.is_some());
-        more.extend(incoming.map(|put| fs::parent(&layout.host(&put.exchange.place)).to_owned()));
-        for folder in folders.missing_of(layout, more) {
-            if !missing.contains(&folder) {
-                missing.push(folder);
-            }
-        }
-        missing
-    }
-
-    /// The data directory with every link followed, as a host path.
-    fn data_dir(&self) -> Result<PathBuf> {
-        let survey = self.survey;
-        let named = survey.access.data_dir_in(self.layout());
-        let etcd = survey
-            .pod(Component::Etcd)
-            .and_then(|seen| seen.pod.container("etcd").or(seen.pod.containers.first()));
-        let flag = etcd.and_then(|container| container.flag_text("wal-dir"));
-        refuse_wal_apart(flag.or(survey.access.wal_dir.as_deref()))?;
-        self.layout().resolve(self.node_path(&named))
-    }
-
-    fn scope_notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        let version = self
-            .survey
-            .version
-            .as_ref()
-            .and_then(|version| version.version.clone());
-        let generation = match &version {
-            Some(version) => format!("OpenShift {version}"),
-            None => format!("profile {}", self.survey.profile),
-        };
-        if self.survey.scope != self.request.scope {
-            notes.push("this node runs only etcd, so only etcd is rolled back".to_owned());
-            return notes;
-        }
-        notes.push(match self.survey.scope {
-            Scope::ControlPlane => format!(
-                "{generation}: all four static pods stop and return to the backup's revisions, so that no cache outlives the data that filled it"
-            ),
-            Scope::Etcd => format!(
-                "{generation}: only etcd stops and is restored; the others keep running and re-list, because every revision they have seen is marked as compacted (as OpenShift's cluster-restore.sh does since 4.18)"
-            ),
-        });
-        notes
-    }
-
-    /// What becomes of the revision, and why; the step decides the same way.
-    fn revision_notes(&self) -> Result<Vec<String>> {
-        let bump = self.request.bump;
-        let decision = decide(&Question {
-            bump,
-            mark_compacted: !matches!(bump, Bump::By(0)),
-            snapshot: self.survey.facts.revision,
-            evidence: &self.evidence,
-            allow_low: self.request.allows("bump-too-small"),
-        })?;
-        Ok(decision
-            .reasons
-            .into_iter()
-            .map(|reason| format!("revision: {reason}"))
-            .collect())
-    }
-
-    fn building(&self, folders: &Folders) -> Building {
-        let (slack, bump_by) = match self.request.bump {
-            Bump::Auto { .. } => (Some(SLACK), 0),
-            Bump::By(more) => (None, more),
-        };
-        let allow = |name: &&str| self.request.allows(name);
-        let names = ["bump-too-small", "unknown-version", "no-integrity-hash"];
-        Building {
-            snapshot: self.request.set.files.snapshot.clone().unwrap_or_default(),
-            into: self.node_path(&folders.new_data()),
-            token: format!("etcd-dr-{:032x}", self.request.random),
-            slack,
-            bump_by,
-            evidence: self
-                .evidence
-                .iter()
-                .map(|known| (known.source.clone(), known.revision))
-                .collect(),
-            allow: names
-                .iter()
-                .filter(|name| allow(name))
-                .map(|name| (*name).to_owned())
-                .collect(),
-            owner: None,
-        }
-    }
-
-    fn whose(&self, data_dir: &Path) -> Result<Whose> {
-        match self.survey.pod(Component::Etcd) {
-            Some(etcd) => data::whose(self.layout(), data_dir, &etcd.pod),
-            None => Ok(Whose {
-                data: None,
-                dir: None,
-            }),
-        }
-    }
-
-    /// The manifests of the scope that are there, and where they are kept.
-    fn stops(&self, folders: &Folders) -> Result<Vec<Exchange>> {
-        let layout = self.layout();
-        let mut manifests: Vec<PathBuf> = self
-            .survey
-            .pods
-            .iter()
-            .filter_map(|pod| self.manifest(pod))
-            .collect();
-        if self.survey.scope == Scope::ControlPlane && self.survey.profile == Profile::Openshift {
-            // On a single node it watches a rollout, and would put an older manifest back.
-            let monitor = "kube-apiserver-startup-monitor-pod.yaml";
-            manifests.insert(0, layout.manifests().join(monitor));
-        }
-        Ok(manifests
-            .into_iter()
-            .filter(|path| path.symlink_metadata().is_ok())
-            .map(|path| Exchange {
-                incoming: None,
-                aside: self.node_path(&folders.manifests().join(file_name(&path))),
-                place: self.node_path(&path),
-            })
-            .collect())
-    }
-
-    /// Where a pod's manifest is, or is put, as a host path.
-    fn manifest(&self, pod: &PodSeen) -> Option<PathBuf> {
-        self.layout().manifest(pod.component, self.survey.profile)
-    }
-
-    /// The manifests that come into place.
-    fn start(&self, folders: &Folders, pods: &[&PodSeen]) -> NodeStep {
-        let moves = pods
-            .iter()
-            .filter_map(|pod| self.manifest(pod))
-            .map(|place| {
-                let new = folders.manifests_new();
-                let met = format!("met-{}", file_name(&place).to_string_lossy());
-                Exchange {
-                    incoming: Some(self.node_path(&new.join(file_name(&place)))),
-                    place: self.node_path(&place),
-                    aside: self.node_path(&new.join(met)),
-                }
-            });
-        NodeStep::StartPods {
-            moves: moves.collect(),
-        }
-    }
-
-    fn unpack(&self, folders: &Folders, puts: &[Put]) -> NodeStep {
-        let files = &self.request.set.files;
-        let incoming = folders.incoming();
-        let mut archives = Vec::new();
-        let from = |archive: Archive| {
-            puts.iter()
-                .filter(move |put| put.archive == Some(archive) && !put.apart)
-                .map(|put| put.name.clone())
-                .collect::<Vec<_>>()
-        };
-        let mut manifests = Vec::new();
-        for pod in &self.survey.pods {
-            manifests.push(pod.manifest.clone());
-        }
-        let resources = || {
-            let mut only = from(Archive::Resources);
-            let covered = |name: &PathBuf| {
-                puts.iter().any(|put| {
-                    put.archive == Some(Archive::Resources) && name.starts_with(&put.name)
-                })
-            };
-            only.extend(manifests.iter().filter(|name| !covered(name)).cloned());
-            only
-        };
-        if let Some(archive) = files
-            .resources
-            .as_ref()
-            .filter(|_| self.survey.has_resources)
-        {
-            archives.push(Unpacking {
-                archive: archive.clone(),
-                only: resources(),
-                into: self.node_path(&incoming.join("resources")),
-            });
-        }
-        let apart: Vec<PathBuf> = puts
-            .iter()
-            .filter(|put| put.apart)
-            .map(|put| put.name.clone())
-            .collect();
-        if let (Some(archive), false) = (&files.resources, apart.is_empty()) {
-            archives.push(Unpacking {
-                archive: archive.clone(),
-                only: apart,
-                into: self.node_path(&folders.outside(self.layout()).join("new")),
-            });
-        }
-        let certificates = from(Archive::Certificates);
-        if let (Some(archive), false) = (&files.certificates, certificates.is_empty()) {
-            archives.push(Unpacking {
-                archive: archive.clone(),
-                only: certificates,
-                into: self.node_path(&incoming.join("certificates")),
-            });
-        }
-        let resources = self.node_path(&incoming.join("resources"));
-        let copies = self.survey.pods.iter().filter_map(|pod| {
-            let place = self.manifest(pod)?;
-            // Of a snapshot alone it is the node's own, whose path is absolute.
-            Some((
-                resources.join(&pod.manifest),
-                self.node_path(&folders.manifests_new().join(file_name(&place))),
-            ))
-        });
-        NodeStep::Unpack {
-            archives,
-            copies: copies.collect(),
-            links: puts
-                .iter()
-                .filter_map(|put| {
-                    let link = put.exchange.incoming.clone()?;
-                    Some((link, put.link_to.clone()?))
-                })
-                .collect(),
-        }
-    }
-
-    fn check_space(&self, data_dir: &Path, folders: &Folders) -> Result<()> {
-        let database = self.survey.facts.total_size.saturating_add(DATA_ROOM);
-        let unpacked: u64 = tree::describe(
-            &self.survey.unpacked.kubernetes(),
-            &tree::Options {
-                xattrs: false,
-                ..tree::Options::default()
-            },
-        )?
-        .values()
-        .map(|node| match node.kind {
-            tree::NodeKind::File { size, .. } => size.max(4096),
-            _ => 4096,
-        })
-        .sum();
-        let (data, etc) = (space(data_dir)?, space(&folders.etc)?);
-        let wanted = if data.device == etc.device {
-            vec![(data, database.saturating_add(unpacked))]
-        } else {
-            vec![(data, database), (etc, unpacked)]
-        };
-        for (place, estimate) in wanted {
-            let needed = estimate.saturating_add(estimate / 100 * HEADROOM_PER_CENT);
-            place.check(needed, "the restore")?;
-        }
-        Ok(())
-    }
-
-    /// The ids that the new cluster's is made from.
-    fn former_clusters(&self) -> Result<Vec<String>> {
-        let mut former = Vec::new();
-        if let Some(id) = &self.cluster_id {
-            former.push(id.clone());
-            former.extend(lineage::former_ids(self.layout(), id)?);
-        }
-        former.extend(self.request.set.manifest.iter().flat_map(lineage::of_set));
-        let mut seen = BTreeSet::new();
-        former.retain(|id| seen.insert(id.clone()));
-        Ok(former)
-    }
-
-    fn about(&self, safety: Vec<PathBuf>, data_dir: &Path) -> Result<About> {
-        let survey = self.survey;
-        let set = &self.request.set;
-        let manifest = set.manifest.as_ref();
-        Ok(About {
-            set: SetAbout {
-                name: set.name.clone(),
-                dir: set.dir.clone(),
-                created: set.created,
-                kv_revision: Some(survey.facts.revision),
-                ocp_version: survey.version.as_ref().and_then(|v| v.version.clone()),
-                cluster_uuid: survey.version.as_ref().and_then(|v| v.uuid.clone()),
-                node: manifest.and_then(|manifest| manifest.node.name.clone()),
-            },
-            profile: survey.profile.word().to_owned(),
-            node: survey.node.clone(),
-            nodes: survey.nodes(),
-            scope: survey.scope,
-            etcd: EtcdAbout::of(
-                &survey.access,
-                self.layout(),
-                data_dir,
-                survey.node.clone(),
-                match &self.request.peer_urls {
-                    Some(urls) => urls.clone(),
-                    None => survey.access.own_peer_urls()?,
-                },
-            ),
-            runtime: self.runtime.clone(),
-            pods: survey.pods.iter().map(|pod| self.pod_about(pod)).collect(),
-            wait_seconds: self.request.wait.as_secs(),
-            grace_seconds: Some(self.request.grace.as_secs()),
-            etcd_served: Some(self.etcd_serves),
-            alarms_allowed: self.request.allows("alarm-in-backup"),
-            safety,
-            former_clusters: self.former_clusters()?,
-            others: Vec::new(),
-            etcd_alone: self.layout().is_etcd_only(survey.profile),
-        })
-    }
-
-    fn pod_about(&self, seen: &PodSeen) -> PodAbout {
-        let revision = seen.revision.map(|revision| revision.number);
-        let manifest = self.manifest(seen).map(|path| self.node_path(&path));
-        PodAbout::of(seen.component, revision, &seen.pod, manifest)
     }
 }
 
-/// Refuses a WAL that is not in the data directory.
-pub(super) fn refuse_wal_apart(wal: Option<&str>) -> Result<()> {
-    let Some(wal) = wal else {
-        return Ok(());
-    };
-    let what = format!("a separate --wal-dir ({wal}) is not supported yet");
-    Err(refuse("separate-wal-dir", what))
-}
+impl Plan for RestorePlan {
+    type Change = Restore;
 
-fn file_name(path: &Path) -> &OsStr {
-    path.file_name().unwrap_or_default()
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn info(&self) -> &RestoreInfo {
+        &self.info
+    }
+
+    fn steps(&self) -> &[NodeStep] {
+        &self.steps
+    }
 }

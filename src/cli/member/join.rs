@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::args::MemberAddArgs;
@@ -13,11 +12,14 @@ use super::super::output::{json, members};
 use super::super::session::{Session, Shown};
 use super::super::{allow, target};
 use crate::change::member::ALLOWABLE;
-use crate::change::member::join::{self, Done, Draft, JoinStep, KIND, Request};
-use crate::change::restore;
+use crate::change::member::join::info::JoinInfo;
+use crate::change::member::join::journalled::{Join, Joined};
+use crate::change::member::join::plan::{self as joining, JoinPlan, Request, how_it_starts};
+use crate::change::transaction::runner::{self, Done, Transaction};
+use crate::change::transaction::unsettled::{JOIN, current};
 use crate::error::Result;
 use crate::node::layout::NodeLayout;
-use crate::plan::{Operation, State, Step, registry};
+use crate::plan::{State, Step};
 
 /// The schema's name of the results, as of the command.
 const DOCUMENT: &str = "member-add";
@@ -26,7 +28,7 @@ const DOCUMENT: &str = "member-add";
 pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     if let Some(id) = &args.status {
-        let found = operation::current(&layout, KIND, named(id))?;
+        let found = current(&layout, JOIN, named(id))?;
         let words = Words {
             document: DOCUMENT,
             facts: Vec::new(),
@@ -35,49 +37,48 @@ pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
                 found.id
             ),
         };
-        return operation::standing::<JoinStep>(session, &found.dir, &found.progress?, &words);
+        return operation::standing(session, &found.dir, &found.progress?, &words);
     }
     if args.resume {
-        return resume(session, &layout);
+        let mut join = open(session, None, "--resume")?;
+        session.block_on(join.resume())?;
+        return carry_out(session, join);
     }
     if let Some(id) = &args.rollback {
-        return roll_back(session, args, &layout, named(id));
+        return roll_back(session, args, named(id));
     }
     if let Some(id) = &args.commit {
-        return commit(session, args, &layout, named(id));
+        return commit(session, args, named(id));
     }
     let request = request(session, args)?;
     let context = &session.context;
     if args.dry_run {
-        let draft = session.block_on(join::draft(context, &request))?;
-        let steps: Vec<_> = draft
+        let plan = session.block_on(joining::plan(context, &request))?;
+        let steps: Vec<_> = plan
             .steps
             .iter()
             .map(|step| json!({"name": step.name(), "about": step.describe(), "step": step}))
             .collect();
         let json = json!({
             "dryRun": true,
-            "about": draft.about,
-            "plan": draft.addition,
+            "about": plan.info,
+            "plan": plan.addition,
             "steps": steps,
         });
-        let text = planned(&draft);
+        let text = planned(&plan);
         return Ok(Shown::done(text, json::document(DOCUMENT, &json)));
     }
-    registry::refuse_while_unfinished(&layout.state())?;
-    let _locked = restore::lock(&session.context, &layout, "member-add --join")?;
-    let draft = session.block_on(join::draft(context, &request))?;
-    let question = format!("Join the cluster as {}?", draft.about.etcd.member);
-    confirm(&planned(&draft), &question, args.yes)?;
+    let locked = runner::lock::<Join>(context, &layout)?;
+    let plan = session.block_on(joining::plan(context, &request))?;
+    let question = format!("Join the cluster as {}?", plan.info.etcd.member);
+    confirm(&planned(&plan), &question, args.yes)?;
     let version = env!("CARGO_PKG_VERSION");
-    let log = session.log();
-    let mut operation = join::begin(context, &layout, draft, version, Timestamp::now)?;
-    log.open(operation.dir());
-    go_on(session, &layout, &mut operation)
+    let join = Transaction::begin(context, &layout, locked, &plan, version)?;
+    carry_out(session, join)
 }
 
 fn request(session: &Session, args: &MemberAddArgs) -> Result<Request> {
-    let allowable = [ALLOWABLE.as_slice(), &join::ALLOWABLE].concat();
+    let allowable = [ALLOWABLE.as_slice(), &joining::ALLOWABLE].concat();
     Ok(Request {
         target: target::target(session)?,
         name: args.name.clone(),
@@ -86,80 +87,61 @@ fn request(session: &Session, args: &MemberAddArgs) -> Result<Request> {
     })
 }
 
-fn resume(session: &Session, layout: &NodeLayout) -> Result<Shown> {
-    let _locked = restore::lock(&session.context, layout, "member-add --join --resume")?;
-    let log = session.log();
-    let mut operation = operation::open::<JoinStep>(session, layout, KIND, None)?;
-    operation::can_go_on(&operation)?;
-    log.open(operation.dir());
-    operation.resumed()?;
-    go_on(session, layout, &mut operation)
+fn open(session: &Session, id: Option<&str>, flag: &str) -> Result<Transaction<Join>> {
+    let layout = NodeLayout::new(&session.root);
+    Transaction::open(&session.context, &layout, id, flag)
 }
 
-fn go_on(
-    session: &Session,
-    layout: &NodeLayout,
-    operation: &mut Operation<JoinStep>,
-) -> Result<Shown> {
-    let context = &session.context;
-    let done = session.block_on_to_the_end(join::go_on(context, layout, operation))?;
+fn carry_out(session: &Session, mut join: Transaction<Join>) -> Result<Shown> {
+    session.log().open(join.dir());
+    let done = session.block_on_to_the_end(join.run(false))?;
+    let found = Joined::of(&done.known);
     let json = json!({
         "id": done.id,
         "state": State::Completed.word(),
-        "about": done.about,
-        "memberId": done.member_id,
-        "etcdVersion": done.etcd_version,
-        "hashRevision": done.hash_revision,
+        "about": done.info,
+        "memberId": found.member_id,
+        "etcdVersion": found.etcd_version,
+        "hashRevision": found.hash_revision,
     });
-    Ok(Shown::done(joined(&done), json::document(DOCUMENT, &json)))
+    Ok(Shown::done(
+        joined(&done, &found),
+        json::document(DOCUMENT, &json),
+    ))
 }
 
-fn roll_back(
-    session: &Session,
-    args: &MemberAddArgs,
-    layout: &NodeLayout,
-    id: Option<&str>,
-) -> Result<Shown> {
-    let _locked = restore::lock(&session.context, layout, "member-add --join --rollback")?;
-    let log = session.log();
-    let mut operation = operation::open::<JoinStep>(session, layout, KIND, id)?;
-    let progress = operation.progress();
+fn roll_back(session: &Session, args: &MemberAddArgs, id: Option<&str>) -> Result<Shown> {
+    let mut join = open(session, id, "--rollback")?;
+    let progress = join.progress();
     if progress.state == State::Completed {
         let question = format!("Restore the data from before {}?", progress.begin.id);
         confirm("", &question, args.yes)?;
     }
-    log.open(operation.dir());
-    let context = &session.context;
-    let done = session.block_on_to_the_end(join::take_back(context, layout, &mut operation))?;
+    session.log().open(join.dir());
+    let done = session.block_on_to_the_end(join.rollback())?;
     let mut text = format!("rolled back {}: the node is as before\n", done.id);
-    if operation.progress().known.completed {
+    if done.known.completed {
         let _ = writeln!(
             text,
             "the member's data is kept in {}; delete it with: etcd-dr member-add --join --commit",
-            places(&done.about.safety)
+            places(&done.info.safety)
         );
     }
-    let json = json!({"id": done.id, "state": State::RolledBack.word(), "about": done.about});
+    let json = json!({"id": done.id, "state": State::RolledBack.word(), "about": done.info});
     Ok(Shown::done(text, json::document(DOCUMENT, &json)))
 }
 
-fn commit(
-    session: &Session,
-    args: &MemberAddArgs,
-    layout: &NodeLayout,
-    id: Option<&str>,
-) -> Result<Shown> {
-    let _locked = restore::lock(&session.context, layout, "member-add --join --commit")?;
-    let mut operation = operation::open::<JoinStep>(session, layout, KIND, id)?;
-    let id = operation.progress().begin.id.clone();
-    let state = State::Committed.word();
-    if operation.progress().state == State::Committed {
+fn commit(session: &Session, args: &MemberAddArgs, id: Option<&str>) -> Result<Shown> {
+    let mut join = open(session, id, "--commit")?;
+    let progress = join.progress();
+    let (id, state) = (progress.begin.id.clone(), State::Committed.word());
+    if progress.state == State::Committed {
         let json = json::document(DOCUMENT, &json!({"id": id, "state": state}));
         return Ok(Shown::done(format!("{id} is committed already\n"), json));
     }
     let question = format!("Delete what {id} kept, the data from before it?");
     confirm("", &question, args.yes)?;
-    let removed = join::commit(&session.context, layout, &mut operation)?;
+    let removed = join.commit()?;
     let mut text = format!("committed {id}\n");
     for path in &removed {
         let _ = writeln!(text, "  removed {}", path.display());
@@ -169,40 +151,40 @@ fn commit(
 }
 
 /// The plan: who, where, how, and each step.
-fn planned(draft: &Draft) -> String {
-    let (about, addition) = (&draft.about, &draft.addition);
+fn planned(plan: &JoinPlan) -> String {
+    let (info, addition) = (&plan.info, &plan.addition);
     let mut text = members::table(&addition.members);
     let _ = writeln!(
         text,
         "{} would join cluster {} at {}; {}",
-        about.etcd.member,
-        about.cluster.id,
-        about.etcd.peer_urls.join(","),
-        join::how_it_starts(about)
+        info.etcd.member,
+        info.cluster.id,
+        info.etcd.peer_urls.join(","),
+        how_it_starts(info)
     );
     members::votes(&mut text, &addition.when_added.before, &addition.when_done);
-    let _ = writeln!(text, "  waits:  at most {} s each", about.wait_seconds);
-    let _ = writeln!(text, "  keeps:  {}", places(&about.safety));
+    let _ = writeln!(text, "  waits:  at most {} s each", info.wait_seconds);
+    let _ = writeln!(text, "  keeps:  {}", places(&info.safety));
     text.push_str("Steps; each is written to the journal before and after it is done:\n");
-    for (number, step) in draft.steps.iter().enumerate() {
+    for (number, step) in plan.steps.iter().enumerate() {
         let _ = writeln!(text, "  {:>2}. {}", number + 1, step.describe());
     }
     clean(&text)
 }
 
 /// What is true at the end.
-fn joined(done: &Done) -> String {
-    let about = &done.about;
+fn joined(done: &Done<JoinInfo>, found: &Joined) -> String {
+    let info = &done.info;
     let mut text = format!(
         "{} ({}) has joined cluster {} and votes\n",
-        about.etcd.member,
-        done.member_id.as_deref().unwrap_or("-"),
-        about.cluster.id
+        info.etcd.member,
+        found.member_id.as_deref().unwrap_or("-"),
+        info.cluster.id
     );
-    if let Some(version) = &done.etcd_version {
-        let _ = writeln!(text, "  etcd    {version} at {}", about.etcd.endpoint);
+    if let Some(version) = &found.etcd_version {
+        let _ = writeln!(text, "  etcd    {version} at {}", info.etcd.endpoint);
     }
-    if let Some(revision) = done.hash_revision {
+    if let Some(revision) = found.hash_revision {
         let _ = writeln!(
             text,
             "  data    same as another member's at revision {revision}, by HashKV"
@@ -211,7 +193,7 @@ fn joined(done: &Done) -> String {
     let _ = writeln!(
         text,
         "  kept    the previous data, in {}; delete it with: etcd-dr member-add --join --commit",
-        places(&about.safety)
+        places(&info.safety)
     );
     clean(&text)
 }

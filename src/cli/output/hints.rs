@@ -6,8 +6,7 @@
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
-use crate::change::member::join;
-use crate::change::restore::switch;
+use crate::change::transaction::unsettled::{DISABLE, JOIN};
 use crate::error::{Fact, Failure, Kind};
 
 /// What was typed behind the program's name.
@@ -166,7 +165,7 @@ fn without_secret(word: &str) -> String {
 
 /// The command that continues an operation, by the kind that its name begins with.
 pub(crate) fn command_of(id: &str) -> &'static str {
-    if id.starts_with(join::KIND) {
+    if id.starts_with(JOIN) {
         "member-add --join"
     } else {
         "restore"
@@ -261,7 +260,7 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
 fn waits(typed: &Line, fact: &Fact) -> Option<String> {
     let line = |id: &str, rest: &str| typed.other(&format!("{} {rest}", command_of(id)));
     match fact {
-        Fact::Unfinished { id, .. } | Fact::Unsettled { id } if id.starts_with(switch::KIND) => {
+        Fact::Unfinished { id, .. } | Fact::Unsettled { id } if id.starts_with(DISABLE) => {
             Some(format!("to undo it: {}", typed.other("enable")))
         }
         Fact::Unfinished {

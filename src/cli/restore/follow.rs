@@ -17,11 +17,13 @@ use super::super::output::terminal;
 use super::super::output::words::places;
 use super::super::session::{Session, Shown};
 use super::text;
-use crate::change::restore::{self, NodeStep};
+use crate::change::restore::info::RestoreInfo;
+use crate::change::transaction::runner;
+use crate::change::transaction::unsettled::{RESTORE, current};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::node::layout::NodeLayout;
 use crate::plan::lock::Lock;
-use crate::plan::{Operation, Progress, State, journal};
+use crate::plan::{Progress, State, journal};
 
 /// How often the journal is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -31,7 +33,7 @@ const START: Duration = Duration::from_secs(30);
 /// Shows how far a restore is; while another process is at it, follows that one to its end.
 pub(super) fn status(session: &Session, id: Option<&str>) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
-    let found = operation::current(&layout, restore::KIND, id)?;
+    let found = current(&layout, RESTORE, id)?;
     let progress = found.progress?;
     let follows = session.is_text() && progress.state.is_unfinished() && is_held(&layout);
     if follows {
@@ -42,10 +44,10 @@ pub(super) fn status(session: &Session, id: Option<&str>) -> Result<Shown> {
 
 /// The state as it stands.
 fn shown(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
-    let about = restore::about(progress)?;
-    let mut facts = vec![("backup", about.set.name.clone())];
+    let info: RestoreInfo = runner::info(progress)?;
+    let mut facts = vec![("backup", info.source_name().to_owned())];
     if progress.state == State::RolledBack && progress.known.completed {
-        facts.push(("kept", places(&about.safety)));
+        facts.push(("kept", places(&info.safety)));
     }
     let words = Words {
         document: "restore",
@@ -55,7 +57,7 @@ fn shown(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
             id = progress.begin.id
         ),
     };
-    operation::standing::<NodeStep>(session, dir, progress, &words)
+    operation::standing(session, dir, progress, &words)
 }
 
 /// Whether a process holds the node's lock.
@@ -165,12 +167,7 @@ fn ended(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
     let why = progress.why.clone().unwrap_or_default();
     match progress.state {
         State::Completed | State::Committing | State::Committed => {
-            let operation = Operation::<NodeStep>::open(
-                dir,
-                session.context.observer.clone(),
-                jiff::Timestamp::now,
-            )?;
-            Ok(text::restored(&restore::done(&operation)?))
+            Ok(text::restored(&runner::done(progress)?))
         }
         State::RolledBack if why.contains("interrupted") => Err(Failure::new(
             Kind::Interrupted,

@@ -3,14 +3,15 @@
 //! OpenShift: the product's documentation, "Restoring to a previous cluster state", by release;
 //! kubeadm: Kubernetes' documentation, "Operating etcd clusters".
 
-use crate::change::restore::{About, Scope};
+use crate::change::restore::info::RestoreInfo;
+use crate::change::transaction::info::Scope;
 
 /// The first release whose `cluster-restore.sh` leaves the other static pods running, and whose other
 /// members come back by themselves: OpenShift 4.18.
 const FEWER_STEPS: (u32, u32) = (4, 18);
 
 /// The steps, each a sentence and the commands below it.
-pub(super) fn steps(about: &About) -> Vec<String> {
+pub(super) fn steps(about: &RestoreInfo) -> Vec<String> {
     let others: Vec<&str> = about
         .nodes
         .iter()
@@ -35,8 +36,12 @@ fn release(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-fn openshift(about: &About, others: &[&str]) -> Vec<String> {
-    let release = about.set.ocp_version.as_deref().and_then(release);
+fn openshift(about: &RestoreInfo, others: &[&str]) -> Vec<String> {
+    let release = about
+        .source
+        .as_ref()
+        .and_then(|source| source.ocp_version.as_deref());
+    let release = release.and_then(self::release);
     let newer = release.is_some_and(|release| release >= FEWER_STEPS);
     let mut steps = Vec::new();
     if others.is_empty() {
@@ -122,7 +127,7 @@ fn etcd_alone(others: &[&str]) -> Vec<String> {
     steps
 }
 
-fn kubeadm(about: &About, others: &[&str]) -> Vec<String> {
+fn kubeadm(about: &RestoreInfo, others: &[&str]) -> Vec<String> {
     let mut steps = vec![
         "See that the API server answers:\nkubectl --kubeconfig /etc/kubernetes/admin.conf get nodes".to_owned(),
     ];
@@ -146,11 +151,11 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::change::restore::about::{EtcdAbout, SetAbout};
+    use crate::change::transaction::info::{EtcdInfo, SourceInfo};
 
-    fn about(profile: &str, version: Option<&str>, nodes: &[&str], scope: Scope) -> About {
-        About {
-            set: SetAbout {
+    fn about(profile: &str, version: Option<&str>, nodes: &[&str], scope: Scope) -> RestoreInfo {
+        RestoreInfo {
+            source: Some(SourceInfo {
                 name: "backup-1".to_owned(),
                 dir: PathBuf::new(),
                 created: None,
@@ -158,12 +163,12 @@ mod tests {
                 ocp_version: version.map(str::to_owned),
                 cluster_uuid: None,
                 node: None,
-            },
+            }),
             profile: profile.to_owned(),
             node: "m0".to_owned(),
             nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
             scope,
-            etcd: EtcdAbout {
+            etcd: EtcdInfo {
                 endpoint: String::new(),
                 ca: None,
                 cert: None,

@@ -13,12 +13,18 @@ use super::super::session::{Session, Shown, scratch};
 use super::super::{operation, target};
 use super::request::{self as asked, check_names, find, random};
 use super::{follow, next, text};
-use crate::change::restore::{self, ALLOWABLE, Draft, NodeStep, Request, Scope, survivor};
+use crate::change::restore::journalled::Restore;
+use crate::change::restore::plan::RestorePlan;
+use crate::change::restore::request::{ALLOWABLE, Request};
+use crate::change::restore::{from_backup, from_member};
+use crate::change::transaction::info::Scope;
+use crate::change::transaction::rollback::Returned;
+use crate::change::transaction::runner::{self, Transaction};
 use crate::error::Result;
 use crate::etcd::restore::{Bump, SLACK};
 use crate::keep::catalog::BackupSet;
 use crate::node::layout::NodeLayout;
-use crate::plan::{Operation, State, registry};
+use crate::plan::State;
 
 /// The command, as documents and hints call it.
 const COMMAND: &str = "restore";
@@ -27,55 +33,46 @@ const COMMAND: &str = "restore";
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     check_names(&args.allow, &ALLOWABLE)?;
     let layout = NodeLayout::new(&session.root);
+    let context = &session.context;
     if args.dry_run {
-        return Ok(planned(&draft(session, args, false)?, session.context.now));
+        return Ok(planned(&plan(session, args, false)?, context.now));
     }
-    registry::refuse_while_unfinished(&layout.state())?;
-    let locked = restore::lock(&session.context, &layout, "restore")?;
-    let draft = draft(session, args, true)?;
-    terminal::plan(&text::plan(&draft, session.context.now));
-    let question = format!("Restore {} to this node?", draft.about.set.name);
+    let locked = runner::lock::<Restore>(context, &layout)?;
+    let plan = plan(session, args, true)?;
+    terminal::plan(&text::plan(&plan, context.now));
+    let question = format!("Restore {} to this node?", plan.info.source_name());
     confirm("", &question, args.yes)?;
-    let log = session.log();
-    let mut operation = restore::begin(
-        &session.context,
-        &layout,
-        restore::KIND,
-        draft,
-        env!("CARGO_PKG_VERSION"),
-        Timestamp::now,
-    )?;
+    let version = env!("CARGO_PKG_VERSION");
+    let restore = Transaction::begin(context, &layout, locked, &plan, version)?;
     if wants_to_detach(args) {
-        let dir = operation.dir().to_owned();
-        drop(operation);
-        drop(locked);
+        let dir = restore.dir().to_owned();
+        drop(restore);
         return follow::detached(session, &dir, args);
     }
-    log.open(operation.dir());
-    go_on(session, &layout, &mut operation, args)
+    carry_out(session, restore, args)
 }
 
-/// The plan, from a backup or from a member's own data. A set from another store is kept here where
-/// the plan will be carried out.
-fn draft(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Draft> {
+/// The plan, from a backup or from a member's own data. A backup from another store is kept here
+/// where the plan will be carried out.
+fn plan(session: &Session, args: &RestoreArgs, keep: bool) -> Result<RestorePlan> {
     let context = &session.context;
     match &args.from_data_dir {
         Some(from) => {
             let request = surviving(session, args, from)?;
-            session.block_on(survivor::draft(context, &request))
+            session.block_on(from_member::plan(context, &request))
         }
         None => {
             let named = find(session, args, keep)?;
             let request = request(session, args, named.set.clone())?;
-            session.block_on(restore::draft(context, &request))
+            session.block_on(from_backup::plan(context, &request))
         }
     }
 }
 
 /// What a dry run shows.
-fn planned(draft: &Draft, now: Timestamp) -> Shown {
-    let shown = plan_alone(draft, now);
-    let Some(refused) = &draft.refused else {
+fn planned(plan: &RestorePlan, now: Timestamp) -> Shown {
+    let shown = plan_alone(plan, now);
+    let Some(refused) = &plan.refused else {
         return shown;
     };
     // As the restore itself would end, with the plan besides.
@@ -89,86 +86,71 @@ fn planned(draft: &Draft, now: Timestamp) -> Shown {
     }
 }
 
-fn plan_alone(draft: &Draft, now: Timestamp) -> Shown {
-    let next = next::steps(&draft.about);
-    let mut text = text::plan(draft, now);
+fn plan_alone(plan: &RestorePlan, now: Timestamp) -> Shown {
+    let next = next::steps(&plan.info);
+    let mut text = text::plan(plan, now);
     text.push_str(&numbered("After the restore:", &next));
     let json = json!({
         "dryRun": true,
-        "about": draft.about,
-        "steps": text::steps(&draft.steps),
-        "notes": draft.notes,
+        "about": plan.info,
+        "steps": text::steps(&plan.steps),
+        "notes": plan.notes,
         "nextSteps": next,
     });
     Shown::done(text, json::document("restore", &json))
 }
 
-/// Resumes an interrupted restore.
+/// Resumes a restore that was interrupted.
 pub(super) fn resume(session: &Session, args: &RestoreArgs) -> Result<Shown> {
-    let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&session.context, &layout, "restore --resume")?;
-    let log = session.log();
-    let mut operation = open(session, &layout, None)?;
-    operation::can_go_on(&operation)?;
-    let context = &session.context;
-    session.block_on(restore::refuse_beside_others(context, &layout, &operation))?;
-    log.open(operation.dir());
-    operation.resumed()?;
-    go_on(session, &layout, &mut operation, args)
+    let mut restore = open(session, None, "--resume")?;
+    session.block_on(restore.resume())?;
+    carry_out(session, restore, args)
 }
 
-fn go_on(
+fn carry_out(
     session: &Session,
-    layout: &NodeLayout,
-    operation: &mut Operation<NodeStep>,
+    mut restore: Transaction<Restore>,
     args: &RestoreArgs,
 ) -> Result<Shown> {
-    let context = &session.context;
-    let done = session.block_on_to_the_end(restore::go_on(
-        context,
-        layout,
-        operation,
-        args.keep_failed,
-    ))?;
+    session.log().open(restore.dir());
+    let done = session.block_on_to_the_end(restore.run(args.keep_failed))?;
     Ok(text::restored(&done))
 }
 
-/// Takes a restore back.
+/// Rolls a restore back.
 pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>) -> Result<Shown> {
-    let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&session.context, &layout, "restore --rollback")?;
-    let log = session.log();
-    let mut operation = open(session, &layout, id)?;
-    let progress = operation.progress();
+    let mut restore = open(session, id, "--rollback")?;
+    let progress = restore.progress();
     if progress.state == State::Completed {
-        let about = restore::about(progress)?;
         let question = format!(
             "Roll back {}? Data written since {} is set aside. The previous data comes back with its revision bumped above all that was served, so that clients re-list.",
-            progress.begin.id, about.set.name
+            progress.begin.id,
+            restore.info()?.source_name()
         );
         confirm("", &question, args.yes)?;
     }
-    log.open(operation.dir());
-    let context = &session.context;
-    let done = session.block_on_to_the_end(restore::take_back(context, &layout, &mut operation))?;
-    let kept = operation.progress().known.completed;
-    let returned = &done.returned;
+    session.log().open(restore.dir());
+    let done = session.block_on_to_the_end(restore.rollback())?;
+    let returned = Returned::of(&done.known);
     let mut text = format!("rolled back {}: the node is as before\n", done.id);
     for detail in returned.details() {
         text.push_str(&format!("{detail}\n"));
     }
-    if kept {
+    if done.known.completed {
         text.push_str(&format!(
             "the data written after the restore is kept in {}; delete it with: etcd-dr restore --commit {}\n",
-            places(&done.about.safety),
+            places(&done.info.safety),
             done.id
         ));
     }
-    text.push_str(&operation::others(&layout, &done.id)?);
+    text.push_str(&operation::others(
+        &NodeLayout::new(&session.root),
+        &done.id,
+    )?);
     let json = json!({
         "id": done.id,
         "state": State::RolledBack.word(),
-        "about": done.about,
+        "about": done.info,
         "served": returned.served,
         "bumpedTo": returned.bumped_to,
         "notBumped": returned.not_bumped,
@@ -179,12 +161,11 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
 
 /// Commits: no rollback after this.
 pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) -> Result<Shown> {
-    let layout = NodeLayout::new(&session.root);
-    let _locked = restore::lock(&session.context, &layout, "restore --commit")?;
-    let mut operation = open(session, &layout, id)?;
-    let rolled_back = operation.progress().state == State::RolledBack;
-    let id = operation.progress().begin.id.clone();
-    if operation.progress().state == State::Committed {
+    let mut restore = open(session, id, "--commit")?;
+    let progress = restore.progress();
+    let rolled_back = progress.state == State::RolledBack;
+    let id = progress.begin.id.clone();
+    if progress.state == State::Committed {
         return Ok(Shown::done(
             format!("{id} is committed already\n"),
             json::document(
@@ -199,7 +180,7 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) ->
         format!("Keep {id}, and delete the data and the revisions from before it?")
     };
     confirm("", &question, args.yes)?;
-    let removed = restore::commit(&session.context, &layout, &mut operation)?;
+    let removed = restore.commit()?;
     let mut text = if rolled_back {
         format!("deleted what {id} had kept; the node stays as it is\n")
     } else {
@@ -208,13 +189,14 @@ pub(super) fn commit(session: &Session, args: &RestoreArgs, id: Option<&str>) ->
     for path in &removed {
         text.push_str(&format!("  removed {}\n", path.display()));
     }
-    text.push_str(&operation::others(&layout, &id)?);
+    text.push_str(&operation::others(&NodeLayout::new(&session.root), &id)?);
     let json = json!({"id": id, "state": State::Committed.word(), "removed": removed});
     Ok(Shown::done(text, json::document("restore", &json)))
 }
 
-fn open(session: &Session, layout: &NodeLayout, id: Option<&str>) -> Result<Operation<NodeStep>> {
-    operation::open(session, layout, restore::KIND, id)
+fn open(session: &Session, id: Option<&str>, flag: &str) -> Result<Transaction<Restore>> {
+    let layout = NodeLayout::new(&session.root);
+    Transaction::open(&session.context, &layout, id, flag)
 }
 
 fn wants_to_detach(args: &RestoreArgs) -> bool {
@@ -233,9 +215,9 @@ fn scope(args: &RestoreArgs) -> Scope {
     }
 }
 
-fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<survivor::Request> {
+fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<from_member::Request> {
     let store = session.store_to_read(args.store.as_deref())?;
-    Ok(survivor::Request {
+    Ok(from_member::Request {
         target: target::target(session)?,
         from: session.readable(from),
         peer_urls: peer_urls(args),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::super::args::{Bump as BumpArg, RestoreArgs};
 use super::super::remote;
 use super::super::session::{Session, scratch};
-use crate::change::{datadir, restore};
+use crate::change::datadir;
+use crate::change::transaction::served;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::keep::catalog::{self, BackupSet};
@@ -110,7 +111,7 @@ pub(super) fn check_allowed(args: &RestoreArgs) -> Result<()> {
 /// What the store's backups and this node's operations say of revisions that were served.
 pub(super) fn evidence(session: &Session, store: &LocalStore) -> Result<Vec<Evidence>> {
     let layout = NodeLayout::new(&session.root);
-    let mut known = restore::served_by_operations(&session.context, &layout);
+    let mut known = served::of_operations(&session.context, &layout);
     if store.dir().is_dir() {
         known.extend(datadir::evidence(&catalog::list(store)?));
     }

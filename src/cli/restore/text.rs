@@ -9,55 +9,60 @@ use super::super::output::json;
 use super::super::output::words::{self, numbered, places};
 use super::super::session::Shown;
 use super::next;
-use crate::change::restore::{Done, Draft, NodeStep};
+use crate::change::restore::info::RestoreInfo;
+use crate::change::restore::journalled::Facts;
+use crate::change::restore::plan::RestorePlan;
+use crate::change::transaction::runner::Done;
+use crate::change::transaction::steps::NodeStep;
 use crate::etcd::finding::printable;
 use crate::plan::{State, Step};
 
 /// The plan: what, where, why, and each step.
-pub(super) fn plan(draft: &Draft, now: Timestamp) -> String {
-    let about = &draft.about;
-    let set = &about.set;
-    let mut text = format!("Restoring {} to {}\n", set.name, about.node);
+pub(super) fn plan(plan: &RestorePlan, now: Timestamp) -> String {
+    let info = &plan.info;
+    let mut text = format!("Restoring {} to {}\n", info.source_name(), info.node);
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<10} {}", printable(value));
     };
-    line("from", set.dir.display().to_string());
-    if let Some(created) = set.created {
-        let on = set
-            .node
-            .as_ref()
-            .map(|node| format!(", on {node}"))
-            .unwrap_or_default();
-        let ago = words::ago(created, now);
-        let taken = created.strftime("%Y-%m-%d %H:%M:%S UTC");
-        line("taken", format!("{taken}{on}, {ago}"));
-        line("lost", format!("what was written after {taken}, {ago}"));
+    if let Some(source) = &info.source {
+        line("from", source.dir.display().to_string());
+        if let Some(created) = source.created {
+            let on = source
+                .node
+                .as_ref()
+                .map(|node| format!(", on {node}"))
+                .unwrap_or_default();
+            let ago = words::ago(created, now);
+            let taken = created.strftime("%Y-%m-%d %H:%M:%S UTC");
+            line("taken", format!("{taken}{on}, {ago}"));
+            line("lost", format!("what was written after {taken}, {ago}"));
+        }
+        if let Some(version) = &source.ocp_version {
+            line("OpenShift", version.clone());
+        }
+        if let Some(revision) = source.kv_revision {
+            line("revision", revision.to_string());
+        }
     }
-    if let Some(version) = &set.ocp_version {
-        line("OpenShift", version.clone());
-    }
-    if let Some(revision) = set.kv_revision {
-        line("revision", revision.to_string());
-    }
-    line("scope", about.scope.word().to_owned());
+    line("scope", info.scope.word().to_owned());
     line(
         "etcd",
-        format!("{}, {}", about.etcd.endpoint, about.etcd.data_dir.display()),
+        format!("{}, {}", info.etcd.endpoint, info.etcd.data_dir.display()),
     );
-    for pod in &about.pods {
+    for pod in &info.pods {
         let revision = pod
             .revision
             .map(|revision| format!(" revision {revision}"))
             .unwrap_or_default();
         line("pod", format!("{}/{}{revision}", pod.namespace, pod.name));
     }
-    line("waits", format!("at most {} s each", about.wait_seconds));
-    line("kept in", places(&about.safety));
-    for note in &draft.notes {
+    line("waits", format!("at most {} s each", info.wait_seconds));
+    line("kept in", places(&info.safety));
+    for note in &plan.notes {
         line("note", note.clone());
     }
     text.push_str("Steps; each is written to the journal before and after it is done:\n");
-    for (number, step) in draft.steps.iter().enumerate() {
+    for (number, step) in plan.steps.iter().enumerate() {
         let _ = writeln!(text, "  {:>2}. {}", number + 1, printable(step.describe()));
     }
     text
@@ -72,10 +77,8 @@ pub(super) fn steps(steps: &[NodeStep]) -> Vec<Value> {
 }
 
 /// What is true at the end.
-fn summary(done: &Done) -> String {
-    let about = &done.about;
-    let facts = &done.facts;
-    let mut text = format!("restored {} to {}\n", about.set.name, about.node);
+fn summary(info: &RestoreInfo, facts: &Facts) -> String {
+    let mut text = format!("restored {} to {}\n", info.source_name(), info.node);
     let mut line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             let _ = writeln!(text, "  {name:<10} {value}");
@@ -86,7 +89,7 @@ fn summary(done: &Done) -> String {
         facts.etcd_version.as_ref().map(|version| {
             format!(
                 "{version} serves at {} and accepts writes",
-                about.etcd.endpoint
+                info.etcd.endpoint
             )
         }),
     );
@@ -97,7 +100,7 @@ fn summary(done: &Done) -> String {
             .as_ref()
             .zip(facts.member_id.as_ref())
             .map(|(cluster, member)| {
-                format!("{cluster}, one member: {member} {}", about.etcd.member)
+                format!("{cluster}, one member: {member} {}", info.etcd.member)
             }),
     );
     line(
@@ -113,7 +116,7 @@ fn summary(done: &Done) -> String {
             .keys
             .map(|keys| format!("{keys}, all of the backup's")),
     );
-    for pod in &about.pods {
+    for pod in &info.pods {
         let revision = pod
             .revision
             .map(|revision| format!(" at revision {revision}"))
@@ -121,25 +124,25 @@ fn summary(done: &Done) -> String {
         line("pod", Some(format!("{} runs{revision}", pod.component)));
     }
     line(
-        "rollback",
+        "way back",
         Some(format!(
             "etcd-dr restore --rollback, until --commit; kept in {}",
-            places(&about.safety)
+            places(&info.safety)
         )),
     );
     text
 }
 
 /// What is shown of a restore that is done.
-pub(super) fn restored(done: &Done) -> Shown {
-    let next = next::steps(&done.about);
-    let mut shown = summary(done);
+pub(super) fn restored(done: &Done<RestoreInfo>) -> Shown {
+    let next = next::steps(&done.info);
+    let facts = Facts::of(&done.known);
+    let mut shown = summary(&done.info, &facts);
     shown.push_str(&numbered("Remaining steps:", &next));
-    let facts = &done.facts;
     let json = json!({
         "id": done.id,
         "state": State::Completed.word(),
-        "about": done.about,
+        "about": done.info,
         "clusterId": facts.cluster_id,
         "memberId": facts.member_id,
         "revision": facts.revision,

@@ -24,7 +24,8 @@ pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
     if let Some(dir) = data_dir {
         target.told.data_dir = Some(Sourced::new(session.readable(dir), "--data-dir"));
     }
-    let disabled = crate::change::restore::switch::in_force(&NodeLayout::new(&session.root))?;
+    let disabled =
+        crate::change::transaction::unsettled::in_force(&NodeLayout::new(&session.root))?;
     let looked = diagnose::run(
         &session.context,
         &target,

@@ -18,7 +18,7 @@ use crate::inspect::upgrade::{self, Report};
 pub(super) fn run(session: &Session, release: &str, data_dir: Option<&Path>) -> Result<Shown> {
     let target = target::target(session)?;
     let resolver = Arc::new(SystemResolver);
-    let disabled = crate::change::restore::switch::in_force(&target.layout)?;
+    let disabled = crate::change::transaction::unsettled::in_force(&target.layout)?;
     let looked = upgrade::run(
         &session.context,
         &target,

@@ -1,259 +1,228 @@
-//! From what was seen to the steps of a join.
-//!
-//! Its folders are those of a restore ([`crate::change::restore::folders`]): `manifests` has what was
-//! there, `manifests-new` what comes, `data` the old data, and `data-new` on the way back what was
-//! made.
+//! What a join is refused for, and what it plans.
 
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::about::{About, ClusterAbout};
-use super::steps::JoinStep;
-use super::{Request, manifest, refuse};
-use crate::change::restore::about::{EtcdAbout, PodAbout};
-use crate::change::restore::data;
-use crate::change::restore::folders::Folders;
-use crate::change::restore::steps::Exchange;
-use crate::cluster::survey::Survey;
-use crate::error::{Doing, Kind, Result};
+use super::info::JoinInfo;
+use super::journalled::{Join, MEMBER_VOTES};
+use super::planner::{self, JoinPlanner, find_manifest};
+use crate::change::member::add::{self, Action};
+use crate::change::member::{NAME_TAKEN, TOO_MANY_LEARNERS, refuse_fencing, unless_allowed};
+use crate::change::transaction::context::RUNTIME_TIMEOUT;
+use crate::change::transaction::info::OperationInfo;
+use crate::change::transaction::pods::{Found, external_refusal, refuse_copies};
+use crate::change::transaction::runner::Plan;
+use crate::change::transaction::steps::{self, NodeStep};
+use crate::change::transaction::unsettled::{JOIN, free_name, refuse_while_unsettled};
+use crate::cluster::connect::Target;
+use crate::cluster::survey::{MemberState, Reach};
+use crate::cluster::{peer_url, select};
+use crate::context::Context;
+use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::Id;
-use crate::node::access::{EtcdAccess, TlsFiles};
-use crate::node::component::{Component, PodRevision};
-use crate::node::layout::NodeLayout;
-use crate::node::pod::{self, PodManifest, RevisionInUse};
-use crate::node::profile::Profile;
-use crate::sys::mount::Mounts;
+use crate::keep::advice;
+use crate::node::access::{EtcdAccess, find_access};
+use crate::node::certificates::{check_certificates, wanted_by_etcd};
+use crate::node::component::Component;
+use crate::node::profile::{Detection, Profile};
+use crate::node::runtime::{Runtime, find_socket};
+use crate::node::settings::Settings;
 
-/// etcd's manifest as it was found.
-pub(super) struct Found {
-    /// Its host path.
-    pub(super) path: PathBuf,
-    /// The file with its content: another one where it is a link.
-    content: PathBuf,
-    /// Whether the kubelet runs it from there.
-    pub(super) live: bool,
-    pub(super) pod: PodManifest,
-    text: String,
+/// A certificate that etcd starts with is absent, over, or for another name.
+pub const CERTIFICATES_UNFIT: &str = "certificates-invalid";
+/// An operator may do the same at the same time: a warning.
+pub const OPERATOR_IN_CHARGE: &str = "operator-in-charge";
+
+/// Refusals of this operation that can be allowed, besides those of [`crate::change::member::ALLOWABLE`].
+pub const ALLOWABLE: [&str; 1] = [CERTIFICATES_UNFIT];
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The node, and how a member that lives is reached.
+    pub target: Target,
+    /// What its member must be called, where that was said.
+    pub name: Option<String>,
+    /// The longest wait for the pod to end, and for the member to vote.
+    pub wait: Duration,
+    /// Names of refusals that are allowed.
+    pub allow: Vec<String>,
 }
 
-/// Finds etcd's manifest: where the kubelet reads it, or `disable` keeps it; on OpenShift also where the documented
-/// procedure moves it, or in the newest revision.
+/// A plan before it is begun.
+#[derive(Debug)]
+pub struct JoinPlan {
+    /// The operation's name.
+    pub id: String,
+    /// What the journal keeps.
+    pub info: JoinInfo,
+    /// The steps.
+    pub steps: Vec<NodeStep>,
+    /// The votes and members as the cluster has them.
+    pub addition: add::Plan,
+}
+
+impl Plan for JoinPlan {
+    type Change = Join;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn info(&self) -> &JoinInfo {
+        &self.info
+    }
+
+    fn steps(&self) -> &[NodeStep] {
+        &self.steps
+    }
+}
+
+/// Makes the plan. Nothing has changed when it returns.
 ///
 /// # Errors
-/// [`Kind::Refused`] where there is none, or one that cannot join.
-pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Found> {
-    let Some(place) = layout.manifest(Component::Etcd, profile) else {
-        return Err(refuse(
-            "no-static-pods",
-            "this node has no static pods: start etcd with the settings that member-add prints"
-                .to_owned(),
-        ));
+/// The refusals; [`Kind::Unreachable`] without a container runtime or a member that answers;
+/// [`Kind::Busy`] while another operation is unfinished.
+pub async fn plan(context: &Context, request: &Request) -> Result<JoinPlan> {
+    let layout = &request.target.layout;
+    refuse_while_unsettled(layout)?;
+    let detection = request.target.detect(context)?;
+    refuse_fencing(context, &request.allow, &detection)?;
+    if let Some(external) = &detection.external_etcd {
+        return Err(external_refusal(external));
+    }
+    if detection.profile == Profile::Openshift {
+        context.warn(
+            OPERATOR_IN_CHARGE,
+            "the cluster-etcd-operator adds members and writes etcd's manifest itself, and may do so during this join: join by hand only if the operator does not",
+        );
+    }
+    let settings = Settings::read(layout, detection.profile);
+    if let Some(what) = advice::removed_flags(&settings) {
+        context.warn(advice::FLAG_REMOVED, what);
+    }
+    let manifest = find_manifest(layout, detection.profile)?;
+    fit_certificates(context, request, &detection)?;
+    let own = own_access(request, &detection)?;
+    let pods = [(Component::Etcd, manifest.pod.key())];
+    refuse_copies(layout, detection.profile, &pods, &own.data_dir_in(layout))?;
+    named(request, &own, &manifest)?;
+    let (reach, access) = Reach::of(context, &request.target, &detection)?;
+    let survey = context.cancel.guard(reach.survey()).await?;
+    let socket = find_socket(layout)?;
+    Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;
+    let planner = JoinPlanner {
+        layout,
+        profile: detection.profile,
+        own: &own,
+        manifest: &manifest,
+        id: free_name(context, layout, JOIN),
     };
-    let mut candidates = vec![place.clone()];
-    candidates.extend(layout.disabled_manifest(Component::Etcd, profile));
-    if profile == Profile::Openshift {
-        candidates.push(layout.host("/home/core/assets/manifests-stopped/etcd-pod.yaml"));
-        let newest = std::fs::read_dir(layout.resources())
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| PodRevision::from_dir_name(entry.file_name().to_str()?))
-            .filter(|revision| revision.component == Component::Etcd)
-            .max_by_key(|revision| revision.number);
-        candidates.extend(newest.map(|newest| layout.revision(newest).join("etcd-pod.yaml")));
+    let cluster = planner::cluster(&survey, access.tls.as_ref());
+    let info = planner.info(
+        cluster,
+        layout.node_path(&socket),
+        request.wait,
+        &request.allow,
+    )?;
+    let wanted = steps::join::request(&info.facts(), layout)?;
+    let urls = peer_url::parse(&wanted.peer_urls)?;
+    let doing = format!("joining member {}", wanted.name);
+    let addition = add::judge(context, &wanted, survey.clone(), urls)
+        .map_err(|failure| failure.doing(doing.clone()))?;
+    let judged = judge(&addition, &wanted.name, &survey.members);
+    let existing = judged.map_err(|failure| failure.doing(doing.clone()))?;
+    if existing.is_some() {
+        add::well(context, &wanted, &survey).map_err(|failure| failure.doing(doing))?;
     }
-    for path in candidates {
-        let content = layout.manifest_content(&path)?;
-        let Some(bytes) = crate::keep::catalog::read_bounded(&content, pod::MAX_BYTES)? else {
-            continue;
-        };
-        let doing = || format!("reading {}", path.display());
-        let pod = PodManifest::parse(&bytes).map_err(|failure| failure.doing(doing()))?;
-        let text = String::from_utf8(bytes).doing(Kind::Unexpected, doing)?;
-        let live = path == place;
-        return Ok(Found {
-            path,
-            content,
-            live,
-            pod,
-            text,
-        });
-    }
-    Err(refuse(
-        "no-manifest",
-        format!(
-            "etcd's manifest {} does not exist: put it back",
-            place.display()
-        ),
-    ))
+    let (info, steps) = planner.plan(info, existing)?;
+    Ok(JoinPlan {
+        id: planner.id,
+        info,
+        steps,
+        addition,
+    })
 }
 
-/// Everything that the steps are made from.
-pub(super) struct Drafting<'a> {
-    pub(super) request: &'a Request,
-    pub(super) profile: Profile,
-    /// How the node's own member is reached.
-    pub(super) own: &'a EtcdAccess,
-    /// With what the living members are reached.
-    pub(super) tls: Option<&'a TlsFiles>,
-    pub(super) survey: &'a Survey,
-    pub(super) manifest: &'a Found,
-    /// The member that an earlier attempt has left.
-    pub(super) existing: Option<Id>,
-    pub(super) id: String,
-    pub(super) runtime: PathBuf,
+/// What the cluster has of the member already, if it can be taken up.
+fn judge(addition: &add::Plan, name: &str, members: &[MemberState]) -> Result<Option<Id>> {
+    let found = |id| members.iter().find(|state| state.member.id == id);
+    let id = match addition.action {
+        Action::Nothing(id) => {
+            let what = format!("member {name} ({id}) is already a voting member, and healthy");
+            return Err(Failure::refused_for_good(MEMBER_VOTES, what));
+        }
+        Action::GoOn(id) => Some(id),
+        Action::AddLearner | Action::AddVoter => None,
+    };
+    if let Some(state) = id.and_then(found)
+        && state.has_started()
+    {
+        let member = select::described(&state.member);
+        let what = format!(
+            "{member} has started before: remove it first, since it would start with different data"
+        );
+        return Err(Failure::refused_for_good(NAME_TAKEN, what));
+    }
+    let other = members
+        .iter()
+        .find(|state| state.member.is_learner && Some(state.member.id) != id);
+    if let Some(other) = other {
+        let member = select::described(&other.member);
+        let what = format!("{member} is a learner already: promote or remove it first");
+        return Err(Failure::refused_for_good(TOO_MANY_LEARNERS, what));
+    }
+    Ok(id)
 }
 
-impl Drafting<'_> {
-    fn layout(&self) -> &NodeLayout {
-        &self.request.target.layout
+/// Refuses certificates that etcd would not get far with.
+fn fit_certificates(context: &Context, request: &Request, detection: &Detection) -> Result<()> {
+    let target = &request.target;
+    let wanted = wanted_by_etcd(&target.layout, detection, &target.told)?;
+    let defects: Vec<String> = check_certificates(&wanted, context.now)
+        .into_iter()
+        .filter(|finding| finding.is_defect())
+        .map(|finding| finding.to_string())
+        .collect();
+    if defects.is_empty() {
+        return Ok(());
     }
+    let refusal = Failure::refused(CERTIFICATES_UNFIT, defects.join("; "));
+    unless_allowed(context, &request.allow, refusal)
+}
 
-    fn node_path(&self, host: &Path) -> PathBuf {
-        self.layout().node_path(host)
-    }
+/// How the node's own member is reached once it runs: by what the node says alone, for what was
+/// told are the others' endpoints.
+fn own_access(request: &Request, detection: &Detection) -> Result<EtcdAccess> {
+    let target = &request.target;
+    let mut told = target.told.clone();
+    told.endpoints = None;
+    find_access(&target.layout, detection, &told)
+}
 
-    /// Makes the plan.
-    ///
-    /// # Errors
-    /// The refusals; [`Kind::Usage`] where the node does not tell what is needed.
-    pub(super) fn draft(&self) -> Result<(About, Vec<JoinStep>)> {
-        let about = self.about()?;
-        let data_dir = self.layout().resolve(&about.etcd.data_dir)?;
-        let layout = self.layout();
-        let mounts = Mounts::read()?;
-        let taken = [layout.manifests()];
-        let folders = Folders::find(layout, &mounts, &data_dir, &self.id, &taken)?;
-        let wanted = [
-            data_dir.clone(),
-            folders.manifests_new(),
-            folders.manifests(),
-            folders.old_data(),
-            folders.new_data(),
-        ];
-        let mut steps = vec![JoinStep::MakeFolders {
-            folders: folders.missing_of(layout, wanted),
-        }];
-        steps.extend(self.steps(&folders, &data_dir)?);
-        let safety = folders.safety(layout);
-        Ok((About { safety, ..about }, steps))
-    }
-
-    /// What is done once the folders are there.
-    fn steps(&self, folders: &Folders, data_dir: &Path) -> Result<Vec<JoinStep>> {
-        let flags = self.profile == Profile::Kubeadm;
-        if flags {
-            let tried = manifest::joining(&self.manifest.text, "x=https://x:2380");
-            tried.map_err(|f| f.doing(format!("reading {}", self.manifest.path.display())))?;
+/// Refuses to join by another name than the node's etcd has.
+fn named(request: &Request, own: &EtcdAccess, manifest: &Found) -> Result<()> {
+    let main = manifest.pod.container("etcd");
+    // OpenShift's manifests have the name in a variable of the shell.
+    let flag = main
+        .and_then(|container| container.flag("name"))
+        .filter(|name| !name.contains('$'));
+    let known = own.member_name.as_ref().map(|name| name.value.as_str());
+    for (said, other) in [(request.name.as_deref(), known), (known, flag)] {
+        if let (Some(said), Some(other)) = (said, other)
+            && said != other
+        {
+            let what = format!("this node's member is named {other:?}, not {said:?}");
+            return Err(Failure::new(Kind::Usage, what));
         }
-        let place = self.layout().manifest(Component::Etcd, self.profile);
-        let place = place.unwrap_or_else(|| self.manifest.path.clone());
-        let file = place.file_name().map(PathBuf::from).unwrap_or_default();
-        let stopped = self.node_path(&folders.manifests().join(&file));
-        let new = self.node_path(&folders.manifests_new().join(&file));
-        let met = format!("met-{}", file.display());
-        let met = self.node_path(&folders.manifests_new().join(met));
-        let place = self.node_path(&place);
-        let writes = flags || !self.manifest.live;
-        let write = JoinStep::WriteManifest {
-            from: match self.manifest.live && !self.manifest.path.is_symlink() {
-                true => stopped.clone(),
-                false => self.node_path(&self.manifest.content),
-            },
-            to: new.clone(),
-            flags,
-        };
-        let place_of_data = self.node_path(data_dir);
-        let mut steps = vec![
-            JoinStep::StopEtcd {
-                manifest: self.manifest.live.then(|| Exchange {
-                    incoming: None,
-                    place: place.clone(),
-                    aside: stopped.clone(),
-                }),
-            },
-            JoinStep::AwaitStopped,
-            JoinStep::SetDataAside {
-                data_dir: place_of_data.clone(),
-                aside: self.node_path(&folders.old_data()),
-                keep: folders.keep.clone(),
-                only: data::etcds(),
-            },
-        ];
-        let whose = data::whose(self.layout(), data_dir, &self.manifest.pod)?;
-        steps.extend(whose.dir.map(JoinStep::OwnDataDir));
-        steps.push(JoinStep::AddLearner {
-            existing: self.existing.map(|id| id.to_string()),
-        });
-        steps.extend(writes.then_some(write));
-        steps.extend([
-            JoinStep::StartEtcd {
-                manifest: Exchange {
-                    incoming: Some(if writes { new } else { stopped }),
-                    place,
-                    aside: met,
-                },
-                data_dir: place_of_data,
-                made: self.node_path(&folders.new_data()),
-                keep: folders.keep.clone(),
-                only: data::etcds(),
-            },
-            JoinStep::AwaitVote,
-            JoinStep::ProveMember,
-        ]);
-        Ok(steps)
     }
+    Ok(())
+}
 
-    fn about(&self) -> Result<About> {
-        let own = self.own;
-        let data_dir = own.data_dir_in(self.layout());
-        let (name, peer_urls) = (own.own_name()?, own.own_peer_urls()?);
-        let etcd = EtcdAbout::of(own, self.layout(), &data_dir, name, peer_urls);
-        let identity = self.tls.and_then(|tls| tls.identity.as_ref());
-        let endpoints = self
-            .survey
-            .members
-            .iter()
-            .filter(|state| state.is_healthy() && !state.member.is_learner)
-            .filter_map(|state| state.endpoint.clone())
-            .collect();
-        Ok(About {
-            profile: self.profile.word().to_owned(),
-            etcd,
-            cluster: ClusterAbout {
-                id: self.survey.cluster_id.to_string(),
-                endpoints,
-                ca: self
-                    .tls
-                    .and_then(|tls| Some(tls.ca.as_ref()?.value.clone())),
-                cert: identity.map(|identity| identity.cert.value.clone()),
-                key: identity.map(|identity| identity.key.value.clone()),
-            },
-            runtime: self.runtime.clone(),
-            pod: self.pod()?,
-            wait_seconds: self.request.wait.as_secs(),
-            allow: self.request.allow.clone(),
-            safety: Vec::new(),
-        })
-    }
-
-    fn pod(&self) -> Result<PodAbout> {
-        let pod = &self.manifest.pod;
-        let main = pod.container("etcd").or(pod.containers.first());
-        let flag = main.and_then(|container| container.flag_text("wal-dir"));
-        if let Some(wal) = flag.or(self.own.wal_dir.as_deref()) {
-            let what = format!("a separate --wal-dir ({wal}) is not supported yet");
-            return Err(refuse("separate-wal-dir", what));
-        }
-        let revision = match (self.profile, pod.revision(Component::Etcd)) {
-            (Profile::Openshift, Ok(RevisionInUse::Revision(revision))) => Some(revision.number),
-            (Profile::Openshift, Ok(RevisionInUse::RestorePod { .. })) => {
-                let what = "a restore pod of OpenShift's scripts starts a new cluster and cannot join one: put a normal revision's manifest in place";
-                return Err(refuse("restore-pod", what.to_owned()));
-            }
-            _ => None,
-        };
-        let place = self.layout().manifest(Component::Etcd, self.profile);
-        let place = place.map(|place| self.node_path(&place));
-        Ok(PodAbout::of(Component::Etcd, revision, pod, place))
+/// How etcd learns that it joins, for people.
+pub fn how_it_starts(info: &JoinInfo) -> &'static str {
+    if info.profile == Profile::Kubeadm.word() {
+        "with the flags that are written into its manifest"
+    } else {
+        "its pod detects that it is a member that has not started"
     }
 }

@@ -1,0 +1,379 @@
+//! `restore --from-data-dir` on a node: a member's own disk becomes a cluster of that member alone,
+//! by the same steps and with the same way back as a restore from a backup.
+//!
+//! The new data is made once etcd has stopped and its data is in the safety folder, which is what
+//! is read. What goes into place is a plain etcd pod: a restart later does nothing special.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::identity::{self, NodeSays};
+use super::info::RestoreInfo;
+use super::node_state::{NodeState, PlainPod};
+use super::plan::{RestorePlan, WAY_BACK};
+use crate::change::transaction::data::{self, Whose};
+use crate::change::transaction::folders::{self, Folders};
+use crate::change::transaction::info::{Scope, SourceInfo};
+use crate::change::transaction::planner::{self, Planner, refuse_wal_apart};
+use crate::change::transaction::served;
+use crate::change::transaction::steps::NodeStep;
+use crate::change::transaction::steps::build::{Surviving, surviving_request};
+use crate::change::transaction::unsettled::{RESTORE, free_name, refuse_while_unsettled};
+use crate::change::{datadir, survivor};
+use crate::cluster::connect::Target;
+use crate::context::Context;
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::datadir::{Layout, holders};
+use crate::etcd::restore::{Bump, Evidence};
+use crate::event::Event;
+use crate::keep::{catalog, lineage};
+use crate::node::component::Component;
+use crate::store::LocalStore;
+use crate::sys::mount::Mounts;
+use crate::sys::owner::Owner;
+use crate::sys::space::space;
+
+/// Room for what is added to the member's own, in bytes.
+const ROOM: u64 = 136 << 20;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The node.
+    pub target: Target,
+    /// The member's data directory: the node's own, or a disk brought here.
+    pub from: PathBuf,
+    /// The member's peer URLs, where they changed.
+    pub peer_urls: Option<Vec<String>>,
+    /// The store's directory, whose sets say how far the cluster had come.
+    pub store: Option<PathBuf>,
+    /// Which pods are stopped and started again.
+    pub scope: Scope,
+    /// How the revision is raised.
+    pub bump: Bump,
+    /// Names of refusals that are allowed.
+    pub allow: Vec<String>,
+    /// The longest wait for pods to end, and for anything to start.
+    pub wait: Duration,
+    /// The time that pods other than etcd's get to end.
+    pub grace: Duration,
+    /// Whether the process is root.
+    pub privileged: bool,
+    /// Randomness, for the new cluster's id.
+    pub random: u128,
+    /// Whether the plan is only shown: then what is refused comes with it.
+    pub rehearsal: bool,
+}
+
+/// Makes the plan. Nothing has changed when it returns.
+///
+/// # Errors
+/// As those of [`super::from_backup::plan`].
+pub async fn plan(context: &Context, request: &Request) -> Result<RestorePlan> {
+    let layout = &request.target.layout;
+    refuse_while_unsettled(layout)?;
+    let state = context
+        .cancel
+        .guard(NodeState::look(context, &request.target))
+        .await?;
+    let mut refusals = Vec::new();
+    if !request.privileged {
+        refusals.push((
+            "root-required",
+            "only root can restore owners and SELinux labels".to_owned(),
+        ));
+    }
+    let from = request.from.canonicalize();
+    let from = from.unwrap_or_else(|_| request.from.clone());
+    let (others, node) = context
+        .cancel
+        .guard(async { Ok(state.others(context, &from).await) })
+        .await?;
+    refusals.extend(
+        others.refusals("stop etcd on those nodes first, and find out which disk is the best"),
+    );
+    refusals.retain(|(name, what)| {
+        let allowed = request.allow.iter().any(|allowed| allowed == name);
+        if allowed {
+            context.warn(name, what.clone());
+        }
+        !allowed
+    });
+    for lack in state.names_that_lack(context, request.peer_urls.as_deref())? {
+        context.warn("certificate-lacks-name", lack);
+    }
+    let refused = identity::refused(refusals, &others.names);
+    let allows = |name: &str| request.allow.iter().any(|allowed| allowed == name);
+    let plan = async {
+        let mut plan = planned(context, request, state, &node).await?;
+        plan.info.others = others.to_stay_away(allows);
+        Ok(plan)
+    };
+    if !request.rehearsal {
+        refused.map_or(Ok(()), Err)?;
+        return plan.await;
+    }
+    RestorePlan::unless_refused(plan.await, refused)
+}
+
+/// The plan of what was seen.
+async fn planned(
+    context: &Context,
+    request: &Request,
+    state: NodeState,
+    node: &NodeSays,
+) -> Result<RestorePlan> {
+    let layout = &request.target.layout;
+    let pods = state.pods(request.scope)?;
+    state.refuse_copies(&pods)?;
+    refuse_wal_apart(state.access.wal_dir.as_deref())?;
+    let planner = MemberPlanner {
+        context,
+        request,
+        id: free_name(context, layout, RESTORE),
+        pods,
+        former: match &node.cluster_id {
+            Some(id) => [vec![id.clone()], lineage::former_ids(layout, id)?].concat(),
+            None => Vec::new(),
+        },
+        etcd_serves: node.serves,
+        state,
+    };
+    let plan = planner.plan()?;
+    examine(context, request, &plan).await?;
+    Ok(plan)
+}
+
+/// Reads the member's data as the step will, where no etcd writes to it: what cannot be used is
+/// refused before anything stops.
+async fn examine(context: &Context, request: &Request, plan: &RestorePlan) -> Result<()> {
+    let surviving = plan.steps.iter().find_map(|step| match step {
+        NodeStep::BuildFromMember(surviving) => Some(surviving),
+        _ => None,
+    });
+    let Some(surviving) = surviving.filter(|_| matches!(holders(&request.from), Ok(None))) else {
+        context.tell(Event::Note(format!(
+            "{} is in use: its WAL can be checked only when etcd has stopped",
+            request.from.display()
+        )));
+        return Ok(());
+    };
+    let (from, into) = (request.from.clone(), surviving.into.clone());
+    let wanted = surviving_request(surviving, &plan.info.etcd.member, from, into)?;
+    let inner = context.clone();
+    let read = tokio::task::spawn_blocking(move || survivor::examine(&inner, &wanted));
+    read.await.doing(Kind::Unexpected, || "running a thread")?
+}
+
+struct MemberPlanner<'a> {
+    context: &'a Context,
+    request: &'a Request,
+    state: NodeState,
+    id: String,
+    pods: Vec<PlainPod>,
+    /// The cluster's id and those before it.
+    former: Vec<String>,
+    etcd_serves: bool,
+}
+
+impl MemberPlanner<'_> {
+    fn plan(&self) -> Result<RestorePlan> {
+        let state = &self.state;
+        let layout = &state.layout;
+        let from = self.request.from.canonicalize().map_err(|cause| {
+            let doing = format!("opening {}", self.request.from.display());
+            Failure::wrap(Kind::Usage, cause, doing)
+        })?;
+        let own = state.data_dir.canonicalize().is_ok_and(|dir| dir == from);
+        if !own && let Some(holder) = holders(&from)? {
+            return Err(Failure::refused_for_good(
+                "etcd-running",
+                format!("{holder} holds the database in {}", from.display()),
+            ));
+        }
+        let folders = Folders::find(
+            layout,
+            &Mounts::read()?,
+            &state.data_dir,
+            &self.id,
+            &folders::places(layout),
+        )?;
+        self.check_space(&from)?;
+        if !own {
+            data::refuse_inside(&state.data_dir, &from)?;
+        }
+        let whose = self.whose()?;
+        let planner = Planner {
+            layout,
+            folders: &folders,
+            data_dir: &state.data_dir,
+        };
+        let mut steps = vec![
+            NodeStep::MakeFolders {
+                folders: folders.missing(layout, state.profile, &state.data_dir),
+            },
+            // Read while it is certain to be what the operator sees.
+            NodeStep::Unpack {
+                archives: Vec::new(),
+                copies: self.copies(&planner)?,
+                links: Vec::new(),
+            },
+            NodeStep::StopPods {
+                moves: planner.stops(self.manifests(|_| true)?),
+            },
+            NodeStep::AwaitStopped,
+            planner.set_data_aside(),
+            NodeStep::BuildFromMember(Box::new(self.surviving(&folders, own, from, whose.data))),
+        ];
+        steps.extend(whose.dir.map(NodeStep::OwnDataDir));
+        steps.push(planner.switch_data());
+        let etcd = |component| component == Component::Etcd;
+        steps.push(planner.start_pods(self.manifests(etcd)?));
+        steps.push(NodeStep::ProveEtcd);
+        let others = self.manifests(|component| !etcd(component))?;
+        if !others.is_empty() {
+            steps.push(planner.start_pods(others));
+        }
+        steps.push(NodeStep::ProvePods);
+        Ok(RestorePlan {
+            id: self.id.clone(),
+            info: self.info(&folders),
+            steps,
+            notes: self.notes(own)?,
+            refused: None,
+        })
+    }
+
+    fn notes(&self, own: bool) -> Result<Vec<String>> {
+        let mut notes = vec![
+            WAY_BACK.to_owned(),
+            "the member's whole WAL is kept, including entries that it did not know to be committed: as leader it would have committed them".to_owned(),
+            "the other members are removed for good, and the cluster gets a new id: their disks cannot be used with it any more".to_owned(),
+        ];
+        notes.extend(self.state.manifest_notes(&self.pods));
+        if !own {
+            notes.push("the present data is set aside and not read".to_owned());
+        }
+        notes.extend(data::strangers(&self.state.layout, &self.state.data_dir)?);
+        Ok(notes)
+    }
+
+    /// Copies of the plain manifests, taken before the live ones go.
+    fn copies(&self, planner: &Planner<'_>) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let mut copies = Vec::new();
+        for pod in &self.pods {
+            let to = planner.prepared(&self.state.live(pod.component)?);
+            copies.push((
+                self.state.node_path(&pod.manifest),
+                self.state.node_path(&to),
+            ));
+        }
+        Ok(copies)
+    }
+
+    /// The places of the manifests of these components.
+    fn manifests(&self, which: impl Fn(Component) -> bool) -> Result<Vec<PathBuf>> {
+        let pods = self.pods.iter().filter(|pod| which(pod.component));
+        pods.map(|pod| self.state.live(pod.component)).collect()
+    }
+
+    /// Whose the new data is to be, by the manifest that etcd starts from.
+    fn whose(&self) -> Result<Whose> {
+        let etcd = |plain: &&PlainPod| plain.component == Component::Etcd;
+        let Some(etcd) = self.pods.iter().find(etcd) else {
+            return Ok(Whose {
+                data: None,
+                dir: None,
+            });
+        };
+        data::whose(&self.state.layout, &self.state.data_dir, &etcd.pod)
+    }
+
+    fn surviving(
+        &self,
+        folders: &Folders,
+        own: bool,
+        from: PathBuf,
+        owner: Option<Owner>,
+    ) -> Surviving {
+        let (slack, bump_by) = planner::bump(self.request.bump);
+        Surviving {
+            from: if own {
+                self.state.node_path(&folders.old_data())
+            } else {
+                from
+            },
+            on_node: own,
+            into: self.state.node_path(&folders.new_data()),
+            peer_urls: self.request.peer_urls.as_ref().map(|urls| urls.join(",")),
+            slack,
+            bump_by,
+            evidence: planner::evidence(&self.evidence()),
+            allow: self.request.allow.clone(),
+            random: format!("{:032x}", self.request.random),
+            owner,
+        }
+    }
+
+    /// What backups say of revisions that were served, and what this node's operations do; a store
+    /// that cannot be read says nothing. The node's own data may be another disk than the one that
+    /// is read, and then says how far clients were served here.
+    fn evidence(&self) -> Vec<Evidence> {
+        let mut known = served::of_operations(self.context, &self.state.layout);
+        known.extend(served::of_data(self.context, &self.state.data_dir));
+        let Some(store) = self.request.store.as_ref().filter(|store| store.is_dir()) else {
+            return known;
+        };
+        match catalog::list(&LocalStore::at(store)) {
+            Ok(sets) => known.extend(datadir::evidence(&sets)),
+            Err(failure) => self.context.warn("revision-unknown", failure.to_string()),
+        }
+        known
+    }
+
+    fn check_space(&self, from: &Path) -> Result<()> {
+        let size = std::fs::metadata(Layout::new(from, None).db()).map_or(0, |meta| meta.len());
+        let log: u64 = std::fs::read_dir(Layout::new(from, None).wal)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|meta| meta.len())
+            .sum();
+        let needed = size.saturating_add(log).saturating_add(ROOM);
+        space(&self.state.data_dir)?.check(needed, "the restore")
+    }
+
+    fn info(&self, folders: &Folders) -> RestoreInfo {
+        let state = &self.state;
+        let members = state.access.member_endpoints.value.len();
+        RestoreInfo {
+            source: Some(SourceInfo::member(
+                self.request.from.clone(),
+                state.node.clone(),
+            )),
+            profile: state.profile.word().to_owned(),
+            node: state.node.clone(),
+            nodes: if members > 1 {
+                vec![state.node.clone(), "the other members".to_owned()]
+            } else {
+                vec![state.node.clone()]
+            },
+            scope: match self.request.scope {
+                Scope::ControlPlane if state.layout.is_etcd_only(state.profile) => Scope::Etcd,
+                scope => scope,
+            },
+            etcd: state.etcd(self.request.peer_urls.as_deref()),
+            runtime: state.node_path(&state.socket),
+            pods: self.pods.iter().map(|pod| pod.info.clone()).collect(),
+            wait_seconds: self.request.wait.as_secs(),
+            grace_seconds: Some(self.request.grace.as_secs()),
+            etcd_served: Some(self.etcd_serves),
+            alarms_allowed: true,
+            safety: folders.safety(&state.layout),
+            former_clusters: self.former.clone(),
+            others: Vec::new(),
+            etcd_alone: state.layout.is_etcd_only(state.profile),
+        }
+    }
+}

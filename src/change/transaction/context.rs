@@ -1,0 +1,599 @@
+//! What the steps of a change act upon: the node's files, its container runtime and its etcd.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::info::{NodeFacts, PodInfo};
+use crate::cluster::connect::{self, PemFiles};
+use crate::context::{self, Context};
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::client::{ConnectOptions, Connection, Endpoint};
+use crate::etcd::datadir::holders;
+use crate::event::Event;
+use crate::node::component::Component;
+use crate::node::kubelet::node_names;
+use crate::node::layout::NodeLayout;
+use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox, static_pod_name};
+
+/// How often the node is looked at while something is waited for.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often the missing parts are reported.
+const TELL: Duration = Duration::from_secs(5);
+/// The bound on one question to the container runtime.
+pub(crate) const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many looks in a row must find a stopped pod stopped.
+const LOOKS: u32 = 2;
+
+/// What the steps of a change act upon.
+pub struct StepContext {
+    /// The node's paths.
+    pub(crate) layout: NodeLayout,
+    /// What the journal says of the node.
+    pub(crate) facts: NodeFacts,
+    /// Who watches, and whether to stop.
+    pub(crate) context: Context,
+    /// The containers that ran when manifests were last moved away.
+    pub(crate) ran: Mutex<BTreeSet<String>>,
+}
+
+/// What a wait looks for.
+pub(crate) enum Look {
+    /// It is there.
+    There,
+    /// It is not, and what is missing.
+    NotYet(String),
+    /// It is not, but the kubelet has begun to make it so: from the first time that this is seen,
+    /// the bound counts from there.
+    Begun(String),
+}
+
+/// What is said where nobody acts on the manifests.
+const NOBODY_ACTS: &str = "the kubelet has not acted on the manifests: check that it runs (systemctl status kubelet; journalctl -u kubelet)";
+
+impl StepContext {
+    /// The node with these paths, of which the journal says this.
+    pub(crate) fn new(context: &Context, layout: &NodeLayout, facts: NodeFacts) -> Self {
+        Self {
+            layout: layout.clone(),
+            facts,
+            context: context.clone(),
+            ran: Mutex::default(),
+        }
+    }
+
+    /// The same, which a request to stop does not reach.
+    pub(crate) fn unstopped(&self) -> Self {
+        Self::new(&self.context.unstopped(), &self.layout, self.facts.clone())
+    }
+
+    /// The host path of a node path.
+    pub(crate) fn host(&self, path: &Path) -> PathBuf {
+        self.layout.host(path)
+    }
+
+    /// Looks again and again until it is there, the bound is reached, or the operator wants it to
+    /// stop. An error while looking is an error, not an absence.
+    pub(crate) async fn wait<F: Future<Output = Result<Look>>>(
+        &self,
+        what: &'static str,
+        mut look: impl FnMut() -> F,
+    ) -> Result<()> {
+        let limit = self.facts.wait;
+        let mut began = tokio::time::Instant::now();
+        let mut told = began;
+        let mut acts = false;
+        loop {
+            let missing = match self.context.cancel.guard(look()).await? {
+                Look::There => return Ok(()),
+                Look::NotYet(missing) => missing,
+                Look::Begun(missing) => {
+                    if !acts {
+                        began = tokio::time::Instant::now();
+                    }
+                    acts = true;
+                    missing
+                }
+            };
+            let waited = began.elapsed();
+            if waited >= limit {
+                return Err(Failure::new(
+                    Kind::Unreachable,
+                    format!("waited {} s for {what}: {missing}", limit.as_secs()),
+                ));
+            }
+            if told.elapsed() >= TELL {
+                told = tokio::time::Instant::now();
+                self.context.tell(Event::Waiting {
+                    what,
+                    missing,
+                    seconds: waited.as_secs(),
+                    limit: limit.as_secs(),
+                });
+            }
+            let pause = LOOK.min(limit.saturating_sub(waited));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.context.cancel.cancelled() => return Err(context::interrupted()),
+            }
+        }
+    }
+
+    /// The container runtime.
+    pub(crate) async fn runtime(&self) -> Result<Runtime> {
+        Runtime::connect(&self.host(&self.facts.runtime), RUNTIME_TIMEOUT).await
+    }
+
+    /// Notes what runs now, before manifests are moved away: what has ended since then was ended by
+    /// a kubelet that has seen them go. A runtime that does not answer is met again by the wait.
+    pub(crate) async fn note_running(&self) {
+        let listed = match self.runtime().await {
+            Ok(runtime) => runtime.containers().await,
+            Err(failure) => Err(failure),
+        };
+        let running = listed.unwrap_or_default().into_iter();
+        let running = running.filter(|container| container.state == ContainerState::Running);
+        if let Ok(mut ran) = self.ran.lock() {
+            *ran = running.map(|container| container.id).collect();
+        }
+    }
+
+    /// Waits until no container of these pods is left and, where etcd's is among them, nobody holds
+    /// the database. What the runtime remembers of them is removed then: the kubelet would count it
+    /// as crashes and start them late.
+    ///
+    /// Both must be so in two looks in a row: the kubelet may be about to start a container of a
+    /// pod whose manifest has just gone.
+    pub(crate) async fn stopped(&self, pods: &[&PodInfo]) -> Result<()> {
+        let runtime = self.runtime().await?;
+        let names = self.static_pods();
+        let in_a_row = Cell::new(0);
+        let shorten = Shorten::default();
+        let pending = Cell::new(false);
+        let look = || async {
+            pending.set(false);
+            let there = self.still_there(&runtime, &names, pods, &shorten).await?;
+            pending.set(true);
+            in_a_row.set(if there.is_empty() {
+                in_a_row.get() + 1
+            } else {
+                0
+            });
+            Ok(match there.is_empty() {
+                true if in_a_row.get() >= LOOKS => Look::There,
+                true => Look::NotYet("looking again".to_owned()),
+                false => Look::NotYet(there.join(", ")),
+            })
+        };
+        let waited = self.wait("the static pods to stop", look).await;
+        shorten.tell(&self.context);
+        waited.map_err(|failure| {
+            match failure.kind() == Kind::Unreachable && pending.get() && !shorten.acts.get() {
+                true => Failure::new(Kind::Unreachable, format!("{failure}; {NOBODY_ACTS}")),
+                false => failure,
+            }
+        })?;
+        self.forget_exited(pods).await;
+        Ok(())
+    }
+
+    /// What of these pods has not ended, and who holds the database if one is etcd's. Where the
+    /// kubelet is seen to end them, those that are not etcd's are asked with a shorter grace.
+    async fn still_there(
+        &self,
+        runtime: &Runtime,
+        names: &StaticPods,
+        pods: &[&PodInfo],
+        shorten: &Shorten,
+    ) -> Result<Vec<String>> {
+        let mut there = Vec::new();
+        let containers = runtime.containers().await?;
+        let sandboxes = runtime.sandboxes().await?;
+        let etcd = Component::Etcd.name();
+        let pod_of = |container: &Container| {
+            let mut pods = pods.iter();
+            pods.find(|pod| names.is_container(pod, container, &sandboxes))
+        };
+        let standing: Vec<(&Container, &&PodInfo)> = containers
+            .iter()
+            .filter(|container| container.state != ContainerState::Exited)
+            .filter_map(|container| Some((container, pod_of(container)?)))
+            .collect();
+        shorten.see(&containers, &self.ran, |container| {
+            pod_of(container).is_some()
+        });
+        for (container, pod) in &standing {
+            there.push(format!(
+                "container {} of pod {} is {}",
+                container.name,
+                container.pod_name,
+                word(&container.state)
+            ));
+            if let Some(grace) = self.facts.grace
+                && shorten.acts.get()
+                && pod.component != etcd
+            {
+                shorten.ask(runtime, &container.id, grace);
+            }
+        }
+        // The kubelet may have made one, and be about to start the first container in it.
+        let ready = sandboxes.iter().filter(|sandbox| {
+            let empty = !standing.iter().any(|(c, _)| c.sandbox_id == sandbox.id);
+            sandbox.ready && empty && pods.iter().any(|pod| names.is_sandbox(pod, sandbox))
+        });
+        there.extend(ready.map(|sandbox| format!("pod {} is still ready", sandbox.pod_name)));
+        if pods.iter().all(|pod| pod.component != etcd) {
+            return Ok(there);
+        }
+        let data_dir = self.host(&self.facts.etcd.data_dir);
+        if let Some(holder) = holders(&data_dir)? {
+            there.push(format!(
+                "{holder} holds the database in {}",
+                data_dir.display()
+            ));
+        }
+        Ok(there)
+    }
+
+    /// How the kubelet calls the node's static pods.
+    pub(crate) fn static_pods(&self) -> StaticPods {
+        StaticPods::of(&self.layout, &self.facts.node)
+    }
+
+    /// Has the runtime forget the containers of these pods that have exited. The kubelet takes each
+    /// for a crash of a pod with the same manifest, and waits up to five minutes before it starts
+    /// the next (kubernetes, `pkg/kubelet/kuberuntime/kuberuntime_manager.go`, `doBackOff`). Where
+    /// the runtime refuses, it is only later: that is told and nothing else.
+    pub(crate) async fn forget_exited(&self, pods: &[&PodInfo]) {
+        let forget = async {
+            let runtime = self.runtime().await?;
+            let containers = runtime.containers().await?;
+            let sandboxes = runtime.sandboxes().await?;
+            let names = self.static_pods();
+            let of_ours = |container: &Container| {
+                let mut pods = pods.iter();
+                pods.any(|pod| names.is_container(pod, container, &sandboxes))
+            };
+            for container in &containers {
+                if container.state == ContainerState::Exited && of_ours(container) {
+                    runtime.remove_container(&container.id).await?;
+                }
+            }
+            Ok::<(), Failure>(())
+        };
+        if let Err(failure) = forget.await {
+            self.context.tell(Event::Note(format!(
+                "the kubelet may start the pods late, as after crashes: {failure}"
+            )));
+        }
+    }
+
+    /// Ends the running containers of this name in the namespaces of the control plane, and says
+    /// how many there were. The kubelet starts them again.
+    pub(crate) async fn end_containers(&self, name: &str, grace: Duration) -> Result<usize> {
+        let runtime = self.runtime().await?;
+        let containers = runtime.containers().await?;
+        let is = |container: &&Container| {
+            let namespace = container.pod_namespace.as_str();
+            container.name == name
+                && container.state == ContainerState::Running
+                && (namespace == "kube-system" || namespace.starts_with("openshift-"))
+        };
+        let ours: Vec<&Container> = containers.iter().filter(is).collect();
+        for container in &ours {
+            runtime.stop_container(&container.id, grace).await?;
+        }
+        Ok(ours.len())
+    }
+
+    /// Whether the kubelet has begun to start one of these pods: it stands, or has a container.
+    pub(crate) async fn is_begun(&self, pods: &[&PodInfo]) -> Result<bool> {
+        let runtime = self.runtime().await?;
+        let sandboxes = runtime.sandboxes().await?;
+        let names = self.static_pods();
+        let of_ours = |sandbox: &&Sandbox| pods.iter().any(|pod| names.is_sandbox(pod, sandbox));
+        Ok(sandboxes
+            .iter()
+            .filter(of_ours)
+            .any(|sandbox| sandbox.ready))
+    }
+
+    /// The failure of a wait for pods that nobody has begun to start, which says so.
+    pub(crate) fn if_nobody_acts(begun: bool, failure: Failure) -> Failure {
+        // Where the container runtime has told so already, once is enough.
+        let told = failure.to_string().contains("systemctl status kubelet");
+        match failure.kind() == Kind::Unreachable && !begun && !told {
+            true => Failure::new(Kind::Unreachable, format!("{failure}; {NOBODY_ACTS}")),
+            false => failure,
+        }
+    }
+
+    /// Connects to the node's etcd.
+    pub(crate) async fn etcd(&self) -> Result<Connection> {
+        let etcd = &self.facts.etcd;
+        let endpoint = Endpoint::parse(&etcd.endpoint, etcd.ca.is_some())?;
+        Connection::open(&endpoint, &self.options()?).await
+    }
+
+    /// How etcd's members are asked.
+    pub(crate) fn options(&self) -> Result<ConnectOptions> {
+        let etcd = &self.facts.etcd;
+        let endpoint = Endpoint::parse(&etcd.endpoint, etcd.ca.is_some())?;
+        let mut options = ConnectOptions::default();
+        if endpoint.is_tls() {
+            let host = |path: &Option<PathBuf>| path.as_ref().map(|path| self.host(path));
+            let (ca, cert, key) = (host(&etcd.ca), host(&etcd.cert), host(&etcd.key));
+            options.tls = Some(connect::tls(&PemFiles {
+                ca: ca.as_deref(),
+                cert: cert.as_deref(),
+                key: key.as_deref(),
+            })?);
+        }
+        Ok(options)
+    }
+
+    /// Runs work that blocks on a thread of its own.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.doing(Kind::Unexpected, || "running a thread")?
+    }
+}
+
+/// The containers that are asked to end sooner than the kubelet asks them.
+///
+/// Only once the kubelet is seen to act: asked before, a container would be started again by a
+/// kubelet that has not seen its manifest go, or, where none runs, by nobody at all.
+#[derive(Default)]
+struct Shorten {
+    /// Whether the kubelet is seen to act.
+    acts: Cell<bool>,
+    /// What was there at the first look.
+    first: RefCell<Option<BTreeSet<String>>>,
+    asked: RefCell<BTreeMap<String, JoinHandle<Result<()>>>>,
+}
+
+impl Shorten {
+    /// Looks whether something of the pods has ended since the manifests went.
+    fn see(
+        &self,
+        containers: &[Container],
+        ran: &Mutex<BTreeSet<String>>,
+        of_ours: impl Fn(&Container) -> bool,
+    ) {
+        let running = containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Running);
+        let running = running.filter(|container| of_ours(container));
+        let running: BTreeSet<String> = running.map(|container| container.id.clone()).collect();
+        let ran = ran.lock().map(|ran| ran.clone()).unwrap_or_default();
+        let mut exited = containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Exited);
+        let ended = exited.any(|container| ran.contains(&container.id) && of_ours(container));
+        let mut first = self.first.borrow_mut();
+        let first = first.get_or_insert_with(|| running.clone());
+        if ended || !first.is_subset(&running) {
+            self.acts.set(true);
+        }
+    }
+
+    fn ask(&self, runtime: &Runtime, id: &str, grace: Duration) {
+        let mut asked = self.asked.borrow_mut();
+        if asked.contains_key(id) {
+            return;
+        }
+        let (runtime, container) = (runtime.clone(), id.to_owned());
+        let call = async move { runtime.stop_container(&container, grace).await };
+        asked.insert(id.to_owned(), tokio::spawn(call));
+    }
+
+    /// Tells what the runtime refused. What is still under way is given up: the pods have ended, or
+    /// the wait for that has.
+    fn tell(&self, context: &Context) {
+        use futures_util::FutureExt;
+        for (_, call) in std::mem::take(&mut *self.asked.borrow_mut()) {
+            match call.is_finished() {
+                false => call.abort(),
+                true => {
+                    if let Some(Ok(Err(failure))) = call.now_or_never() {
+                        context.tell(Event::Note(failure.to_string()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The word for a container's state.
+fn word(state: &ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "created",
+        ContainerState::Running => "running",
+        ContainerState::Exited => "exited",
+        ContainerState::Unknown => "in an unknown state",
+    }
+}
+
+/// How the kubelet calls the node's static pods: the manifest's name, a hyphen, the node's.
+pub(crate) struct StaticPods {
+    /// The names that the node may go by.
+    nodes: Vec<String>,
+    /// The names of all pods that have a manifest here, with their namespaces.
+    manifests: Vec<(String, String)>,
+}
+
+impl StaticPods {
+    /// What the node's files tell of them; `node` is the name that it is thought to have.
+    pub(crate) fn of(layout: &NodeLayout, node: &str) -> Self {
+        let mut nodes = vec![node.to_lowercase()];
+        nodes.extend(node_names(layout));
+        let manifests = layout.static_pod_keys();
+        Self { nodes, manifests }
+    }
+
+    /// Whether a sandbox is this static pod's. Another pod's name may begin with this one's
+    /// (`etcd`, `etcd-events`), so that it is its own only if what follows is the node's name.
+    pub(crate) fn is_sandbox(&self, pod: &PodInfo, sandbox: &Sandbox) -> bool {
+        if sandbox.pod_namespace != pod.namespace {
+            return false;
+        }
+        let name = sandbox.pod_name.as_str();
+        if self
+            .nodes
+            .iter()
+            .any(|n| name == static_pod_name(&pod.name, n))
+        {
+            return true;
+        }
+        let from_file = sandbox
+            .annotations
+            .get("kubernetes.io/config.source")
+            .is_some_and(|source| source == "file");
+        let begins = |with: &str| {
+            let rest = name.strip_prefix(with);
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        };
+        // Should the node go by a name that nothing here tells, what is no other pod's is this one's.
+        let ends_as_ours = self.nodes.iter().any(|node| {
+            let rest = name.strip_suffix(node.as_str());
+            rest.is_some_and(|rest| rest.ends_with('-'))
+        });
+        let others = self.manifests.iter().any(|(namespace, other)| {
+            *namespace == pod.namespace && other.len() > pod.name.len() && begins(other)
+        });
+        from_file && begins(&pod.name) && !ends_as_ours && !others
+    }
+
+    /// Whether a container is of this static pod.
+    pub(crate) fn is_container(
+        &self,
+        pod: &PodInfo,
+        container: &Container,
+        sandboxes: &[Sandbox],
+    ) -> bool {
+        let of_pod = |node: &String| container.pod_name == static_pod_name(&pod.name, node);
+        let by_name = container.pod_namespace == pod.namespace && self.nodes.iter().any(of_pod);
+        let sandbox = sandboxes
+            .iter()
+            .find(|sandbox| sandbox.id == container.sandbox_id);
+        by_name || sandbox.is_some_and(|sandbox| self.is_sandbox(pod, sandbox))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn sandbox(namespace: &str, name: &str, source: &str) -> Sandbox {
+        Sandbox {
+            id: "s".to_owned(),
+            pod_namespace: namespace.to_owned(),
+            pod_name: name.to_owned(),
+            pod_uid: "u".to_owned(),
+            attempt: 0,
+            ready: true,
+            created: 0,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::from([(
+                "kubernetes.io/config.source".to_owned(),
+                source.to_owned(),
+            )]),
+        }
+    }
+
+    fn pod(name: &str) -> PodInfo {
+        PodInfo {
+            component: name.to_owned(),
+            namespace: "openshift-etcd".to_owned(),
+            name: name.to_owned(),
+            revision: Some(7),
+            containers: vec![name.to_owned()],
+            manifest: None,
+        }
+    }
+
+    fn pods(nodes: &[&str], manifests: &[&str]) -> StaticPods {
+        let key = |name: &&str| ("openshift-etcd".to_owned(), (*name).to_owned());
+        StaticPods {
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            manifests: manifests.iter().map(key).collect(),
+        }
+    }
+
+    #[test]
+    fn only_the_static_pod_is_meant() {
+        let names = pods(&["master-0"], &["etcd"]);
+        let is = |namespace, name, source| {
+            names.is_sandbox(&pod("etcd"), &sandbox(namespace, name, source))
+        };
+        assert!(is("openshift-etcd", "etcd-master-0", "file"));
+        assert!(is("openshift-etcd", "etcd-master-0", "api"));
+        // The node goes by another name than we think.
+        assert!(is("openshift-etcd", "etcd-master-0.example.com", "file"));
+        assert!(!is("openshift-etcd", "etcd-guard-master-0", "api"));
+        assert!(!is("openshift-etcd", "etcd-guard-master-0", "file"));
+        assert!(!is("openshift-etcd", "etcdx-master-0", "file"));
+        assert!(!is("kube-system", "etcd-master-0", "file"));
+    }
+
+    #[test]
+    fn a_pod_whose_name_begins_with_anothers_is_its_own() {
+        let both = ["etcd", "etcd-events", "kube-scheduler", "kube-scheduler-2"];
+        for (nodes, manifests, node) in [
+            (vec!["cp-0"], vec![], "cp-0"),
+            (vec!["cp-0.example-1.com"], vec![], "cp-0.example-1.com"),
+            (vec!["m1", "events-cp-0"], vec![], "events-cp-0"),
+            // Nothing tells the node's name; the manifests tell the pods.
+            (vec!["m1"], both.to_vec(), "cp-0"),
+        ] {
+            let names = pods(&nodes, &manifests);
+            let is = |wanted: &str, manifest: &str| {
+                let name = static_pod_name(manifest, node);
+                names.is_sandbox(&pod(wanted), &sandbox("openshift-etcd", &name, "file"))
+            };
+            for wanted in both {
+                for found in both {
+                    assert_eq!(
+                        is(wanted, found),
+                        wanted == found,
+                        "{wanted} {found} {node}"
+                    );
+                }
+            }
+        }
+        // Of two readings the one with a name that is known counts.
+        let names = pods(&["cp-0", "events-cp-0"], &["etcd"]);
+        let found = sandbox("openshift-etcd", "etcd-events-cp-0", "file");
+        assert!(names.is_sandbox(&pod("etcd"), &found));
+    }
+
+    #[test]
+    fn a_container_without_labels_is_its_sandboxs() {
+        let names = pods(&["cp-0"], &["etcd", "etcd-events"]);
+        let sandboxes = [sandbox("openshift-etcd", "etcd-events-cp-0", "file")];
+        let container = Container {
+            id: "c".to_owned(),
+            name: "etcd".to_owned(),
+            pod_namespace: "openshift-etcd".to_owned(),
+            pod_name: "etcd-events-cp-0".to_owned(),
+            pod_uid: "u".to_owned(),
+            sandbox_id: "s".to_owned(),
+            attempt: 0,
+            state: ContainerState::Running,
+            image: String::new(),
+            created: 0,
+            labels: BTreeMap::new(),
+        };
+        assert!(!names.is_container(&pod("etcd"), &container, &sandboxes));
+        assert!(names.is_container(&pod("etcd-events"), &container, &sandboxes));
+    }
+}

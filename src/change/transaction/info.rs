@@ -1,0 +1,262 @@
+//! What a change of the node is about, as its journal keeps it: enough to resume it, to roll it back
+//! and to report on it.
+//!
+//! Paths of the node are the node's own, whatever its root is mounted at; those of a backup, and of
+//! the cluster that is joined, are as the process that made the plan finds them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::connect::{self, PemFiles};
+use crate::cluster::survey::Reach;
+use crate::error::Result;
+use crate::etcd::client::{ConnectOptions, Endpoint};
+use crate::node::access::EtcdAccess;
+use crate::node::component::Component;
+use crate::node::layout::NodeLayout;
+use crate::node::manifests::PodKey;
+use crate::node::pod::PodManifest;
+
+/// What a change keeps in its journal besides its steps.
+pub trait OperationInfo: Serialize + for<'de> Deserialize<'de> + Clone {
+    /// What its steps need to know of the node.
+    fn facts(&self) -> NodeFacts;
+
+    /// The folders that keep what a rollback needs, as node paths.
+    fn safety(&self) -> &[PathBuf];
+}
+
+/// What the steps need to know of the node, whichever change they belong to.
+#[derive(Debug, Clone)]
+pub struct NodeFacts {
+    /// The node's name.
+    pub node: String,
+    /// How its etcd is reached.
+    pub etcd: EtcdInfo,
+    /// The container runtime's socket.
+    pub runtime: PathBuf,
+    /// The static pods that stop and start.
+    pub pods: Vec<PodInfo>,
+    /// Which of the node's components those are.
+    pub scope: Scope,
+    /// The bound of each wait.
+    pub wait: Duration,
+    /// The time that pods other than etcd's get to end, where it is shorter than the kubelet's.
+    pub grace: Option<Duration>,
+    /// Whether etcd served when the plan was made, where that is known.
+    pub etcd_served: Option<bool>,
+    /// Whether alarms in the data are no failure.
+    pub alarms_allowed: bool,
+    /// Whether a rollback waits until the pods serve again.
+    pub proves_rollback: bool,
+    /// The cluster that the node joins, where it joins one.
+    pub joins: Option<Joining>,
+}
+
+/// The cluster that a node joins.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// How its members are reached.
+    pub cluster: ClusterInfo,
+    /// Refusals that are allowed.
+    pub allow: Vec<String>,
+}
+
+/// Which of the node's static pods are rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// All four.
+    ControlPlane,
+    /// etcd alone, as the stock script of OpenShift 4.18 and later does.
+    Etcd,
+}
+
+impl Scope {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control-plane",
+            Self::Etcd => "etcd",
+        }
+    }
+
+    /// The components that are rolled back, in the order in which they are stopped: what uses etcd
+    /// before etcd.
+    pub(crate) fn components(self) -> &'static [Component] {
+        match self {
+            Self::ControlPlane => &Component::ALL,
+            Self::Etcd => &[Component::Etcd],
+        }
+    }
+}
+
+/// What is restored: a backup, or a member's data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceInfo {
+    /// What the operator called it.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// When it was taken, where that is known.
+    pub created: Option<Timestamp>,
+    /// Its KV revision.
+    pub kv_revision: Option<i64>,
+    /// The OpenShift version that stands in it.
+    pub ocp_version: Option<String>,
+    /// The cluster's UUID that stands in it.
+    pub cluster_uuid: Option<String>,
+    /// The node it was taken on.
+    pub node: Option<String>,
+}
+
+impl SourceInfo {
+    /// A member's own data directory.
+    pub(crate) fn member(dir: PathBuf, node: String) -> Self {
+        Self {
+            name: "this member's own data".to_owned(),
+            dir,
+            created: None,
+            kv_revision: None,
+            ocp_version: None,
+            cluster_uuid: None,
+            node: Some(node),
+        }
+    }
+}
+
+/// How the node's etcd is reached, for the proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdInfo {
+    /// Its client URL.
+    pub endpoint: String,
+    /// The CA's file.
+    pub ca: Option<PathBuf>,
+    /// The client certificate's file.
+    pub cert: Option<PathBuf>,
+    /// Its key's file.
+    pub key: Option<PathBuf>,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The member's name.
+    pub member: String,
+    /// Its peer URLs.
+    #[serde(rename = "peerURLs")]
+    pub peer_urls: Vec<String>,
+}
+
+impl EtcdInfo {
+    /// The member of this name and these peer URLs in this data directory, reached as `access` says.
+    pub(crate) fn of(
+        access: &EtcdAccess,
+        layout: &NodeLayout,
+        data_dir: &Path,
+        member: String,
+        peer_urls: Vec<String>,
+    ) -> Self {
+        let tls = access.tls.as_ref();
+        let ca = tls.and_then(|tls| tls.ca.as_ref());
+        let identity = tls.and_then(|tls| tls.identity.as_ref());
+        Self {
+            endpoint: access.endpoint.value.clone(),
+            ca: ca.map(|ca| layout.node_path(&ca.value)),
+            cert: identity.map(|identity| layout.node_path(&identity.cert.value)),
+            key: identity.map(|identity| layout.node_path(&identity.key.value)),
+            data_dir: layout.node_path(data_dir),
+            member,
+            peer_urls,
+        }
+    }
+}
+
+/// A static pod that is rolled back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodInfo {
+    /// `etcd`, `kube-apiserver`, …
+    pub component: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// Its name, without the node's.
+    pub name: String,
+    /// The PodRevision that is put back, where there are revisions.
+    pub revision: Option<u32>,
+    /// The containers that must run at the end.
+    pub containers: Vec<String>,
+    /// Where its manifest goes; journals of earlier versions do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
+}
+
+impl PodInfo {
+    /// What the kubelet tells the pod from others by.
+    pub(crate) fn key(&self) -> PodKey<'_> {
+        PodKey {
+            namespace: &self.namespace,
+            name: &self.name,
+        }
+    }
+
+    /// The pod of a component as its manifest has it, which goes to this node path.
+    pub(crate) fn of(
+        component: Component,
+        revision: Option<u32>,
+        pod: &PodManifest,
+        manifest: Option<PathBuf>,
+    ) -> Self {
+        let containers = pod.containers.iter();
+        Self {
+            component: component.name().to_owned(),
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            revision,
+            containers: containers.map(|container| container.name.clone()).collect(),
+            manifest,
+        }
+    }
+}
+
+/// How the members of the cluster that is joined are reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterInfo {
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// Client URLs of its healthy members, this node's own not among them.
+    pub endpoints: Vec<String>,
+    /// The CA's file.
+    pub ca: Option<PathBuf>,
+    /// The client certificate's file.
+    pub cert: Option<PathBuf>,
+    /// Its key's file.
+    pub key: Option<PathBuf>,
+}
+
+impl ClusterInfo {
+    /// How to reach it.
+    ///
+    /// # Errors
+    /// Those of reading the certificates.
+    pub(crate) fn reach(&self) -> Result<Reach> {
+        let endpoints = self
+            .endpoints
+            .iter()
+            .map(|url| Endpoint::parse(url, self.ca.is_some()))
+            .collect::<Result<Vec<_>>>()?;
+        let mut options = ConnectOptions::default();
+        if endpoints.iter().any(Endpoint::is_tls) {
+            let files = PemFiles {
+                ca: self.ca.as_deref(),
+                cert: self.cert.as_deref(),
+                key: self.key.as_deref(),
+            };
+            options.tls = Some(connect::tls(&files)?);
+        }
+        Ok(Reach::at(endpoints, options))
+    }
+}

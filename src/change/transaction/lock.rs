@@ -1,0 +1,60 @@
+//! The locks of everything that changes a node.
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::node::component::Component;
+use crate::node::layout::NodeLayout;
+use crate::node::profile::{self, Profile};
+use crate::plan::lock::Lock;
+use crate::sys::fs;
+
+/// The node, locked against other runs and against OpenShift's installers.
+#[derive(Debug)]
+pub struct Locked {
+    _own: Lock,
+    _installers: Vec<Lock>,
+}
+
+impl Locked {
+    /// Takes all of them; `doing` names the holder to whoever finds them held.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Busy`] where another process holds one.
+    pub fn take(context: &Context, layout: &NodeLayout, doing: &str) -> Result<Self> {
+        let path = layout.lock();
+        fs::mkdir_all(fs::parent(&path))?;
+        let own = Lock::acquire(&path, doing)?;
+        Ok(Self {
+            _own: own,
+            _installers: lock_installers(context, layout)?,
+        })
+    }
+}
+
+/// OpenShift's installer pods hold a lock a component while they write; other nodes have none.
+fn lock_installers(context: &Context, layout: &NodeLayout) -> Result<Vec<Lock>> {
+    let mut held = Vec::new();
+    // While a restore is unfinished the manifests may be away; the revisions are still there.
+    let has_revisions =
+        std::fs::read_dir(layout.resources()).is_ok_and(|mut all| all.next().is_some());
+    if !has_revisions && profile::look(layout, None)?.profile != Profile::Openshift {
+        return Ok(held);
+    }
+    for component in Component::ALL {
+        let path = layout.installer_lock(component);
+        if !fs::parent(&path).is_dir() {
+            continue;
+        }
+        match Lock::hold(&path)? {
+            Some(lock) => held.push(lock),
+            None => context.warn(
+                "foreign-lock",
+                format!(
+                    "{} is a link or another user's file, so it is not an installer's lock: it is ignored",
+                    path.display()
+                ),
+            ),
+        }
+    }
+    Ok(held)
+}

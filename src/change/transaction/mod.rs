@@ -1,0 +1,21 @@
+//! What every change of a node has in common: its steps, their journal, and the way back.
+
+pub(crate) mod bounds;
+pub mod commit;
+pub(crate) mod context;
+pub(crate) mod data;
+pub(crate) mod ended;
+pub(crate) mod exchange;
+pub(crate) mod files;
+pub(crate) mod folders;
+pub mod info;
+pub mod lock;
+pub(crate) mod moves;
+pub(crate) mod planner;
+pub(crate) mod pods;
+pub(crate) mod proof;
+pub mod rollback;
+pub mod runner;
+pub mod served;
+pub mod steps;
+pub mod unsettled;

@@ -1,0 +1,349 @@
+//! How the data from before comes back, and the pods on it.
+//!
+//! As long as nobody was served from what was restored, the data from before is moved back, and
+//! the node is what it was to the byte. Once an etcd has served from it, clients know revisions
+//! that the data from before has never had, or has had with another meaning: they would wait for
+//! what does not come, and keep what is gone. So then that data comes back bumped: a copy of it,
+//! its log applied, its revision above all that was served and everything up to there marked as
+//! compacted, so that every client lists again. Its own bytes stay in the safety folder.
+//!
+//! The copy is made beside its place and comes into it by one rename. A member of several cannot be
+//! bumped by itself: its peers, whose disks are elsewhere, would then disagree with it about every
+//! later revision. Its data comes back as it was, and it is said who does not notice.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::context::StepContext;
+use super::data::MEMBER;
+use super::exchange::Exchange;
+use super::files::{label_as, remove_if_there};
+use super::info::{PodInfo, Scope};
+use super::served::{self, BUMPED_TO, LOG_INDEX, SERVED, Served};
+use super::{moves, proof};
+use crate::change::{datadir, survivor};
+use crate::error::{Kind, Result};
+use crate::etcd::datadir::{self as files, Layout};
+use crate::etcd::ids::ClusterId;
+use crate::etcd::restore::{Bump, Evidence, SLACK};
+use crate::event::Event;
+use crate::keep::catalog;
+use crate::node::component::Component;
+use crate::node::pod::{MAX_BYTES, PodManifest};
+use crate::plan::Known;
+use crate::sys::fs;
+use crate::sys::owner::Owner;
+use crate::sys::random::bytes;
+
+/// Why the data from before came back without a bump.
+const NOT_BUMPED: &str = "notBumped";
+/// What did not serve at the end of the way back.
+const NOT_SERVING: &str = "notServing";
+/// The time an API server gets to end that is stopped so that it starts again.
+const RESTART: Duration = Duration::from_secs(2);
+
+/// What came back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Returned {
+    /// The highest revision that clients can have seen of what was restored, if they were served.
+    pub served: Option<i64>,
+    /// The revision that the data from before was bumped to.
+    pub bumped_to: Option<i64>,
+    /// Why it was not bumped, where it should have been.
+    pub not_bumped: Option<String>,
+    /// What does not serve although it did before.
+    pub not_serving: Vec<String>,
+}
+
+impl Returned {
+    /// What the steps that were undone found out.
+    pub(crate) fn of(known: &Known) -> Self {
+        let number = |name: &str| known.field(name).and_then(Value::as_i64);
+        let texts = |name: &str| known.read::<Vec<String>>(name).unwrap_or_default();
+        Self {
+            served: number(SERVED),
+            bumped_to: number(BUMPED_TO),
+            not_bumped: known.read(NOT_BUMPED).unwrap_or_default(),
+            not_serving: texts(NOT_SERVING),
+        }
+    }
+
+    /// In words: what the node is now.
+    pub fn sentence(&self) -> String {
+        let mut parts = vec!["the node is as before".to_owned()];
+        parts.extend(self.details());
+        parts.join("; ")
+    }
+
+    /// What differs from before, and what does not serve yet.
+    pub fn details(&self) -> Vec<String> {
+        let served = self.served.unwrap_or_default();
+        let mut parts = Vec::new();
+        match (self.bumped_to, &self.not_bumped) {
+            (Some(bumped), _) => parts.push(format!(
+                "etcd's revision is bumped to {bumped}, above {served}, the highest served in the meantime: all clients re-list"
+            )),
+            (None, Some(why)) => parts.push(format!(
+                "clients that have seen revisions up to {served} do not notice the rollback: {why}"
+            )),
+            (None, None) => {}
+        }
+        if !self.not_serving.is_empty() {
+            let missing = self.not_serving.join("; ");
+            parts.push(format!("not serving yet: {missing}"));
+        }
+        parts
+    }
+}
+
+/// What taking the new data out of its place finds out about it.
+pub(crate) fn taken_out(node: &StepContext, known: &Known, built: &Path) -> Option<Value> {
+    let index = known.field(LOG_INDEX).and_then(Value::as_u64);
+    let told = known.field("revisionNow").and_then(Value::as_i64);
+    match served::by(&node.context, built, index, told) {
+        Served::Nothing => None,
+        Served::UpTo(revision) => Some(json!({ SERVED: revision })),
+    }
+}
+
+/// Puts the data from before back into its directory, bumped where clients have been served
+/// meanwhile. What was there is gone from it by then.
+pub(crate) async fn data(
+    node: &StepContext,
+    data_dir: &Path,
+    aside: &Path,
+    known: &Known,
+) -> Result<Option<Value>> {
+    let Some(served) = known.field(SERVED).and_then(Value::as_i64) else {
+        moves::move_contents(aside, data_dir, &[])?;
+        return Ok(None);
+    };
+    let place = data_dir.join(MEMBER);
+    if !aside.join(MEMBER).is_dir() {
+        moves::move_contents(aside, data_dir, &[])?;
+        // There was no data, or an attempt that was killed has moved it back as it was.
+        return Ok(place.is_dir().then(|| {
+            let why = alone(node, data_dir).err();
+            json!({ NOT_BUMPED: why.unwrap_or_else(|| "it could not be bumped".to_owned()) })
+        }));
+    }
+    let bumped = beside(aside);
+    let ready = bumped.join(MEMBER);
+    if place.symlink_metadata().is_err() {
+        if revision_of(&bumped).is_none_or(|revision| revision <= served)
+            && let Err(why) = build(node, aside, &bumped, data_dir, served).await?
+        {
+            if node.facts.proves_rollback {
+                node.context.warn("revision-not-bumped", why.clone());
+            }
+            moves::move_contents(aside, data_dir, &[])?;
+            return Ok(Some(json!({ NOT_BUMPED: why })));
+        }
+        fs::rename(&ready, &place)?;
+        fs::sync_dir(data_dir)?;
+        fs::sync_dir(&bumped)?;
+    } else if ready.symlink_metadata().is_ok() {
+        return Err(moves::in_the_way(&place, &ready));
+    }
+    // What else was in the directory goes back as it was; the member's own bytes are kept.
+    moves::move_contents(aside, data_dir, &[OsString::from(MEMBER)])?;
+    remove_if_there(&bumped)?;
+    let revision = revision_of(data_dir).filter(|revision| *revision > served);
+    let revision = revision.ok_or_else(|| moves::in_the_way(&place, &aside.join(MEMBER)))?;
+    Ok(Some(json!({ BUMPED_TO: revision })))
+}
+
+/// Where a bumped copy is made.
+fn beside(aside: &Path) -> PathBuf {
+    aside.with_file_name("data-bumped")
+}
+
+fn revision_of(dir: &Path) -> Option<i64> {
+    let evidence = datadir::evidence_of_member(&Layout::new(dir, None).db());
+    Some(evidence.ok()??.revision)
+}
+
+/// Makes a bumped copy of the data in `aside`, whole or not at all; says why where that data cannot
+/// be bumped.
+async fn build(
+    node: &StepContext,
+    aside: &Path,
+    bumped: &Path,
+    place: &Path,
+    served: i64,
+) -> Result<Result<(), String>> {
+    let cluster_id = match alone(node, aside) {
+        Ok(cluster_id) => cluster_id,
+        Err(why) => return Ok(Err(why)),
+    };
+    let mut evidence = served::of_operations(&node.context, &node.layout);
+    evidence.push(Evidence {
+        source: "what was restored".to_owned(),
+        revision: served,
+    });
+    let request = survivor::Request {
+        from: aside.to_owned(),
+        from_wal: None,
+        data_dir: bumped.to_owned(),
+        wal_dir: None,
+        name: None,
+        peer_urls: None,
+        bump: Some(Bump::Auto { slack: SLACK }),
+        mark_compacted: true,
+        evidence,
+        allow: Vec::new(),
+        cluster_id: Some(cluster_id),
+        random: u128::from_ne_bytes(bytes::<16>()?),
+    };
+    let (context, into, place) = (node.context.clone(), bumped.to_owned(), place.to_owned());
+    let from = aside.to_owned();
+    let made = node
+        .blocking(move || {
+            remove_if_there(&into)?;
+            survivor::run(&context, &request)?;
+            if let Some(owner) = Owner::of(&from.join(MEMBER), &Layout::new(&from, None).db())? {
+                owner.give(&into.join(MEMBER))?;
+            }
+            label_as(&place, &into)
+        })
+        .await;
+    match made {
+        Err(failure) if failure.kind() == Kind::Refused => Ok(Err(failure.to_string())),
+        other => other.map(Ok),
+    }
+}
+
+/// The cluster of a member that is alone in it, or why it cannot be bumped by itself.
+fn alone(node: &StepContext, dir: &Path) -> Result<ClusterId, String> {
+    let report = files::check(&Layout::new(dir, None), None).map_err(|e| e.to_string())?;
+    let identity = report.wal.scan.metadata;
+    let identity = identity.ok_or("its WAL does not say which member it belongs to")?;
+    let members = report.last_members.map_or(1, |members| members.ids().len());
+    match members {
+        1 => Ok(ClusterId(identity.cluster)),
+        several => Err(format!(
+            "the data belongs to one of {several} members: bumped on one member alone, it would contradict the others. Restart all clients that watch, on all nodes (API servers, kubelets, operators), or make a cluster of this member alone: etcd-dr restore --from-data-dir {}",
+            node.facts.etcd.data_dir.display()
+        )),
+    }
+}
+
+/// Makes the bumped copy while everything still runs, so that what fails has cost nothing: of the data
+/// in `aside`, which is to go back to `data_dir` after a change whose steps were all done.
+///
+/// # Errors
+/// [`Kind::Store`] without room for the copy.
+pub(crate) async fn prepare(
+    node: &StepContext,
+    data_dir: &Path,
+    aside: &Path,
+    known: &Known,
+) -> Result<()> {
+    if !aside.join(MEMBER).is_dir() {
+        return Ok(());
+    }
+    let numbers = ["revision", "revisionNow"].map(|name| known.field(name));
+    let told = numbers
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_i64)
+        .max();
+    let live = revision_of(data_dir);
+    let bumped = beside(aside);
+    let served = live.max(told).unwrap_or_default();
+    // Why not is told when it comes to that.
+    let built = build(node, aside, &bumped, data_dir, served).await?;
+    if built.is_ok() {
+        node.context.tell(Event::Note(format!(
+            "the previous data is ready in {}, with its revision bumped above all that was served",
+            bumped.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Puts manifests back: etcd's first, and the others once etcd serves. What does not serve in time
+/// is told; the manifests are all in place nevertheless.
+pub(crate) async fn pods(
+    node: &StepContext,
+    stops: &[Exchange],
+    known: &Known,
+) -> Result<Option<Value>> {
+    let is_etcds = |exchange: &&Exchange| {
+        let pods = node.facts.pods.iter();
+        let mut etcd = pods.filter(|pod| pod.component == Component::Etcd.name());
+        etcd.any(|pod| exchange.is_manifest_of(pod))
+    };
+    let (etcd, others): (Vec<&Exchange>, Vec<&Exchange>) = stops.iter().rev().partition(is_etcds);
+    let all: Vec<&PodInfo> = node.facts.pods.iter().collect();
+    node.forget_exited(&all).await;
+    let mut missing = Vec::new();
+    for exchange in &etcd {
+        exchange.revert(node)?;
+    }
+    let waits =
+        node.facts.proves_rollback && !etcd.is_empty() && node.facts.etcd_served != Some(false);
+    if waits && let Err(failure) = proof::serving(node).await {
+        missing.push(format!("etcd: {failure}"));
+    }
+    if known.field(NOT_BUMPED).is_some() && node.facts.scope == Scope::Etcd {
+        restart_api_server(node).await;
+    }
+    for exchange in &others {
+        exchange.revert(node)?;
+    }
+    // Without etcd none of the others stays up.
+    if waits && missing.is_empty() {
+        let came = etcd.iter().chain(&others);
+        let pods = came.filter_map(|exchange| as_it_came_back(node, exchange));
+        let pods: Vec<PodInfo> = pods.collect();
+        if let Err(failure) = proof::pods_run(node, &pods).await {
+            missing.push(failure.to_string());
+        }
+    }
+    for what in &missing {
+        node.context.warn("not-serving", what.clone());
+    }
+    let mut facts = Map::new();
+    if !missing.is_empty() {
+        facts.insert(NOT_SERVING.to_owned(), json!(missing));
+    }
+    Ok((!facts.is_empty()).then_some(Value::Object(facts)))
+}
+
+/// The pod of a manifest that is back in its place, where it is one that is known.
+fn as_it_came_back(node: &StepContext, exchange: &Exchange) -> Option<PodInfo> {
+    let mut pods = node.facts.pods.iter();
+    let known = pods.find(|pod| exchange.is_manifest_of(pod))?;
+    let component = Component::ALL
+        .into_iter()
+        .find(|component| component.name() == known.component)?;
+    let place = node.host(&exchange.place);
+    let bytes = catalog::read_bounded(&place, MAX_BYTES).ok()??;
+    let pod = PodManifest::parse(&bytes).ok()?;
+    Some(PodInfo::of(
+        component,
+        None,
+        &pod,
+        Some(exchange.place.clone()),
+    ))
+}
+
+/// Ends the API server's container, so that the kubelet starts it again with empty caches.
+async fn restart_api_server(node: &StepContext) {
+    let name = Component::KubeApiserver.name();
+    let ended = node.end_containers(name, RESTART).await;
+    match ended {
+        Ok(0) => {}
+        Ok(_) => node.context.tell(Event::Note(format!(
+            "{name} was stopped, so that it restarts and reads everything again"
+        ))),
+        Err(failure) => node.context.warn(
+            "api-server-not-restarted",
+            format!("{name} keeps its old cache: restart it by hand ({failure})"),
+        ),
+    }
+}
