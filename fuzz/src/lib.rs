@@ -8,12 +8,12 @@ use etcd_dr::etcd::bbolt::layout::{fnv1a, is_page_size};
 use etcd_dr::etcd::bbolt::{self, Origin};
 use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::mvcc::{KeyValue, RevisionKey};
+use etcd_dr::etcd::proto::Fields;
+use etcd_dr::etcd::proto::kv::{Put, Txn, delete_range};
+use etcd_dr::etcd::proto::request::Request;
 use etcd_dr::etcd::raftsnap::{SnapFile, SnapName};
-use etcd_dr::etcd::snapshot::{Options, Wanted};
+use etcd_dr::etcd::snapshot::{KeyFilter, Options};
 use etcd_dr::etcd::wal::{Segment, SegmentName, Wal};
-use etcd_dr::etcd::wire::Fields;
-use etcd_dr::etcd::wire::kv::{Put, Txn, delete_range};
-use etcd_dr::etcd::wire::request::Request;
 
 /// Opens and checks any bytes as a database.
 pub fn bbolt(data: &[u8]) {
@@ -29,9 +29,9 @@ pub fn bbolt(data: &[u8]) {
 pub fn inspect(data: &[u8]) {
     let options = Options {
         trailer: data.len().is_multiple_of(2),
-        wanted: Wanted {
+        wanted: KeyFilter {
             prefixes: vec![b"/registry".to_vec()],
-            ..Wanted::default()
+            ..KeyFilter::default()
         },
         seed: 7,
         ..Options::default()

@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use etcd_dr::backup::resources::{Selection, write_archive};
-use etcd_dr::etcd::ids::{FoundingCluster, InitialCluster, MemberId};
+use etcd_dr::etcd::founding::{FoundingCluster, InitialCluster};
+use etcd_dr::etcd::ids::MemberId;
+use etcd_dr::etcd::proto::put_bytes;
 use etcd_dr::etcd::raftsnap;
 use etcd_dr::etcd::wal::write_founding;
-use etcd_dr::etcd::wire::put_bytes;
 use etcd_dr_fuzz::{
     age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing,
     raft_snap, request, seal_metas, wal, yaml,

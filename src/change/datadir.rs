@@ -9,7 +9,8 @@ use crate::context::Context;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::bbolt::FileSource;
 use crate::etcd::datadir::{self as files, Layout};
-use crate::etcd::ids::{FoundingCluster, InitialCluster, MemberId, PeerUrls};
+use crate::etcd::founding::{FoundingCluster, InitialCluster};
+use crate::etcd::ids::{MemberId, PeerUrls};
 use crate::etcd::membership::Member;
 use crate::etcd::restore::{
     Bump, Evidence, Phase, Restored, SLACK, Spec, TargetVersion, Watch, newest_revision, restore,

@@ -164,7 +164,7 @@ pub(crate) fn push_string(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etcd::ids::InitialCluster;
+    use crate::etcd::founding::InitialCluster;
 
     #[test]
     fn json_is_that_of_etcd() {

@@ -2,23 +2,24 @@
 
 pub mod apply;
 pub mod bbolt;
+pub mod build;
 pub mod client;
 mod crc;
 pub mod datadir;
 pub mod download;
 pub mod finding;
 pub mod findings;
+pub mod founding;
 pub mod hashkv;
 pub mod ids;
 pub mod known;
 pub mod kubernetes;
 pub mod membership;
 pub mod mvcc;
+pub mod proto;
 pub mod raftsnap;
 pub mod release;
 pub mod restore;
 pub mod snapshot;
 pub mod survivor;
 pub mod wal;
-pub mod wire;
-pub mod wireform;

@@ -18,7 +18,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::wireform::{Field, Fields, WireFault};
+use super::proto;
+use super::proto::strict::{Field, Fields, WireFault};
 
 /// Bytes of a revision key without a tombstone's mark.
 pub const REVISION_KEY: usize = 17;
@@ -81,6 +82,15 @@ impl RevisionKey {
     }
 }
 
+/// The key of a transaction's first entry, which is also how a compaction names its revision.
+pub fn revision_key(main: i64) -> Vec<u8> {
+    RevisionKey {
+        revision: KvRevision { main, sub: 0 },
+        tombstone: false,
+    }
+    .encode()
+}
+
 /// One version of a user's key, borrowed from the bytes it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeyValue<'a> {
@@ -131,12 +141,12 @@ impl<'a> KeyValue<'a> {
     /// The bytes as etcd writes them.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.key.len() + self.value.len() + 48);
-        put_bytes(&mut out, 0x0a, self.key);
-        put_int(&mut out, 0x10, self.create_revision);
-        put_int(&mut out, 0x18, self.mod_revision);
-        put_int(&mut out, 0x20, self.version);
-        put_bytes(&mut out, 0x2a, self.value);
-        put_int(&mut out, 0x30, self.lease);
+        put_bytes(&mut out, 1, self.key);
+        put_int(&mut out, 2, self.create_revision);
+        put_int(&mut out, 3, self.mod_revision);
+        put_int(&mut out, 4, self.version);
+        put_bytes(&mut out, 5, self.value);
+        put_int(&mut out, 6, self.lease);
         out
     }
 }
@@ -150,27 +160,16 @@ fn positive(field: &Field<'_>) -> Result<i64, WireFault> {
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     if !bytes.is_empty() {
-        out.push(tag);
-        put_varint(out, bytes.len() as u64);
-        out.extend_from_slice(bytes);
+        proto::put_bytes(out, field, bytes);
     }
 }
 
-fn put_int(out: &mut Vec<u8>, tag: u8, value: i64) {
+fn put_int(out: &mut Vec<u8>, field: u32, value: i64) {
     if value != 0 {
-        out.push(tag);
-        put_varint(out, value.cast_unsigned());
+        proto::put_u64(out, field, value.cast_unsigned());
     }
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

@@ -2,14 +2,13 @@
 //!
 //! The name is `<term>-<index>.snap`, both as 16 hex digits. The content is the protobuf message
 //! `{crc=1 uint32, data=2 bytes}` where crc is the CRC-32C of data, and data a
-//! [`Snapshot`](super::wire::raft::Snapshot) whose own data is the v2 store as JSON (etcd,
+//! [`Snapshot`](super::proto::raft::Snapshot) whose own data is the v2 store as JSON (etcd,
 //! `server/etcdserver/api/snap/snapshotter.go`). A crc of zero or empty data counts as corrupt, as
 //! for etcd, which then renames the file to `*.broken` and takes the next older one.
 //!
 //! Up to 3.5 the v2 store is what says who the members are; 3.6 writes it still; 3.7 reads no
 //! `.snap` any more.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
@@ -17,13 +16,14 @@ use std::path::Path;
 
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::finding::{Finding, Layer, Place};
-use crate::etcd::ids::{FoundingCluster, MemberId};
-use crate::etcd::membership::{Member, push_string};
+use crate::etcd::founding::FoundingCluster;
+use crate::etcd::proto::raft::{ConfState, Snapshot, SnapshotMetadata};
+use crate::etcd::proto::{Fields, WireError, put_bytes, put_bytes_head, put_u64};
 use crate::etcd::wal::SnapshotId;
-use crate::etcd::wire::raft::{ConfState, Snapshot, SnapshotMetadata};
-use crate::etcd::wire::{Fields, WireError, put_bytes, put_bytes_head, put_u64};
 
 mod v2store;
+
+pub use v2store::V2Store;
 
 /// The largest file that is read; those of etcd have a few hundred kilobytes.
 pub const SIZE_MAX: u64 = 32 << 20;
@@ -75,19 +75,6 @@ pub struct RaftSnap {
     pub conf_state: ConfState,
     /// The v2 store; `None` if there is none, as 3.7 may leave it.
     pub store: Option<V2Store>,
-}
-
-/// What matters of the v2 store.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct V2Store {
-    /// The members, by id.
-    pub members: Vec<Member>,
-    /// The ids that were removed and may not come back.
-    pub removed: Vec<MemberId>,
-    /// The cluster's version.
-    pub cluster_version: Option<String>,
-    /// Whether a user has stored anything through the v2 API, which 3.6 refuses to start with.
-    pub has_user_keys: bool,
 }
 
 /// A `.snap` file that was looked at.
@@ -337,7 +324,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::etcd::ids::InitialCluster;
+    use crate::etcd::founding::InitialCluster;
+    use crate::etcd::ids::MemberId;
 
     fn two() -> FoundingCluster {
         InitialCluster::parse("m1=http://127.0.0.1:23801,m2=http://127.0.0.1:23803")

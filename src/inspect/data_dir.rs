@@ -16,7 +16,7 @@ use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::keep::catalog::BackupSet;
-use crate::keep::database::Wanted;
+use crate::keep::database::KeyFilter;
 use crate::keep::{catalog, database};
 
 /// What a look at a data directory found.
@@ -174,7 +174,7 @@ pub fn run(
         return Err(Failure::new(Kind::NotChecked, what).with(Fact::Path(data_dir.to_owned())));
     }
     let mut layers = Layers::default();
-    let report = database::read(context, &layout.db(), Wanted::default())?;
+    let report = database::read(context, &layout.db(), KeyFilter::default())?;
     let facts = match &report {
         Some(report) => {
             layers.database(report, "db");

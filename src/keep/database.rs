@@ -8,15 +8,15 @@ use crate::context::{Cancel, Context};
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::bbolt::{FileSource, ReadAt};
 use crate::etcd::kubernetes::{self, ClusterVersion};
+pub use crate::etcd::snapshot::{KeyFilter, Report};
 use crate::etcd::snapshot::{Options, inspect};
-pub use crate::etcd::snapshot::{Report, Wanted};
 use crate::event::Event;
 
 /// Inspects a snapshot; `None` where there is none.
 ///
 /// # Errors
 /// [`crate::context::interrupted`], or [`Kind::NotChecked`] where it cannot be read.
-pub fn read(context: &Context, path: &Path, wanted: Wanted) -> Result<Option<Report>> {
+pub fn read(context: &Context, path: &Path, wanted: KeyFilter) -> Result<Option<Report>> {
     const PHASE: &str = "verify";
     let doing = || format!("reading {}", path.display());
     let file = match FileSource::open(path) {
@@ -55,16 +55,16 @@ pub fn read(context: &Context, path: &Path, wanted: Wanted) -> Result<Option<Rep
 }
 
 /// The keys that a Manifest's cluster facts come from.
-pub fn cluster_keys() -> Wanted {
+pub fn cluster_keys() -> KeyFilter {
     let keys = kubernetes::PREFIXES.iter().flat_map(|prefix| {
         [
             kubernetes::cluster_version_key(prefix).into_bytes(),
             kubernetes::kube_system_key(prefix).into_bytes(),
         ]
     });
-    Wanted {
+    KeyFilter {
         keys: keys.collect(),
-        ..Wanted::default()
+        ..KeyFilter::default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use etcd_client::WatchOptions;
 use etcd_dr::change::datadir::Outcome;
-use etcd_dr::etcd::ids::InitialCluster;
+use etcd_dr::etcd::founding::InitialCluster;
 use etcd_dr::etcd::restore::Bump;
 
 use crate::bench::{

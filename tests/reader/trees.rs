@@ -8,7 +8,7 @@ use etcd_dr::etcd::bbolt::{
 use etcd_dr::etcd::finding::Layer;
 use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::hashkv::At;
-use etcd_dr::etcd::snapshot::{Options, Report, Wanted, inspect};
+use etcd_dr::etcd::snapshot::{KeyFilter, Options, Report, inspect};
 use proptest::prelude::*;
 
 use crate::model::{Op, Store, status_hash};
@@ -225,10 +225,10 @@ proptest! {
 fn look(file: &[u8], hash_kv: At) -> Report {
     let options = Options {
         hash_kv,
-        wanted: Wanted {
+        wanted: KeyFilter {
             prefixes: vec![b"/registry/pods/".to_vec()],
             keys: vec![b"/registry/events/k1".to_vec()],
-            ..Wanted::default()
+            ..KeyFilter::default()
         },
         ..Options::default()
     };

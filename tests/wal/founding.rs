@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use etcd_dr::etcd::datadir::{self, DbFacts, Layout};
-use etcd_dr::etcd::ids::{FoundingCluster, InitialCluster};
+use etcd_dr::etcd::founding::{FoundingCluster, InitialCluster};
 use etcd_dr::etcd::raftsnap;
 use etcd_dr::etcd::wal::{SEGMENT_SIZE, SegmentName, write_founding};
 

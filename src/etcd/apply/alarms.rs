@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Base, Entries, bucket, difference, unknown};
+use super::base::{Base, unknown};
+use super::entries::{Entries, bucket, difference};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::bbolt::write::Edit;
-use crate::etcd::wire::{Fields, WireError, put_u64};
+use crate::etcd::proto::{Fields, WireError, put_u64};
 
 const NONE: u64 = 0;
 const NOSPACE: u64 = 1;

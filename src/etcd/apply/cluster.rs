@@ -9,19 +9,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{Base, Entries, bucket, difference, unknown};
+use super::base::{Base, unknown};
+use super::entries::{Entries, bucket, difference};
 use crate::error::Result;
 use crate::etcd::bbolt::write::Edit;
 use crate::etcd::datadir::RaftMembers;
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
+use crate::etcd::proto::raft::{ConfChange, ConfChangeKind};
+use crate::etcd::proto::request::{RaftRequest, RequestKind, V2Request};
+use crate::etcd::proto::{Fields, WireError};
 use crate::etcd::release::Release;
-use crate::etcd::wire::raft::{ConfChange, ConfChangeKind};
-use crate::etcd::wire::request::{RaftRequest, RequestKind, V2Request};
-use crate::etcd::wire::{Fields, WireError};
 
 /// A learner more is refused.
-const MOST_LEARNERS: usize = 1;
+const MAX_LEARNERS: usize = 1;
 
 /// The members, as the v2 store has them, and what becomes of the database.
 pub(super) struct Cluster {
@@ -146,7 +147,7 @@ impl Cluster {
     fn may_add(&self, member: &Member) -> bool {
         let learners = self.members.values().filter(|m| m.is_learner).count();
         let known = self.members.contains_key(&member.id);
-        let too_many = member.is_learner && learners + 1 > MOST_LEARNERS;
+        let too_many = member.is_learner && learners + 1 > MAX_LEARNERS;
         !known && !too_many && !self.taken(&member.peer_urls, None)
     }
 

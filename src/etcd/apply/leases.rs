@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Base, Entries, bucket, difference, unknown};
+use super::base::{Base, unknown};
+use super::entries::{Entries, bucket, difference};
 use crate::error::Result;
 use crate::etcd::bbolt::write::Edit;
-use crate::etcd::wire::kv::last_number;
-use crate::etcd::wire::{Fields, WireError, put_u64};
+use crate::etcd::proto::kv::last_number;
+use crate::etcd::proto::{Fields, WireError, put_u64};
 
 /// The longest time to live that is granted, in seconds.
-const MOST_TTL: i64 = 9_000_000_000;
+const MAX_TTL: i64 = 9_000_000_000;
 /// The shortest, with etcd's own heartbeat and election timeout. A server with others raises
 /// lower ones to its own when it starts.
 const LEAST_TTL: i64 = 2;
@@ -53,7 +54,7 @@ impl Leases {
     pub(super) fn grant(&mut self, body: &[u8]) -> Result<(), WireError> {
         let ttl = last_number(Fields::new(body), 1)?;
         let lease = last_number(Fields::new(body), 2)?;
-        if lease == 0 || ttl > MOST_TTL || self.has(lease) {
+        if lease == 0 || ttl > MAX_TTL || self.has(lease) {
             return Ok(());
         }
         let mut value = Vec::new();

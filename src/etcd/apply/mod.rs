@@ -29,50 +29,28 @@
 mod alarms;
 mod base;
 mod cluster;
+mod entries;
+mod interest;
 mod leases;
+mod live;
 mod store;
 
-use std::collections::BTreeMap;
+pub use self::base::Base;
 
 use self::alarms::Alarms;
-use self::base::Interest;
+use self::base::unknown;
 use self::cluster::Cluster;
+use self::interest::Interest;
 use self::leases::Leases;
 use self::store::Store;
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::Result;
 use crate::etcd::bbolt::write::{Change, Changes, Edit};
-use crate::etcd::bbolt::{Meta, ReadAt};
-use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
-use crate::etcd::mvcc::{KvRevision, RevisionKey};
+use crate::etcd::mvcc::revision_key;
+use crate::etcd::proto::raft::{ConfChange, Entry, EntryKind};
+use crate::etcd::proto::request::{RaftRequest, Request, RequestKind};
 use crate::etcd::release::Release;
-use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{Log, Wal};
-use crate::etcd::wire::raft::{ConfChange, ConfState, Entry, EntryKind};
-use crate::etcd::wire::request::{RaftRequest, Request, RequestKind};
-
-/// Bytes of keys and values that a tail may write: they are held until all is worked out.
-pub const MOST_WRITTEN: usize = 1 << 30;
-
-/// What a tail is applied to.
-pub struct Base<'a> {
-    /// The database.
-    pub database: &'a dyn ReadAt,
-    /// Its meta.
-    pub meta: &'a Meta,
-    /// What it says of itself.
-    pub facts: &'a DatabaseFacts,
-    /// The members that the `.snap` file has which a server would start from; none where the log
-    /// complete from its first entry.
-    pub members: &'a [Member],
-    /// The ids it has of those removed.
-    pub removed: &'a [MemberId],
-    /// Raft's configuration in it.
-    pub conf_state: Option<&'a ConfState>,
-    /// Whether members and configuration are those of the database, at its consistent index, since
-    /// no `.snap` file tells them.
-    pub settled: bool,
-}
 
 /// What a tail comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,15 +69,6 @@ pub struct Applied {
     pub compacted: Option<i64>,
     /// Members afterwards.
     pub members: Vec<Member>,
-}
-
-/// A kind of entry whose effect is not known.
-fn unknown(index: u64, what: impl std::fmt::Display) -> Failure {
-    let what = format!("entry {index} of the WAL is {what}, whose exact effect is not known");
-    Failure::new(Kind::Refused, what).with(Fact::Refusal {
-        name: "unknown-entry",
-        allowable: false,
-    })
 }
 
 /// Works out what the entries after the database's consistent index change.
@@ -264,40 +233,4 @@ impl Replay {
             members,
         })
     }
-}
-
-/// A main revision as a compaction's mark has it.
-pub(super) fn revision_key(main: i64) -> Vec<u8> {
-    RevisionKey {
-        revision: KvRevision { main, sub: 0 },
-        tombstone: false,
-    }
-    .encode()
-}
-
-/// Entries of a small bucket by key.
-type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
-
-/// What makes one set of entries of another.
-fn difference(before: &Entries, after: &Entries) -> Edit {
-    Edit {
-        clear: false,
-        remove: before
-            .keys()
-            .filter(|key| !after.contains_key(*key))
-            .cloned()
-            .collect(),
-        put: after
-            .iter()
-            .filter(|(key, value)| before.get(*key) != Some(value))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect(),
-    }
-}
-
-fn bucket(base: &Base<'_>, name: &str) -> Result<Entries> {
-    let size = base.database.size();
-    let entries =
-        crate::etcd::bbolt::write::small_bucket(base.database, size, base.meta, name.as_bytes())?;
-    Ok(entries.into_iter().collect())
 }

@@ -4,28 +4,15 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::base::{self, Interest};
+use super::base::{Base, MAX_WRITTEN, unknown};
+use super::interest::{self, Interest};
 use super::leases::Leases;
-use super::{Base, MOST_WRITTEN, unknown};
+use super::live::Live;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
-use crate::etcd::wire::kv::{Compare, Op, Outcome, Put, Span, Target, Txn, delete_range};
-use crate::etcd::wire::request::RaftRequest;
-use crate::etcd::wire::{Fields, WireError};
-
-/// A key that is alive.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Live {
-    pub(super) create: i64,
-    pub(super) modified: i64,
-    pub(super) version: i64,
-    /// The lease as the value tells it.
-    pub(super) lease: i64,
-    /// The same, unless that lease was not there when it was read.
-    pub(super) attached: i64,
-    /// Where values are looked at.
-    pub(super) value: Option<Vec<u8>>,
-}
+use crate::etcd::proto::kv::{Compare, Op, Outcome, Put, Span, Target, Txn, delete_range};
+use crate::etcd::proto::request::RaftRequest;
+use crate::etcd::proto::{Fields, WireError};
 
 /// Why a transaction is not carried out: by an error that the client receives.
 struct Refused;
@@ -47,7 +34,7 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn read(base: &Base<'_>, interest: Interest, leases: &Leases) -> Result<Self> {
         Ok(Self {
-            live: base::read(base, interest, leases)?,
+            live: interest::read(base, interest, leases)?,
             revision: base.facts.revision,
             compact: base.facts.compact_revision.unwrap_or(-1),
             scheduled: None,
@@ -76,8 +63,8 @@ impl Store {
             self.revision = self.revision.saturating_add(1);
         }
         self.changes = 0;
-        if self.bytes > MOST_WRITTEN {
-            let what = format!("the tail of the WAL writes more than {MOST_WRITTEN} bytes");
+        if self.bytes > MAX_WRITTEN {
+            let what = format!("the tail of the WAL writes more than {MAX_WRITTEN} bytes");
             return Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
                 name: "long-tail",
                 allowable: false,

@@ -154,6 +154,12 @@ pub struct Metas {
 }
 
 impl Metas {
+    /// Reads both metas of a database's own file and chooses; what is wrong with the other one is
+    /// left out.
+    pub fn of_file(source: &dyn ReadAt, length: u64) -> io::Result<Option<Self>> {
+        Self::read(source, length, Origin::File, &mut Findings::keeping(0))
+    }
+
     /// Reads both metas and chooses. `data` is the file's length without a trailer. Nothing comes
     /// back when neither is valid; each thing that is wrong is a finding.
     pub fn read(

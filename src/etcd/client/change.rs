@@ -2,9 +2,9 @@
 //! again is the caller's to decide, who learns whether the change may have been made.
 
 use super::cause::Cause;
+use super::connection::{Connection, of_library};
 use super::refusal::{NotChanged, Refusal, perhaps_done};
 use super::types::{Id, Member, MemberList};
-use super::{Connection, of_library};
 use crate::error::Kind;
 
 /// What a new member is to be.

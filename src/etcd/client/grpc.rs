@@ -21,7 +21,7 @@ use tonic::codegen::{BoxFuture, Service, StdError};
 use tonic::transport::Channel;
 
 use super::cause::Cause;
-use super::wire::Wire;
+use super::transport::NotedCause;
 
 /// Before each message: whether it is compressed (1 byte), its length (u32, big-endian).
 pub(crate) const PREFIX: usize = 5;
@@ -31,7 +31,7 @@ pub(crate) const PREFIX: usize = 5;
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) channel: Channel,
-    pub(super) wire: Arc<Wire>,
+    pub(super) noted: Arc<NotedCause>,
     /// What errors say of the client certificate.
     pub(super) identity: Option<String>,
     /// etcd's token after a log-in.
@@ -127,7 +127,7 @@ impl Caller {
     /// What stands behind an error that is no answer of the server's.
     fn explain(&self, error: &(dyn Error + 'static)) -> Cause {
         let found = Cause::of_chain(error, self.identity.as_deref());
-        match self.wire.cause() {
+        match self.noted.cause() {
             Some(noted) if noted.is_telling() || !found.is_telling() => noted,
             _ => found,
         }
@@ -169,7 +169,7 @@ impl Reply {
                 return if self.ended {
                     Ok(None)
                 } else {
-                    Err(self.caller.wire.cause().unwrap_or(Cause::Closed))
+                    Err(self.caller.noted.cause().unwrap_or(Cause::Closed))
                 };
             };
             let frame = frame.map_err(|status| self.caller.explain(&status))?;

@@ -16,8 +16,10 @@ use tokio_rustls::rustls::client::danger::{
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
+use super::endpoint::Endpoint;
+use super::options::ConnectOptions;
 use super::tls::TlsConfig;
-use super::{ConnectOptions, Endpoint, Id};
+use super::types::Id;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::snapshot;
 use crate::sys::crypto;

@@ -4,7 +4,7 @@ use etcd_client::GetOptions;
 use tonic::Code;
 
 use super::cause::Cause;
-use super::{Connection, of_library};
+use super::connection::{Connection, of_library};
 use crate::error::{Failure, Kind, Result};
 
 /// How long the lease that shows it may live, in seconds, should it not be revoked.

@@ -24,7 +24,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::cause::{self, Cause, ServerCertificate, date};
-use super::wire::Wire;
+use super::transport::NotedCause;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::sys::crypto;
 
@@ -234,17 +234,17 @@ impl TlsConfig {
             .map(|identity| identity.described.as_str())
     }
 
-    /// The TLS library's settings, with a verifier that tells `wire` what it refused.
+    /// The TLS library's settings, with a verifier that tells `noted` what it refused.
     pub(super) fn client_config(
         &self,
-        wire: Arc<Wire>,
+        noted: Arc<NotedCause>,
     ) -> std::result::Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(crypto::provider());
         let verifier = Witness {
             inner: webpki(&self.roots, &provider)?,
             trusted: Arc::clone(&self.trusted),
             ca: self.ca.clone(),
-            wire,
+            noted,
         };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -427,7 +427,7 @@ struct Witness {
     inner: Arc<WebPkiServerVerifier>,
     trusted: Arc<Vec<CertificateDer<'static>>>,
     ca: Vec<PathBuf>,
-    wire: Arc<Wire>,
+    noted: Arc<NotedCause>,
 }
 
 impl Witness {
@@ -440,7 +440,7 @@ impl Witness {
             fault,
             rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature
         );
-        self.wire.note(Cause::ServerCertificate(ServerCertificate {
+        self.noted.note(Cause::ServerCertificate(ServerCertificate {
             fault: cause,
             described: describe_server(certificate),
             ca: if about_trust {

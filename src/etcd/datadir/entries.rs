@@ -2,9 +2,9 @@
 
 use super::{Layout, Report};
 use crate::error::Result;
+use crate::etcd::proto::raft::EntryKind;
+use crate::etcd::proto::request::{Request, RequestKind};
 use crate::etcd::wal::Wal;
-use crate::etcd::wire::raft::EntryKind;
-use crate::etcd::wire::request::{Request, RequestKind};
 
 /// How many entries there are that a later or an earlier release cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,12 +11,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{DbFacts, RaftMembers, doubt};
+use super::facts::DbFacts;
+use super::raft_members::RaftMembers;
+use super::report::doubt;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::write::small_bucket;
-use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
+use crate::etcd::bbolt::{FileSource, Meta, Metas, ReadAt};
 use crate::etcd::finding::Finding;
-use crate::etcd::findings::Findings;
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::etcd::raftsnap::RaftSnap;
@@ -112,14 +113,26 @@ pub(super) fn differences(
         &|ids| format!("{ids} as a learner in the database"),
         &|_| "a voting member".to_owned(),
     );
-    for member in &db.members {
-        let told = urls
-            .get(&member.id)
-            .filter(|told| **told != member.peer_urls);
-        if let Some(told) = told.filter(|_| raft.contains(member.id)) {
+    found.extend(other_urls(raft, urls, db));
+    found
+}
+
+/// Members whose peer URLs in the database are not those that raft's record has.
+fn other_urls(
+    raft: &RaftMembers,
+    urls: &BTreeMap<MemberId, Vec<String>>,
+    db: &DbFacts,
+) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for member in db.members.iter().filter(|m| raft.contains(m.id)) {
+        let recorded = urls.get(&member.id);
+        if let Some(recorded) = recorded.filter(|urls| **urls != member.peer_urls) {
             let id = list([&member.id], db);
             let finding = doubt(
-                format!("the peer URLs {} of {id} in the database", told.join(",")),
+                format!(
+                    "the peer URLs {} of {id} in the database",
+                    recorded.join(",")
+                ),
                 format!(
                     "{}, which etcd 3.6 and later use",
                     member.peer_urls.join(",")
@@ -157,8 +170,7 @@ pub fn stored(path: &Path) -> Result<DbFacts> {
 }
 
 fn meta(file: &FileSource, path: &Path) -> Result<Option<Meta>> {
-    let mut unheard = Findings::keeping(0);
-    let metas = Metas::read(file, file.size(), Origin::File, &mut unheard);
+    let metas = Metas::of_file(file, file.size());
     let metas = metas.doing(Kind::NotChecked, || format!("reading {}", path.display()))?;
     Ok(metas.map(|metas| metas.chosen))
 }

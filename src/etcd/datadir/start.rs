@@ -6,7 +6,9 @@
 //! the log does not know. Up to 3.6 a server renames such a file and takes the one before; 3.7 reads
 //! none; later ones write none.
 
-use super::{DbFacts, RaftMembers, doubt};
+use super::facts::DbFacts;
+use super::raft_members::RaftMembers;
+use super::report::doubt;
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::ids::MemberId;
 use crate::etcd::raftsnap::{RaftSnap, SnapFile};

@@ -1,9 +1,15 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use super::*;
-use crate::etcd::finding::Severity;
-use crate::etcd::ids::{FoundingCluster, InitialCluster};
-use crate::etcd::wal::{SegmentName, SegmentWriter, write_founding};
-use crate::etcd::wire::raft::{ConfChange, Entry, HardState};
-use crate::etcd::wire::wal::SnapshotMark;
+use crate::etcd::finding::{Finding, Layer, Severity};
+use crate::etcd::founding::{FoundingCluster, InitialCluster};
+use crate::etcd::ids::MemberId;
+use crate::etcd::proto::raft::{ConfChange, ConfChangeKind, Entry, EntryKind, HardState};
+use crate::etcd::proto::wal::SnapshotMark;
+use crate::etcd::raftsnap;
+use crate::etcd::wal::{SegmentName, SegmentWriter, SnapshotId, Tail, write_founding};
 
 struct Dir {
     root: tempfile::TempDir,

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::PREFIX;
+use crate::etcd::proto::varint::Varint;
 
 /// The longest version that is kept.
 const VERSION_LIMIT: u64 = 64;
@@ -49,13 +50,6 @@ enum State {
     Blob(u64),
     Version(u64),
     Skip(u64),
-}
-
-/// A varint of which some bytes may have come already.
-#[derive(Debug, Default)]
-struct Varint {
-    value: u64,
-    shift: u32,
 }
 
 /// Key numbers and wire types of protobuf's encoding.
@@ -164,16 +158,11 @@ impl Messages {
         else {
             return Ok(());
         };
-        let low = u64::from(byte & 0x7f);
-        if varint.shift > 63 || (varint.shift == 63 && low > 1) {
-            return Err(self.fault("a number of at most 64 bits", "a longer one"));
-        }
-        varint.value |= low << varint.shift;
-        varint.shift += 7;
-        if byte & 0x80 != 0 {
-            return Ok(());
-        }
-        let value = varint.value;
+        let value = match varint.push(byte) {
+            Ok(Some(value)) => value,
+            Ok(None) => return Ok(()),
+            Err(_) => return Err(self.fault("a number of at most 64 bits", "a longer one")),
+        };
         match self.state {
             State::Key(_) => self.key(value),
             State::Value { field, .. } => {
@@ -260,7 +249,7 @@ impl Messages {
         if self.left > 0 || matches!(self.state, State::Prefix { .. }) {
             return Ok(());
         }
-        if !matches!(self.state, State::Key(Varint { shift: 0, .. })) {
+        if !matches!(&self.state, State::Key(varint) if varint.is_new()) {
             return Err(self.fault("a whole field", "the message's end"));
         }
         self.end()

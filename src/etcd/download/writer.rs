@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::SnapshotSink;
+use super::sink::SnapshotSink;
 use super::trailer::{Hashed, Trailing};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::client::seconds;

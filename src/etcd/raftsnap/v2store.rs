@@ -8,13 +8,30 @@
 //! /1/…                             what users stored through the v2 API
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write;
 use std::marker::PhantomData;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::{BTreeMap, Finding, FoundingCluster, Layer, Member, MemberId, V2Store, push_string};
+use crate::etcd::finding::{Finding, Layer};
+use crate::etcd::founding::FoundingCluster;
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::{Member, push_string};
+
+/// What matters of the v2 store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct V2Store {
+    /// The members, by id.
+    pub members: Vec<Member>,
+    /// The ids that were removed and may not come back.
+    pub removed: Vec<MemberId>,
+    /// The cluster's version.
+    pub cluster_version: Option<String>,
+    /// Whether a user has stored anything through the v2 API, which 3.6 refuses to start with.
+    pub has_user_keys: bool,
+}
 
 /// Children kept of one directory; a hostile file has more.
 const CHILDREN_KEPT: usize = 1000;

@@ -17,8 +17,8 @@
 use std::collections::BTreeSet;
 
 use crate::etcd::bbolt::write::{Change, Changes, Edit};
-use crate::etcd::ids::FoundingCluster;
-use crate::etcd::mvcc::{KvRevision, RevisionKey};
+use crate::etcd::founding::FoundingCluster;
+use crate::etcd::mvcc::revision_key;
 use crate::etcd::snapshot::STANDARD;
 
 /// The term of the founding log.
@@ -101,12 +101,4 @@ fn meta(cluster: &FoundingCluster, revision: Option<i64>, drop_versions: bool) -
         edit.remove.insert(b"storageVersion".to_vec());
     }
     edit
-}
-
-fn revision_key(main: i64) -> Vec<u8> {
-    RevisionKey {
-        revision: KvRevision { main, sub: 0 },
-        tombstone: false,
-    }
-    .encode()
 }

@@ -1,23 +1,25 @@
 //! The database of the new directory: copied or rewritten, checked, changed, read back.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::bump::{Decision, Question, decide};
 use super::changes::changes;
 use super::live::newest_revision;
+use super::spec::Spec;
 use super::target::judge;
-use super::{Phase, Spec, Watch, stop_if};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::bbolt::write::{
     Change, Changes, amend, digests, meta_pages, rewrite, small_bucket,
 };
-use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt, check};
+use crate::etcd::bbolt::{FileSource, Metas, Origin, ReadAt, check};
+use crate::etcd::build::{
+    Decision, Phase, Question, Watch, chosen, decide, stop_if, write_amendment,
+};
 use crate::etcd::datadir::{DbFacts, facts_of};
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::findings::Findings;
@@ -130,8 +132,7 @@ impl Database {
     /// Bytes up to the high-water mark, which is all that is copied; `None` if there is no
     /// database of that size.
     fn length(&self) -> Result<Option<u64>> {
-        let mut unheard = Findings::keeping(0);
-        let metas = Metas::read(&self.source, self.data, Origin::File, &mut unheard)
+        let metas = Metas::of_file(&self.source, self.data)
             .doing(Kind::NotChecked, || "reading the snapshot")?;
         let length = metas.and_then(|metas| metas.chosen.database_size());
         Ok(length.filter(|length| *length <= self.data))
@@ -155,14 +156,17 @@ impl Database {
     ) -> Result<(Plan, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
+        // A reflink costs nothing, but hands no bytes to a hasher: then the copy is inspected
+        // afterwards. Otherwise the report comes from the bytes as they pass (see `copy`).
         let cloned = out.clone_from(&self.file, length);
         let report = if !cloned.doing(Kind::Store, writing)? {
-            let report;
-            (report, out) = self.copy(out, length, watch)?;
+            let (report, copied) = self.copy(out, length, watch)?;
+            out = copied;
             report
         } else {
             None
         };
+        // What is judged from here on is the copy: somebody may write to the snapshot meanwhile.
         let copy = out.file().try_clone().doing(Kind::Store, writing)?;
         let source = Source {
             copy: Some((&copy, length)),
@@ -175,14 +179,7 @@ impl Database {
         let plan = Plan::make(spec, report)?;
         let meta = chosen(&source, length)?;
         let amendment = amend(&source, length, &meta, &plan.changes)?;
-        let mut amended = || {
-            out.write_all(&amendment.pages)?;
-            for (page, bytes) in (0..).zip(&amendment.metas) {
-                out.write_at(page * u64::from(meta.page_size), bytes)?;
-            }
-            io::Result::Ok(())
-        };
-        amended().doing(Kind::Store, writing)?;
+        write_amendment(&mut out, &amendment).doing(Kind::Store, writing)?;
         Ok((plan, out))
     }
 
@@ -218,9 +215,13 @@ impl Database {
         };
         let mut hasher = Sha256::new();
         let (report, copied) = std::thread::scope(|scope| {
+            // The walk reads the snapshot, not the copy. That is safe for a sealed one only: had it
+            // changed between walk and copy, the copy's hash would differ from the trailer.
             let walk = scope.spawn(|| inspect(&source, &options, &|_| {}));
             let mut hash = |piece: &[u8]| hasher.update(piece);
             let copied = self.pass(&source, out, length, &mut hash, watch);
+            // A full disk ends the copy early; the walk of a large database must not go on for
+            // minutes before that is reported.
             halt.store(copied.is_err(), Ordering::Relaxed);
             (walk.join(), copied)
         });
@@ -427,19 +428,6 @@ fn refuse(report: &Report) -> Failure {
         None => "not all of it could be read".to_owned(),
     };
     Failure::new(Kind::BadBackup, what).doing("checking the snapshot")
-}
-
-fn chosen(source: &dyn ReadAt, length: u64) -> Result<Meta> {
-    let mut findings = Findings::keeping(1);
-    Metas::read(source, length, Origin::File, &mut findings)
-        .doing(Kind::NotChecked, || "reading the database")?
-        .map(|metas| metas.chosen)
-        .ok_or_else(|| {
-            Failure::new(
-                Kind::BadBackup,
-                "the database lost its meta pages in the meantime",
-            )
-        })
 }
 
 /// Makes the result durable and reads it again: the pages that are new, which lead to those that

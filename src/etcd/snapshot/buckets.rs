@@ -25,7 +25,7 @@ use crate::etcd::crc::CrcSpan;
 use crate::etcd::finding::{Layer, Place};
 use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
-use crate::etcd::wireform::{Field, Fields, Value, WireFault};
+use crate::etcd::proto::strict::{Field, Fields, Value, WireFault};
 
 /// The buckets that every release since 3.4 makes, by name.
 pub const STANDARD: [&str; 10] = [
@@ -44,7 +44,7 @@ pub const STANDARD: [&str; 10] = [
 /// Members, alarms and removed members that are remembered; a cluster has seven members at most.
 const MOST: usize = 1024;
 /// Leases whose ids are remembered, 8 bytes each.
-const MOST_LEASES: usize = 2_000_000;
+const MAX_LEASES: usize = 2_000_000;
 /// Bytes read at a time of a value too big to be held.
 pub(super) const PIECE: usize = 1 << 20;
 
@@ -229,7 +229,7 @@ impl<'a> SmallBucket<'a> {
             .ok_or_else(|| Fault::broken("a lease id of 8 bytes", show(entry.key)))?;
         let leases = &mut self.into.leases;
         leases.count += 1;
-        if leases.ids.len() < MOST_LEASES && leases.ids.last().is_none_or(|last| *last < id) {
+        if leases.ids.len() < MAX_LEASES && leases.ids.last().is_none_or(|last| *last < id) {
             leases.ids.push(id);
         }
         let (mut own, mut ttl) = (0, 0);

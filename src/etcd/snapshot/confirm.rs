@@ -146,10 +146,10 @@ fn wanted_before(newer: Act) -> String {
 }
 
 impl Visitor for Confirm {
-    fn leaf(&mut self, leaf: &Leaf<'_>, unheard: &mut Findings) -> io::Result<()> {
+    fn leaf(&mut self, leaf: &Leaf<'_>, ignored: &mut Findings) -> io::Result<()> {
         for entry in leaf.entries().rev().filter(|e| !e.bucket) {
-            let key = self.reader.revision(entry.key, entry.place(), unheard);
-            let record = key.and_then(|key| self.reader.record(key, &entry, unheard));
+            let key = self.reader.revision(entry.key, entry.place(), ignored);
+            let record = key.and_then(|key| self.reader.record(key, &entry, ignored));
             if let Some(record) = record {
                 self.take(&record);
             }
@@ -157,10 +157,10 @@ impl Visitor for Confirm {
         Ok(())
     }
 
-    fn large(&mut self, element: &Large<'_>, unheard: &mut Findings) -> io::Result<()> {
-        let key = self.reader.revision(element.key, element.place(), unheard);
+    fn large(&mut self, element: &Large<'_>, ignored: &mut Findings) -> io::Result<()> {
+        let key = self.reader.revision(element.key, element.place(), ignored);
         if let Some(key) = key
-            && let Some(record) = self.reader.large(key, element, unheard)?
+            && let Some(record) = self.reader.large(key, element, ignored)?
         {
             self.take(&record);
         }

@@ -1,64 +1,21 @@
 //! The inspection: threads, passes and the report.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::everything::Walk;
-use super::paced::Paced;
+use super::options::{Options, Progress};
 use super::packed::Packed;
+use super::read_ordering::OrderedReads;
 use super::report::{Report, assemble};
 use super::trailer::{Digests, Shape, Trailer, digest};
-use super::wanted::Wanted;
+use super::walk::Walk;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::{Metas, Origin, ReadAt};
 use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::{DEFAULT_KEPT, Findings};
+use crate::etcd::findings::Findings;
 use crate::etcd::hashkv::{At, HashKv, NoHash};
 
 /// Bytes between two calls of the progress callback.
 const PROGRESS_STEP: u64 = 8 << 20;
-
-/// What an inspection is to do.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Whether to hash the file and compare with the trailer.
-    pub trailer: bool,
-    /// What to compute HashKV for.
-    pub hash_kv: At,
-    /// Keys whose latest values the caller wants.
-    pub wanted: Wanted,
-    /// Prefixes to list.
-    pub prefixes: usize,
-    /// Findings of each severity to list for each layer.
-    pub findings: usize,
-    /// Keys the hash that tells users' keys apart: unpredictable for whoever made the file.
-    pub seed: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            trailer: true,
-            hash_kv: At::default(),
-            wanted: Wanted::default(),
-            prefixes: 20,
-            findings: DEFAULT_KEPT,
-            seed: RandomState::new().hash_one(0u8),
-        }
-    }
-}
-
-/// How far an inspection is. Both counts go up to about `size`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes hashed.
-    pub hashed: u64,
-    /// Bytes of pages walked; free pages are not.
-    pub walked: u64,
-    /// Bytes of the file.
-    pub size: u64,
-}
 
 /// Inspects a snapshot or a copy of a database. The report says what is wrong with it; a
 /// failure means that it could not be read.
@@ -87,14 +44,14 @@ pub fn inspect(
         .doing(Kind::NotChecked, || "reading the database")?;
     let database = metas.and_then(|m| m.chosen.database_size());
     let meter = Meter::new(size, progress);
-    let paced = Paced::new(source);
-    let leader = options.trailer.then(|| paced.leader());
+    let ordered = OrderedReads::new(source);
+    let leader = options.trailer.then(|| ordered.leader());
     let hashed = |bytes| {
-        paced.advance(bytes);
+        ordered.advance(bytes);
         meter.hashed(bytes);
     };
     let walked = |bytes| meter.walked(bytes);
-    let followed: &dyn ReadAt = if options.trailer { &paced } else { source };
+    let followed: &dyn ReadAt = if options.trailer { &ordered } else { source };
     let walk = |findings: &mut Findings| {
         metas
             .map(|metas| Walk::new(followed, data, metas.chosen, options, &walked).run(findings))
@@ -134,8 +91,7 @@ pub fn is_raw_copy(source: &dyn ReadAt) -> Result<bool> {
     if Shape::of(size) != Shape::Unsealed {
         return Ok(false);
     }
-    let mut unheard = Findings::keeping(0);
-    let metas = Metas::read(source, size, Origin::File, &mut unheard);
+    let metas = Metas::of_file(source, size);
     let metas = metas.doing(Kind::NotChecked, || "reading the database")?;
     Ok(metas.is_some_and(|metas| metas.of_own_file()))
 }

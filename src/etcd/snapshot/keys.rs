@@ -24,10 +24,10 @@ use std::collections::HashSet;
 use std::io;
 
 use super::buckets::{Leases, PIECE, report_nested, show};
+use super::key_filter::{Collector, KeyFilter, LatestValue};
 use super::prefixes::Prefixes;
 use super::record::{Act, KeyHasher, Reader, Record};
 use super::table::{Fingerprint, KeyTable};
-use super::wanted::{Collector, LatestValue, Wanted};
 use crate::etcd::bbolt::{Entry, Large, Leaf, Visitor};
 use crate::etcd::crc::CrcSpan;
 use crate::etcd::finding::{Layer, Place};
@@ -36,7 +36,7 @@ use crate::etcd::hashkv::{Part, Rules};
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
 
 /// Keys whose entries do not fit that are looked at again; with more there is no doubt left.
-const MOST_SUSPECTS: usize = 4096;
+const MAX_SUSPECTS: usize = 4096;
 
 /// What a key's next older entry must be. In the low 30 bits of its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl<'a> KeyPass<'a> {
         compact: Option<i64>,
         rules: Rules,
         leases: &'a Leases,
-        wanted: Wanted,
+        wanted: KeyFilter,
     ) -> Self {
         Self {
             reader: Reader {
@@ -167,7 +167,7 @@ impl<'a> KeyPass<'a> {
         if self.owed > 0 {
             let mut owed = self.owed;
             for key in self.table.select(|state| state & OWED != 0) {
-                if self.suspects.len() >= MOST_SUSPECTS {
+                if self.suspects.len() >= MAX_SUSPECTS {
                     break;
                 }
                 self.suspects.insert(key);
@@ -246,7 +246,7 @@ impl<'a> KeyPass<'a> {
         self.owed += u64::from(owes);
         self.owed -= u64::from(old & OWED != 0).min(self.owed);
         if !fits {
-            if self.suspects.len() < MOST_SUSPECTS {
+            if self.suspects.len() < MAX_SUSPECTS {
                 self.suspects.insert(record.fingerprint);
             } else {
                 self.more_suspects += 1;

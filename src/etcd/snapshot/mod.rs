@@ -13,29 +13,31 @@
 
 mod buckets;
 mod confirm;
-mod everything;
 mod facts;
 mod inspect;
+mod key_filter;
 mod keys;
-mod paced;
+mod options;
 mod packed;
 mod prefixes;
+mod read_ordering;
 mod record;
 mod report;
+mod root_buckets;
 mod table;
 #[cfg(test)]
 mod tests;
-mod tops;
 mod trailer;
-mod wanted;
+mod walk;
 
 pub use buckets::STANDARD;
 pub use facts::{
     Alarm, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member, Status,
 };
-pub use inspect::{Options, Progress, hash_kv, inspect, is_raw_copy};
+pub use inspect::{hash_kv, inspect, is_raw_copy};
+pub use key_filter::{Collected, KeyFilter, LatestValue};
+pub use options::{Options, Progress};
 pub use packed::Packed;
 pub use prefixes::{PrefixUsage, Usage};
 pub use report::{LayerState, Report};
 pub use trailer::{Shape, TRAILER, Trailer};
-pub use wanted::{Collected, LatestValue, Wanted};

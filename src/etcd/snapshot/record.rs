@@ -13,10 +13,11 @@ use crate::etcd::bbolt::{Entry, Large};
 use crate::etcd::finding::{Layer, Place};
 use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey, UnknownField};
-use crate::etcd::wireform::{WireFault, long_varint};
+use crate::etcd::proto::strict::WireFault;
+use crate::etcd::proto::varint::read_shortest;
 
 /// No transaction has so many changes: etcd holds them all in memory.
-const MOST_CHANGES: i64 = 1 << 31;
+const MAX_CHANGES: i64 = 1 << 31;
 /// A longer key is known by its SHA-256.
 const LONG_KEY: usize = 64 << 10;
 
@@ -153,7 +154,7 @@ impl Reader {
         place: Place,
         findings: &mut Findings,
     ) -> Option<RevisionKey> {
-        let possible = |k: &RevisionKey| k.revision.main >= 1 && k.revision.sub < MOST_CHANGES;
+        let possible = |k: &RevisionKey| k.revision.main >= 1 && k.revision.sub < MAX_CHANGES;
         let parsed = RevisionKey::parse(key).filter(possible);
         if parsed.is_none() {
             findings.error(Layer::Keys, place, || {
@@ -379,11 +380,11 @@ fn two_varints(element: &Large<'_>, at: u64) -> io::Result<Option<(Varint, Varin
     let len = (element.value_len - at).min(20) as usize;
     let head = head.get_mut(..len).unwrap_or_default();
     element.read_at(head, at)?;
-    let Some(tag) = long_varint(head) else {
+    let Some(tag) = read_shortest(head) else {
         return Ok(None);
     };
     let rest = head.get(tag.1..).unwrap_or_default();
-    Ok(long_varint(rest).map(|number| (tag, number)))
+    Ok(read_shortest(rest).map(|number| (tag, number)))
 }
 
 fn large_key(element: &Large<'_>, at: u64, len: u64) -> io::Result<UserKey<'static>> {

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::buckets::Gathered;
-use super::everything::Walked;
 use super::facts::{DatabaseFacts, Status};
-use super::inspect::Options;
+use super::key_filter::Collected;
 use super::keys::Counts;
+use super::options::Options;
 use super::trailer::{Digests, Trailer};
-use super::wanted::Collected;
+use super::walk::Walked;
 use crate::etcd::finding::Layer;
 use crate::etcd::findings::Findings;
 use crate::etcd::hashkv::{At, HashKv, NoHash};

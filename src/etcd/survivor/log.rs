@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 
 use super::plan::Plan;
 use super::source::{Looked, Source, damaged};
-use super::{Spec, writing};
+use super::spec::{Spec, writing};
 use crate::error::{Failure, Kind, Result};
+use crate::etcd::build::{Watch, stop_if};
 use crate::etcd::datadir::Layout;
 use crate::etcd::ids::MemberId;
+use crate::etcd::proto::raft::{ConfState, Entry, EntryKind, HardState};
+use crate::etcd::proto::wal::SnapshotMark;
 use crate::etcd::raftsnap::{self, V2Store};
-use crate::etcd::restore::Watch;
 use crate::etcd::snapshot::DatabaseFacts;
 use crate::etcd::wal::{
     LastEntry, Log, SEGMENT_SIZE, Scan, SegmentName, SegmentWriter, SnapshotId, Wal,
 };
-use crate::etcd::wire::raft::{ConfState, Entry, EntryKind, HardState};
-use crate::etcd::wire::wal::SnapshotMark;
 use crate::sys::fs::{self as change, OutFile};
 
 /// A log that was written.
@@ -117,6 +117,18 @@ impl<'a> Segments<'a> {
         Ok(())
     }
 
+    /// "The log up to here is in a snapshot", of one with a single member.
+    fn mark_of_end(&self) -> SnapshotMark {
+        SnapshotMark {
+            index: self.end.index,
+            term: self.end.term,
+            conf_state: Some(ConfState {
+                voters: vec![self.plan.metadata.node],
+                ..ConfState::default()
+            }),
+        }
+    }
+
     fn offset(&self) -> u64 {
         self.open.as_ref().map_or(0, |(writer, _)| writer.offset())
     }
@@ -149,9 +161,7 @@ impl NewLog {
         let log = &looked.log;
         let mut segments = Segments::begin(dir, plan, log)?;
         source.wal.entries(log, log.start.index, |logged| {
-            if watch.stopped() {
-                return Err(Failure::new(Kind::Interrupted, "interrupted"));
-            }
+            stop_if(watch)?;
             if logged.entry.index != segments.end.index.saturating_add(1) {
                 return Err(damaged(format!(
                     "expected entry {} of the WAL, found {}",
@@ -183,14 +193,7 @@ impl NewLog {
         segments.write(|writer| writer.hard_state(state))?;
         if spec.raise.is_some() && segments.end.index > log.start.index {
             // etcd starts from here, with nothing before it to send: see the module above.
-            let mark = SnapshotMark {
-                index: segments.end.index,
-                term: segments.end.term,
-                conf_state: Some(ConfState {
-                    voters: vec![plan.metadata.node],
-                    ..ConfState::default()
-                }),
-            };
+            let mark = segments.mark_of_end();
             segments.write(|writer| writer.snapshot(&mark))?;
         }
         Ok(Self {

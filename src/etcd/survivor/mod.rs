@@ -41,102 +41,23 @@
 mod log;
 mod plan;
 mod source;
+mod spec;
 mod tail;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use self::source::applied;
+pub use self::spec::{Raise, Spec, Survivor};
 
 use self::log::NewLog;
 use self::plan::Plan;
 use self::source::Source;
-use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::datadir::{self, DbFacts, Layout};
-use crate::etcd::finding::Severity;
-use crate::etcd::ids::{ClusterId, PeerUrls};
-use crate::etcd::membership::Member;
-use crate::etcd::restore::{Bump, Decision, Evidence, Watch, place::Site};
-use crate::etcd::snapshot::DatabaseFacts;
-use crate::etcd::wal::{LastEntry, SEGMENT_SIZE, Tail};
+use crate::error::Result;
+use crate::etcd::build::{TargetDir, Watch, agree, check_room, disagreement, stop_if};
+use crate::etcd::datadir::{DbFacts, Layout};
+use crate::etcd::wal::{LastEntry, SEGMENT_SIZE};
 use crate::sys::fs as change;
 use crate::sys::owner::Owner;
-use crate::sys::space::space;
-
-/// Room beyond the database and the log.
-const ROOM: u64 = 4 << 20;
-
-/// What is to be made of what.
-#[derive(Debug, Clone, Copy)]
-pub struct Spec<'a> {
-    /// The stopped member's files; they are read only.
-    pub source: &'a Layout,
-    /// The directory to be made: absent, or there and empty.
-    pub data_dir: &'a Path,
-    /// The WAL's directory where it is not in the data directory; it must not be there.
-    pub wal_dir: Option<&'a Path>,
-    /// The new cluster's id, random.
-    pub cluster_id: ClusterId,
-    /// The name that the member must have, if that is known: whose disk it is.
-    pub name: Option<&'a str>,
-    /// The member's own peer URLs where they have changed.
-    pub peer_urls: Option<&'a PeerUrls>,
-    /// How the revision is raised, for which the tail is applied here; without it etcd applies the
-    /// tail when it starts.
-    pub raise: Option<Raise<'a>>,
-    /// A random number, for hidden names.
-    pub tag: u64,
-}
-
-/// How the revision is raised.
-#[derive(Debug, Clone, Copy)]
-pub struct Raise<'a> {
-    /// By how much.
-    pub bump: Bump,
-    /// Whether all below the new revision is marked as compacted.
-    pub mark_compacted: bool,
-    /// Revisions known besides the disk's own.
-    pub evidence: &'a [Evidence],
-    /// Whether a bump that does not exceed them is allowed.
-    pub allow_low: bool,
-}
-
-/// What was made.
-#[derive(Debug, Clone)]
-pub struct Survivor {
-    /// The member that is left, as the new cluster knows it.
-    pub member: Member,
-    /// The cluster it was of.
-    pub former_cluster: ClusterId,
-    /// Those that are members no more.
-    pub removed: Vec<Member>,
-    /// The last entry of the source's log.
-    pub source_end: LastEntry,
-    /// The last entry of the new one.
-    pub end: LastEntry,
-    /// Entries of the source's log beyond its database.
-    pub tail: Tail,
-    /// How many of them can make a new key-value revision.
-    pub key_writes: u64,
-    /// Whether the log ended in a write that was cut short, which is left out.
-    pub torn: bool,
-    /// What is wrong with `.snap` files, none of which is needed.
-    pub snaps: Vec<String>,
-    /// What the database says that was made.
-    pub facts: DatabaseFacts,
-    /// How many entries were applied to it, and the revision they led to; none where etcd is to.
-    pub applied: Option<(u64, i64)>,
-    /// Whether and why the revision was raised; none where etcd applies the tail.
-    pub decision: Option<Decision>,
-    /// Bytes of the database.
-    pub database_size: u64,
-}
-
-fn refuse(name: &'static str, what: impl Into<String>) -> Failure {
-    Failure::new(Kind::Refused, what.into()).with(Fact::Refusal {
-        name,
-        allowable: false,
-    })
-}
 
 /// Makes the directory. Leftovers of earlier runs that were removed are reported in `removed`, also
 /// where it fails.
@@ -148,12 +69,10 @@ fn refuse(name: &'static str, what: impl Into<String>) -> Failure {
 /// [`Kind::Store`] where the disk is at fault; whichever, nothing is in place then.
 pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> Result<Survivor> {
     let source = Source::hold(spec.source)?;
-    let site = Site::prepare(spec.data_dir, spec.wal_dir, spec.tag, removed)?;
-    let layout = Layout {
-        snap: site.root.path().join("member").join("snap"),
-        wal: site.wal.clone(),
-    };
-    check_room(spec, &source)?;
+    let target = TargetDir::prepare(spec.data_dir, spec.wal_dir, spec.tag, removed)?;
+    let layout = target.layout();
+    let log = source.log_size().saturating_add(SEGMENT_SIZE);
+    check_room(spec.data_dir, spec.wal_dir, source.database_size(), log)?;
     change::mkdir_all(&layout.snap)?;
     let database = source.copy_database(&layout.db(), watch)?;
     let db = DbFacts::of(&database.facts);
@@ -169,18 +88,13 @@ pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> R
         new.write_snap(&plan, &raised.facts, &layout.snap)?;
     }
     let after = raised.as_ref().map(|raised| DbFacts::of(&raised.facts));
-    agree(spec, &layout, after.as_ref().unwrap_or(&db), &new)?;
+    check_result(spec, &layout, after.as_ref().unwrap_or(&db), &new)?;
     // Room comes last, so that nobody has to read all the zeros.
     new.settle(SEGMENT_SIZE)?;
-    change::sync_dir(&layout.wal)?;
-    for dir in [&layout.snap, &site.root.path().join("member")] {
-        change::sync_dir(dir)?;
-    }
+    target.sync()?;
     source.still_free(spec.source)?;
-    if watch.stopped() {
-        return Err(Failure::new(Kind::Interrupted, "interrupted"));
-    }
-    site.commit(Owner::of(&spec.source.snap, &spec.source.db())?)?;
+    stop_if(watch)?;
+    target.commit(Owner::of(&spec.source.snap, &spec.source.db())?)?;
     let beyond = looked.report.beyond.as_ref();
     Ok(Survivor {
         member: plan.member,
@@ -222,53 +136,22 @@ pub fn examine(spec: &Spec<'_>, watch: &dyn Watch) -> Result<()> {
     }
 }
 
-fn check_room(spec: &Spec<'_>, source: &Source) -> Result<()> {
-    let mut places = vec![(spec.data_dir, source.database_size())];
-    let log = source.log_size(spec.source)?.saturating_add(SEGMENT_SIZE);
-    match spec.wal_dir {
-        Some(wal) if space(wal)?.device != space(spec.data_dir)?.device => places.push((wal, log)),
-        _ => {
-            if let Some((_, needed)) = places.first_mut() {
-                *needed = needed.saturating_add(log);
-            }
-        }
-    }
-    for (path, needed) in places {
-        let needed = needed.saturating_add(ROOM);
-        space(path)?.check(needed, "the data directory")?;
-    }
-    Ok(())
-}
-
-/// Reads what was built as etcd will, before it gets into place.
-fn agree(spec: &Spec<'_>, layout: &Layout, db: &DbFacts, new: &NewLog) -> Result<()> {
-    let report = datadir::check(layout, Some(db))?;
-    let wrong = |what: String| {
-        let doing = format!("checking what {} is to be", spec.data_dir.display());
-        Failure::new(Kind::Unexpected, what).doing(doing)
-    };
-    let error = |severity| severity == Severity::Error;
-    if let Some(found) = report.findings.iter().find(|f| error(f.severity)) {
-        return Err(wrong(found.to_string()));
-    }
+/// Demands that etcd will find one member, and every entry as it was, all of them committed.
+fn check_result(spec: &Spec<'_>, layout: &Layout, db: &DbFacts, new: &NewLog) -> Result<()> {
+    let report = agree(layout, db, spec.data_dir)?;
     let state = report.wal.hard_state();
     let members = report.last_members.map(|members| members.ids().len());
     if report.wal.last_entry() != new.end || state.commit != new.end.index || members != Some(1) {
-        return Err(wrong(format!(
+        let what = format!(
             "expected one member and all entries to {} committed",
             new.end.index
-        )));
+        );
+        return Err(disagreement(spec.data_dir, what));
     }
     let rewritten = new.digest_of(layout, &report.wal.scan)?;
     if rewritten != new.digest {
-        return Err(wrong(
-            "the entries were not written as they were".to_owned(),
-        ));
+        let what = "the entries were not written as they were".to_owned();
+        return Err(disagreement(spec.data_dir, what));
     }
     Ok(())
-}
-
-/// Wraps a failure to write a file.
-fn writing<T>(path: &Path, result: std::io::Result<T>) -> Result<T> {
-    result.doing(Kind::Store, || format!("writing {}", path.display()))
 }

@@ -1,13 +1,13 @@
 //! Who goes and who stays: the changes of membership behind the tail.
 
 use super::source::Looked;
-use super::{Spec, refuse};
+use super::spec::{Spec, refuse};
 use crate::error::Result;
 use crate::etcd::datadir::DbFacts;
 use crate::etcd::ids::{ClusterId, MemberId};
 use crate::etcd::membership::Member;
-use crate::etcd::wire::raft::{ConfChange, ConfChangeKind};
-use crate::etcd::wire::wal::Metadata;
+use crate::etcd::proto::raft::{ConfChange, ConfChangeKind};
+use crate::etcd::proto::wal::Metadata;
 
 /// What comes behind the last entry.
 pub(super) struct Plan {
@@ -59,27 +59,7 @@ impl Plan {
                 format!("the data belongs to {} ({me}), not to {name}", member.name),
             ));
         }
-        let mut changes: Vec<ConfChange> = removed
-            .iter()
-            .map(|gone| ConfChange {
-                id: 0,
-                kind: ConfChangeKind::RemoveNode,
-                node: gone.id.0,
-                context: Vec::new(),
-            })
-            .collect();
-        // After the others are gone no URL can be theirs.
-        if let Some(urls) = spec.peer_urls.map(|urls| urls.to_vec())
-            && urls != member.peer_urls
-        {
-            member.peer_urls = urls;
-            changes.push(ConfChange {
-                id: 0,
-                kind: ConfChangeKind::UpdateNode,
-                node: me.0,
-                context: member.to_json().into_bytes(),
-            });
-        }
+        let changes = changes(spec, &removed, &mut member);
         let last = looked.log.term_of(looked.log.last).unwrap_or_default();
         let term = report.wal.hard_state().term.max(last);
         Ok(Self {
@@ -94,4 +74,30 @@ impl Plan {
             term: term.saturating_add(1),
         })
     }
+}
+
+/// The changes that leave one member, in order; its own URLs change with them.
+fn changes(spec: &Spec<'_>, removed: &[Member], member: &mut Member) -> Vec<ConfChange> {
+    let mut changes: Vec<ConfChange> = removed
+        .iter()
+        .map(|gone| ConfChange {
+            id: 0,
+            kind: ConfChangeKind::RemoveNode,
+            node: gone.id.0,
+            context: Vec::new(),
+        })
+        .collect();
+    // After the others are gone no URL can be theirs.
+    if let Some(urls) = spec.peer_urls.map(|urls| urls.to_vec())
+        && urls != member.peer_urls
+    {
+        member.peer_urls = urls;
+        changes.push(ConfChange {
+            id: 0,
+            kind: ConfChangeKind::UpdateNode,
+            node: member.id.0,
+            context: member.to_json().into_bytes(),
+        });
+    }
+    changes
 }

@@ -4,19 +4,19 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{refuse, writing};
+use super::spec::{refuse, writing};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::apply::{Base, apply};
 use crate::etcd::bbolt::write::small_bucket;
 use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
+use crate::etcd::build::{Phase, Watch, stop_if};
 use crate::etcd::datadir::{self, DbFacts, Held, Layout, RaftMembers, Report};
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::findings::Findings;
+use crate::etcd::proto::raft::ConfState;
 use crate::etcd::raftsnap::{SIZE_MAX, SnapName};
-use crate::etcd::restore::{Phase, Watch};
 use crate::etcd::snapshot::{DatabaseFacts, Options, inspect};
 use crate::etcd::wal::{EndKind, Log, SnapshotId, Wal};
-use crate::etcd::wire::raft::ConfState;
 use crate::sys::fs::{self as change, OutFile};
 use crate::sys::stream_out::StreamOut;
 
@@ -138,21 +138,21 @@ impl Source {
     }
 
     /// Bytes of all segments.
-    pub(super) fn log_size(&self, _: &Layout) -> Result<u64> {
+    pub(super) fn log_size(&self) -> u64 {
         let sizes = self.wal.segments().iter().map(|segment| segment.len);
-        Ok(sizes.fold(0, u64::saturating_add))
+        sizes.fold(0, u64::saturating_add)
     }
 
     /// Bytes of the database up to its high-water mark.
     fn length(&self) -> Result<u64> {
         let reading = || format!("reading {}", self.path.display());
-        let mut unheard = Findings::keeping(1);
-        let metas = Metas::read(&self.file, self.file.size(), Origin::File, &mut unheard)
+        let mut ignored = Findings::keeping(1);
+        let metas = Metas::read(&self.file, self.file.size(), Origin::File, &mut ignored)
             .doing(Kind::NotChecked, reading)?;
         let length = metas.and_then(|metas| metas.chosen.database_size());
         let length = length.filter(|length| *length <= self.file.size());
         length.ok_or_else(|| {
-            let found = unheard.listed().first().map(ToString::to_string);
+            let found = ignored.listed().first().map(ToString::to_string);
             let found = found.unwrap_or_else(|| "its meta pages point beyond its end".to_owned());
             damaged(format!("{}: {found}", self.path.display()))
         })
@@ -214,11 +214,9 @@ impl Source {
 
     /// What the log comes to on the database, for a refusal before anything is written.
     pub(super) fn try_tail(&self, looked: &Looked, facts: &DatabaseFacts) -> Result<()> {
-        let mut unheard = Findings::keeping(0);
-        let metas = Metas::read(&self.file, self.file.size(), Origin::File, &mut unheard)
-            .doing(Kind::NotChecked, || {
-                format!("reading {}", self.path.display())
-            })?;
+        let metas = Metas::of_file(&self.file, self.file.size()).doing(Kind::NotChecked, || {
+            format!("reading {}", self.path.display())
+        })?;
         let Some(metas) = metas else { return Ok(()) };
         let grounds = looked.grounds(facts);
         let base = looked.base(&self.file, &metas.chosen, facts, &grounds);
@@ -346,9 +344,7 @@ fn database_of(layout: &Layout) -> Result<PathBuf> {
 pub fn applied(path: &Path) -> Result<u64> {
     let doing = || format!("reading {}", path.display());
     let file = FileSource::open(path).doing(Kind::NotChecked, doing)?;
-    let mut unheard = Findings::keeping(0);
-    let metas = Metas::read(&file, file.size(), Origin::File, &mut unheard)
-        .doing(Kind::NotChecked, doing)?;
+    let metas = Metas::of_file(&file, file.size()).doing(Kind::NotChecked, doing)?;
     let Some(metas) = metas else { return Ok(0) };
     let meta = small_bucket(&file, file.size(), &metas.chosen, b"meta")?;
     let value = meta.iter().find(|(key, _)| key == b"consistent_index");
@@ -363,13 +359,6 @@ pub(super) fn damaged(what: String) -> Failure {
             "{what}. Use another member's disk (etcd-dr verify --compare names the best of several), or restore the newest backup. If there is neither, restore member/snap/db of this disk as a snapshot: without the WAL, the newest writes are lost"
         ),
     )
-}
-
-pub(super) fn stop_if(watch: &dyn Watch) -> Result<()> {
-    if watch.stopped() {
-        return Err(Failure::new(Kind::Interrupted, "interrupted"));
-    }
-    Ok(())
 }
 
 /// A copy whose reads fail once the operator wants it to stop.

@@ -1,19 +1,19 @@
 //! The tail applied to the copied database, and the revision raised behind it.
 
-use std::io::Write;
 use std::path::Path;
 
-use super::source::{Copied, Looked, stop_if};
-use super::{Raise, writing};
+use super::source::{Copied, Looked};
+use super::spec::{Raise, writing};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::apply::{Applied, apply};
 use crate::etcd::bbolt::write::{Change, Edit, amend};
-use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
+use crate::etcd::bbolt::{FileSource, ReadAt};
+use crate::etcd::build::{
+    Decision, Phase, Question, Watch, chosen, decide, stop_if, write_amendment,
+};
 use crate::etcd::datadir::Layout;
 use crate::etcd::finding::Severity;
-use crate::etcd::findings::Findings;
-use crate::etcd::mvcc::{KvRevision, RevisionKey};
-use crate::etcd::restore::{Decision, Phase, Question, Watch, decide};
+use crate::etcd::mvcc::revision_key;
 use crate::etcd::snapshot::{DatabaseFacts, Options, inspect};
 use crate::etcd::wal::Wal;
 use crate::sys::fs::OutFile;
@@ -29,19 +29,6 @@ pub(super) struct Raised {
     pub(super) size: u64,
 }
 
-fn chosen(source: &FileSource) -> Result<Meta> {
-    let mut unheard = Findings::keeping(0);
-    Metas::read(source, source.size(), Origin::File, &mut unheard)
-        .doing(Kind::NotChecked, || "reading the database")?
-        .map(|metas| metas.chosen)
-        .ok_or_else(|| {
-            Failure::new(
-                Kind::Unexpected,
-                "the database lost its meta pages in the meantime",
-            )
-        })
-}
-
 /// Applies the log that was written to the database that was copied, raises the revision, and
 /// reads the result again, all of it.
 pub(super) fn raise(
@@ -54,7 +41,7 @@ pub(super) fn raise(
     let path = layout.db();
     let reading = || format!("reading {}", path.display());
     let source = FileSource::open(&path).doing(Kind::NotChecked, reading)?;
-    let meta = chosen(&source)?;
+    let meta = chosen(&source, source.size())?;
     let wal = Wal::list(&layout.wal)?;
     let log = wal.replay(&wal.scan()?, looked.log.start)?;
     let grounds = looked.grounds(&copied.facts);
@@ -74,14 +61,8 @@ pub(super) fn raise(
     let amendment = amend(&source, source.size(), &meta, &applied.changes)?;
     drop(source);
     let mut out = writing(&path, OutFile::go_on(&path, amendment.offset))?;
-    let mut amended = || {
-        out.write_all(&amendment.pages)?;
-        for (page, bytes) in (0..).zip(&amendment.metas) {
-            out.write_at(page * u64::from(meta.page_size), bytes)?;
-        }
-        out.sync()
-    };
-    writing(&path, amended())?;
+    let written = write_amendment(&mut out, &amendment).and_then(|()| out.sync());
+    writing(&path, written)?;
     let facts = read_again(&path, &applied, &decision, watch)?;
     Ok(Raised {
         applied: applied.revision,
@@ -95,14 +76,7 @@ pub(super) fn raise(
 /// Adds what `snapshot restore --bump-revision` leaves: an empty entry at the new revision, and
 /// the compaction of all below it, which the server finishes when it starts.
 fn mark(applied: &mut Applied, revision: i64) {
-    let key = RevisionKey {
-        revision: KvRevision {
-            main: revision,
-            sub: 0,
-        },
-        tombstone: false,
-    }
-    .encode();
+    let key = revision_key(revision);
     let meta = applied.changes.entry(b"meta".to_vec());
     if let Change::Edit(edit) = meta.or_insert_with(|| Change::Edit(Edit::default())) {
         edit.put

@@ -4,10 +4,10 @@ use std::fmt;
 use std::io::{self, BufReader, Read};
 
 use super::frame::{self, HEADER, Size};
-use super::{Position, RECORD_MAX, Segment};
+use super::segment::{Position, RECORD_MAX, Segment, Wal};
 use crate::error::Result;
-use crate::etcd::wire::WireError;
-use crate::etcd::wire::wal as walpb;
+use crate::etcd::proto::WireError;
+use crate::etcd::proto::wal as walpb;
 
 const READ_AHEAD: usize = 256 << 10;
 
@@ -176,6 +176,13 @@ enum Frame {
     Bad { fault: Fault, torn: bool },
 }
 
+impl Wal {
+    /// The records from a segment on; the running checksum restarts there.
+    pub fn records(&self, first_segment: usize) -> Records<'_> {
+        Records::new(&self.segments, first_segment)
+    }
+}
+
 impl<'a> Records<'a> {
     pub(super) fn new(segments: &'a [Segment], first: usize) -> Self {
         Self {
@@ -339,19 +346,19 @@ impl<'a> Records<'a> {
             // The file has become shorter since it was listed.
             return Ok(beyond(got));
         }
-        let canonical = Size::of(size.record);
-        let padding = self.buffer.iter().rev().take(size.pad as usize);
-        let flaw = if field != canonical.encode() {
-            Some(Flaw::Size {
-                found: field,
-                expected: canonical.encode(),
-            })
-        } else if padding.into_iter().any(|byte| *byte != 0) {
-            Some(Flaw::Padding)
-        } else {
-            None
-        };
+        let flaw = self.flaw_of_frame(field, &size);
         Ok(Frame::Good { size, flaw })
+    }
+
+    /// What etcd would have written otherwise, of the frame that is in the buffer.
+    fn flaw_of_frame(&self, field: u64, size: &Size) -> Option<Flaw> {
+        let expected = Size::of(size.record).encode();
+        if field != expected {
+            let found = field;
+            return Some(Flaw::Size { found, expected });
+        }
+        let mut padding = self.buffer.iter().rev().take(size.pad as usize);
+        padding.any(|byte| *byte != 0).then_some(Flaw::Padding)
     }
 }
 

@@ -7,8 +7,8 @@ use super::records::Step;
 use super::{Position, Scan, SnapshotId, Wal};
 use crate::error::Result;
 use crate::etcd::finding::{Finding, Layer, Place};
-use crate::etcd::wire::raft::{ConfChange, ConfChangeV2, ConfState, Entry, EntryKind, HardState};
-use crate::etcd::wire::wal::{RecordKind, SnapshotMark};
+use crate::etcd::proto::raft::{ConfChange, ConfChangeV2, ConfState, Entry, EntryKind, HardState};
+use crate::etcd::proto::wal::{RecordKind, SnapshotMark};
 
 /// Membership changes kept, the newest.
 const CHANGES_KEPT: usize = 1024;

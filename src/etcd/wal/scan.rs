@@ -5,8 +5,8 @@ use super::tail::{self, AfterEnd};
 use super::{Position, RECORD_MAX_3_4, SegmentName, Wal};
 use crate::error::Result;
 use crate::etcd::finding::{Finding, Layer, Place};
-use crate::etcd::wire::raft::{Entry, HardState};
-use crate::etcd::wire::wal::{Metadata, RecordKind, SnapshotMark};
+use crate::etcd::proto::raft::{Entry, HardState};
+use crate::etcd::proto::wal::{Metadata, RecordKind, SnapshotMark};
 
 /// Snapshot records kept, the newest; etcd keeps five `.snap` files unless configured otherwise.
 const SNAPSHOTS_KEPT: usize = 4096;

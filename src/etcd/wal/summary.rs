@@ -5,7 +5,7 @@ use super::scan::EndKind;
 use super::{Log, Scan, SnapshotId, Wal};
 use crate::error::Result;
 use crate::etcd::finding::{Finding, Layer};
-use crate::etcd::wire::raft::HardState;
+use crate::etcd::proto::raft::HardState;
 
 /// The end of the log, by which survivors of a cluster are compared: first term, then index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,7 @@ use super::frame::{HEADER, Size};
 use super::records::read_full;
 use super::{Position, Wal};
 use crate::error::Result;
-use crate::etcd::wire::wal::{Record, RecordKind};
+use crate::etcd::proto::wal::{Record, RecordKind};
 
 /// How far after the first byte that is not zero records are looked for.
 const WINDOW: usize = 4 << 20;

@@ -3,9 +3,12 @@
 use std::io::{self, Write};
 
 use super::frame::{HEADER, Size};
-use crate::etcd::ids::{FoundingCluster, MemberId};
-use crate::etcd::wire::raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState};
-use crate::etcd::wire::wal::{Metadata, Record, RecordKind, SnapshotMark};
+use crate::etcd::founding::FoundingCluster;
+use crate::etcd::ids::MemberId;
+use crate::etcd::proto::raft::{
+    ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState,
+};
+use crate::etcd::proto::wal::{Metadata, Record, RecordKind, SnapshotMark};
 
 /// Writes the records of one segment.
 ///

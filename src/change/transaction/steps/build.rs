@@ -107,7 +107,7 @@ pub(crate) async fn survive(node: &StepContext, surviving: &Surviving) -> Result
             own_as(owner, &into)?;
             label_as(&place, &into)?;
             let built = Layout::new(&into, None).db();
-            let report = database::read(&context, &built, database::Wanted::default())?;
+            let report = database::read(&context, &built, database::KeyFilter::default())?;
             Ok((outcome, report.and_then(|report| Some(report.facts?.keys))))
         })
         .await?;

@@ -2,9 +2,10 @@
 
 use std::io;
 
-use super::pages::{Draft, MOST_ELEMENTS, Pages};
+use super::changes::{Change, Changes, meta_pages, next_meta};
+use super::input::{Input, RootBucket, sequence, writing};
+use super::pages::{Draft, MAX_ELEMENTS, Pages};
 use super::tree::{Bucket, Tree};
-use super::{Change, Changes, Input, Top, meta_pages, next_meta, sequence, writing};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::Root;
 use crate::etcd::bbolt::elements::{Child, Item, Table};
@@ -44,25 +45,25 @@ pub fn amend(source: &dyn ReadAt, data: u64, meta: &Meta, changes: &Changes) -> 
     };
     let offset = meta.database_size().filter(|size| *size <= data);
     let offset = offset.ok_or_else(|| bad("expected a whole database, found a truncated one"))?;
-    let mut tops = input.tops()?;
+    let mut root_buckets = input.root_buckets()?;
     let mut pages = Pages::new(Vec::new(), meta.page_size, meta.high_water);
     for (name, change) in changes {
-        let known = tops.iter().position(|top| top.name == *name);
-        let top = known.and_then(|index| tops.get(index));
+        let known = root_buckets.iter().position(|top| top.name == *name);
+        let top = known.and_then(|index| root_buckets.get(index));
         let bucket = changed(&input, &mut pages, top, change)?;
         let value = bucket.value(sequence(top));
-        match known.and_then(|index| tops.get_mut(index)) {
+        match known.and_then(|index| root_buckets.get_mut(index)) {
             Some(top) => top.value = value,
-            None => tops.push(Top {
+            None => root_buckets.push(RootBucket {
                 name: name.clone(),
                 value,
                 root: Root::Page(0),
             }),
         }
     }
-    tops.sort_by(|a, b| a.name.cmp(&b.name));
+    root_buckets.sort_by(|a, b| a.name.cmp(&b.name));
     let mut root = Tree::new(meta.page_size as usize);
-    for top in &tops {
+    for top in &root_buckets {
         writing(root.push(&mut pages, BUCKET_LEAF, &top.name, &top.value))?;
     }
     let root = writing(root.finish_page(&mut pages))?;
@@ -81,7 +82,7 @@ type Out = Pages<Vec<u8>>;
 fn changed(
     input: &Input<'_>,
     pages: &mut Out,
-    top: Option<&Top>,
+    top: Option<&RootBucket>,
     change: &Change,
 ) -> Result<Bucket> {
     if let Change::Edit(edit) = change {
@@ -148,25 +149,15 @@ fn extend(
     let Some((key, _)) = entries.first() else {
         return Ok(root);
     };
-    let mut path: Vec<Children> = Vec::new();
-    let mut at = root;
-    let (first, last) = loop {
-        if path.len() >= MAX_DEPTH {
-            return Err(bad(format!("page {at}: expected a flatter tree")));
-        }
-        match read_page(input, at)? {
-            Page::Branch(children) => {
-                let last = children.last().map(|(_, child)| *child);
-                at = last.ok_or_else(|| bad(format!("page {at}: expected children")))?;
-                path.push(children);
-            }
-            Page::Leaf(ends) => break ends,
-        }
-    };
+    let (mut path, at, (first, last)) = right_edge(input, root)?;
     if last.as_deref().is_some_and(|last| last >= *key) {
         return Err(out_of_order());
     }
     let new = leaves(pages, entries)?;
+    // `below` holds the children of one level, leaves first; `path` the branch pages above it that
+    // are yet to be rewritten, the root first. The last child of each page on the path is the page
+    // that the path leads through, so that only the right edge of the tree changes.
+    //
     // Only a root is an empty leaf, and then it is replaced.
     let mut below = match (path.pop(), first) {
         (Some(parent), _) => parent,
@@ -174,11 +165,16 @@ fn extend(
         (None, None) => Vec::new(),
     };
     below.extend(new);
+    // Each turn writes one level and goes up one. It ends when one page is left that nobody above
+    // refers to: the root. Beyond the old root the tree grows a level wherever one page does not
+    // hold all children.
     while below.len() > 1 || !path.is_empty() {
         let written = branches(pages, &below)?;
         below = match path.pop() {
             Some(mut parent) => {
                 let mut written = written.into_iter();
+                // The first new page replaces the old right-most one under the separator that it
+                // had; the parent keeps its other children untouched.
                 if let (Some((_, child)), Some((_, page))) = (parent.last_mut(), written.next()) {
                     *child = page;
                 }
@@ -192,13 +188,32 @@ fn extend(
     root.ok_or_else(|| bad("expected a root page"))
 }
 
+/// The branch pages that lead to the last leaf, that leaf, and its first and last key.
+fn right_edge(input: &Input<'_>, root: u64) -> Result<(Vec<Children>, u64, Ends)> {
+    let mut path: Vec<Children> = Vec::new();
+    let mut at = root;
+    loop {
+        if path.len() >= MAX_DEPTH {
+            return Err(bad(format!("page {at}: expected a flatter tree")));
+        }
+        match read_page(input, at)? {
+            Page::Branch(children) => {
+                let last = children.last().map(|(_, child)| *child);
+                at = last.ok_or_else(|| bad(format!("page {at}: expected children")))?;
+                path.push(children);
+            }
+            Page::Leaf(ends) => return Ok((path, at, ends)),
+        }
+    }
+}
+
 /// Leaves that hold entries, each filled as far as it goes.
 fn leaves(pages: &mut Out, entries: &[(&[u8], &[u8])]) -> Result<Children> {
     let mut written = Children::new();
     let mut leaf = Draft::default();
     for (key, value) in entries {
         let size = leaf.size() + ELEMENT + key.len() + value.len();
-        let full = size > pages.page_size() || leaf.len() >= MOST_ELEMENTS;
+        let full = size > pages.page_size() || leaf.len() >= MAX_ELEMENTS;
         if leaf.len() > 0 && full {
             let first = leaf.first_key().to_vec();
             written.push((first, writing(pages.leaf(&leaf))?));
@@ -217,7 +232,7 @@ fn branches(pages: &mut Out, children: &Children) -> Result<Children> {
     let mut draft = Draft::default();
     for (key, child) in children {
         let full = draft.size() + ELEMENT + key.len() > pages.page_size();
-        if draft.len() >= 2 && (full || draft.len() >= MOST_ELEMENTS) {
+        if draft.len() >= 2 && (full || draft.len() >= MAX_ELEMENTS) {
             let first = draft.first_key().to_vec();
             written.push((first, writing(pages.branch(&draft))?));
             draft.clear();
@@ -229,29 +244,38 @@ fn branches(pages: &mut Out, children: &Children) -> Result<Children> {
     Ok(written)
 }
 
+/// A leaf's first and last key.
+type Ends = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 enum Page {
     Branch(Children),
-    /// The first and the last key.
-    Leaf((Option<Vec<u8>>, Option<Vec<u8>>)),
+    Leaf(Ends),
 }
 
-fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
-    let page_size = u64::from(input.meta.page_size);
+/// The header of a page that a tree leads to.
+fn read_header(input: &Input<'_>, page: u64) -> Result<PageHeader> {
     let high_water = input.meta.high_water;
-    let reading = |result: io::Result<()>| {
-        result.doing(Kind::NotChecked, move || format!("reading page {page}"))
-    };
     if page < 2 || page >= high_water {
         return Err(bad(format!(
             "expected a page of at least 2 and below {high_water}, found a reference to page {page}"
         )));
     }
-    let offset = page * page_size;
     let mut head = [0; PAGE_HEADER];
-    reading(input.source.read_exact_at(&mut head, offset))?;
-    let header = PageHeader::parse(&head)
+    let offset = page * u64::from(input.meta.page_size);
+    let read = input.source.read_exact_at(&mut head, offset);
+    read.doing(Kind::NotChecked, || format!("reading page {page}"))?;
+    PageHeader::parse(&head)
         .filter(|h| h.id == page && u64::from(h.overflow) < high_water - page)
-        .ok_or_else(|| bad(format!("page {page}: expected its own header")))?;
+        .ok_or_else(|| bad(format!("page {page}: expected its own header")))
+}
+
+fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
+    let page_size = u64::from(input.meta.page_size);
+    let reading = |result: io::Result<()>| {
+        result.doing(Kind::NotChecked, move || format!("reading page {page}"))
+    };
+    let offset = page * page_size;
+    let header = read_header(input, page)?;
     let span = (1 + u64::from(header.overflow)) * page_size;
     let table = Table {
         page,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::etcd::bbolt::layout::{BRANCH, ELEMENT, LEAF, MAX_KEY, MAX_VALUE, PAGE_HEADER};
 
 /// What a page's header can count; one less than what means something else in a freelist.
-pub(super) const MOST_ELEMENTS: usize = 0xFFFE;
+pub(super) const MAX_ELEMENTS: usize = 0xFFFE;
 
 /// The elements of a page to be, with keys and values one behind the other.
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ impl Draft {
         let mut page = Vec::with_capacity(self.size());
         page.extend_from_slice(&id.to_le_bytes());
         page.extend_from_slice(&flags.to_le_bytes());
-        // At most MOST_ELEMENTS are ever put in.
+        // At most MAX_ELEMENTS are ever put in.
         page.extend_from_slice(&(self.elements.len() as u16).to_le_bytes());
         page.extend_from_slice(&overflow.to_le_bytes());
         let mut data_at = PAGE_HEADER + ELEMENT * self.elements.len();

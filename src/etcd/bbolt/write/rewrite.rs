@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
+use super::changes::{Change, Changes, next_meta};
+use super::input::{Input, RootBucket, sequence, writing};
 use super::pages::Pages;
 use super::tree::{Bucket, Tree};
-use super::{Change, Changes, Input, Top, next_meta, sequence, writing};
 use crate::error::Result;
 use crate::etcd::bbolt::layout::BUCKET_LEAF;
 use crate::etcd::bbolt::meta::Meta;
@@ -33,14 +34,14 @@ pub fn rewrite<W: Write>(
         meta,
         progress,
     };
-    let mut tops = input.tops()?;
+    let mut root_buckets = input.root_buckets()?;
     let mut pages = Pages::new(out, page_size, 2);
     writing(pages.pad(2 * page_size as usize))?;
     let fill = page_size as usize / 10 * 9;
     let mut root = Tree::new(page_size as usize);
     for name in changes.keys() {
-        if !tops.iter().any(|top| top.name == *name) {
-            tops.push(Top {
+        if !root_buckets.iter().any(|top| top.name == *name) {
+            root_buckets.push(RootBucket {
                 name: name.clone(),
                 value: Vec::new(),
                 root: Root::Inline {
@@ -51,8 +52,8 @@ pub fn rewrite<W: Write>(
             });
         }
     }
-    tops.sort_by(|a, b| a.name.cmp(&b.name));
-    for top in &tops {
+    root_buckets.sort_by(|a, b| a.name.cmp(&b.name));
+    for top in &root_buckets {
         let was = (!top.value.is_empty()).then_some(top);
         let bucket = bucket(&input, &mut pages, was, changes.get(&top.name), fill)?;
         let value = bucket.value(sequence(was));
@@ -70,7 +71,7 @@ pub fn rewrite<W: Write>(
 fn bucket<W: Write>(
     input: &Input<'_>,
     pages: &mut Pages<W>,
-    top: Option<&Top>,
+    top: Option<&RootBucket>,
     change: Option<&Change>,
     fill: usize,
 ) -> Result<Bucket> {

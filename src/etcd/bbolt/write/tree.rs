@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::pages::{Draft, MOST_ELEMENTS, Pages};
+use super::pages::{Draft, MAX_ELEMENTS, Pages};
 use crate::etcd::bbolt::Large;
 use crate::etcd::bbolt::layout::BUCKET_HEADER;
 
@@ -57,7 +57,7 @@ impl Tree {
         value: &[u8],
     ) -> io::Result<()> {
         let more = crate::etcd::bbolt::layout::ELEMENT + key.len() + value.len();
-        let full = self.leaf.size() + more > self.fill || self.leaf.len() >= MOST_ELEMENTS;
+        let full = self.leaf.size() + more > self.fill || self.leaf.len() >= MAX_ELEMENTS;
         if self.leaf.len() > 0 && full {
             self.close_leaf(pages)?;
         }
@@ -104,7 +104,7 @@ impl Tree {
             let more = crate::etcd::bbolt::layout::ELEMENT + key.len();
             // A branch with a single child would make the tree no flatter.
             let full = draft.len() >= 2 && draft.size() + more > pages.page_size();
-            if !full && draft.len() < MOST_ELEMENTS {
+            if !full && draft.len() < MAX_ELEMENTS {
                 return draft.push_branch(&key, child);
             }
             let page = pages.branch(draft)?;

@@ -2,7 +2,7 @@
 
 /// Which keys' latest values a caller wants, and how much of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct KeyFilter {
     /// Keys, exactly.
     pub keys: Vec<Vec<u8>>,
     /// Beginnings of keys.
@@ -13,7 +13,7 @@ pub struct Wanted {
     pub max_total: usize,
 }
 
-impl Default for Wanted {
+impl Default for KeyFilter {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
@@ -60,13 +60,13 @@ impl Collected {
 
 /// The collector.
 pub(super) struct Collector {
-    wanted: Wanted,
+    wanted: KeyFilter,
     room: usize,
     collected: Collected,
 }
 
 impl Collector {
-    pub(super) fn new(mut wanted: Wanted) -> Self {
+    pub(super) fn new(mut wanted: KeyFilter) -> Self {
         wanted.keys.sort();
         Self {
             room: wanted.max_total,

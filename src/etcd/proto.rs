@@ -16,10 +16,12 @@ use std::fmt;
 pub mod kv;
 pub mod raft;
 pub mod request;
+pub mod strict;
+pub(crate) mod varint;
 pub mod wal;
 
-/// Bytes of the longest varint: 64 bits in groups of seven.
-const VARINT_MAX: usize = 10;
+use self::varint::Broken;
+
 /// Values kept of a repeated field: many times what a cluster has members, so that a hostile file
 /// cannot turn every byte into eight.
 const REPEATED_MAX: usize = 4096;
@@ -255,19 +257,14 @@ impl<'a> Fields<'a> {
     }
 
     fn varint(&mut self) -> Result<u64, WireError> {
-        let mut value = 0u64;
-        for (i, byte) in self.rest.iter().take(VARINT_MAX).enumerate() {
-            // The tenth byte has room for one bit only.
-            if i + 1 == VARINT_MAX && *byte > 1 {
-                return Err(self.fault(Fault::LongVarint));
-            }
-            value |= u64::from(byte & 0x7f) << (7 * i);
-            if byte & 0x80 == 0 {
-                self.take(i + 1)?;
-                return Ok(value);
-            }
-        }
-        Err(self.fault(Fault::Truncated))
+        let (value, len) = varint::read(self.rest).map_err(|broken| {
+            self.fault(match broken {
+                Broken::Truncated => Fault::Truncated,
+                Broken::TooLong => Fault::LongVarint,
+            })
+        })?;
+        self.take(len)?;
+        Ok(value)
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], WireError> {

@@ -23,11 +23,11 @@ const READ_BUFFER: usize = 256 << 10;
 
 /// What is known of a connection beside its bytes.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub(super) struct NotedCause {
     cause: Mutex<Option<Cause>>,
 }
 
-impl Wire {
+impl NotedCause {
     /// Keeps the first cause, unless a later one says more.
     pub(super) fn note(&self, cause: Cause) {
         if let Ok(mut noted) = self.cause.lock()
@@ -59,7 +59,7 @@ pub(super) struct Dialler {
     /// What errors say of the client certificate.
     pub(super) identity: Option<String>,
     pub(super) timeout: Duration,
-    pub(super) wire: Arc<Wire>,
+    pub(super) noted: Arc<NotedCause>,
 }
 
 /// Anything that bytes flow through.
@@ -69,20 +69,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 impl Dialler {
     /// Connects, and notes the cause where that fails.
     pub(super) async fn dial(self) -> Result<Watched<Box<dyn Stream>>, Cause> {
-        self.wire.forget();
+        self.noted.forget();
         match self.connect().await {
             Ok(stream) => Ok(Watched {
                 stream,
                 plain: self.tls.is_none(),
                 identity: self.identity,
-                wire: self.wire,
+                noted: self.noted,
                 begun: false,
                 dying: None,
             }),
             Err(cause) => {
-                self.wire.note(cause.clone());
+                self.noted.note(cause.clone());
                 // A verifier may have noted more than the handshake's error tells.
-                Err(self.wire.cause().unwrap_or(cause))
+                Err(self.noted.cause().unwrap_or(cause))
             }
         }
     }
@@ -168,15 +168,15 @@ impl Dialler {
     }
 }
 
-/// How long after a failed write the server's last words are waited for.
+/// How long to wait for the server's last words after a failed write.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A stream that tells its [`Wire`] what happens to it.
+/// A stream that tells its [`NotedCause`] what happens to it.
 pub(super) struct Watched<S> {
     stream: S,
     plain: bool,
     identity: Option<String>,
-    wire: Arc<Wire>,
+    noted: Arc<NotedCause>,
     begun: bool,
     dying: Option<Dying>,
 }
@@ -192,7 +192,7 @@ impl<S> Watched<S> {
     fn look_at_first(&mut self, read: &[u8]) {
         // Content type "alert" or "handshake", and TLS's major version (RFC 8446, 5.1).
         if self.plain && !self.begun && matches!(read, [0x15 | 0x16, 3, ..]) {
-            self.wire.note(Cause::SpeaksTls);
+            self.noted.note(Cause::SpeaksTls);
         }
         self.begun = self.begun || !read.is_empty();
     }
@@ -204,7 +204,7 @@ impl<S> Watched<S> {
     fn note_end(&self, cause: Cause) {
         let gone = matches!(cause, Cause::Closed | Cause::Broken(_));
         // Every HTTP/2 server begins with its settings (RFC 9113, 3.4).
-        self.wire.note(if gone && self.plain && !self.begun {
+        self.noted.note(if gone && self.plain && !self.begun {
             Cause::ClosedUnanswered
         } else {
             cause
@@ -228,12 +228,20 @@ impl<S: Stream> Watched<S> {
         self.die(cx).map(Err)
     }
 
+    /// Reads until the server has closed, or until [`LAST_WORDS`] is over.
+    ///
+    /// Who wakes this up: `poll_read` has registered `cx` with the socket, and the sleep has
+    /// registered it with the timer, so that whichever comes first polls the write again. The write
+    /// itself is not tried again: `poll_write` and `poll_flush` come straight back here while
+    /// `dying` is set.
     fn die(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             let mut scratch = [0; 1024];
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    // More may be there already, and nobody is woken for what was not asked for:
+                    // read on until the socket is empty.
                     self.look_at_first(buffer.filled());
                     continue;
                 }
@@ -245,6 +253,7 @@ impl<S: Stream> Watched<S> {
                     }
                 }
             }
+            // It is set whenever this runs; the fallback only spares a panic.
             let dying = self.dying.take();
             return Poll::Ready(
                 dying.map_or_else(|| io::ErrorKind::BrokenPipe.into(), |dying| dying.error),

@@ -103,6 +103,15 @@ fn raised(base: i64, more: i64) -> Result<i64> {
         })
 }
 
+fn too_small(more: i64, raised: i64, top: i64, source: &str) -> Failure {
+    Failure::refused(
+        "bump-too-small",
+        format!(
+            "bumping the revision by {more} gives {raised}, which does not exceed {top}, known from {source}"
+        ),
+    )
+}
+
 fn check_options(bump: Bump, mark_compacted: bool) -> Result<()> {
     let what = match bump {
         Bump::By(0) if mark_compacted => "revisions can be marked as compacted only with a bump",
@@ -159,12 +168,7 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
         Bump::By(more) => {
             let raised = raised(snapshot, more)?;
             if raised <= top && !allow_low {
-                return Err(Failure::refused(
-                    "bump-too-small",
-                    format!(
-                        "bumping the revision by {more} gives {raised}, which does not exceed {top}, known from {source}"
-                    ),
-                ));
+                return Err(too_small(more, raised, top, source));
             }
             reasons.push(format!("bumped by {more} to {raised}, as requested"));
             raised

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Kind;
 
 fn found(cluster: &str, token: &str) -> FoundingCluster {
     InitialCluster::parse(cluster)

@@ -5,19 +5,21 @@ use std::io;
 use super::buckets::{self, Content, Gathered, SmallBucket};
 use super::confirm::Confirm;
 use super::facts::BucketFacts;
-use super::inspect::Options;
+use super::key_filter::Collected;
 use super::keys::{Counts, KeyPass};
+use super::options::Options;
 use super::prefixes::Prefixes;
-use super::tops::{Top, Tops, report_names};
-use super::wanted::Collected;
+use super::root_buckets::{RootBucket, RootBuckets, report_names};
 use crate::etcd::bbolt::{Meta, Nested, Order, ReadAt, Root, Usage, Walker};
 use crate::etcd::crc::CrcSpan;
 use crate::etcd::finding::Layer;
 use crate::etcd::findings::Findings;
 use crate::etcd::hashkv::Rules;
 
-/// Passes over the keys, each with another hash, before giving up.
-const MOST_PASSES: u64 = 4;
+/// Passes over the keys, each with another hash, before a collision is taken as it is. Among 20
+/// million keys two share a fingerprint with a chance of 7 in 10,000 (see `table`), and each pass
+/// has a hash of its own, so that four in a row come to less than one in 10¹².
+const MAX_PASSES: u64 = 4;
 
 /// What the walk yields.
 pub(super) struct Walked {
@@ -68,14 +70,19 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn run(mut self, findings: &mut Findings) -> io::Result<Walked> {
-        let mut tops = Tops::new();
+        let mut root_buckets = RootBuckets::new();
         let root = Root::Page(self.meta.root);
-        self.walker
-            .walk(root, Order::Ascending, Nested::Leave, &mut tops, findings)?;
-        report_names(&tops.found, findings);
+        self.walker.walk(
+            root,
+            Order::Ascending,
+            Nested::Leave,
+            &mut root_buckets,
+            findings,
+        )?;
+        report_names(&root_buckets.found, findings);
         let mut gathered = Gathered::default();
         let mut contents = Vec::new();
-        for top in tops.found.iter().filter(|top| top.name != b"key") {
+        for top in root_buckets.found.iter().filter(|top| top.name != b"key") {
             let mut bucket = SmallBucket::new(&top.name, &mut gathered);
             self.walker.walk(
                 top.root,
@@ -87,12 +94,12 @@ impl<'a> Walk<'a> {
             contents.push((top.name.as_slice(), bucket.content));
         }
         buckets::check_relations(&gathered, findings);
-        let root = tops.found.iter().find(|top| top.name == b"key");
+        let root = root_buckets.found.iter().find(|top| top.name == b"key");
         let keys = self.keys(root.map(|top| top.root), &gathered, findings)?;
         check_current(&gathered, &keys.counts, findings);
         let usage = self.walker.finish(&self.meta, findings)?;
-        let whole = tops.whole && self.walker.is_whole();
-        let found = tops.found.as_slice();
+        let whole = root_buckets.whole && self.walker.is_whole();
+        let found = root_buckets.found.as_slice();
         Ok(Walked {
             meta: self.meta,
             usage,
@@ -114,10 +121,11 @@ impl<'a> Walk<'a> {
     ) -> io::Result<Keys> {
         let mut attempt = 0;
         loop {
-            let last = attempt + 1 == MOST_PASSES;
+            let last = attempt + 1 == MAX_PASSES;
             let mut found = Findings::keeping(self.options.findings);
             let pass = self.pass(root, attempt, last, gathered, &mut found)?;
-            // Only the first pass judges pages: the others are over the same ones.
+            // Only the first pass judges pages: the others read the same ones, and would report
+            // each fault again.
             if attempt == 0 {
                 findings.merge_layer(&found, Layer::Pages);
             }
@@ -149,6 +157,8 @@ impl<'a> Walk<'a> {
         let wanted = self.options.wanted.clone();
         let mut pass = KeyPass::new(seed, compact, rules, &gathered.leases, wanted);
         if let Some(root) = root {
+            // `self.walker` remembers the pages it has reached, so that a page with two parents is
+            // a finding. A second pass over the same tree needs a walker that has reached none.
             let mut again = self.another();
             let walker = if attempt == 0 {
                 &mut self.walker
@@ -160,14 +170,17 @@ impl<'a> Walk<'a> {
         let (suspects, more) = pass.finish(found);
         if let (Some(root), false) = (root, suspects.is_empty()) {
             let mut confirm = Confirm::new(seed, compact, suspects, self.options.findings);
-            let mut unheard = Findings::keeping(0);
+            // What is wrong with the pages was reported by the pass itself.
+            let mut ignored = Findings::keeping(0);
             self.another().walk(
                 root,
                 Order::Descending,
                 Nested::Leave,
                 &mut confirm,
-                &mut unheard,
+                &mut ignored,
             )?;
+            // Two keys with one hash were taken for versions of one key: counts and hashes of this
+            // pass are wrong, so that all of it is thrown away.
             if confirm.collided && !last {
                 return Ok(None);
             }
@@ -227,7 +240,7 @@ fn check_current(gathered: &Gathered, counts: &Counts, findings: &mut Findings) 
     }
 }
 
-fn status_hash(found: &[Top], contents: &[(&[u8], Content)], keys: CrcSpan) -> u32 {
+fn status_hash(found: &[RootBucket], contents: &[(&[u8], Content)], keys: CrcSpan) -> u32 {
     let mut all = CrcSpan::EMPTY;
     for top in found {
         let span = contents
@@ -239,8 +252,12 @@ fn status_hash(found: &[Top], contents: &[(&[u8], Content)], keys: CrcSpan) -> u
     all.crc()
 }
 
-fn list_buckets(found: &[Top], contents: &[(&[u8], Content)], keys: &Counts) -> Vec<BucketFacts> {
-    let counted = |top: &Top| {
+fn list_buckets(
+    found: &[RootBucket],
+    contents: &[(&[u8], Content)],
+    keys: &Counts,
+) -> Vec<BucketFacts> {
+    let counted = |top: &RootBucket| {
         let content = contents.iter().find(|(name, _)| *name == top.name);
         content.map_or((keys.entries, keys.bytes), |(_, c)| (c.entries, c.bytes))
     };

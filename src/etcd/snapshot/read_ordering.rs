@@ -9,14 +9,14 @@ use crate::etcd::bbolt::ReadAt;
 /// What is in memory is read at once. What is not waits for the hash to have passed it: a disk
 /// that would have to seek for every page does one long read instead, and the walk finds its
 /// pages in the page cache.
-pub(super) struct Paced<'a> {
+pub(super) struct OrderedReads<'a> {
     source: &'a dyn ReadAt,
     /// Bytes that the other reader has passed; all of them once it has ended.
     passed: Mutex<u64>,
     moved: Condvar,
 }
 
-impl<'a> Paced<'a> {
+impl<'a> OrderedReads<'a> {
     pub(super) fn new(source: &'a dyn ReadAt) -> Self {
         Self {
             source,
@@ -44,7 +44,7 @@ impl<'a> Paced<'a> {
     }
 }
 
-pub(super) struct Leader<'a>(&'a Paced<'a>);
+pub(super) struct Leader<'a>(&'a OrderedReads<'a>);
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
@@ -52,7 +52,7 @@ impl Drop for Leader<'_> {
     }
 }
 
-impl ReadAt for Paced<'_> {
+impl ReadAt for OrderedReads<'_> {
     fn size(&self) -> u64 {
         self.source.size()
     }
@@ -93,21 +93,21 @@ mod tests {
 
     #[test]
     fn a_read_waits_for_the_leader_and_not_for_ever() {
-        let paced = Paced::new(&Cold);
+        let ordered = OrderedReads::new(&Cold);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let leader = paced.leader();
+            let leader = ordered.leader();
             let follower = scope.spawn(|| {
                 let mut buf = [0; 4];
-                paced.read_exact_at(&mut buf, 10).unwrap();
+                ordered.read_exact_at(&mut buf, 10).unwrap();
                 done.store(true, Ordering::SeqCst);
-                paced.read_exact_at(&mut buf, 90).unwrap();
+                ordered.read_exact_at(&mut buf, 90).unwrap();
                 buf
             });
-            paced.advance(13);
+            ordered.advance(13);
             std::thread::sleep(Duration::from_millis(20));
             assert!(!done.load(Ordering::SeqCst));
-            paced.advance(1);
+            ordered.advance(1);
             while !done.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }

@@ -7,26 +7,26 @@ use crate::etcd::bbolt::{Entry, Large, Leaf, Root, Visitor};
 use crate::etcd::finding::{Layer, Place};
 use crate::etcd::findings::Findings;
 
-/// Top-level buckets that are read; etcd has ten.
-const MOST_BUCKETS: usize = 1024;
+/// RootBucket-level buckets that are read; etcd has ten.
+const MAX_BUCKETS: usize = 1024;
 /// Bytes of their names together.
-const MOST_NAME_BYTES: usize = 1 << 20;
+const MAX_NAME_BYTES: usize = 1 << 20;
 
 /// One top-level bucket.
-pub(super) struct Top {
+pub(super) struct RootBucket {
     pub(super) name: Vec<u8>,
     pub(super) root: Root,
 }
 
 /// Lists the top-level buckets.
-pub(super) struct Tops {
-    pub(super) found: Vec<Top>,
+pub(super) struct RootBuckets {
+    pub(super) found: Vec<RootBucket>,
     name_bytes: usize,
     /// Whether every entry is a bucket that can be read.
     pub(super) whole: bool,
 }
 
-impl Visitor for Tops {
+impl Visitor for RootBuckets {
     fn leaf(&mut self, leaf: &Leaf<'_>, findings: &mut Findings) -> io::Result<()> {
         for entry in leaf.entries() {
             self.entry(&entry, findings);
@@ -41,7 +41,7 @@ impl Visitor for Tops {
     }
 }
 
-impl Tops {
+impl RootBuckets {
     pub(super) fn new() -> Self {
         Self {
             found: Vec::new(),
@@ -67,17 +67,17 @@ impl Tops {
             });
         }
         self.name_bytes += entry.key.len();
-        if self.found.len() >= MOST_BUCKETS || self.name_bytes > MOST_NAME_BYTES {
+        if self.found.len() >= MAX_BUCKETS || self.name_bytes > MAX_NAME_BYTES {
             self.whole = false;
             findings.error(Layer::Keys, entry.place(), || {
                 (
-                    format!("at most {MOST_BUCKETS} buckets"),
+                    format!("at most {MAX_BUCKETS} buckets"),
                     "more, which are not read".into(),
                 )
             });
             return;
         }
-        self.found.push(Top {
+        self.found.push(RootBucket {
             name: entry.key.to_vec(),
             root,
         });
@@ -91,7 +91,7 @@ fn foreign(key: &[u8], place: Place, findings: &mut Findings) {
 }
 
 /// Says which of etcd's buckets are missing, and which others are there.
-pub(super) fn report_names(found: &[Top], findings: &mut Findings) {
+pub(super) fn report_names(found: &[RootBucket], findings: &mut Findings) {
     for name in STANDARD {
         if found.iter().any(|top| top.name == name.as_bytes()) {
             continue;

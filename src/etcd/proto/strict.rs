@@ -4,10 +4,12 @@
 //! and bytes; etcd's messages in the database use no other. Numbers are written in their shortest
 //! form, so that a longer one is damage. See "Encoding" in the Protocol Buffers documentation.
 //!
-//! [`wire`](super::wire) reads the raft log's messages as raft itself does, which takes any
+//! [`proto`](super) reads the raft log's messages as raft itself does, which takes any
 //! well-formed message; here a check wants to notice what etcd would never have written.
 
 use std::fmt;
+
+use super::varint;
 
 /// What is wrong with a message, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,34 +112,11 @@ impl<'a> Fields<'a> {
     #[inline]
     fn varint(&mut self) -> Result<u64, WireFault> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        // Most numbers here are tags and short lengths.
-        if let Some(&first) = rest.first()
-            && first < 0x80
-        {
-            self.at += 1;
-            return Ok(u64::from(first));
-        }
-        let (value, len) = long_varint(rest).ok_or(WireFault::new(
+        let (value, len) = varint::read_shortest(rest).ok_or(WireFault::new(
             self.at,
             "a number of at most 64 bits in its shortest form",
         ))?;
         self.at += len;
         Ok(value)
     }
-}
-
-/// A varint and its length; nothing if it is cut short, too long, or longer than need be.
-pub(crate) fn long_varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let mut value = 0u64;
-    for (index, &byte) in bytes.iter().take(10).enumerate() {
-        let part = u64::from(byte & 0x7f);
-        if index == 9 && part > 1 {
-            return None;
-        }
-        value |= part << (7 * index);
-        if byte < 0x80 {
-            return (byte != 0 || index == 0).then_some((value, index + 1));
-        }
-    }
-    None
 }

@@ -16,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::etcd::datadir::Layout;
 use crate::sys::fs as change;
 use crate::sys::owner::{Owner, chown};
 
@@ -25,13 +26,13 @@ pub const HIDDEN: &str = ".etcd-dr-restore-";
 pub const LOST_AND_FOUND: &str = "lost+found";
 const MARK: &str = ".etcd-dr-restore-unfinished";
 
-/// Places to build in, and the places that it is for.
+/// The directories that are built in, and those that they become.
 #[derive(Debug)]
-pub(in crate::etcd) struct Site {
+pub(in crate::etcd) struct TargetDir {
     /// Where `member` is built.
-    pub(in crate::etcd) root: Staging,
+    root: Staging,
     /// Where the WAL is built.
-    pub(in crate::etcd) wal: PathBuf,
+    wal: PathBuf,
     data_dir: PathBuf,
     /// Whether the data directory is there already.
     existing: bool,
@@ -40,7 +41,7 @@ pub(in crate::etcd) struct Site {
 
 /// A hidden directory that is locked as long as this lives, and removed unless it got its place.
 #[derive(Debug)]
-pub(in crate::etcd) struct Staging {
+struct Staging {
     path: PathBuf,
     _lock: File,
     done: bool,
@@ -62,10 +63,6 @@ impl Staging {
                 format!("locking {}", staging.path.display())
             })?;
         Ok(staging)
-    }
-
-    pub(in crate::etcd) fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -163,7 +160,7 @@ fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
     Ok(true)
 }
 
-impl Site {
+impl TargetDir {
     /// Looks at the places and makes the hidden directories; what earlier runs left is removed and
     /// told in `removed`. `tag` is random.
     pub(in crate::etcd) fn prepare(
@@ -199,30 +196,8 @@ impl Site {
         }
         let beside = if existing { &data_dir } else { &parent };
         let root = Staging::make(beside, tag)?;
-        let (wal, outer_wal) = match wal_dir {
-            None => (root.path.join("member").join("wal"), None),
-            Some(wal) => match wal.strip_prefix(&data_dir) {
-                // Goes into place with the directory that contains it.
-                Ok(below) if !existing => (root.path.join(below), None),
-                Ok(below) if below.components().count() > 1 => {
-                    let what = format!(
-                        "{} exists already, so the WAL cannot be deeper in it than {}",
-                        data_dir.display(),
-                        wal.display()
-                    );
-                    return Err(refuse("wal-dir-in-the-way", &wal, what));
-                }
-                _ => {
-                    let parent = change::parent(&wal).to_owned();
-                    change::mkdir_all(&parent)?;
-                    if parent != *beside {
-                        sweep(&parent, removed)?;
-                    }
-                    let staging = Staging::make(&parent, tag.wrapping_add(1))?;
-                    (staging.path.join("wal"), Some((staging, wal)))
-                }
-            },
-        };
+        let built = (beside.as_path(), existing);
+        let (wal, outer_wal) = wal_places(&root, wal_dir, &data_dir, built, tag, removed)?;
         Ok(Self {
             root,
             wal,
@@ -230,6 +205,23 @@ impl Site {
             existing,
             outer_wal,
         })
+    }
+
+    /// Where the files are built.
+    pub(in crate::etcd) fn layout(&self) -> Layout {
+        Layout {
+            snap: self.root.path.join("member").join("snap"),
+            wal: self.wal.clone(),
+        }
+    }
+
+    /// Makes the entries of the directories durable; the files are durable already.
+    pub(in crate::etcd) fn sync(&self) -> Result<()> {
+        let layout = self.layout();
+        for dir in [&layout.wal, &layout.snap, &self.root.path.join("member")] {
+            change::sync_dir(dir)?;
+        }
+        Ok(())
     }
 
     /// Moves everything into its place. All of it must be durable but the entries of the hidden
@@ -294,6 +286,43 @@ impl Site {
         change::rename(&self.root.path, &self.data_dir)?;
         self.root.done = true;
         change::sync_dir(change::parent(&self.data_dir))
+    }
+}
+
+/// Where the WAL is built, and where it goes if that is not with the data directory. `built` is the
+/// directory that holds what is built, and whether that is the data directory itself.
+fn wal_places(
+    root: &Staging,
+    wal_dir: Option<PathBuf>,
+    data_dir: &Path,
+    built: (&Path, bool),
+    tag: u64,
+    removed: &mut Vec<PathBuf>,
+) -> Result<(PathBuf, Option<(Staging, PathBuf)>)> {
+    let (beside, existing) = built;
+    let Some(wal) = wal_dir else {
+        return Ok((root.path.join("member").join("wal"), None));
+    };
+    match wal.strip_prefix(data_dir) {
+        // Goes into place with the directory that contains it.
+        Ok(below) if !existing => Ok((root.path.join(below), None)),
+        Ok(below) if below.components().count() > 1 => {
+            let what = format!(
+                "{} exists already, so the WAL cannot be deeper in it than {}",
+                data_dir.display(),
+                wal.display()
+            );
+            Err(refuse("wal-dir-in-the-way", &wal, what))
+        }
+        _ => {
+            let parent = change::parent(&wal).to_owned();
+            change::mkdir_all(&parent)?;
+            if parent != beside {
+                sweep(&parent, removed)?;
+            }
+            let staging = Staging::make(&parent, tag.wrapping_add(1))?;
+            Ok((staging.path.join("wal"), Some((staging, wal))))
+        }
     }
 }
 

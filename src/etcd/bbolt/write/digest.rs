@@ -1,0 +1,91 @@
+//! What buckets hold, wherever their pages are.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::input::Input;
+use crate::error::Result;
+use crate::etcd::bbolt::meta::Meta;
+use crate::etcd::bbolt::source::ReadAt;
+use crate::etcd::bbolt::{Large, Leaf, Visitor};
+use crate::etcd::findings::Findings;
+
+/// The sum of a bucket's entries, wherever its pages are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Digest {
+    /// How many entries.
+    pub entries: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// CRC-32C over key and value of each, in order.
+    pub crc: u32,
+}
+
+impl Digest {
+    /// Takes one more entry.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.entries += 1;
+        self.bytes += (key.len() + value.len()) as u64;
+        self.crc = crc32c::crc32c_append(crc32c::crc32c_append(self.crc, key), value);
+    }
+}
+
+impl Visitor for Digest {
+    fn leaf(&mut self, leaf: &Leaf<'_>, _: &mut Findings) -> io::Result<()> {
+        for entry in leaf.entries() {
+            self.add(entry.key, entry.value);
+        }
+        Ok(())
+    }
+
+    fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
+        self.add(element.key, &[]);
+        let mut piece = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < element.value_len {
+            let want = (element.value_len - at).min(piece.len() as u64);
+            let part = piece.get_mut(..want as usize).unwrap_or_default();
+            element.read_at(part, at)?;
+            self.crc = crc32c::crc32c_append(self.crc, part);
+            at += want;
+        }
+        self.bytes += element.value_len;
+        Ok(())
+    }
+}
+
+/// The digests of all top-level buckets, by name.
+pub fn digests(source: &dyn ReadAt, data: u64, meta: &Meta) -> Result<BTreeMap<Vec<u8>, Digest>> {
+    let input = Input {
+        source,
+        data,
+        meta,
+        progress: &|_| {},
+    };
+    let mut digests = BTreeMap::new();
+    for top in input.root_buckets()? {
+        let mut digest = Digest::default();
+        input.walk(top.root, &mut digest)?;
+        digests.insert(top.name, digest);
+    }
+    Ok(digests)
+}
+
+/// The entries of one small top-level bucket; none where there is no such bucket.
+pub fn small_bucket(
+    source: &dyn ReadAt,
+    data: u64,
+    meta: &Meta,
+    name: &[u8],
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let input = Input {
+        source,
+        data,
+        meta,
+        progress: &|_| {},
+    };
+    match input.root_buckets()?.iter().find(|top| top.name == name) {
+        Some(top) => input.entries(top.root),
+        None => Ok(Vec::new()),
+    }
+}

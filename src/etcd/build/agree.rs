@@ -1,0 +1,23 @@
+//! What was built is read as etcd will read it, before it gets into its place.
+
+use std::path::Path;
+
+use crate::error::{Failure, Kind, Result};
+use crate::etcd::datadir::{self, DbFacts, Layout, Report};
+use crate::etcd::finding::Severity;
+
+/// Demands that database, log and `.snap` files agree; says what they are.
+pub(in crate::etcd) fn agree(layout: &Layout, facts: &DbFacts, data_dir: &Path) -> Result<Report> {
+    let report = datadir::check(layout, Some(facts))?;
+    let error = |severity| severity == Severity::Error;
+    match report.findings.iter().find(|found| error(found.severity)) {
+        Some(found) => Err(disagreement(data_dir, found.to_string())),
+        None => Ok(report),
+    }
+}
+
+/// The failure for a directory that is not what it should be.
+pub(in crate::etcd) fn disagreement(data_dir: &Path, what: String) -> Failure {
+    let doing = format!("checking what {} is to be", data_dir.display());
+    Failure::new(Kind::Unexpected, what).doing(doing)
+}

@@ -1,0 +1,22 @@
+//! Building a data directory: what a restore of a snapshot ([`restore`](super::restore)) and one
+//! from a surviving member's disk ([`survivor`](super::survivor)) have in common.
+//!
+//! Both copy a database beside its future place, check the copy, amend it, write a log and a
+//! `.snap` file, make all of it durable, read it again as etcd will, and rename it into place.
+
+mod agree;
+mod amended;
+mod bump;
+mod room;
+mod target_dir;
+mod watch;
+
+pub use bump::{Bump, Decision, Evidence, HIGHEST, Question, SLACK, decide};
+pub use target_dir::{HIDDEN, LOST_AND_FOUND};
+pub use watch::{Phase, Watch};
+
+pub(super) use agree::{agree, disagreement};
+pub(super) use amended::{chosen, write_amendment};
+pub(super) use room::check_room;
+pub(super) use target_dir::TargetDir;
+pub(super) use watch::stop_if;

@@ -1,0 +1,59 @@
+//! What is to be restored, and what was.
+
+use std::path::Path;
+
+use super::target::TargetVersion;
+use crate::etcd::build::{Bump, Decision, Evidence};
+use crate::etcd::founding::FoundingCluster;
+use crate::etcd::ids::MemberId;
+use crate::etcd::snapshot::{Alarm, Report};
+
+/// What is to be made of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec<'a> {
+    /// The snapshot.
+    pub snapshot: &'a Path,
+    /// The directory to be made: absent, or there and empty.
+    pub data_dir: &'a Path,
+    /// The WAL's directory where it is not in the data directory; it must not be there.
+    pub wal_dir: Option<&'a Path>,
+    /// The cluster to be founded.
+    pub cluster: &'a FoundingCluster,
+    /// Which of its members the directory is for.
+    pub me: MemberId,
+    /// Whether the trailer is not checked, and need not be there.
+    pub skip_hash_check: bool,
+    /// How the revision is raised.
+    pub bump: Bump,
+    /// Whether all below the new revision is marked as compacted.
+    pub mark_compacted: bool,
+    /// Revisions known besides the snapshot's own.
+    pub evidence: &'a [Evidence],
+    /// Whether a bump that does not exceed them is allowed.
+    pub allow_low_bump: bool,
+    /// The release that is to start from it; none: the snapshot's own or a later one.
+    pub target: Option<TargetVersion>,
+    /// Whether versions later than those known here are allowed.
+    pub allow_unknown_version: bool,
+    /// Whether the database is rewritten, without its free pages.
+    pub compact: bool,
+    /// A random number, for hidden names.
+    pub tag: u64,
+}
+
+/// What was made.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// The snapshot, as it was found.
+    pub report: Report,
+    /// The revision that clients will see first.
+    pub revision: i64,
+    /// Whether and why the revision was raised.
+    pub decision: Decision,
+    /// Bytes of the database.
+    pub database_size: u64,
+    /// Alarms that stay raised.
+    pub alarms: Vec<Alarm>,
+    /// What else the reader should know.
+    pub notes: Vec<String>,
+}

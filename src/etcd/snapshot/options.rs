@@ -1,0 +1,49 @@
+//! What an inspection is asked for, and how far it is.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+use super::key_filter::KeyFilter;
+use crate::etcd::findings::DEFAULT_KEPT;
+use crate::etcd::hashkv::At;
+
+/// What an inspection is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether to hash the file and compare with the trailer.
+    pub trailer: bool,
+    /// What to compute HashKV for.
+    pub hash_kv: At,
+    /// Keys whose latest values the caller wants.
+    pub wanted: KeyFilter,
+    /// Prefixes to list.
+    pub prefixes: usize,
+    /// Findings of each severity to list for each layer.
+    pub findings: usize,
+    /// Keys the hash that tells users' keys apart: unpredictable for whoever made the file.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            trailer: true,
+            hash_kv: At::default(),
+            wanted: KeyFilter::default(),
+            prefixes: 20,
+            findings: DEFAULT_KEPT,
+            seed: RandomState::new().hash_one(0u8),
+        }
+    }
+}
+
+/// How far an inspection is. Both counts go up to about `size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes hashed.
+    pub hashed: u64,
+    /// Bytes of pages walked; free pages are not.
+    pub walked: u64,
+    /// Bytes of the file.
+    pub size: u64,
+}
