@@ -12,7 +12,6 @@ use etcd_dr::backup::resources::{
     Rules, STATIC_POD_RESOURCES, Selection, check_archive, write_archive,
 };
 use etcd_dr::etcd::bbolt::{self, Origin};
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::founding::{FoundingCluster, InitialCluster};
 use etcd_dr::etcd::mvcc::{KeyValue, RevisionKey};
 use etcd_dr::etcd::proto::raft::{Entry, EntryKind};
@@ -20,6 +19,7 @@ use etcd_dr::etcd::proto::{Fields, put_bytes, put_u64};
 use etcd_dr::etcd::raftsnap::{self, SnapFile};
 use etcd_dr::etcd::snapshot::{self, Options};
 use etcd_dr::etcd::wal::{Segment, SegmentName, Wal, write_founding};
+use etcd_dr::finding::Findings;
 use etcd_dr::plan::Begin;
 use etcd_dr::plan::journal::{self, Journal, Record};
 use model::{Op, Store};

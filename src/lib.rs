@@ -25,7 +25,7 @@
 //!
 //! ```text
 //! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> etcd -> plan -> sys
-//! error, event, context: used by all
+//! finding: used by all above sys; error, event, context: used by all
 //! ```
 //!
 //! | room | holds |
@@ -66,6 +66,7 @@ pub mod context;
 pub mod error;
 pub mod etcd;
 pub mod event;
+pub mod finding;
 pub mod inspect;
 pub mod keep;
 pub mod node;

@@ -6,7 +6,6 @@ use etcd_dr::backup::manifest::Manifest;
 use etcd_dr::backup::resources::{Rules, check_archive};
 use etcd_dr::etcd::bbolt::layout::{fnv1a, is_page_size};
 use etcd_dr::etcd::bbolt::{self, Origin};
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::mvcc::{KeyValue, RevisionKey};
 use etcd_dr::etcd::proto::Fields;
 use etcd_dr::etcd::proto::kv::{Put, Txn, delete_range};
@@ -14,6 +13,7 @@ use etcd_dr::etcd::proto::request::Request;
 use etcd_dr::etcd::raftsnap::{SnapFile, SnapName};
 use etcd_dr::etcd::snapshot::{KeyFilter, Options};
 use etcd_dr::etcd::wal::{Segment, SegmentName, Wal};
+use etcd_dr::finding::Findings;
 
 /// Opens and checks any bytes as a database.
 pub fn bbolt(data: &[u8]) {

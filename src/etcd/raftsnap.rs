@@ -15,11 +15,11 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Doing, Kind, Result};
-use crate::etcd::finding::{Finding, Layer, Place};
 use crate::etcd::founding::FoundingCluster;
 use crate::etcd::proto::raft::{ConfState, Snapshot, SnapshotMetadata};
 use crate::etcd::proto::{Fields, WireError, put_bytes, put_bytes_head, put_u64};
 use crate::etcd::wal::SnapshotId;
+use crate::finding::{Finding, Layer, Place};
 
 mod v2store;
 
@@ -326,6 +326,7 @@ mod tests {
     use super::*;
     use crate::etcd::founding::InitialCluster;
     use crate::etcd::ids::MemberId;
+    use crate::etcd::membership::Member;
 
     fn two() -> FoundingCluster {
         InitialCluster::parse("m1=http://127.0.0.1:23801,m2=http://127.0.0.1:23803")

@@ -5,6 +5,22 @@
 
 use std::fmt::Write as _;
 
+/// A file's own words may be meant for the terminal rather than the reader: control characters
+/// are written as escapes.
+pub fn printable(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(shown).collect()
+}
+
 /// A word as a POSIX shell reads it back. A zero byte cannot stand in a word and is left out.
 pub fn shell(text: &str) -> String {
     let text = text.replace('\0', "");

@@ -12,12 +12,12 @@ use etcd_dr::error::Result;
 use etcd_dr::etcd::bbolt::write::{Change, Changes, amend};
 use etcd_dr::etcd::bbolt::{Metas, Origin};
 use etcd_dr::etcd::datadir::{self, DbFacts, Layout};
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::ids::MemberId;
 use etcd_dr::etcd::membership::Member;
 use etcd_dr::etcd::restore::Bump;
 use etcd_dr::etcd::snapshot::{Options, Report, inspect};
 use etcd_dr::event::Collected;
+use etcd_dr::finding::Findings;
 use jiff::Timestamp;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use etcd_dr::etcd::bbolt::write::{
     Change, Changes, Digest, Edit, amend, digests, meta_pages, rewrite, small_bucket,
 };
 use etcd_dr::etcd::bbolt::{self, Meta, Metas, Origin, ReadAt};
-use etcd_dr::etcd::findings::Findings;
+use etcd_dr::finding::Findings;
 use proptest::prelude::*;
 
 use crate::bench::made_up;

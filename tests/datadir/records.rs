@@ -5,9 +5,9 @@ use std::path::Path;
 use etcd_dr::etcd::bbolt::write::{digests, small_bucket};
 use etcd_dr::etcd::bbolt::{Metas, Origin};
 use etcd_dr::etcd::datadir::Layout;
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::raftsnap::{self, SnapFile};
 use etcd_dr::etcd::restore::Bump;
+use etcd_dr::finding::Findings;
 
 use crate::bench::{judge, made, reference, request, restore};
 use crate::support::bins::require_all;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use etcd_dr::change::datadir::run;
 use etcd_dr::etcd::bbolt::write::{meta_pages, rewrite};
 use etcd_dr::etcd::bbolt::{Metas, Origin};
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::restore::Bump;
 use etcd_dr::event::Event;
+use etcd_dr::finding::Findings;
 
 use crate::bench::{
     changed, context, indulgent, judge, made, made_up, network, put, request, save, serve,

@@ -8,9 +8,8 @@ use etcd_client::{
     AlarmAction, AlarmType, CompactionOptions, LeaseGrantOptions, Permission, PutOptions,
 };
 use etcd_dr::etcd::bbolt::{Large, Leaf, Metas, Nested, Order, Origin, Root, Visitor, Walker};
-use etcd_dr::etcd::finding::{Layer, Place};
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::snapshot::{LayerState, Options, Report, inspect};
+use etcd_dr::finding::{Findings, Layer, Place};
 
 use crate::etcd::{Member, Release, releases_or_skip, snapshot};
 use crate::model::{Op, Store};

@@ -8,9 +8,9 @@ use etcd_client::{
     LeaseGrantOptions, MemberAddOptions, Permission, PutOptions, Txn, TxnOp,
 };
 use etcd_dr::etcd::bbolt::FileSource;
-use etcd_dr::etcd::finding::Layer;
 use etcd_dr::etcd::hashkv::At;
 use etcd_dr::etcd::snapshot::{LayerState, Options, Report, Trailer, hash_kv, inspect};
+use etcd_dr::finding::Layer;
 
 use crate::etcd::{Member, Release, releases_or_skip, snapshot};
 use crate::writer::Random;

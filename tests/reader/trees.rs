@@ -5,10 +5,9 @@ use std::io;
 use etcd_dr::etcd::bbolt::{
     self, Large, Leaf, Metas, Nested, Order, Origin, ReadAt, Root, Visitor, Walker,
 };
-use etcd_dr::etcd::finding::Layer;
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::hashkv::At;
 use etcd_dr::etcd::snapshot::{KeyFilter, Options, Report, inspect};
+use etcd_dr::finding::{Findings, Layer};
 use proptest::prelude::*;
 
 use crate::model::{Op, Store, status_hash};

@@ -10,10 +10,10 @@ use etcd_client::{
 use etcd_dr::etcd::apply::{Applied, Base, apply};
 use etcd_dr::etcd::bbolt::write::{amend, digests, small_bucket};
 use etcd_dr::etcd::bbolt::{Meta, Metas, Origin};
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::hashkv::At;
 use etcd_dr::etcd::snapshot::{DatabaseFacts, Options, hash_kv, inspect};
 use etcd_dr::etcd::wal::{Log, SnapshotId, Wal};
+use etcd_dr::finding::Findings;
 
 use crate::bench::{Random, client, runtime};
 use crate::support::bins::{EtcdBins, require_turn};

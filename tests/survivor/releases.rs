@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use etcd_dr::change::datadir;
 use etcd_dr::etcd::bbolt::write::{Change, Changes, Edit, amend, small_bucket};
 use etcd_dr::etcd::bbolt::{FileSource, Metas, Origin};
-use etcd_dr::etcd::findings::Findings;
 use etcd_dr::etcd::hashkv::At;
 use etcd_dr::etcd::restore::Bump;
 use etcd_dr::etcd::snapshot::{DatabaseFacts, Options, Report, hash_kv, inspect};
+use etcd_dr::finding::Findings;
 use serde_json::Value;
 
 use crate::bench::{context, etcd_dr, make, request};

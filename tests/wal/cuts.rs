@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use etcd_dr::etcd::datadir::{self, Layout, Report};
-use etcd_dr::etcd::finding::Severity;
 use etcd_dr::etcd::wal::{EndKind, SegmentName, Step, Wal};
+use etcd_dr::finding::Severity;
 
 use crate::etcd::{Release, Server, Start, copy_dir, runtime};
 

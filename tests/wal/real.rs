@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Client, MemberAddOptions, StatusResponse};
 use etcd_dr::etcd::datadir::{self, DbFacts, Layout, LockState, Report};
-use etcd_dr::etcd::finding::Severity;
 use etcd_dr::etcd::ids::MemberId;
 use etcd_dr::etcd::membership::Member;
 use etcd_dr::etcd::wal::EndKind;
+use etcd_dr::finding::Severity;
 
 use crate::etcd::{PEER_PORT, Release, Server, Start, address, runtime};
 

@@ -17,7 +17,7 @@ use super::pax;
 use super::stream::{Source, Stream, Trouble, wide};
 use super::{ArchiveContents, Entry, EntryKind};
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::finding::{Finding, Layer, Place};
+use crate::finding::{Finding, Layer, Place};
 
 /// The unit of a tar stream.
 const BLOCK: u64 = 512;

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::check::{Rules, Visitor, check_archive, read_archive};
 use super::{ArchiveContents, Entry, EntryKind};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::finding::Severity;
+use crate::finding::Severity;
 use crate::sys::dir::{Attributes, Dir};
 use crate::sys::fs::OutFile;
 use crate::sys::xattr::SELINUX;

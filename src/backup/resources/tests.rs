@@ -16,7 +16,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::*;
 use crate::error::Kind;
-use crate::etcd::finding::{Finding, Layer, Place, Severity};
+use crate::finding::{Finding, Layer, Place, Severity};
 
 const NODE_BASE: &str = "/etc/kubernetes";
 

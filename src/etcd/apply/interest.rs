@@ -8,11 +8,11 @@ use super::leases::Leases;
 use super::live::Live;
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::bbolt::{Large, Leaf, Nested, Order, Root, Visitor, Walker};
-use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KeyValue, RevisionKey};
 use crate::etcd::proto::kv::{Op, Put, Span, Target, Txn, delete_range, last_number};
 use crate::etcd::proto::request::{RaftRequest, RequestKind};
 use crate::etcd::proto::{Fields, WireError};
+use crate::finding::Findings;
 
 /// The longest value that is read whole; etcd's requests are 1.5 MiB unless configured otherwise.
 const MAX_VALUE: u64 = 1 << 30;

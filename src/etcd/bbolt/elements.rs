@@ -1,8 +1,7 @@
 //! The elements of a branch or leaf page: bounds, sizes and layout, before any byte is followed.
 
 use super::layout::{BUCKET_HEADER, BUCKET_LEAF, ELEMENT, MAX_KEY, MAX_VALUE, PAGE_HEADER, u64_at};
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
+use crate::finding::{Findings, Layer, Place};
 
 /// A leaf element: a key and, right behind it, a value or a bucket.
 #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,7 @@
 
 use super::elements::Child;
 use super::visit::Order;
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
+use crate::finding::{Findings, Layer, Place};
 
 /// Neighbouring leaves that are read together; stays within a second-level cache.
 const READ_AHEAD: u64 = 256 << 10;

@@ -11,8 +11,7 @@ use super::layout::{FREELIST, PAGE_HEADER, PageHeader, u64_at};
 use super::meta::Meta;
 use super::pageset::PageSet;
 use super::walk::Walker;
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
+use crate::finding::{Findings, Layer, Place};
 
 /// Numbers read at a time.
 const PIECE: u64 = 4096;

@@ -8,8 +8,7 @@ use super::layout::{
     array, fnv1a, is_page_size, u32_at, u64_at,
 };
 use super::source::ReadAt;
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
+use crate::finding::{Findings, Layer, Place};
 
 /// A meta page's content; see [`layout`] for the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

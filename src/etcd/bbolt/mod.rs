@@ -32,7 +32,7 @@ pub use source::{FileSource, ReadAt};
 pub use visit::{Entry, Large, Leaf, Nested, Order, Root, Visitor};
 pub use walk::Walker;
 
-use super::findings::Findings;
+use crate::finding::Findings;
 
 /// Checks a whole database of any content: `data` is its length without a trailer. Nothing comes
 /// back when no meta is valid.

@@ -6,8 +6,7 @@ use super::elements::{Item, Table};
 use super::frames::{Bounds, check_keys};
 use super::layout::{ELEMENT, LEAF, PAGE_HEADER, PageHeader};
 use super::visit::{Leaf, Root, Visitor};
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
+use crate::finding::{Findings, Layer, Place};
 
 /// Buckets in buckets that wait to be walked.
 const MAX_PENDING: usize = 65_536;

@@ -5,8 +5,7 @@ use std::io;
 use super::elements::Item;
 use super::layout::{BUCKET_HEADER, u64_at};
 use super::source::ReadAt;
-use crate::etcd::finding::Place;
-use crate::etcd::findings::Findings;
+use crate::finding::{Findings, Place};
 
 /// Which end of a bucket a walk begins at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,8 +17,7 @@ use super::sink::{Sink, inline_header, place, show_leaf};
 use super::source::ReadAt;
 use super::visit::{Large, Leaf, Nested, Order, Root, Unseen, Visitor};
 use super::window::Window;
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
+use crate::finding::{Findings, Layer, Place};
 
 /// Positions in a page with its overflow exceed 32 bits.
 const _: () = assert!(usize::BITS >= 64);

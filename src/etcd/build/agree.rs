@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::{self, DbFacts, Layout, Report};
-use crate::etcd::finding::Severity;
+use crate::finding::Severity;
 
 /// Demands that database, log and `.snap` files agree; says what they are.
 pub(in crate::etcd) fn agree(layout: &Layout, facts: &DbFacts, data_dir: &Path) -> Result<Report> {

@@ -10,12 +10,12 @@ use super::raft_members::RaftMembers;
 use super::report::{Beyond, Report, agreement, doubt};
 use super::start::Start;
 use crate::error::{Doing, Kind, Result};
-use crate::etcd::finding::Finding;
 use crate::etcd::ids::MemberId;
 use crate::etcd::proto::raft::EntryKind;
 use crate::etcd::proto::request::Request;
 use crate::etcd::raftsnap::{self, SnapFile};
 use crate::etcd::wal::{Summary, Wal};
+use crate::finding::Finding;
 
 /// Looks at a data directory: the files' own soundness, and with the database's facts whether all
 /// agree. Changes nothing.

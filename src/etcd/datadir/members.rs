@@ -17,12 +17,12 @@ use super::report::doubt;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::write::small_bucket;
 use crate::etcd::bbolt::{FileSource, Meta, Metas, ReadAt};
-use crate::etcd::finding::Finding;
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::etcd::raftsnap::RaftSnap;
 use crate::etcd::snapshot::Downgrade;
 use crate::etcd::wal::Summary;
+use crate::finding::Finding;
 
 /// The database's members are not raft's.
 pub const MEMBERSHIP_DIFFERS: &str = "membership-differs";

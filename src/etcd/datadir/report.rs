@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::facts::DbFacts;
 use super::locks::Locks;
 use super::raft_members::RaftMembers;
-use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::etcd::raftsnap::SnapFile;
 use crate::etcd::wal::{SnapshotId, Summary, Tail};
+use crate::finding::{Finding, Layer};
 
 /// What the log holds beyond the database.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,10 @@
 use super::facts::DbFacts;
 use super::raft_members::RaftMembers;
 use super::report::doubt;
-use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::ids::MemberId;
 use crate::etcd::raftsnap::{RaftSnap, SnapFile};
 use crate::etcd::wal::{Scan, SnapshotId, Summary, Wal};
+use crate::finding::{Finding, Layer, Severity};
 
 /// What a directory's log begins with.
 pub(super) struct Start<'a> {

@@ -3,13 +3,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::etcd::finding::{Finding, Layer, Severity};
+use crate::error::Kind;
 use crate::etcd::founding::{FoundingCluster, InitialCluster};
 use crate::etcd::ids::MemberId;
 use crate::etcd::proto::raft::{ConfChange, ConfChangeKind, Entry, EntryKind, HardState};
 use crate::etcd::proto::wal::SnapshotMark;
 use crate::etcd::raftsnap;
 use crate::etcd::wal::{SegmentName, SegmentWriter, SnapshotId, Tail, write_founding};
+use crate::finding::{Finding, Layer, Severity};
 
 struct Dir {
     root: tempfile::TempDir,

@@ -15,10 +15,10 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::founding::FoundingCluster;
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::{Member, push_string};
+use crate::finding::{Finding, Layer};
 
 /// What matters of the v2 store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -21,11 +21,10 @@ use crate::etcd::build::{
     Decision, Phase, Question, Watch, chosen, decide, stop_if, write_amendment,
 };
 use crate::etcd::datadir::{DbFacts, facts_of};
-use crate::etcd::finding::{Finding, Layer, Severity};
-use crate::etcd::findings::Findings;
 use crate::etcd::snapshot::{
     LayerState, Options, Packed, Report, Shape, Trailer, inspect, is_raw_copy,
 };
+use crate::finding::{Finding, Findings, Layer, Severity};
 use crate::sys::fs::OutFile;
 use crate::sys::stream_out::StreamOut;
 

@@ -6,8 +6,8 @@ use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::{
     Large, Leaf, Metas, Nested, Order, Origin, ReadAt, Root, Visitor, Walker,
 };
-use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::RevisionKey;
+use crate::finding::Findings;
 
 /// The newest revision that a member's database has an entry or a compaction of; at least 1. Also
 /// of one in use: then a moment's view, or an error where pages changed meanwhile.

@@ -22,10 +22,9 @@ use std::io;
 use super::facts::{Alarm, Auth, ConfState, Downgrade, Member};
 use crate::etcd::bbolt::{Entry, Large, Leaf, Visitor};
 use crate::etcd::crc::CrcSpan;
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
 use crate::etcd::proto::strict::{Field, Fields, Value, WireFault};
+use crate::finding::{Findings, Layer, Place};
 
 /// The buckets that every release since 3.4 makes, by name.
 pub const STANDARD: [&str; 10] = [

@@ -8,9 +8,8 @@ use super::keys::owes;
 use super::record::{Act, KeyHasher, Reader, Record};
 use super::table::Fingerprint;
 use crate::etcd::bbolt::{Large, Leaf, Visitor};
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::KvRevision;
+use crate::finding::{Findings, Layer, Place};
 
 struct Newer {
     revision: KvRevision,

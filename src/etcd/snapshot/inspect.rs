@@ -10,9 +10,8 @@ use super::trailer::{Digests, Shape, Trailer, digest};
 use super::walk::Walk;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::{Metas, Origin, ReadAt};
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
 use crate::etcd::hashkv::{At, HashKv, NoHash};
+use crate::finding::{Findings, Layer, Place};
 
 /// Bytes between two calls of the progress callback.
 const PROGRESS_STEP: u64 = 8 << 20;

@@ -30,10 +30,9 @@ use super::record::{Act, KeyHasher, Reader, Record};
 use super::table::{Fingerprint, KeyTable};
 use crate::etcd::bbolt::{Entry, Large, Leaf, Visitor};
 use crate::etcd::crc::CrcSpan;
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
 use crate::etcd::hashkv::{Part, Rules};
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
+use crate::finding::{Findings, Layer, Place};
 
 /// Keys whose entries do not fit that are looked at again; with more there is no doubt left.
 const MAX_SUSPECTS: usize = 4096;

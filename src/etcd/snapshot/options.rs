@@ -4,8 +4,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use super::key_filter::KeyFilter;
-use crate::etcd::findings::DEFAULT_KEPT;
 use crate::etcd::hashkv::At;
+use crate::finding::DEFAULT_KEPT;
 
 /// What an inspection is to do.
 #[derive(Debug, Clone)]

@@ -10,11 +10,10 @@ use sha2::{Digest, Sha256};
 use super::buckets::{PIECE, show};
 use super::table::Fingerprint;
 use crate::etcd::bbolt::{Entry, Large};
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
 use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey, UnknownField};
 use crate::etcd::proto::strict::WireFault;
 use crate::etcd::proto::varint::read_shortest;
+use crate::finding::{Findings, Layer, Place};
 
 /// No transaction has so many changes: etcd holds them all in memory.
 const MAX_CHANGES: i64 = 1 << 31;

@@ -9,9 +9,8 @@ use super::keys::Counts;
 use super::options::Options;
 use super::trailer::{Digests, Trailer};
 use super::walk::Walked;
-use crate::etcd::finding::Layer;
-use crate::etcd::findings::Findings;
 use crate::etcd::hashkv::{At, HashKv, NoHash};
+use crate::finding::{Findings, Layer};
 
 /// How a layer fared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,8 +4,7 @@ use std::io;
 
 use super::buckets::{STANDARD, show};
 use crate::etcd::bbolt::{Entry, Large, Leaf, Root, Visitor};
-use crate::etcd::finding::{Layer, Place};
-use crate::etcd::findings::Findings;
+use crate::finding::{Findings, Layer, Place};
 
 /// RootBucket-level buckets that are read; etcd has ten.
 const MAX_BUCKETS: usize = 1024;

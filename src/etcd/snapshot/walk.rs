@@ -12,9 +12,8 @@ use super::prefixes::Prefixes;
 use super::root_buckets::{RootBucket, RootBuckets, report_names};
 use crate::etcd::bbolt::{Meta, Nested, Order, ReadAt, Root, Usage, Walker};
 use crate::etcd::crc::CrcSpan;
-use crate::etcd::finding::Layer;
-use crate::etcd::findings::Findings;
 use crate::etcd::hashkv::Rules;
+use crate::finding::{Findings, Layer};
 
 /// Passes over the keys, each with another hash, before a collision is taken as it is. Among 20
 /// million keys two share a fingerprint with a chance of 7 in 10,000 (see `table`), and each pass

@@ -11,12 +11,11 @@ use crate::etcd::bbolt::write::small_bucket;
 use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
 use crate::etcd::build::{Phase, Watch, stop_if};
 use crate::etcd::datadir::{self, DbFacts, Held, Layout, RaftMembers, Report};
-use crate::etcd::finding::{Finding, Layer, Severity};
-use crate::etcd::findings::Findings;
 use crate::etcd::proto::raft::ConfState;
 use crate::etcd::raftsnap::{SIZE_MAX, SnapName};
 use crate::etcd::snapshot::{DatabaseFacts, Options, inspect};
 use crate::etcd::wal::{EndKind, Log, SnapshotId, Wal};
+use crate::finding::{Finding, Findings, Layer, Severity};
 use crate::sys::fs::{self as change, OutFile};
 use crate::sys::stream_out::StreamOut;
 

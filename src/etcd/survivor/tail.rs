@@ -12,10 +12,10 @@ use crate::etcd::build::{
     Decision, Phase, Question, Watch, chosen, decide, stop_if, write_amendment,
 };
 use crate::etcd::datadir::Layout;
-use crate::etcd::finding::Severity;
 use crate::etcd::mvcc::revision_key;
 use crate::etcd::snapshot::{DatabaseFacts, Options, inspect};
 use crate::etcd::wal::Wal;
+use crate::finding::Severity;
 use crate::sys::fs::OutFile;
 
 /// What became of the database.

@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use super::records::Step;
 use super::{Position, Scan, SnapshotId, Wal};
 use crate::error::Result;
-use crate::etcd::finding::{Finding, Layer, Place};
 use crate::etcd::proto::raft::{ConfChange, ConfChangeV2, ConfState, Entry, EntryKind, HardState};
 use crate::etcd::proto::wal::{RecordKind, SnapshotMark};
+use crate::finding::{Finding, Layer, Place};
 
 /// Membership changes kept, the newest.
 const CHANGES_KEPT: usize = 1024;

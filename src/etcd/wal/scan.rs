@@ -4,9 +4,9 @@ use super::records::{Break, Fault, Flaw, Record, Step};
 use super::tail::{self, AfterEnd};
 use super::{Position, RECORD_MAX_3_4, SegmentName, Wal};
 use crate::error::Result;
-use crate::etcd::finding::{Finding, Layer, Place};
 use crate::etcd::proto::raft::{Entry, HardState};
 use crate::etcd::proto::wal::{Metadata, RecordKind, SnapshotMark};
+use crate::finding::{Finding, Layer, Place};
 
 /// Snapshot records kept, the newest; etcd keeps five `.snap` files unless configured otherwise.
 const SNAPSHOTS_KEPT: usize = 4096;

@@ -58,7 +58,7 @@ pub struct Position {
 }
 
 #[derive(Debug, Clone)]
-enum Content {
+pub(super) enum Content {
     File(PathBuf),
     Bytes(Arc<[u8]>),
 }
@@ -70,7 +70,7 @@ pub struct Segment {
     pub name: SegmentName,
     /// Its size in bytes; what is appended later is not read.
     pub len: u64,
-    content: Content,
+    pub(super) content: Content,
 }
 
 impl Segment {

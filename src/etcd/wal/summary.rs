@@ -4,8 +4,8 @@
 use super::scan::EndKind;
 use super::{Log, Scan, SnapshotId, Wal};
 use crate::error::Result;
-use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::proto::raft::HardState;
+use crate::finding::{Finding, Layer};
 
 /// The end of the log, by which survivors of a cluster are compared: first term, then index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

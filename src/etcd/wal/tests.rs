@@ -1,11 +1,12 @@
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::segment::Content;
 use super::*;
-use crate::etcd::finding::{Finding, Severity};
 use crate::etcd::founding::{FoundingCluster, InitialCluster};
 use crate::etcd::proto::raft::{Entry, EntryKind, HardState};
 use crate::etcd::proto::wal::{Metadata, SnapshotMark};
+use crate::finding::{Finding, Severity};
 
 const DEFAULT: &str = "default=http://localhost:2380";
 const TWO: &str = "m1=http://127.0.0.1:23801,m2=http://127.0.0.1:23803";

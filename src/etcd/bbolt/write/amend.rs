@@ -14,7 +14,7 @@ use crate::etcd::bbolt::layout::{
 };
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
-use crate::etcd::findings::Findings;
+use crate::finding::Findings;
 
 /// Levels of a tree, and bytes of a branch page, beyond which nobody writes.
 const MAX_DEPTH: usize = 64;

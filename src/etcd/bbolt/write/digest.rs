@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
 use crate::etcd::bbolt::{Large, Leaf, Visitor};
-use crate::etcd::findings::Findings;
+use crate::finding::Findings;
 
 /// The sum of a bucket's entries, wherever its pages are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,7 +9,7 @@ use crate::etcd::bbolt::layout::u64_at;
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
 use crate::etcd::bbolt::{Large, Leaf, Nested, Order, Root, Visitor, Walker};
-use crate::etcd::findings::Findings;
+use crate::finding::Findings;
 
 /// Bytes of entries held at once: those of a small bucket, or of the root.
 const MAX_HELD: usize = 16 << 20;

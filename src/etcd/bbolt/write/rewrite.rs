@@ -11,7 +11,7 @@ use crate::etcd::bbolt::layout::BUCKET_LEAF;
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
 use crate::etcd::bbolt::{Large, Leaf, Root, Visitor};
-use crate::etcd::findings::Findings;
+use crate::finding::Findings;
 
 /// Writes a database with its changes from `out`'s beginning on, in pages of `page_size`: two
 /// pages of zeros, to be overwritten by [`meta_pages`](super::meta_pages) of what comes back, then

@@ -5,6 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+mod findings;
+
+pub use self::findings::{DEFAULT_KEPT, Findings, Tally};
+pub use crate::sys::quote::printable;
+
 /// The layers a backup, a database or a data directory is checked in, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -138,22 +143,6 @@ impl Finding {
         self.file = printable(file.into());
         self
     }
-}
-
-/// A file's own words may be meant for the terminal rather than the reader: control characters
-/// are written as escapes.
-pub fn printable(text: String) -> String {
-    if !text.contains(char::is_control) {
-        return text;
-    }
-    let shown = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
-        } else {
-            c.to_string()
-        }
-    };
-    text.chars().map(shown).collect()
 }
 
 impl fmt::Display for Finding {

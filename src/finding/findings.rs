@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::finding::{Finding, Layer, Place, Severity};
+use super::{Finding, Layer, Place, Severity};
 
 /// How many findings of each severity are kept for each layer unless configured otherwise.
 pub const DEFAULT_KEPT: usize = 50;
