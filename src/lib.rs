@@ -24,7 +24,7 @@
 //! Imports point one way only, and the suite `layers` checks it:
 //!
 //! ```text
-//! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> etcd -> plan -> sys
+//! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> etcd -> plan -> finding -> sys
 //! finding: used by all above sys; error, event, context: used by all
 //! ```
 //!
@@ -40,6 +40,7 @@
 //! | [`node`] | a control-plane node: paths, static pods, certificates, container runtime |
 //! | [`etcd`] | etcd's API, and its files read and written without etcd |
 //! | [`plan`] | operations that can be resumed or rolled back: journal, engine, lock |
+//! | [`finding`] | what a check found: the layer, the place, the expectation |
 //! | [`sys`] | files and directories, with every change of a disk in one place |
 //!
 //! The library never prints, never reads the environment and never exits. It sends [`event::Event`]s to an
