@@ -300,7 +300,7 @@ mod tests {
             let found = lacks(sandboxes, containers).unwrap();
             assert!(found.contains(what), "{found}");
         };
-        not(&[], &running, "does not run");
+        not(&[], &running, "is not running");
         not(
             &[sandbox("new", "9", true)],
             &running,

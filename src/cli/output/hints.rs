@@ -479,7 +479,7 @@ mod tests {
         let node = Failure::new(Kind::Usage, "x").with(Fact::Missing("endpoint"));
         assert_eq!(
             of(&typed, "verify", &node).as_deref(),
-            Some("name it: etcd-dr --endpoints https://ADDRESS:2379 verify --cluster --store /s")
+            Some("set it: etcd-dr --endpoints https://ADDRESS:2379 verify --cluster --store /s")
         );
         let bad = Failure::new(Kind::BadBackup, "x");
         assert_eq!(
