@@ -360,7 +360,7 @@ mod tests {
         step("a/l", "different target");
         fs::remove_file(at("a/l")).unwrap();
         fs::write(at("a/l"), b"").unwrap();
-        step("a/l", "another type, mode");
+        step("a/l", "different type, mode");
         let file = fs::File::open(at("a/f")).unwrap();
         match rustix::fs::fsetxattr(&file, "user.x", b"1", rustix::fs::XattrFlags::empty()) {
             Ok(()) => step("a/f", "different extended attributes"),
