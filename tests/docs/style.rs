@@ -85,8 +85,8 @@ fn printed(path: &Path, source: &str) -> String {
             text.push_str(&string[..end].replace("\\\n", " ").replace("\\n", " "));
             text.push_str(".\n");
             string.get(end + 1..).unwrap_or_default()
-        } else if from.starts_with("'\"'") {
-            &from[3..]
+        } else if let Some(after) = from.strip_prefix("'\"'") {
+            after
         } else {
             &from[1..]
         };

@@ -145,7 +145,7 @@ mod tests {
 
     impl Step for Says {
         /// What the restored data has served by the time it is taken out.
-        type StepContext = Option<(i64, i64)>;
+        type World = Option<(i64, i64)>;
 
         fn name(&self) -> &'static str {
             "says"
@@ -155,11 +155,11 @@ mod tests {
             String::new()
         }
 
-        async fn apply(&self, _: &Self::StepContext, _: &Known) -> Result<Option<Value>> {
+        async fn apply(&self, _: &Self::World, _: &Known) -> Result<Option<Value>> {
             Ok(Some(json!({ "revision": self.done })))
         }
 
-        async fn undo(&self, node: &Self::StepContext, _: &Known) -> Result<Option<Value>> {
+        async fn undo(&self, node: &Self::World, _: &Known) -> Result<Option<Value>> {
             Ok(node.map(|(served, bumped)| json!({ SERVED: served, BUMPED_TO: bumped })))
         }
     }
