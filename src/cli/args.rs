@@ -48,7 +48,7 @@ different, 12 could not check, 130 interrupted.";
 
 /// Back up and restore the etcd of Kubernetes and OpenShift control planes
 #[derive(Debug, Parser)]
-#[command(name = "etcd-dr", version, max_term_width = 80, after_help = EXAMPLES)]
+#[command(name = "etcd-dr", version, max_term_width = 80, after_long_help = EXAMPLES)]
 #[command(
     propagate_version = false,
     subcommand_required = true,
@@ -67,37 +67,106 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Back up etcd and the static-pod resources in use
+    ///
+    /// Takes a snapshot of the local member and checks it while it arrives, then archives the
+    /// manifests and certificates of the static pods that run now. The backup exists once
+    /// backup.json is in its directory: an interrupted run leaves nothing that is listed as a
+    /// backup.
+    ///
+    /// A failed quality check refuses the backup (exit status 5). --allow CHECK takes it anyway
+    /// and marks it dirty. Nothing on the node changes but the store.
     Backup(BackupArgs),
     /// Take backups on a schedule, one in each period
+    ///
+    /// Runs until SIGTERM or SIGINT. A period that has a backup already, whoever took it, is
+    /// left alone; a period that has none gets one at once. A failed run does not end the
+    /// process: it is tried again within the period.
+    ///
+    /// Standard output has one JSON object a line for each run. Under systemd, readiness,
+    /// status and the watchdog are reported through NOTIFY_SOCKET.
     Schedule(Box<ScheduleArgs>),
     /// List the backups in a store
+    ///
+    /// Shows when each backup was taken, how old it is, its revision, keys and size, whether it
+    /// is good, and when it was verified. Also warns of a backup that has problems, of an
+    /// operation on this node that is unfinished or not committed, and of an etcd that is
+    /// disabled.
     List(ListArgs),
     /// Check backups, a member's files or the cluster, and say what is broken
+    ///
+    /// Reads every layer of each backup offline: the snapshot's checksum, its pages and keys,
+    /// the archives, the certificates, and whether every file is what the Manifest says. The
+    /// result is recorded beside the backup. Exit status 3 means that a backup is bad.
+    ///
+    /// --data-dir checks a stopped member's files instead, --compare ranks such reports,
+    /// --cluster diagnoses the running cluster, and --upgrade-to lists what would stop another
+    /// release of etcd. None of them changes anything.
     Verify(VerifyArgs),
     /// Delete the backups that no rule keeps
+    ///
+    /// Shows what would be deleted and why, asks, and deletes it. A backup stays if any --keep
+    /// rule matches. Whatever the rules say, the newest good backup stays, and so does one that
+    /// is pinned or that a restore uses.
     Prune(PruneArgs),
     /// Copy a backup to or from another store
+    ///
+    /// Copying again does nothing, or continues where an interrupted copy ended. The files on
+    /// the node stay as they are; --compress and --recipient change the copy only. Credentials
+    /// come from where each service's own tools look for them, never from an option.
     Copy(CopyArgs),
     /// Restore this node from a backup or a disk, or only build a data directory
+    ///
+    /// Shows the plan, asks, and carries it out step by step. Each step is written to a
+    /// journal, so that an interrupted restore can be continued with --resume or undone with
+    /// --rollback. A step that fails is rolled back. What was on the node before is kept until
+    /// --commit.
+    ///
+    /// With --data-dir it only makes a data directory, with the options of etcdutl snapshot
+    /// restore, and touches nothing else. With --from-data-dir the data comes from a stopped
+    /// member's disk instead of a backup.
     Restore(Box<RestoreArgs>),
     /// Stop this node's etcd and keep it stopped
+    ///
+    /// Takes etcd's static-pod manifest away from the kubelet, keeps it, and waits until etcd's
+    /// containers have ended. On a terminal it shows what this does to the quorum, and asks. It
+    /// can be repeated.
     Disable(DisableArgs),
     /// Start this node's etcd again
+    ///
+    /// Puts back the manifest that disable has kept, and waits until etcd serves. It can be
+    /// repeated.
     Enable(EnableArgs),
     /// Add a member as a learner, and promote it once it has caught up
+    ///
+    /// Adds a learner, shows what it must be started with, waits until it has caught up, and
+    /// promotes it. A learner that is not promoted within --wait is removed again.
+    ///
+    /// --join does all of it on the control-plane node that joins, as one operation with a
+    /// journal.
     MemberAdd(MemberAddArgs),
     /// Remove a member, if quorum allows
+    ///
+    /// Shows the members and the quorum before and after, and asks. A leader hands over its
+    /// leadership first. Refuses where too few healthy members would be left. On OpenShift it
+    /// prints what remains to be done with oc.
     MemberRemove(MemberRemoveArgs),
     /// Change a member's peer URLs after its address has changed
+    ///
+    /// Dials the new URLs first. Where nobody listens yet, a healthy member counts as lost in
+    /// the quorum that is shown, since its peers would not find it.
     MemberUpdate(MemberUpdateArgs),
     /// Print a shell completion script
-    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    ///
+    /// The script asks this program for what can be typed: commands and options, the backups
+    /// and stores of this machine, the members that the newest backup knows, and what --allow
+    /// takes.
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
     Completions {
         /// Shell to print the script for
         shell: Shell,
     },
     /// Print a manual page
-    #[command(after_help = MAN_EXAMPLES)]
+    #[command(after_long_help = MAN_EXAMPLES)]
     Man {
         /// Command to print the page for [default: the overview]
         #[arg(value_name = "COMMAND")]
@@ -143,11 +212,20 @@ mod tests {
                 .filter(|arg| arg.get_help().is_none())
                 .collect();
             assert!(undescribed.is_empty(), "{undescribed:?}");
-            let after = page.get_after_help().map(ToString::to_string);
+            if page.get_name() == "help" {
+                continue;
+            }
+            let after = page.get_after_long_help().map(ToString::to_string);
             assert!(
-                page.get_name() == "help"
-                    || after.is_some_and(|text| text.starts_with("Examples:")),
+                after.is_some_and(|text| text.starts_with("Examples:")),
                 "{} has no examples",
+                page.get_name()
+            );
+            let [short, long] = [page.render_help(), page.render_long_help()];
+            let lines = |text: &str| text.lines().count();
+            assert!(
+                lines(&long.to_string()) > lines(&short.to_string()),
+                "{}: --help tells no more than -h",
                 page.get_name()
             );
         }

@@ -7,7 +7,8 @@ use clap::{Args, ValueHint};
 
 use super::keep::KeepArgs;
 use super::remote::{FormArgs, RemoteArgs};
-use super::values::{parse_duration, parse_size};
+use super::values::{parse_duration, parse_size, with_names};
+use crate::keep::quality::ALLOWABLE;
 
 const BACKUP_EXAMPLES: &str = "\
 Examples:
@@ -18,7 +19,7 @@ Examples:
 
 /// `backup`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = BACKUP_EXAMPLES)]
+#[command(after_long_help = BACKUP_EXAMPLES)]
 pub struct BackupArgs {
     /// Directory that holds the backups
     /// [default: /etc/kubernetes/static-pod-backups]
@@ -30,15 +31,22 @@ pub struct BackupArgs {
     pub store_option: Option<PathBuf>,
 
     /// Write plain files into DIR, as cluster-backup.sh does
+    ///
+    /// The directory then has snapshot_TIME.db and static_kuberesources_TIME.tar.gz, as
+    /// OpenShift's scripts read them, and no Manifest: it is not a backup that list, prune or
+    /// copy know of.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["store", "if_older_than"], value_hint = ValueHint::DirPath)]
     pub flat: Option<PathBuf>,
 
     /// Skip if a good backup is younger than this (30m, 1h, 1d)
+    ///
+    /// The exit status is 0 exactly when a good backup no older than this exists afterwards,
+    /// with every copy that was asked for: one line for a pipeline before an upgrade.
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     pub if_older_than: Option<Duration>,
 
     /// Back up although this check fails, and mark the backup dirty
-    #[arg(long, value_name = "CHECK", value_delimiter = ',', value_parser = crate::error::names::parse)]
+    #[arg(long, value_name = "CHECK", long_help = with_names("Back up although this check fails, and mark the backup dirty", &ALLOWABLE), value_delimiter = ',', value_parser = crate::error::names::parse)]
     pub allow: Vec<String>,
 
     /// Back up whichever check fails, as cluster-backup.sh --force
@@ -50,6 +58,8 @@ pub struct BackupArgs {
     pub check_members: bool,
 
     /// Limit the snapshot to this many bytes per second (50MiB)
+    ///
+    /// Bounds what is read from etcd; copies to other stores are not held back.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub max_rate: Option<u64>,
 

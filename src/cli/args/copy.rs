@@ -16,7 +16,7 @@ Examples:
 
 /// `copy`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = COPY_EXAMPLES)]
+#[command(after_long_help = COPY_EXAMPLES)]
 pub struct CopyArgs {
     /// Backup to copy: a name, `latest`, or URL/CLUSTER/NODE/backup-N
     #[arg(value_name = "SET")]

@@ -9,7 +9,7 @@ use super::values::parse_duration;
 /// `disable`
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  etcd-dr disable            before a restore on another node\n  etcd-dr enable             afterwards"
+    after_long_help = "Examples:\n  etcd-dr disable            before a restore on another node\n  etcd-dr enable             afterwards"
 )]
 pub struct DisableArgs {
     /// Wait at most this long for its containers to stop
@@ -27,7 +27,7 @@ pub struct DisableArgs {
 
 /// `enable`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:\n  etcd-dr enable\n  etcd-dr enable --wait 1m")]
+#[command(after_long_help = "Examples:\n  etcd-dr enable\n  etcd-dr enable --wait 1m")]
 pub struct EnableArgs {
     /// Wait at most this long for etcd to serve
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]

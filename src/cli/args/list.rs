@@ -11,7 +11,7 @@ use super::values::parse_duration;
 /// `list`
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  etcd-dr list\n  etcd-dr list --stale-after 2h || alert\n  etcd-dr list -o json /mnt/backups"
+    after_long_help = "Examples:\n  etcd-dr list\n  etcd-dr list --stale-after 2h || alert\n  etcd-dr list -o json /mnt/backups"
 )]
 pub struct ListArgs {
     /// Directory that holds the backups, or a store's URL

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::values::parse_duration;
+use super::values::{parse_duration, with_names};
+use crate::change::member::{ALLOWABLE, join};
 
 const ADD_EXAMPLES: &str = "\
 Examples:
@@ -18,7 +19,7 @@ Without --join, the same command again resumes an interrupted run, or\npromotes 
 
 /// `member-add`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = ADD_EXAMPLES)]
+#[command(after_long_help = ADD_EXAMPLES)]
 #[command(group(clap::ArgGroup::new("after").args(["status", "resume", "rollback", "commit"])))]
 pub struct MemberAddArgs {
     /// Name of the new member [with --join: this node's]
@@ -63,6 +64,8 @@ pub struct MemberAddArgs {
     pub no_learner: bool,
 
     /// Add it and return; it stays a learner
+    ///
+    /// The same command again, without this, promotes it.
     #[arg(long)]
     pub no_promote: bool,
 
@@ -79,8 +82,13 @@ pub struct MemberAddArgs {
     pub dry_run: bool,
 
     /// Override this refusal
-    #[arg(long, value_name = "REFUSAL", value_delimiter = ',', value_parser = crate::error::names::parse)]
+    #[arg(long, value_name = "REFUSAL", long_help = with_names("Override this refusal", &allowed_to_add()), value_delimiter = ',', value_parser = crate::error::names::parse)]
     pub allow: Vec<String>,
+}
+
+/// What `--allow` of `member-add` takes, with `--join` or without.
+pub(crate) fn allowed_to_add() -> Vec<&'static str> {
+    [ALLOWABLE.as_slice(), &join::ALLOWABLE].concat()
 }
 
 /// `--print`
@@ -102,7 +110,7 @@ Examples:
 
 /// `member-remove`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = REMOVE_EXAMPLES)]
+#[command(after_long_help = REMOVE_EXAMPLES)]
 pub struct MemberRemoveArgs {
     /// Full name, id (hexadecimal or decimal) or peer URL of the member
     #[arg(value_name = "NAME|ID|URL")]
@@ -121,7 +129,7 @@ pub struct MemberRemoveArgs {
     pub dry_run: bool,
 
     /// Override this refusal
-    #[arg(long, value_name = "REFUSAL", value_delimiter = ',', value_parser = crate::error::names::parse)]
+    #[arg(long, value_name = "REFUSAL", long_help = with_names("Override this refusal", &ALLOWABLE), value_delimiter = ',', value_parser = crate::error::names::parse)]
     pub allow: Vec<String>,
 }
 
@@ -132,7 +140,7 @@ Examples:
 
 /// `member-update`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = UPDATE_EXAMPLES)]
+#[command(after_long_help = UPDATE_EXAMPLES)]
 pub struct MemberUpdateArgs {
     /// Full name, id (hexadecimal or decimal) or peer URL of the member
     #[arg(value_name = "NAME|ID|URL")]
@@ -151,6 +159,6 @@ pub struct MemberUpdateArgs {
     pub dry_run: bool,
 
     /// Override this refusal
-    #[arg(long, value_name = "REFUSAL", value_delimiter = ',', value_parser = crate::error::names::parse)]
+    #[arg(long, value_name = "REFUSAL", long_help = with_names("Override this refusal", &ALLOWABLE), value_delimiter = ',', value_parser = crate::error::names::parse)]
     pub allow: Vec<String>,
 }

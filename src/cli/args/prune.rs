@@ -16,7 +16,7 @@ Examples:
 
 /// `prune`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = PRUNE_EXAMPLES)]
+#[command(after_long_help = PRUNE_EXAMPLES)]
 pub struct PruneArgs {
     /// Directory that holds the backups, or a store's URL
     /// [default: /etc/kubernetes/static-pod-backups]
@@ -38,6 +38,8 @@ pub struct PruneArgs {
     pub cluster: Option<String>,
 
     /// Confirm deleting every backup of --cluster
+    ///
+    /// For a store of a cluster that is gone. What is pinned or in use by a restore stays.
     #[arg(long, requires = "cluster")]
     pub all: bool,
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::remote::{IdentityArgs, RemoteArgs};
-use super::values::parse_duration;
+use super::values::{parse_duration, with_names};
+use crate::change::restore::ALLOWABLE;
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -26,7 +27,7 @@ Examples:
 
 /// `restore`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = RESTORE_EXAMPLES)]
+#[command(after_long_help = RESTORE_EXAMPLES)]
 #[command(group(clap::ArgGroup::new("after").args(["status", "resume", "rollback", "commit"])))]
 pub struct RestoreArgs {
     /// Backup to restore: a name, `latest`, a directory, a snapshot file,
@@ -50,6 +51,10 @@ pub struct RestoreArgs {
 
     /// What to restore: all four static pods, or etcd alone, as OpenShift's
     /// cluster-restore.sh does since 4.18
+    ///
+    /// control-plane restores the revision directories, the manifests and
+    /// etcd's data. A bare .db, and a node that runs etcd alone, have the
+    /// scope etcd, which keeps the node's own manifest.
     #[arg(long, value_enum, value_name = "SCOPE", default_value_t = ScopeArg::ControlPlane, verbatim_doc_comment)]
     pub scope: ScopeArg,
 
@@ -62,6 +67,8 @@ pub struct RestoreArgs {
     pub yes: bool,
 
     /// Wait at most this long for pods to stop, and for anything to start
+    ///
+    /// The wait for pods to start counts from when the kubelet has begun to start one.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     pub wait: Duration,
 
@@ -76,6 +83,9 @@ pub struct RestoreArgs {
 
     /// Run as a transient systemd unit that outlives this terminal
     /// [auto: if the node has systemd]
+    ///
+    /// With a unit, Ctrl-C is passed on to it, and restore --status follows
+    /// it from any other terminal.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = DetachArg::Auto, env = "ETCD_DR_DETACH", verbatim_doc_comment)]
     pub detach: DetachArg,
 
@@ -89,10 +99,19 @@ pub struct RestoreArgs {
     pub resume: bool,
 
     /// Roll back a restore: the node becomes what it was before
+    ///
+    /// Also possible after a completed restore, until --commit or until another member has
+    /// joined. Once etcd has served from the restored data, the old data comes back with its
+    /// revision bumped above everything that was served, so that watching clients list again.
+    /// What was written after the restore is kept until --commit.
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
     pub rollback: Option<String>,
 
     /// Delete what was kept for --rollback, or by it
+    ///
+    /// After a restore: deletes the data and revisions from before it, so that it can no longer
+    /// be rolled back. After a rollback: deletes what was written after the restore, and
+    /// changes nothing else.
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
     pub commit: Option<String>,
 
@@ -133,6 +152,10 @@ pub struct RestoreArgs {
 
     /// Bump the revision: auto, above every revision known to have been
     /// served; N, by N; 0, not at all [default: auto, for one member]
+    ///
+    /// A restored etcd starts at an older revision than its clients have
+    /// seen. Clients that watch would wait for revisions that do not come; a
+    /// bump, with what is older marked as compacted, makes them list again.
     #[arg(long, value_name = "BUMP", value_parser = parse_bump, verbatim_doc_comment)]
     pub bump_revision: Option<Bump>,
 
@@ -156,7 +179,7 @@ pub struct RestoreArgs {
     pub target_version: Option<String>,
 
     /// Override this refusal
-    #[arg(long, value_name = "REFUSAL", value_delimiter = ',', value_parser = crate::error::names::parse)]
+    #[arg(long, value_name = "REFUSAL", long_help = with_names("Override this refusal", &ALLOWABLE), value_delimiter = ',', value_parser = crate::error::names::parse)]
     pub allow: Vec<String>,
 
     /// Directory that holds the backups

@@ -18,7 +18,7 @@ Examples:
 
 /// `schedule`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct ScheduleArgs {
     /// When to back up: five cron fields, @hourly, @daily, @weekly, @monthly,
     /// @yearly, or @every TIME
@@ -27,6 +27,9 @@ pub struct ScheduleArgs {
 
     /// Delay each run by a part of this time that the node's name decides, at
     /// most a tenth of the period; the leader waits the whole time as well
+    ///
+    /// Each node's part of it is decided by its name, so that nodes with the
+    /// same schedule do not begin together.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m", verbatim_doc_comment)]
     pub jitter: Duration,
 
@@ -35,6 +38,9 @@ pub struct ScheduleArgs {
     pub verify_sets: u32,
 
     /// Start no run while this file exists, on a local file system
+    ///
+    /// It is looked for before each run. A run that has begun ends; once the file is gone, the
+    /// current period is caught up.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub suspend_file: Option<PathBuf>,
 

@@ -38,6 +38,11 @@ pub fn parse_zone(text: &str) -> Result<TimeZone, String> {
     }
 }
 
+/// Help that ends with the names that an option takes.
+pub(super) fn with_names(help: &str, names: &[&str]) -> String {
+    format!("{help}\n\nNames: {}", names.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ Examples:
 
 /// `verify`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = VERIFY_EXAMPLES)]
+#[command(after_long_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
     /// Backup to check: a name, `latest`, a directory, a snapshot file,
     /// or URL/CLUSTER/NODE/backup-N
@@ -42,15 +42,27 @@ pub struct VerifyArgs {
     pub upgrade_to: Option<String>,
 
     /// Also compare HashKV with the running member, at the backup's revision
+    ///
+    /// Finds out whether the backup is of this cluster's history. Exit status 11: it is not;
+    /// 12: it could not be found out, for instance because the revision has been compacted
+    /// away.
     #[arg(long, conflicts_with = "data_dir")]
     pub live: bool,
 
     /// Check a stopped member's data directory instead of a backup
+    ///
+    /// Checks the database, the WAL and the .snap files, and whether they agree; shows the
+    /// member's name and ids, the members it knows, and how far it is ahead of or behind the
+    /// newest backup.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["sets", "all"], value_hint = ValueHint::DirPath)]
     pub data_dir: Option<PathBuf>,
 
     /// Compare JSON reports of --data-dir, one per member, and name the
     /// disk to recover from
+    ///
+    /// Ranks the disks as raft elects a leader: by the term of the last
+    /// entry, then by its index. Exit status 11: the best disk may lack
+    /// acknowledged writes.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["sets", "all", "live", "data_dir"], value_hint = ValueHint::FilePath, verbatim_doc_comment)]
     pub compare: Vec<PathBuf>,
 
