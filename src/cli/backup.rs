@@ -82,7 +82,7 @@ fn once(session: &Session, args: &BackupArgs, metrics: Option<&Metrics>) -> Resu
             Outcome::YoungEnough { name, .. } => Some(name.as_str()),
             Outcome::Taken(_) => None,
         };
-        let tried = copies::copy_out(context, &copies, &store, ask, None).await;
+        let tried = copies.catch_up(context, &store, ask, None).await;
         if let Some(metrics) = metrics {
             metrics.copies(&copies.look(context, &store).await);
         }

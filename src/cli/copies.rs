@@ -1,6 +1,5 @@
 //! Where a backup is copied to, and what is to stay there.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::BackupArgs;
@@ -8,10 +7,9 @@ use super::output::{backup as shown, error, prune};
 use super::remote;
 use super::session::{Session, host_name};
 use crate::backup::retention::Rules;
-use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
 use crate::keep::copies::{Copies, Tried};
-use crate::store::{Address, LocalStore};
+use crate::store::Address;
 
 /// Where the backup is copied to once it is taken: finds out what is wrong with the URLs, and reads
 /// the files that are named.
@@ -70,29 +68,6 @@ pub(super) fn keep(session: &Session, args: &BackupArgs) -> Result<Option<Rules>
         return Err(Failure::new(Kind::Usage, what));
     }
     Ok(Some(rules))
-}
-
-/// Makes the copies of what a backup came to, and those that earlier ones are owed. A recent enough
-/// backup that another run took (`ask`) is copied too: what was asked for is a backup here and there.
-pub(super) async fn copy_out(
-    context: &Context,
-    copies: &Copies,
-    store: &LocalStore,
-    ask: Option<&str>,
-    until: Option<Timestamp>,
-) -> Vec<Tried> {
-    let asked = ask.map_or(Ok(()), |name| copies.ask(context, store, name));
-    let made = match asked {
-        Ok(()) => copies.make(context, store, until).await,
-        Err(failure) => Err(failure),
-    };
-    made.unwrap_or_else(|failure| {
-        vec![Tried {
-            set: store.dir().display().to_string(),
-            came: Err(failure),
-            pruned: None,
-        }]
-    })
 }
 
 /// Copies for people, their failures, and all of them for programs.

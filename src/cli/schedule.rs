@@ -427,7 +427,7 @@ impl Besides {
             Ok(copies) => {
                 let (store, until) = (&self.store, Some(self.until));
                 let ask = self.ask.as_deref();
-                came.tried = copies::copy_out(&context, copies, store, ask, until).await;
+                came.tried = copies.catch_up(&context, store, ask, until).await;
                 came.places = copies.look(&context, store).await;
             }
             Err(failure) => came.problems.push(error::render("copy", failure)),

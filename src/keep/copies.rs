@@ -207,6 +207,30 @@ impl Copies {
         Ok(tried)
     }
 
+    /// Makes the copies of what a backup came to, and those that earlier backups are owed. A recent
+    /// backup that another run took (`ask`) is copied too: a backup here and there was asked for. What
+    /// fails as a whole is told as a copy that failed.
+    pub async fn catch_up(
+        &self,
+        context: &Context,
+        store: &LocalStore,
+        ask: Option<&str>,
+        until: Option<Timestamp>,
+    ) -> Vec<Tried> {
+        let asked = ask.map_or(Ok(()), |name| self.ask(context, store, name));
+        let made = match asked {
+            Ok(()) => self.make(context, store, until).await,
+            Err(failure) => Err(failure),
+        };
+        made.unwrap_or_else(|failure| {
+            vec![Tried {
+                set: store.dir().display().to_string(),
+                came: Err(failure),
+                pruned: None,
+            }]
+        })
+    }
+
     /// Removes what of this node's copies the rules no longer want, where there are rules.
     async fn prune(&self, context: &Context, set: &BackupSet, address: &Address) -> Option<Pruned> {
         let (rules, manifest) = (self.keep.as_ref()?, set.manifest.as_ref()?);
