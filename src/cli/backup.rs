@@ -8,11 +8,10 @@ use serde_json::json;
 
 use super::args::BackupArgs;
 use super::copies::{self, keep};
-use super::output::{backup as show, error, json, prune, words};
+use super::output::{backup as show, json, prune, words};
 use super::session::{Session, Shown, host_name};
 use super::{config, target};
 use crate::error::{Failure, Kind, Result, exit};
-use crate::etcd::finding::printable;
 use crate::keep::backup::{self, BackupRequest, Destination, Outcome, Taken};
 use crate::keep::copies::Tried;
 use crate::keep::metrics::{self, Metrics};
@@ -44,12 +43,7 @@ pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
         (result, Ok(())) => result,
         // What is not known is no reason to call a backup bad.
         (Ok(mut shown), Err(failure)) => {
-            let problem = error::render("backup", &failure);
-            shown.remark = Some(
-                shown
-                    .remark
-                    .map_or(problem.clone(), |first| format!("{first}\n{problem}")),
-            );
+            shown.problems.push(failure);
             if shown.status == exit::DONE {
                 shown.status = exit::PARTIAL;
             }
@@ -119,29 +113,15 @@ pub(super) fn came(command: &str, outcome: &Outcome, tried: Vec<Tried>) -> Shown
     if !caught_up.is_empty() {
         document["caughtUp"] = copies::told(caught_up, &mut text, &mut problems, true);
     }
-    let remark = (!problems.is_empty()).then(|| problems.join("\n"));
-    Shown {
-        text,
-        json: json::document(command, &document),
-        status: if remark.is_some() {
-            exit::PARTIAL
-        } else {
-            exit::DONE
-        },
-        remark,
-    }
+    Shown::in_part(text, json::document(command, &document), problems)
 }
 
 /// What failed once the backup was there.
-fn problems_of(taken: &Taken) -> Vec<String> {
+fn problems_of(taken: &Taken) -> Vec<Failure> {
     let own = taken.problems.iter();
-    let mut problems: Vec<String> = own
-        .map(|problem| printable(format!("error: {problem}")))
-        .collect();
-    let pruned = taken.pruned.iter();
-    let failed = pruned.filter(|pruned| !pruned.problems.is_empty());
-    problems.extend(failed.map(prune::problems));
-    problems
+    let own = own.map(|problem| Failure::new(Kind::Store, problem.clone()));
+    own.chain(taken.pruned.iter().flat_map(prune::problems))
+        .collect()
 }
 
 pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequest> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args::BackupArgs;
-use super::output::{backup as shown, error, prune};
+use super::output::{backup as shown, prune};
 use super::remote;
 use super::session::{Session, host_name};
 use crate::backup::retention::Rules;
@@ -74,7 +74,7 @@ pub(super) fn keep(session: &Session, args: &BackupArgs) -> Result<Option<Rules>
 pub(super) fn told(
     tried: Vec<Tried>,
     text: &mut String,
-    problems: &mut Vec<String>,
+    problems: &mut Vec<Failure>,
     named: bool,
 ) -> Value {
     let mut documents = Vec::new();
@@ -85,16 +85,15 @@ pub(super) fn told(
                 let mut document = json!(copied);
                 if let Some(pruned) = pruned {
                     text.push_str(&prune::summary(&pruned));
-                    if !pruned.problems.is_empty() {
-                        problems.push(prune::problems(&pruned));
-                    }
+                    problems.extend(prune::problems(&pruned));
                     document["pruned"] = json!(pruned);
                 }
                 document
             }
             Err(failure) => {
-                problems.push(error::render("copy", &failure));
-                json!({"error": failure.to_string()})
+                let document = json!({"error": failure.to_string()});
+                problems.push(failure);
+                document
             }
         };
         if named {

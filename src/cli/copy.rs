@@ -8,7 +8,7 @@ use super::args::CopyArgs;
 use super::output::{backup, json, prune as pruning};
 use super::remote;
 use super::session::{Session, Shown, host_name};
-use crate::error::{Failure, Kind, Result, exit};
+use crate::error::{Failure, Kind, Result};
 use crate::keep::catalog::{self, BackupSet};
 use crate::keep::prune::{self, PruneRequest, Pruned, Selection};
 use crate::keep::remote::Copied;
@@ -133,21 +133,13 @@ fn shown(mut text: String, mut document: Value, pruned: Option<Result<Pruned>>) 
             ..Pruned::default()
         })
     });
-    let mut remark = None;
+    let mut problems = Vec::new();
     if let Some(pruned) = &pruned {
         text.push_str(&pruning::summary(pruned));
         document["pruned"] = json!(pruned);
-        remark = (!pruned.problems.is_empty()).then(|| pruning::problems(pruned));
+        problems.extend(pruning::problems(pruned));
     }
-    Shown {
-        text,
-        json: json::document("copy", &document),
-        status: match &remark {
-            Some(_) => exit::PARTIAL,
-            None => exit::DONE,
-        },
-        remark,
-    }
+    Shown::in_part(text, json::document("copy", &document), problems)
 }
 
 fn document(copied: &Copied) -> Value {

@@ -47,7 +47,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output = cli.global.output;
     let name = command_name(&cli.command);
     match dispatch(cli) {
-        Ok(shown) => show(output, &shown),
+        Ok(shown) => show(output, name, shown),
         Err(failure) => {
             error::print(name, &failure);
             if output == OutputArg::Json {
@@ -58,7 +58,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn show(output: OutputArg, shown: &Shown) -> ExitCode {
+fn show(output: OutputArg, command: &str, mut shown: Shown) -> ExitCode {
+    if !shown.problems.is_empty() && !shown.json.is_null() {
+        let kind = match shown.status {
+            exit::STORE => Kind::Store,
+            _ => Kind::Partial,
+        };
+        shown.json["error"] = error_json::of_problems(command, kind, &shown.problems);
+    }
     let written = match output {
         OutputArg::Text => write_out(&shown.text),
         // It has reported everything already, or has written its document itself.
@@ -67,6 +74,9 @@ fn show(output: OutputArg, shown: &Shown) -> ExitCode {
     };
     if let Some(remark) = &shown.remark {
         terminal::tell_line(remark);
+    }
+    for problem in &shown.problems {
+        terminal::tell_line(error::render(command, problem));
     }
     match written {
         // The reader has gone; what was done is done.

@@ -96,6 +96,7 @@ pub(super) fn run(session: &Session, args: &ListArgs) -> Result<Shown> {
     };
     Ok(Shown {
         text,
+        problems: Vec::new(),
         json: Value::Null,
         remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
         status,

@@ -108,16 +108,10 @@ pub(super) fn shown(done: &Pruned, args: &PruneArgs) -> Shown {
         text.push_str(&show::plan(&done.plan, args.explain));
     }
     text.push_str(&show::summary(done));
-    Shown {
-        text,
-        json: json::document("prune", &show::document(&done.plan, Some(done))),
-        remark: (!done.problems.is_empty()).then(|| show::problems(done)),
-        status: if done.problems.is_empty() {
-            exit::DONE
-        } else if done.removed.is_empty() {
-            exit::STORE
-        } else {
-            exit::PARTIAL
-        },
+    let json = json::document("prune", &show::document(&done.plan, Some(done)));
+    let mut shown = Shown::in_part(text, json, show::problems(done).collect());
+    if shown.status == exit::PARTIAL && done.removed.is_empty() {
+        shown.status = exit::STORE;
     }
+    shown
 }

@@ -590,7 +590,7 @@ impl Work for Hands<'_> {
 fn described(outcome: &Outcome, came: Came) -> Told {
     let shown = backup::came("schedule", outcome, came.tried);
     let (partial, mut document) = (shown.status != exit::DONE, shown.json);
-    let mut remarks: Vec<String> = shown.remark.into_iter().collect();
+    let mut remarks: Vec<String> = rendered(&shown.problems);
     let before = remarks.len();
     remarks.extend(came.problems);
     document["verified"] = verified(came.verified, &mut remarks);
@@ -604,8 +604,10 @@ fn described(outcome: &Outcome, came: Came) -> Told {
 
 /// What is to be said of copies that were owed, and of a verification that ended late.
 fn caught_up(came: Came) -> Told {
+    let mut failed = Vec::new();
+    let copies = copies::told(came.tried, &mut String::new(), &mut failed, true);
     let mut problems = came.problems;
-    let copies = copies::told(came.tried, &mut String::new(), &mut problems, true);
+    problems.extend(rendered(&failed));
     let mut document = json!({"result": "caught-up", "caughtUp": copies});
     if !came.verified.is_empty() {
         document["verified"] = verified(came.verified, &mut problems);
@@ -615,6 +617,12 @@ fn caught_up(came: Came) -> Told {
         failure: (!problems.is_empty()).then_some(Kind::Partial),
         remark: (!problems.is_empty()).then(|| problems.join("\n")),
     }
+}
+
+/// What failed beside a backup, for people.
+fn rendered(problems: &[Failure]) -> Vec<String> {
+    let problem = |failure: &Failure| error::render("schedule", failure);
+    problems.iter().map(problem).collect()
 }
 
 /// Verifications for programs, and what they found for people.

@@ -26,17 +26,32 @@ pub(super) struct Shown {
     pub(super) json: Value,
     /// What goes to standard error besides.
     pub(super) remark: Option<String>,
+    /// What failed once the result was there: told of at the end, and `error` of the document.
+    pub(super) problems: Vec<Failure>,
     /// The exit status.
     pub(super) status: u8,
 }
 
 impl Shown {
+    /// A result after which something failed: done in part, where that is so.
+    pub(super) fn in_part(text: String, json: Value, problems: Vec<Failure>) -> Self {
+        Self {
+            status: match problems.is_empty() {
+                true => exit::DONE,
+                false => exit::PARTIAL,
+            },
+            problems,
+            ..Self::done(text, json)
+        }
+    }
+
     /// A result that is simply done.
     pub(super) fn done(text: String, json: Value) -> Self {
         Self {
             text,
             json,
             remark: None,
+            problems: Vec::new(),
             status: exit::DONE,
         }
     }

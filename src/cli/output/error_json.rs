@@ -4,7 +4,15 @@ use serde_json::{Value, json};
 
 use super::hints;
 use super::json::SCHEMA_VERSION;
-use crate::error::{Fact, Failure};
+use crate::error::{Fact, Failure, Kind};
+
+/// What failed once a result was there: `error` of the result's own document.
+pub(crate) fn of_problems(command: &str, kind: Kind, problems: &[Failure]) -> Value {
+    let messages: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let facts = problems.iter().flat_map(Failure::facts).cloned();
+    let whole = facts.fold(Failure::new(kind, messages.join("; ")), Failure::with);
+    render(command, &whole)["error"].take()
+}
 
 /// A failure as its document.
 pub(crate) fn render(command: &str, failure: &Failure) -> Value {

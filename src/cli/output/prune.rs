@@ -6,6 +6,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use crate::backup::retention::Verdict;
+use crate::error::{Failure, Kind};
 use crate::etcd::finding::printable;
 use crate::keep::prune::{Decided, PrunePlan, Pruned};
 
@@ -48,14 +49,10 @@ pub(crate) fn plan(plan: &PrunePlan, explain: bool) -> String {
     text
 }
 
-/// What stopped a removal, a line each.
-pub(crate) fn problems(done: &Pruned) -> String {
-    let line = |problem: &String| printable(format!("error: pruning: {problem}"));
-    done.problems
-        .iter()
-        .map(line)
-        .collect::<Vec<_>>()
-        .join("\n")
+/// What stopped each removal.
+pub(crate) fn problems(done: &Pruned) -> impl Iterator<Item = Failure> {
+    let failure = |problem: &String| Failure::new(Kind::Store, format!("pruning: {problem}"));
+    done.problems.iter().map(failure)
 }
 
 /// What is gone.

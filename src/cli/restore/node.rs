@@ -80,6 +80,7 @@ fn planned(plan: &RestorePlan, now: Timestamp) -> Shown {
     json["plan"] = shown.json;
     Shown {
         text: shown.text,
+        problems: Vec::new(),
         json,
         remark: Some(error::render(COMMAND, refused)),
         status: refused.kind().exit_code(),

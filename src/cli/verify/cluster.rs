@@ -39,6 +39,7 @@ pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
     };
     Ok(Shown {
         text: text(&report),
+        problems: Vec::new(),
         json: json::document("verify", &document(&report)),
         // What looks like a failure may be the tool's own doing.
         remark: operation::disabled(&NodeLayout::new(&session.root))?,

@@ -14,6 +14,7 @@ pub(super) fn run(paths: &[PathBuf]) -> Result<Shown> {
     let verdict = compare::run(paths)?;
     Ok(Shown {
         text: table(&verdict),
+        problems: Vec::new(),
         json: json::document("verify", &verdict),
         remark: None,
         status: if verdict.may_lack_writes {

@@ -46,6 +46,7 @@ pub(super) fn run(
     };
     Ok(Shown {
         text,
+        problems: Vec::new(),
         json: json::document("verify", &report),
         remark: remark.map(printable),
         status,

@@ -82,6 +82,7 @@ fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<S
         .map(|(report, live)| status(report.good, live.as_ref()));
     Shown {
         text: text.join("\n"),
+        problems: Vec::new(),
         json: json::document("verify", &json!({"good": good, "sets": sets})),
         remark,
         status: status

@@ -35,6 +35,7 @@ pub(super) fn run(session: &Session, release: &str, data_dir: Option<&Path>) -> 
     };
     Ok(Shown {
         text: text(&report),
+        problems: Vec::new(),
         json: json::document("verify", &json!({"good": report.ready, "upgrade": report})),
         remark: None,
         status,
