@@ -23,6 +23,7 @@ pub use self::disable::{DisableArgs, EnableArgs};
 pub use self::global::{ColorArg, Global, OutputArg, ProfileArg, ProgressArg};
 pub use self::keep::KeepArgs;
 pub use self::list::ListArgs;
+pub(crate) use self::member::allowed_to_add;
 pub use self::member::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, PrintArg};
 pub use self::prune::PruneArgs;
 pub use self::remote::{FormArgs, IdentityArgs, RemoteArgs};

@@ -1,5 +1,5 @@
-//! What a shell offers while somebody types: commands and options from the tree, backups and
-//! stores from the disk.
+//! What a shell offers while somebody types: commands and options from the tree; backups, members, stores
+//! and URLs from the disk.
 //!
 //! The scripts that `completions` prints only ask this binary, with [`VARIABLE`] set to the shell's
 //! name, so that they never lag behind it. Whatever goes wrong meanwhile, nothing is offered and
@@ -8,17 +8,19 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
+use clap::{Arg, CommandFactory};
 use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
 };
 use clap_complete::env::{CompleteEnv, Shells};
 use jiff::Timestamp;
 
-use super::args::Cli;
+use super::args::{Cli, allowed_to_add};
 use super::config::{self, Config};
+use crate::backup::manifest::Member;
+use crate::change::{member, restore};
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::keep::catalog;
+use crate::keep::{catalog, quality};
 use crate::node::layout::NodeLayout;
 use crate::store::LocalStore;
 
@@ -65,30 +67,60 @@ pub(super) fn script(shell: clap_complete::Shell) -> Result<Vec<u8>> {
     Ok(script)
 }
 
-/// The tree, in which every argument that names a set or a store knows what there is.
+/// The tree, in which every argument that names something known offers it.
 fn with_values(tree: clap::Command, words: &[OsString]) -> clap::Command {
-    let tree = tree.mut_args(|argument| {
-        let takes = |word: &str| {
-            argument
-                .get_value_names()
-                .is_some_and(|names| names.iter().any(|name| name == word))
-        };
-        let words = words.to_vec();
-        if takes("SET") {
-            let offered =
-                move |typed: &OsStr| known_or_path(typed, sets(&words), PathCompleter::any());
-            argument.add(ArgValueCompleter::new(offered))
-        } else if takes("STORE") || argument.get_long() == Some("store") {
-            let offered =
-                move |typed: &OsStr| known_or_path(typed, stores(&words), PathCompleter::dir());
-            argument.add(ArgValueCompleter::new(offered))
-        } else if takes("COMMAND") && argument.is_positional() {
-            argument.add(ArgValueCandidates::new(commands))
-        } else {
-            argument
-        }
-    });
+    let command = tree.get_name().to_owned();
+    let tree = tree.mut_args(|argument| with_value(argument, &command, words));
     tree.mut_subcommands(|command| with_values(command, words))
+}
+
+/// An argument with what is known for it: backups, stores, members, URLs and the names of `--allow`.
+fn with_value(argument: Arg, command: &str, words: &[OsString]) -> Arg {
+    let takes = |word: &str| {
+        argument
+            .get_value_names()
+            .is_some_and(|names| names.iter().any(|name| name == word))
+    };
+    let words = words.to_vec();
+    match argument.get_long() {
+        Some("allow") => {
+            let names = allowed(command);
+            let offered = move || names.iter().map(CompletionCandidate::new).collect();
+            return argument.add(ArgValueCandidates::new(offered));
+        }
+        Some("endpoints") => {
+            return argument.add(ArgValueCandidates::new(move || endpoints(&words)));
+        }
+        Some("copy-to") => {
+            return argument.add(ArgValueCandidates::new(move || copies(&words)));
+        }
+        _ => {}
+    }
+    if takes("SET") {
+        let offered = move |typed: &OsStr| known_or_path(typed, sets(&words), PathCompleter::any());
+        argument.add(ArgValueCompleter::new(offered))
+    } else if takes("STORE") || argument.get_long() == Some("store") {
+        let offered =
+            move |typed: &OsStr| known_or_path(typed, stores(&words), PathCompleter::dir());
+        argument.add(ArgValueCompleter::new(offered))
+    } else if takes("NAME|ID|URL") {
+        argument.add(ArgValueCandidates::new(move || members(&words)))
+    } else if takes("COMMAND") && argument.is_positional() {
+        argument.add(ArgValueCandidates::new(commands))
+    } else {
+        argument
+    }
+}
+
+/// What `--allow` of a command takes.
+fn allowed(command: &str) -> Vec<&'static str> {
+    match command {
+        "backup" | "schedule" => quality::ALLOWABLE.to_vec(),
+        "restore" => restore::ALLOWABLE.to_vec(),
+        "member-add" => allowed_to_add(),
+        "member-remove" | "member-update" => member::ALLOWABLE.to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 /// What is known and begins as typed; paths only where nothing does, lest a home directory full
@@ -137,7 +169,51 @@ fn sets(words: &[OsString]) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-/// The stores that are known by name: the configured one and the node's own.
+/// The members that backups of the newest one's cluster were taken of; nobody is asked.
+fn known_members(words: &[OsString]) -> Vec<Member> {
+    let found = catalog::list(&LocalStore::at(store(words))).unwrap_or_default();
+    let newest = catalog::newest_good(&found, Timestamp::now());
+    let Some(cluster) = newest.and_then(|set| Some(&set.manifest.as_ref()?.cluster.etcd_id)) else {
+        return Vec::new();
+    };
+    let manifests = found.iter().rev().filter_map(|set| set.manifest.as_ref());
+    let mut members: Vec<Member> = Vec::new();
+    for manifest in manifests.filter(|manifest| manifest.cluster.etcd_id == *cluster) {
+        if members.iter().all(|known| known.id != manifest.member.id) {
+            members.push(manifest.member.clone());
+        }
+    }
+    members
+}
+
+fn members(words: &[OsString]) -> Vec<CompletionCandidate> {
+    let known = known_members(words).into_iter();
+    let offered = known.map(|member| {
+        let help = format!("{} {}", member.id, member.endpoint);
+        CompletionCandidate::new(member.name).help(Some(help.into()))
+    });
+    offered.collect()
+}
+
+/// The client URLs that are known: the configured ones and those of the members.
+fn endpoints(words: &[OsString]) -> Vec<CompletionCandidate> {
+    let (_, config) = session(words);
+    let members = known_members(words).into_iter();
+    let known = config.endpoints.into_iter();
+    let mut urls: Vec<String> = known.chain(members.map(|member| member.endpoint)).collect();
+    urls.sort();
+    urls.dedup();
+    urls.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// The URLs that copies are configured to go to.
+fn copies(words: &[OsString]) -> Vec<CompletionCandidate> {
+    let (_, config) = session(words);
+    let urls = config.copy.to.into_iter();
+    urls.map(CompletionCandidate::new).collect()
+}
+
+/// The stores that are known by name: the configured one, the node's own, and those of its copies.
 fn stores(words: &[OsString]) -> Vec<CompletionCandidate> {
     let (root, config) = session(words);
     let own = NodeLayout::new(&root).store();
@@ -146,6 +222,7 @@ fn stores(words: &[OsString]) -> Vec<CompletionCandidate> {
         .into_iter()
         .chain(own.is_dir().then_some(own))
         .map(CompletionCandidate::new)
+        .chain(copies(words))
         .collect()
 }
 

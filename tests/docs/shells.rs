@@ -210,3 +210,56 @@ fn sets_and_stores_come_from_where_the_command_would_look() {
     );
     assert_eq!(offered(&["etcd-dr", "man", "ver"], &[]), ["verify"]);
 }
+
+#[test]
+fn names_to_allow_members_and_urls_are_known_offline() {
+    let allow = |line: &[&str], typed: &str| offered(&[line, &["--allow", typed]].concat(), &[]);
+    let checks = allow(&["etcd-dr", "backup"], "etcd-");
+    assert_eq!(
+        checks,
+        ["etcd-alarm", "etcd-no-leader", "etcd-unhealthy-member"],
+        "the checks of a backup"
+    );
+    assert_eq!(
+        allow(&["etcd-dr", "restore", "latest"], "cluster-m"),
+        ["cluster-mismatch"]
+    );
+    assert_eq!(
+        allow(&["etcd-dr", "member-add", "m3"], "certificates-"),
+        ["certificates-invalid"]
+    );
+    assert_eq!(
+        allow(&["etcd-dr", "member-remove", "m3"], "would-"),
+        ["would-lose-quorum"]
+    );
+
+    let root = tempfile::tempdir().expect("a root");
+    let etc = root.path().join("etc/etcd-dr");
+    std::fs::create_dir_all(&etc).expect("a folder");
+    let text = format!(
+        "store = {:?}\nendpoints = [\"https://10.9.9.9:2379\"]\n[copy]\nto = [\"s3://bucket/etcd\"]\n",
+        store()
+    );
+    std::fs::write(etc.join("config.toml"), text).expect("a file");
+    let at = format!("--root={}", root.path().display());
+    let newest = std::fs::read(format!("{}/backup-1/backup.json", store())).expect("a Manifest");
+    let newest: serde_json::Value = serde_json::from_slice(&newest).expect("JSON");
+    let name = newest["member"]["name"].as_str().expect("a name");
+    let endpoint = newest["member"]["endpoint"].as_str().expect("an endpoint");
+    for command in ["member-remove", "member-update"] {
+        let members = offered(&["etcd-dr", &at, command, ""], &[]);
+        assert!(members.contains(&name.to_owned()), "{command}: {members:?}");
+    }
+    let urls = offered(&["etcd-dr", &at, "--endpoints", "h"], &[]);
+    assert!(
+        urls.contains(&"https://10.9.9.9:2379".to_owned()),
+        "{urls:?}"
+    );
+    assert!(urls.contains(&endpoint.to_owned()), "{urls:?}");
+    let copies = offered(&["etcd-dr", &at, "backup", "--copy-to", "s"], &[]);
+    assert_eq!(copies, ["s3://bucket/etcd"]);
+    assert_eq!(
+        offered(&["etcd-dr", &at, "copy", "latest", "s"], &[]),
+        ["s3://bucket/etcd"]
+    );
+}
