@@ -10,7 +10,7 @@ use super::args::BackupArgs;
 use super::copies::{self, keep};
 use super::output::{backup as show, json, prune, words};
 use super::session::{Session, Shown, host_name};
-use super::{config, target};
+use super::{allow, target};
 use crate::error::{Failure, Kind, Result, exit};
 use crate::keep::backup::{self, BackupRequest, Destination, Outcome, Taken};
 use crate::keep::copies::Tried;
@@ -128,18 +128,7 @@ pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequ
     let configured = &session.config.backup;
     let mut allow = args.allow.clone();
     allow.extend(configured.allow.iter().cloned());
-    for name in &allow {
-        if !ALLOWABLE.contains(&name.as_str()) {
-            let nearest =
-                config::nearest(name, &ALLOWABLE).map(|near| format!("; did you mean {near:?}?"));
-            let known =
-                nearest.unwrap_or_else(|| format!("; the checks are {}", ALLOWABLE.join(", ")));
-            return Err(Failure::new(
-                Kind::Usage,
-                format!("unknown check {name:?}{known}"),
-            ));
-        }
-    }
+    let allow = allow::check_as("check", &allow, &ALLOWABLE)?;
     let max_rate = args.max_rate.or(configured.max_rate);
     let stall_timeout = args.stall_timeout.or(configured.stall_timeout);
     Ok(BackupRequest {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::output::hints::command_of;
 use super::output::json;
-use super::output::words::clean;
+use super::output::words::{self, clean};
 use super::session::{Session, Shown};
 use crate::change::transaction::steps::NodeStep;
 use crate::change::transaction::unsettled::{self, DISABLE, unsettled};
@@ -155,7 +155,7 @@ pub(super) fn standing(
             _ => "",
         },
     );
-    let mut fact = |name: &str, value: &str| text.push_str(&format!("  {name:<10} {value}\n"));
+    let mut fact = |name: &str, value: &str| words::fact(&mut text, name, value);
     for (name, value) in &words.facts {
         fact(name, value);
     }

@@ -45,6 +45,11 @@ pub(crate) fn clean(text: &str) -> String {
         .collect()
 }
 
+/// A line of a name and a value, in columns.
+pub(crate) fn fact(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "  {name:<10} {}", printable(value.to_owned()));
+}
+
 /// Paths in a row.
 pub(crate) fn places(paths: &[PathBuf]) -> String {
     paths

@@ -1,11 +1,9 @@
 //! `restore SET --data-dir DIR`: arguments to a request, its result to text and JSON.
 
-use std::fmt::Write as _;
-
 use indicatif::HumanBytes;
 
 use super::super::args::RestoreArgs;
-use super::super::output::json;
+use super::super::output::{json, words};
 use super::super::session::{Session, Shown};
 use super::from_member;
 use super::request::{self, Named, bump, check_allowed, evidence, find, random};
@@ -74,7 +72,7 @@ fn text(outcome: &Outcome) -> String {
         outcome.snapshot.display()
     );
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<10} {value}");
+        words::fact(&mut text, name, &value);
     };
     line(
         "cluster",

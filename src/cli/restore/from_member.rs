@@ -1,15 +1,13 @@
 //! `restore --from-data-dir DIR --data-dir DIR`: a cluster of one from a member's own files.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::args::RestoreArgs;
-use super::super::output::json;
+use super::super::output::{json, words};
 use super::super::session::{Session, Shown};
 use super::request as asked;
 use crate::change::survivor::{self, Outcome, Request};
 use crate::error::Result;
-use crate::etcd::finding::printable;
 use crate::inspect::data_dir;
 
 /// Makes a cluster of one from a member's own files.
@@ -48,7 +46,7 @@ fn made(outcome: &Outcome) -> String {
         outcome.source.display()
     );
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<10} {}", printable(value));
+        words::fact(&mut text, name, &value);
     };
     line(
         "cluster",

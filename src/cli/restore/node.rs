@@ -10,8 +10,8 @@ use super::super::output::confirm::confirm;
 use super::super::output::words::{numbered, places};
 use super::super::output::{error, error_json, json, terminal};
 use super::super::session::{Session, Shown, scratch};
-use super::super::{operation, target};
-use super::request::{self as asked, check_names, find, random};
+use super::super::{allow, operation, target};
+use super::request::{self as asked, find, random};
 use super::{follow, next, text};
 use crate::change::restore::journalled::Restore;
 use crate::change::restore::plan::RestorePlan;
@@ -31,7 +31,7 @@ const COMMAND: &str = "restore";
 
 /// Restores the node.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
-    check_names(&args.allow, &ALLOWABLE)?;
+    allow::check(&args.allow, &ALLOWABLE)?;
     let layout = NodeLayout::new(&session.root);
     let context = &session.context;
     if args.dry_run {

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::super::args::{Bump as BumpArg, RestoreArgs};
-use super::super::remote;
 use super::super::session::{Session, scratch};
+use super::super::{allow, remote};
 use crate::change::datadir;
 use crate::change::transaction::served;
 use crate::error::{Fact, Failure, Kind, Result};
@@ -75,20 +75,6 @@ fn set(args: &RestoreArgs) -> Result<&str> {
         .ok_or_else(|| Failure::new(Kind::Usage, "no backup is given").with(Fact::Missing("set")))
 }
 
-/// Refuses names that are no refusals of this command.
-pub(super) fn check_names(names: &[String], known: &[&str]) -> Result<()> {
-    for name in names {
-        if !known.contains(&name.as_str()) {
-            return Err(
-                Failure::new(Kind::Usage, format!("unknown --allow value {name:?}")).with(
-                    Fact::Candidates(known.iter().map(|name| (*name).to_owned()).collect()),
-                ),
-            );
-        }
-    }
-    Ok(())
-}
-
 /// 128 bits from the kernel.
 pub(super) fn random() -> Result<u128> {
     Ok(u128::from_ne_bytes(crate::sys::random::bytes()?))
@@ -105,7 +91,7 @@ pub(super) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
 
 /// Requires that each refusal named by --allow can be overridden.
 pub(super) fn check_allowed(args: &RestoreArgs) -> Result<()> {
-    check_names(&args.allow, &ALLOWABLE)
+    allow::check(&args.allow, &ALLOWABLE).map(drop)
 }
 
 /// What the store's backups and this node's operations say of revisions that were served.

@@ -22,7 +22,7 @@ pub(super) fn plan(plan: &RestorePlan, now: Timestamp) -> String {
     let info = &plan.info;
     let mut text = format!("Restoring {} to {}\n", info.source_name(), info.node);
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<10} {}", printable(value));
+        words::fact(&mut text, name, &value);
     };
     if let Some(source) = &info.source {
         line("from", source.dir.display().to_string());
@@ -81,7 +81,7 @@ fn summary(info: &RestoreInfo, facts: &Facts) -> String {
     let mut text = format!("restored {} to {}\n", info.source_name(), info.node);
     let mut line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            let _ = writeln!(text, "  {name:<10} {value}");
+            words::fact(&mut text, name, &value);
         }
     };
     line(
