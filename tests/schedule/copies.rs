@@ -117,6 +117,10 @@ fn one_command_leaves_a_young_backup_here_and_there() {
     let run = bench.run(&line).expect(10).json();
     assert_eq!(run["result"], "young-enough", "{run}");
     assert!(run["copies"][0]["error"].is_string(), "{run}");
+    // The result, and as of any failure what failed.
+    assert_eq!(run["error"]["kind"], "partial", "{run}");
+    assert_eq!(run["error"]["exitCode"], 10, "{run}");
+    assert_eq!(run["error"]["message"], run["copies"][0]["error"], "{run}");
     std::fs::remove_file(&share).expect("removing the file");
     std::fs::create_dir(&share).expect("a share");
     let run = bench.run(&line).expect(0).json();

@@ -43,3 +43,25 @@ pub(crate) fn render(command: &str, failure: &Failure) -> Value {
     }
     document
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_problems_are_one_error_with_all_their_facts() {
+        let busy = Fact::Holder {
+            pid: 7,
+            doing: "prune".to_owned(),
+        };
+        let problems = [
+            Failure::new(Kind::Store, "a"),
+            Failure::new(Kind::Busy, "b").with(busy),
+        ];
+        let error = of_problems("backup", Kind::Partial, &problems);
+        assert_eq!(error["kind"], "partial");
+        assert_eq!(error["exitCode"], 10);
+        assert_eq!(error["message"], "a; b");
+        assert_eq!(error["hint"], "to see what it is doing: ps -fp 7");
+    }
+}

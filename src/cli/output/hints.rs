@@ -418,6 +418,10 @@ fn missing(typed: &Line, fact: &Fact) -> Option<String> {
             format!("use the client certificate of an etcd user with the role root: {line}")
         }
         Fact::Missing("ca") => format!("set it: {}", line.at("--cacert", "FILE")),
+        Fact::Missing("container-runtime") => {
+            "name the kubelet's socket: set containerRuntimeEndpoint: unix:///PATH in /var/lib/kubelet/config.yaml"
+                .to_owned()
+        }
         Fact::Missing("cert" | "key") => {
             let line = line.at("--key", "FILE").at("--cert", "FILE");
             format!("set both: {line}")
@@ -485,6 +489,23 @@ mod tests {
         assert_eq!(
             of(&typed, "verify", &bad).as_deref(),
             Some("to find a good backup: etcd-dr --endpoints https://a:1 verify --all --store /s")
+        );
+    }
+
+    #[test]
+    fn a_runtime_that_is_not_found_is_named_where_the_kubelet_names_it() {
+        let typed = line("disable");
+        let sockets = ["/run/crio/crio.sock", "/run/containerd/containerd.sock"];
+        let failure = Failure::new(Kind::Unreachable, "x")
+            .with(Fact::Missing("container-runtime"))
+            .with(Fact::Candidates(sockets.map(str::to_owned).to_vec()));
+        assert_eq!(
+            of(&typed, "disable", &failure).as_deref(),
+            Some(
+                "name the kubelet's socket: set containerRuntimeEndpoint: unix:///PATH in \
+                 /var/lib/kubelet/config.yaml  (one of: /run/crio/crio.sock, \
+                 /run/containerd/containerd.sock)"
+            )
         );
     }
 

@@ -13,6 +13,8 @@ use crate::error::{Fact, Failure, Kind, Result};
 use crate::node::kubelet::{self, Field};
 use crate::node::layout::NodeLayout;
 
+/// That the kubelet's configuration names no socket.
+const UNNAMED: Fact = Fact::Missing("container-runtime");
 /// The kubelet's flag.
 const FLAG: &str = "--container-runtime-endpoint";
 
@@ -53,7 +55,8 @@ pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
         [] => Err(unreachable(format!(
             "finding the container runtime: none of these is its socket or names it: {}",
             looked.join(", ")
-        ))),
+        ))
+        .with(UNNAMED)),
         several => {
             let name = |path: &PathBuf| layout.node_path(path).display().to_string();
             let names: Vec<String> = several.iter().map(name).collect();
@@ -62,7 +65,9 @@ pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
                 names.join(" and "),
                 looked.join(", ")
             );
-            Err(unreachable(what).with(Fact::Candidates(names)))
+            Err(unreachable(what)
+                .with(UNNAMED)
+                .with(Fact::Candidates(names)))
         }
     }
 }
@@ -203,6 +208,8 @@ mod tests {
         node.listen("/run/containerd/containerd.sock");
         let two = node.fails();
         assert!(two.contains("cannot tell which"), "{two}");
+        let failure = find_socket(&node.layout).unwrap_err();
+        assert!(failure.facts().contains(&UNNAMED), "{failure:?}");
         node.write("/var/lib/kubelet/config.yaml", "kind: [");
         let broken = node.fails();
         assert!(broken.contains("config.yaml (unreadable: "), "{broken}");
