@@ -2,6 +2,7 @@
 //! journal and can be rolled back.
 
 pub mod datadir;
+pub mod detached;
 pub mod disable;
 pub mod member;
 pub mod restore;

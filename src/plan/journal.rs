@@ -48,6 +48,8 @@ use crate::sys::fs::{self, OutFile};
 
 /// The name of the file in an operation's folder.
 pub const FILE: &str = "journal";
+/// The name of the log beside it: one event a line, for whoever watches.
+pub const LOG: &str = "log";
 /// The version of the format.
 pub const SCHEMA: u32 = 1;
 /// Longer journals are not read: a plan has some dozens of steps.

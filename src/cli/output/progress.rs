@@ -13,6 +13,7 @@ use super::json::SCHEMA_VERSION;
 use super::terminal;
 use crate::etcd::finding::printable;
 use crate::event::{Event, Observer};
+use crate::plan::journal::LOG;
 
 /// How often a plain line is written during a phase.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,9 +42,6 @@ pub(crate) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
         }),
     }
 }
-
-/// The name of the log beside an operation's journal.
-pub(crate) const LOG: &str = "log";
 
 /// Hands events on, and once it is opened writes them to a log as well: one JSON object a line,
 /// with the time and, where there is one, the text that people see.
