@@ -17,13 +17,13 @@ use super::{backup, copies, target};
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
-use crate::inspect::verify::{self, Report};
+use crate::inspect::verify;
 use crate::keep::backup::Outcome;
-use crate::keep::copies::{Copies, Place, Tried};
 use crate::keep::metrics::serve::{self, Served};
 use crate::keep::metrics::{self, Tls, TlsFiles};
 use crate::keep::schedule::{
-    self, Beside, Ended, GRACE, Notifier, Pace, Period, Run, Schedule, Waited, Work, on_a_thread,
+    self, Beside, Ended, GRACE, Notifier, Pace, Period, Run, Schedule, SideReport, SideWork, Turns,
+    Waited, Work, on_a_thread,
 };
 use crate::keep::{backup as taking, catalog};
 use crate::store::LocalStore;
@@ -182,35 +182,11 @@ struct Hands<'a> {
     notifier: Arc<Notifier>,
     timezone: String,
     suspended: bool,
-    beside: Beside<Came>,
+    beside: Beside<SideReport>,
     /// The set that is being verified.
     verifying: Arc<Mutex<Option<String>>>,
     /// Sets whose verification did not end: the others come first.
     passed_over: BTreeSet<String>,
-}
-
-/// What came of the work beside a backup.
-#[derive(Debug, Default)]
-struct Came {
-    tried: Vec<Tried>,
-    verified: Vec<(String, Result<Report>)>,
-    /// What else went wrong.
-    problems: Vec<String>,
-    /// How the copies stand.
-    places: Vec<Place>,
-}
-
-/// The work beside a backup: copies, then the verification of other sets.
-struct Besides {
-    copies: Result<Copies>,
-    store: LocalStore,
-    /// A set that is there already, which is to have copies too.
-    ask: Option<String>,
-    /// The set that was just taken, and how many others are verified.
-    verify: Option<(String, u32)>,
-    verifying: Arc<Mutex<Option<String>>>,
-    passed_over: BTreeSet<String>,
-    until: Timestamp,
 }
 
 impl Hands<'_> {
@@ -265,7 +241,7 @@ impl Hands<'_> {
 
     /// Begins the work beside a backup, unless some of an earlier run is still in progress, and waits for it
     /// until the period's end.
-    async fn besides(&mut self, run: Run, taken: Option<&Outcome>) -> (Came, bool) {
+    async fn besides(&mut self, run: Run, taken: Option<&Outcome>) -> (SideReport, bool) {
         let context = self.context();
         let (ask, verify) = match taken {
             Some(Outcome::YoungEnough { name, .. }) => (Some(name.clone()), None),
@@ -275,24 +251,27 @@ impl Hands<'_> {
             }
             None => (None, None),
         };
-        let work = Besides {
+        let work = SideWork {
             copies: copies::copies(self.session, &self.args.backup),
-            store: self.store.clone(),
             ask,
             verify,
-            verifying: Arc::clone(&self.verifying),
-            passed_over: self.passed_over.clone(),
+            turns: Turns {
+                store: self.store.clone(),
+                verify: |context, set| verify::run(context, set).map(|report| report.good),
+                verifying: Arc::clone(&self.verifying),
+                passed_over: self.passed_over.clone(),
+            },
             until: run.period.end,
         };
         self.beside
-            .start(&context, move |context| work.work(context));
+            .start(&context, move |context| work.run(context));
         let left = run.period.end.duration_since(Timestamp::now());
         let left = Duration::try_from(left).unwrap_or_default();
         let what = "waiting for copies and verification";
         self.served.pulse.does(what, left);
         let stop = context.cancel.clone();
         match self.beside.wait(&stop, left).await {
-            Waited::GoesOn => (Came::default(), true),
+            Waited::GoesOn => (SideReport::default(), true),
             Waited::Ended(Ok(mut came), cut) => {
                 self.served.metrics.copies(&came.places);
                 if cut {
@@ -301,17 +280,17 @@ impl Hands<'_> {
                 }
                 (came, false)
             }
-            Waited::Ended(Err(failure), _) => {
-                (Came::trouble(error::render("schedule", &failure)), false)
-            }
+            Waited::Ended(Err(failure), _) => (SideReport::trouble(failure), false),
             Waited::Abandoned => {
                 self.pass_over();
-                let what = "error: copies or verification hang and were abandoned";
-                (Came::trouble(what.to_owned()), false)
+                let what = "copies or verification hang and were abandoned";
+                let failure = Failure::new(Kind::Partial, what);
+                (SideReport::trouble(failure), false)
             }
             Waited::Idle => {
-                let what = "error: copies and verification of earlier runs hang: none was started";
-                (Came::trouble(what.to_owned()), false)
+                let what = "copies and verification of earlier runs hang: none was started";
+                let failure = Failure::new(Kind::Partial, what);
+                (SideReport::trouble(failure), false)
             }
         }
     }
@@ -389,93 +368,6 @@ struct Told {
     document: Value,
     remark: Option<String>,
     failure: Option<Kind>,
-}
-
-impl Came {
-    /// Whether there is nothing to tell.
-    fn is_nothing(&self) -> bool {
-        self.tried.is_empty() && self.verified.is_empty() && self.problems.is_empty()
-    }
-
-    /// Nothing but something that went wrong.
-    fn trouble(what: String) -> Self {
-        Self {
-            problems: vec![what],
-            ..Self::default()
-        }
-    }
-
-    /// What was interrupted was so because nothing moved any more.
-    fn cut(&mut self) {
-        for tried in &mut self.tried {
-            let cut = |failure: &Failure| failure.kind() == Kind::Interrupted;
-            if tried.came.as_ref().err().is_some_and(cut) {
-                let what = format!(
-                    "copying {}: nothing more was sent until the end of the period; it is retried",
-                    tried.set
-                );
-                tried.came = Err(Failure::new(Kind::Store, what));
-            }
-        }
-    }
-}
-
-impl Besides {
-    async fn work(self, context: Context) -> Result<Came> {
-        let mut came = Came::default();
-        match &self.copies {
-            Ok(copies) => {
-                let (store, until) = (&self.store, Some(self.until));
-                let ask = self.ask.as_deref();
-                came.tried = copies.catch_up(&context, store, ask, until).await;
-                came.places = copies.look(&context, store).await;
-            }
-            Err(failure) => came.problems.push(error::render("copy", failure)),
-        }
-        if let Some((own, sets)) = &self.verify {
-            came.verified = self.verify_others(&context, own, *sets);
-        }
-        Ok(came)
-    }
-
-    /// Verifies as many other sets as are asked for, those whose turn it is.
-    fn verify_others(
-        &self,
-        context: &Context,
-        but: &str,
-        sets: u32,
-    ) -> Vec<(String, Result<Report>)> {
-        let mut verified: Vec<(String, Result<Report>)> = Vec::new();
-        let tell = |set: Option<String>| {
-            let verifying = self.verifying.lock();
-            *verifying.unwrap_or_else(PoisonError::into_inner) = set;
-        };
-        for _ in 0..sets {
-            if context.cancel.is_cancelled() {
-                break;
-            }
-            let mut listed = match catalog::list(&self.store) {
-                Ok(listed) => listed,
-                Err(failure) => {
-                    verified.push(("the store".to_owned(), Err(failure)));
-                    break;
-                }
-            };
-            listed.retain(|set| !self.passed_over.contains(&set.name));
-            let next = schedule::next_to_verify(&listed, Some(but), Timestamp::now());
-            // Where there are fewer than asked for, none is read twice.
-            let next = next.filter(|set| verified.iter().all(|(name, _)| *name != set.name));
-            let Some(set) = next else { break };
-            tell(Some(set.name.clone()));
-            verified.push((set.name.clone(), verify::run(context, set)));
-            if context.cancel.is_cancelled() {
-                // Who cancelled it passes it over.
-                break;
-            }
-            tell(None);
-        }
-        verified
-    }
 }
 
 impl Work for Hands<'_> {
@@ -587,12 +479,12 @@ impl Work for Hands<'_> {
 }
 
 /// What is to be said of a run that has a backup.
-fn described(outcome: &Outcome, came: Came) -> Told {
+fn described(outcome: &Outcome, came: SideReport) -> Told {
     let shown = backup::came("schedule", outcome, came.tried);
     let (partial, mut document) = (shown.status != exit::DONE, shown.json);
     let mut remarks: Vec<String> = rendered(&shown.problems);
     let before = remarks.len();
-    remarks.extend(came.problems);
+    remarks.extend(rendered(&came.problems));
     document["verified"] = verified(came.verified, &mut remarks);
     let failed = partial || remarks.len() > before;
     Told {
@@ -603,10 +495,10 @@ fn described(outcome: &Outcome, came: Came) -> Told {
 }
 
 /// What is to be said of copies that were owed, and of a verification that ended late.
-fn caught_up(came: Came) -> Told {
+fn caught_up(came: SideReport) -> Told {
     let mut failed = Vec::new();
     let copies = copies::told(came.tried, &mut String::new(), &mut failed, true);
-    let mut problems = came.problems;
+    let mut problems = rendered(&came.problems);
     problems.extend(rendered(&failed));
     let mut document = json!({"result": "caught-up", "caughtUp": copies});
     if !came.verified.is_empty() {
@@ -626,17 +518,17 @@ fn rendered(problems: &[Failure]) -> Vec<String> {
 }
 
 /// Verifications for programs, and what they found for people.
-fn verified(came: Vec<(String, Result<Report>)>, remarks: &mut Vec<String>) -> Value {
+fn verified(came: Vec<(String, Result<bool>)>, remarks: &mut Vec<String>) -> Value {
     let mut verified = Vec::new();
-    for (name, report) in came {
-        match report {
-            Ok(report) => {
-                if !report.good {
+    for (name, checked) in came {
+        match checked {
+            Ok(good) => {
+                if !good {
                     remarks.push(format!(
                         "error: {name} is bad\n  hint: to see where: etcd-dr verify {name}"
                     ));
                 }
-                verified.push(json!({"set": name, "good": report.good}));
+                verified.push(json!({"set": name, "good": good}));
             }
             Err(failure) if failure.kind() == Kind::Interrupted => {}
             Err(failure) => {

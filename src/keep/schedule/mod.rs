@@ -4,7 +4,8 @@
 //! cron ── the periods         pace ── what is due now: a pure function of the time, the newest set
 //!   └────────────────────────────────── and what the runs before came to
 //! rotation ── which old set is verified next          runner ── the loop around both
-//! leader ── whether the others go first           beside ── copies and verification, and deadlines
+//! leader ── whether the others go first           beside ── work that outlasts a run, and deadlines
+//! side_work ── copies and verification
 //! pulse ── whether all of it is alive
 //! ```
 
@@ -16,6 +17,7 @@ mod pace;
 mod pulse;
 mod rotation;
 mod runner;
+mod side_work;
 
 pub use beside::{Beside, Waited, bounded, on_a_thread};
 pub use cron::{Period, Schedule};
@@ -25,3 +27,4 @@ pub use pace::{Due, Pace, spread};
 pub use pulse::Pulse;
 pub use rotation::{newest_whole, next_to_verify};
 pub use runner::{Ended, GRACE, Run, Work, run};
+pub use side_work::{SideReport, SideWork, Turns, Verify};
