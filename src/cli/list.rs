@@ -23,60 +23,35 @@ use crate::store::local::SET_PREFIX;
 use crate::store::objects::Scheme;
 use crate::store::{Address, LocalStore};
 
+/// What is listed.
+struct Found {
+    /// The store, as it is called.
+    place: String,
+    /// The set that its link leads to.
+    latest: Option<String>,
+    sets: Vec<BackupSet>,
+}
+
 /// Shows every backup of a store.
 pub(super) fn run(session: &Session, args: &ListArgs) -> Result<Shown> {
-    let (place, latest, sets) = match remote::url(session, args.store.as_deref())? {
-        Some(address) => {
-            let sets = remote::list(session, &address, &args.remote)?;
-            let local = match address.scheme() {
-                Scheme::Directory if sets.is_empty() => Some(LocalStore::at(address.path())),
-                _ => None,
-            };
-            // The directory of a store, and not of copies.
-            let (sets, latest) = match local {
-                Some(store) => (catalog::list(&store)?, store.latest()),
-                None => (sets, None),
-            };
-            (address.to_string(), latest, sets)
-        }
-        None => {
-            let store = session.store_to_read(args.store.as_deref())?;
-            let sets = local_sets(&store, args.store.is_some())?;
-            let copies = sets.is_empty() && args.store.is_some() && holds_copies(store.dir());
-            let sets = match copies {
-                true => copies_in(session, &store, args)?,
-                false => sets,
-            };
-            (store.dir().display().to_string(), store.latest(), sets)
-        }
+    let Found {
+        place,
+        latest,
+        sets,
+    } = match remote::url(session, args.store.as_deref())? {
+        Some(address) => at_url(session, args, &address)?,
+        None => in_directory(session, args)?,
     };
     let now = session.context.now;
     let newest = catalog::newest_good(&sets, now);
     let age = newest
         .and_then(|set| set.created)
-        .map(|created| now.duration_since(created).max(jiff::SignedDuration::ZERO));
+        .map(|created| now.duration_since(created).max(SignedDuration::ZERO));
     let stale = args.stale_after.map(|limit| {
-        age.is_none_or(|age| {
-            age > jiff::SignedDuration::try_from(limit).unwrap_or(jiff::SignedDuration::MAX)
-        })
+        let limit = SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX);
+        age.is_none_or(|age| age > limit)
     });
-    let mut remarks: Vec<String> = sets
-        .iter()
-        .flat_map(|set| {
-            set.problems
-                .iter()
-                .map(move |problem| printable(format!("{}: {problem}", set.name)))
-        })
-        .collect();
-    remarks.extend(future(&sets, now));
-    // That this node's operations cannot be read is no reason to show nothing.
-    match unfinished(session).and_then(|unfinished| {
-        let disabled = operation::disabled(&NodeLayout::new(&session.root))?;
-        Ok([unfinished, disabled])
-    }) {
-        Ok(found) => remarks.extend(found.into_iter().flatten()),
-        Err(failure) => remarks.push(error::render("list", &failure)),
-    }
+    let mut remarks = remarks(session, &sets);
     let mut status = exit::DONE;
     if let (Some(true), Some(limit)) = (stale, args.stale_after) {
         remarks.push(staleness(
@@ -101,6 +76,57 @@ pub(super) fn run(session: &Session, args: &ListArgs) -> Result<Shown> {
         remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
         status,
     })
+}
+
+/// The sets at a URL: copies, or a directory's own backups.
+fn at_url(session: &Session, args: &ListArgs, address: &Address) -> Result<Found> {
+    let copies = remote::list(session, address, &args.remote)?;
+    let (sets, latest) = match address.scheme() {
+        // The directory of a store, and not of copies.
+        Scheme::Directory if copies.is_empty() => {
+            let store = LocalStore::at(address.path());
+            (catalog::list(&store)?, store.latest())
+        }
+        _ => (copies, None),
+    };
+    Ok(Found {
+        place: address.to_string(),
+        latest,
+        sets,
+    })
+}
+
+/// The sets of a directory: backups, or copies where it holds these.
+fn in_directory(session: &Session, args: &ListArgs) -> Result<Found> {
+    let store = session.store_to_read(args.store.as_deref())?;
+    let mut sets = local_sets(&store, args.store.is_some())?;
+    if sets.is_empty() && args.store.is_some() && holds_copies(store.dir()) {
+        sets = copies_in(session, &store, args)?;
+    }
+    Ok(Found {
+        place: store.dir().display().to_string(),
+        latest: store.latest(),
+        sets,
+    })
+}
+
+/// What is to be said of the sets and of this node besides.
+fn remarks(session: &Session, sets: &[BackupSet]) -> Vec<String> {
+    let of_set = |set: &BackupSet| -> Vec<String> {
+        let problem = |problem: &String| printable(format!("{}: {problem}", set.name));
+        set.problems.iter().map(problem).collect()
+    };
+    let mut remarks: Vec<String> = sets.iter().flat_map(of_set).collect();
+    remarks.extend(future(sets, session.context.now));
+    // That this node's operations cannot be read is no reason to show nothing.
+    match unfinished(session).and_then(|unfinished| {
+        let disabled = operation::disabled(&NodeLayout::new(&session.root))?;
+        Ok([unfinished, disabled])
+    }) {
+        Ok(found) => remarks.extend(found.into_iter().flatten()),
+        Err(failure) => remarks.push(error::render("list", &failure)),
+    }
+    remarks
 }
 
 /// What is to be said of operations on this node that are not finished, or not committed.
@@ -133,18 +159,14 @@ fn holds_copies(dir: &Path) -> bool {
 }
 
 /// The copies in a directory, as its `file` URL has them.
-fn copies_in(
-    session: &Session,
-    store: &LocalStore,
-    args: &ListArgs,
-) -> Result<Vec<catalog::BackupSet>> {
+fn copies_in(session: &Session, store: &LocalStore, args: &ListArgs) -> Result<Vec<BackupSet>> {
     let listing = || format!("listing {}", store.dir().display());
     let dir = store.dir().canonicalize().doing(Kind::Store, listing)?;
     remote::list(session, &Address::of_directory(&dir)?, &args.remote)
 }
 
 /// The sets of a directory; the node's own need not exist before the first backup.
-fn local_sets(store: &LocalStore, named: bool) -> Result<Vec<catalog::BackupSet>> {
+fn local_sets(store: &LocalStore, named: bool) -> Result<Vec<BackupSet>> {
     if store.dir().is_symlink() && !store.dir().exists() {
         let target = std::fs::read_link(store.dir()).unwrap_or_default();
         let what = format!(

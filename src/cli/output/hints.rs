@@ -179,35 +179,45 @@ pub(crate) fn hint(command: &str, failure: &Failure) -> Option<String> {
     of(&typed, command, failure)
 }
 
+/// The first of these that has an answer: what is unfinished comes before what was refused, and what
+/// the failure names before what its kind alone suggests.
 fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
-    let found = failure.facts().iter().find_map(|fact| waits(typed, fact));
-    if let Some(waits) = found {
-        return Some(waits);
-    }
-    let remains = failure.facts().iter().find_map(|fact| match fact {
+    let unfinished = failure.facts().iter().find_map(|fact| waits(typed, fact));
+    unfinished
+        .or_else(|| remains(typed, failure))
+        .or_else(|| refused(typed, failure))
+        .or_else(|| without_any_disk(failure))
+        .or_else(|| not_found(typed, failure))
+        .or_else(|| chosen(typed, command, failure))
+        .or_else(|| by_kind(typed, failure))
+}
+
+/// A member that an unfinished change has left.
+fn remains(typed: &Line, failure: &Failure) -> Option<String> {
+    let member = failure.facts().iter().find_map(|fact| match fact {
         Fact::MemberRemains(member) => Some(member),
         _ => None,
-    });
-    if let Some(member) = remains {
-        let line = typed.other(&format!("member-remove {member}"));
-        return Some(format!("to remove that member: {line}"));
+    })?;
+    let line = typed.other(&format!("member-remove {member}"));
+    Some(format!("to remove that member: {line}"))
+}
+
+/// What a damaged disk is still good for.
+fn without_any_disk(failure: &Failure) -> Option<String> {
+    if failure.refusal() != Some("damaged-survivor") || failure.kind() != Kind::Refused {
+        return None;
     }
-    if let Some(refused) = refused(typed, failure) {
-        return Some(refused);
-    }
-    if failure.refusal() == Some("damaged-survivor") && failure.kind() == Kind::Refused {
-        let database = failure.facts().iter().find_map(|fact| match fact {
-            Fact::Path(path) => Some(path.display()),
-            _ => None,
-        })?;
-        return Some(format!(
-            "if there is no other disk and no backup: etcd-dr restore {database} --scope etcd --allow no-integrity-hash"
-        ));
-    }
-    let names = failure.facts().iter().find_map(|fact| match fact {
-        Fact::Candidates(names) => Some(names.as_slice()),
+    let database = failure.facts().iter().find_map(|fact| match fact {
+        Fact::Path(path) => Some(path.display()),
         _ => None,
-    });
+    })?;
+    Some(format!(
+        "if there is no other disk and no backup: etcd-dr restore {database} --scope etcd --allow no-integrity-hash"
+    ))
+}
+
+/// What was not given, or was moved away.
+fn not_found(typed: &Line, failure: &Failure) -> Option<String> {
     let missing = failure.facts().iter().find_map(|fact| missing(typed, fact));
     let moved = failure.facts().iter().find_map(|fact| match fact {
         Fact::Moved(path) => Some(path.display()),
@@ -220,40 +230,39 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
             None => back,
         });
     }
-    if let Some(missing) = missing {
-        return Some(match names {
-            Some(names) if !names.is_empty() => {
-                format!("{missing}  (one of: {})", names.join(", "))
-            }
-            _ => missing,
-        });
-    }
-    for fact in failure.facts() {
-        match fact {
-            Fact::Candidates(names) if !names.is_empty() => {
-                return Some(format!("one of: {}", names.join(", ")));
-            }
-            Fact::Candidates(_) if command != "backup" => {
-                let line = typed.other("backup").with_store(typed, false);
-                return Some(format!("to take a backup: {line}"));
-            }
-            Fact::Holder { pid, .. } => {
-                return Some(format!("to see what it is doing: ps -fp {pid}"));
-            }
-            _ => {}
+    let names = failure.facts().iter().find_map(|fact| match fact {
+        Fact::Candidates(names) if !names.is_empty() => Some(names.join(", ")),
+        _ => None,
+    });
+    missing.map(|missing| match names {
+        Some(names) => format!("{missing}  (one of: {names})"),
+        None => missing,
+    })
+}
+
+/// What could have been meant, or who is in the way.
+fn chosen(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
+    failure.facts().iter().find_map(|fact| match fact {
+        Fact::Candidates(names) if !names.is_empty() => {
+            Some(format!("one of: {}", names.join(", ")))
         }
-    }
+        Fact::Candidates(_) if command != "backup" => {
+            let line = typed.other("backup").with_store(typed, false);
+            Some(format!("to take a backup: {line}"))
+        }
+        Fact::Holder { pid, .. } => Some(format!("to see what it is doing: ps -fp {pid}")),
+        _ => None,
+    })
+}
+
+/// What the kind of failure alone suggests.
+fn by_kind(typed: &Line, failure: &Failure) -> Option<String> {
     let denied = failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied);
     if denied && !rustix::process::geteuid().is_root() {
         return Some(format!("to run it as root: sudo {typed}"));
     }
-    match failure.kind() {
-        Kind::BadBackup => {
-            let line = typed.other("verify --all").with_store(typed, true);
-            Some(format!("to find a good backup: {line}"))
-        }
-        _ => None,
-    }
+    let line = typed.other("verify --all").with_store(typed, true);
+    (failure.kind() == Kind::BadBackup).then(|| format!("to find a good backup: {line}"))
 }
 
 /// How to resume, and how to roll back.
