@@ -360,6 +360,14 @@ fn safe_way(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
         }
         "no-integrity-hash" => format!("to find one with a checksum: {}", listed()),
         "certificates-invalid" => format!("to see what is wrong with them: {}", verify()),
+        _ => return way_around(typed, name, failure),
+    })
+}
+
+/// The same for refusals about how something is done.
+fn way_around(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
+    let verify = || typed.other("verify --cluster");
+    Some(match name {
         "bump-too-small" => {
             let mut line = typed.clone();
             line.0.retain(|word| word != "--mark-compacted");

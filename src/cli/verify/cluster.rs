@@ -126,19 +126,7 @@ fn next(finding: &Finding, report: &Report) -> String {
         diagnose::FOREIGN_CLUSTER | diagnose::ANOTHER_MEMBER => {
             format!("etcd-dr member-remove {who} --dry-run")
         }
-        diagnose::MEMBER_NOT_STARTED | diagnose::LEARNER_LAGS => {
-            let state = report
-                .members
-                .iter()
-                .find(|state| Some(state.member.id) == finding.member_id);
-            let urls = state.map(|state| state.member.peer_urls.join(","));
-            let urls = urls.unwrap_or_default();
-            let name = state
-                .map(|state| state.member.name.clone())
-                .filter(|name| !name.is_empty());
-            let name = name.unwrap_or_else(|| "NAME".to_owned());
-            format!("etcd-dr member-add {name} --peer-urls {urls}")
-        }
+        diagnose::MEMBER_NOT_STARTED | diagnose::LEARNER_LAGS => add_again(finding, report),
         diagnose::ALARM => {
             "etcdctl alarm list; when its cause is gone: etcdctl alarm disarm".to_owned()
         }
@@ -150,15 +138,7 @@ fn next(finding: &Finding, report: &Report) -> String {
         diagnose::NAME_UNRESOLVED | diagnose::NAME_ELSEWHERE => {
             format!("getent ahosts {}", place.unwrap_or("NAME"))
         }
-        diagnose::PEER_URL_NOT_HERE | diagnose::PEER_URL_LOOPBACK => {
-            let address = place.unwrap_or("ADDRESS");
-            let address = if address.contains(':') {
-                format!("[{address}]")
-            } else {
-                address.to_owned()
-            };
-            format!("etcd-dr member-update {who} --peer-urls https://{address}:2380")
-        }
+        diagnose::PEER_URL_NOT_HERE | diagnose::PEER_URL_LOOPBACK => move_to(who, place),
         diagnose::MEMBERSHIP_DIFFERS if path.is_some() => {
             "etcd-dr verify --upgrade-to 3.6".to_owned()
         }
@@ -176,6 +156,32 @@ fn next(finding: &Finding, report: &Report) -> String {
         },
         _ => certificate(finding, report),
     }
+}
+
+/// A member that was added and does not vote yet.
+fn add_again(finding: &Finding, report: &Report) -> String {
+    let state = report
+        .members
+        .iter()
+        .find(|state| Some(state.member.id) == finding.member_id);
+    let urls = state.map(|state| state.member.peer_urls.join(","));
+    let urls = urls.unwrap_or_default();
+    let name = state
+        .map(|state| state.member.name.clone())
+        .filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| "NAME".to_owned());
+    format!("etcd-dr member-add {name} --peer-urls {urls}")
+}
+
+/// Another peer URL for a member.
+fn move_to(who: &str, place: Option<&str>) -> String {
+    let address = place.unwrap_or("ADDRESS");
+    let address = if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    };
+    format!("etcd-dr member-update {who} --peer-urls https://{address}:2380")
 }
 
 /// What etcd's container wrote last.

@@ -82,23 +82,7 @@ fn standing(text: &mut String, report: &Report, session: &Session) {
         );
         let _ = writeln!(text, "    {}", printable(line));
     }
-    let wal = |name: &str| report.wal.get(name).cloned().unwrap_or_default();
-    let _ = writeln!(
-        text,
-        "  last WAL entry {} (term {}); recorded: term {}, committed up to {}",
-        wal("lastIndex"),
-        wal("lastTerm"),
-        wal("term"),
-        wal("commit")
-    );
-    let beyond = wal("beyondDatabase");
-    if !beyond.is_null() {
-        let _ = writeln!(
-            text,
-            "  {} committed and {} uncommitted entries beyond the database, {} of which write keys",
-            beyond["committed"], beyond["uncommitted"], beyond["keyWrites"]
-        );
-    }
+    log(text, report);
     if let Some(revisions) = &report.revisions {
         let _ = writeln!(
             text,
@@ -116,6 +100,27 @@ fn standing(text: &mut String, report: &Report, session: &Session) {
     }
     if let Some(distance) = &report.newest_backup {
         let _ = writeln!(text, "  {}", printable(sentence(distance)));
+    }
+}
+
+/// How far the WAL reaches.
+fn log(text: &mut String, report: &Report) {
+    let wal = |name: &str| report.wal.get(name).cloned().unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "  last WAL entry {} (term {}); recorded: term {}, committed up to {}",
+        wal("lastIndex"),
+        wal("lastTerm"),
+        wal("term"),
+        wal("commit")
+    );
+    let beyond = wal("beyondDatabase");
+    if !beyond.is_null() {
+        let _ = writeln!(
+            text,
+            "  {} committed and {} uncommitted entries beyond the database, {} of which write keys",
+            beyond["committed"], beyond["uncommitted"], beyond["keyWrites"]
+        );
     }
 }
 
