@@ -18,7 +18,8 @@ use jiff::Timestamp;
 use super::args::{Cli, allowed_to_add};
 use super::config::{self, Config};
 use crate::backup::manifest::Member;
-use crate::change::{member, restore};
+use crate::change::member;
+use crate::change::restore::request;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::keep::{catalog, quality};
 use crate::node::layout::NodeLayout;
@@ -116,7 +117,7 @@ fn with_value(argument: Arg, command: &str, words: &[OsString]) -> Arg {
 fn allowed(command: &str) -> Vec<&'static str> {
     match command {
         "backup" | "schedule" => quality::ALLOWABLE.to_vec(),
-        "restore" => restore::ALLOWABLE.to_vec(),
+        "restore" => request::ALLOWABLE.to_vec(),
         "member-add" => allowed_to_add(),
         "member-remove" | "member-update" => member::ALLOWABLE.to_vec(),
         _ => Vec::new(),

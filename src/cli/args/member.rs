@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::values::{parse_duration, with_names};
-use crate::change::member::{ALLOWABLE, join};
+use crate::change::member::ALLOWABLE;
+use crate::change::member::join::plan;
 
 const ADD_EXAMPLES: &str = "\
 Examples:
@@ -88,7 +89,7 @@ pub struct MemberAddArgs {
 
 /// What `--allow` of `member-add` takes, with `--join` or without.
 pub(crate) fn allowed_to_add() -> Vec<&'static str> {
-    [ALLOWABLE.as_slice(), &join::ALLOWABLE].concat()
+    [ALLOWABLE.as_slice(), &plan::ALLOWABLE].concat()
 }
 
 /// `--print`

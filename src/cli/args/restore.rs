@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use super::remote::{IdentityArgs, RemoteArgs};
 use super::values::{parse_duration, with_names};
-use crate::change::restore::ALLOWABLE;
+use crate::change::restore::request::ALLOWABLE;
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
