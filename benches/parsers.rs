@@ -20,8 +20,8 @@ use etcd_dr::etcd::raftsnap::{self, SnapFile};
 use etcd_dr::etcd::snapshot::{self, Options};
 use etcd_dr::etcd::wal::{Segment, SegmentName, Wal, write_founding};
 use etcd_dr::finding::Findings;
-use etcd_dr::plan::Begin;
-use etcd_dr::plan::journal::{self, Journal, Record};
+use etcd_dr::journal::Begin;
+use etcd_dr::journal::{self, Journal, Record};
 use model::{Op, Store};
 use writer::{Freelist, Random, Shape, seal, write};
 

@@ -24,7 +24,7 @@
 //! Imports point one way only, and the suite `layers` checks it:
 //!
 //! ```text
-//! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> etcd -> plan -> finding -> sys
+//! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> etcd -> journal -> finding -> sys
 //! finding: used by all above sys; error, event, context: used by all
 //! ```
 //!
@@ -39,9 +39,9 @@
 //! | [`store`] | where backups are kept, on the node and away from it |
 //! | [`node`] | a control-plane node: paths, static pods, certificates, container runtime |
 //! | [`etcd`] | etcd's API, and its files read and written without etcd |
-//! | [`plan`] | operations that can be resumed or rolled back: journal, engine, lock |
+//! | [`journal`] | operations that can be resumed or rolled back: the record on disk, the engine |
 //! | [`finding`] | what a check found: the layer, the place, the expectation |
-//! | [`sys`] | files and directories, with every change of a disk in one place |
+//! | [`sys`] | files and directories, with every change of a disk in one place; the lock file |
 //!
 //! The library never prints, never reads the environment and never exits. It sends [`event::Event`]s to an
 //! [`event::Observer`] and returns [`error::Failure`]s. Time, randomness and the node's root directory are parameters.
@@ -69,8 +69,8 @@ pub mod etcd;
 pub mod event;
 pub mod finding;
 pub mod inspect;
+pub mod journal;
 pub mod keep;
 pub mod node;
-pub mod plan;
 pub mod store;
 pub mod sys;

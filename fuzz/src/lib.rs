@@ -134,7 +134,7 @@ pub fn documents(data: &[u8]) {
 
 /// Reads any bytes as a journal.
 pub fn journal(data: &[u8]) {
-    let read = etcd_dr::plan::journal::records("journal".as_ref(), data.to_vec());
+    let read = etcd_dr::journal::records("journal".as_ref(), data.to_vec());
     assert!(read.is_err() || !read.expect("records").is_empty());
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::context;
 use crate::context::Context;
-use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::FileSource;
 use crate::etcd::datadir::{self as files, Layout};
 use crate::etcd::founding::{FoundingCluster, InitialCluster};
@@ -152,10 +152,7 @@ pub fn evidence_of_data(data_dir: &Path) -> Result<Option<Evidence>> {
 }
 
 fn must_be_given(name: &'static str, what: &str) -> Failure {
-    Failure::new(Kind::Refused, what.to_owned()).with(Fact::Refusal {
-        name,
-        allowable: false,
-    })
+    Failure::refused_for_good(name, what.to_owned())
 }
 
 /// Makes the directory.

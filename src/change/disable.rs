@@ -21,14 +21,14 @@ use super::transaction::steps::NodeStep;
 use super::transaction::unsettled::{DISABLE, free_name};
 use crate::cluster::connect::Target;
 use crate::cluster::quorum::{self, Against, Change};
-use crate::cluster::survey::Reach;
+use crate::cluster::survey::ClusterClient;
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
 use crate::inspect::diagnose;
+use crate::journal::{Known, registry};
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
 use crate::node::profile::Profile;
-use crate::plan::{Known, registry};
 use crate::sys::mount::Mounts;
 
 /// Stopping etcd's pod and keeping it stopped.
@@ -220,7 +220,7 @@ pub async fn enabled_already(context: &Context, target: &Target, wait: Duration)
 /// Why that is not known.
 pub async fn votes(context: &Context, target: &Target) -> Result<(Change, Option<Against>)> {
     let detection = target.detect(context)?;
-    let (reach, access) = Reach::of(context, target, &detection)?;
+    let (reach, access) = ClusterClient::of(context, target, &detection)?;
     let survey = context.cancel.guard(reach.hasty().survey()).await?;
     let Some(own) = diagnose::own(&survey, target, &access) else {
         let what = "cannot tell which member is this node's own";

@@ -188,10 +188,7 @@ fn keep_apart(request: &Request) -> Result<()> {
         let existing = full.ancestors().find_map(|path| path.canonicalize().ok());
         if existing.is_some_and(|existing| existing.starts_with(&from)) {
             let what = format!("{} is in {}", place.display(), request.from.display());
-            return Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
-                name: "data-dir-not-empty",
-                allowable: false,
-            }));
+            return Err(Failure::refused_for_good("data-dir-not-empty", what));
         }
     }
     Ok(())

@@ -44,7 +44,8 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let host = host_name();
     let (copied, pruned) = session.block_on(async {
         let store = objects::open(&address, &settings).await?;
-        let copied = sets::copy(&session.context, &set, store.as_ref(), &form, &host).await?;
+        let copied =
+            sets::copy_backup(&session.context, &set, store.as_ref(), &form, &host).await?;
         let pruned = match (&rules, &set.manifest) {
             (Some(rules), Some(manifest)) => {
                 let there = store.as_ref();

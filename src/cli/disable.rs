@@ -17,8 +17,8 @@ use crate::cluster::connect::Target;
 use crate::cluster::quorum::{Against, Change, WOULD_LOSE_QUORUM};
 use crate::error::{Kind, Result};
 use crate::etcd::finding::printable;
+use crate::journal::{State, Step};
 use crate::node::layout::NodeLayout;
-use crate::plan::{State, Step};
 
 /// Stops etcd's pod and keeps it stopped.
 pub(super) fn run(session: &Session, args: &DisableArgs) -> Result<Shown> {
@@ -45,7 +45,7 @@ pub(super) fn run(session: &Session, args: &DisableArgs) -> Result<Shown> {
     let version = env!("CARGO_PKG_VERSION");
     let mut disable = Transaction::begin(context, &layout, locked, &planned, version)?;
     session.log().open(disable.dir());
-    let done = session.block_on_to_the_end(disable.run(false))?;
+    let done = session.block_on_uninterruptible(disable.run(false))?;
     settle_disablings(context, &layout)?;
     let text = "etcd is disabled on this node: its manifest is kept, and none of its containers run\nto start it again: etcd-dr enable\n";
     Ok(shown(&done.id, text))

@@ -183,7 +183,7 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
     let session = Session::open(cli.global)?;
     // What is made is private whatever the caller's umask is; modes given to calls stay.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    arm_faults()?;
+    arm_failpoints()?;
     match &cli.command {
         Command::Backup(args) => backup::run(&session, args),
         Command::Schedule(args) => schedule::run(&session, args),
@@ -209,18 +209,18 @@ fn text_only(bytes: Vec<u8>) -> Result<Shown> {
     Ok(Shown::done(text, json))
 }
 
-/// Arms the seam from `ETCD_DR_SEAM`, in builds for the suites only.
-fn arm_faults() -> Result<()> {
+/// Arms the failpoints from `ETCD_DR_SEAM`, in builds for the suites only.
+fn arm_failpoints() -> Result<()> {
     #[cfg(feature = "faults")]
     if let Ok(text) = std::env::var("ETCD_DR_SEAM") {
-        use crate::sys::seam;
-        let mode = seam::Mode::parse(&text).ok_or_else(|| {
+        use crate::sys::failpoints;
+        let mode = failpoints::Mode::parse(&text).ok_or_else(|| {
             Failure::new(
                 Kind::Usage,
                 format!("reading ETCD_DR_SEAM: {text:?} is not a mode"),
             )
         })?;
-        seam::arm(mode).doing(Kind::Unexpected, || "arming the seam")?;
+        failpoints::arm(mode).doing(Kind::Unexpected, || "arming the failpoints")?;
     }
     Ok(())
 }

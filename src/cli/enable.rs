@@ -43,7 +43,12 @@ pub(super) fn run(session: &Session, args: &EnableArgs) -> Result<Shown> {
     }
     let target = target::target(session)?;
     session.block_on(disable::refuse_beside_restored(context, &target))?;
-    session.block_on_to_the_end(disable::enable(context, &layout, &mut disabled, args.wait))?;
+    session.block_on_uninterruptible(disable::enable(
+        context,
+        &layout,
+        &mut disabled,
+        args.wait,
+    ))?;
     Ok(shown(&found.id, "etcd serves on this node again\n"))
 }
 

@@ -132,7 +132,7 @@ fn remarks(session: &Session, sets: &[BackupSet]) -> Vec<String> {
 /// What is to be said of operations on this node that are not finished, or not committed.
 fn unfinished(session: &Session) -> Result<Option<String>> {
     let layout = NodeLayout::new(&session.root);
-    match crate::plan::registry::refuse_while_unfinished(&layout.state()) {
+    match crate::journal::registry::refuse_while_unfinished(&layout.state()) {
         Err(failure) => Ok(Some(error::render("restore", &failure))),
         Ok(()) => operation::uncommitted(&layout),
     }

@@ -12,10 +12,10 @@ use super::session::{Session, Shown};
 use crate::change::transaction::steps::NodeStep;
 use crate::change::transaction::unsettled::{self, DISABLE, unsettled};
 use crate::error::{Result, exit};
+use crate::journal::registry::{self, Found};
+use crate::journal::{self, Progress, State, Step, StepState};
 use crate::node::layout::NodeLayout;
-use crate::plan::lock::Lock;
-use crate::plan::registry::{self, Found};
-use crate::plan::{Progress, State, Step, StepState, journal};
+use crate::sys::lock::Lock;
 
 /// The name that was given to a flag which may stand alone.
 pub(super) fn named(id: &str) -> Option<&str> {

@@ -53,7 +53,7 @@ fn away(
     let settings = remote::settings(session, &args.remote)?;
     let plan = session.block_on(async {
         let store = objects::open(address, &settings).await?;
-        let plan = sets::plan(&session.context, store.as_ref(), request);
+        let plan = sets::plan_prune(&session.context, store.as_ref(), request);
         session.context.cancel.guard(plan).await
     })?;
     if args.dry_run {

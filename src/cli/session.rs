@@ -119,7 +119,7 @@ impl Session {
 
     /// Runs what must come to an end of its own: a terminal that goes is no reason to stop, the
     /// first Ctrl-C asks it to roll back, and a second one says why it waits.
-    pub(super) fn block_on_to_the_end<T>(
+    pub(super) fn block_on_uninterruptible<T>(
         &self,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {

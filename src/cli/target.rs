@@ -7,9 +7,9 @@ use super::environment;
 use super::session::Session;
 use crate::cluster::connect::Target;
 use crate::error::Result;
-use crate::node::access::{Sourced, Told};
 use crate::node::layout::NodeLayout;
 use crate::node::member::machine_addresses;
+use crate::node::overrides::{AccessOverrides, Sourced};
 use crate::node::profile::Profile;
 
 /// The node that is meant.
@@ -17,7 +17,7 @@ pub(super) fn target(session: &Session) -> Result<Target> {
     Ok(Target {
         layout: NodeLayout::new(&session.root),
         profile: profile(session),
-        told: told(session)?,
+        overrides: overrides(session)?,
     })
 }
 
@@ -32,7 +32,7 @@ fn profile(session: &Session) -> Option<Profile> {
 
 /// What flags, environment and configuration say of etcd, in this order; where the value came
 /// from goes with it.
-fn told(session: &Session) -> Result<Told> {
+fn overrides(session: &Session) -> Result<AccessOverrides> {
     let (global, config) = (&session.global, &session.config);
     let path = |flag: &Option<PathBuf>, name: &str, variable: &str, key: &Option<PathBuf>| {
         let option = flag
@@ -70,7 +70,7 @@ fn told(session: &Session) -> Result<Told> {
         (None, Some(name)) => Some(Sourced::new(name.clone(), "node-name in the configuration")),
         (None, None) => None,
     };
-    Ok(Told {
+    Ok(AccessOverrides {
         endpoints,
         ca: path(&global.cacert, "cacert", "ETCDCTL_CACERT", &config.cacert),
         cert: path(&global.cert, "cert", "ETCDCTL_CERT", &config.cert),

@@ -6,9 +6,11 @@ use crate::context::Context;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Member, Pem, TlsConfig};
 use crate::event::Event;
-use crate::node::access::{EtcdAccess, Told, find_access};
+use crate::node::access::{EtcdAccess, find_access};
+use crate::node::detection::{Detection, look_from};
 use crate::node::layout::NodeLayout;
-use crate::node::profile::{Detection, Profile, look_from};
+use crate::node::overrides::AccessOverrides;
+use crate::node::profile::Profile;
 
 /// The node, and the configuration of its etcd.
 #[derive(Debug, Clone)]
@@ -18,13 +20,13 @@ pub struct Target {
     /// Its profile, if configured.
     pub profile: Option<Profile>,
     /// The configuration of etcd.
-    pub told: Told,
+    pub overrides: AccessOverrides,
 }
 
 impl Target {
     /// Looks which kind of node it is.
     pub fn detect(&self, context: &Context) -> Result<Detection> {
-        let addresses = &self.told.local_addresses;
+        let addresses = &self.overrides.local_addresses;
         let detection = look_from(&self.layout, self.profile, addresses)?;
         for reason in &detection.reasons {
             context.tell(Event::Note(format!(
@@ -41,7 +43,7 @@ impl Target {
 
     /// Finds out how the node's member is reached.
     pub fn access(&self, context: &Context, detection: &Detection) -> Result<EtcdAccess> {
-        let access = find_access(&self.layout, detection, &self.told)?;
+        let access = find_access(&self.layout, detection, &self.overrides)?;
         for note in &access.notes {
             context.tell(Event::Note(note.clone()));
         }

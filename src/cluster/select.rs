@@ -51,12 +51,7 @@ fn refusal<'m>(
     why: String,
     candidates: impl Iterator<Item = &'m Member>,
 ) -> Failure {
-    Failure::new(crate::error::Kind::Refused, why)
-        .with(Fact::Refusal {
-            name,
-            allowable: false,
-        })
-        .with(Fact::Candidates(candidates.map(described).collect()))
+    Failure::refused_for_good(name, why).with(Fact::Candidates(candidates.map(described).collect()))
 }
 
 /// A member as a candidate: what it can be named by.

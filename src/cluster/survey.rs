@@ -13,8 +13,9 @@ use crate::etcd::client::{
     Alarm, ConnectOptions, Connection, Consistency, Endpoint, Id, Member, Probe, Status,
     probe_members,
 };
-use crate::node::access::{EtcdAccess, Sourced};
-use crate::node::profile::Detection;
+use crate::node::access::EtcdAccess;
+use crate::node::detection::Detection;
+use crate::node::overrides::Sourced;
 
 /// A failure that came sooner than this was no wait for a majority: it is asked once more.
 const RETRY_WITHIN: Duration = Duration::from_secs(3);
@@ -23,7 +24,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How the cluster is reached: any member that answers will do.
 #[derive(Debug, Clone)]
-pub struct Reach {
+pub struct ClusterClient {
     options: ConnectOptions,
     /// Where members may answer, the likeliest first.
     endpoints: Vec<Endpoint>,
@@ -86,10 +87,10 @@ pub struct Survey {
     /// A connection to a voting member that answers.
     pub connection: Connection,
     /// How to reach the members again.
-    pub reach: Reach,
+    pub client: ClusterClient,
 }
 
-impl Reach {
+impl ClusterClient {
     /// Finds out how the cluster of a node is reached, and what else the node says of its member.
     ///
     /// # Errors
@@ -184,13 +185,13 @@ impl Reach {
             .into_iter()
             .map(|probe| state(probe, cluster_id))
             .collect();
-        let mut reach = self.clone();
+        let mut client = self.clone();
         for member in members.iter().filter(|member| member.is_healthy()) {
             let known = member.endpoint.as_deref().unwrap_or_default();
             if let Ok(endpoint) = Endpoint::parse(known, self.options.tls.is_some())
-                && !reach.endpoints.contains(&endpoint)
+                && !client.endpoints.contains(&endpoint)
             {
-                reach.endpoints.push(endpoint);
+                client.endpoints.push(endpoint);
             }
         }
         Ok(Survey {
@@ -201,7 +202,7 @@ impl Reach {
             stuck,
             apart: Vec::new(),
             connection,
-            reach,
+            client,
         })
     }
 }
@@ -265,18 +266,18 @@ impl Survey {
     /// Looks at the cluster of a node.
     ///
     /// # Errors
-    /// As of [`Reach::of`] and [`Reach::survey`]; the wish to stop is heeded.
+    /// As of [`ClusterClient::of`] and [`ClusterClient::survey`]; the wish to stop is heeded.
     pub async fn take(context: &Context, target: &Target, detection: &Detection) -> Result<Self> {
-        let (reach, _) = Reach::of(context, target, detection)?;
-        context.cancel.guard(reach.survey()).await
+        let (client, _) = ClusterClient::of(context, target, detection)?;
+        context.cancel.guard(client.survey()).await
     }
 
     /// Looks again.
     ///
     /// # Errors
-    /// As of [`Reach::survey`].
+    /// As of [`ClusterClient::survey`].
     pub async fn again(&self) -> Result<Self> {
-        self.reach.survey().await
+        self.client.survey().await
     }
 
     /// The members as the list has them.
@@ -303,7 +304,7 @@ impl Survey {
 
     /// What is not well, a sentence each: voting members that do not answer or complain, learners
     /// aside, and alarms.
-    pub fn ailments(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         let voters = || self.members.iter().filter(|state| !state.member.is_learner);
         let silent = voters().filter_map(|state| {
             let trouble = state.trouble.as_ref()?;
@@ -344,9 +345,9 @@ impl Survey {
     /// [`Kind::Unreachable`].
     pub async fn connect_to(&self, state: &MemberState) -> Result<Connection> {
         let url = state.endpoint.as_deref().unwrap_or_default();
-        let endpoint = Endpoint::parse(url, self.reach.options.tls.is_some())
+        let endpoint = Endpoint::parse(url, self.client.options.tls.is_some())
             .map_err(|failure| failure.as_kind(Kind::Unreachable))?;
-        Connection::open(&endpoint, &self.reach.options).await
+        Connection::open(&endpoint, &self.client.options).await
     }
 
     /// A connection to a healthy voting member other than this one; where there is none, the one
@@ -377,7 +378,7 @@ fn access(
     target: &Target,
     detection: &Detection,
 ) -> Result<(EtcdAccess, Vec<String>)> {
-    let told = target.told.endpoints.as_ref();
+    let told = target.overrides.endpoints.as_ref();
     if let Some(list) = told.filter(|list| list.value.len() > 1) {
         // Any member serves; the first with TLS, if one has it, decides on the certificates.
         let first = list
@@ -386,7 +387,8 @@ fn access(
             .find(|url| url.starts_with("https://"))
             .or(list.value.first());
         let mut one = target.clone();
-        one.told.endpoints = first.map(|url| Sourced::new(vec![url.clone()], list.source.clone()));
+        one.overrides.endpoints =
+            first.map(|url| Sourced::new(vec![url.clone()], list.source.clone()));
         return Ok((one.access(context, detection)?, list.value.clone()));
     }
     let access = target.access(context, detection)?;

@@ -123,13 +123,6 @@ pub struct Verdict {
     pub loss: String,
 }
 
-fn refuse(name: &'static str, what: String) -> Failure {
-    Failure::new(Kind::Refused, what).with(Fact::Refusal {
-        name,
-        allowable: false,
-    })
-}
-
 impl DiskReport {
     /// Reads a report.
     ///
@@ -139,7 +132,7 @@ impl DiskReport {
         let named = |failure: Failure| failure.with(Fact::Path(path.to_owned()));
         let damaged = |what: String| {
             let what = format!("{}: {what}", path.display());
-            named(refuse("damaged-report", what))
+            named(Failure::refused_for_good("damaged-report", what))
         };
         let bytes = read_given(path, MAX_BYTES)
             .map_err(|failure| failure.as_kind(Kind::Usage))?
@@ -154,7 +147,7 @@ impl DiskReport {
                     "{} has schema version {newer}, but the newest known here is {SCHEMA_VERSION}",
                     path.display()
                 );
-                return Err(named(refuse("newer-report", what)));
+                return Err(named(Failure::refused_for_good("newer-report", what)));
             }
             _ => return Err(damaged("expected a schema version".to_owned())),
         }
@@ -228,7 +221,7 @@ pub fn compare(mut reports: Vec<DiskReport>) -> Result<Verdict> {
             format!("{}: {why}", name(&report.member))
         });
         let reasons: Vec<String> = reasons.collect();
-        return Err(refuse(
+        return Err(Failure::refused_for_good(
             "no-survivor",
             format!(
                 "none of these disks can be used for recovery: {}",
@@ -288,7 +281,7 @@ fn check(reports: &[DiskReport]) -> Result<()> {
     let mut seen = BTreeSet::new();
     for report in reports {
         if report.member.cluster_id != first.member.cluster_id {
-            return Err(refuse(
+            return Err(Failure::refused_for_good(
                 "different-clusters",
                 format!(
                     "{} belongs to cluster {}, {} to cluster {}",
@@ -300,7 +293,7 @@ fn check(reports: &[DiskReport]) -> Result<()> {
             ));
         }
         if !seen.insert(&report.member.id) {
-            return Err(refuse(
+            return Err(Failure::refused_for_good(
                 "same-member-twice",
                 format!(
                     "{} describes member {}, as another of these reports does",

@@ -4,6 +4,8 @@
 //! Each obstacle has a stable name and its cure. The cluster is asked as `verify --cluster` asks it;
 //! the node's own settings and files are read, also while etcd runs on them.
 
+mod flags;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use serde::Serialize;
 
 use crate::cluster::connect::Target;
 use crate::context::Context;
-use crate::error::{Doing, Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::{self, DbFacts, Foreign, Layout};
 use crate::etcd::finding::Severity;
 use crate::etcd::known;
@@ -22,56 +24,15 @@ use crate::inspect::diagnose::NotChecked;
 use crate::inspect::diagnose::names::Resolver;
 use crate::node::profile::Profile;
 use crate::node::settings::{Setting, Settings};
+use crate::sys::blocking::blocking;
+
+use flags::{GONE_IN_3_6, successor};
 
 /// The releases that can be aimed at, by minor number.
 pub const TARGETS: [&str; 3] = ["3.5", "3.6", "3.7"];
 
 /// The release of 3.5 that repairs its members before 3.6 relies on them (etcd, pull request 20995).
 const REPAIRS: Release = Release::new(3, 5, 26);
-
-/// Flags that 3.6 does not have any more (etcd, `CHANGELOG-3.6.md`).
-const GONE_IN_3_6: [&str; 8] = [
-    "enable-v2",
-    "experimental-enable-v2v3",
-    "proxy",
-    "proxy-failure-wait",
-    "proxy-refresh-interval",
-    "proxy-dial-timeout",
-    "proxy-write-timeout",
-    "proxy-read-timeout",
-];
-
-/// Flags that became gates or got another name (etcd, `server/features/etcd_features.go`).
-const RENAMED: [(&str, &str); 7] = [
-    (
-        "experimental-stop-grpc-service-on-defrag",
-        "--feature-gates=StopGRPCServiceOnDefrag",
-    ),
-    (
-        "experimental-initial-corrupt-check",
-        "--feature-gates=InitialCorruptCheck",
-    ),
-    (
-        "experimental-compact-hash-check-enabled",
-        "--feature-gates=CompactHashCheck",
-    ),
-    (
-        "experimental-txn-mode-write-with-shared-buffer",
-        "--feature-gates=TxnModeWriteWithSharedBuffer",
-    ),
-    (
-        "experimental-enable-lease-checkpoint",
-        "--feature-gates=LeaseCheckpoint",
-    ),
-    (
-        "experimental-enable-lease-checkpoint-persist",
-        "--feature-gates=LeaseCheckpointPersist",
-    ),
-    (
-        "experimental-snapshot-catch-up-entries",
-        "--snapshot-catchup-entries",
-    ),
-];
 
 /// One obstacle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -244,8 +205,7 @@ impl Looked {
             let foreign = datadir::foreign_entries(&layout, &report)?;
             Ok((db, report, foreign))
         };
-        let looked = tokio::task::spawn_blocking(work).await;
-        match looked.doing(Kind::Unexpected, || "running a thread")? {
+        match blocking(move || Ok(work())).await? {
             Ok((db, report, foreign)) => self.own(&db, &report, foreign),
             Err(failure) => self.not_checked.push(NotChecked {
                 what: "data-dir",
@@ -469,16 +429,6 @@ impl Looked {
             obstacles: self.obstacles,
             not_checked: self.not_checked,
         }
-    }
-}
-
-/// What an experimental flag is called since 3.6.
-fn successor(setting: &Setting) -> String {
-    let plain = setting.name.trim_start_matches("experimental-");
-    let mut renamed = RENAMED.iter();
-    match renamed.find(|(old, _)| *old == setting.name) {
-        Some((_, new)) => format!("{new}={}", setting.value),
-        None => format!("--{plain}={}", setting.value),
     }
 }
 

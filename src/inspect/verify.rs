@@ -18,10 +18,11 @@ use crate::error::{Doing, Kind, Result};
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::snapshot::LayerState as DatabaseLayer;
 use crate::event::Event;
-use crate::keep::catalog::{BackupSet, Verified, read_bounded};
+use crate::keep::catalog::{BackupSet, Verified};
 use crate::keep::database;
 use crate::node::layout::KUBERNETES;
 use crate::sys::fs;
+use crate::sys::small;
 use crate::sys::stream::Hashing;
 
 /// How many certificates that are not valid are listed, of each archive.
@@ -404,7 +405,7 @@ impl Check<'_> {
     /// SHA256SUMS against the Manifest: a reader of either must be told the same.
     fn sums(&mut self, manifest: &Manifest) -> Result<()> {
         let path = self.set.dir.join(names::SUMS);
-        let Some(bytes) = read_bounded(&path, MAX_BYTES)? else {
+        let Some(bytes) = small::read(&path, MAX_BYTES)? else {
             return Ok(());
         };
         let text = String::from_utf8_lossy(&bytes);

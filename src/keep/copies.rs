@@ -10,7 +10,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{self, BackupSet, SetState, read_bounded};
+use super::catalog::{self, BackupSet, SetState};
 use super::prune::{PruneRequest, Pruned, Selection};
 use super::remote::{self, Copied, Form, Seen};
 use crate::backup::retention::Rules;
@@ -20,6 +20,7 @@ use crate::error::{Doing, Failure, Kind, Result};
 use crate::event::Event;
 use crate::store::{Address, LocalStore, Settings, objects};
 use crate::sys::fs;
+use crate::sys::small;
 
 /// The largest record that is read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -58,7 +59,7 @@ impl Record {
 
     /// That of a set; one that is not there, or cannot be read, asks for nothing.
     pub fn read(dir: &Path) -> Self {
-        let bytes = read_bounded(&dir.join(names::COPIES), MAX_BYTES)
+        let bytes = small::read(&dir.join(names::COPIES), MAX_BYTES)
             .ok()
             .flatten();
         let read = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -272,7 +273,7 @@ impl Copies {
     /// One copy, and the note that it was made.
     ///
     /// # Errors
-    /// Those of [`remote::copy`].
+    /// Those of [`remote::copy_backup`].
     pub async fn one(
         &self,
         context: &Context,
@@ -280,7 +281,7 @@ impl Copies {
         address: &Address,
     ) -> Result<Copied> {
         let store = objects::open(address, &self.settings).await?;
-        let came = remote::copy(context, set, store.as_ref(), &self.form, &self.host).await;
+        let came = remote::copy_backup(context, set, store.as_ref(), &self.form, &self.host).await;
         let fate = match &came {
             Ok(_) => Fate {
                 made: Some(Timestamp::now()),

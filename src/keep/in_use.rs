@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::Result;
+use crate::journal::registry;
 use crate::node::layout::NodeLayout;
-use crate::plan::registry;
 
 /// What a journal's `about` says of the backup that the operation was made from; an operation that
 /// needs no backup has none.

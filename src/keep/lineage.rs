@@ -8,11 +8,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::catalog;
 use crate::backup::manifest::Manifest;
 use crate::error::Result;
+use crate::journal::{Progress, registry};
 use crate::node::layout::NodeLayout;
-use crate::plan::{Progress, registry};
 
 /// The kind of a restore's journal.
 pub const RESTORE: &str = "restore";
@@ -58,7 +57,7 @@ fn step(progress: &Progress) -> Option<(String, Vec<String>)> {
         // Journals of releases that did not say so: the set says it, while it is there.
         let path = about.set.dir.join("backup.json");
         let limit = crate::backup::manifest::MAX_BYTES;
-        let bytes = catalog::read_bounded(&path, limit).ok().flatten()?;
+        let bytes = crate::sys::small::read(&path, limit).ok().flatten()?;
         from.extend(of_set(&Manifest::from_bytes(&bytes, &path).ok()?));
     }
     Some((made, from))

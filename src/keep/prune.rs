@@ -14,9 +14,9 @@ use crate::backup::retention::{self, Candidate, Decision, Rules, Standing, Verdi
 use crate::context::Context;
 use crate::error::Result;
 use crate::event::Event;
-use crate::plan::lock::Lock;
 use crate::store::LocalStore;
 use crate::store::local::STAGING_PREFIX;
+use crate::sys::lock::Lock;
 
 /// What decides.
 #[derive(Debug, Clone)]

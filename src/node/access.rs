@@ -4,71 +4,25 @@
 //! that pods see, wherever they come from: one that does not exist as given is looked for where
 //! the node keeps what the pods mount.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::component::Component;
+use super::detection::Detection;
 use super::endpoint::Endpoint;
+use super::evidence::{Identity, NodeAccess, host_file};
 use super::files::exists;
-use super::layout::{KUBERNETES, NodeLayout, STATIC_POD_CERTS_IN_POD, STATIC_POD_RESOURCES};
-use super::profile::{Detection, Profile};
-use super::{kubeadm, openshift, refuse};
+use super::layout::NodeLayout;
+use super::overrides::{AccessOverrides, Sourced};
+use super::profile::Profile;
+use super::{kubeadm, openshift};
 use crate::error::{Fact, Failure, Kind, Result};
 
-/// A datum and where it comes from, in words for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sourced<T> {
-    /// The datum.
-    pub value: T,
-    /// Where it was found.
-    pub source: String,
-}
-
-impl<T> Sourced<T> {
-    /// A datum from somewhere.
-    pub fn new(value: T, source: impl Into<String>) -> Self {
-        Self {
-            value,
-            source: source.into(),
-        }
-    }
-}
-
-/// The caller's configuration, by flags or variables, and what it knows of the machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
-    /// Client URLs.
-    pub endpoints: Option<Sourced<Vec<String>>>,
-    /// The CA that signed the server's certificate.
-    pub ca: Option<Sourced<PathBuf>>,
-    /// The client certificate.
-    pub cert: Option<Sourced<PathBuf>>,
-    /// Its key.
-    pub key: Option<Sourced<PathBuf>>,
-    /// This node's name, which is its member's.
-    pub node: Option<Sourced<String>>,
-    /// etcd's data directory.
-    pub data_dir: Option<Sourced<PathBuf>>,
-    /// The machine's addresses.
-    pub local_addresses: Vec<IpAddr>,
-}
-
-/// The files of a TLS connection, as host paths.
+/// The files of a TLS connection, as local paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The CA that signed the server's certificate; absent only if nobody named one.
     pub ca: Option<Sourced<PathBuf>>,
     /// The client certificate and its key; absent only if nobody named them.
     pub identity: Option<Identity>,
-}
-
-/// A client certificate and its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The certificate's host path.
-    pub cert: Sourced<PathBuf>,
-    /// The key's host path.
-    pub key: Sourced<PathBuf>,
 }
 
 /// How to reach this node's own etcd member.
@@ -86,7 +40,7 @@ pub struct EtcdAccess {
     pub peer_urls: Option<Sourced<Vec<String>>>,
     /// Members by name and peer URL, as `--initial-cluster` or `etcd.env` has them.
     pub peers: Vec<(String, String)>,
-    /// The data directory's host path.
+    /// The data directory's local path.
     pub data_dir: Option<Sourced<PathBuf>>,
     /// Where etcd keeps its WAL, if not in the data directory, as its pod sees it.
     pub wal_dir: Option<String>,
@@ -107,7 +61,7 @@ impl EtcdAccess {
         })
     }
 
-    /// The data directory's host path; etcd's usual one where nothing tells it.
+    /// The data directory's local path; etcd's usual one where nothing tells it.
     pub fn data_dir_in(&self, layout: &NodeLayout) -> PathBuf {
         let told = self.data_dir.as_ref().map(|dir| dir.value.clone());
         told.unwrap_or_else(|| layout.default_data_dir())
@@ -126,40 +80,24 @@ impl EtcdAccess {
     }
 }
 
-/// What the node itself says, before the configuration overrides it.
-#[derive(Debug, Default)]
-pub(super) struct NodeSays {
-    pub(super) member_name: Option<Sourced<String>>,
-    pub(super) member_ip: Option<IpAddr>,
-    pub(super) endpoint: Option<Sourced<String>>,
-    pub(super) member_endpoints: Option<Sourced<Vec<String>>>,
-    /// Host paths, the best first.
-    pub(super) cas: Vec<Sourced<PathBuf>>,
-    /// Host paths of certificate and key, the best first.
-    pub(super) identities: Vec<Identity>,
-    pub(super) peer_urls: Option<Sourced<Vec<String>>>,
-    pub(super) peers: Vec<(String, String)>,
-    pub(super) data_dir: Option<Sourced<PathBuf>>,
-    pub(super) wal_dir: Option<String>,
-    pub(super) notes: Vec<String>,
-    /// Why the local member or its endpoint is not known.
-    pub(super) why_no_endpoint: Option<Failure>,
-}
-
 /// Finds out how to reach this node's own etcd member.
-pub fn find_access(layout: &NodeLayout, detection: &Detection, told: &Told) -> Result<EtcdAccess> {
+pub fn find_access(
+    layout: &NodeLayout,
+    detection: &Detection,
+    overrides: &AccessOverrides,
+) -> Result<EtcdAccess> {
     let mut says = match detection.profile {
-        Profile::Openshift => openshift::ask(layout, told)?,
-        Profile::Kubeadm => kubeadm::ask(layout, detection, told)?,
-        Profile::Bare => NodeSays::default(),
+        Profile::Openshift => openshift::ask(layout, overrides)?,
+        Profile::Kubeadm => kubeadm::ask(layout, detection, overrides)?,
+        Profile::Bare => NodeAccess::default(),
     };
-    let (endpoint, member_endpoints) = endpoints(told, &mut says)?;
+    let (endpoint, member_endpoints) = endpoints(overrides, &mut says)?;
     let tls = if endpoint_of(&endpoint.value)?.tls {
-        Some(tls_files(layout, told, &says, detection.profile)?)
+        Some(tls_files(layout, overrides, &says, detection.profile)?)
     } else {
         None
     };
-    let data_dir = match &told.data_dir {
+    let data_dir = match &overrides.data_dir {
         Some(dir) => Some(Sourced::new(told_path(layout, &dir.value)?, &dir.source)),
         None => says.data_dir,
     };
@@ -168,7 +106,7 @@ pub fn find_access(layout: &NodeLayout, detection: &Detection, told: &Told) -> R
         endpoint,
         member_endpoints,
         tls,
-        member_name: told.node.clone().or(says.member_name),
+        member_name: overrides.node.clone().or(says.member_name),
         peer_urls: says.peer_urls,
         peers: says.peers,
         data_dir,
@@ -176,9 +114,12 @@ pub fn find_access(layout: &NodeLayout, detection: &Detection, told: &Told) -> R
     })
 }
 
-fn endpoints(told: &Told, says: &mut NodeSays) -> Result<(Sourced<String>, Sourced<Vec<String>>)> {
-    if let Some(list) = &told.endpoints {
-        let local = local_of(list, told, says)?;
+fn endpoints(
+    overrides: &AccessOverrides,
+    says: &mut NodeAccess,
+) -> Result<(Sourced<String>, Sourced<Vec<String>>)> {
+    if let Some(list) = &overrides.endpoints {
+        let local = local_of(list, overrides, says)?;
         // A single endpoint says nothing of the other members; the node may know them.
         let all = match says.member_endpoints.take() {
             Some(known) if list.value.len() == 1 && known.value.contains(&local) => known,
@@ -199,7 +140,11 @@ fn endpoints(told: &Told, says: &mut NodeSays) -> Result<(Sourced<String>, Sourc
     }
 }
 
-fn local_of(list: &Sourced<Vec<String>>, told: &Told, says: &NodeSays) -> Result<String> {
+fn local_of(
+    list: &Sourced<Vec<String>>,
+    overrides: &AccessOverrides,
+    says: &NodeAccess,
+) -> Result<String> {
     let parsed: Vec<(&String, Endpoint)> = list
         .value
         .iter()
@@ -217,7 +162,8 @@ fn local_of(list: &Sourced<Vec<String>>, told: &Told, says: &NodeSays) -> Result
     let machines = |endpoint: &Endpoint| {
         endpoint.is_loopback()
             || endpoint.ip().is_some_and(|ip| {
-                told.local_addresses
+                overrides
+                    .local_addresses
                     .iter()
                     .any(|own| own.to_canonical() == ip)
             })
@@ -230,7 +176,7 @@ fn local_of(list: &Sourced<Vec<String>>, told: &Told, says: &NodeSays) -> Result
             (None, _) => {}
         }
     }
-    Err(refuse(
+    Err(Failure::refused_for_good(
         "local-endpoint-unknown",
         format!(
             "choosing the local member's endpoint among {} from {}: exactly one must be this \
@@ -254,15 +200,15 @@ fn endpoint_of(url: &str) -> Result<Endpoint> {
 
 fn tls_files(
     layout: &NodeLayout,
-    told: &Told,
-    says: &NodeSays,
+    overrides: &AccessOverrides,
+    says: &NodeAccess,
     profile: Profile,
 ) -> Result<TlsFiles> {
-    let ca = match &told.ca {
+    let ca = match &overrides.ca {
         Some(path) => Some(told_file(layout, path)?),
         None => first_existing(&says.cas, |ca| vec![&ca.value])?.cloned(),
     };
-    let identity = match (&told.cert, &told.key) {
+    let identity = match (&overrides.cert, &overrides.key) {
         (Some(cert), Some(key)) => Some(Identity {
             cert: told_file(layout, cert)?,
             key: told_file(layout, key)?,
@@ -354,33 +300,6 @@ fn told_path(layout: &NodeLayout, path: &Path) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     host_file(layout, path)
-}
-
-/// The host path of a certificate's node path, mapped from the pods' view where it does not exist
-/// as given.
-pub(super) fn host_file(layout: &NodeLayout, node_path: &Path) -> Result<PathBuf> {
-    let given = follow(layout, node_path)?;
-    if exists(&given)? {
-        return Ok(given);
-    }
-    match node_path.strip_prefix(STATIC_POD_CERTS_IN_POD) {
-        Ok(below) => {
-            let certs = Path::new(KUBERNETES)
-                .join(STATIC_POD_RESOURCES)
-                .join(Component::Etcd.certs_dir());
-            follow(layout, &certs.join(below))
-        }
-        Err(_) => Ok(given),
-    }
-}
-
-/// Under a root of its own, links must be followed here; the kernel would leave the root.
-fn follow(layout: &NodeLayout, node_path: &Path) -> Result<PathBuf> {
-    if layout.root() == Path::new("/") {
-        Ok(layout.host(node_path))
-    } else {
-        layout.resolve(node_path)
-    }
 }
 
 #[cfg(test)]

@@ -128,17 +128,7 @@ fn shards(flag: &str) -> Vec<Shard> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(files: &[(&str, &str)]) -> (tempfile::TempDir, NodeLayout) {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let layout = NodeLayout::new(dir.path());
-        (dir, layout)
-    }
+    use crate::node::for_tests::node;
 
     const KMS: &str = "kind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  \
                        providers:\n  - kms: {apiVersion: v2, name: vault, endpoint: 'unix:///k'}\n  \

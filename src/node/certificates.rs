@@ -17,14 +17,17 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::access::{NodeSays, Told};
 use super::component::Component;
+use super::detection::Detection;
 use super::endpoint::Endpoint;
+use super::evidence::NodeAccess;
 use super::files::{exists, read_bounded};
 use super::layout::NodeLayout;
-use super::profile::{Detection, Profile};
-use super::{kubeadm, openshift, refuse};
-use crate::error::Result;
+use super::overrides::AccessOverrides;
+use super::profile::Profile;
+use super::wanted::{Use, WantedCertificate};
+use super::{kubeadm, openshift};
+use crate::error::{Failure, Result};
 use crate::sys::crypto;
 
 /// Larger files are no certificates; a bundle of all signers of a cluster has some kilobytes.
@@ -34,34 +37,6 @@ const MAX_CERTIFICATES: usize = 1_000;
 /// As many signers between a certificate and the bundle as are followed.
 const MAX_CHAIN: usize = 8;
 const DAY: i64 = 24 * 60 * 60;
-
-/// A certificate that a program is configured with, and what it is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WantedCertificate {
-    /// What it is called in messages: "etcd's serving certificate".
-    pub name: String,
-    /// The certificate's host path: PEM, the leaf first, then what leads to the bundle.
-    pub cert: PathBuf,
-    /// Its private key's host path: PEM, in PKCS #8, PKCS #1 or SEC 1.
-    pub key: PathBuf,
-    /// The host path of the bundle that must lead to it: PEM.
-    pub ca: PathBuf,
-    /// Host names that it must be for.
-    pub hosts: Vec<String>,
-    /// Addresses that it must be for.
-    pub addresses: Vec<IpAddr>,
-    /// What it must be good for.
-    pub uses: Vec<Use>,
-}
-
-/// What a certificate is good for (RFC 5280, 4.2.1.12).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// To serve TLS.
-    Server,
-    /// To identify a client.
-    Client,
-}
 
 /// One thing that is known of a wanted certificate now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,17 +125,17 @@ impl fmt::Display for CertificateFinding {
 pub fn wanted_by_etcd(
     layout: &NodeLayout,
     detection: &Detection,
-    told: &Told,
+    overrides: &AccessOverrides,
 ) -> Result<Vec<WantedCertificate>> {
     let (says, mut wanted) = match detection.profile {
         Profile::Openshift => {
-            let says = openshift::ask(layout, told)?;
+            let says = openshift::ask(layout, overrides)?;
             let wanted = openshift_certificates(layout, &says)?;
             (says, wanted)
         }
         Profile::Kubeadm => {
-            let says = kubeadm::ask(layout, detection, told)?;
-            (says, kubeadm::server_certificates(layout, told))
+            let says = kubeadm::ask(layout, detection, overrides)?;
+            (says, kubeadm::server_certificates(layout, overrides))
         }
         Profile::Bare => return Ok(Vec::new()),
     };
@@ -185,12 +160,15 @@ pub fn wanted_by_etcd(
 
 /// cluster-etcd-operator's names: one secret for all since 4.7, one of each kind before; the CA
 /// in `etcd-serving-ca` up to 4.16.
-fn openshift_certificates(layout: &NodeLayout, says: &NodeSays) -> Result<Vec<WantedCertificate>> {
+fn openshift_certificates(
+    layout: &NodeLayout,
+    says: &NodeAccess,
+) -> Result<Vec<WantedCertificate>> {
     let Some(member) = &says.member_name else {
         let why = says.why_no_endpoint.as_ref().map(ToString::to_string);
         let why = why.unwrap_or_else(|| "no member is known".to_owned());
         let what = format!("naming etcd's certificates: {why}");
-        return Err(refuse("local-member-unknown", what));
+        return Err(Failure::refused_for_good("local-member-unknown", what));
     };
     let base = layout.certs(Component::Etcd);
     let first_there = |candidates: Vec<PathBuf>| -> Result<PathBuf> {

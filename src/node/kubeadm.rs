@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::access::{Identity, NodeSays, Sourced, Told};
-use super::certificates::{Use, WantedCertificate};
 use super::component::Component;
+use super::detection::{Detection, ExternalEtcd};
 use super::endpoint::{Endpoint, initial_cluster, split_list};
+use super::evidence::{Identity, NodeAccess};
 use super::files::read_bounded;
 use super::kubelet;
 use super::layout::NodeLayout;
+use super::overrides::{AccessOverrides, Sourced};
 use super::pod::{self, Container, PodManifest};
-use super::profile::{Detection, ExternalEtcd, Profile};
-use super::refuse;
+use super::profile::Profile;
+use super::wanted::{Use, WantedCertificate};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::sys::yaml;
 
@@ -26,7 +27,11 @@ struct Live {
 }
 
 impl Live {
-    fn read(layout: &NodeLayout, component: Component, told: &Told) -> Result<Self> {
+    fn read(
+        layout: &NodeLayout,
+        component: Component,
+        overrides: &AccessOverrides,
+    ) -> Result<Self> {
         let Some(current) = layout.current_manifest(component, Profile::Kubeadm) else {
             let usual = layout.manifest(component, Profile::Kubeadm);
             let path = usual.unwrap_or_else(|| layout.manifests());
@@ -37,7 +42,7 @@ impl Live {
         let path = current.path;
         let doing = |e: Failure| e.doing(format!("reading {}", path.display()));
         let pod = layout.read_pod(&path)?;
-        let facts = kubelet::facts(layout, told, &pod);
+        let facts = kubelet::facts(layout, overrides, &pod);
         let pod = pod.resolved(&facts);
         let container = pod
             .container(component.name())
@@ -151,9 +156,13 @@ impl Config {
 }
 
 /// Asks the node.
-pub(super) fn ask(layout: &NodeLayout, detection: &Detection, told: &Told) -> Result<NodeSays> {
-    let mut says = NodeSays::default();
-    match Live::read(layout, Component::Etcd, told) {
+pub(super) fn ask(
+    layout: &NodeLayout,
+    detection: &Detection,
+    overrides: &AccessOverrides,
+) -> Result<NodeAccess> {
+    let mut says = NodeAccess::default();
+    match Live::read(layout, Component::Etcd, overrides) {
         Ok(etcd) => describe_member(layout, &etcd, &mut says),
         Err(failure) => {
             says.notes.push(failure.to_string());
@@ -163,7 +172,7 @@ pub(super) fn ask(layout: &NodeLayout, detection: &Detection, told: &Told) -> Re
             });
         }
     }
-    client_certificates(layout, told, &mut says);
+    client_certificates(layout, overrides, &mut says);
     Ok(says)
 }
 
@@ -179,7 +188,7 @@ fn external_endpoint(external: &ExternalEtcd) -> Failure {
         external.servers.join(", "),
         external.manifest.display()
     );
-    let mut failure = refuse("external-etcd", what)
+    let mut failure = Failure::refused_for_good("external-etcd", what)
         .with(Fact::Candidates(external.servers.clone()))
         .with(Fact::Missing("endpoint"));
     if let Some(unit) = &external.service {
@@ -188,7 +197,7 @@ fn external_endpoint(external: &ExternalEtcd) -> Failure {
     failure
 }
 
-fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
+fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeAccess) {
     says.member_name = etcd
         .etcd_flag("name")
         .map(|name| Sourced::new(name.value.to_owned(), name.source));
@@ -258,11 +267,11 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeSays) {
 
 /// What does not depend on etcd's own manifest: kubeadm's file names, then the API server's
 /// identity as a client of etcd, which is all there is for an external one.
-fn client_certificates(layout: &NodeLayout, told: &Told, says: &mut NodeSays) {
+fn client_certificates(layout: &NodeLayout, overrides: &AccessOverrides, says: &mut NodeAccess) {
     let external = says.endpoint.is_none();
     let mut cas = Vec::new();
     let mut identities = Vec::new();
-    if let Ok(api) = Live::read(layout, Component::KubeApiserver, told) {
+    if let Ok(api) = Live::read(layout, Component::KubeApiserver, overrides) {
         let flag = |name: &str| {
             let value = api.container.flag(name)?;
             let source = format!("--{name} in {}", api.source);
@@ -294,8 +303,11 @@ fn client_certificates(layout: &NodeLayout, told: &Told, says: &mut NodeSays) {
 
 /// What etcd's manifest gives it to serve clients with, and to meet its peers with: kubeadm's own
 /// names where the manifest is not there or says nothing (kubeadm, `phases/certs`).
-pub(super) fn server_certificates(layout: &NodeLayout, told: &Told) -> Vec<WantedCertificate> {
-    let live = Live::read(layout, Component::Etcd, told).ok();
+pub(super) fn server_certificates(
+    layout: &NodeLayout,
+    overrides: &AccessOverrides,
+) -> Vec<WantedCertificate> {
+    let live = Live::read(layout, Component::Etcd, overrides).ok();
     let file = |flag: &str, usual: &str| {
         let told = live.as_ref().and_then(|etcd| {
             let told = etcd.etcd_flag(flag)?;

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use x509_parser::pem::Pem;
 
-use super::access::{Sourced, Told};
 use super::endpoint::{Endpoint, initial_cluster};
 use super::files::{list, read_bounded};
 use super::layout::NodeLayout;
+use super::overrides::{AccessOverrides, Sourced};
 use super::pod::{NodeFacts, PodManifest};
 use crate::error::Result;
 use crate::sys::yaml;
@@ -88,61 +88,84 @@ pub(super) fn named(layout: &NodeLayout) -> Vec<Sourced<String>> {
     found
 }
 
-/// What the kubelet fills into the fields of etcd's pod: what the caller was told, what the
+/// What the kubelet fills into the fields of etcd's pod: what the caller configured, what the
 /// kubelet's own files say, or what etcd's manifest says of this machine's addresses.
-pub(super) fn facts(layout: &NodeLayout, told: &Told, pod: &PodManifest) -> NodeFacts {
+pub(super) fn facts(
+    layout: &NodeLayout,
+    overrides: &AccessOverrides,
+    pod: &PodManifest,
+) -> NodeFacts {
     let container = pod.container("etcd").or(pod.containers.first());
-    let flag = |name: &str| container.and_then(|container| container.flag(name));
-    let members = flag("initial-cluster")
-        .map(initial_cluster)
-        .unwrap_or_default();
-    let is_here = |ip: &IpAddr| {
-        told.local_addresses
-            .iter()
-            .any(|own| own.to_canonical() == *ip)
+    let members = container.and_then(|container| container.flag("initial-cluster"));
+    let known = KnownOfNode {
+        layout,
+        overrides,
+        members: members.map(initial_cluster).unwrap_or_default(),
     };
-    let address = |url: &str| Endpoint::parse(url).and_then(|endpoint| endpoint.ip());
-    let names = named(layout).into_iter().map(|name| name.value);
-    let mut names = told
-        .node
-        .iter()
-        .map(|name| name.value.clone())
-        .chain(names)
-        .peekable();
-    let likely = names.peek().cloned();
-    // Of several names the one that etcd has; no member of that name may be another machine's.
-    let node_name = names
-        .find(|name| members.iter().any(|(member, _)| member == name))
-        .or_else(|| {
-            let own = members
-                .iter()
-                .find(|(_, url)| address(url).is_some_and(|ip| is_here(&ip)));
-            own.map(|(member, _)| member.clone())
-        })
-        .or(likely);
-    let node_ip = flag_of(layout, "--node-ip", &mut Vec::new())
-        .and_then(|(list, _)| list.split(',').next()?.parse::<IpAddr>().ok())
-        .filter(|ip| !ip.is_unspecified());
-    let of_member = || {
-        let (_, url) = members
-            .iter()
-            .find(|(member, _)| Some(member) == node_name.as_ref())?;
-        address(url)
-    };
-    let of_kubeadm = || address(pod.annotations.get(ADVERTISED)?);
-    let only_one = || {
-        let usable = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(ip);
-        let mut own = told.local_addresses.iter().filter(usable);
-        own.next().copied().filter(|_| own.next().is_none())
-    };
-    let host_ip = node_ip
-        .or_else(of_member)
-        .or_else(of_kubeadm)
-        .or_else(only_one);
+    let node_name = known.node_name();
+    let host_ip = known
+        .flag_node_ip()
+        .or_else(|| known.member_ip(node_name.as_deref()?))
+        .or_else(|| address_in(pod.annotations.get(ADVERTISED)?))
+        .or_else(|| known.only_address());
     NodeFacts {
         node_name,
         host_ip: host_ip.map(|ip| ip.to_string()),
     }
+}
+
+/// What tells this node from others.
+struct KnownOfNode<'a> {
+    layout: &'a NodeLayout,
+    overrides: &'a AccessOverrides,
+    /// etcd's `--initial-cluster`.
+    members: Vec<(String, String)>,
+}
+
+impl KnownOfNode<'_> {
+    /// Of several names the one that etcd has; no member of that name may be another machine's.
+    fn node_name(&self) -> Option<String> {
+        let configured = self.overrides.node.iter().map(|name| name.value.clone());
+        let names = named(self.layout).into_iter().map(|name| name.value);
+        let names: Vec<String> = configured.chain(names).collect();
+        let is_member = |name: &&String| self.members.iter().any(|(member, _)| member == *name);
+        let by_name = names.iter().find(is_member).cloned();
+        by_name
+            .or_else(|| {
+                let own = self.members.iter().find(|(_, url)| self.is_here(url));
+                own.map(|(member, _)| member.clone())
+            })
+            .or_else(|| names.first().cloned())
+    }
+
+    fn is_here(&self, url: &str) -> bool {
+        let own = self.overrides.local_addresses.iter();
+        address_in(url).is_some_and(|ip| own.map(IpAddr::to_canonical).any(|own| own == ip))
+    }
+
+    /// The kubelet's `--node-ip`.
+    fn flag_node_ip(&self) -> Option<IpAddr> {
+        let (list, _) = flag_of(self.layout, "--node-ip", &mut Vec::new())?;
+        let ip: IpAddr = list.split(',').next()?.parse().ok()?;
+        (!ip.is_unspecified()).then_some(ip)
+    }
+
+    /// The address at which etcd's peers find the member of this name.
+    fn member_ip(&self, name: &str) -> Option<IpAddr> {
+        let (_, url) = self.members.iter().find(|(member, _)| member == name)?;
+        address_in(url)
+    }
+
+    /// The machine's address, where it has only one that others can use.
+    fn only_address(&self) -> Option<IpAddr> {
+        let usable = |ip: &&IpAddr| !ip.is_loopback() && !is_link_local(ip);
+        let mut own = self.overrides.local_addresses.iter().filter(usable);
+        own.next().copied().filter(|_| own.next().is_none())
+    }
+}
+
+fn address_in(url: &str) -> Option<IpAddr> {
+    Endpoint::parse(url).and_then(|endpoint| endpoint.ip())
 }
 
 /// kubeadm's annotation of etcd's pod (kubeadm, `cmd/kubeadm/app/constants`).
@@ -167,7 +190,7 @@ fn node_of_certificate(pem: &[u8]) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// What the kubelet is configured with, and by which file (a host path). A file that is there and cannot be
+/// What the kubelet is configured with, and by which file (a local path). A file that is there and cannot be
 /// read is noted as such among those looked at.
 pub(super) fn setting(
     layout: &NodeLayout,
@@ -296,12 +319,12 @@ mod tests {
         let bare = PodManifest::parse(bare.as_bytes()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let layout = NodeLayout::new(dir.path());
-        let told = |addresses: &[&str]| Told {
+        let told = |addresses: &[&str]| AccessOverrides {
             local_addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            ..Told::default()
+            ..AccessOverrides::default()
         };
-        let found = |told: &Told, pod: &PodManifest| {
-            let facts = facts(&layout, told, pod);
+        let found = |overrides: &AccessOverrides, pod: &PodManifest| {
+            let facts = facts(&layout, overrides, pod);
             (
                 facts.node_name.unwrap_or_default(),
                 facts.host_ip.unwrap_or_default(),
@@ -338,9 +361,9 @@ mod tests {
             "X=\"--hostname-override=CP-1 --node-ip=fd00::7,10.0.0.1\"\n",
         );
         assert_eq!(found(&told(&[]), &pod("")), is("cp-1", "fd00::7"));
-        let named = Told {
+        let named = AccessOverrides {
             node: Some(Sourced::new("cp-0".to_owned(), "--node-name")),
-            ..Told::default()
+            ..AccessOverrides::default()
         };
         assert_eq!(found(&named, &pod("")).0, "cp-0");
     }

@@ -1,6 +1,6 @@
 //! Every path of a control-plane node, under one root directory.
 //!
-//! A *node path* is what the node itself calls a file (`/etc/kubernetes/manifests`); a *host path*
+//! A *node path* is what the node itself calls a file (`/etc/kubernetes/manifests`); a *local path*
 //! is where it is for this process, below [`NodeLayout::root`]. No other module of the crate
 //! spells a node path.
 
@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::component::{Component, PodRevision};
-use super::kubelet;
 use crate::error::Result;
 use crate::sys::rooted;
 
@@ -30,7 +29,7 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/etcd";
 pub struct NodeLayout {
     root: PathBuf,
     /// The kubelet's folder of static pods, read once it is asked for.
-    static_pods: OnceLock<PathBuf>,
+    pub(super) static_pods: OnceLock<PathBuf>,
 }
 
 impl PartialEq for NodeLayout {
@@ -55,14 +54,14 @@ impl NodeLayout {
         &self.root
     }
 
-    /// The host path of a node path. `..` stops at the root, as it does on the node.
+    /// The local path of a node path. `..` stops at the root, as it does on the node.
     pub fn host(&self, node_path: impl AsRef<Path>) -> PathBuf {
         let mut path = self.root.clone();
         path.extend(below_root(node_path.as_ref()));
         path
     }
 
-    /// The node path of a host path; a path outside the root stays as it is.
+    /// The node path of a local path; a path outside the root stays as it is.
     pub fn node_path(&self, host_path: &Path) -> PathBuf {
         match host_path.strip_prefix(&self.root) {
             Ok(below) => Path::new("/").join(below),
@@ -70,7 +69,7 @@ impl NodeLayout {
         }
     }
 
-    /// The host path of a node path with every symbolic link followed as the node would: an
+    /// The local path of a node path with every symbolic link followed as the node would: an
     /// absolute target starts at the root given here. What does not exist yet is kept as named.
     pub fn resolve(&self, node_path: impl AsRef<Path>) -> Result<PathBuf> {
         rooted::resolve(&self.root, node_path.as_ref())
@@ -79,15 +78,6 @@ impl NodeLayout {
     /// `/etc/kubernetes`.
     pub fn kubernetes(&self) -> PathBuf {
         self.host(KUBERNETES)
-    }
-
-    /// The directory that the kubelet runs static pods from: what its configuration or its flags
-    /// name, or `/etc/kubernetes/manifests`.
-    pub fn manifests(&self) -> PathBuf {
-        let found = self.static_pods.get_or_init(|| {
-            kubelet::static_pod_path(self).unwrap_or_else(|| Path::new(KUBERNETES).join(MANIFESTS))
-        });
-        self.host(found)
     }
 
     /// Revisioned and unrevisioned resources of OpenShift's static pods.

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::component::Component;
 use super::files::{list, read_bounded};
-use super::layout::NodeLayout;
+use super::kubelet;
+use super::layout::{KUBERNETES, MANIFESTS, NodeLayout};
 use super::pod::{self, PodManifest};
 use super::profile::Profile;
 use crate::error::Result;
@@ -17,7 +18,7 @@ use crate::error::Result;
 /// A component's manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Current {
-    /// Its host path.
+    /// Its local path.
     pub path: PathBuf,
     /// Whether the kubelet reads it there; otherwise `disable` keeps it.
     pub live: bool,
@@ -35,13 +36,22 @@ pub struct PodKey<'a> {
 /// A file that the kubelet runs in place of a manifest that goes away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
-    /// Its host path.
+    /// Its local path.
     pub path: PathBuf,
     /// What it would do, in a sentence.
     pub why: String,
 }
 
 impl NodeLayout {
+    /// The directory that the kubelet runs static pods from: what its configuration or its flags
+    /// name, or `/etc/kubernetes/manifests`.
+    pub fn manifests(&self) -> PathBuf {
+        let found = self.static_pods.get_or_init(|| {
+            kubelet::static_pod_path(self).unwrap_or_else(|| Path::new(KUBERNETES).join(MANIFESTS))
+        });
+        self.host(found)
+    }
+
     /// Where a component's manifest is, or would be put; nothing where the profile has none. A
     /// manifest by another name than the usual one is known by its pod.
     pub fn manifest(&self, component: Component, profile: Profile) -> Option<PathBuf> {
@@ -167,7 +177,7 @@ impl NodeLayout {
     }
 
     /// Files beside the manifests of these pods that the kubelet would run once those are gone:
-    /// copies of them, and others that run an etcd with the same data directory (a host path).
+    /// copies of them, and others that run an etcd with the same data directory (a local path).
     ///
     /// # Errors
     /// Where the folder cannot be listed. A file that is no pod's is not a pod for the kubelet either.

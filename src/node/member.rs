@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::endpoint::parse_ip;
-use super::refuse;
-use crate::error::{Doing, Fact, Kind, Result};
+use crate::error::{Doing, Fact, Failure, Kind, Result};
 
 /// A member as the node's variables describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +70,7 @@ pub fn local_member(
             [] => {}
             [(member, ip)] => return Ok(((*member).clone(), Evidence::Address(*ip))),
             several => {
-                return Err(refuse(
+                return Err(Failure::refused_for_good(
                     "local-member-ambiguous",
                     "finding this node's etcd member: addresses of this machine belong to more \
                      than one member"
@@ -85,7 +84,7 @@ pub fn local_member(
         }
     }
     let seen: Vec<String> = local_addresses.iter().map(ToString::to_string).collect();
-    Err(refuse(
+    Err(Failure::refused_for_good(
         "local-member-unknown",
         format!(
             "finding this node's etcd member: none of this machine's addresses ({}) belongs to a member",
@@ -100,7 +99,7 @@ fn by_name(members: &[NamedMember], name: &str) -> Result<(NamedMember, Evidence
     let exact = members.iter().find(|member| member.name == name);
     match exact {
         Some(member) => Ok((member.clone(), Evidence::Named)),
-        None => Err(refuse(
+        None => Err(Failure::refused_for_good(
             "local-member-unknown",
             format!("finding this node's etcd member: no member is named {name:?}"),
         )

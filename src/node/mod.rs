@@ -1,7 +1,7 @@
 //! The control-plane node: where everything is on it, how its etcd is reached, and which static
 //! pods it runs.
 //!
-//! Everything starts at a [`NodeLayout`](layout::NodeLayout). [`look`](profile::look) says which
+//! Everything starts at a [`NodeLayout`](layout::NodeLayout). [`look`](detection::look) says which
 //! kind of node it is and why; [`find_access`](access::find_access) says how to reach its own
 //! etcd member and where each datum was found; [`collect`] says what a backup must archive and
 //! whether a rollout changed it meanwhile; [`certificates`] says whether etcd can start with those
@@ -13,26 +13,22 @@ pub mod apiserver;
 pub mod certificates;
 pub mod collect;
 pub mod component;
+pub mod detection;
 pub mod endpoint;
 pub mod env_file;
+pub mod evidence;
 mod files;
+#[cfg(test)]
+mod for_tests;
 mod kubeadm;
 pub mod kubelet;
 pub mod layout;
 pub mod manifests;
 pub mod member;
 mod openshift;
+pub mod overrides;
 pub mod pod;
 pub mod profile;
 pub mod runtime;
 pub mod settings;
-
-use crate::error::{Fact, Failure, Kind};
-
-/// A refusal that no permission overrides: something must be named or repaired first.
-fn refuse(name: &'static str, what: String) -> Failure {
-    Failure::new(Kind::Refused, what).with(Fact::Refusal {
-        name,
-        allowable: false,
-    })
-}
+pub mod wanted;

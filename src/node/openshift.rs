@@ -4,16 +4,16 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::access::{Identity, NodeSays, Sourced, Told, host_file};
 use super::component::Component;
 use super::endpoint::{Endpoint, split_list};
 use super::env_file::{self, EnvFile};
+use super::evidence::{Identity, NodeAccess, host_file};
 use super::files::{exists, read_bounded};
 use super::layout::NodeLayout;
 use super::member::{self, Evidence, NamedMember};
+use super::overrides::{AccessOverrides, Sourced};
 use super::pod::{PodManifest, RevisionInUse};
 use super::profile::Profile;
-use super::refuse;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 
 /// Ports of OpenShift's etcd members (cluster-etcd-operator, `bindata/etcd/pod.yaml`).
@@ -35,11 +35,11 @@ impl Variables {
 }
 
 /// Asks the node.
-pub(super) fn ask(layout: &NodeLayout, told: &Told) -> Result<NodeSays> {
-    let mut says = NodeSays::default();
+pub(super) fn ask(layout: &NodeLayout, overrides: &AccessOverrides) -> Result<NodeAccess> {
+    let mut says = NodeAccess::default();
     let manifest = live_manifest(layout, &mut says.notes);
     let Some(variables) = variables(layout, manifest.as_ref(), &mut says.notes)? else {
-        says.member_name = told.node.clone();
+        says.member_name = overrides.node.clone();
         says.why_no_endpoint = Some(
             Failure::new(
                 Kind::Usage,
@@ -60,8 +60,8 @@ pub(super) fn ask(layout: &NodeLayout, told: &Told) -> Result<NodeSays> {
             Some((member.name.clone(), url.to_string()))
         })
         .collect();
-    let named = told.node.as_ref().map(|node| node.value.as_str());
-    match member::local_member(&members, named, &told.local_addresses) {
+    let named = overrides.node.as_ref().map(|node| node.value.as_str());
+    match member::local_member(&members, named, &overrides.local_addresses) {
         Ok((member, evidence)) => describe_member(&variables, &member, &evidence, &mut says)?,
         // A configured name must be right; addresses matter only if no endpoint is configured.
         Err(failure) if named.is_some() => return Err(failure.doing(variables.source)),
@@ -126,7 +126,7 @@ fn describe_member(
     variables: &Variables,
     member: &NamedMember,
     evidence: &Evidence,
-    says: &mut NodeSays,
+    says: &mut NodeAccess,
 ) -> Result<()> {
     let why = match evidence {
         Evidence::Named => "named by the caller".to_owned(),
@@ -203,7 +203,8 @@ fn own_endpoint(
                 member.name
             );
             let candidates = several.iter().map(|url| (*url).clone()).collect();
-            Err(refuse("local-endpoint-unknown", what).with(Fact::Candidates(candidates)))
+            Err(Failure::refused_for_good("local-endpoint-unknown", what)
+                .with(Fact::Candidates(candidates)))
         }
     }
 }
@@ -227,7 +228,7 @@ fn data_dir(
     }
 }
 
-fn identities_of(layout: &NodeLayout, variables: &Variables, says: &mut NodeSays) -> Result<()> {
+fn identities_of(layout: &NodeLayout, variables: &Variables, says: &mut NodeAccess) -> Result<()> {
     let file = |name: &str| -> Result<Option<Sourced<PathBuf>>> {
         variables
             .get(name)
@@ -252,7 +253,7 @@ fn fallbacks(
     layout: &NodeLayout,
     manifest: Option<&PodManifest>,
     node: Option<&str>,
-    says: &mut NodeSays,
+    says: &mut NodeAccess,
 ) {
     let mut bases = vec![layout.certs(Component::Etcd)];
     if let Some(Ok(RevisionInUse::Revision(revision))) =

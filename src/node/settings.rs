@@ -112,26 +112,8 @@ impl Settings {
     /// Flags, also those of an etcd that a shell starts, and variables.
     fn container(&mut self, container: &Container, source: &str) {
         self.image = Some(container.image.clone()).filter(|image| !image.is_empty());
-        let mut flags = Vec::new();
-        let words = container.words.iter().flat_map(|word| {
-            word.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ';' | '\\'))
-        });
-        let mut words = words.filter(|word| !word.is_empty()).peekable();
-        while let Some(word) = words.next() {
-            let Some(flag) = word.strip_prefix("--") else {
-                continue;
-            };
-            match flag.split_once('=') {
-                Some((name, value)) => flags.push((name.to_owned(), value.to_owned())),
-                None => {
-                    let value = words.next_if(|next| !next.starts_with('-'));
-                    let value = value.unwrap_or("true").to_owned();
-                    flags.push((flag.to_owned(), value));
-                }
-            }
-        }
         // Of several the last counts.
-        for (name, value) in flags.iter().rev() {
+        for (name, value) in container.all_flags().into_iter().rev() {
             self.add(name, value, source);
         }
         let own = container.env.iter().rev();
@@ -208,17 +190,7 @@ fn listening(url: &str) -> Option<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(files: &[(&str, &str)]) -> (tempfile::TempDir, NodeLayout) {
-        let dir = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let layout = NodeLayout::new(dir.path());
-        (dir, layout)
-    }
+    use crate::node::for_tests::node;
 
     fn urls(settings: &Settings) -> Vec<String> {
         let urls = settings.metrics_urls().into_iter();

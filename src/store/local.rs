@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::plan::lock::Lock;
 use crate::sys::fs;
+use crate::sys::lock::Lock;
 
 /// The lock file's name within a store.
 pub const LOCK: &str = ".etcd-dr.lock";

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use super::failpoints::{self, Op};
 use super::fs::OutFile;
-use super::seam::{self, Op};
 
 impl OutFile {
     /// Makes the empty file share the blocks of another one, cut to `len` bytes, where the file
@@ -17,31 +17,31 @@ impl OutFile {
         if rustix::fs::ioctl_ficlone(&self.file, from).is_err() {
             return Ok(false);
         }
-        seam::pass(Op::Resize(&self.path, len))?;
+        failpoints::pass(Op::Resize(&self.path, len))?;
         self.file.set_len(len)?;
-        seam::done(Op::Resize(&self.path, len));
+        failpoints::done(Op::Resize(&self.path, len));
         self.go_on_at(len)?;
         Ok(true)
     }
 
     /// Overwrites bytes that are written already.
     pub fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        seam::pass(Op::Write(&self.path, offset, data))?;
+        failpoints::pass(Op::Write(&self.path, offset, data))?;
         self.file.write_all_at(data, offset)?;
-        seam::done(Op::Write(&self.path, offset, data));
+        failpoints::done(Op::Write(&self.path, offset, data));
         Ok(())
     }
 
     /// Makes the file `len` bytes long, zeros at its end, with room on the disk where the file
     /// system can promise that.
     pub fn preallocate(&mut self, len: u64) -> io::Result<()> {
-        seam::pass(Op::Resize(&self.path, len))?;
+        failpoints::pass(Op::Resize(&self.path, len))?;
         match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.file.set_len(len)?,
             Err(cause) => return Err(cause.into()),
         }
-        seam::done(Op::Resize(&self.path, len));
+        failpoints::done(Op::Resize(&self.path, len));
         Ok(())
     }
 
@@ -49,13 +49,13 @@ impl OutFile {
     /// free space. A file system without a call for it gets the zeros written.
     pub fn reserve(&mut self, room: u64) -> io::Result<()> {
         let (start, len) = (self.offset, self.offset + room);
-        seam::pass(Op::Resize(&self.path, len))?;
+        failpoints::pass(Op::Resize(&self.path, len))?;
         match fallocate(&self.file, FallocateFlags::empty(), start, room) {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => zero(&self.file, start, room)?,
             Err(cause) => return Err(cause.into()),
         }
-        seam::done(Op::Resize(&self.path, len));
+        failpoints::done(Op::Resize(&self.path, len));
         Ok(())
     }
 

@@ -150,7 +150,7 @@ impl SignatureVerificationAlgorithm for Ecdsa {
     }
 }
 
-fn sha256(message: &[u8]) -> Vec<u8> {
+fn padded_sha256(message: &[u8]) -> Vec<u8> {
     // ECDSA takes a digest as a number, and the crate none that is shorter than half the field's 66
     // bytes: zeros before it make no other number of it.
     let mut digest = vec![0; 16];
@@ -181,7 +181,7 @@ static P521_SHA256: Ecdsa = Ecdsa {
     name: "ECDSA_P521_SHA256",
     key: alg_id::ECDSA_P521,
     signature: alg_id::ECDSA_SHA256,
-    digest: sha256,
+    digest: padded_sha256,
     verify: verify!(p521),
 };
 static P521_SHA384: Ecdsa = Ecdsa {

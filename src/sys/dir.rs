@@ -2,7 +2,7 @@
 //!
 //! Every name here is one plain component, taken relative to an open directory, and never
 //! followed: what is written through a [`Dir`] lands in that directory, whatever lies there. Each
-//! change passes the [`seam`] under its whole path.
+//! change passes a failpoint (see [`failpoints`]) under its whole path.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,8 +17,8 @@ use rustix::fs::{
     statat, symlinkat, unlinkat, utimensat,
 };
 
-use super::fs::{DIR_MODE, FILE_MODE, OutFile};
-use super::seam::{self, Op};
+use super::failpoints::{self, Op};
+use super::out_file::{DIR_MODE, FILE_MODE, OutFile, parent};
 
 /// An open directory.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Dir {
     /// Opens the directory that holds an entry. The path to it is followed, as the caller gave it;
     /// from there on nothing is.
     pub fn holding(path: &Path) -> io::Result<Self> {
-        let parent = super::fs::parent(path);
+        let parent = parent(path);
         let fd = rustix::fs::open(parent, OPEN_DIR - OFlags::NOFOLLOW, Mode::empty())?;
         Ok(Self {
             fd,
@@ -331,9 +331,9 @@ impl Attributes<'_> {
 }
 
 fn through<T>(op: Op<'_>, change: impl FnOnce() -> rustix::io::Result<T>) -> io::Result<T> {
-    seam::pass(op)?;
+    failpoints::pass(op)?;
     let made = change()?;
-    seam::done(op);
+    failpoints::done(op);
     Ok(made)
 }
 

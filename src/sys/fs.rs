@@ -1,23 +1,20 @@
-//! Changes to the file system, each through the [`seam`](super::seam).
+//! Changes to the file system, each through a [failpoint](super::failpoints).
 //!
 //! Modes are given, never left to the umask: 0600 for files, 0700 for directories, unless a
 //! recorded mode is put back. Nothing here follows a symbolic link it is about to create over.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::dir::Dir;
-use super::seam::{self, Op};
+use super::failpoints::{self, Op};
 use super::xattr::xattrs;
 use crate::error::{Doing, Kind, Result};
 
-/// The mode of every file the tool makes on its own account.
-pub const FILE_MODE: u32 = 0o600;
-/// The mode of every directory the tool makes on its own account.
-pub const DIR_MODE: u32 = 0o700;
+pub use super::out_file::{DIR_MODE, FILE_MODE, OutFile, parent};
 
 /// Whether others than its owner may look into a directory, although it was made with
 /// [`DIR_MODE`]: then its file system keeps no modes.
@@ -26,125 +23,12 @@ pub fn is_open_to_others(dir: &Path) -> bool {
     mode.is_ok_and(|mode| mode & 0o077 != 0)
 }
 
-/// A file being written from its start to its end.
-#[derive(Debug)]
-pub struct OutFile {
-    pub(super) file: File,
-    pub(super) path: PathBuf,
-    pub(super) offset: u64,
-}
-
-impl OutFile {
-    /// Makes a file that must not exist yet, mode 0600.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        seam::pass(Op::Create(path))?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(path)?;
-        seam::done(Op::Create(path));
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            offset: 0,
-        })
-    }
-
-    /// Opens a file to write from its byte `len` on, which becomes its end.
-    pub fn go_on(path: &Path, len: u64) -> io::Result<Self> {
-        let file = Self::append_at(path, len)?;
-        if file.file.metadata()?.len() != len {
-            seam::pass(Op::Resize(path, len))?;
-            file.file.set_len(len)?;
-            seam::done(Op::Resize(path, len));
-        }
-        Ok(file)
-    }
-
-    /// Opens a file to write from its byte `offset` on; what is behind that stays.
-    pub fn append_at(path: &Path, offset: u64) -> io::Result<Self> {
-        let mut file = Self {
-            file: OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-                .open(path)?,
-            path: path.to_owned(),
-            offset: 0,
-        };
-        file.go_on_at(offset)?;
-        Ok(file)
-    }
-
-    /// Bytes written so far.
-    pub fn len(&self) -> u64 {
-        self.offset
-    }
-
-    /// Whether nothing has been written yet.
-    pub fn is_empty(&self) -> bool {
-        self.offset == 0
-    }
-
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Makes the content durable.
-    pub fn sync(&mut self) -> io::Result<()> {
-        seam::pass(Op::SyncFile(&self.path))?;
-        self.file.sync_all()?;
-        seam::done(Op::SyncFile(&self.path));
-        Ok(())
-    }
-
-    /// The open file, for advice to the kernel; writing goes through [`Write`].
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-}
-
-impl Write for OutFile {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        seam::pass(Op::Write(&self.path, self.offset, data))?;
-        let written = self.file.write(data)?;
-        seam::done(Op::Write(
-            &self.path,
-            self.offset,
-            data.get(..written).unwrap_or(data),
-        ));
-        self.offset += written as u64;
-        Ok(written)
-    }
-
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        // The seam takes a call's bytes in one piece.
-        if cfg!(feature = "faults") {
-            let whole: Vec<u8> = pieces
-                .iter()
-                .flat_map(|piece| piece.iter().copied())
-                .collect();
-            return self.write(&whole);
-        }
-        let written = self.file.write_vectored(pieces)?;
-        self.offset += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Makes a directory, mode 0700; its parent must exist.
 pub fn mkdir(path: &Path) -> Result<()> {
     let make = || {
-        seam::pass(Op::Mkdir(path))?;
+        failpoints::pass(Op::Mkdir(path))?;
         std::fs::DirBuilder::new().mode(DIR_MODE).create(path)?;
-        seam::done(Op::Mkdir(path));
+        failpoints::done(Op::Mkdir(path));
         io::Result::Ok(())
     };
     make().doing(Kind::Store, || {
@@ -185,9 +69,9 @@ pub fn mkdir_all(path: &Path) -> Result<()> {
 /// Makes a directory's entries durable.
 pub fn sync_dir(path: &Path) -> Result<()> {
     let sync = || {
-        seam::pass(Op::SyncDir(path))?;
+        failpoints::pass(Op::SyncDir(path))?;
         File::open(path)?.sync_all()?;
-        seam::done(Op::SyncDir(path));
+        failpoints::done(Op::SyncDir(path));
         io::Result::Ok(())
     };
     sync().doing(Kind::Store, || {
@@ -198,9 +82,9 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 /// Moves an entry within one file system; neither parent is synced.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     let go = || {
-        seam::pass(Op::Rename(from, to))?;
+        failpoints::pass(Op::Rename(from, to))?;
         std::fs::rename(from, to)?;
-        seam::done(Op::Rename(from, to));
+        failpoints::done(Op::Rename(from, to));
         io::Result::Ok(())
     };
     go().doing(Kind::Store, || {
@@ -211,9 +95,9 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// Makes a symbolic link.
 pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     let go = || {
-        seam::pass(Op::Symlink(target, link))?;
+        failpoints::pass(Op::Symlink(target, link))?;
         std::os::unix::fs::symlink(target, link)?;
-        seam::done(Op::Symlink(target, link));
+        failpoints::done(Op::Symlink(target, link));
         io::Result::Ok(())
     };
     go().doing(Kind::Store, || {
@@ -339,14 +223,6 @@ pub fn swap_symlink(target: &Path, link: &Path) -> Result<()> {
     symlink(target, &beside)?;
     rename(&beside, link)?;
     sync_dir(parent(link))
-}
-
-/// The directory that holds an entry; `.` for a bare name.
-pub fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// The name under which a replacement is prepared: hidden, in the same directory.

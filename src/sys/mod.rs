@@ -1,23 +1,28 @@
-//! The operating system: files, directories and links, changed through one seam.
+//! The operating system: files, directories and links, each change through a failpoint.
 //!
-//! Every call that changes a disk goes through [`fs`], and each passes [`seam`] first. With the
+//! Every call that changes a disk goes through [`fs`], and each passes [`failpoints`] first. With the
 //! `faults` feature the suites count those calls, kill the process at each, make one fail, or
 //! record them to replay every legal loss of what was not yet fsynced.
 
+pub mod blocking;
 mod copy;
 pub mod crypto;
+pub mod digest;
 pub mod dir;
+pub mod failpoints;
 pub mod fs;
 pub mod label;
 pub mod limits;
+pub mod listing;
+pub mod lock;
 pub mod mount;
 pub mod opened;
+mod out_file;
 pub mod owner;
 pub mod quote;
 pub mod random;
 pub mod rooted;
 pub mod scratch;
-pub mod seam;
 pub mod share;
 pub mod small;
 pub mod space;

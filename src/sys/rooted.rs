@@ -10,7 +10,7 @@ use crate::error::{Doing, Failure, Kind, Result};
 /// As many links as Linux follows in one path.
 const MAX_LINKS: usize = 40;
 
-/// The host path of a path below a root with every symbolic link followed: an absolute target starts
+/// The local path of a path below a root with every symbolic link followed: an absolute target starts
 /// at the root. What does not exist yet is kept as named.
 pub fn resolve(root: &Path, path: &Path) -> Result<PathBuf> {
     let mut todo: Vec<OsString> = parts(path);

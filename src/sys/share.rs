@@ -13,7 +13,7 @@ use std::path::Path;
 
 use rustix::fs::{copy_file_range, fstatvfs};
 
-use super::seam::{self, Op};
+use super::failpoints::{self, Op};
 
 /// Bytes compared at a time; a multiple of every block size that is taken.
 const WINDOW: usize = 1 << 20;
@@ -49,16 +49,16 @@ pub fn share_equal(from: &File, to: &Path, go_on: impl Fn() -> bool) -> io::Resu
                 continue;
             };
             let offset = at + start as u64;
-            seam::pass(Op::Write(to, offset, bytes))?;
+            failpoints::pass(Op::Write(to, offset, bytes))?;
             shared += remap(from, &file, offset, bytes.len())?;
-            seam::done(Op::Write(to, offset, bytes));
+            failpoints::done(Op::Write(to, offset, bytes));
         }
         at += WINDOW as u64;
     }
     if shared > 0 {
-        seam::pass(Op::SyncFile(to))?;
+        failpoints::pass(Op::SyncFile(to))?;
         file.sync_all()?;
-        seam::done(Op::SyncFile(to));
+        failpoints::done(Op::SyncFile(to));
     }
     Ok(shared)
 }

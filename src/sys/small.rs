@@ -30,23 +30,33 @@ pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// [`Kind::BadBackup`] where it is no plain file, [`Kind::Store`] where it cannot be opened.
 pub fn open(path: &Path) -> Result<Option<File>> {
-    let plain = || -> io::Result<Option<File>> {
-        // Opening a device can do something by itself, so that it is looked at before and after.
-        if !fs::metadata(path)?.is_file() {
-            return Ok(None);
-        }
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::NONBLOCK.bits() as i32)
-            .open(path)?;
-        Ok(file.metadata()?.is_file().then_some(file))
-    };
-    match plain() {
+    match open_plain(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).doing(Kind::Store, || doing(path)),
         Ok(None) => Err(Failure::new(Kind::BadBackup, "it is not a plain file").doing(doing(path))),
         Ok(file) => Ok(file),
     }
+}
+
+/// Opens a plain file to read it; `None` where something else has that name.
+pub fn open_plain(path: &Path) -> io::Result<Option<File>> {
+    // Opening a device can do something by itself, so that it is looked at before and after.
+    if !fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)?;
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
+/// Reads to the end; `None` where there are more than `most` bytes.
+pub fn read_up_to(file: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
+    // All of most files comes in one read, and that there is no more in another.
+    let mut bytes = Vec::with_capacity(READ);
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
 
 /// Reads a small file that the operator named, a pipe of the shell's too; `None` where there is
@@ -67,16 +77,11 @@ fn doing(path: &Path) -> String {
 }
 
 fn take(file: File, path: &Path, most: u64) -> Result<Vec<u8>> {
-    // All of most files comes in one read, and that there is no more in another.
-    let mut bytes = Vec::with_capacity(READ);
-    file.take(most.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .doing(Kind::Store, || doing(path))?;
-    if bytes.len() as u64 > most {
+    let read = read_up_to(file, most).doing(Kind::Store, || doing(path))?;
+    read.ok_or_else(|| {
         let what = format!("expected at most {most} bytes, found more");
-        return Err(Failure::new(Kind::BadBackup, what).doing(doing(path)));
-    }
-    Ok(bytes)
+        Failure::new(Kind::BadBackup, what).doing(doing(path))
+    })
 }
 
 #[cfg(test)]

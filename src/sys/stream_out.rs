@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
+use super::failpoints::{self, Op};
 use super::fs::OutFile;
-use super::seam::{self, Op};
 
 /// Bytes written at once.
 const CHUNK: usize = 2 << 20;
@@ -178,7 +178,7 @@ fn write_all(
     for mut chunk in work {
         let data = chunk.filled();
         let offset = file.offset;
-        seam::pass(Op::Write(&file.path, offset, data))?;
+        failpoints::pass(Op::Write(&file.path, offset, data))?;
         if direct && data.len().is_multiple_of(ALIGNMENT) {
             match file.file.write_all_at(data, offset) {
                 // A disk of larger blocks, or a file system that changed its mind.
@@ -196,7 +196,7 @@ fn write_all(
             }
             file.file.write_all_at(data, offset)?;
         }
-        seam::done(Op::Write(&file.path, offset, data));
+        failpoints::done(Op::Write(&file.path, offset, data));
         file.offset += data.len() as u64;
         chunk.len = 0;
         // The near end may have no use for it any more.

@@ -95,8 +95,8 @@ fn child() {
     };
     #[cfg(feature = "faults")]
     if let Ok(text) = std::env::var("ETCD_DR_SEAM") {
-        let mode = etcd_dr::sys::seam::Mode::parse(&text).expect("a mode of the seam");
-        etcd_dr::sys::seam::arm(mode).expect("arming the seam");
+        let mode = etcd_dr::sys::failpoints::Mode::parse(&text).expect("a mode of the seam");
+        etcd_dr::sys::failpoints::arm(mode).expect("arming the seam");
     }
     let rules = Rules::default();
     match extract_archive(Path::new(&archive), Path::new(&into), &[], &rules) {

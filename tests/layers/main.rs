@@ -1,9 +1,13 @@
 //! Imports point one way only; this reads every path that begins with `crate::` and holds it
-//! against the layers. Also: only `cli` may use the packages that speak to a person, and nothing
+//! against the layers. No file imports another that imports it back. Also: only `cli` may use the packages that speak to a person, and nothing
 //! below it prints or reads the environment.
+
+mod circles;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use circles::Crate;
 
 /// What each module may import besides itself, `error`, `event` and `finding`.
 const LAYERS: [(&str, &[&str]); 12] = [
@@ -11,34 +15,34 @@ const LAYERS: [(&str, &[&str]); 12] = [
         "cli",
         &[
             "change", "inspect", "keep", "cluster", "context", "backup", "store", "node", "etcd",
-            "plan", "sys",
+            "journal", "sys",
         ],
     ),
     (
         "change",
         &[
-            "inspect", "keep", "cluster", "context", "backup", "store", "node", "etcd", "plan",
+            "inspect", "keep", "cluster", "context", "backup", "store", "node", "etcd", "journal",
             "sys",
         ],
     ),
     (
         "inspect",
         &[
-            "keep", "cluster", "context", "backup", "store", "node", "etcd", "plan", "sys",
+            "keep", "cluster", "context", "backup", "store", "node", "etcd", "journal", "sys",
         ],
     ),
     (
         "keep",
         &[
-            "cluster", "context", "backup", "store", "node", "etcd", "plan", "sys",
+            "cluster", "context", "backup", "store", "node", "etcd", "journal", "sys",
         ],
     ),
-    ("cluster", &["context", "node", "etcd", "plan", "sys"]),
-    ("backup", &["etcd", "plan", "sys"]),
-    ("store", &["plan", "sys"]),
-    ("node", &["plan", "sys"]),
-    ("etcd", &["plan", "sys"]),
-    ("plan", &["sys"]),
+    ("cluster", &["context", "node", "etcd", "sys"]),
+    ("backup", &["etcd", "sys"]),
+    ("store", &["sys"]),
+    ("node", &["sys"]),
+    ("etcd", &["sys"]),
+    ("journal", &["sys"]),
     ("finding", &["sys"]),
     ("sys", &[]),
 ];
@@ -205,6 +209,54 @@ fn the_pictures_of_the_layers_are_true() {
         let above = &rooms[..at];
         assert!(!may.iter().any(|to| above.contains(to)), "{room}");
     }
+}
+
+#[test]
+fn no_import_circle_anywhere_in_src() {
+    let sources = sources();
+    let shipped = sources
+        .iter()
+        .map(|(name, text)| (name.as_str(), shipped(name, text)));
+    let files = Crate::read(shipped);
+    let arrows: usize = files.imports().values().map(|to| to.len()).sum();
+    assert!(arrows > 500, "the reading of imports is broken: {arrows}");
+    let circles = files.circles();
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+#[test]
+fn a_circle_is_seen_through_children_re_exports_and_paths() {
+    let circles = |files: &[(&'static str, &str)]| {
+        Crate::read(files.iter().map(|(name, text)| (*name, (*text).to_owned()))).circles()
+    };
+    let child = "use super::Parent;";
+    let parent = "mod child;\npub struct Parent;";
+    assert!(circles(&[("a/mod.rs", parent), ("a/child.rs", child)]).is_empty());
+    let parent = "mod child;\npub struct Parent(child::Child);";
+    assert_eq!(
+        circles(&[("a/mod.rs", parent), ("a/child.rs", child)]),
+        [["a", "a::child"]]
+    );
+    // The importer of a re-exported name imports the file that defines it.
+    let pure = "mod child;\nmod other;\npub use child::Child;";
+    let files = [
+        ("a/mod.rs", pure),
+        ("a/child.rs", "pub struct Child;"),
+        ("a/other.rs", "use super::Child;"),
+    ];
+    assert!(circles(&files).is_empty());
+    let files = [
+        ("a/mod.rs", pure),
+        ("a/child.rs", "use crate::b::{self, B as Renamed};"),
+        ("b.rs", "pub struct B;\nfn f(_: crate::a::Child) {}"),
+    ];
+    assert_eq!(circles(&files), [["a::child", "b"]]);
+    let files = [
+        ("a/mod.rs", "mod child;\npub use child::*;\npub fn f() {}"),
+        ("a/child.rs", "pub fn g() { crate::b::h() }"),
+        ("b.rs", "use crate::a;\npub fn h() { a::g() }"),
+    ];
+    assert_eq!(circles(&files), [["a::child", "b"]]);
 }
 
 #[test]

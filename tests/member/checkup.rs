@@ -9,8 +9,8 @@ use etcd_dr::context::{Cancel, Context};
 use etcd_dr::event::Silent;
 use etcd_dr::inspect::diagnose;
 use etcd_dr::inspect::diagnose::names::Resolver;
-use etcd_dr::node::access::{Sourced, Told};
 use etcd_dr::node::layout::NodeLayout;
+use etcd_dr::node::overrides::{AccessOverrides, Sourced};
 use etcd_dr::node::profile::Profile;
 use serde_json::Value;
 
@@ -456,7 +456,7 @@ async fn a_name_that_leads_to_another_machine() {
     let target = Target {
         layout: NodeLayout::new("/"),
         profile: Some(Profile::Bare),
-        told: Told {
+        overrides: AccessOverrides {
             endpoints: Some(Sourced::new(vec![cluster.client_url(0)], "the test")),
             ca: told(certs.ca_file()),
             cert: told(peer.cert),

@@ -10,7 +10,7 @@ use etcd_dr::change::member::join::info::JoinInfo;
 use etcd_dr::change::restore::info::RestoreInfo;
 use etcd_dr::change::transaction::steps::NodeStep;
 use etcd_dr::event::Silent;
-use etcd_dr::plan::{Operation, Progress};
+use etcd_dr::journal::{Operation, Progress};
 
 use super::node::{Node, assert_same, etcd, text};
 use super::support::journals::{ALL, place, read_back, records};

@@ -328,7 +328,7 @@ fn a_restore_pod_and_a_manifest_that_is_gone() {
 
 /// Our own lock and an installer's.
 fn locks(node: &Node) {
-    use etcd_dr::plan::lock::Lock;
+    use etcd_dr::sys::lock::Lock;
     let own = node.path("run/etcd-dr.lock");
     let held = Lock::acquire(&own, "something else").expect("a lock");
     let told = node.expect(7, &["restore", "backup-1", "--yes"]).1;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::tree::{Content, Node, walk};
+use super::node::Node;
+use super::tree::{Content, walk};
 use super::write::describe;
 use super::{ArchiveContents, Entry, EntryKind, Selection};
 use crate::error::Result;

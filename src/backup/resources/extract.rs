@@ -142,12 +142,7 @@ fn open_empty(into: &Path) -> Result<Dir> {
         return Ok(target);
     }
     let what = format!("unpacking into {}: it is not empty", into.display());
-    Err(Failure::new(Kind::Refused, what)
-        .with(Fact::Refusal {
-            name: "target-not-empty",
-            allowable: false,
-        })
-        .with(Fact::Path(into.to_path_buf())))
+    Err(Failure::refused_for_good("target-not-empty", what).with(Fact::Path(into.to_path_buf())))
 }
 
 fn open_archive(archive: &Path) -> Result<File> {

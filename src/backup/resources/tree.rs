@@ -1,6 +1,6 @@
 //! The node's tree as it is archived: what the selection covers, in order, and what each is.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
-use super::Selection;
-use super::left::{self, LeftOut, follow_links_out};
-use super::names::plain_name;
+use super::left::LeftOut;
+use super::links_out::follow_links_out;
+use super::node::{Node, children, look, size};
+use super::selection::Selection;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 
 /// More than this are no static-pod resources; a reader accepts a few more.
@@ -21,17 +22,14 @@ const MAX_FILE: u64 = 256 << 20;
 /// As much content leaves room for headers within what a reader accepts.
 const MAX_CONTENT: u64 = 800 << 20;
 
-/// One thing to archive.
-#[derive(Debug)]
-pub(super) struct Node {
-    /// Where it is.
-    pub(super) source: PathBuf,
-    /// Its name in the archive.
-    pub(super) name: PathBuf,
-    /// What it was when it was listed.
-    pub(super) meta: Metadata,
-    /// Where it leads, if it is a symbolic link.
-    pub(super) target: Option<PathBuf>,
+impl Selection {
+    /// What it covers and an archive does not get.
+    ///
+    /// # Errors
+    /// Where something cannot be looked at.
+    pub fn left_out(&self) -> Result<Vec<LeftOut>> {
+        walk(self).map(|(_, left)| left)
+    }
 }
 
 /// Lists all that a selection covers, each directory before what it holds, that by the bytes of
@@ -80,7 +78,7 @@ fn within_bounds(nodes: Vec<Node>, left: &mut Vec<LeftOut>) -> Vec<Node> {
     let mut total = 0_u64;
     let mut kept = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let size = left::size(&node);
+        let size = size(&node);
         let why = if size > MAX_FILE {
             Some(format!("it is larger than {} MiB", MAX_FILE >> 20))
         } else if total.saturating_add(size) > MAX_CONTENT {
@@ -102,52 +100,8 @@ fn within_bounds(nodes: Vec<Node>, left: &mut Vec<LeftOut>) -> Vec<Node> {
     kept
 }
 
-/// What something is; or why it cannot be archived.
-pub(super) fn look(source: PathBuf, name: PathBuf) -> Result<std::result::Result<Node, LeftOut>> {
-    if let Err(found) = plain_name(name.as_os_str().as_bytes()) {
-        let why = format!("its name in the archive would be {found}");
-        return Ok(Err(LeftOut::new(&source, why, false)));
-    }
-    let meta = fs::symlink_metadata(&source).doing(Kind::Unexpected, || {
-        format!("looking at {}", source.display())
-    })?;
-    if let Some(special) = left::special(&source, &meta) {
-        return Ok(Err(special));
-    }
-    let target = if meta.is_symlink() {
-        let target = fs::read_link(&source).doing(Kind::Unexpected, || {
-            format!("reading the link {}", source.display())
-        })?;
-        Some(target)
-    } else {
-        None
-    };
-    Ok(Ok(Node {
-        source,
-        name,
-        meta,
-        target,
-    }))
-}
-
-pub(super) fn children(node: &Node) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let doing = || format!("listing {}", node.source.display());
-    fs::read_dir(&node.source)
-        .doing(Kind::Unexpected, doing)?
-        .map(|entry| {
-            let entry = entry.doing(Kind::Unexpected, doing)?;
-            Ok((entry.path(), node.name.join(entry.file_name())))
-        })
-        .collect()
-}
-
 fn refuse(name: &'static str, what: String, path: &Path) -> Failure {
-    Failure::new(Kind::Refused, what)
-        .with(Fact::Refusal {
-            name,
-            allowable: false,
-        })
-        .with(Fact::Path(path.to_path_buf()))
+    Failure::refused_for_good(name, what).with(Fact::Path(path.to_path_buf()))
 }
 
 /// The failure of something that changed under the reader.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
 
-use super::tree::{Content, Node, changed, walk};
+use super::node::Node;
+use super::tree::{Content, changed, walk};
 use super::{ArchiveContents, Entry, EntryKind, Selection, pax};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::sys::xattr::xattrs;

@@ -252,11 +252,11 @@ fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result
 
 /// Refuses a cluster that has a problem.
 pub(crate) fn well(context: &Context, request: &AddRequest, survey: &Survey) -> Result<()> {
-    let ailments = survey.ailments();
-    if ailments.is_empty() {
+    let problems = survey.problems();
+    if problems.is_empty() {
         return Ok(());
     }
-    let refusal = Failure::refused(UNHEALTHY_CLUSTER, ailments.join("; "));
+    let refusal = Failure::refused(UNHEALTHY_CLUSTER, problems.join("; "));
     unless_allowed(context, &request.allow, refusal)
 }
 

@@ -15,7 +15,7 @@ pub mod update;
 use crate::context::Context;
 use crate::error::{Fact, Failure, Result};
 use crate::event::Event;
-use crate::node::profile::Detection;
+use crate::node::detection::Detection;
 
 /// A voting member does not answer, sees no leader or complains, or an alarm is raised.
 pub const UNHEALTHY_CLUSTER: &str = "unhealthy-cluster";

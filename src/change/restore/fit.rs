@@ -60,7 +60,7 @@ fn missing_addresses(
     request: &Request,
     access: &EtcdAccess,
 ) -> Vec<String> {
-    let own = &request.target.told.local_addresses;
+    let own = &request.target.overrides.local_addresses;
     let advertised = access.peer_urls.iter().flat_map(|urls| &urls.value);
     let advertised: Vec<_> = advertised
         .chain(&access.member_endpoints.value)

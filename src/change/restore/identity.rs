@@ -293,7 +293,7 @@ fn from_raft_index(request: &Request, node: &NodeSays, path: &Path) -> Result<Op
     let Some(manifest) = &request.set.manifest else {
         return Ok(None);
     };
-    let Ok(Some(bytes)) = catalog::read_bounded(path, REVISION_JSON) else {
+    let Ok(Some(bytes)) = crate::sys::small::read(path, REVISION_JSON) else {
         return Ok(None);
     };
     let Ok(value) = serde_json::from_slice::<Value>(&bytes) else {

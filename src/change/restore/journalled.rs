@@ -13,7 +13,7 @@ use crate::change::transaction::steps::NodeStep;
 use crate::change::transaction::unsettled::RESTORE;
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::Consistency;
-use crate::plan::{Known, Operation, State, StepState};
+use crate::journal::{Known, Operation, State, StepState};
 
 /// A plan of this age was made with the other members asked.
 const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(60);

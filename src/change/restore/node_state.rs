@@ -13,15 +13,14 @@ use crate::cluster::connect::Target;
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
 use crate::node::access::EtcdAccess;
-use crate::node::certificates::{
-    Fitness, Use, WantedCertificate, check_certificates, wanted_by_etcd,
-};
+use crate::node::certificates::{Fitness, check_certificates, wanted_by_etcd};
 use crate::node::component::Component;
 use crate::node::endpoint::Endpoint;
 use crate::node::layout::NodeLayout;
 use crate::node::pod::PodManifest;
 use crate::node::profile::Profile;
 use crate::node::runtime::{Runtime, find_socket};
+use crate::node::wanted::{Use, WantedCertificate};
 
 /// The node, its etcd and its container runtime.
 pub(crate) struct NodeState {
@@ -189,7 +188,7 @@ impl NodeState {
         }
         let detection = self.target.detect(context)?;
         // The node's own names are those of before; unreadable files are told when they are used.
-        let wanted = wanted_by_etcd(&self.layout, &detection, &self.target.told);
+        let wanted = wanted_by_etcd(&self.layout, &detection, &self.target.overrides);
         let peers = wanted.unwrap_or_default().into_iter();
         let peers = peers.filter(|wanted| wanted.uses.contains(&Use::Client));
         let wanted: Vec<WantedCertificate> = peers

@@ -139,7 +139,7 @@ impl Own {
     /// What the node says. An endpoint that the caller gave may be another member's.
     pub(crate) fn of(access: &EtcdAccess, name: &str, target: &connect::Target) -> Self {
         let endpoint = target
-            .told
+            .overrides
             .endpoints
             .is_none()
             .then_some(&access.endpoint.value);
@@ -148,7 +148,7 @@ impl Own {
         Self {
             ids: BTreeSet::new(),
             name: name.to_owned(),
-            addresses: target.told.local_addresses.clone(),
+            addresses: target.overrides.local_addresses.clone(),
             hosts: places
                 .filter_map(|url| Some(Endpoint::parse(url)?.host))
                 .collect(),

@@ -25,8 +25,9 @@ use crate::keep::database;
 use crate::node::access::{EtcdAccess, find_access};
 use crate::node::collect::OUTSIDE;
 use crate::node::component::{Component, PodRevision};
+use crate::node::detection::{Detection, look};
 use crate::node::layout::{KUBERNETES, NodeLayout};
-use crate::node::profile::{Detection, Profile, look};
+use crate::node::profile::Profile;
 use crate::sys::scratch::Scratch;
 use crate::sys::space::space;
 
@@ -334,11 +335,11 @@ fn access(
         profile,
         ..look(layout, Some(profile))?
     };
-    let first = match find_access(layout, &detection, &request.target.told) {
+    let first = match find_access(layout, &detection, &request.target.overrides) {
         Ok(access) => return Ok(access),
         Err(failure) => failure,
     };
-    let Ok(mut access) = find_access(unpacked, &detection, &request.target.told) else {
+    let Ok(mut access) = find_access(unpacked, &detection, &request.target.overrides) else {
         return Err(first);
     };
     context.warn(

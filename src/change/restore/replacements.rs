@@ -12,11 +12,13 @@ use crate::change::transaction::folders::Folders;
 use crate::change::transaction::pods::{PodSeen, revisions};
 use crate::context::Context;
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::node::certificates::{WantedCertificate, check_certificates, wanted_by_etcd};
+use crate::node::certificates::{check_certificates, wanted_by_etcd};
 use crate::node::collect::{OUTSIDE, resource_plan};
 use crate::node::component::{Component, PodRevision};
+use crate::node::detection::look;
 use crate::node::layout::NodeLayout;
-use crate::node::profile::{Profile, look};
+use crate::node::profile::Profile;
+use crate::node::wanted::WantedCertificate;
 use crate::sys::mount::Mounts;
 use crate::sys::tree;
 
@@ -325,7 +327,7 @@ impl BackupPlanner<'_> {
     /// What is wrong with etcd's certificates, if they are in this folder.
     fn unfit_in(&self, folder: &Path) -> Result<Vec<String>> {
         let detection = look(self.layout(), Some(self.survey.profile))?;
-        let wanted = wanted_by_etcd(self.layout(), &detection, &self.request.target.told);
+        let wanted = wanted_by_etcd(self.layout(), &detection, &self.request.target.overrides);
         let wanted = wanted.unwrap_or_default();
         let inside: Vec<WantedCertificate> = wanted
             .into_iter()
@@ -413,7 +415,7 @@ impl BackupPlanner<'_> {
     fn unfit(&self, layout: &NodeLayout) -> Result<Vec<String>> {
         let detection = look(layout, Some(self.survey.profile))?;
         Ok(
-            match wanted_by_etcd(layout, &detection, &self.request.target.told) {
+            match wanted_by_etcd(layout, &detection, &self.request.target.overrides) {
                 Ok(wanted) => defects(self.context, &wanted),
                 // Where the node does not even tell their names they are not there.
                 Err(failure) => vec![failure.to_string()],

@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Failure, Result};
+use crate::journal::Progress;
 use crate::node::collect::OUTSIDE;
 use crate::node::layout::{KUBERNETES, NodeLayout};
-use crate::plan::Progress;
 
 /// Directories that hold no etcd data, nor anything below them.
 const NO_DATA: [&str; 11] = [
@@ -70,10 +70,7 @@ pub(crate) fn check(layout: &NodeLayout, progress: &Progress) -> Result<()> {
         path.display(),
         allowed.join(", ")
     );
-    Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
-        name: "journal-out-of-bounds",
-        allowable: false,
-    }))
+    Err(Failure::refused_for_good("journal-out-of-bounds", what))
 }
 
 /// The place of a file from elsewhere on the node, which comes from just that name of the unpacked
@@ -151,7 +148,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::{Begin, Known, State, journal};
+    use crate::journal::{self, Begin, Known, State};
 
     fn refused(about: Value, steps: Vec<Value>) -> bool {
         let dir = tempfile::tempdir().unwrap();

@@ -10,8 +10,8 @@ use super::steps::NodeStep;
 use super::unsettled::{DISABLE, safety, superseded_by, undone_by_others};
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
+use crate::journal::{Operation, State, registry};
 use crate::node::layout::NodeLayout;
-use crate::plan::{Operation, State, registry};
 use crate::sys::fs;
 
 /// Removes what an operation kept for the way back, and says what that was.

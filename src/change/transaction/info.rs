@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::connect::{self, PemFiles};
-use crate::cluster::survey::Reach;
+use crate::cluster::survey::ClusterClient;
 use crate::error::Result;
 use crate::etcd::client::{ConnectOptions, Endpoint};
 use crate::node::access::EtcdAccess;
@@ -242,7 +242,7 @@ impl ClusterInfo {
     ///
     /// # Errors
     /// Those of reading the certificates.
-    pub(crate) fn reach(&self) -> Result<Reach> {
+    pub(crate) fn reach(&self) -> Result<ClusterClient> {
         let endpoints = self
             .endpoints
             .iter()
@@ -257,6 +257,6 @@ impl ClusterInfo {
             };
             options.tls = Some(connect::tls(&files)?);
         }
-        Ok(Reach::at(endpoints, options))
+        Ok(ClusterClient::at(endpoints, options))
     }
 }

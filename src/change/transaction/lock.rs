@@ -3,10 +3,11 @@
 use crate::context::Context;
 use crate::error::Result;
 use crate::node::component::Component;
+use crate::node::detection;
 use crate::node::layout::NodeLayout;
-use crate::node::profile::{self, Profile};
-use crate::plan::lock::Lock;
+use crate::node::profile::Profile;
 use crate::sys::fs;
+use crate::sys::lock::Lock;
 
 /// The node, locked against other runs and against OpenShift's installers.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ fn lock_installers(context: &Context, layout: &NodeLayout) -> Result<Vec<Lock>> 
     // While a restore is unfinished the manifests may be away; the revisions are still there.
     let has_revisions =
         std::fs::read_dir(layout.resources()).is_ok_and(|mut all| all.next().is_some());
-    if !has_revisions && profile::look(layout, None)?.profile != Profile::Openshift {
+    if !has_revisions && detection::look(layout, None)?.profile != Profile::Openshift {
         return Ok(held);
     }
     for component in Component::ALL {

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::keep::catalog;
 use crate::node::component::{Component, PodRevision};
+use crate::node::detection::{Detection, ExternalEtcd};
 use crate::node::layout::NodeLayout;
 use crate::node::manifests::{MANIFEST_COPY, PodKey, describe_rivals};
 use crate::node::pod::{MAX_BYTES, PodManifest, RevisionInUse};
-use crate::node::profile::{Detection, ExternalEtcd, Profile};
+use crate::node::profile::Profile;
 
 /// The node has no manifest of the pod.
 pub(crate) const NO_MANIFEST: &str = "no-manifest";
@@ -49,7 +50,7 @@ pub(crate) fn read(
     path: &Path,
 ) -> Result<Option<Found>> {
     let content = layout.manifest_content(path)?;
-    let Some(bytes) = catalog::read_bounded(&content, MAX_BYTES)? else {
+    let Some(bytes) = crate::sys::small::read(&content, MAX_BYTES)? else {
         return Ok(None);
     };
     let pod = PodManifest::parse(&bytes)?;

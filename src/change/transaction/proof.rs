@@ -10,9 +10,9 @@ use super::ended;
 use super::info::PodInfo;
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::{Connection, Status};
+use crate::journal::Known;
 use crate::node::component::Component;
 use crate::node::runtime::{Container, ContainerState, Sandbox};
-use crate::plan::Known;
 
 /// What etcd must be found to be.
 struct Expected {

@@ -30,10 +30,10 @@ use crate::etcd::datadir::{self as files, Layout};
 use crate::etcd::ids::ClusterId;
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::event::Event;
+use crate::journal::Known;
 use crate::keep::catalog;
 use crate::node::component::Component;
 use crate::node::pod::{MAX_BYTES, PodManifest};
-use crate::plan::Known;
 use crate::sys::fs;
 use crate::sys::owner::Owner;
 use crate::sys::random::bytes;
@@ -322,7 +322,7 @@ fn as_it_came_back(node: &StepContext, exchange: &Exchange) -> Option<PodInfo> {
         .into_iter()
         .find(|component| component.name() == known.component)?;
     let place = node.host(&exchange.place);
-    let bytes = catalog::read_bounded(&place, MAX_BYTES).ok()??;
+    let bytes = crate::sys::small::read(&place, MAX_BYTES).ok()??;
     let pod = PodManifest::parse(&bytes).ok()?;
     Some(PodInfo::of(
         component,

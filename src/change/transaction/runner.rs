@@ -21,9 +21,9 @@ use super::{bounds, commit, unsettled};
 use crate::context::Context;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::Event;
+use crate::journal::registry::{self, Found};
+use crate::journal::{self, Begin, Known, Operation, Progress, State};
 use crate::node::layout::NodeLayout;
-use crate::plan::registry::{self, Found};
-use crate::plan::{Begin, Known, Operation, Progress, State, journal};
 use crate::sys::fs;
 
 /// A kind of change that has a journal.

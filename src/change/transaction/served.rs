@@ -13,8 +13,8 @@ use crate::change::datadir;
 use crate::context::Context;
 use crate::etcd::datadir::{self as files, Layout};
 use crate::etcd::restore::Evidence;
+use crate::journal::registry;
 use crate::node::layout::NodeLayout;
-use crate::plan::registry;
 
 /// The fields of a journal that hold revisions that were served, or were about to be.
 const FIELDS: [&str; 4] = ["revision", "revisionNow", SERVED, BUMPED_TO];
@@ -135,7 +135,7 @@ mod tests {
     use crate::error::Result;
     use crate::etcd::restore::{Bump, Question, SLACK, decide};
     use crate::event::Silent;
-    use crate::plan::{Begin, Known, Operation, Step, journal};
+    use crate::journal::{self, Begin, Known, Operation, Step};
 
     /// A step that says what a real one finds out.
     #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -53,7 +53,7 @@ use super::files::{make_folders, unbuild, unmake_folders};
 use super::info::PodInfo;
 use super::{moves, proof, rollback};
 use crate::error::Result;
-use crate::plan::{Known, Step};
+use crate::journal::{Known, Step};
 
 /// Up to so many folders a step names them all.
 const FEW: usize = 2;

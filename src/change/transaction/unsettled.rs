@@ -7,9 +7,9 @@ use super::folders::HIDDEN;
 use super::steps::NodeStep;
 use crate::context::Context;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::journal::registry::{self, Found};
+use crate::journal::{Progress, State, StepState};
 use crate::node::layout::NodeLayout;
-use crate::plan::registry::{self, Found};
-use crate::plan::{Progress, State, StepState};
 
 /// The kind of a restore, in journals.
 pub const RESTORE: &str = "restore";

@@ -18,8 +18,8 @@ use crate::change::member::join::plan::{self as joining, JoinPlan, Request, how_
 use crate::change::transaction::runner::{self, Done, Transaction};
 use crate::change::transaction::unsettled::{JOIN, current};
 use crate::error::Result;
+use crate::journal::{State, Step};
 use crate::node::layout::NodeLayout;
-use crate::plan::{State, Step};
 
 /// The schema's name of the results, as of the command.
 const DOCUMENT: &str = "member-add";
@@ -94,7 +94,7 @@ fn open(session: &Session, id: Option<&str>, flag: &str) -> Result<Transaction<J
 
 fn carry_out(session: &Session, mut join: Transaction<Join>) -> Result<Shown> {
     session.log().open(join.dir());
-    let done = session.block_on_to_the_end(join.run(false))?;
+    let done = session.block_on_uninterruptible(join.run(false))?;
     let found = Joined::of(&done.known);
     let json = json!({
         "id": done.id,
@@ -118,7 +118,7 @@ fn roll_back(session: &Session, args: &MemberAddArgs, id: Option<&str>) -> Resul
         confirm("", &question, args.yes)?;
     }
     session.log().open(join.dir());
-    let done = session.block_on_to_the_end(join.rollback())?;
+    let done = session.block_on_uninterruptible(join.rollback())?;
     let mut text = format!("rolled back {}: the node is as before\n", done.id);
     if done.known.completed {
         let _ = writeln!(

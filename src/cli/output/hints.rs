@@ -529,10 +529,7 @@ mod tests {
     #[test]
     fn a_refusal_that_nothing_overrides_has_no_override() {
         let typed = line("restore backup-1 --scope control-plane");
-        let firm = Failure::new(Kind::Refused, "x").with(Fact::Refusal {
-            name: "node-mismatch",
-            allowable: false,
-        });
+        let firm = Failure::refused_for_good("node-mismatch", "x");
         assert_eq!(
             of(&typed, "restore", &firm).as_deref(),
             Some("to restore only etcd's data: etcd-dr restore backup-1 --scope etcd")

@@ -22,9 +22,9 @@ use crate::change::transaction::rollback::Returned;
 use crate::change::transaction::runner::{self, Transaction};
 use crate::error::Result;
 use crate::etcd::restore::{Bump, SLACK};
+use crate::journal::State;
 use crate::keep::catalog::BackupSet;
 use crate::node::layout::NodeLayout;
-use crate::plan::State;
 
 /// The command, as documents and hints call it.
 const COMMAND: &str = "restore";
@@ -114,7 +114,7 @@ fn carry_out(
     args: &RestoreArgs,
 ) -> Result<Shown> {
     session.log().open(restore.dir());
-    let done = session.block_on_to_the_end(restore.run(args.keep_failed))?;
+    let done = session.block_on_uninterruptible(restore.run(args.keep_failed))?;
     Ok(text::restored(&done))
 }
 
@@ -131,7 +131,7 @@ pub(super) fn roll_back(session: &Session, args: &RestoreArgs, id: Option<&str>)
         confirm("", &question, args.yes)?;
     }
     session.log().open(restore.dir());
-    let done = session.block_on_to_the_end(restore.rollback())?;
+    let done = session.block_on_uninterruptible(restore.rollback())?;
     let returned = Returned::of(&done.known);
     let mut text = format!("rolled back {}: the node is as before\n", done.id);
     for detail in returned.details() {

@@ -15,7 +15,7 @@ use crate::change::restore::plan::RestorePlan;
 use crate::change::transaction::runner::Done;
 use crate::change::transaction::steps::NodeStep;
 use crate::etcd::finding::printable;
-use crate::plan::{State, Step};
+use crate::journal::{State, Step};
 
 /// The plan: what, where, why, and each step.
 pub(super) fn plan(plan: &RestorePlan, now: Timestamp) -> String {

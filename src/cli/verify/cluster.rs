@@ -14,15 +14,15 @@ use crate::error::{Result, exit};
 use crate::etcd::finding::Severity;
 use crate::inspect::diagnose::names::SystemResolver;
 use crate::inspect::diagnose::{self, Finding, Remedy, Report};
-use crate::node::access::Sourced;
 use crate::node::layout::NodeLayout;
+use crate::node::overrides::Sourced;
 use crate::node::profile::Profile;
 
 /// Looks at the cluster, and at `data_dir` in place of what the node says.
 pub(super) fn run(session: &Session, data_dir: Option<&Path>) -> Result<Shown> {
     let mut target = target::target(session)?;
     if let Some(dir) = data_dir {
-        target.told.data_dir = Some(Sourced::new(session.readable(dir), "--data-dir"));
+        target.overrides.data_dir = Some(Sourced::new(session.readable(dir), "--data-dir"));
     }
     let disabled =
         crate::change::transaction::unsettled::in_force(&NodeLayout::new(&session.root))?;

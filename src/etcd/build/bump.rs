@@ -8,7 +8,7 @@
 //! the new revision in the bucket `key`, and the same as `scheduledCompactRev` in `meta`; the
 //! server finishes that compaction when it starts (etcd, `etcdutl/snapshot/v3_snapshot.go`).
 
-use crate::error::{Fact, Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result};
 
 /// What is added to the highest revision known: what the lost cluster may have written since. At
 /// a thousand writes a second it is more than eleven days' worth.
@@ -90,16 +90,12 @@ fn raised(base: i64, more: i64) -> Result<i64> {
     base.checked_add(more)
         .filter(|sum| *sum <= HIGHEST)
         .ok_or_else(|| {
-            Failure::new(
-                Kind::Refused,
+            Failure::refused_for_good(
+                "bump-too-large",
                 format!(
                     "bumping the revision above {HIGHEST} would leave too few for later writes"
                 ),
             )
-            .with(Fact::Refusal {
-                name: "bump-too-large",
-                allowable: false,
-            })
         })
 }
 

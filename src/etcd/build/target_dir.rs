@@ -76,12 +76,7 @@ impl Drop for Staging {
 }
 
 fn refuse(name: &'static str, path: &Path, what: String) -> Failure {
-    Failure::new(Kind::Refused, what)
-        .with(Fact::Refusal {
-            name,
-            allowable: false,
-        })
-        .with(Fact::Path(path.to_owned()))
+    Failure::refused_for_good(name, what).with(Fact::Path(path.to_owned()))
 }
 
 /// Removes what earlier runs left in a directory, and says what it was.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::metrics::Serving;
-use super::{CANNOT_COMMIT, Finding, NotChecked, PEER_NOT_CONNECTED, Report, unchecked};
+use super::problems::{CANNOT_COMMIT, PEER_NOT_CONNECTED};
+use super::report::{Finding, NotChecked, Report, unchecked};
 use crate::cluster::survey;
 use crate::cluster::survey::{MemberState, Survey};
 use crate::error::Result;
@@ -26,7 +27,7 @@ pub(super) async fn check(survey: &Survey, report: &mut Report) {
             .findings
             .push(Finding::error(CANNOT_COMMIT, evidence));
         report.not_checked.push(NotChecked {
-            what: super::ALARM,
+            what: super::problems::ALARM,
             why: why.clone(),
         });
     }
@@ -56,7 +57,7 @@ pub(super) async fn pages<'s>(
     survey: &'s Survey,
     serving: &Serving,
 ) -> Vec<(&'s MemberState, Result<Metrics>)> {
-    let options = survey.reach.options();
+    let options = survey.client.options();
     let healthy = survey.members.iter().filter(|state| state.is_healthy());
     join_all(healthy.map(|state| async move { (state, serving.page(state, options).await) })).await
 }

@@ -10,10 +10,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{
-    CERTIFICATE_EXPIRED, CERTIFICATE_EXPIRES_SOON, CERTIFICATE_LACKS_NAME, Finding, NotChecked,
-    Remedy, unchecked,
-};
+use super::problems::{CERTIFICATE_EXPIRED, CERTIFICATE_EXPIRES_SOON, CERTIFICATE_LACKS_NAME};
+use super::report::{Finding, NotChecked, Remedy, unchecked};
 use crate::cluster::survey::MemberState;
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::client::{Member, presented_certificates};
@@ -216,7 +214,7 @@ fn gather(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn in_file(path: &Path, now: Timestamp) -> Result<Vec<Finding>> {
-    let Some(bytes) = crate::keep::catalog::read_bounded(path, MAX_FILE)? else {
+    let Some(bytes) = crate::sys::small::read(path, MAX_FILE)? else {
         return Ok(Vec::new());
     };
     let blocks = Pem::iter_from_buffer(&bytes).filter_map(Result::ok);

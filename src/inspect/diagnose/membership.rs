@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Finding, MEMBERSHIP_DIFFERS, NotChecked, Report, unchecked};
+use super::problems::MEMBERSHIP_DIFFERS;
+use super::report::{Finding, NotChecked, Report, unchecked};
 use crate::cluster::survey::{MemberState, Survey, pause};
 use crate::context::Context;
-use crate::error::{Doing, Kind, Result};
+use crate::error::Result;
 use crate::etcd::client::{Consistency, Id, Member};
 use crate::etcd::datadir::{self, DbFacts, Layout};
 use crate::etcd::release::Release;
+use crate::sys::blocking::blocking;
 
 /// How often lists that differ are asked for again: a change takes a moment to get around.
 const ATTEMPTS: u32 = 3;
@@ -102,8 +104,7 @@ pub(super) async fn files(
         let report = datadir::check(&layout, Some(&db))?;
         Ok((db, report))
     };
-    let looked = tokio::task::spawn_blocking(work).await;
-    let (db, looked) = match looked.doing(Kind::Unexpected, || "running a thread")? {
+    let (db, looked) = match blocking(move || Ok(work())).await? {
         Ok(looked) => looked,
         Err(failure) => {
             report

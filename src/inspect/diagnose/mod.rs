@@ -6,211 +6,39 @@ pub mod certificates;
 mod membership;
 mod metrics;
 pub mod names;
+mod problems;
+mod report;
 mod standing;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde::Serialize;
 
 use crate::cluster::connect::Target;
-use crate::cluster::quorum::Tally;
-use crate::cluster::survey::{MemberState, Reach, Survey};
+use crate::cluster::survey::{ClusterClient, MemberState, Survey};
 use crate::context::Context;
-use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::client::{Id, Member};
+use crate::error::{Fact, Kind, Result};
 use crate::etcd::finding::Severity;
 use crate::etcd::known::{Effect, Known};
 use crate::inspect::data_dir;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
+use crate::node::detection::Detection;
 use crate::node::endpoint::Endpoint;
-use crate::node::profile::{Detection, Profile};
+use crate::node::profile::Profile;
 use crate::node::settings::Settings;
+use crate::sys::blocking::blocking;
 pub(crate) use agreement::connections_down;
 use names::Resolver;
-
-/// No member answers.
-pub const CLUSTER_UNREACHABLE: &str = "cluster-unreachable";
-/// Too few voting members are healthy to agree on anything.
-pub const NO_QUORUM: &str = "no-quorum";
-/// There is a leader, and nothing is committed.
-pub const CANNOT_COMMIT: &str = "cannot-commit";
-/// Another member has no connection to this one.
-pub const PEER_NOT_CONNECTED: &str = "peer-not-connected";
-/// A member does not answer.
-pub const MEMBER_UNREACHABLE: &str = "member-unreachable";
-/// A member answers and sees no leader.
-pub const MEMBER_LEADERLESS: &str = "member-leaderless";
-/// A member was added and has never started.
-pub const MEMBER_NOT_STARTED: &str = "member-not-started";
-/// A member of another cluster answers at a member's client URL.
-pub const FOREIGN_CLUSTER: &str = "foreign-cluster";
-/// Another member answers at a member's client URL.
-pub const ANOTHER_MEMBER: &str = "wrong-member-answers";
-/// A member complains of itself.
-pub const MEMBER_COMPLAINS: &str = "member-reports-errors";
-/// An alarm is raised.
-pub const ALARM: &str = "alarm";
-/// A learner is far behind.
-pub const LEARNER_LAGS: &str = "learner-lags";
-/// A voting member is far behind.
-pub const MEMBER_LAGS: &str = "member-lags";
-/// A database is close to its quota.
-pub const DATABASE_NEAR_QUOTA: &str = "database-near-quota";
-/// The members' clocks are apart.
-pub const CLOCK_SKEW: &str = "clock-skew";
-/// A name in a URL does not resolve.
-pub const NAME_UNRESOLVED: &str = "name-unresolved";
-/// A name in a URL resolves to another address than the member's.
-pub const NAME_ELSEWHERE: &str = "name-resolves-elsewhere";
-/// A peer URL leads every other machine to itself.
-pub const PEER_URL_LOOPBACK: &str = "peer-url-loopback";
-/// etcd-dr has disabled this node's etcd.
-pub const ETCD_DISABLED: &str = "etcd-disabled";
-/// The peer URL of this node's member leads to another machine.
-pub const PEER_URL_NOT_HERE: &str = "peer-url-not-local";
-/// A certificate is over, or does not hold yet.
-pub const CERTIFICATE_EXPIRED: &str = "certificate-expired";
-/// A certificate will be over within 30 days.
-pub const CERTIFICATE_EXPIRES_SOON: &str = "certificate-expires-soon";
-/// A certificate is not for the host in the URL it is presented at.
-pub const CERTIFICATE_LACKS_NAME: &str = "certificate-lacks-name";
-/// The data directory of this node's member is broken.
-pub const BAD_DATA_DIR: &str = "bad-data-dir";
-
-/// Not all say the same of who the members are.
-pub const MEMBERSHIP_DIFFERS: &str = crate::etcd::datadir::MEMBERSHIP_DIFFERS;
-/// A member runs a release with known faults.
-pub const KNOWN_BAD_VERSION: &str = "known-bad-version";
+pub use problems::*;
+use report::unchecked;
+pub use report::{Finding, NotChecked, Remedy, Report};
 
 /// How long all names together may take to resolve.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
-
-/// One thing that stands in the way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Finding {
-    /// Its stable name.
-    pub name: &'static str,
-    /// Whether it is one already, or will be.
-    pub severity: Severity,
-    /// The member it is about, by name or id.
-    pub member: Option<String>,
-    /// That member's id.
-    pub member_id: Option<Id>,
-    /// What was seen, in a sentence.
-    pub evidence: String,
-    /// The host, address or URL that matters.
-    pub place: Option<String>,
-    /// The file or directory that matters.
-    pub path: Option<PathBuf>,
-    /// What the next command depends on besides.
-    #[serde(skip)]
-    pub remedy: Option<Remedy>,
-    /// The known faults of a release.
-    #[serde(flatten)]
-    pub known: Option<Known>,
-}
-
-/// What a next command depends on besides the finding's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// The time does not fit: a clock is wrong, or a certificate is to come.
-    Clock,
-    /// What was not configured, as in [`Fact::Missing`].
-    Missing(&'static str),
-    /// A certificate that members show to each other.
-    PeerCertificate,
-    /// A certificate that members show to clients.
-    ServingCertificate,
-}
-
-impl Finding {
-    fn new(name: &'static str, severity: Severity, evidence: String) -> Self {
-        Self {
-            name,
-            severity,
-            evidence,
-            member: None,
-            member_id: None,
-            place: None,
-            path: None,
-            remedy: None,
-            known: None,
-        }
-    }
-
-    fn error(name: &'static str, evidence: String) -> Self {
-        Self::new(name, Severity::Error, evidence)
-    }
-
-    fn warning(name: &'static str, evidence: String) -> Self {
-        Self::new(name, Severity::Warning, evidence)
-    }
-
-    fn of(mut self, member: &Member) -> Self {
-        self.member = Some(member.label());
-        self.member_id = Some(member.id);
-        self
-    }
-
-    fn at(mut self, place: &str) -> Self {
-        self.place = Some(place.to_owned());
-        self
-    }
-
-    fn with(mut self, remedy: Remedy) -> Self {
-        self.remedy = Some(remedy);
-        self
-    }
-
-    fn in_file(mut self, path: &Path) -> Self {
-        self.path = Some(path.to_owned());
-        self
-    }
-}
-
-/// Something that could not be looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NotChecked {
-    /// What.
-    pub what: &'static str,
-    /// Why.
-    pub why: String,
-}
-
-/// All that was found.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// Whether nothing stands in the way.
-    pub good: bool,
-    /// The cluster's id, where a member answered.
-    pub cluster_id: Option<Id>,
-    /// The members, where one answered.
-    pub members: Vec<MemberState>,
-    /// The votes.
-    pub votes: Option<Tally>,
-    /// What stands in the way.
-    pub findings: Vec<Finding>,
-    /// What stands in nobody's way yet: before an upgrade, or by luck.
-    pub advice: Vec<Finding>,
-    /// What could not be looked at.
-    pub not_checked: Vec<NotChecked>,
-    /// The kind of node this was asked on.
-    #[serde(skip)]
-    pub profile: Option<Profile>,
-    /// Where this node's member keeps its data.
-    #[serde(skip)]
-    pub data_dir: Option<PathBuf>,
-    /// How far the members' clocks are apart, in milliseconds, and how far that may be wrong.
-    pub clock_spread: Option<(u64, u64)>,
-}
 
 /// Looks at everything. `disabled_by` is the operation that keeps etcd from running on this node.
 ///
@@ -236,7 +64,7 @@ pub async fn run(
         data_dir: None,
         clock_spread: None,
     };
-    let (reach, access) = match Reach::of(context, target, &detection) {
+    let (client, access) = match ClusterClient::of(context, target, &detection) {
         Ok(found) => found,
         Err(failure) if failure.refusal() == Some("local-member-unknown") => {
             let evidence = format!("{failure}; no other endpoint is configured");
@@ -247,7 +75,7 @@ pub async fn run(
         }
         Err(failure) => return Err(failure),
     };
-    let survey = match context.cancel.guard(reach.survey()).await {
+    let survey = match context.cancel.guard(client.survey()).await {
         Ok(survey) => Some(survey),
         Err(failure) if failure.kind() == Kind::Unreachable => {
             let missing = failure.facts().iter().find_map(|fact| match fact {
@@ -261,7 +89,7 @@ pub async fn run(
         }
         Err(failure) => return Err(failure),
     };
-    let told = target.told.data_dir.as_ref();
+    let told = target.overrides.data_dir.as_ref();
     report.data_dir = told
         .or(access.data_dir.as_ref())
         .map(|dir| dir.value.clone());
@@ -300,7 +128,12 @@ pub async fn run(
     if !own.as_ref().is_some_and(MemberState::is_healthy) {
         data_dir(context, target, &access, own.as_ref(), &mut report).await?;
     }
-    if let Some(dir) = target.told.data_dir.as_ref().or(access.data_dir.as_ref()) {
+    if let Some(dir) = target
+        .overrides
+        .data_dir
+        .as_ref()
+        .or(access.data_dir.as_ref())
+    {
         let wal = settings.get("wal-dir").map(|dir| PathBuf::from(&dir.value));
         let wal = wal.map(|dir| target.layout.host(dir));
         let (survey, own) = (survey.as_ref(), own.as_ref());
@@ -327,16 +160,14 @@ async fn cluster(
     known_faults(survey, report);
     let own = own.map(|state| state.member.clone());
     let unknown = own.is_none();
-    let (members, local) = (survey.list(), target.told.local_addresses.clone());
+    let (members, local) = (survey.list(), target.overrides.local_addresses.clone());
     // The machine's resolver blocks, at worst as long as it was set to.
-    let named = tokio::task::spawn_blocking(move || {
-        names::check(&members, own.as_ref(), &local, resolver.as_ref())
+    let named = blocking(move || {
+        let resolver = resolver.as_ref();
+        Ok(names::check(&members, own.as_ref(), &local, resolver))
     });
     match tokio::time::timeout(RESOLVE_LIMIT, named).await {
-        Ok(named) => {
-            let named = named.doing(Kind::Unexpected, || "running a thread")?;
-            report.findings.extend(named);
-        }
+        Ok(named) => report.findings.extend(named?),
         Err(_) => {
             let why = format!("names did not resolve within {} s", RESOLVE_LIMIT.as_secs());
             report.not_checked.push(NotChecked {
@@ -397,7 +228,11 @@ pub(crate) fn own<'s>(
     target: &Target,
     access: &EtcdAccess,
 ) -> Option<&'s MemberState> {
-    let named = target.told.node.as_ref().or(access.member_name.as_ref());
+    let named = target
+        .overrides
+        .node
+        .as_ref()
+        .or(access.member_name.as_ref());
     if let Some(name) = named {
         return survey
             .members
@@ -406,7 +241,7 @@ pub(crate) fn own<'s>(
     }
     let url = &access.endpoint.value;
     let ip = Endpoint::parse(url)?.ip()?;
-    let here = ip.is_loopback() || target.told.local_addresses.contains(&ip);
+    let here = ip.is_loopback() || target.overrides.local_addresses.contains(&ip);
     let serves = |state: &&MemberState| state.member.client_urls.iter().any(|own| own == url);
     survey.members.iter().find(serves).filter(|_| here)
 }
@@ -437,7 +272,7 @@ async fn data_dir(
     own: Option<&MemberState>,
     report: &mut Report,
 ) -> Result<()> {
-    let told = target.told.data_dir.as_ref();
+    let told = target.overrides.data_dir.as_ref();
     let Some(dir) = told.or(access.data_dir.as_ref()) else {
         let why = "this node's data directory is not known".to_owned();
         report.not_checked.push(NotChecked {
@@ -449,9 +284,8 @@ async fn data_dir(
     let (dir, context) = (dir.value.clone(), context.clone());
     let checked = {
         let dir = dir.clone();
-        tokio::task::spawn_blocking(move || data_dir::run(&context, &dir, None, &[])).await
+        blocking(move || Ok(data_dir::run(&context, &dir, None, &[]))).await?
     };
-    let checked = checked.doing(Kind::Unexpected, || "running a thread")?;
     let about = |finding: Finding| {
         let finding = finding.in_file(&dir);
         match own {
@@ -478,11 +312,4 @@ async fn data_dir(
         Err(failure) => report.not_checked.push(unchecked(BAD_DATA_DIR, &failure)),
     }
     Ok(())
-}
-
-fn unchecked(what: &'static str, failure: &Failure) -> NotChecked {
-    NotChecked {
-        what,
-        why: failure.to_string(),
-    }
 }

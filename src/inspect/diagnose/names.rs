@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Finding, NAME_ELSEWHERE, NAME_UNRESOLVED, PEER_URL_LOOPBACK, PEER_URL_NOT_HERE};
+use super::problems::{NAME_ELSEWHERE, NAME_UNRESOLVED, PEER_URL_LOOPBACK, PEER_URL_NOT_HERE};
+use super::report::Finding;
 use crate::cluster::peer_url;
 use crate::etcd::client::Member;
 use crate::node::endpoint::Endpoint;

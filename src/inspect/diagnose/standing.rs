@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::agreement;
 use super::metrics::Serving;
-use super::{
-    ALARM, ANOTHER_MEMBER, CLOCK_SKEW, DATABASE_NEAR_QUOTA, FOREIGN_CLUSTER, Finding, LEARNER_LAGS,
+use super::problems::{
+    ALARM, ANOTHER_MEMBER, CLOCK_SKEW, DATABASE_NEAR_QUOTA, FOREIGN_CLUSTER, LEARNER_LAGS,
     MEMBER_COMPLAINS, MEMBER_LAGS, MEMBER_LEADERLESS, MEMBER_NOT_STARTED, MEMBER_UNREACHABLE,
-    NO_QUORUM, NotChecked, Report, agreement, unchecked,
+    NO_QUORUM,
 };
+use super::report::{Finding, NotChecked, Report, unchecked};
 use crate::cluster::survey::{MemberState, Survey};
 use crate::error::Result;
 use crate::etcd::client::{Metrics, Status};

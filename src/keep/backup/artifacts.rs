@@ -4,24 +4,24 @@ use std::fs::File;
 use std::io::{self, BufWriter, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use sha2::{Digest, Sha256};
-
-use super::Run;
+use super::request::Timings;
+use super::session::Run;
 use super::source::Source;
 use crate::backup::expiry;
 use crate::backup::manifest::{CertificateExpiry, Database, FileEntry};
 use crate::backup::names::{FileKind, Stamp};
 use crate::backup::resources::{self, ArchiveContents, Certificates, Packing, Rules, Selection};
 use crate::context::{Cancel, Context};
-use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::download::{DownloadOptions, SnapshotSink, download, write_behind};
 use crate::etcd::finding::Severity;
 use crate::etcd::kubernetes::ClusterVersion;
 use crate::event::Event;
 use crate::keep::database;
 use crate::node::collect::CollectList;
+use crate::sys::blocking::blocking;
 use crate::sys::fs::{self, FILE_MODE, OutFile};
 use crate::sys::space;
 use crate::sys::stream::Hashing;
@@ -39,17 +39,6 @@ pub(super) struct Artifacts {
     pub(super) version: Option<ClusterVersion>,
     pub(super) kube_system_uid: Option<String>,
     pub(super) timings: Timings,
-}
-
-/// Where a backup's time went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timings {
-    /// The snapshot streamed, hashed, written and made durable.
-    pub snapshot: Duration,
-    /// Its file read back from the disk and checked, which nothing waited for meanwhile.
-    pub check: Duration,
-    /// The archives written, made durable, read back and compared.
-    pub archives: Duration,
 }
 
 /// A snapshot that is not whole is no backup, whatever is allowed.
@@ -83,11 +72,6 @@ pub(super) fn entry(name: &str, kind: FileKind, size: u64, sha256: [u8; 32]) -> 
         mode: format!("{FILE_MODE:04o}"),
         sha256: hex::encode(sha256),
     }
-}
-
-/// SHA-256 of bytes in memory.
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }
 
 impl Artifacts {
@@ -127,8 +111,7 @@ impl Artifacts {
                 kind,
                 selection: selection(list, run.request.target.layout.node_path(&list.base)),
             };
-            let written = tokio::task::spawn_blocking(move || work.write());
-            let (file, expiry) = written.await.doing(Kind::Unexpected, || "archiving")??;
+            let (file, expiry) = blocking(move || work.write()).await?;
             artifacts.files.push(file);
             artifacts.expiry = earlier(artifacts.expiry.take(), expiry);
         }
@@ -167,6 +150,8 @@ impl Artifacts {
             total: Some(source.status.db_size),
         });
         let began = Instant::now();
+        // The sink ends the download where the operator interrupts it or etcd's disk gets full:
+        // the stream cannot be asked to pause without the server keeping its snapshot open.
         let sink = Sink {
             file,
             cancel: context.cancel.clone(),
@@ -185,24 +170,27 @@ impl Artifacts {
             phase: PHASE,
             done: downloaded.size,
         });
-        // Checked on another thread while the disk takes its time to make it durable.
+        // The download has dropped most of the file from the page cache (`write_behind`), so the check
+        // reads what the disk holds, while fsync waits for the rest. The two overlap, and neither
+        // result counts before both are there.
         let checking = {
             let (context, path) = (context.clone(), path.clone());
-            tokio::task::spawn_blocking(move || {
-                database::read(&context, &path, database::cluster_keys())
-            })
+            blocking(move || database::read(&context, &path, database::cluster_keys()))
         };
-        let synced = tokio::task::spawn_blocking(move || sink.file.sync());
-        synced
-            .await
-            .doing(Kind::Unexpected, || "syncing")?
-            .doing(Kind::Store, || format!("syncing {}", path.display()))?;
+        let at = path.clone();
+        let synced = blocking(move || {
+            let synced = sink.file.sync();
+            synced.doing(Kind::Store, || format!("syncing {}", at.display()))
+        });
+        synced.await?;
         self.timings.snapshot = began.elapsed();
-        let report = checking.await.doing(Kind::Unexpected, || "checking")??;
+        let report = checking.await?;
         self.timings.check = began.elapsed().saturating_sub(self.timings.snapshot);
         let report = report
             .ok_or_else(|| Failure::new(Kind::Store, format!("{} is gone", path.display())))?;
         let sha256 = hex::encode(downloaded.file_sha256);
+        // Before anything is recorded about the file: a snapshot that is damaged or that the disk
+        // does not give back is no backup, whatever is allowed.
         sound(&report, &sha256).map_err(|f| f.doing(format!("checking {}", path.display())))?;
         context.tell(Event::Note(format!(
             "{} bytes in {:.2?}; waited {:.2?} for the server, {:.2?} for the disk",
@@ -340,12 +328,7 @@ impl Archive {
         if let Some(first) = differences.first() {
             let more = differences.len() - 1;
             let what = format!("{first} (and {more} more) changed while being archived");
-            return Err(Failure::new(Kind::Refused, what)
-                .with(Fact::Refusal {
-                    name: "resources-changed",
-                    allowable: false,
-                })
-                .doing(doing()));
+            return Err(Failure::refused_for_good("resources-changed", what).doing(doing()));
         }
         Ok(read.contents.certificates)
     }

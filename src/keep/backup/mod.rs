@@ -8,124 +8,40 @@
 //!           └ backup.env, SHA256SUMS, Manifest last ─ rename ─ latest-backup
 //! ```
 
-pub(super) mod artifacts;
+mod artifacts;
+mod commit;
+mod node_found;
+mod request;
+mod session;
 mod share;
 mod source;
 
-use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
 
 use jiff::SignedDuration;
 
-use super::copies::Record;
 use super::prune::{self, PruneRequest, Pruned, Selection};
-use super::quality::{self, Allowed};
-use super::{advice, catalog, in_use, lineage};
-use crate::backup::manifest::{
-    self, Check, Cluster, Component, FileEntry, Manifest, Member, Node, Quality, SCHEMA_VERSION,
-    Tool,
-};
-use crate::backup::names::{self, BackupId, FileKind};
+use super::quality;
+use super::{catalog, in_use};
+use crate::backup::Stamp;
+use crate::backup::manifest::Check;
+use crate::backup::names::{self, BackupId};
 use crate::backup::retention::Rules;
-use crate::backup::{Stamp, environment, sums};
-use crate::cluster::connect::Target;
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::known::{Effect, Known};
 use crate::event::Event;
-use crate::node;
-use crate::node::access::EtcdAccess;
-use crate::node::apiserver::ApiServer;
-use crate::node::collect::{Fingerprint, ResourcePlan, resource_plan, rollout_fingerprint};
+use crate::journal::registry::{self, Found};
+use crate::node::collect::rollout_fingerprint;
 use crate::node::layout::NodeLayout;
-use crate::node::manifests::{MANIFEST_COPY, describe_rivals};
-use crate::node::profile::{Detection, Profile};
-use crate::plan::lock::Lock;
-use crate::plan::registry::{self, Found};
-use crate::store::{LocalStore, Staging};
+use crate::store::LocalStore;
+use crate::sys::lock::Lock;
 use crate::sys::{fs, random, space};
 
 use artifacts::Artifacts;
-pub use artifacts::Timings;
+use node_found::NodeFound;
+pub use request::{BackupRequest, Destination, Outcome, Taken, Timings};
+use session::Run;
 use source::{Scope, Source};
-
-/// What is asked of `backup`.
-#[derive(Debug, Clone)]
-pub struct BackupRequest {
-    /// The node.
-    pub target: Target,
-    /// The host's own name, for the Manifest.
-    pub host: String,
-    /// Where the backup goes.
-    pub destination: Destination,
-    /// Do nothing where the newest good set is younger.
-    pub if_older_than: Option<Duration>,
-    /// Checks that may fail.
-    pub allowed: Allowed,
-    /// Whether the members' data are compared.
-    pub check_members: bool,
-    /// Bytes a second at the most.
-    pub max_rate: Option<NonZeroU64>,
-    /// How long nothing may come.
-    pub stall_timeout: Duration,
-    /// The version the Manifest names.
-    pub tool_version: String,
-    /// Whether this process is root.
-    pub privileged: bool,
-    /// Whether the set is pinned from the beginning.
-    pub pin: bool,
-    /// The URLs of the stores that it is to be copied to afterwards, which the set is told.
-    pub copies: Vec<String>,
-    /// What of the store is to stay once this set is in it; the rest is removed.
-    pub keep: Option<Rules>,
-}
-
-/// Where a backup goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// A store.
-    Store(PathBuf),
-    /// The node's own store, made where it is missing.
-    DefaultStore,
-    /// Plain files in a directory, as `cluster-backup.sh` leaves them.
-    Flat(PathBuf),
-}
-
-/// What came of it.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// A backup was taken.
-    Taken(Box<Taken>),
-    /// The newest good one is recent enough.
-    YoungEnough {
-        /// Its name.
-        name: String,
-        /// Its age.
-        age: SignedDuration,
-    },
-}
-
-/// A backup that was taken.
-#[derive(Debug, Clone)]
-pub struct Taken {
-    /// Where it is: the set's directory, or the plain one.
-    pub dir: PathBuf,
-    /// Its Manifest; with plain files it is not on disk.
-    pub manifest: Manifest,
-    /// What failed once the set was there.
-    pub problems: Vec<String>,
-    /// Whether it is a set of a store.
-    pub is_set: bool,
-    /// Where the time went.
-    pub timings: Timings,
-    /// Bytes of the snapshot that share their blocks with the set before; none where the file
-    /// system shares none.
-    pub shared: Option<u64>,
-    /// What was removed from the store afterwards.
-    pub pruned: Option<Pruned>,
-}
 
 /// How far above the estimate the free space must be, in per cent.
 const HEADROOM_PER_CENT: u64 = 10;
@@ -294,77 +210,6 @@ pub fn make_default_store(layout: &NodeLayout) -> Result<()> {
     Ok(())
 }
 
-/// What was found out about the node.
-struct NodeFound {
-    detection: Detection,
-    access: EtcdAccess,
-    plan: ResourcePlan,
-    before: Fingerprint,
-    api: ApiServer,
-}
-
-impl NodeFound {
-    fn find(context: &Context, request: &BackupRequest) -> Result<Self> {
-        let detection = request.target.detect(context)?;
-        refuse_unprivileged(request, detection.profile)?;
-        if !detection.two_node_fencing.is_empty() {
-            context.warn(
-                "two-node-fencing",
-                format!(
-                    "Pacemaker owns etcd on this node ({}): backups work as on any node, but a restore must go through Pacemaker",
-                    detection.two_node_fencing.join("; ")
-                ),
-            );
-        }
-        let access = request.target.access(context, &detection)?;
-        let layout = &request.target.layout;
-        warn_of_copies(context, layout, detection.profile, &access)?;
-        let plan = resource_plan(layout, detection.profile)?;
-        let before = rollout_fingerprint(layout, detection.profile)?;
-        let api = ApiServer::look(layout, detection.profile);
-        Ok(Self {
-            api,
-            detection,
-            access,
-            plan,
-            before,
-        })
-    }
-
-    fn profile(&self) -> Profile {
-        self.detection.profile
-    }
-
-    /// What this backup alone does not bring back.
-    fn warn(&self, context: &Context, version: &str) {
-        if let Some(what) = advice::partial_cluster(&advice::others_of(&self.api)) {
-            context.warn(advice::PARTIAL_CLUSTER, what);
-        }
-        if let Some(what) = advice::kms(&self.api.kms) {
-            context.warn(advice::KMS_ENCRYPTION, what);
-        }
-        if let Some(known) = Known::of(version, Effect::Data) {
-            context.warn(advice::KNOWN_BAD_VERSION, known.sentence());
-        }
-    }
-
-    fn name(&self) -> Option<&str> {
-        self.access
-            .member_name
-            .as_ref()
-            .map(|name| name.value.as_str())
-    }
-}
-
-/// One run, with the store locked.
-struct Run<'a> {
-    context: &'a Context,
-    request: &'a BackupRequest,
-    node: NodeFound,
-    store: &'a LocalStore,
-    lock: &'a Lock,
-}
-
 impl Run<'_> {
     async fn take(&mut self, flat: Option<&Path>) -> Result<Taken> {
         let cancel = &self.context.cancel;
@@ -479,175 +324,6 @@ impl Run<'_> {
         }
         Ok(())
     }
-
-    /// Whether a directory is on the file system of etcd's data, where that is known.
-    fn is_beside_etcd(&self, dir: &Path) -> bool {
-        let data_dir = self.node.access.data_dir.as_ref();
-        let data_dir = data_dir.map(|dir| dir.value.as_path());
-        let Some(data_dir) = data_dir.filter(|dir| dir.exists()) else {
-            return false;
-        };
-        let device = |dir: &Path| space::space(dir).ok().map(|space| space.device);
-        device(data_dir).is_some() && device(data_dir) == device(dir)
-    }
-
-    /// Fails where a directory has no room for a snapshot of the size that the server announces,
-    /// which may be another than its status said.
-    fn room(&self, dir: &Path) -> Arc<dyn Fn(u64) -> Result<()> + Send + Sync> {
-        let (dir, beside_etcd) = (dir.to_owned(), self.is_beside_etcd(dir));
-        Arc::new(move |size| {
-            let space = space::space(&dir)?;
-            let needed = size.saturating_add(space.reserve(beside_etcd));
-            space.check(needed, "the snapshot that the server announces")
-        })
-    }
-
-    fn manifest(
-        &self,
-        source: &Source,
-        artifacts: &Artifacts,
-        number: u64,
-        checks: Vec<Check>,
-        quality: Quality,
-    ) -> Result<Manifest> {
-        let status = &source.status;
-        let version = artifacts.version.as_ref();
-        let id = status.header.cluster_id.to_string();
-        let components = self.node.plan.components.iter().map(|live| Component {
-            name: live.component.name().to_owned(),
-            revision: live.revision.map(|revision| u64::from(revision.number)),
-            image: live.image.clone(),
-        });
-        Ok(Manifest {
-            schema_version: SCHEMA_VERSION,
-            tool: Tool {
-                name: "etcd-dr".to_owned(),
-                version: self.request.tool_version.clone(),
-            },
-            id: BackupId(number).to_string(),
-            created: self.context.now,
-            node: Node {
-                host: self.request.host.clone(),
-                name: self.node.name().map(str::to_owned),
-                profile: self.node.profile().word().to_owned(),
-            },
-            cluster: Cluster {
-                etcd_id: id.clone(),
-                uuid: version.and_then(|version| version.uuid.clone()),
-                ocp_version: version.and_then(|version| version.version.clone()),
-                kube_system_uid: artifacts.kube_system_uid.clone(),
-                former_ids: lineage::former_ids(&self.request.target.layout, &id)?,
-            },
-            member: Member {
-                id: status.header.member_id.to_string(),
-                name: source.member_name.clone(),
-                endpoint: source.endpoint.clone(),
-                etcd_version: status.version.clone(),
-                leader: status.is_leader(),
-                learner: status.is_learner,
-                raft_term: status.raft_term,
-                raft_index: status.raft_index,
-                raft_applied_index: status.raft_applied_index,
-            },
-            database: artifacts.database.clone(),
-            files: artifacts.files.clone(),
-            components: components.collect(),
-            quality,
-            checks,
-            earliest_certificate_expiry: artifacts.expiry.clone(),
-            other_etcds: advice::others_of(&self.node.api),
-            kms_plugins: self.node.api.kms.clone(),
-        })
-    }
-
-    /// Makes the staged files a set: summary, checksums, the Manifest last, then the rename.
-    fn commit(&self, staging: Staging, number: u64, mut manifest: Manifest) -> Result<Taken> {
-        let dir = staging.dir();
-        let summary = environment::render(&manifest);
-        manifest.files.push(add_file(
-            dir,
-            names::ENVIRONMENT,
-            FileKind::Environment,
-            summary.as_bytes(),
-        )?);
-        let listed = sums::render(&manifest.files);
-        manifest.files.push(add_file(
-            dir,
-            names::SUMS,
-            FileKind::Sums,
-            listed.as_bytes(),
-        )?);
-        if self.request.pin {
-            let since = format!("pinned {}\n", self.context.now);
-            fs::write_new(&dir.join(names::PINNED), since.as_bytes())?;
-        }
-        if !self.request.copies.is_empty() {
-            let record = Record::asked(self.request.copies.iter().cloned());
-            fs::write_new(&dir.join(names::COPIES), &record.to_bytes()?)?;
-        }
-        fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
-        self.context.cancel.check()?;
-        let mut problems = Vec::new();
-        match self.store.commit(staging, number) {
-            Err(failure) if failure.kind() == Kind::Partial => problems.push(failure.to_string()),
-            other => drop(other?),
-        }
-        match self.store.point_latest(number) {
-            // The set is there; what is missing is a convenience that this file system lacks.
-            Err(failure) if failure.io_kind().is_some_and(no_links) => {
-                self.context.warn("no-symbolic-links", failure.to_string());
-            }
-            Err(failure) => problems.push(failure.to_string()),
-            Ok(()) => {}
-        }
-        Ok(Taken {
-            dir: self.store.set_dir(number),
-            problems,
-            manifest,
-            is_set: true,
-            timings: Timings::default(),
-            shared: None,
-            pruned: None,
-        })
-    }
-
-    /// Moves the staged files out as `cluster-backup.sh` leaves them; the snapshot goes last,
-    /// since the stock restore looks for that first.
-    fn commit_flat(&self, staging: Staging, dir: &Path, mut manifest: Manifest) -> Result<Taken> {
-        let dirty = manifest.quality.state == manifest::QualityState::Dirty;
-        let stamp = Stamp::new(self.context.now, dirty);
-        fs::sync_dir(staging.dir())?;
-        manifest
-            .files
-            .sort_by_key(|file| file.kind == FileKind::Snapshot);
-        for file in &mut manifest.files {
-            let name = match file.kind {
-                FileKind::Snapshot => stamp.snapshot(),
-                FileKind::Resources => stamp.resources(),
-                _ => stamp.certificates(),
-            };
-            let to = dir.join(&name);
-            if to.symlink_metadata().is_ok() {
-                return Err(Failure::new(
-                    Kind::Store,
-                    format!("{} exists already", to.display()),
-                ));
-            }
-            fs::rename(&staging.dir().join(&file.name), &to)?;
-            file.name = name;
-        }
-        drop(staging);
-        fs::sync_dir(dir)?;
-        Ok(Taken {
-            dir: dir.to_owned(),
-            problems: Vec::new(),
-            manifest,
-            is_set: false,
-            timings: Timings::default(),
-            shared: None,
-            pruned: None,
-        })
-    }
 }
 
 /// The first of them, and how many more there are.
@@ -658,59 +334,4 @@ fn bounded(mut told: Vec<String>) -> Vec<String> {
         told.push(format!("and {more} more"));
     }
     told
-}
-
-/// What a file system without symbolic links answers.
-fn no_links(error: std::io::ErrorKind) -> bool {
-    use std::io::ErrorKind::{PermissionDenied, Unsupported};
-    matches!(error, PermissionDenied | Unsupported)
-}
-
-/// Warns of copies of manifests: a restore is refused as long as they are there.
-fn warn_of_copies(
-    context: &Context,
-    layout: &NodeLayout,
-    profile: Profile,
-    access: &EtcdAccess,
-) -> Result<()> {
-    let pods: Vec<_> = node::component::Component::ALL
-        .into_iter()
-        .filter_map(|component| {
-            let current = layout.current_manifest(component, profile)?;
-            Some((component, layout.read_pod(&current.path).ok()?))
-        })
-        .collect();
-    let keys: Vec<_> = pods
-        .iter()
-        .map(|(component, pod)| (*component, pod.key()))
-        .collect();
-    let rivals = layout.rivals(profile, &keys, &access.data_dir_in(layout))?;
-    if !rivals.is_empty() {
-        context.warn(MANIFEST_COPY, describe_rivals(layout, &rivals));
-    }
-    Ok(())
-}
-
-/// The node's keys and its static pods' resources are root's alone.
-fn refuse_unprivileged(request: &BackupRequest, profile: Profile) -> Result<()> {
-    if profile == Profile::Bare
-        || request.privileged
-        || request.allowed.allows(quality::ROOT_NEEDED)
-    {
-        return Ok(());
-    }
-    let what =
-        format!("a backup of a node of profile {profile} reads files that only root may read");
-    Err(Failure::refused(quality::ROOT_NEEDED, what))
-}
-
-/// Writes a small file into a set and describes it.
-fn add_file(dir: &Path, name: &str, kind: FileKind, content: &[u8]) -> Result<FileEntry> {
-    fs::write_new(&dir.join(name), content)?;
-    Ok(artifacts::entry(
-        name,
-        kind,
-        content.len() as u64,
-        artifacts::sha256(content),
-    ))
 }

@@ -9,9 +9,9 @@ use crate::error::{Doing, Kind, Result};
 use crate::event::Event;
 use crate::keep::catalog;
 use crate::keep::catalog::{BackupSet, Shared};
-use crate::plan::lock::Lock;
 use crate::store::LocalStore;
 use crate::sys::fs::{self, OutFile};
+use crate::sys::lock::Lock;
 use crate::sys::share::share_equal;
 
 /// Shares what can be shared with the set before; `None` where nothing can. What goes wrong is a

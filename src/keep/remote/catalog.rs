@@ -15,6 +15,7 @@ use crate::error::{Fact, Failure, Kind, Result};
 use crate::keep::catalog;
 use crate::keep::catalog::{BackupSet, SetFiles, SetState, Verified};
 use crate::store::objects::{self, Listed, Store};
+use crate::sys::digest::sha256_hex;
 
 /// Sets that are read of at a time.
 const AT_A_TIME: usize = 16;
@@ -231,7 +232,7 @@ pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Res
         Err(failure) => return Ok(Err((None, failure.to_string()))),
     };
     let index = match read(store, name, INDEX, MAX_BYTES).await {
-        Ok(Some(index)) => Index::parse(&index, &manifest, &super::upload::sha256(&bytes)),
+        Ok(Some(index)) => Index::parse(&index, &manifest, &sha256_hex(&bytes)),
         Ok(None) => return Ok(Err((Some(manifest), format!("it has no {INDEX}")))),
         Err(failure) if failure.kind() == Kind::BadBackup => Err(failure),
         Err(failure) => return Err(failure),

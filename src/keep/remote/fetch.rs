@@ -16,9 +16,9 @@ use crate::backup::names::{self, BackupId};
 use crate::context::Context;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::Event;
-use crate::keep::catalog::read_bounded;
 use crate::store::LocalStore;
 use crate::store::objects::{self, Store};
+use crate::sys::small;
 use crate::sys::{fs, space};
 
 /// The phase's name in events.
@@ -75,7 +75,7 @@ pub async fn import(
 /// # Errors
 /// [`Kind::Store`]: a store that may not be written to is no reason to fail.
 pub async fn record(store: &dyn Store, name: &str, fetched: &Path) -> Result<()> {
-    let record = read_bounded(&fetched.join(names::VERIFIED), MAX_BYTES)?;
+    let record = small::read(&fetched.join(names::VERIFIED), MAX_BYTES)?;
     match record {
         Some(bytes) => objects::put(store, &format!("{name}/{}", names::VERIFIED), bytes).await,
         None => Ok(()),

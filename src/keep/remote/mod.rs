@@ -48,5 +48,5 @@ pub use fetch::{fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};
 pub use place::{INDEX, Place};
-pub use prune::{plan, prune, prune_beside};
-pub use upload::{Copied, copy};
+pub use prune::{plan_prune, prune, prune_beside};
+pub use upload::{Copied, copy_backup};

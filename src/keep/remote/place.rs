@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
-
 use crate::backup::Manifest;
 use crate::backup::names::BackupId;
+use crate::sys::digest::sha256_hex;
 
 /// What the name of the object that says whose a folder is begins with; what follows is the
 /// beginning of the Manifest's SHA-256.
@@ -81,7 +80,7 @@ fn part(name: &str) -> String {
     if lossy == name {
         return lossy;
     }
-    let digits = hex::encode(Sha256::digest(name.as_bytes()));
+    let digits = sha256_hex(name.as_bytes());
     let digits = digits.get(..CLAIM_DIGITS).unwrap_or_default();
     format!("{lossy}{HASH_MARK}{digits}")
 }

@@ -50,7 +50,7 @@ impl Scope<'_> {
 ///
 /// # Errors
 /// As [`PrunePlan::new`], and those of the store.
-pub async fn plan(
+pub async fn plan_prune(
     context: &Context,
     store: &dyn Store,
     request: &PruneRequest,
@@ -91,7 +91,7 @@ fn place_of(set: &BackupSet) -> Option<Place> {
 /// Removes what the rules no longer want; where `agreed` is given, only what is in it.
 ///
 /// # Errors
-/// Those of [`plan`]. What stops a removal is in [`Pruned::problems`].
+/// Those of [`plan_prune`]. What stops a removal is in [`Pruned::problems`].
 pub async fn prune(
     context: &Context,
     store: &dyn Store,

@@ -19,8 +19,10 @@ use crate::backup::names::{self, BackupId};
 use crate::context::Context;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::event::Event;
-use crate::keep::catalog::{BackupSet, read_bounded};
+use crate::keep::catalog::BackupSet;
 use crate::store::objects::{self, Store, Upload};
+use crate::sys::digest::sha256_hex;
+use crate::sys::small;
 
 /// The phase's name in events.
 const PHASE: &str = "copy";
@@ -47,17 +49,12 @@ pub struct Copied {
     pub sent: u64,
 }
 
-/// SHA-256, hex.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
-}
-
 /// Copies a set of the node's store, whose Manifest it must have, to another store.
 ///
 /// # Errors
 /// [`Kind::BadBackup`] where a file is not what the Manifest says, [`Kind::Store`] where the store
 /// fails; what was brought before stays, and the next copy resumes from it.
-pub async fn copy(
+pub async fn copy_backup(
     context: &Context,
     set: &BackupSet,
     store: &dyn Store,
@@ -110,7 +107,7 @@ impl<'a> Transfer<'a> {
         host: &str,
     ) -> Result<Begun<'a>> {
         let path = set.dir.join(names::MANIFEST);
-        let bytes = read_bounded(&path, manifest::MAX_BYTES)?;
+        let bytes = small::read(&path, manifest::MAX_BYTES)?;
         let (Some(bytes), true) = (bytes, set.problems.is_empty()) else {
             let what = format!("{} is not a complete backup with a Manifest", set.name);
             return Err(Failure::new(Kind::BadBackup, what));
@@ -122,8 +119,8 @@ impl<'a> Transfer<'a> {
             set,
             store,
             form,
-            claim: place::claim(&sha256(&bytes)),
-            manifest_sha256: sha256(&bytes),
+            claim: place::claim(&sha256_hex(&bytes)),
+            manifest_sha256: sha256_hex(&bytes),
             manifest,
             manifest_bytes: bytes,
             name: String::new(),
@@ -152,6 +149,21 @@ impl<'a> Transfer<'a> {
 
     /// Finds or claims the folder of this set; says whether the set is there already. Of a folder
     /// that is another set's nothing is touched.
+    ///
+    /// # Protocol
+    ///
+    /// A store has no lock and no rename of a folder, and some ignore conditions on a put. All that
+    /// is relied on is that a listing shows what was put before it.
+    ///
+    /// 1. List the place. A folder that holds this backup's claim (named after the Manifest's
+    ///    SHA-256) is this backup's: resume there, or stop if its Manifest is there too.
+    /// 2. Otherwise take the backup's own number, or the number after the highest one.
+    /// 3. Put a claim there, then list the folder. Alone: the folder is ours. Not alone: remove
+    ///    the claim, pause for a random time, and begin again at 1.
+    ///
+    /// Of two writers that claim one folder, the one that lists later sees both claims and gives
+    /// way; if both see both, both give way, which the random pause resolves. So at most one of
+    /// them goes on, and a folder never holds the objects of two backups.
     async fn find_folder(&mut self, host: &str) -> Result<bool> {
         let place = Place::of(&self.manifest);
         let own = BackupId::parse(&self.manifest.id).map_or(1, |id| id.0);

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::node::profile::look;
+use crate::node::detection::look;
 
 struct Node {
     _dir: tempfile::TempDir,
@@ -20,15 +20,15 @@ impl Node {
         Self { _dir: dir, layout }
     }
 
-    fn access(&self, told: &Told) -> Result<EtcdAccess> {
-        find_access(&self.layout, &look(&self.layout, None)?, told)
+    fn access(&self, overrides: &AccessOverrides) -> Result<EtcdAccess> {
+        find_access(&self.layout, &look(&self.layout, None)?, overrides)
     }
 }
 
-fn told(addresses: &[&str]) -> Told {
-    Told {
+fn told(addresses: &[&str]) -> AccessOverrides {
+    AccessOverrides {
         local_addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-        ..Told::default()
+        ..AccessOverrides::default()
     }
 }
 
@@ -159,16 +159,16 @@ fn older_names_of_certificates_are_found() {
 fn what_was_told_goes_first_and_is_mapped_too() {
     let node = openshift(&[CA, PEER[0], PEER[1], "secrets/mine.crt", "secrets/mine.key"]);
     let mut told = told(&["10.0.0.1"]);
-    told.cert = given("/etc/kubernetes/static-pod-certs/secrets/mine.crt".into());
+    overrides.cert = given("/etc/kubernetes/static-pod-certs/secrets/mine.crt".into());
     let failure = node.access(&told).unwrap_err();
     assert!(failure.facts().contains(&Fact::Missing("key")));
-    told.key = given("/etc/kubernetes/static-pod-certs/secrets/mine.key".into());
+    overrides.key = given("/etc/kubernetes/static-pod-certs/secrets/mine.key".into());
     let access = node.access(&told).unwrap();
     let (ca, cert, key) = tls(&access);
     assert_eq!(ca, node.layout.host(at(CA)));
     assert_eq!(cert, node.layout.host(at("secrets/mine.crt")));
     assert_eq!(key, node.layout.host(at("secrets/mine.key")));
-    told.ca = given("/etc/kubernetes/static-pod-certs/absent.crt".into());
+    overrides.ca = given("/etc/kubernetes/static-pod-certs/absent.crt".into());
     let failure = node.access(&told).unwrap_err();
     assert_eq!(failure.kind(), Kind::Usage);
     assert!(failure.to_string().contains("absent.crt"));
@@ -179,27 +179,27 @@ fn of_several_endpoints_the_local_one_is_taken() {
     let node = openshift(&[CA, PEER[0], PEER[1]]);
     let mut told = told(&["10.0.0.1"]);
     let list = |urls: &[&str]| given(urls.iter().map(|u| (*u).to_owned()).collect::<Vec<_>>());
-    told.endpoints = list(&["https://[fd00::2]:2379", "https://10.0.0.1:3379"]);
+    overrides.endpoints = list(&["https://[fd00::2]:2379", "https://10.0.0.1:3379"]);
     let access = node.access(&told).unwrap();
     assert_eq!(access.endpoint.value, "https://10.0.0.1:3379");
     assert_eq!(access.member_endpoints.value.len(), 2);
-    told.endpoints = list(&["https://10.0.0.7:2379", "https://10.0.0.8:2379"]);
+    overrides.endpoints = list(&["https://10.0.0.7:2379", "https://10.0.0.8:2379"]);
     let failure = node.access(&told).unwrap_err();
     assert_eq!(failure.refusal(), Some("local-endpoint-unknown"));
-    told.endpoints = list(&["https://10.0.0.7:2379"]);
+    overrides.endpoints = list(&["https://10.0.0.7:2379"]);
     assert_eq!(
         node.access(&told).unwrap().endpoint.value,
         "https://10.0.0.7:2379"
     );
-    told.endpoints = list(&["https://10.0.0.1:2379"]);
+    overrides.endpoints = list(&["https://10.0.0.1:2379"]);
     assert_eq!(node.access(&told).unwrap().member_endpoints.value.len(), 2);
-    told.endpoints = list(&["nonsense"]);
+    overrides.endpoints = list(&["nonsense"]);
     assert_eq!(node.access(&told).unwrap_err().kind(), Kind::Usage);
     // With a configured endpoint, an unknown local member does not matter.
-    told.local_addresses.clear();
-    told.endpoints = list(&["https://10.0.0.7:2379", "https://localhost:2379"]);
-    told.cert = given(node.layout.host(at(PEER[0])));
-    told.key = given(node.layout.host(at(PEER[1])));
+    overrides.local_addresses.clear();
+    overrides.endpoints = list(&["https://10.0.0.7:2379", "https://localhost:2379"]);
+    overrides.cert = given(node.layout.host(at(PEER[0])));
+    overrides.key = given(node.layout.host(at(PEER[1])));
     let access = node.access(&told).unwrap();
     assert_eq!(access.endpoint.value, "https://localhost:2379");
     assert_eq!(access.member_name, None);

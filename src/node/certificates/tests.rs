@@ -6,7 +6,7 @@ use rcgen::{
 };
 
 use super::*;
-use crate::node::profile::look;
+use crate::node::detection::look;
 
 const NOW: &str = "2030-06-15T00:00:00Z";
 
@@ -305,34 +305,35 @@ fn time_names_and_uses_are_looked_at() {
         let files = Files::new(&cert, &key, &ca.pem);
         let told = files.defects();
         let holds = files.all().iter().any(|told| !told.is_defect());
-        (told, holds)
+        (overrides, holds)
     };
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
-    let (told, holds) = of(|params| params.not_after = date_time_ymd(2030, 6, 14));
+    let (overrides, holds) = of(|params| params.not_after = date_time_ymd(2030, 6, 14));
     let since = at("2030-06-14T00:00:00Z");
-    assert_eq!(told, one("tls.crt", Fitness::Expired { since }));
+    assert_eq!(overrides, one("tls.crt", Fitness::Expired { since }));
     assert!(!holds);
-    let (told, holds) = of(|params| params.not_before = date_time_ymd(2030, 6, 16));
+    let (overrides, holds) = of(|params| params.not_before = date_time_ymd(2030, 6, 16));
     let from = at("2030-06-16T00:00:00Z");
-    assert_eq!(told, one("tls.crt", Fitness::NotYet { from }));
+    assert_eq!(overrides, one("tls.crt", Fitness::NotYet { from }));
     assert!(!holds);
-    let (told, holds) = of(|params| params.subject_alt_names.truncate(3));
+    let (overrides, holds) = of(|params| params.subject_alt_names.truncate(3));
     let missing = Fitness::AddressMissing("fd00::1".parse().unwrap());
-    assert_eq!(told, one("tls.crt", missing));
+    assert_eq!(overrides, one("tls.crt", missing));
     assert!(holds);
-    let (told, _) = of(|params| params.subject_alt_names.clear());
+    let (overrides, _) = of(|params| params.subject_alt_names.clear());
     assert_eq!(told.len(), 4, "{told:?}");
-    let (told, _) = of(|params| drop(params.subject_alt_names.remove(1)));
+    let (overrides, _) = of(|params| drop(params.subject_alt_names.remove(1)));
     let missing = Fitness::HostMissing("a.etcd.svc".to_owned());
-    assert_eq!(told, one("tls.crt", missing));
-    let (told, _) = of(|params| drop(params.extended_key_usages.pop()));
-    assert_eq!(told, one("tls.crt", Fitness::UseMissing(Use::Client)));
-    let (told, _) = of(|params| drop(params.extended_key_usages.remove(0)));
-    assert_eq!(told, one("tls.crt", Fitness::UseMissing(Use::Server)));
-    let (told, _) = of(|params| params.extended_key_usages.clear());
-    assert_eq!(told, []);
-    let (told, _) = of(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]);
-    assert_eq!(told, []);
+    assert_eq!(overrides, one("tls.crt", missing));
+    let (overrides, _) = of(|params| drop(params.extended_key_usages.pop()));
+    assert_eq!(overrides, one("tls.crt", Fitness::UseMissing(Use::Client)));
+    let (overrides, _) = of(|params| drop(params.extended_key_usages.remove(0)));
+    assert_eq!(overrides, one("tls.crt", Fitness::UseMissing(Use::Server)));
+    let (overrides, _) = of(|params| params.extended_key_usages.clear());
+    assert_eq!(overrides, []);
+    let (overrides, _) =
+        of(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]);
+    assert_eq!(overrides, []);
     assert!(!fits("*.svc", "a.b.svc") && !fits("*.svc", ".svc") && !fits("*", "a"));
 }
 
@@ -382,9 +383,9 @@ fn lay(layout: &NodeLayout, ca: &Authority, files: [&str; 3]) {
 
 fn wanted_of(layout: &NodeLayout) -> Vec<WantedCertificate> {
     let detection = look(layout, None).unwrap();
-    let told = Told {
+    let told = AccessOverrides {
         local_addresses: vec!["10.0.0.1".parse().unwrap()],
-        ..Told::default()
+        ..AccessOverrides::default()
     };
     wanted_by_etcd(layout, &detection, &told).unwrap()
 }
@@ -448,15 +449,15 @@ fn a_node_that_does_not_know_its_member_cannot_name_them() {
     let layout = NodeLayout::new(dir.path());
     fs::create_dir_all(layout.certs(Component::Etcd)).unwrap();
     let detection = look(&layout, Some(Profile::Openshift)).unwrap();
-    let nobody = Told::default();
+    let nobody = AccessOverrides::default();
     let failure = wanted_by_etcd(&layout, &detection, &nobody).unwrap_err();
     assert_eq!(failure.refusal(), Some("local-member-unknown"));
-    let named = Told {
-        node: Some(crate::node::access::Sourced::new(
+    let named = AccessOverrides {
+        node: Some(crate::node::overrides::Sourced::new(
             "m-1".to_owned(),
             "the caller",
         )),
-        ..Told::default()
+        ..AccessOverrides::default()
     };
     let wanted = wanted_by_etcd(&layout, &detection, &named).unwrap();
     assert!(wanted[1].key.ends_with("etcd-peer-m-1.key"));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Component as Part, Path, PathBuf};
 
-use super::{Elsewhere, OUTSIDE, ResourcePlan};
+use super::resources::{Elsewhere, OUTSIDE, ResourcePlan};
 use crate::error::Result;
 use crate::node::component::Component;
 use crate::node::files::{list, read_bounded};

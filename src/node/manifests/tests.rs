@@ -1,7 +1,8 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::node::profile::look;
+use crate::node::detection::look;
+use crate::node::for_tests::node;
 
 fn pod(namespace: &str, name: &str, command: &str) -> String {
     format!(
@@ -20,15 +21,6 @@ fn write(layout: &NodeLayout, path: &str, text: &str) -> PathBuf {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, text).unwrap();
     path
-}
-
-fn node(files: &[(&str, &str)]) -> (tempfile::TempDir, NodeLayout) {
-    let dir = tempfile::tempdir().unwrap();
-    let layout = NodeLayout::new(dir.path());
-    for (path, text) in files {
-        write(&layout, path, text);
-    }
-    (dir, layout)
 }
 
 const LIVE: &str = "/etc/kubernetes/manifests";

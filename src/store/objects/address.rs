@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
+use super::name::check_name;
 use crate::error::{Failure, Kind, Result};
 use crate::store::local::SET_PREFIX;
 
@@ -122,8 +123,7 @@ impl Address {
         let address = Self { url, scheme };
         if !matches!(scheme, Scheme::Directory | Scheme::Sftp) {
             for part in address.prefix().split('/').filter(|part| !part.is_empty()) {
-                super::check_name(part)
-                    .map_err(|_| usage("its path contains unsupported characters"))?;
+                check_name(part).map_err(|_| usage("its path contains unsupported characters"))?;
             }
         }
         Ok(address)

@@ -10,8 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::{Address, Body, Listed, MAX_DEPTH, Store, Upload, bounded, check_name, take};
+use super::address::Address;
+use super::contract::{Body, Listed, MAX_DEPTH, Store, Upload, bounded, take};
+use super::name::check_name;
 use crate::error::{Doing, Failure, Kind, Result};
+use crate::sys::blocking::blocking;
 use crate::sys::fs::{self, OutFile};
 use crate::sys::small;
 
@@ -45,14 +48,6 @@ impl Directory {
         check_name(name)?;
         Ok(self.dir.join(name))
     }
-}
-
-/// Runs what blocks on a thread of its own.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.doing(Kind::Unexpected, || "running a thread")?
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ use crate::change::transaction::steps::join::votes;
 use crate::change::transaction::unsettled::JOIN;
 use crate::error::{Failure, Result};
 use crate::etcd::client::Id;
-use crate::plan::{Known, Operation};
+use crate::journal::{Known, Operation};
 
 /// The member votes and is healthy, or has got its vote since.
 pub const MEMBER_VOTES: &str = "already-voting";

@@ -14,7 +14,7 @@ use crate::change::transaction::runner::Plan;
 use crate::change::transaction::steps::{self, NodeStep};
 use crate::change::transaction::unsettled::{JOIN, free_name, refuse_while_unsettled};
 use crate::cluster::connect::Target;
-use crate::cluster::survey::{MemberState, Reach};
+use crate::cluster::survey::{ClusterClient, MemberState};
 use crate::cluster::{peer_url, select};
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
@@ -23,7 +23,8 @@ use crate::keep::advice;
 use crate::node::access::{EtcdAccess, find_access};
 use crate::node::certificates::{check_certificates, wanted_by_etcd};
 use crate::node::component::Component;
-use crate::node::profile::{Detection, Profile};
+use crate::node::detection::Detection;
+use crate::node::profile::Profile;
 use crate::node::runtime::{Runtime, find_socket};
 use crate::node::settings::Settings;
 
@@ -106,7 +107,7 @@ pub async fn plan(context: &Context, request: &Request) -> Result<JoinPlan> {
     let pods = [(Component::Etcd, manifest.pod.key())];
     refuse_copies(layout, detection.profile, &pods, &own.data_dir_in(layout))?;
     named(request, &own, &manifest)?;
-    let (reach, access) = Reach::of(context, &request.target, &detection)?;
+    let (reach, access) = ClusterClient::of(context, &request.target, &detection)?;
     let survey = context.cancel.guard(reach.survey()).await?;
     let socket = find_socket(layout)?;
     Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;
@@ -177,7 +178,7 @@ fn judge(addition: &add::Plan, name: &str, members: &[MemberState]) -> Result<Op
 /// Refuses certificates that etcd would not get far with.
 fn fit_certificates(context: &Context, request: &Request, detection: &Detection) -> Result<()> {
     let target = &request.target;
-    let wanted = wanted_by_etcd(&target.layout, detection, &target.told)?;
+    let wanted = wanted_by_etcd(&target.layout, detection, &target.overrides)?;
     let defects: Vec<String> = check_certificates(&wanted, context.now)
         .into_iter()
         .filter(|finding| finding.is_defect())
@@ -194,7 +195,7 @@ fn fit_certificates(context: &Context, request: &Request, detection: &Detection)
 /// told are the others' endpoints.
 fn own_access(request: &Request, detection: &Detection) -> Result<EtcdAccess> {
     let target = &request.target;
-    let mut told = target.told.clone();
+    let mut told = target.overrides.clone();
     told.endpoints = None;
     find_access(&target.layout, detection, &told)
 }

@@ -19,9 +19,9 @@ use crate::cluster::peer_url;
 use crate::cluster::survey::{MemberState, Survey};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::client::Id;
-use crate::node::access::Told;
+use crate::journal::Known;
 use crate::node::layout::NodeLayout;
-use crate::plan::Known;
+use crate::node::overrides::AccessOverrides;
 use crate::sys::fs;
 
 /// A step of a join. All paths are the node's own.

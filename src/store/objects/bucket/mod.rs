@@ -38,9 +38,10 @@ use tokio::task::JoinHandle;
 use self::build::Client;
 use self::http::{Answered, Content, answered};
 use self::meaning::{Teller, is_absent};
-use super::{
-    Address, Body, Listed, Scheme, Settings, Store, Upload, bounded, check_name, take, too_long,
-};
+use super::address::{Address, Scheme};
+use super::contract::{Body, Listed, Store, Upload, bounded, take, too_long};
+use super::name::check_name;
+use super::settings::Settings;
 use crate::error::{Failure, Kind, Result};
 
 /// Bytes of a part, at least: with 10,000 parts, which is what S3 takes, up to 80 GiB.

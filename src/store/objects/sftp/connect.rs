@@ -16,8 +16,8 @@ use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKe
 use russh_sftp::client::RawSftpSession;
 
 use super::super::{Address, Settings};
-use super::PORT;
 use super::known::{KnownHosts, Verdict};
+use super::protocol::PORT;
 use crate::error::{self, Doing, Failure, Kind, Result};
 
 /// How long a connection may take to come about, and a request to be answered.

@@ -17,7 +17,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use russh::keys::{Algorithm, PublicKey};
 use sha1::Sha1;
 
-use super::PORT;
+use super::protocol::PORT;
 use crate::error::{Kind, Result};
 use crate::sys::small::read_given;
 

@@ -12,10 +12,12 @@ use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
 use tokio::sync::Mutex;
 
-use super::super::MAX_OBJECTS;
-use super::super::{Address, Settings};
-use super::{AT_A_TIME, Entry, REQUEST, connect, failed, is, parent};
+use super::connect;
+use super::protocol::{AT_A_TIME, Entry, REQUEST, failed, is, parent};
 use crate::error::Result;
+use crate::store::objects::address::Address;
+use crate::store::objects::contract::MAX_OBJECTS;
+use crate::store::objects::settings::Settings;
 
 /// The pause before the first connection that replaces one; it doubles with each that fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -11,6 +11,7 @@
 mod connect;
 mod known;
 mod link;
+mod protocol;
 
 #[cfg(feature = "fuzzing")]
 pub use known::fuzzed;
@@ -20,33 +21,25 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use jiff::Timestamp;
 use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{OpenFlags, StatusCode};
 
 use self::link::{Host, Link, Seat};
-use super::{
-    Address, Body, Listed, MAX_DEPTH, MAX_OBJECTS, Settings, Store, Upload, bounded, check_name,
-    take, too_long,
+use self::protocol::{Entry, is, parent};
+use super::address::Address;
+use super::contract::{
+    Body, Listed, MAX_DEPTH, MAX_OBJECTS, Store, Upload, bounded, take, too_long,
 };
-use crate::error::{self, Failure, Kind, Result};
+use super::name::check_name;
+use super::settings::Settings;
+use crate::error::{Failure, Kind, Result};
 
-/// SSH's own port (RFC 4253).
-const PORT: u16 = 22;
-
-/// Bytes of one request; every server takes as many.
-const REQUEST: usize = 32 << 10;
-/// Requests on their way at a time.
-const AT_A_TIME: usize = 32;
 /// Bytes of a piece that is read.
 const PIECE: u64 = 1 << 20;
 /// What the names of objects that are being written begin with.
 const PART_PREFIX: &str = ".part-";
 /// How they are opened, at first and over the next connection. Their names are random.
 const WRITING: OpenFlags = OpenFlags::WRITE.union(OpenFlags::CREATE);
-
-/// What a directory holds: a name, whether it is a directory, and bytes.
-type Entry = (String, bool, u64, Option<Timestamp>);
 
 /// A directory on another host.
 pub(super) struct Sftp {
@@ -59,14 +52,6 @@ impl std::fmt::Debug for Sftp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Sftp({})", self.url)
     }
-}
-
-fn failed(doing: impl std::fmt::Display, cause: &Error) -> Failure {
-    Failure::new(Kind::Store, error::cut(cause.to_string())).doing(doing.to_string())
-}
-
-fn is(cause: &Error, code: StatusCode) -> bool {
-    matches!(cause, Error::Status(status) if status.status_code == code)
 }
 
 impl Sftp {
@@ -193,11 +178,6 @@ impl Sftp {
 fn endless(url: &str) -> Failure {
     let what = format!("it has more than {MAX_OBJECTS} files: use a separate folder for backups");
     Failure::new(Kind::Store, what).doing(format!("listing {url}"))
-}
-
-/// The directory that contains an absolute path.
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 
 #[async_trait]

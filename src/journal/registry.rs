@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::engine::Progress;
-use super::journal;
+use super::file;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::sys::fs;
+use crate::sys::{fs, listing};
 
 /// An operation's folder, and what its journal tells.
 #[derive(Debug)]
@@ -49,15 +49,10 @@ pub fn must_settle(found: &Found, what: impl std::fmt::Display) -> Failure {
 /// All operations below a directory, oldest first. Folders without a journal had not begun.
 pub fn list(state: &Path) -> Result<Vec<Found>> {
     let doing = || format!("listing {}", state.display());
-    let entries = match std::fs::read_dir(state) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.doing(Kind::Store, doing)?,
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.doing(Kind::Store, doing)?;
+    for entry in listing::entries(state).doing(Kind::Store, doing)? {
         let dir = entry.path();
-        match dir.join(journal::FILE).symlink_metadata() {
+        match dir.join(file::FILE).symlink_metadata() {
             Ok(_) => {}
             Err(e) if is_absent(&e) => continue,
             // Root's alone: that there is an operation is not known to be untrue.
@@ -100,7 +95,7 @@ pub fn refuse_while_unfinished(state: &Path) -> Result<()> {
     };
     Err(Failure::new(Kind::Busy, what).with(Fact::Unfinished {
         id: found.id,
-        journal: found.dir.join(journal::FILE),
+        journal: found.dir.join(file::FILE),
         goes_back: matches!(&found.progress, Ok(progress) if progress.state == super::engine::State::RollingBack),
     }))
 }
@@ -131,18 +126,13 @@ fn holds_data(dir: &Path) -> Result<bool> {
 /// back from them, and nothing removes them by itself.
 pub fn strays(dir: &Path, prefixes: &[&str]) -> Result<Vec<PathBuf>> {
     let doing = || format!("listing {}", dir.display());
-    let entries = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.doing(Kind::Store, doing)?,
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.doing(Kind::Store, doing)?;
+    for entry in listing::entries(dir).doing(Kind::Store, doing)? {
         let (name, path) = (entry.file_name(), entry.path());
         let ours = prefixes
             .iter()
             .any(|prefix| name.to_string_lossy().starts_with(prefix));
-        let journal = path.join(journal::FILE);
+        let journal = path.join(file::FILE);
         if ours && path.is_dir() && journal.symlink_metadata().is_err() && holds_data(&path)? {
             found.push(path);
         }
@@ -155,18 +145,13 @@ pub fn strays(dir: &Path, prefixes: &[&str]) -> Result<Vec<PathBuf>> {
 /// been done. One that holds data has lost its journal, and stays.
 pub fn sweep(state: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     let doing = || format!("listing {}", state.display());
-    let entries = match std::fs::read_dir(state) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.doing(Kind::Store, doing)?,
-    };
     let mut removed = Vec::new();
-    for entry in entries {
-        let entry = entry.doing(Kind::Store, doing)?;
+    for entry in listing::entries(state).doing(Kind::Store, doing)? {
         let ours = entry.file_name().to_string_lossy().starts_with(prefix);
         let path = entry.path();
         if ours
             && entry.file_type().doing(Kind::Store, doing)?.is_dir()
-            && path.join(journal::FILE).symlink_metadata().is_err()
+            && path.join(file::FILE).symlink_metadata().is_err()
             && !holds_data(&path)?
         {
             fs::remove_tree(&path)?;

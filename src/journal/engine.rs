@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::journal::{self, Begin, Journal, Line, Record};
+use super::file::{self, Begin, Journal, Line, Record};
 use super::trust;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::{Event, Observer};
@@ -186,7 +186,7 @@ pub struct Progress {
 impl Progress {
     /// Reads the journal in an operation's folder.
     pub fn read(dir: &Path) -> Result<Self> {
-        Self::of(&dir.join(journal::FILE), &journal::read(dir)?)
+        Self::of(&dir.join(file::FILE), &file::read(dir)?)
     }
 
     fn of(path: &Path, lines: &[Line]) -> Result<Self> {
@@ -355,7 +355,7 @@ impl<S: Step> Operation<S> {
     pub fn unfinished(&self) -> Fact {
         Fact::Unfinished {
             id: self.progress.begin.id.clone(),
-            journal: self.dir.join(journal::FILE),
+            journal: self.dir.join(file::FILE),
             goes_back: self.progress.state == State::RollingBack,
         }
     }

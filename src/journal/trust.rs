@@ -66,12 +66,7 @@ fn foreign(path: &Path, why: &str) -> Failure {
         "{} cannot be trusted: {why}; the steps in a journal run as root, so only root may write there",
         path.display()
     );
-    Failure::new(Kind::Refused, what)
-        .with(Fact::Path(path.to_owned()))
-        .with(Fact::Refusal {
-            name: "state-not-trusted",
-            allowable: false,
-        })
+    Failure::refused_for_good("state-not-trusted", what).with(Fact::Path(path.to_owned()))
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn go<T>(work: impl Future<Output = T>) -> T {
 
 fn begin(dir: &Path) -> Operation<Put> {
     let begin = Begin {
-        schema: journal::SCHEMA,
+        schema: file::SCHEMA,
         tool: "test".to_owned(),
         id: "toy".to_owned(),
         kind: "toy".to_owned(),
@@ -180,7 +180,7 @@ fn a_journal_of_another_plan_is_refused() {
 
 #[test]
 fn unfinished_ones_block_and_leftovers_go() {
-    use crate::plan::registry;
+    use crate::journal::registry;
     let state = tempfile::tempdir().unwrap();
     registry::refuse_while_unfinished(&state.path().join("absent")).unwrap();
     let folder = |name: &str| {
@@ -206,6 +206,6 @@ fn unfinished_ones_block_and_leftovers_go() {
         [stray]
     );
     assert_eq!(registry::list(state.path()).unwrap().len(), 1);
-    std::fs::write(dir.join(journal::FILE), "x\n").unwrap();
+    std::fs::write(dir.join(file::FILE), "x\n").unwrap();
     assert!(registry::refuse_while_unfinished(state.path()).is_err());
 }

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-/// A call that changes a disk, as the seam sees it.
+/// A call that changes a disk, as a failpoint sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op<'a> {
     /// A directory is made.
@@ -65,7 +65,7 @@ mod armed {
 
     use super::Op;
 
-    /// What the seam does in this process.
+    /// What the failpoints do in this process.
     #[derive(Debug)]
     pub enum Mode {
         /// Writes the number of calls to a file, after each.
@@ -119,7 +119,7 @@ mod armed {
 
     static STATE: Mutex<Option<State>> = Mutex::new(None);
 
-    /// Arms the seam for the rest of the process.
+    /// Arms the failpoints for the rest of the process.
     pub fn arm(mode: Mode) -> io::Result<()> {
         let log = match &mode {
             Mode::Record(path) => Some(File::create(path)?),

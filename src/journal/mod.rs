@@ -1,0 +1,12 @@
+//! The record of a change to a node, and the engine that runs, resumes and rolls back its steps.
+//!
+//! It knows no etcd and no node: the steps are written in `change`. [`file`] is what survives a
+//! crash, [`engine`] runs and undoes the steps, [`registry`] finds the operations of a node.
+
+pub mod engine;
+pub mod file;
+pub mod registry;
+mod trust;
+
+pub use engine::{Clock, Known, Operation, Progress, State, Step, StepState};
+pub use file::{Begin, FILE, Journal, Line, Record, SCHEMA, read, records};

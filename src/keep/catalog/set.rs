@@ -1,0 +1,169 @@
+//! A backup as the catalog knows it.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::backup::Manifest;
+use crate::backup::names::BackupId;
+use crate::backup::newest::{self, Age};
+
+/// What kind of set it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SetState {
+    /// Ours, and every check held when it was taken.
+    Good,
+    /// Ours, and taken although a check failed.
+    Dirty,
+    /// In progress, interrupted, or with files missing.
+    Incomplete,
+    /// Made by another program.
+    Foreign,
+}
+
+impl SetState {
+    /// The word shown for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Dirty => "dirty",
+            Self::Incomplete => "incomplete",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// When a set was last verified, and with what result; kept beside the Manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// The schema version of this document.
+    pub schema_version: u32,
+    /// When.
+    pub time: Timestamp,
+    /// Whether nothing was found.
+    pub good: bool,
+    /// The version of the tool that looked.
+    pub tool_version: String,
+    /// The layers that were found broken.
+    #[serde(default)]
+    pub failed: Vec<String>,
+}
+
+/// The files of a set, by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetFiles {
+    /// The snapshot.
+    pub snapshot: Option<PathBuf>,
+    /// The archive of static-pod resources.
+    pub resources: Option<PathBuf>,
+    /// The archive of certificate directories.
+    pub certificates: Option<PathBuf>,
+}
+
+/// A set as the catalog knows it.
+#[derive(Debug, Clone)]
+pub struct BackupSet {
+    /// How it is called in this store.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What kind it is.
+    pub state: SetState,
+    /// When it was taken: from the Manifest, or from a script-made stamp read as UTC.
+    pub created: Option<Timestamp>,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Whether a script-made name carries the dirty suffix.
+    pub marked_dirty: bool,
+    /// Its Manifest, where it has a readable one.
+    pub manifest: Option<Manifest>,
+    /// Its files.
+    pub files: SetFiles,
+    /// Whether `latest-backup` points at it.
+    pub latest: bool,
+    /// What is wrong with it, in sentences.
+    pub problems: Vec<String>,
+    /// When it was last verified.
+    pub verified: Option<Verified>,
+    /// Whether it is pinned: no retention removes it.
+    pub pinned: bool,
+    /// Bytes of its snapshot that share their blocks with the set before.
+    pub shared: Option<u64>,
+}
+
+/// How much of a snapshot shares its blocks with another's; kept beside the Manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shared {
+    /// The schema version of this document.
+    pub schema_version: u32,
+    /// The set whose snapshot it is.
+    pub with: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl BackupSet {
+    /// A set of which only its place is known.
+    pub(super) fn at(name: String, dir: &Path, state: SetState) -> Self {
+        Self {
+            name,
+            dir: dir.to_owned(),
+            state,
+            created: None,
+            size: 0,
+            marked_dirty: false,
+            manifest: None,
+            files: SetFiles::default(),
+            latest: false,
+            problems: Vec::new(),
+            verified: None,
+            pinned: false,
+            shared: None,
+        }
+    }
+
+    /// Whether this is a set of ours that is whole and good.
+    pub fn is_good(&self) -> bool {
+        self.state == SetState::Good
+    }
+
+    /// Whether its time is later than any right clock can say now: it counts for nothing until
+    /// then.
+    pub fn is_future(&self, now: Timestamp) -> bool {
+        self.created.is_some_and(|at| newest::is_future(at, now))
+    }
+
+    /// Whether its record of a verification is of a time that has not come: it says nothing.
+    pub fn is_verified_in_future(&self, now: Timestamp) -> bool {
+        let verified = self.verified.as_ref();
+        verified.is_some_and(|last| newest::is_future(last.time, now))
+    }
+
+    /// Its number, where it is ours; away from the node its name is the last part of a path.
+    pub fn number(&self) -> Option<u64> {
+        let last = self.name.rsplit('/').next()?;
+        BackupId::parse(last).map(|id| id.0)
+    }
+
+    /// The number that a directory gave it when it was taken there: one that was brought from
+    /// elsewhere has another in its Manifest, and a copy has a path for a name.
+    pub fn sequence(&self) -> Option<u64> {
+        let manifest = self.manifest.as_ref()?;
+        (manifest.id == self.name).then(|| self.number()).flatten()
+    }
+
+    /// What tells its place in time.
+    pub fn age(&self) -> Age<'_> {
+        Age {
+            created: self.created,
+            origin: self.manifest.as_ref().map(Manifest::origin),
+            sequence: self.sequence(),
+            number: self.number().unwrap_or(0),
+            name: &self.name,
+        }
+    }
+}
