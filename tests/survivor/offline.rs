@@ -78,7 +78,7 @@ fn what_cannot_be_a_survivor_is_refused() {
     let judged = etcd_dr(&["verify", "--data-dir", to]);
     assert_eq!(judged.status, Some(0), "{}", judged.stdout);
     assert!(
-        judged.stdout.contains("a voter, of cluster"),
+        judged.stdout.contains("a voting member, of cluster"),
         "{}",
         judged.stdout
     );

@@ -234,7 +234,7 @@ fn memberships_are_compared_where_the_database_stands() {
         ..dir.db()
     };
     let report = check(&dir.layout(), Some(&empty)).unwrap();
-    assert!(texts(&report)[0].contains("does not start"));
+    assert!(texts(&report)[0].contains("do not start"));
     let facts = stored(&dir.layout().db());
     assert_eq!(facts.unwrap_err().kind(), Kind::NotChecked);
 }
