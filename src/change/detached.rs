@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::journal::{self, Progress, State};
 use crate::node::layout::NodeLayout;
-use crate::plan::lock::Lock;
-use crate::plan::{Progress, State, journal};
+use crate::sys::lock::Lock;
 
 /// How often the journal is read.
 const INTERVAL: Duration = Duration::from_millis(200);

@@ -9,4 +9,4 @@ pub mod registry;
 mod trust;
 
 pub use engine::{Clock, Known, Operation, Progress, State, Step, StepState};
-pub use file::{Begin, FILE, Journal, Line, Record, SCHEMA, read, records};
+pub use file::{Begin, FILE, Journal, LOG, Line, Record, SCHEMA, read, records};

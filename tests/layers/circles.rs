@@ -51,9 +51,11 @@ impl Crate {
     /// Which files each file imports.
     pub fn imports(&self) -> BTreeMap<String, BTreeSet<String>> {
         let all = self.0.iter().map(|(module, file)| {
-            let uses = file.names.iter().filter_map(|(name, binding)| {
-                (!binding.exported || has_word(&file.code, name)).then(|| binding.path.clone())
-            });
+            let uses = file
+                .names
+                .iter()
+                .filter(|(name, binding)| !binding.exported || has_word(&file.code, name))
+                .map(|(_, binding)| binding.path.clone());
             let globs = file.globs.iter().cloned();
             let mut imported: BTreeSet<String> = uses
                 .chain(self.paths_in(module, file))

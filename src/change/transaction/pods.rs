@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::keep::catalog;
 use crate::node::component::{Component, PodRevision};
 use crate::node::detection::{Detection, ExternalEtcd};
 use crate::node::layout::NodeLayout;

@@ -31,7 +31,6 @@ use crate::etcd::ids::ClusterId;
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::event::Event;
 use crate::journal::Known;
-use crate::keep::catalog;
 use crate::node::component::Component;
 use crate::node::pod::{MAX_BYTES, PodManifest};
 use crate::sys::fs;

@@ -13,7 +13,7 @@ use super::json::SCHEMA_VERSION;
 use super::terminal;
 use crate::etcd::finding::printable;
 use crate::event::{Event, Observer};
-use crate::plan::journal::LOG;
+use crate::journal::LOG;
 
 /// How often a plain line is written during a phase.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);

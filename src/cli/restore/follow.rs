@@ -16,8 +16,8 @@ use crate::change::restore::info::RestoreInfo;
 use crate::change::transaction::runner;
 use crate::change::transaction::unsettled::{RESTORE, current};
 use crate::error::{Doing, Failure, Kind, Result};
+use crate::journal::{Progress, State};
 use crate::node::layout::NodeLayout;
-use crate::plan::{Progress, State};
 
 /// Shows how far a restore is; while another process is at it, follows that one to its end.
 pub(super) fn status(session: &Session, id: Option<&str>) -> Result<Shown> {
@@ -80,7 +80,7 @@ fn watch(session: &Session, layout: &NodeLayout, dir: &Path, unit: Option<&Unit>
         Seen::Left => terminal::tell_line("detached; the restore keeps running"),
     };
     let watched = detached::watch(&session.context, layout, dir, unit, tell);
-    let progress = session.block_on_to_the_end(watched)?;
+    let progress = session.block_on_uninterruptible(watched)?;
     ended(session, dir, &progress)
 }
 

@@ -120,7 +120,7 @@ mod tests {
             Place::split(&place.set(7)),
             Some((place.clone(), BackupId(7)))
         );
-        assert!(crate::store::objects::check_name(&place.to_string()).is_ok());
+        assert!(crate::store::objects::name::check_name(&place.to_string()).is_ok());
         assert_eq!(Place::split("a/b/c/backup-1"), None);
         assert_eq!(Place::split("backup-1"), None);
     }
@@ -151,7 +151,7 @@ mod tests {
         for name in names {
             manifest.node.name = Some(name.to_owned());
             let place = Place::of(&manifest);
-            assert!(crate::store::objects::check_name(&place.to_string()).is_ok());
+            assert!(crate::store::objects::name::check_name(&place.to_string()).is_ok());
             assert!(places.insert(place), "{name:?}");
         }
         // What was plain before lies where it lay.

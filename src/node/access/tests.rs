@@ -158,18 +158,18 @@ fn older_names_of_certificates_are_found() {
 #[test]
 fn what_was_told_goes_first_and_is_mapped_too() {
     let node = openshift(&[CA, PEER[0], PEER[1], "secrets/mine.crt", "secrets/mine.key"]);
-    let mut told = told(&["10.0.0.1"]);
+    let mut overrides = told(&["10.0.0.1"]);
     overrides.cert = given("/etc/kubernetes/static-pod-certs/secrets/mine.crt".into());
-    let failure = node.access(&told).unwrap_err();
+    let failure = node.access(&overrides).unwrap_err();
     assert!(failure.facts().contains(&Fact::Missing("key")));
     overrides.key = given("/etc/kubernetes/static-pod-certs/secrets/mine.key".into());
-    let access = node.access(&told).unwrap();
+    let access = node.access(&overrides).unwrap();
     let (ca, cert, key) = tls(&access);
     assert_eq!(ca, node.layout.host(at(CA)));
     assert_eq!(cert, node.layout.host(at("secrets/mine.crt")));
     assert_eq!(key, node.layout.host(at("secrets/mine.key")));
     overrides.ca = given("/etc/kubernetes/static-pod-certs/absent.crt".into());
-    let failure = node.access(&told).unwrap_err();
+    let failure = node.access(&overrides).unwrap_err();
     assert_eq!(failure.kind(), Kind::Usage);
     assert!(failure.to_string().contains("absent.crt"));
 }
@@ -177,30 +177,37 @@ fn what_was_told_goes_first_and_is_mapped_too() {
 #[test]
 fn of_several_endpoints_the_local_one_is_taken() {
     let node = openshift(&[CA, PEER[0], PEER[1]]);
-    let mut told = told(&["10.0.0.1"]);
+    let mut overrides = told(&["10.0.0.1"]);
     let list = |urls: &[&str]| given(urls.iter().map(|u| (*u).to_owned()).collect::<Vec<_>>());
     overrides.endpoints = list(&["https://[fd00::2]:2379", "https://10.0.0.1:3379"]);
-    let access = node.access(&told).unwrap();
+    let access = node.access(&overrides).unwrap();
     assert_eq!(access.endpoint.value, "https://10.0.0.1:3379");
     assert_eq!(access.member_endpoints.value.len(), 2);
     overrides.endpoints = list(&["https://10.0.0.7:2379", "https://10.0.0.8:2379"]);
-    let failure = node.access(&told).unwrap_err();
+    let failure = node.access(&overrides).unwrap_err();
     assert_eq!(failure.refusal(), Some("local-endpoint-unknown"));
     overrides.endpoints = list(&["https://10.0.0.7:2379"]);
     assert_eq!(
-        node.access(&told).unwrap().endpoint.value,
+        node.access(&overrides).unwrap().endpoint.value,
         "https://10.0.0.7:2379"
     );
     overrides.endpoints = list(&["https://10.0.0.1:2379"]);
-    assert_eq!(node.access(&told).unwrap().member_endpoints.value.len(), 2);
+    assert_eq!(
+        node.access(&overrides)
+            .unwrap()
+            .member_endpoints
+            .value
+            .len(),
+        2
+    );
     overrides.endpoints = list(&["nonsense"]);
-    assert_eq!(node.access(&told).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(node.access(&overrides).unwrap_err().kind(), Kind::Usage);
     // With a configured endpoint, an unknown local member does not matter.
     overrides.local_addresses.clear();
     overrides.endpoints = list(&["https://10.0.0.7:2379", "https://localhost:2379"]);
     overrides.cert = given(node.layout.host(at(PEER[0])));
     overrides.key = given(node.layout.host(at(PEER[1])));
-    let access = node.access(&told).unwrap();
+    let access = node.access(&overrides).unwrap();
     assert_eq!(access.endpoint.value, "https://localhost:2379");
     assert_eq!(access.member_name, None);
 }

@@ -303,37 +303,36 @@ fn time_names_and_uses_are_looked_at() {
     let of = |change: fn(&mut CertificateParams)| {
         let (cert, key) = ca.leaf(change);
         let files = Files::new(&cert, &key, &ca.pem);
-        let told = files.defects();
+        let defects = files.defects();
         let holds = files.all().iter().any(|told| !told.is_defect());
-        (overrides, holds)
+        (defects, holds)
     };
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
-    let (overrides, holds) = of(|params| params.not_after = date_time_ymd(2030, 6, 14));
+    let (defects, holds) = of(|params| params.not_after = date_time_ymd(2030, 6, 14));
     let since = at("2030-06-14T00:00:00Z");
-    assert_eq!(overrides, one("tls.crt", Fitness::Expired { since }));
+    assert_eq!(defects, one("tls.crt", Fitness::Expired { since }));
     assert!(!holds);
-    let (overrides, holds) = of(|params| params.not_before = date_time_ymd(2030, 6, 16));
+    let (defects, holds) = of(|params| params.not_before = date_time_ymd(2030, 6, 16));
     let from = at("2030-06-16T00:00:00Z");
-    assert_eq!(overrides, one("tls.crt", Fitness::NotYet { from }));
+    assert_eq!(defects, one("tls.crt", Fitness::NotYet { from }));
     assert!(!holds);
-    let (overrides, holds) = of(|params| params.subject_alt_names.truncate(3));
+    let (defects, holds) = of(|params| params.subject_alt_names.truncate(3));
     let missing = Fitness::AddressMissing("fd00::1".parse().unwrap());
-    assert_eq!(overrides, one("tls.crt", missing));
+    assert_eq!(defects, one("tls.crt", missing));
     assert!(holds);
-    let (overrides, _) = of(|params| params.subject_alt_names.clear());
-    assert_eq!(told.len(), 4, "{told:?}");
-    let (overrides, _) = of(|params| drop(params.subject_alt_names.remove(1)));
+    let (defects, _) = of(|params| params.subject_alt_names.clear());
+    assert_eq!(defects.len(), 4, "{defects:?}");
+    let (defects, _) = of(|params| drop(params.subject_alt_names.remove(1)));
     let missing = Fitness::HostMissing("a.etcd.svc".to_owned());
-    assert_eq!(overrides, one("tls.crt", missing));
-    let (overrides, _) = of(|params| drop(params.extended_key_usages.pop()));
-    assert_eq!(overrides, one("tls.crt", Fitness::UseMissing(Use::Client)));
-    let (overrides, _) = of(|params| drop(params.extended_key_usages.remove(0)));
-    assert_eq!(overrides, one("tls.crt", Fitness::UseMissing(Use::Server)));
-    let (overrides, _) = of(|params| params.extended_key_usages.clear());
-    assert_eq!(overrides, []);
-    let (overrides, _) =
-        of(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]);
-    assert_eq!(overrides, []);
+    assert_eq!(defects, one("tls.crt", missing));
+    let (defects, _) = of(|params| drop(params.extended_key_usages.pop()));
+    assert_eq!(defects, one("tls.crt", Fitness::UseMissing(Use::Client)));
+    let (defects, _) = of(|params| drop(params.extended_key_usages.remove(0)));
+    assert_eq!(defects, one("tls.crt", Fitness::UseMissing(Use::Server)));
+    let (defects, _) = of(|params| params.extended_key_usages.clear());
+    assert_eq!(defects, []);
+    let (defects, _) = of(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]);
+    assert_eq!(defects, []);
     assert!(!fits("*.svc", "a.b.svc") && !fits("*.svc", ".svc") && !fits("*", "a"));
 }
 

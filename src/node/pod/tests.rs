@@ -1,8 +1,6 @@
 use super::*;
-use crate::error::Kind;
 use crate::node::component::{Component, PodRevision};
 use std::path::Path;
-use std::path::PathBuf;
 
 const JSON: &str = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"etcd","namespace":"openshift-etcd","creationTimestamp":null,"labels":{"app":"etcd","revision":"7"}},"spec":{"volumes":[{"name":"resource-dir","hostPath":{"path":"/etc/kubernetes/static-pod-resources/etcd-pod-7"}},{"name":"cert-dir","hostPath":{"path":"/etc/kubernetes/static-pod-resources/etcd-certs"}},{"name":"tmp","emptyDir":{}}],"containers":[{"name":"etcd","image":"quay.io/x@sha256:1","command":["/bin/sh","-c","exec etcd --name a\u003cb"],"env":[{"name":"A","value":"1"},{"name":"POD","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}],"volumeMounts":[{"name":"resource-dir","mountPath":"/etc/kubernetes/static-pod-resources"},{"name":"cert-dir","mountPath":"/etc/kubernetes/static-pod-certs"}]}]},"status":{}}
 "#;

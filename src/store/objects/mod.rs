@@ -13,7 +13,7 @@ mod address;
 mod bucket;
 mod contract;
 mod directory;
-mod name;
+pub(crate) mod name;
 mod open;
 mod profile;
 mod settings;

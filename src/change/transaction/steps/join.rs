@@ -218,7 +218,7 @@ pub(crate) fn request(facts: &NodeFacts, layout: &NodeLayout) -> Result<AddReque
         target: Target {
             layout: layout.clone(),
             profile: None,
-            told: Told::default(),
+            overrides: AccessOverrides::default(),
         },
         name: facts.etcd.member.clone(),
         peer_urls: facts.etcd.peer_urls.clone(),
