@@ -51,7 +51,7 @@ demo: deps etcd
 test: deps etcd lint deny unit suites fuzz-smoke
 
 lint: deps
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets $(FEATURES) -- -D warnings
 
 unit: deps

@@ -22,15 +22,8 @@ use etcd_dr::etcd::wal::{Segment, SegmentName, Wal, write_founding};
 use etcd_dr::finding::Findings;
 use etcd_dr::journal::Begin;
 use etcd_dr::journal::{self, Journal, Record};
-use model::{Op, Store};
-use writer::{Freelist, Random, Shape, seal, write};
-
-#[path = "../tests/reader/model.rs"]
-#[allow(dead_code)]
-mod model;
-#[path = "../tests/reader/writer.rs"]
-#[allow(dead_code)]
-mod writer;
+use testbench::database::model::{Op, Store};
+use testbench::database::writer::{Freelist, Random, Shape, seal, write};
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 

@@ -7,17 +7,14 @@
 //! `scripts/demo.sh` runs it. It uses the test suites' bench, so that there is one way to start a
 //! cluster. Argument: how many keys to write in addition to the OpenShift objects.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::io::{BufRead, Write};
 
-use support::bins;
-use support::bulk::Bulk;
-use support::cluster::{Cluster, ClusterSpec};
-use support::kube::OpenShift;
-use support::node::{self, NodeOptions};
-use support::node_bench::NodeBench;
+use testbench::bins;
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::NodeBench;
 
 fn main() {
     let keys = std::env::args()

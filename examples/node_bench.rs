@@ -12,10 +12,7 @@
 //! like the one that generator takes; by default it uses the certificates on the node.
 //! `--empty` says what etcd does without data; `join` takes `--initial-cluster`.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    support::node_bench::program::run(&arguments)
+    testbench::node_bench::program::run(&arguments)
 }

@@ -13,15 +13,9 @@ use etcd_dr_fuzz::{
     age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing,
     raft_snap, request, seal_metas, wal, yaml,
 };
-use model::Store;
-use writer::{Freelist, Random, Shape, seal, write};
+use testbench::database::model::Store;
+use testbench::database::writer::{Freelist, Random, Shape, seal, write};
 
-#[path = "../../tests/reader/model.rs"]
-#[allow(dead_code)]
-mod model;
-#[path = "../../tests/reader/writer.rs"]
-#[allow(dead_code)]
-mod writer;
 
 fn duration() -> Duration {
     let seconds = std::env::var("FUZZ_SECONDS").ok();

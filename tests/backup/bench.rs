@@ -11,9 +11,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::cluster::Cluster;
-use crate::support::golden::{self, Run, etcd_dr};
-use crate::support::node::{self, NodeOptions};
+use testbench::cluster::Cluster;
+use testbench::golden::{self, Run, etcd_dr};
+use testbench::node::{self, NodeOptions};
 
 /// Nothing here takes longer, on however busy a machine.
 const LIMIT: Duration = Duration::from_secs(240);

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::bench::{assert_only_good, text};
-use crate::support::bins;
-use crate::support::certs::{self, Ca, PairFiles};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::{self, Run};
-use crate::support::process::write_private;
+use testbench::bins;
+use testbench::certs::{self, Ca, PairFiles};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::{self, Run};
+use testbench::process::write_private;
 
 /// Everything a bare etcd must be told.
 struct Told {

@@ -5,11 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::bench::{Node, assert_only_good, listed, text};
-use crate::support::bins;
-use crate::support::bulk::{Bulk, put_all};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::kube::{OpenShift, cluster_operator_key};
-use crate::support::node::NodeOptions;
+use testbench::bins;
+use testbench::bulk::{Bulk, put_all};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::kube::{OpenShift, cluster_operator_key};
+use testbench::node::NodeOptions;
 
 /// Refused by these names, each also when all others are allowed; taken when they are allowed,
 /// or with `--force`, and dirty for these reasons.
@@ -281,7 +281,7 @@ fn wait_until_leaderless(bench: &Bench) {
 
 fn wait(what: &str, check: impl Fn() -> bool) {
     let limit = std::time::Duration::from_secs(60);
-    crate::support::process::wait_for(
+    testbench::process::wait_for(
         what,
         limit,
         || if check() { Ok(()) } else { Err("not yet") },

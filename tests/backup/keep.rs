@@ -5,11 +5,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::bench::{Node, listed, text};
-use crate::support::bins;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden;
-use crate::support::kube::OpenShift;
-use crate::support::node::NodeOptions;
+use testbench::bins;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden;
+use testbench::kube::OpenShift;
+use testbench::node::NodeOptions;
 
 #[test]
 fn a_backup_prunes_once_it_is_taken_and_a_pinned_one_stays() {

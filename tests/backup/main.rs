@@ -2,9 +2,6 @@
 //! hand: what a backup holds is held against what etcd's own tools say, and each thing that can
 //! go wrong is made to.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bench;
 mod broken;
 mod gate;

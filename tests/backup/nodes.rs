@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::bench::{Node, assert_only_good, listed, text};
-use crate::support::bins;
-use crate::support::bulk::Bulk;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden;
-use crate::support::kube::OpenShift;
-use crate::support::node::NodeOptions;
-use crate::support::process::expect_success;
+use testbench::bins;
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden;
+use testbench::kube::OpenShift;
+use testbench::node::NodeOptions;
+use testbench::process::expect_success;
 
 fn start(members: usize) -> Option<Cluster> {
     let bins = bins::require("3.5")?;

@@ -6,14 +6,14 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::bench::{Node, assert_only_good, text};
-use crate::support::bins::{self, EtcdBins};
-use crate::support::bulk::Bulk;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden;
-use crate::support::kube::OpenShift;
-use crate::support::node::{NodeOptions, REVISIONS};
-use crate::support::process::expect_success;
-use crate::support::stock;
+use testbench::bins::{self, EtcdBins};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden;
+use testbench::kube::OpenShift;
+use testbench::node::{NodeOptions, REVISIONS};
+use testbench::process::expect_success;
+use testbench::stock;
 
 const KEYS: usize = 300;
 

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::bench::{Node, text};
-use crate::support::bins::{self, skip};
-use crate::support::bulk::Bulk;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::kube::OpenShift;
-use crate::support::node::NodeOptions;
+use testbench::bins::{self, skip};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::kube::OpenShift;
+use testbench::node::NodeOptions;
 
 /// A loop-mounted XFS image; unmounted when dropped.
 struct Xfs(PathBuf);

@@ -6,14 +6,14 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::bench::{Node, assert_only_good, listed, text};
-use crate::support::bins;
-use crate::support::bulk::Bulk;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden;
-use crate::support::kube::OpenShift;
-use crate::support::node::{NodeOptions, generator};
-use crate::support::process::expect_success;
-use crate::support::tmpfs::Tmpfs;
+use testbench::bins;
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden;
+use testbench::kube::OpenShift;
+use testbench::node::{NodeOptions, generator};
+use testbench::process::expect_success;
+use testbench::tmpfs::Tmpfs;
 
 /// A member with some data and the node around it.
 fn start(bytes: usize) -> Option<(Cluster, Node)> {

@@ -6,12 +6,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::bench::{Node, Running, assert_only_good, states, text};
-use crate::support::bins;
-use crate::support::bulk::Bulk;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::Run;
-use crate::support::kube::OpenShift;
-use crate::support::node::NodeOptions;
+use testbench::bins;
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::Run;
+use testbench::kube::OpenShift;
+use testbench::node::NodeOptions;
 
 /// Much more than a server sends ahead of its client, at a rate that leaves seconds.
 const SLOW: [&str; 2] = ["--max-rate", "8MiB"];

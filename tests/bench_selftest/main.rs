@@ -1,20 +1,17 @@
 //! Proves the test bench itself: the other suites' findings are only as good as their servers.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use support::bins::{self, EtcdBins};
-use support::bulk::Bulk;
-use support::certs;
-use support::cluster::{Cluster, ClusterSpec};
-use support::golden::Placeholders;
-use support::kube::{self, OpenShift};
-use support::node::{self, NodeOptions};
+use testbench::bins::{self, EtcdBins};
+use testbench::bulk::Bulk;
+use testbench::certs;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::Placeholders;
+use testbench::kube::{self, OpenShift};
+use testbench::node::{self, NodeOptions};
 
 fn each_version(test: impl Fn(&EtcdBins)) {
     for bins in bins::require_all() {
@@ -81,7 +78,7 @@ fn one_member_keeps_its_data_over_a_kill_and_refuses_strangers() {
         );
         let other_ca = certs::Ca::new("another-signer");
         let wrong_ca = scratch.join("wrong-ca.crt");
-        support::process::write_private(&wrong_ca, other_ca.cert.as_bytes());
+        testbench::process::write_private(&wrong_ca, other_ca.cert.as_bytes());
         let output = cluster
             .etcdctl_command()
             .env("ETCDCTL_CACERT", &wrong_ca)
@@ -150,14 +147,14 @@ fn servers_end_with_a_killed_process() {
     const CHILD: &str = "BENCH_SELFTEST_CHILD";
     const NAME: &str = "servers_end_with_a_killed_process";
     if std::env::var_os(CHILD).is_some() {
-        let mut command = support::process::bound_command(Path::new("sleep"));
+        let mut command = testbench::process::bound_command(Path::new("sleep"));
         command.arg("120");
-        let mut server = support::process::spawn_bound(command).expect("starting sleep");
+        let mut server = testbench::process::spawn_bound(command).expect("starting sleep");
         eprintln!("server {}", server.id());
         server.wait().expect("waiting to be killed");
         return;
     }
-    if !support::process::has_setpriv() {
+    if !testbench::process::has_setpriv() {
         bins::skip("no setpriv, which util-linux has");
         return;
     }
@@ -178,7 +175,7 @@ fn servers_end_with_a_killed_process() {
     child.kill().expect("killing the child");
     child.wait().expect("waiting for the child");
     let limit = std::time::Duration::from_secs(60);
-    support::process::wait_for("the server's end", limit, || {
+    testbench::process::wait_for("the server's end", limit, || {
         match std::fs::read_to_string(&stat) {
             // Nobody may have collected it yet.
             Ok(text) if !text.contains(") Z ") => Err(text),
@@ -271,7 +268,7 @@ fn a_scratch_node_reaches_its_live_member() {
         .env("ETCDCTL_API", "3")
         .output()
         .expect("running bash");
-    let status = support::process::expect_success("etcdctl with etcd.env", &output);
+    let status = testbench::process::expect_success("etcdctl with etcd.env", &output);
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     let revision: serde_json::Value =
         serde_json::from_slice(&std::fs::read(data.join("revision.json")).expect("revision.json"))
@@ -299,7 +296,7 @@ fn nodes_of_every_layout_are_as_listed() {
         .args(&lists)
         .output()
         .expect("running python3");
-    support::process::expect_success("make-node.py --check", &output);
+    testbench::process::expect_success("make-node.py --check", &output);
 }
 
 #[test]
@@ -311,7 +308,7 @@ fn etcd_env_survives_a_shell_whatever_the_address_family() {
         .args(["master-0.ocp.example.com", "--certs-layout", "4.6"])
         .output()
         .expect("running python3");
-    support::process::expect_success("make-node.py", &output);
+    testbench::process::expect_success("make-node.py", &output);
     let env = scratch
         .path()
         .join("etc/kubernetes/static-pod-resources/etcd-certs/configmaps/etcd-scripts/etcd.env");
@@ -328,7 +325,7 @@ fn etcd_env_survives_a_shell_whatever_the_address_family() {
         .output()
         .expect("running bash");
     assert_eq!(
-        support::process::expect_success("sourcing etcd.env", &output),
+        testbench::process::expect_success("sourcing etcd.env", &output),
         "[fd00::10] https://[fd00::10]:2379 /etc/kubernetes/static-pod-certs/secrets/\
          etcd-all-peer/etcd-peer-master-0.ocp.example.com.crt\n"
     );
@@ -358,5 +355,5 @@ fn a_kubeadm_node_names_the_live_member_in_its_flags() {
         .env("ETCDCTL_KEY", pki.join("healthcheck-client.key"))
         .args(["endpoint", "health"]);
     let output = etcdctl.output().expect("running etcdctl");
-    support::process::expect_success("etcdctl with kubeadm's certificates", &output);
+    testbench::process::expect_success("etcdctl with kubeadm's certificates", &output);
 }

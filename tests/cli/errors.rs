@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::golden;
 use crate::shelf::Shelf;
-use crate::support::golden::{Placeholders, run};
-use crate::support::node::generator;
-use crate::support::process::expect_success;
+use testbench::golden::{Placeholders, run};
+use testbench::node::generator;
+use testbench::process::expect_success;
 
 #[test]
 fn what_was_typed() {

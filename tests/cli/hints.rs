@@ -8,9 +8,9 @@ use etcd_dr::cli::args::Cli;
 
 use crate::errors::{NODES, node};
 use crate::shelf::{self, Shelf};
-use crate::support::bins::skip;
-use crate::support::certs::Ca;
-use crate::support::golden::{Run, run};
+use testbench::bins::skip;
+use testbench::certs::Ca;
+use testbench::golden::{Run, run};
 
 /// What a run says to type next, without what may be chosen from.
 fn hint(run: &Run) -> String {

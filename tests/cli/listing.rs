@@ -2,7 +2,7 @@
 
 use crate::golden;
 use crate::shelf::Shelf;
-use crate::support::golden::{Placeholders, run};
+use testbench::golden::{Placeholders, run};
 
 #[test]
 fn one_of_each_kind() {

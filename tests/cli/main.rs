@@ -1,9 +1,6 @@
 //! The command line as others see it: each golden file shows arguments, status, stdout and stderr
 //! of one run. Needs no etcd: the one real set is a fixture, and all others are made of it.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod errors;
 mod hints;
 mod listing;
@@ -13,7 +10,7 @@ mod renamed;
 mod shelf;
 mod verifying;
 
-use support::golden::{Placeholders, Run, assert_golden, run};
+use testbench::golden::{Placeholders, Run, assert_golden, run};
 
 /// Runs and compares; the name is the golden file's.
 #[track_caller]

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::shelf::Shelf;
-use crate::support::bins::skip;
-use crate::support::golden::{binary, etcd_dr, run};
+use testbench::bins::skip;
+use testbench::golden::{binary, etcd_dr, run};
 
 #[test]
 fn json_always_bears_its_version() {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::golden;
 use crate::shelf::{self, Shelf};
-use crate::support::golden::run;
+use testbench::golden::run;
 
 /// Four good ones of four days, a dirty one between, and what is none of ours.
 fn filled() -> Shelf {

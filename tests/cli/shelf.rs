@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::golden::Placeholders;
+use testbench::golden::Placeholders;
 
 /// When the sets claim to have been taken: long ago on whatever clock.
 pub const CREATED: &str = "2025-06-01T02:00:00Z";

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::golden;
 use crate::shelf::{Shelf, cut, file, flip, resources, snapshot};
-use crate::support::golden::{Run, run};
-use crate::support::process::expect_success;
+use testbench::golden::{Run, run};
+use testbench::process::expect_success;
 
 /// Offsets of the layers that failed.
 fn failed(run: &Run) -> Vec<String> {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use etcd_dr::error::{Failure, Kind};
 use etcd_dr::etcd::client::{ConnectOptions, Connection, Endpoint, Pem, TlsConfig};
 
-use crate::support::bins::{require, skip};
-use crate::support::process::{bound_command, expect_success, spawn_bound, wait_for};
-use crate::support::s3::free_port;
+use testbench::bins::{require, skip};
+use testbench::process::{bound_command, expect_success, spawn_bound, wait_for};
+use testbench::s3::free_port;
 
 /// Extensions of a server's certificate.
 const SERVER: &str = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";

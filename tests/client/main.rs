@@ -1,9 +1,6 @@
 //! The etcd client and the snapshot's download: against a scripted fake for what no real server
 //! does on request, and against real etcd releases for all the rest.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod certificates;
 mod connect;
 mod fake;

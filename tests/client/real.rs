@@ -17,11 +17,11 @@ use etcd_dr::etcd::client::{
 use etcd_dr::etcd::download::{DownloadOptions, Progress, download};
 use sha2::{Digest, Sha256};
 
-use crate::support::bins::{EtcdBins, require, require_all};
-use crate::support::bulk::{Bulk, put_all};
-use crate::support::certs::{Ca, PairFiles, strangers_client};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::process::expect_success;
+use testbench::bins::{EtcdBins, require, require_all};
+use testbench::bulk::{Bulk, put_all};
+use testbench::certs::{Ca, PairFiles, strangers_client};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::process::expect_success;
 
 fn tls(ca: &Path, client: Option<&PairFiles>) -> TlsConfig {
     let ca = Pem::read(ca).unwrap();

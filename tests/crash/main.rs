@@ -6,13 +6,8 @@
 //! with every legal loss of what was not yet fsynced.
 #![cfg(feature = "faults")]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod prune;
 // Other suites take more of it.
-#[allow(dead_code)]
-mod replay;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -26,9 +21,9 @@ use etcd_dr::inspect::verify;
 use etcd_dr::keep::catalog;
 use etcd_dr::store::LocalStore;
 use jiff::Timestamp;
-use replay::{Call, Disk, Replay, Tree};
-use support::cluster::{Cluster, ClusterSpec};
-use support::node::NodeOptions;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::node::NodeOptions;
+use testbench::replay::{self, Call, Disk, Replay, Tree};
 
 /// One member, an OpenShift node around it, and a store with one good set.
 struct Bench {
@@ -39,13 +34,13 @@ struct Bench {
 
 impl Bench {
     fn start() -> Option<Self> {
-        let bins = support::bins::require("3.5")?;
+        let bins = testbench::bins::require("3.5")?;
         let cluster = Cluster::start(ClusterSpec::new(&bins, 1));
         for key in ["a", "b", "c"] {
             cluster.etcdctl_ok(&["put", key, "value"]);
         }
-        support::kube::OpenShift::default().write(&cluster);
-        let root = support::node::make(&cluster, 0, &NodeOptions::default());
+        testbench::kube::OpenShift::default().write(&cluster);
+        let root = testbench::node::make(&cluster, 0, &NodeOptions::default());
         let scratch = tempfile::tempdir().unwrap();
         let bench = Self {
             _cluster: cluster,
@@ -82,7 +77,7 @@ impl Bench {
     }
 
     fn backup(&self, store: &Path, seam: Option<String>) -> Output {
-        let mut command = support::golden::etcd_dr();
+        let mut command = testbench::golden::etcd_dr();
         command
             .args(["--node-name", "master-0", "--progress", "never", "--root"])
             .arg(&self.root);
@@ -355,7 +350,7 @@ fn every_legal_loss_of_unsynced_writes_is_survived() {
 
 #[test]
 fn the_first_backup_of_a_node_is_there_once_it_is_reported() {
-    let Some(bins) = support::bins::require("3.5") else {
+    let Some(bins) = testbench::bins::require("3.5") else {
         return;
     };
     let cluster = Cluster::start(ClusterSpec::new(&bins, 1).plain());
@@ -364,7 +359,7 @@ fn the_first_backup_of_a_node_is_there_once_it_is_reported() {
     std::fs::create_dir_all(root.path().join("var/lib")).unwrap();
     let base = Disk::load(root.path());
     let recording = tempfile::NamedTempFile::new().unwrap();
-    let taken = support::golden::etcd_dr()
+    let taken = testbench::golden::etcd_dr()
         .args([
             "--profile",
             "bare",

@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use etcd_dr::keep::catalog;
 use etcd_dr::store::LocalStore;
 
-use crate::replay::{self, Disk, Replay};
-use crate::{inspect, support, text};
+use crate::{inspect, text};
+use testbench::replay::{self, Disk, Replay};
 
 const SETS: u64 = 4;
 
@@ -36,7 +36,7 @@ fn filled(store: &Path) {
 }
 
 fn prune(store: &Path, seam: Option<String>) -> Output {
-    let mut command = support::golden::etcd_dr();
+    let mut command = testbench::golden::etcd_dr();
     command.args(["--progress", "never", "prune", "--keep-last", "2", "--yes"]);
     command.arg(store);
     if let Some(seam) = seam {

@@ -21,13 +21,13 @@ use etcd_dr::finding::Findings;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::model::Store;
-use crate::support::bins::EtcdBins;
-use crate::support::bulk::block_on;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::loopback::Loopback;
-use crate::support::process::expect_success;
-use crate::writer::{Random, Shape, seal, write};
+use testbench::bins::EtcdBins;
+use testbench::bulk::block_on;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::database::model::Store;
+use testbench::database::writer::{Random, Shape, seal, write};
+use testbench::loopback::Loopback;
+use testbench::process::expect_success;
 
 pub(crate) fn context() -> (Context, Arc<Collected>) {
     let events = Arc::new(Collected::default());

@@ -9,9 +9,9 @@ use std::process::Output;
 use etcd_dr::etcd::datadir::Layout;
 
 use crate::bench::{judge, made_up, scratch};
-use crate::replay::{self, Disk, Replay, Tree};
-use crate::support::golden::etcd_dr;
-use crate::writer::Shape;
+use testbench::database::writer::Shape;
+use testbench::golden::etcd_dr;
+use testbench::replay::{self, Disk, Replay, Tree};
 
 /// How a run is set up.
 #[derive(Debug, Clone, Copy)]

@@ -10,8 +10,8 @@ use etcd_dr::finding::Findings;
 use proptest::prelude::*;
 
 use crate::bench::made_up;
-use crate::model::revision_key;
-use crate::writer::{Bucket, Freelist, Shape, seal, write};
+use testbench::database::model::revision_key;
+use testbench::database::writer::{Bucket, Freelist, Shape, seal, write};
 
 fn shapes() -> impl Strategy<Value = Shape> {
     (

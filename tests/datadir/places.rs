@@ -10,7 +10,7 @@ use etcd_dr::etcd::restore::{Bump, Evidence, HIDDEN, SLACK, TargetVersion};
 use etcd_dr::event::Event;
 
 use crate::bench::{changed, context, judge, made_up, put, request, restore, scratch};
-use crate::writer::{Freelist, Shape, seal};
+use testbench::database::writer::{Freelist, Shape, seal};
 
 struct Place {
     dir: tempfile::TempDir,

@@ -13,10 +13,10 @@ use crate::bench::{
     Content, Made, corruption_check, hash_kv, judge, made, network, reference, request, restore,
     serve, verifying,
 };
-use crate::support::bins::{EtcdBins, require_all, skip};
-use crate::support::bulk::block_on;
-use crate::support::cluster::Cluster;
-use crate::support::process::expect_success;
+use testbench::bins::{EtcdBins, require_all, skip};
+use testbench::bulk::block_on;
+use testbench::cluster::Cluster;
+use testbench::process::expect_success;
 
 const BUMP: i64 = 1_000_000_000;
 

@@ -10,7 +10,7 @@ use etcd_dr::etcd::restore::Bump;
 use etcd_dr::finding::Findings;
 
 use crate::bench::{judge, made, reference, request, restore};
-use crate::support::bins::require_all;
+use testbench::bins::require_all;
 
 type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 

@@ -12,11 +12,11 @@ use etcd_dr::finding::Findings;
 use crate::bench::{
     changed, context, indulgent, judge, made, made_up, network, put, request, save, serve,
 };
-use crate::model::revision_key;
-use crate::support::bins::{EtcdBins, require, require_all};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::process::expect_success;
-use crate::writer::{Freelist, Shape, seal};
+use testbench::bins::{EtcdBins, require, require_all};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::database::model::revision_key;
+use testbench::database::writer::{Freelist, Shape, seal};
+use testbench::process::expect_success;
 
 struct Restored {
     cluster: Cluster,

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_yaml_ng::Value;
 
-use crate::support::bins;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::{self, Run};
-use crate::support::kube::OpenShift;
-use crate::support::node::{self, NodeOptions};
-use crate::support::process::expect_success;
 use crate::{deploy, text, words};
+use testbench::bins;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::{self, Run};
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::process::expect_success;
 
 /// A node with its etcd, and what its pods mount.
 struct Bench {

@@ -1,9 +1,6 @@
 //! The files under deploy/ are whole: rendered by kubectl, read by systemd and promtool where they
 //! are there, and every command line in them is one that this binary takes.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod containers;
 mod pipeline;
 mod schemas;
@@ -15,9 +12,9 @@ use clap::Parser;
 use etcd_dr::cli::args::{Cli, Command as Asked};
 use serde::Deserialize;
 use serde_yaml_ng::Value;
-use support::bins::{promtool, skip};
-use support::golden::binary;
-use support::process::expect_success;
+use testbench::bins::{promtool, skip};
+use testbench::golden::binary;
+use testbench::process::expect_success;
 
 fn deploy(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -5,11 +5,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::bins;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::binary;
-use crate::support::kube::OpenShift;
-use crate::support::node::{self, NodeOptions};
+use testbench::bins;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::binary;
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
 
 /// The line, which the pages agree on.
 fn line() -> String {

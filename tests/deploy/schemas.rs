@@ -6,9 +6,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_yaml_ng::Value;
 
-use crate::support::bins::{schemas, skip};
-use crate::support::process::expect_success;
 use crate::{deploy, ran, rendered_text, text};
+use testbench::bins::{schemas, skip};
+use testbench::process::expect_success;
 
 /// What a judge says of a text on its standard input.
 fn judged(mut command: Command, text: &str) -> Output {

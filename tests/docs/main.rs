@@ -4,8 +4,6 @@
 #[path = "../restore/node.rs"]
 #[allow(dead_code)]
 mod node;
-#[path = "../support/mod.rs"]
-mod support;
 
 mod links;
 mod pages;
@@ -20,9 +18,9 @@ use std::process::Command;
 
 use clap::CommandFactory;
 use etcd_dr::cli::args::Cli;
-use support::bins::skip;
-use support::golden::{binary, etcd_dr};
-use support::process::expect_success;
+use testbench::bins::skip;
+use testbench::golden::{binary, etcd_dr};
+use testbench::process::expect_success;
 
 const FOLDERS: [&str; 2] = ["man", "completions"];
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::project;
-use crate::support::schema;
+use testbench::schema;
 
 fn text(file: &str) -> String {
     std::fs::read_to_string(project().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::node::{Node, etcd};
 use crate::project;
-use crate::support::golden::{Run, run};
-use crate::support::node::NodeOptions;
-use crate::support::schema;
+use testbench::golden::{Run, run};
+use testbench::node::NodeOptions;
+use testbench::schema;
 
 #[test]
 fn each_command_has_a_schema_and_the_promise_names_it() {

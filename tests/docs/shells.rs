@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::project;
-use crate::support::bins::skip;
-use crate::support::golden::{binary, etcd_dr};
-use crate::support::process::expect_success;
-use crate::support::terminal::{Terminal, path_with};
+use testbench::bins::skip;
+use testbench::golden::{binary, etcd_dr};
+use testbench::process::expect_success;
+use testbench::terminal::{Terminal, path_with};
 
 const PROMPT: &str = "READY>";
 

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
-use crate::replay::{self, Call, Disk, Replay};
 use crate::{Bench, differences, fs, said};
+use testbench::replay::{self, Call, Disk, Replay};
 
 /// Nothing but `into` is in the place, and the node's tree and the archive are what they were.
 fn nothing_outside(bench: &Bench, place: &Path, node: &[u8; 32], what: &str) {

@@ -4,13 +4,6 @@
 //! The suite runs itself once more for each fault, as a process of its own.
 
 #[cfg(feature = "faults")]
-#[path = "../crash/replay.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod replay;
-#[path = "../support/mod.rs"]
-mod support;
-
-#[cfg(feature = "faults")]
 mod faults;
 mod stock;
 mod users;
@@ -55,7 +48,7 @@ impl Bench {
             .args(["-cpzf", "a.tar.gz", "-C", "node", STATIC_POD_RESOURCES])
             .current_dir(bench.dir.path())
             .output();
-        support::process::expect_success("tar -c", &output.expect("running tar"));
+        testbench::process::expect_success("tar -c", &output.expect("running tar"));
         // Others than the one who made it unpack it, too.
         for open in [bench.dir.path(), &bench.path("a.tar.gz")] {
             fs::set_permissions(open, fs::Permissions::from_mode(0o755)).expect("its mode");

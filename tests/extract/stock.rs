@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use etcd_dr::backup::resources::{Extracted, check_archive};
 
-use crate::support::golden;
-use crate::support::node;
-use crate::support::process::expect_success;
-use crate::support::stock::{self, COMPONENTS, ScriptRun, StockBackup};
 use crate::{Options, Path, PathBuf, Rules, STATIC_POD_RESOURCES, extract_archive, fs, tree};
+use testbench::golden;
+use testbench::node;
+use testbench::process::expect_success;
+use testbench::stock::{self, COMPONENTS, ScriptRun, StockBackup};
 
 /// A node as the generator makes them, and a real snapshot.
 struct Node {

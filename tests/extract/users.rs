@@ -3,8 +3,8 @@
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 
-use crate::support::bins;
 use crate::{Bench, differences, fs, said};
+use testbench::bins;
 
 /// A user who owns nothing here.
 const NOBODY: u32 = 65_534;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::checkup::{found, look, pair};
 use crate::member;
-use crate::support::bins::{require, require_turn};
-use crate::support::certs::Validity;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::{Run, run};
-use crate::support::process::{bound_command, spawn_bound, wait_for};
+use testbench::bins::{require, require_turn};
+use testbench::certs::Validity;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::{Run, run};
+use testbench::process::{bound_command, spawn_bound, wait_for};
 
 /// Names and next commands of the findings.
 fn next(run: &Run, name: &str) -> String {

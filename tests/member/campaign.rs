@@ -15,10 +15,10 @@ use etcd_dr::sys::tree::Node as TreeNode;
 use serde_json::Value;
 
 use crate::join::{LOST, Lost, assert_same};
-use crate::support::bins::require;
-use crate::support::campaign::{calls, counted, killed, status};
-use crate::support::node::NodeOptions;
 use crate::{listed, member};
+use testbench::bins::require;
+use testbench::campaign::{calls, counted, killed, status};
+use testbench::node::NodeOptions;
 
 /// Calls of a sample: where nothing starts, and where the member must come to its vote each time.
 const SAMPLE: u64 = 16;

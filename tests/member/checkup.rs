@@ -15,11 +15,11 @@ use etcd_dr::node::profile::Profile;
 use serde_json::Value;
 
 use crate::member;
-use crate::support::bins::{require, require_turn};
-use crate::support::certs::Validity;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::Run;
-use crate::support::process::wait_for;
+use testbench::bins::{require, require_turn};
+use testbench::certs::Validity;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::Run;
+use testbench::process::wait_for;
 
 /// Looks with further arguments.
 pub(crate) fn look(cluster: &Cluster, more: &[&str]) -> Run {
@@ -81,10 +81,10 @@ fn nothing_stands_in_the_way_of_a_healthy_cluster() {
 /// URL has elsewhere: where the node's settings say, or at a usual port.
 #[test]
 fn metrics_are_read_where_a_server_serves_them() {
-    for bins in crate::support::bins::require_all() {
+    for bins in testbench::bins::require_all() {
         // `--listen-client-http-urls` came with 3.4.25 and 3.5.8.
         let apart = bins.numbers() >= (3, 5, 8);
-        let network = crate::support::loopback::Loopback::reserve();
+        let network = testbench::loopback::Loopback::reserve();
         let ip = network.ip(0);
         let mut spec = ClusterSpec::new(bins, 1).fast();
         spec.network = Some(network);
@@ -131,7 +131,7 @@ fn metrics_are_read_where_a_server_serves_them() {
 /// 3.5.1 to 3.5.19 do not write a promotion to the database, from which 3.6 takes its members.
 #[test]
 fn a_promotion_that_was_not_written_down_is_named_before_an_upgrade() {
-    for bins in crate::support::bins::require_all() {
+    for bins in testbench::bins::require_all() {
         if bins.numbers() < (3, 5, 0) {
             continue;
         }

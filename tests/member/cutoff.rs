@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
-use crate::support::bins::require_turn;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::process::wait_for;
 use crate::{Adding, Reaper, assert_same_data, listed, member};
+use testbench::bins::require_turn;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::process::wait_for;
 
-fn cluster(bins: &crate::support::bins::EtcdBins) -> Cluster {
+fn cluster(bins: &testbench::bins::EtcdBins) -> Cluster {
     Cluster::start(ClusterSpec::new(bins, 3).fast())
 }
 
@@ -122,11 +122,11 @@ fn a_killed_run_is_taken_up_by_the_next() {
 /// A removal that is killed at any time leaves a member that is there or gone; again, it is gone.
 #[test]
 fn a_killed_removal_is_done_by_the_next() {
-    let bins = crate::support::bins::require_all();
+    let bins = testbench::bins::require_all();
     for (bins, after) in bins.iter().zip([5u64, 30, 120]) {
         let mut cluster = cluster(bins);
         cluster.kill(2);
-        let mut child = crate::support::golden::etcd_dr()
+        let mut child = testbench::golden::etcd_dr()
             .args(["--profile", "bare", "member-remove", "master-2", "--yes"])
             .envs(cluster.client_env())
             .spawn()

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::bins::require_turn;
-use crate::support::bulk::Bulk;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::process::wait_for;
 use crate::{Adding, Reaper, assert_same_data, listed, member};
+use testbench::bins::require_turn;
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::process::wait_for;
 
 /// Each comes as a learner; the next is asked for at once, and waits until etcd takes it.
 #[test]

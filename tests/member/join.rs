@@ -15,16 +15,16 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use etcd_dr::sys::tree::{self, Node as TreeNode, Options};
 
-use crate::support::bins::{EtcdBins, require, require_all};
-use crate::support::bulk::Bulk;
-use crate::support::certs::{Ca, Validity};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::etcd_dr;
-use crate::support::node::{self, NodeOptions};
-use crate::support::node_bench::{Empty, NodeBench};
-use crate::support::process::{expect_success, wait_for};
-use crate::support::schema;
 use crate::{assert_same_data, listed, member};
+use testbench::bins::{EtcdBins, require, require_all};
+use testbench::bulk::Bulk;
+use testbench::certs::{Ca, Validity};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::etcd_dr;
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::{Empty, NodeBench};
+use testbench::process::{expect_success, wait_for};
+use testbench::schema;
 
 pub(crate) const LOST: usize = 2;
 

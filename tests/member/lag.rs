@@ -7,11 +7,11 @@ use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::load::Writer;
-use crate::support::bins::{EtcdBins, require_turn};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::Run;
-use crate::support::process::wait_for;
 use crate::{Adding, assert_same_data, listed, member};
+use testbench::bins::{EtcdBins, require_turn};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::Run;
+use testbench::process::wait_for;
 
 /// Writers at once, of small values.
 const WRITERS: usize = 36;

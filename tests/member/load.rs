@@ -15,9 +15,9 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
 use crate::assert_same_data;
 use crate::replace::replace;
-use crate::support::bins::require_turn;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::process::wait_for;
+use testbench::bins::require_turn;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::process::wait_for;
 
 /// Writes to one member until told to stop.
 pub(crate) struct Writer {

@@ -1,9 +1,6 @@
 //! Members added, removed and moved in real clusters, by the built binary, on every release at
 //! hand.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod agreement;
 mod campaign;
 mod checkup;
@@ -23,10 +20,10 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::cluster::Cluster;
-use support::golden::{Run, etcd_dr, run};
-use support::process::wait_for;
-use support::same::assert_same_data;
+use testbench::cluster::Cluster;
+use testbench::golden::{Run, etcd_dr, run};
+use testbench::process::wait_for;
+use testbench::same::assert_same_data;
 
 /// Runs etcd-dr against all running members of a cluster.
 fn member(cluster: &Cluster, args: &[&str]) -> Run {

@@ -1,9 +1,9 @@
 //! Each refusal with a real cause, and with and without its `--allow`.
 
-use crate::support::bins::{EtcdBins, require, require_turn};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::process::expect_success;
 use crate::{listed, member, refusal};
+use testbench::bins::{EtcdBins, require, require_turn};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::process::expect_success;
 
 fn cluster(bins: &EtcdBins, members: usize) -> Cluster {
     Cluster::start(ClusterSpec::new(bins, members).fast())

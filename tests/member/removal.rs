@@ -1,10 +1,10 @@
 //! Members that go, and members that move, while all is well.
 
-use crate::support::bins::{require, require_turn};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::run;
-use crate::support::node::{NodeOptions, make};
 use crate::{assert_same_data, listed, member};
+use testbench::bins::{require, require_turn};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::run;
+use testbench::node::{NodeOptions, make};
 
 /// From five down to one, the leader each time: leadership goes first, and no write fails after.
 #[test]

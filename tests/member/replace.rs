@@ -1,9 +1,9 @@
 //! A lost member replaced end to end.
 
-use crate::support::bins::{EtcdBins, require_turn};
-use crate::support::bulk::{Bulk, put_all};
-use crate::support::cluster::{Cluster, ClusterSpec};
 use crate::{Adding, Reaper, assert_same_data, listed, member};
+use testbench::bins::{EtcdBins, require_turn};
+use testbench::bulk::{Bulk, put_all};
+use testbench::cluster::{Cluster, ClusterSpec};
 
 /// Removes a member that is lost, and adds it again from what `--print` says.
 pub(crate) fn replace(cluster: &mut Cluster, i: usize) {

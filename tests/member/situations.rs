@@ -6,16 +6,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::checkup::{found, look, pair};
-use crate::support::bins::{self, EtcdBins, require_turn};
-use crate::support::bulk::Bulk;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::{Run, run};
-use crate::support::loopback::Loopback;
-use crate::support::namespace::{self, Namespace};
-use crate::support::node::{self, NodeOptions};
-use crate::support::node_bench::NodeBench;
-use crate::support::process::wait_for;
 use crate::{Adding, Reaper, assert_same_data, listed, member};
+use testbench::bins::{self, EtcdBins, require_turn};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::{Run, run};
+use testbench::loopback::Loopback;
+use testbench::namespace::{self, Namespace};
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::NodeBench;
+use testbench::process::wait_for;
 
 const DOMAIN: &str = "cluster.test";
 

@@ -1,9 +1,6 @@
 //! Proves the stand-in kubelet and container runtime: what they say is so, and what they are told
 //! to do wrong they do. The client of the container runtime looks at them all the while.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,11 +10,11 @@ use std::time::Duration;
 use etcd_dr::etcd::datadir::holders;
 use etcd_dr::node::layout::NodeLayout;
 use etcd_dr::node::runtime::{Container, ContainerState, Runtime, find_socket, static_pod_name};
-use support::bins::{self, EtcdBins};
-use support::bulk::Bulk;
-use support::cluster::{Cluster, ClusterSpec};
-use support::node::{self, NodeOptions};
-use support::node_bench::{Answer, Api, BenchSpec, Empty, Lie, NodeBench, Stop};
+use testbench::bins::{self, EtcdBins};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::{Answer, Api, BenchSpec, Empty, Lie, NodeBench, Stop};
 
 const ETCD: &str = "etcd-pod.yaml";
 
@@ -211,7 +208,7 @@ fn a_member_that_lost_its_data_joins_again() {
         .expect("an id");
     // etcd refuses until both have been connected for a while.
     let limit = Duration::from_secs(60);
-    support::process::wait_for("the member to be removed", limit, || {
+    testbench::process::wait_for("the member to be removed", limit, || {
         let output = cluster.etcdctl_on(0, &["member", "remove", &format!("{id:x}")]);
         match output.status.success() {
             true => Ok(()),
@@ -236,7 +233,7 @@ fn what_dies_is_started_again() {
     let (_dir, bench) = sleeping(|spec| spec.restart_after = Duration::from_millis(100));
     let first = bench.pid("alpha", "main").expect("it runs");
     assert_eq!(bench.pid("alpha", "side"), Some(first));
-    support::process::kill_pid(first);
+    testbench::process::kill_pid(first);
     bench.until("a new process", || {
         bench.pid("alpha", "main").is_some_and(|pid| pid != first)
     });
@@ -373,7 +370,7 @@ fn the_program_says_when_it_is_ready_and_ends_what_it_started() {
     const NAME: &str = "the_program_says_when_it_is_ready_and_ends_what_it_started";
     if let Ok(arguments) = std::env::var(ARGUMENTS) {
         let arguments: Vec<_> = arguments.lines().map(str::to_owned).collect();
-        let status = support::node_bench::program::run(&arguments);
+        let status = testbench::node_bench::program::run(&arguments);
         assert_eq!(status, std::process::ExitCode::SUCCESS);
         return;
     }
@@ -403,7 +400,7 @@ fn the_program_says_when_it_is_ready_and_ends_what_it_started() {
         .expect("its line");
     assert!(ready.ends_with("/run/crio/crio.sock"), "{ready}");
     cluster.wait_member(0);
-    support::process::terminate(child.id());
+    testbench::process::terminate(child.id());
     // Whatever it says further must have a reader.
     let rest: Vec<_> = lines.collect();
     let status = child.wait().expect("waiting for its end");

@@ -12,8 +12,8 @@ use etcd_dr::etcd::snapshot::{LayerState, Options, Report, inspect};
 use etcd_dr::finding::{Findings, Layer, Place};
 
 use crate::etcd::{Member, Release, releases_or_skip, snapshot};
-use crate::model::{Op, Store};
-use crate::writer::{Freelist, Random, Shape, seal, write};
+use testbench::database::model::{Op, Store};
+use testbench::database::writer::{Freelist, Random, Shape, seal, write};
 
 fn look(file: &[u8]) -> Report {
     let options = Options {

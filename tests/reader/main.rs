@@ -2,7 +2,5 @@
 
 mod damage;
 mod etcd;
-mod model;
 mod oracle;
 mod trees;
-mod writer;

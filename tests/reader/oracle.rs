@@ -13,7 +13,7 @@ use etcd_dr::etcd::snapshot::{LayerState, Options, Report, Trailer, hash_kv, ins
 use etcd_dr::finding::Layer;
 
 use crate::etcd::{Member, Release, releases_or_skip, snapshot};
-use crate::writer::Random;
+use testbench::database::writer::Random;
 
 fn look(file: &[u8]) -> Report {
     inspect(&file, &Options::default(), &|_| {}).unwrap()

@@ -10,8 +10,8 @@ use etcd_dr::etcd::snapshot::{KeyFilter, Options, Report, inspect};
 use etcd_dr::finding::{Findings, Layer};
 use proptest::prelude::*;
 
-use crate::model::{Op, Store, status_hash};
-use crate::writer::{
+use testbench::database::model::{Op, Store, status_hash};
+use testbench::database::writer::{
     Bucket, Freelist, Node, Random, Shape, seal, seal_meta, write, write_with_free,
 };
 

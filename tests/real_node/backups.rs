@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::bench::{NAME, boot};
-use crate::support::process::expect_success;
+use testbench::process::expect_success;
 
 #[test]
 fn a_backup_needs_to_be_told_nothing() {

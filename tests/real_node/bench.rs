@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::image;
-use crate::support::bins::{self, EtcdBins};
-use crate::support::bulk::block_on;
-use crate::support::certs::ClusterCerts;
-use crate::support::golden::{self, Run};
-use crate::support::kube::{CLUSTER_VERSION_KEY, OPERATORS, OpenShift, cluster_operator_key};
-use crate::support::node::generator;
-use crate::support::process::{bound_command, expect_success, spawn_bound, tail, wait_for};
+use testbench::bins::{self, EtcdBins};
+use testbench::bulk::block_on;
+use testbench::certs::ClusterCerts;
+use testbench::golden::{self, Run};
+use testbench::kube::{CLUSTER_VERSION_KEY, OPERATORS, OpenShift, cluster_operator_key};
+use testbench::node::generator;
+use testbench::process::{bound_command, expect_success, spawn_bound, tail, wait_for};
 
 /// The node's name, and its only member's.
 pub const NAME: &str = "master-0";

@@ -10,7 +10,7 @@ use etcd_dr::node::runtime::ContainerState;
 use serde_json::Value;
 
 use crate::bench::{NAME, RealNode, boot};
-use crate::support::process::expect_success;
+use testbench::process::expect_success;
 
 /// Where the API server's container finds that it is to be the real one, and with what.
 const REAL: &str = "/var/log/kube-apiserver/real";

@@ -8,8 +8,8 @@ use etcd_dr::node::runtime::{ContainerState, Runtime, static_pod_name};
 
 use crate::bench::{ETCD_NAMESPACE, MAIN, NAME, RealNode, boot};
 use crate::older;
-use crate::support::bulk::block_on;
-use crate::support::process::expect_success;
+use testbench::bulk::block_on;
+use testbench::process::expect_success;
 
 /// Namespace, name and revision of the four pods, in the order of [`MAIN`].
 const PODS: [(&str, &str, &str); 4] = [

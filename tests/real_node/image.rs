@@ -10,8 +10,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::support::bins::EtcdBins;
-use crate::support::process::expect_success;
+use testbench::bins::EtcdBins;
+use testbench::process::expect_success;
 
 /// The image's name; the pause container's too.
 pub const NAME: &str = "node.test/standin:1";

@@ -2,9 +2,6 @@
 //! in namespaces of their own. `make test-node` runs it; it takes minutes, so that `make test`
 //! does not.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod backups;
 mod bench;
 mod clients;

@@ -15,8 +15,8 @@ use std::process::{Command, Output};
 use etcd_dr::sys::tree::Node as TreeNode;
 
 use super::node::{Node, assert_same, copy, etcd};
-use super::support::campaign::{self, killed, status};
-use super::support::node::NodeOptions;
+use testbench::campaign::{self, killed, status};
+use testbench::node::NodeOptions;
 
 /// How many calls a sample has.
 const SAMPLE: u64 = 24;

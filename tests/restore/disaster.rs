@@ -2,12 +2,12 @@
 //! the other kinds of sets and nodes.
 
 use super::node::{KEYS, Node, copy, etcd};
-use super::support::bulk::Bulk;
-use super::support::cluster::{Cluster, ClusterSpec};
-use super::support::kube::OpenShift;
-use super::support::node::{self, NodeOptions};
-use super::support::node_bench::{Empty, NodeBench};
-use super::support::stock::{self, ScriptRun};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::{Empty, NodeBench};
+use testbench::stock::{self, ScriptRun};
 
 #[test]
 fn three_members_two_lost_and_the_data_of_the_third() {

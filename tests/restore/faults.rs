@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use super::node::{Node, assert_same, etcd, text};
-use super::support::node::NodeOptions;
-use super::support::node_bench::{Lie, Stop};
-use super::support::tmpfs::Tmpfs;
+use testbench::node::NodeOptions;
+use testbench::node_bench::{Lie, Stop};
+use testbench::tmpfs::Tmpfs;
 
 fn node() -> Option<Node> {
     let node = Node::single(&etcd("3.5")?, &NodeOptions::default());

@@ -2,13 +2,6 @@
 //! container runtime, which can also be made to lie, to hang and to fail.
 
 #[cfg(feature = "faults")]
-#[path = "../crash/replay.rs"]
-#[allow(dead_code)]
-mod replay;
-#[path = "../support/mod.rs"]
-mod support;
-
-#[cfg(feature = "faults")]
 mod campaign;
 mod disaster;
 mod faults;

@@ -6,14 +6,14 @@ use std::process::{Command, Output};
 
 use etcd_dr::sys::tree::{self, Node as TreeNode, Options};
 
-use super::support::bins::{self, EtcdBins};
-use super::support::bulk::Bulk;
-use super::support::cluster::{Cluster, ClusterSpec};
-use super::support::golden;
-use super::support::kube::OpenShift;
-use super::support::node::{self, NodeOptions};
-use super::support::node_bench::{BenchSpec, NodeBench};
-use super::support::schema;
+use testbench::bins::{self, EtcdBins};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden;
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::{BenchSpec, NodeBench};
+use testbench::schema;
 
 /// Keys that every backup here holds, besides OpenShift's objects.
 pub(crate) const KEYS: usize = 50;

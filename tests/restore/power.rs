@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use self::judge::{Judge, Way, is_journal, outline};
 use super::campaign::Template;
 use super::node::assert_same;
-use super::replay::{self, Call, Disk, Dressed, Entry, Loss, Replay};
-use super::support::campaign::{share, shared, status};
+use testbench::campaign::{share, shared, status};
+use testbench::replay::{self, Call, Disk, Dressed, Entry, Loss, Replay};
 
 /// What is recorded of the node.
 const BELOW: [&str; 3] = ["etc/kubernetes", "var/lib/etcd", STATE];

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::node::{Node, assert_same, copy, etcd};
-use super::support::cluster::{Cluster, ClusterSpec};
-use super::support::kube::OpenShift;
-use super::support::node::{self, NodeOptions};
-use super::support::node_bench::{Answer, NodeBench};
-use super::support::stock::{ScriptRun, script_backup};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::{Answer, NodeBench};
+use testbench::stock::{ScriptRun, script_backup};
 
 /// Refused by this name, and the node is as it was; with `--allow` there is a plan.
 fn refused(node: &Node, set: &str, name: &str, more: &[&str]) {

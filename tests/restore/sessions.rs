@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::node::{Node, assert_same, etcd, text};
-use super::support::node::NodeOptions;
+use testbench::node::NodeOptions;
 
 fn node() -> Option<Node> {
     let node = Node::single(&etcd("3.5")?, &NodeOptions::default());

@@ -1,11 +1,11 @@
 //! No backup: a member's own disk, as one transaction on its node; and etcd off and on.
 
 use super::node::{KEYS, Node, assert_same, etcd};
-use super::support::bulk::Bulk;
-use super::support::cluster::{Cluster, ClusterSpec};
-use super::support::kube::OpenShift;
-use super::support::node::{self, NodeOptions};
-use super::support::node_bench::NodeBench;
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::NodeBench;
 
 /// Three members behind nodes, the first run by the stand-in kubelet.
 fn three() -> Option<Node> {
@@ -120,7 +120,7 @@ fn etcd_is_off_until_it_is_on() {
 
 #[test]
 fn a_pod_that_does_not_stop_is_not_disabled() {
-    use super::support::node_bench::Stop;
+    use testbench::node_bench::Stop;
     let Some(bins) = etcd("3.5") else { return };
     let mut node = Node::single(&bins, &NodeOptions::default());
     let before = node.tree_of("etc/kubernetes");

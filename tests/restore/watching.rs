@@ -9,12 +9,12 @@ use std::time::Duration;
 use etcd_client::{Client, EventType, GetOptions, WatchOptions};
 
 use super::node::{Node, etcd};
-use super::support::bins::EtcdBins;
-use super::support::bulk;
-use super::support::cluster::Cluster;
-use super::support::node::NodeOptions;
-use super::support::node_bench::Lie;
-use super::support::process::wait_for;
+use testbench::bins::EtcdBins;
+use testbench::bulk;
+use testbench::cluster::Cluster;
+use testbench::node::NodeOptions;
+use testbench::node_bench::Lie;
+use testbench::process::wait_for;
 
 /// What it holds: each key's value and the revision that it was written at.
 type Cache = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;

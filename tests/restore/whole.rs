@@ -1,8 +1,8 @@
 //! The way there and back, undisturbed.
 
 use super::node::{Node, assert_same, etcd};
-use super::support::node::NodeOptions;
-use super::support::tmpfs::Tmpfs;
+use testbench::node::NodeOptions;
+use testbench::tmpfs::Tmpfs;
 
 const FAMILIES: [&str; 2] = ["3.4", "3.5"];
 

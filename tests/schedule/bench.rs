@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::bins;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::{self, etcd_dr};
-use crate::support::kube::OpenShift;
-use crate::support::node::{self, NodeOptions};
-use crate::support::process::{kill_pid, terminate, wait_for};
+use testbench::bins;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::{self, etcd_dr};
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::process::{kill_pid, terminate, wait_for};
 
 /// Nothing here takes longer, on however busy a machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -201,7 +201,7 @@ impl Scheduled {
 #[track_caller]
 fn read(line: &str) -> Value {
     let line = serde_json::from_str(line).expect("a line of JSON");
-    crate::support::schema::check_output(&line);
+    testbench::schema::check_output(&line);
     line
 }
 

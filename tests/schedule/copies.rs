@@ -77,7 +77,7 @@ fn copies_that_failed_are_made_later_and_none_twice() {
     assert_eq!(listed(), sets);
     let record = std::fs::read(bench.store.join("backup-1/copies.json")).expect("a record");
     let record: Value = serde_json::from_slice(&record).expect("JSON");
-    crate::support::schema::check("copies", &record);
+    testbench::schema::check("copies", &record);
     assert!(record["to"][&url]["made"].is_string(), "{record}");
 
     // What is removed there has been copied, and stays removed.

@@ -1,9 +1,6 @@
 //! `schedule` with periods of seconds, against a real etcd: what it does in each, what it does when
 //! etcd, the store or the certificates go, and how it ends.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bench;
 mod campaign;
 mod copies;

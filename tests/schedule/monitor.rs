@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::bench::{Bench, LIMIT, path};
-use crate::support::bins::{promtool, skip};
-use crate::support::process::wait_for;
+use testbench::bins::{promtool, skip};
+use testbench::process::wait_for;
 
 /// An HTTP answer: its status and its body.
 pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String), std::io::Error> {

@@ -91,7 +91,7 @@ fn what_cannot_be_meant_is_refused_before_anything() {
         &["schedule", "@hourly", at, "--copy-to", "ftp://host/x"],
         &["schedule", "@hourly", at, "--metrics-listen", "0.0.0.0:0"],
     ] {
-        let run = crate::support::golden::run(args, &[]).expect(2);
+        let run = testbench::golden::run(args, &[]).expect(2);
         assert_eq!(run.stdout, "", "{run}");
     }
 }

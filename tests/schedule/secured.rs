@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::bench::{Bench, LIMIT, path};
 use crate::monitor::{free_port, get};
-use crate::support::certs::{Ca, PairFiles, strangers_client};
-use crate::support::process::{expect_success, wait_for, write_private};
+use testbench::certs::{Ca, PairFiles, strangers_client};
+use testbench::process::{expect_success, wait_for, write_private};
 
 /// Prints a status and the body's first line, or that the connection came to nothing.
 const ASK: &str = r#"
@@ -124,7 +124,7 @@ fn files_that_do_not_belong_together_are_refused_before_anything() {
         [path(&absent), path(&one.key)],
     ] {
         let more = ["--metrics-cert", pair[0], "--metrics-key", pair[1]];
-        let run = crate::support::golden::run(&[&listen[..], &more].concat(), &[]).expect(2);
+        let run = testbench::golden::run(&[&listen[..], &more].concat(), &[]).expect(2);
         assert_eq!(run.stdout, "", "{run}");
         assert!(!run.stderr.contains("PRIVATE KEY"), "{run}");
     }

@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, LIMIT, path};
 use crate::monitor::{free_port, get, value};
-use crate::support::process::wait_for;
+use testbench::process::wait_for;
 
 #[test]
 fn while_the_file_is_there_no_run_begins() {

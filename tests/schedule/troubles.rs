@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::bench::{Bench, path};
-use crate::support::process::write_private;
-use crate::support::tmpfs::Tmpfs;
+use testbench::process::write_private;
+use testbench::tmpfs::Tmpfs;
 
 fn taken(line: &Value) -> bool {
     line["result"] == "taken"

@@ -5,17 +5,17 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::node::{Node, etcd};
-use super::support::bins::skip;
-use super::support::golden::binary;
-use super::support::node::NodeOptions;
-use super::support::process::{terminate, wait_for};
-use super::support::terminal::Terminal;
+use testbench::bins::skip;
+use testbench::golden::binary;
+use testbench::node::NodeOptions;
+use testbench::process::{terminate, wait_for};
+use testbench::terminal::Terminal;
 
 /// Names and next commands that `verify --cluster` gives.
 fn findings(node: &Node) -> Vec<(String, String)> {
     let output = node.run(&["verify", "--cluster", "-o", "json"]);
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    super::support::schema::check_output(&json);
+    testbench::schema::check_output(&json);
     let findings = json["cluster"]["findings"].as_array().expect("findings");
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     findings
@@ -147,7 +147,7 @@ fn progress_as_json_is_nothing_but_json_and_never_is_quiet() {
     let node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
     let told_as = |form: &str, args: &[&str]| {
-        let mut command = super::support::golden::etcd_dr();
+        let mut command = testbench::golden::etcd_dr();
         command
             .args(["--progress", form, "--node-name", "master-0", "--root"])
             .arg(&node.root)
@@ -158,7 +158,7 @@ fn progress_as_json_is_nothing_but_json_and_never_is_quiet() {
     let events = |args: &[&str]| -> Vec<Value> {
         let output = told_as("json", args);
         let text = super::node::text(&output.stderr);
-        super::support::schema::check_events(&text);
+        testbench::schema::check_events(&text);
         let read =
             |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         text.lines().map(read).collect()

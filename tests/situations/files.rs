@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 
 use super::node::{Node, assert_same, etcd};
-use super::support::node::NodeOptions;
+use testbench::node::NodeOptions;
 
 /// A user that is not root, as kubeadm's rootless control plane makes one for etcd.
 const USER: u32 = 52034;

@@ -4,8 +4,6 @@
 #[path = "../restore/node.rs"]
 #[allow(dead_code)]
 mod node;
-#[path = "../support/mod.rs"]
-mod support;
 
 mod cluster;
 mod files;

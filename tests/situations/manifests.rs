@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::node::{KEYS, Node, etcd};
-use super::support::bulk::Bulk;
-use super::support::cluster::{Cluster, ClusterSpec};
-use super::support::kube::OpenShift;
-use super::support::node::{self, NodeOptions};
-use super::support::node_bench::{BenchSpec, NodeBench};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::{BenchSpec, NodeBench};
 
 /// A node with one member whose files were changed before its kubelet started.
 fn made(

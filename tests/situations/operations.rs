@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::node::{KEYS, Node, copy, etcd};
-use super::support::bulk::Bulk;
-use super::support::cluster::{Cluster, ClusterSpec};
-use super::support::node::{self, NodeOptions};
-use super::support::node_bench::{NodeBench, Stop};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::{NodeBench, Stop};
 
 /// The stand-in listens where CRI-O does; a kubeadm node's kubelet names containerd.
 fn containerd(root: &std::path::Path) {
@@ -46,7 +46,7 @@ fn single() -> Option<Node> {
 fn unsettled(node: &Node) -> Vec<(String, String)> {
     let output = node.run(&["restore", "--status", "-o", "json"]);
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    super::support::schema::check_output(&json);
+    testbench::schema::check_output(&json);
     let all = json["unsettled"].as_array().expect("a list");
     let word = |value: &Value| value.as_str().expect("a word").to_owned();
     all.iter()
@@ -96,7 +96,7 @@ fn a_restore_beside_a_living_majority_is_refused_on_every_release() {
 #[test]
 fn the_only_member_is_never_another_at_whatever_address_it_serves() {
     let Some(bins) = etcd("3.5.16") else { return };
-    let network = super::support::loopback::Loopback::reserve();
+    let network = testbench::loopback::Loopback::reserve();
     let (own, local) = (network.ip(0), network.ip(7));
     let mut spec = ClusterSpec::new(&bins, 1).fast();
     spec.network = Some(network);
@@ -285,7 +285,7 @@ fn a_rehearsal_on_a_healthy_cluster_shows_the_plan_and_what_is_refused() {
     );
     let output = node.run(&["restore", "backup-1", "--dry-run", "-o", "json"]);
     let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    super::support::schema::check_output(&json);
+    testbench::schema::check_output(&json);
     assert_eq!(json["error"]["refusal"], "other-members-running");
     assert_eq!(json["plan"]["dryRun"], true);
 }
@@ -493,7 +493,7 @@ fn an_etcd_behind_a_shell_is_restored_by_the_hints_alone() {
         .to_vec();
     args.extend(["backup-1", "--scope", "etcd", "--dry-run"].map(str::to_owned));
     for _ in 0..5 {
-        let output = super::support::golden::etcd_dr().args(&args).output();
+        let output = testbench::golden::etcd_dr().args(&args).output();
         let output = output.expect("running etcd-dr");
         let told = super::node::text(&output.stderr);
         if output.status.success() {
@@ -578,7 +578,7 @@ fn data_from_before_a_restore_is_not_started_beside_the_restored_cluster() {
     let bench = NodeBench::adopt(&mut node.cluster, 1, |_| {});
     containerd(&other);
     let on_other = |args: &[&str]| {
-        let mut command = super::support::golden::etcd_dr();
+        let mut command = testbench::golden::etcd_dr();
         command
             .args(["--node-name", "master-1", "--root"])
             .arg(&other)

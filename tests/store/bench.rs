@@ -5,7 +5,7 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::golden::{self, Run};
+use testbench::golden::{self, Run};
 
 /// The cluster and node that the fixture's Manifest names.
 pub fn place() -> String {

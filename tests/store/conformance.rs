@@ -9,7 +9,7 @@ use etcd_dr::store::objects::{self, Listed};
 use etcd_dr::store::{Address, Settings, Store};
 use futures_util::StreamExt;
 
-use crate::support::s3::{BUCKET, S3, variables};
+use testbench::s3::{BUCKET, S3, variables};
 
 async fn names(store: &dyn Store, folder: &str) -> Vec<String> {
     let listed = store.list(folder).await.expect("a listing");

@@ -1,7 +1,7 @@
 //! `copy`, `list`, `verify` and `prune` of stores away from the node, on real ones.
 
 use crate::bench::{Bench, assert_same_set, files_below, listed, place, run};
-use crate::support::s3::{BUCKET, S3, variables};
+use testbench::s3::{BUCKET, S3, variables};
 
 type Env = Vec<(&'static str, String)>;
 
@@ -98,7 +98,7 @@ fn compressed_and_encrypted_copies_show_nothing_and_come_back_whole() {
     let public = if ssh_made {
         std::fs::read_to_string(ssh.with_extension("pub")).expect("a public key")
     } else {
-        crate::support::bins::skip("no ssh-keygen here: SSH recipients are not tried");
+        testbench::bins::skip("no ssh-keygen here: SSH recipients are not tried");
         String::new()
     };
     std::fs::write(&recipients, format!("# of the team\n{recipient}\n{public}")).expect("a file");

@@ -14,10 +14,10 @@ use etcd_dr::store::{Address, Settings};
 
 use crate::conformance::{Claims, conforms};
 use crate::copies::there_and_back;
-use crate::support::bins::skip;
-use crate::support::process::{bound_command, expect_success, spawn_bound, wait_for};
-use crate::support::s3::{BUCKET, S3, cache, free_port};
 use crate::wire::{Act, Wire};
+use testbench::bins::skip;
+use testbench::process::{bound_command, expect_success, spawn_bound, wait_for};
+use testbench::s3::{BUCKET, S3, cache, free_port};
 
 type Env = Vec<(&'static str, String)>;
 

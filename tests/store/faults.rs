@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use crate::bench::{Bench, assert_none, assert_same_set, files_below, listed, place, run};
 use crate::proxy::Proxy;
-use crate::support::s3::{BUCKET, S3, variables};
-use crate::support::tmpfs::Tmpfs;
+use testbench::s3::{BUCKET, S3, variables};
+use testbench::tmpfs::Tmpfs;
 
 /// Bytes of the snapshot in these tests: three parts.
 const BIG: usize = (20 << 20) + 12_345;
@@ -227,7 +227,7 @@ fn two_who_copy_at_once() {
     }
 }
 
-fn both(copy: impl Fn() -> crate::support::golden::Run + Sync) {
+fn both(copy: impl Fn() -> testbench::golden::Run + Sync) {
     std::thread::scope(|scope| {
         let threads = [(); 2].map(|()| scope.spawn(&copy));
         for thread in threads {

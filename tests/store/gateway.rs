@@ -9,11 +9,11 @@ use crate::bench::{Bench, listed, place, run};
 use crate::conformance::Claims;
 use crate::emulators::whole_suite;
 use crate::requests::{Meeting, two_lose_nothing};
-use crate::support::bins::skip;
-use crate::support::loopback::Loopback;
-use crate::support::process::{bound_command, expect_success, spawn_bound, wait_for};
-use crate::support::s3::{ACCESS_KEY, BUCKET, SECRET_KEY, cache, variables};
 use crate::wire::{Act, Wire};
+use testbench::bins::skip;
+use testbench::loopback::Loopback;
+use testbench::process::{bound_command, expect_success, spawn_bound, wait_for};
+use testbench::s3::{ACCESS_KEY, BUCKET, SECRET_KEY, cache, variables};
 
 /// The gateway's port, as Ceph's documentation has it.
 const PORT: u16 = 7480;

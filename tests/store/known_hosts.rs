@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use crate::bench::run;
-use crate::support::bins::skip;
-use crate::support::process::expect_success;
-use crate::support::sshd::Sshd;
+use testbench::bins::skip;
+use testbench::process::expect_success;
+use testbench::sshd::Sshd;
 
 /// A host with keys of three kinds, and the words that stand for keys in the lines of a test.
 struct Bench {
@@ -85,7 +85,7 @@ impl Bench {
         said.contains("Permission denied")
     }
 
-    fn list(&self, url: &str, more: &[(&'static str, String)]) -> crate::support::golden::Run {
+    fn list(&self, url: &str, more: &[(&'static str, String)]) -> testbench::golden::Run {
         let mut env = self.server.variables();
         env.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         env.extend(more.iter().cloned());

@@ -1,9 +1,6 @@
 //! Stores away from the node. `conformance` holds every store to what the trait promises;
 //! `copies` runs the commands against real servers; `faults` cuts, refuses and fills them.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bench;
 mod conformance;
 mod copies;

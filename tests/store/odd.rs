@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::bench::{Bench, assert_same_set, listed, place, run};
-use crate::support::namespace;
-use crate::support::s3::{BUCKET, S3, variables};
 use crate::wire::{Act, Request, Wire, s3_error};
+use testbench::namespace;
+use testbench::s3::{BUCKET, S3, variables};
 
 /// Writes more than any of our small documents has.
 fn oversized(path: &Path) {

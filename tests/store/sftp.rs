@@ -11,9 +11,9 @@ use crate::bench::{Bench, assert_none, assert_same_set, files_below, listed, pla
 use crate::conformance::{Claims, conforms};
 use crate::copies::there_and_back;
 use crate::proxy::Proxy;
-use crate::support::process::{bound_command, spawn_bound};
-use crate::support::sshd::Sshd;
-use crate::support::tmpfs::Tmpfs;
+use testbench::process::{bound_command, spawn_bound};
+use testbench::sshd::Sshd;
+use testbench::tmpfs::Tmpfs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_conforms() {
@@ -110,10 +110,10 @@ fn a_key_that_only_an_agent_has() {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let Ok(mut agent) = spawn_bound(agent) else {
-        return crate::support::bins::skip("no ssh-agent here");
+        return testbench::bins::skip("no ssh-agent here");
     };
     let added =
-        crate::support::process::wait_for("the agent", std::time::Duration::from_secs(10), || {
+        testbench::process::wait_for("the agent", std::time::Duration::from_secs(10), || {
             let added = Command::new("ssh-add")
                 .arg(server.scratch.path().join("user"))
                 .env("SSH_AUTH_SOCK", &socket)

@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::bench::{Bench, listed};
-use crate::support::s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY, free_port, variables};
 use crate::wire::{Act, Wire, s3_error};
+use testbench::s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY, free_port, variables};
 
 /// Speaks TLS before a server that does not; returns where, and its CA's certificate.
 async fn tls_before(server: SocketAddr) -> (SocketAddr, String) {

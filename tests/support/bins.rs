@@ -119,7 +119,7 @@ pub fn require_turn() -> &'static [EtcdBins] {
 
 /// Announces that this suite does less than it could, or fails where that is not allowed.
 pub fn skip(reason: &str) {
-    let suite = env!("CARGO_CRATE_NAME");
+    let suite = crate::suite();
     assert!(
         std::env::var_os("ETCD_DR_REQUIRE").is_none_or(|value| value != "1"),
         "{suite}: {reason}, and ETCD_DR_REQUIRE=1 allows no skipping"
@@ -185,7 +185,7 @@ pub fn schemas() -> PathBuf {
 }
 
 fn cache() -> PathBuf {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let project = crate::project();
     std::env::var_os("ETCD_DR_CACHE")
         .map_or_else(|| project.join(".cache"), |dir| project.join(dir))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use etcd_client::{PutOptions, Txn, TxnOp};
 
-use super::cluster::Cluster;
+use crate::cluster::Cluster;
 
 /// A server takes at most so many operations in a transaction (`--max-txn-ops`).
 const MAX_OPERATIONS: usize = 128;

@@ -13,7 +13,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-use super::process::write_private;
+use crate::process::write_private;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Names that every etcd leaf of OpenShift bears besides its node's addresses.

@@ -1,7 +1,7 @@
 //! Real etcd clusters: one process a member, on loopback addresses with the standard ports.
 //!
 //! Each member has a folder that serves as a node's root, with its data in `var/lib/etcd`, so
-//! that [`super::node`] can make a control-plane node around it while it runs.
+//! that [`crate::node`] can make a control-plane node around it while it runs.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::bins::EtcdBins;
-use super::certs::ClusterCerts;
-use super::launch::{EtcdLaunch, LaunchCerts};
-use super::loopback::Loopback;
-use super::process::{
+use crate::bins::EtcdBins;
+use crate::certs::ClusterCerts;
+use crate::launch::{EtcdLaunch, LaunchCerts};
+use crate::loopback::Loopback;
+use crate::process::{
     expect_success, private_dir, spawn_bound, tail, wait_for, without_etcd_variables,
 };
 

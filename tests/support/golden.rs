@@ -27,7 +27,7 @@ impl Run {
     pub fn json(&self) -> serde_json::Value {
         let document = serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("stdout is not JSON ({error}): {self}"));
-        super::schema::check_output(&document);
+        crate::schema::check_output(&document);
         document
     }
 
@@ -57,17 +57,26 @@ impl std::fmt::Display for Run {
     }
 }
 
-/// Where the binary is: `ETCD_DR_TEST_BINARY`, a copy that no rebuild disturbs, or Cargo's.
+/// Where the binary is: `ETCD_DR_TEST_BINARY`, a copy that no rebuild disturbs, or the one that Cargo
+/// built for the suites.
 pub fn binary() -> &'static Path {
-    static CHOSEN: LazyLock<PathBuf> = LazyLock::new(|| {
-        // Cargo sets it for integration tests; the example that shares this bench has none.
-        let built: Option<&str> = option_env!("CARGO_BIN_EXE_etcd-dr");
-        std::env::var_os("ETCD_DR_TEST_BINARY").map_or_else(
-            || PathBuf::from(built.expect("only integration tests know the binary")),
-            PathBuf::from,
-        )
-    });
+    static CHOSEN: LazyLock<PathBuf> =
+        LazyLock::new(|| std::env::var_os("ETCD_DR_TEST_BINARY").map_or_else(built, PathBuf::from));
     &CHOSEN
+}
+
+/// Cargo lays the binary beside the folder of the suites' programs. It tells a suite alone where
+/// that is (`CARGO_BIN_EXE_etcd-dr`), not a library that suites share.
+fn built() -> PathBuf {
+    let suite = crate::this_program();
+    let folder = suite.ancestors().nth(2).expect("a suite in target/…/deps");
+    let binary = folder.join("etcd-dr");
+    assert!(
+        binary.is_file(),
+        "no {}: only suites find it",
+        binary.display()
+    );
+    binary
 }
 
 /// A command that runs the binary with an environment of our own: no variable of the caller's
@@ -156,7 +165,7 @@ impl Placeholders {
 /// Compares a run with `tests/<suite>/golden/<name>.txt`; `UPDATE_GOLDEN=1` writes that file.
 #[track_caller]
 pub fn assert_golden(suite: &str, name: &str, run: &Run, placeholders: &Placeholders) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    let path = crate::project()
         .join("tests")
         .join(suite)
         .join("golden")

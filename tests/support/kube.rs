@@ -6,8 +6,8 @@
 
 use serde_json::{Value, json};
 
-use super::bulk::put_all;
-use super::cluster::Cluster;
+use crate::bulk::put_all;
+use crate::cluster::Cluster;
 
 /// Where the ClusterVersion is.
 pub const CLUSTER_VERSION_KEY: &str = "/kubernetes.io/config.openshift.io/clusterversions/version";

@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::certs::PairFiles;
-use super::process::{bound_command, without_etcd_variables};
+use crate::certs::PairFiles;
+use crate::process::{bound_command, without_etcd_variables};
 
 /// One member's program, addresses, certificates and folders.
 #[derive(Debug, Clone)]

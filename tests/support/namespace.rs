@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::bins::skip;
-use super::process::{bound_command, expect_success, spawn_bound};
+use crate::bins::skip;
+use crate::process::{bound_command, expect_success, spawn_bound};
 
 /// Says to the process that was started again where its hosts file is.
 const VARIABLE: &str = "ETCD_DR_TEST_NAMESPACE";

@@ -1,11 +1,11 @@
 //! A scratch control-plane node around a running member: its root is the member's own folder, so
 //! that `var/lib/etcd` in it is the live data directory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use super::cluster::Cluster;
-use super::process::expect_success;
+use crate::cluster::Cluster;
+use crate::process::expect_success;
 
 /// What the node is to be like; the fixture generator's own defaults fill in the rest.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ pub fn make_all(cluster: &Cluster, options: &NodeOptions) -> Vec<PathBuf> {
 
 /// The fixture generator.
 pub fn generator() -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/make-node.py");
+    let script = crate::project().join("fixtures/make-node.py");
     let mut command = Command::new("python3");
     command.arg(script);
     command

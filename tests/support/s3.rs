@@ -1,12 +1,12 @@
 //! A real S3 server on loopback: s3s-fs, which checks signatures, checksums and conditions.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use super::bins::skip;
-use super::process::{bound_command, spawn_bound, wait_for};
+use crate::bins::skip;
+use crate::process::{bound_command, spawn_bound, wait_for};
 
 /// The access key that servers are started with.
 pub const ACCESS_KEY: &str = "AKIATESTTESTTESTTEST";
@@ -107,7 +107,7 @@ pub fn free_port() -> SocketAddr {
 
 /// Where `scripts/fetch-servers.sh` lays what it fetches.
 pub fn cache() -> PathBuf {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let project = crate::project();
     std::env::var_os("ETCD_DR_CACHE")
         .map_or_else(|| project.join(".cache"), |dir| project.join(dir))
 }

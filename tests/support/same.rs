@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::cluster::Cluster;
-use super::process::wait_for;
+use crate::cluster::Cluster;
+use crate::process::wait_for;
 
 /// The hashes of all running members are one.
 #[track_caller]

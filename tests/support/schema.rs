@@ -3,14 +3,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use boon::{Compiler, SchemaIndex, Schemas};
 use serde_json::Value;
 
 /// The folder of the schemas.
 pub fn folder() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemas")
+    crate::project().join("docs/schemas")
 }
 
 /// The names of all schemas, without their ending.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::bins::skip;
-use super::process::{bound_command, expect_success, spawn_bound, wait_for};
-use super::s3::{cache, free_port};
+use crate::bins::skip;
+use crate::process::{bound_command, expect_success, spawn_bound, wait_for};
+use crate::s3::{cache, free_port};
 
 /// A running sshd, the directory it is to keep things in, and what a client needs.
 pub struct Sshd {

@@ -16,7 +16,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};
 
-use super::process::{expect_success, write_private};
+use crate::process::{expect_success, write_private};
 
 /// The components, in the order in which both programs archive them.
 pub const COMPONENTS: [&str; 4] = [

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::process::expect_success;
+use crate::process::expect_success;
 
 /// How long a screen may take to show what is waited for, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);

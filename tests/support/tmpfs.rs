@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::bins;
-use super::process::expect_success;
+use crate::bins;
+use crate::process::expect_success;
 
 /// A tmpfs; unmounted when dropped.
 pub struct Tmpfs(PathBuf);

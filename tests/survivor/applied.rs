@@ -16,8 +16,8 @@ use etcd_dr::etcd::wal::{Log, SnapshotId, Wal};
 use etcd_dr::finding::Findings;
 
 use crate::bench::{Random, client, runtime};
-use crate::support::bins::{EtcdBins, require_turn};
-use crate::support::cluster::{Cluster, ClusterSpec};
+use testbench::bins::{EtcdBins, require_turn};
+use testbench::cluster::{Cluster, ClusterSpec};
 
 /// Copies of the database a server; each pair is a log of its own.
 const COPIES: usize = 48;

@@ -15,10 +15,10 @@ use etcd_dr::etcd::restore::Bump;
 use etcd_dr::event::Silent;
 use jiff::Timestamp;
 
-use crate::support::bins::EtcdBins;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::{Run, run};
-use crate::support::loopback::Loopback;
+use testbench::bins::EtcdBins;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::{Run, run};
+use testbench::loopback::Loopback;
 
 /// Pseudo-random numbers (xorshift), so that a round can be told by its seed.
 pub(crate) struct Random(pub(crate) u64);

@@ -10,11 +10,11 @@ use crate::bench::{
     Chain, Chains, Random, client, copy, etcd_dr, fingerprint, heads, lengthen, lost, make,
     members, request, runtime, serve, serve_on,
 };
-use crate::support::bins::{EtcdBins, require_turn};
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::loopback::Loopback;
-use crate::support::process::wait_for;
-use crate::support::same::assert_same_data;
+use testbench::bins::{EtcdBins, require_turn};
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::loopback::Loopback;
+use testbench::process::wait_for;
+use testbench::same::assert_same_data;
 
 /// Chains a round.
 const CHAINS: usize = 6;

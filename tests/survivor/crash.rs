@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Output;
 
 use crate::bench::{copy, etcd_dr as judge, fingerprint};
-use crate::support::bins::require;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::etcd_dr;
+use testbench::bins::require;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::etcd_dr;
 
 fn go(from: &Path, to: &Path, seam: Option<String>) -> Output {
     let mut command = etcd_dr();

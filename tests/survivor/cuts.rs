@@ -6,7 +6,7 @@ use etcd_dr::etcd::wal::Wal;
 
 use crate::bench::{client, copy, heads, make, request, runtime, serve};
 use crate::chaos::killed;
-use crate::support::bins::require_turn;
+use testbench::bins::require_turn;
 
 /// How many of the last records are cut at.
 const RECORDS: usize = 60;

@@ -3,9 +3,6 @@
 //!
 //! `ETCD_DR_ROUNDS=100` makes so many rounds in all, instead of a few a release.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod applied;
 mod bench;
 mod chaos;

@@ -1,8 +1,8 @@
 //! What is refused, and what the command line says.
 
 use crate::bench::{copy, etcd_dr, make, request, serve};
-use crate::support::bins::{require, require_turn};
-use crate::support::cluster::{Cluster, ClusterSpec};
+use testbench::bins::{require, require_turn};
+use testbench::cluster::{Cluster, ClusterSpec};
 
 #[test]
 fn what_cannot_be_a_survivor_is_refused() {

@@ -1,16 +1,13 @@
 //! Manners in a real terminal: wide and narrow windows, colours and none, a locale without UTF-8,
 //! a bar that moves and leaves nothing behind.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::path::Path;
 
-use support::bins::{require, skip};
-use support::bulk::Bulk;
-use support::cluster::{Cluster, ClusterSpec};
-use support::golden::binary;
-use support::terminal::Terminal;
+use testbench::bins::{require, skip};
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::binary;
+use testbench::terminal::Terminal;
 
 const WIDE: (u16, u16) = (160, 24);
 const USUAL: (u16, u16) = (80, 24);

@@ -1,16 +1,13 @@
 //! `verify` against real members: a set compared with the running cluster, a stopped or killed
 //! member's own files, and what is recorded of a verification.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use support::bins::EtcdBins;
-use support::cluster::{Cluster, ClusterSpec};
-use support::golden::{Run, run};
+use testbench::bins::EtcdBins;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::{Run, run};
 
 /// A one-member cluster without TLS, and a store beside it.
 struct Bench {
@@ -76,7 +73,7 @@ impl Bench {
 
 #[test]
 fn a_set_is_of_the_running_members_history_or_not() {
-    for bins in support::bins::require_all() {
+    for bins in testbench::bins::require_all() {
         let mut bench = Bench::start(bins);
         bench.backup();
         assert_eq!(
@@ -145,7 +142,7 @@ fn a_set_is_of_the_running_members_history_or_not() {
 
 #[test]
 fn another_history_is_told_from_this_one() {
-    let Some(bins) = support::bins::require("3.5") else {
+    let Some(bins) = testbench::bins::require("3.5") else {
         return;
     };
     let bench = Bench::start(&bins);
@@ -204,7 +201,7 @@ fn another_history_is_told_from_this_one() {
 
 #[test]
 fn a_members_own_files_are_judged_once_it_has_stopped() {
-    for bins in support::bins::require_all() {
+    for bins in testbench::bins::require_all() {
         let mut bench = Bench::start(bins);
         let revision = bench.cluster.revision(0);
         let dir = bench.cluster.data_dir(0).to_owned();
@@ -284,7 +281,7 @@ fn newest_segment(dir: &Path) -> PathBuf {
 
 #[test]
 fn a_verification_is_recorded_beside_a_manifest_that_never_changes() {
-    let Some(bins) = support::bins::require("3.5") else {
+    let Some(bins) = testbench::bins::require("3.5") else {
         return;
     };
     let bench = Bench::start(&bins);

@@ -4,14 +4,7 @@ use super::record::{KeyHasher, MASK, UserKey};
 use super::{Options, Report, inspect};
 use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
 
-#[path = "../../../tests/reader/writer.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with the integration tests, which use all of it"
-)]
-mod writer;
-
-use writer::{Bucket, Shape, seal, write};
+use testbench::database::writer::{Bucket, Shape, seal, write};
 
 /// A store with one version of each key, then one more of each.
 fn store(keys: usize, delete: Option<usize>, forget: Option<usize>) -> Vec<u8> {

@@ -4,9 +4,9 @@ use super::stage::{Stage, Trio};
 use super::typed::{Typed, section};
 use crate::node::{KEYS, etcd};
 use crate::project;
-use crate::support::bulk::Bulk;
-use crate::support::certs::Validity;
-use crate::support::node::NodeOptions;
+use testbench::bulk::Bulk;
+use testbench::certs::Validity;
+use testbench::node::NodeOptions;
 
 fn page(heading: &str) -> Vec<Typed> {
     section(&project().join("docs/runbook-members.md"), heading)

@@ -6,8 +6,8 @@ use super::stage::{Stage, Trio};
 use super::typed::{Typed, section};
 use crate::node::{Node, etcd};
 use crate::project;
-use crate::support::node::NodeOptions;
-use crate::support::process::expect_success;
+use testbench::node::NodeOptions;
+use testbench::process::expect_success;
 
 fn page(file: &str, heading: &str) -> Vec<Typed> {
     section(&project().join(file), heading)

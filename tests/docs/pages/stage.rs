@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use super::form;
 use super::typed::{Typed, fits, words};
 use crate::node::KEYS;
-use crate::support::bins::EtcdBins;
-use crate::support::bulk::Bulk;
-use crate::support::cluster::{Cluster, ClusterSpec};
-use crate::support::golden::etcd_dr;
-use crate::support::kube::OpenShift;
-use crate::support::node::{self, NodeOptions};
-use crate::support::node_bench::{Empty, NodeBench};
+use testbench::bins::EtcdBins;
+use testbench::bulk::Bulk;
+use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden::etcd_dr;
+use testbench::kube::OpenShift;
+use testbench::node::{self, NodeOptions};
+use testbench::node_bench::{Empty, NodeBench};
 
 /// What the pages call nodes and addresses, and what they are here.
 pub struct Stage {

@@ -10,9 +10,9 @@ use etcd_dr::sys::tree::{Node as TreeNode, NodeKind};
 
 use super::STATE;
 use crate::node::tree_at;
-use crate::replay::{self, Dressed};
-use crate::support::campaign::status;
-use crate::support::golden;
+use testbench::campaign::status;
+use testbench::golden;
+use testbench::replay::{self, Dressed};
 
 /// How many scratch nodes are worked on at once: most of their time they wait.
 const AT_ONCE: usize = 6;

@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::super::process::{bound_command, spawn_bound};
 use super::faults::Stop;
 use super::records::{ContainerRecord, SandboxRecord, now};
 use super::{BenchSpec, Empty, Shared, lock};
+use crate::process::{bound_command, spawn_bound};
 
 /// How often the manifests are looked at.
 const POLL: Duration = Duration::from_millis(50);

@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::cluster::Cluster;
-use super::launch::EtcdLaunch;
-use super::process::wait_for;
+use crate::cluster::Cluster;
+use crate::launch::EtcdLaunch;
+use crate::process::wait_for;
 
 // No suite names all of them.
 #[allow(unused_imports)]

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::super::certs::PairFiles;
-use super::super::launch::{EtcdLaunch, LaunchCerts};
 use super::{Api, BenchSpec, Empty, NodeBench};
+use crate::certs::PairFiles;
+use crate::launch::{EtcdLaunch, LaunchCerts};
 
 const OPTIONS: [&str; 9] = [
     "root",

@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 
 /// What stands under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Node {
+pub enum Node {
     Value(Vec<u8>),
     Bucket(Bucket),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Bucket {
-    pub(crate) sequence: u64,
-    pub(crate) entries: BTreeMap<Vec<u8>, Node>,
+pub struct Bucket {
+    pub sequence: u64,
+    pub entries: BTreeMap<Vec<u8>, Node>,
 }
 
 impl Bucket {
-    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
+    pub fn put(&mut self, key: &[u8], value: &[u8]) {
         self.entries
             .insert(key.to_vec(), Node::Value(value.to_vec()));
     }
 
-    pub(crate) fn bucket(&mut self, key: &[u8]) -> &mut Bucket {
+    pub fn bucket(&mut self, key: &[u8]) -> &mut Bucket {
         let node = self
             .entries
             .entry(key.to_vec())
@@ -34,7 +34,7 @@ impl Bucket {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Freelist {
+pub enum Freelist {
     NotStored,
     Stored,
     /// With the count in the first number whatever the count.
@@ -42,20 +42,20 @@ pub(crate) enum Freelist {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Shape {
-    pub(crate) page_size: u32,
+pub struct Shape {
+    pub page_size: u32,
     /// A page is closed when it would pass this many bytes and has two elements.
-    pub(crate) fill: usize,
+    pub fill: usize,
     /// Whether small buckets are inlined.
-    pub(crate) inline: bool,
-    pub(crate) freelist: Freelist,
+    pub inline: bool,
+    pub freelist: Freelist,
     /// Up to this many free pages before each run of pages.
-    pub(crate) gaps: u64,
+    pub gaps: u64,
     /// Decides the order of pages and the gaps.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// Metas as a server streams them, or as a file has them.
-    pub(crate) streamed: bool,
-    pub(crate) txid: u64,
+    pub streamed: bool,
+    pub txid: u64,
 }
 
 impl Default for Shape {
@@ -79,10 +79,10 @@ struct Run {
     references: Vec<(usize, usize)>,
 }
 
-pub(crate) struct Random(pub(crate) u64);
+pub struct Random(pub u64);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -90,7 +90,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 }
@@ -239,19 +239,19 @@ impl Builder<'_> {
 }
 
 /// Where things are in a written database.
-pub(crate) struct Written {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) free: Vec<u64>,
-    pub(crate) high_water: u64,
+pub struct Written {
+    pub bytes: Vec<u8>,
+    pub free: Vec<u64>,
+    pub high_water: u64,
 }
 
 /// Writes a database, without a trailer.
-pub(crate) fn write(root: &Bucket, shape: &Shape) -> Written {
+pub fn write(root: &Bucket, shape: &Shape) -> Written {
     write_with_free(root, shape, 0)
 }
 
 /// Writes a database with so many free pages before the first page in use.
-pub(crate) fn write_with_free(root: &Bucket, shape: &Shape, before: u64) -> Written {
+pub fn write_with_free(root: &Bucket, shape: &Shape, before: u64) -> Written {
     let mut builder = Builder {
         shape,
         runs: Vec::new(),
@@ -356,7 +356,7 @@ fn meta(number: u64, shape: &Shape, root: u64, freelist: u64, high: u64, txid: u
 }
 
 /// Sets a meta's checksum right.
-pub(crate) fn seal_meta(page: &mut [u8]) {
+pub fn seal_meta(page: &mut [u8]) {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in &page[16..72] {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -365,7 +365,7 @@ pub(crate) fn seal_meta(page: &mut [u8]) {
 }
 
 /// Adds the SHA-256 that a streamed snapshot ends with.
-pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+pub fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(&bytes);
     bytes.extend_from_slice(&digest);

@@ -3,35 +3,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::writer::{Bucket, Random};
+use super::writer::{Bucket, Random};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) key: Vec<u8>,
-    pub(crate) create: i64,
-    pub(crate) version: i64,
-    pub(crate) value: Vec<u8>,
-    pub(crate) lease: i64,
-    pub(crate) tombstone: bool,
+pub struct Version {
+    pub key: Vec<u8>,
+    pub create: i64,
+    pub version: i64,
+    pub value: Vec<u8>,
+    pub lease: i64,
+    pub tombstone: bool,
 }
 
 /// Entries of the bucket `key`, by (main, sub).
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Store {
-    pub(crate) entries: BTreeMap<(i64, i64), Version>,
-    pub(crate) live: BTreeMap<Vec<u8>, (i64, i64)>,
-    pub(crate) revision: i64,
-    pub(crate) compact: Option<i64>,
-    pub(crate) leases: BTreeSet<i64>,
+pub struct Store {
+    pub entries: BTreeMap<(i64, i64), Version>,
+    pub live: BTreeMap<Vec<u8>, (i64, i64)>,
+    pub revision: i64,
+    pub compact: Option<i64>,
+    pub leases: BTreeSet<i64>,
 }
 
-pub(crate) enum Op {
+pub enum Op {
     Put(Vec<u8>, Vec<u8>, i64),
     Delete(Vec<u8>),
 }
 
 impl Store {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             revision: 1,
             ..Self::default()
@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// One transaction, of different keys.
-    pub(crate) fn txn(&mut self, ops: Vec<Op>) {
+    pub fn txn(&mut self, ops: Vec<Op>) {
         let main = self.revision + 1;
         let mut sub = 0;
         for op in ops {
@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// Compacts as a server does; `keep_tombstones` as newer ones do at the revision itself.
-    pub(crate) fn compact(&mut self, at: i64, keep_tombstones: bool) {
+    pub fn compact(&mut self, at: i64, keep_tombstones: bool) {
         let mut newest = BTreeMap::new();
         for (&rev, version) in self.entries.range(..=(at, i64::MAX)) {
             newest.insert(version.key.clone(), rev);
@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// Random transactions over a few keys, with a compaction now and then.
-    pub(crate) fn random(random: &mut Random, txns: u64, keys: u64, compactions: bool) -> Self {
+    pub fn random(random: &mut Random, txns: u64, keys: u64, compactions: bool) -> Self {
         let mut store = Self::new();
         for _ in 0..txns {
             let mut ops = Vec::new();
@@ -137,7 +137,7 @@ impl Store {
         store
     }
 
-    pub(crate) fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.entries
             .iter()
             .map(|(&(main, sub), version)| {
@@ -150,7 +150,7 @@ impl Store {
     }
 
     /// The database's buckets, as etcd 3.5 has them.
-    pub(crate) fn buckets(&self) -> Bucket {
+    pub fn buckets(&self) -> Bucket {
         let mut root = Bucket::default();
         for name in [
             "alarm",
@@ -193,7 +193,7 @@ impl Store {
     }
 
     /// HashKV by its definition.
-    pub(crate) fn hash_kv(&self, revision: i64, compact: i64, newer_rule: bool) -> u32 {
+    pub fn hash_kv(&self, revision: i64, compact: i64, newer_rule: bool) -> u32 {
         let mut newest = BTreeMap::new();
         for (&rev, version) in self.entries.range(..=(revision, i64::MAX)) {
             newest.insert(&version.key, (rev, version.tombstone));
@@ -219,8 +219,8 @@ impl Store {
 }
 
 /// `snapshot status`'s hash by its definition.
-pub(crate) fn status_hash(root: &Bucket) -> u32 {
-    use crate::writer::Node;
+pub fn status_hash(root: &Bucket) -> u32 {
+    use super::writer::Node;
     let mut hash = 0;
     for (name, node) in &root.entries {
         hash = crc32c::crc32c_append(hash, name);
@@ -235,7 +235,7 @@ pub(crate) fn status_hash(root: &Bucket) -> u32 {
     hash
 }
 
-pub(crate) fn revision_key(main: i64, sub: i64, tombstone: bool) -> Vec<u8> {
+pub fn revision_key(main: i64, sub: i64, tombstone: bool) -> Vec<u8> {
     let mut key = main.to_be_bytes().to_vec();
     key.push(b'_');
     key.extend_from_slice(&sub.to_be_bytes());
@@ -245,7 +245,7 @@ pub(crate) fn revision_key(main: i64, sub: i64, tombstone: bool) -> Vec<u8> {
     key
 }
 
-pub(crate) fn encode(main: i64, version: &Version) -> Vec<u8> {
+pub fn encode(main: i64, version: &Version) -> Vec<u8> {
     let mut out = Vec::new();
     let bytes = |out: &mut Vec<u8>, tag: u8, bytes: &[u8]| {
         if !bytes.is_empty() {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 /// One recorded call.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
-pub(crate) enum Call {
+pub enum Call {
     Mkdir {
         path: PathBuf,
     },
@@ -74,7 +74,7 @@ pub(crate) enum Call {
 }
 
 /// Reads a recording.
-pub(crate) fn read(path: &Path) -> Vec<Call> {
+pub fn read(path: &Path) -> Vec<Call> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -82,7 +82,7 @@ pub(crate) fn read(path: &Path) -> Vec<Call> {
 }
 
 impl Call {
-    pub(crate) fn is_sync(&self) -> bool {
+    pub fn is_sync(&self) -> bool {
         matches!(self, Self::SyncFile { .. } | Self::SyncDir { .. })
     }
 
@@ -129,7 +129,7 @@ enum Change {
 
 /// The tree of files below one directory.
 #[derive(Debug, Clone)]
-pub(crate) struct Disk {
+pub struct Disk {
     nodes: Vec<Node>,
     /// Those that the recording set; what was there before counts for nothing.
     attributes: BTreeMap<Inode, Attributes>,
@@ -137,16 +137,16 @@ pub(crate) struct Disk {
 }
 
 /// What a crash can leave: the tree as a map from path to content.
-pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
+pub type Tree = BTreeMap<PathBuf, Entry>;
 
 /// Modes, owners, times and extended attributes of one inode, by name.
-pub(crate) type Attributes = BTreeMap<String, String>;
+pub type Attributes = BTreeMap<String, String>;
 
 /// What a crash can leave, attributes and all; an entry with none that was set is absent.
-pub(crate) type Dressed = (Tree, BTreeMap<PathBuf, Attributes>);
+pub type Dressed = (Tree, BTreeMap<PathBuf, Attributes>);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Entry {
+pub enum Entry {
     Dir,
     File(Arc<Vec<u8>>),
     Link(PathBuf),
@@ -154,7 +154,7 @@ pub(crate) enum Entry {
 
 impl Disk {
     /// The state before the recording, read from the real directory `base`.
-    pub(crate) fn load(base: &Path) -> Self {
+    pub fn load(base: &Path) -> Self {
         let mut disk = Self::empty(base);
         disk.load_dir(base, 0, None);
         disk
@@ -162,7 +162,7 @@ impl Disk {
 
     /// The same of some directories below the base only, with modes and owners; what bears the
     /// name `skip` is left out.
-    pub(crate) fn load_dressed(base: &Path, below: &[&str], skip: &str) -> Self {
+    pub fn load_dressed(base: &Path, below: &[&str], skip: &str) -> Self {
         let mut disk = Self::empty(base);
         for path in below {
             let (mut real, mut at) = (base.to_owned(), 0);
@@ -329,7 +329,7 @@ impl Disk {
     }
 }
 
-pub(crate) fn clean(path: &Path) -> PathBuf {
+pub fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {
@@ -342,7 +342,7 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
 }
 
 /// A recording laid out as changes on inodes, each with the calls at which it became durable.
-pub(crate) struct Replay {
+pub struct Replay {
     start: Disk,
     /// One a call; `None` for syncs and for what lies outside the base.
     changes: Vec<Option<Change>>,
@@ -355,7 +355,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(start: Disk, calls: &[Call]) -> Self {
+    pub fn new(start: Disk, calls: &[Call]) -> Self {
         let mut now = start.clone();
         let mut replay = Self {
             start,
@@ -458,13 +458,13 @@ impl Replay {
 
     /// Every tree that a crash right after the first `count` calls can leave, with call `dropped`
     /// taken out where it is a sync.
-    pub(crate) fn after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Tree> {
+    pub fn after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Tree> {
         let states = self.dressed_after(count, dropped).into_iter();
         states.map(|(tree, _)| tree).collect()
     }
 
     /// The same, with the attributes.
-    pub(crate) fn dressed_after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Dressed> {
+    pub fn dressed_after(&self, count: usize, dropped: Option<usize>) -> BTreeSet<Dressed> {
         let losses = self.losses(count, dropped);
         losses
             .iter()
@@ -474,26 +474,26 @@ impl Replay {
 
     /// The changes among the first `count` that no sync covers, with call `dropped` taken out
     /// where it is a sync.
-    pub(crate) fn pending(&self, count: usize, dropped: Option<usize>) -> BTreeSet<usize> {
+    pub fn pending(&self, count: usize, dropped: Option<usize>) -> BTreeSet<usize> {
         (0..count)
             .filter(|&i| self.changes[i].is_some() && !self.durable(i, count, dropped))
             .collect()
     }
 
     /// The call that next syncs what this one syncs, or the end; `None` if it syncs nothing here.
-    pub(crate) fn next_sync(&self, call: usize) -> Option<usize> {
+    pub fn next_sync(&self, call: usize) -> Option<usize> {
         let inode = self.syncs[call]?;
         let next = (call + 1..self.syncs.len()).find(|&later| self.syncs[later] == Some(inode));
         Some(next.unwrap_or(self.syncs.len()))
     }
 
     /// Whether a call changes what is replayed.
-    pub(crate) fn changes(&self, call: usize) -> bool {
+    pub fn changes(&self, call: usize) -> bool {
         self.changes[call].is_some()
     }
 
     /// What a crash right after the first `count` calls is tried with.
-    pub(crate) fn losses(&self, count: usize, dropped: Option<usize>) -> Vec<Loss> {
+    pub fn losses(&self, count: usize, dropped: Option<usize>) -> Vec<Loss> {
         let pending = self.pending(count, dropped);
         let mut losses = vec![Loss::default(), Loss::of(pending.clone())];
         for &one in &pending {
@@ -521,7 +521,7 @@ impl Replay {
     }
 
     /// What is there after the first `count` calls and a loss.
-    pub(crate) fn dressed(&self, count: usize, loss: &Loss) -> Dressed {
+    pub fn dressed(&self, count: usize, loss: &Loss) -> Dressed {
         let mut disk = self.start.clone();
         for call in 0..count {
             let Some(change) = &self.changes[call] else {
@@ -547,21 +547,21 @@ impl Replay {
 
 /// What did not reach the disk.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Loss {
+pub struct Loss {
     /// These calls.
-    pub(crate) lost: BTreeSet<usize>,
+    pub lost: BTreeSet<usize>,
     /// What lies behind so many bytes of this write.
-    pub(crate) torn: Option<(usize, usize)>,
+    pub torn: Option<(usize, usize)>,
 }
 
 impl Loss {
-    pub(crate) fn of(lost: BTreeSet<usize>) -> Self {
+    pub fn of(lost: BTreeSet<usize>) -> Self {
         Self { lost, torn: None }
     }
 }
 
 /// Lays a tree out in a real, empty directory.
-pub(crate) fn lay_out(tree: &Tree, into: &Path) {
+pub fn lay_out(tree: &Tree, into: &Path) {
     for (path, entry) in tree {
         let path = into.join(path);
         match entry {
@@ -573,7 +573,7 @@ pub(crate) fn lay_out(tree: &Tree, into: &Path) {
 }
 
 /// The same with modes and owners; what has none noted is as this program makes it.
-pub(crate) fn lay_out_dressed((tree, dressed): &Dressed, into: &Path) {
+pub fn lay_out_dressed((tree, dressed): &Dressed, into: &Path) {
     lay_out(tree, into);
     // Those above last: a directory's mode may be one that nothing can be made in.
     for (path, entry) in tree.iter().rev() {
