@@ -3,7 +3,7 @@
 use etcd_dr::error::names::RENAMED;
 
 use crate::shelf::Shelf;
-use crate::support::golden::{Run, run};
+use testbench::golden::{Run, run};
 
 /// What a run says, whichever of the two names was typed.
 fn said(run: &Run, old: &str, new: &str) -> (Option<i32>, String, String) {

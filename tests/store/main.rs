@@ -7,6 +7,7 @@ mod copies;
 mod emulators;
 mod faults;
 mod gateway;
+mod hostile;
 mod known_hosts;
 mod odd;
 mod proxy;

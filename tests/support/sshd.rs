@@ -33,6 +33,15 @@ impl Sshd {
 
     /// The same with more keys, of these kinds: `host_rsa` beside `host`, which is Ed25519.
     pub fn start_with(kinds: &[&str], prepare: impl FnOnce(&Path)) -> Option<Self> {
+        Self::start_as(kinds, "internal-sftp", prepare)
+    }
+
+    /// One whose clients speak with this program instead of a real SFTP server.
+    pub fn start_serving(program: &str) -> Option<Self> {
+        Self::start_as(&[], program, |_| {})
+    }
+
+    fn start_as(kinds: &[&str], sftp: &str, prepare: impl FnOnce(&Path)) -> Option<Self> {
         let Some(sshd) = program() else {
             skip("no sshd here: run scripts/fetch-servers.sh");
             return None;
@@ -80,7 +89,7 @@ impl Sshd {
         let config = format!(
             "ListenAddress {address}\n{also}{more}HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
              UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n\
-             Subsystem sftp internal-sftp\n",
+             Subsystem sftp {sftp}\n",
             text(&dir.join("host")),
             text(&dir.join("authorized")),
         );

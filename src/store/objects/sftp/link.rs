@@ -23,6 +23,10 @@ use crate::store::objects::settings::Settings;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// The longest name that a file system has.
+const NAME_MAX: usize = 255;
+/// Bytes of all names of a directory that are read: as many as ordinary ones could have.
+const MAX_NAMES: usize = MAX_OBJECTS * NAME_MAX;
 
 /// A connection, which lasts as long as anything uses it.
 pub(super) struct Link {
@@ -247,20 +251,25 @@ impl Link {
     pub(super) async fn entries(&self, dir: &str) -> std::result::Result<Vec<Entry>, Error> {
         let handle = self.raw.opendir(dir).await?.handle;
         let mut found = Vec::new();
-        // Each answer counts, as one without names is one too.
-        let mut answers = 0usize;
+        // Each answer counts, as one without names is one too, and each name, also one that is passed
+        // over: a hostile host could go on with those for ever.
+        let (mut seen, mut bytes) = (0usize, 0usize);
         let read = loop {
             let names = match self.raw.readdir(&handle).await {
                 Ok(names) => names,
                 Err(cause) if is(&cause, StatusCode::Eof) => break Ok(()),
                 Err(cause) => break Err(cause),
             };
-            answers += 1;
-            if found.len().saturating_add(answers) > MAX_OBJECTS {
-                let what = format!("it has more than {MAX_OBJECTS} entries");
+            let lengths = names.files.iter().map(|file| file.filename.len());
+            bytes = lengths.fold(bytes, usize::saturating_add);
+            seen = seen.saturating_add(1).saturating_add(names.files.len());
+            if seen > MAX_OBJECTS || bytes > MAX_NAMES {
+                let what = format!("it has more than {MAX_OBJECTS} entries, or enormous names");
                 break Err(Error::Limited(what));
             }
-            let one = |name: &str| !name.contains('/') && !["", ".", ".."].contains(&name);
+            let one = |name: &str| {
+                name.len() <= NAME_MAX && !name.contains('/') && !["", ".", ".."].contains(&name)
+            };
             let files = names.files.into_iter();
             found.extend(files.filter(|file| one(&file.filename)).map(|file| {
                 let size = file.attrs.size.unwrap_or(0);
