@@ -5,6 +5,7 @@
 #   ${ETCD_DR_CACHE:-<project>/.cache}/azurite                       Microsoft's emulator of Azure Blob (npm)
 #   ${ETCD_DR_CACHE:-<project>/.cache}/sshd/usr/sbin/sshd            a real sshd
 #   ${ETCD_DR_CACHE:-<project>/.cache}/xfs/sbin/mkfs.xfs             makes a file system that shares blocks
+#   ${ETCD_DR_CACHE:-<project>/.cache}/exfat                         makes and mounts one that keeps no modes
 #   ${ETCD_DR_CACHE:-<project>/.cache}/prometheus/promtool           checks metrics and alerts
 #   ${ETCD_DR_CACHE:-<project>/.cache}/qemu/usr/bin/qemu-x86_64      with lib/libfaketime.so.1: a wrong clock
 #
@@ -124,6 +125,22 @@ fetch_sshd() { [ -x "$cache/sshd/usr/sbin/sshd" ] || unpack sshd openssh-server 
 
 fetch_xfs() { [ -x "$cache/xfs/sbin/mkfs.xfs" ] || unpack xfs xfsprogs sbin/mkfs.xfs; }
 
+# Few kernels have FAT built in: an exFAT that FUSE mounts.
+fetch_exfat() {
+    local debs fresh=$cache/exfat.new name
+    [ -x "$cache/exfat/usr/sbin/mkfs.exfat" ] && return
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
+    say "unpacking exFAT for FUSE"
+    debs=$(mktemp -d)
+    rm -rf "$fresh"
+    download "$debs" exfat-fuse exfatprogs libfuse2 || { rm -rf "$debs"; return 1; }
+    for name in "$debs"/*.deb; do dpkg -x "$name" "$fresh"; done
+    mkdir -p "$fresh/lib"
+    find "$fresh" -name 'libfuse.so.2' -exec cp -L {} "$fresh/lib/" \;
+    rm -rf "$debs" "${cache:?}/exfat"
+    mv "$fresh" "$cache/exfat"
+}
+
 # A user-mode emulator that takes the time from the C library, and a library that changes it.
 fetch_qemu() {
     local debs
@@ -154,6 +171,7 @@ fetch_s3s || { say "no s3s-fs: the S3 tests are skipped"; failed=1; }
 fetch_azurite || { say "no Azurite: az:// is not tested"; failed=1; }
 fetch_sshd || { say "no sshd: the SFTP tests are skipped"; failed=1; }
 fetch_xfs || { say "no mkfs.xfs: sharing blocks is not tried"; failed=1; }
+fetch_exfat || { say "no exFAT: a file system that keeps no modes is not tried"; failed=1; }
 fetch_promtool || { say "no promtool: metrics and alerts are not judged by it"; failed=1; }
 fetch_qemu || { say "no qemu-user with libfaketime: no member's clock is made wrong"; failed=1; }
 if [ "${1:-}" = --more ]; then

@@ -73,6 +73,29 @@ fn a_file_system_that_is_full_or_fills_up() {
     assert_eq!(verified.json()["sets"][0]["good"], true);
 }
 
+/// What others need is not taken to the last byte: a twentieth beside etcd, which stops on a full disk,
+/// and a hundredth elsewhere.
+#[test]
+fn a_snapshot_ends_before_its_file_system_is_full() {
+    let Some((cluster, node)) = start(20 << 20) else {
+        return;
+    };
+    let Some(filling) = Tmpfs::mount(&cluster.scratch().join("filling"), "400m") else {
+        return;
+    };
+    let store = filling.path().join("store");
+    let mut running = node.start_backup(&store, &["--max-rate", "4MiB"]);
+    running.wait_for_stream();
+    filling.leave_free("ballast", 19 << 19);
+    let run = running.finish().expect(6);
+    assert!(
+        run.stderr.contains("bytes free, and 4194304 are kept free"),
+        "{run}"
+    );
+    assert_only_good(&store, &[], &run);
+    assert!(filling.free() >= 9 << 20, "what it took is free again");
+}
+
 #[test]
 fn a_store_that_cannot_be_written() {
     let Some((cluster, node)) = start(1 << 20) else {
@@ -163,9 +186,11 @@ fn root_is_needed_on_a_node() {
     let (status, said) = run(&[]);
     assert_eq!(status, Some(5), "{said}");
     assert!(said.contains("[root-required]"), "{said}");
+    assert!(said.contains("to run it as root: sudo "), "{said}");
     let (status, said) = run(&["--allow", "root-required"]);
     assert!(matches!(status, Some(2 | 6)), "{status:?} {said}");
     assert!(said.contains("Permission denied"), "{said}");
+    assert!(said.contains("to run it as root: sudo "), "{said}");
     assert_eq!(std::fs::read_dir(&store).expect("the store").count(), 0);
 }
 

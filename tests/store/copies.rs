@@ -1,6 +1,7 @@
 //! `copy`, `list`, `verify` and `prune` of stores away from the node, on real ones.
 
 use crate::bench::{Bench, assert_same_set, files_below, listed, place, run};
+use testbench::exfat::Exfat;
 use testbench::s3::{BUCKET, S3, variables};
 
 type Env = Vec<(&'static str, String)>;
@@ -327,4 +328,53 @@ fn who_can_only_put_objects_gets_none_removed() {
         let wanted = rules[1].parse::<usize>().expect("a number");
         assert!(prune(&rules) <= 3 - wanted, "{content} {rules:?}");
     }
+}
+
+#[test]
+fn a_copy_of_another_form_stays_and_a_new_one_is_made_beside_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", dir.path().display());
+    let bench = Bench::new();
+    bench.set(1);
+    let env = Vec::new();
+    bench.copy("backup-1", &url, &[], &env).expect(0);
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let again = bench.copy("backup-1", &url, &["--recipient", &recipient], &env);
+    let again = again.expect(0);
+    assert!(again.stderr.contains("[copy-of-another-form]"), "{again}");
+    assert_eq!(listed(&url, &env).len(), 2);
+    // What is encrypted to the same is this one.
+    bench
+        .copy("backup-1", &url, &["--recipient", &recipient], &env)
+        .expect(0);
+    assert_eq!(listed(&url, &env).len(), 2);
+}
+
+/// A stick or a share that everybody can read: said once for each copy, and the copy is as good.
+#[test]
+fn a_file_system_that_keeps_no_modes_is_warned_of() {
+    if !rustix::process::geteuid().is_root() {
+        return testbench::bins::skip("only root can mount exFAT");
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let Some(stick) = Exfat::mount(&dir.path().join("stick")) else {
+        return;
+    };
+    let bench = Bench::new();
+    bench.set(1);
+    let env = Vec::new();
+    let url = format!("file://{}", stick.path().display());
+    let copied = bench.copy("backup-1", &url, &[], &env).expect(0);
+    assert!(copied.stderr.contains("[modes-not-kept]"), "{copied}");
+    assert!(
+        copied.stderr.contains("mount it with umask=077"),
+        "{copied}"
+    );
+    run(&["verify", &format!("{url}/{}/backup-1", place())], &env).expect(0);
+    // Where modes are kept there is nothing to say.
+    let kept = dir.path().join("kept");
+    std::fs::create_dir(&kept).expect("a folder");
+    let url = format!("file://{}", kept.display());
+    let copied = bench.copy("backup-1", &url, &[], &env).expect(0);
+    assert!(!copied.stderr.contains("modes-not-kept"), "{copied}");
 }

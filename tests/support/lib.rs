@@ -13,6 +13,7 @@ pub mod campaign;
 pub mod certs;
 pub mod cluster;
 pub mod database;
+pub mod exfat;
 pub mod golden;
 pub mod journals;
 pub mod kube;

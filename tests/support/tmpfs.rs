@@ -51,6 +51,20 @@ impl Tmpfs {
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         ballast
     }
+
+    /// The bytes that are free.
+    pub fn free(&self) -> u64 {
+        let space = rustix::fs::statvfs(&self.0).expect("its space");
+        space.f_bavail * space.f_frsize
+    }
+
+    /// Takes all but so many bytes with a file of this name.
+    pub fn leave_free(&self, name: &str, left: u64) {
+        let file = std::fs::File::create(self.0.join(name)).expect("a file");
+        let taken = self.free().checked_sub(left).expect("so many are free");
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&file, flags, 0, taken).expect("taking the room");
+    }
 }
 
 impl Drop for Tmpfs {
