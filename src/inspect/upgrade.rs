@@ -483,6 +483,18 @@ mod tests {
     }
 
     #[test]
+    fn an_etcd_before_3_6_cannot_be_downgraded() {
+        for (from, expected) in [
+            (&["3.5.30", "3.6.14"][..], "downgrade-unsupported"),
+            (&["3.6.14"], "downgrade-not-enabled"),
+        ] {
+            let mut looked = looked(from, "3.5");
+            looked.downgrade_not_enabled();
+            assert_eq!(names(looked), [expected], "{from:?}");
+        }
+    }
+
+    #[test]
     fn flags_that_a_release_lacks_are_named_with_their_successors() {
         let setting = |name: &str| Setting {
             name: name.to_owned(),

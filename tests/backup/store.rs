@@ -89,7 +89,8 @@ fn a_snapshot_ends_before_its_file_system_is_full() {
     filling.leave_free("ballast", 19 << 19);
     let run = running.finish().expect(6);
     assert!(
-        run.stderr.contains("bytes free, and 4194304 are kept free"),
+        run.stderr
+            .contains("bytes free, and 4194304 must stay free"),
         "{run}"
     );
     assert_only_good(&store, &[], &run);

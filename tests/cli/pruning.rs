@@ -1,5 +1,6 @@
 //! `prune`: what it shows, asks and removes; and what `list` shows of a pinned set.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::golden;
@@ -210,6 +211,21 @@ fn a_locked_store_is_busy_and_one_that_cannot_be_written_says_so() {
         done.stderr.contains(".removing-9 from an interrupted run"),
         "{done}"
     );
+    std::fs::create_dir(shelf.store().join(".removing-9")).expect("a leftover");
+    let events = [
+        "--progress",
+        "json",
+        "prune",
+        &store,
+        "--keep-last",
+        "2",
+        "--yes",
+    ];
+    let done = run(&events, &[]).expect(0);
+    assert!(
+        done.stderr.contains("\"event\":\"leftover-removed\""),
+        "{done}"
+    );
 }
 
 #[test]
@@ -267,4 +283,131 @@ fn a_directory_of_several_nodes_keeps_the_newest_of_each() {
     let store = shelf.store_text();
     run(&["prune", &store, "--keep-last", "1", "--yes"], &[]).expect(0);
     assert_eq!(sets(&shelf.store()), ["backup-1", "backup-2", "backup-4"]);
+}
+
+/// The rules that the page of promises names, of which `prune` gives each decision at least one.
+fn promised_reasons() -> BTreeSet<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/interface.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let (_, section) = page.split_once("## What prune removes").expect("a section");
+    let (_, table) = section.split_once("| reason |").expect("its table");
+    let (table, _) = table.split_once("| elsewhere |").expect("the next table");
+    let (rows, rest): (Vec<&str>, Vec<&str>) =
+        table.lines().partition(|line| line.starts_with('|'));
+    let first = rows.iter().filter_map(|row| row.split('|').nth(1));
+    let named: Vec<&str> = first.chain(rest).collect();
+    let named = named.join("\n");
+    let words = named.split('`').skip(1).step_by(2);
+    words
+        .filter(|word| !word.starts_with("--"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Ten sets, of which each rule has something to say.
+fn of_every_standing(now: jiff::Timestamp) -> Shelf {
+    let shelf = Shelf::new();
+    let ago = |hours: i64| (now - jiff::SignedDuration::from_hours(hours)).to_string();
+    let created = |number: u32, at: String| {
+        shelf.good(number);
+        shelf.edit(number, |manifest| manifest["created"] = at.into());
+    };
+    let dirty = |number: u32, at: String| {
+        shelf.good(number);
+        shelf.edit(number, |manifest| {
+            manifest["created"] = at.into();
+            manifest["quality"] = serde_json::json!({"state": "dirty", "reasons": [
+                {"check": "etcd-alarm", "message": "NOSPACE"}]});
+        });
+    };
+    let store = shelf.store_text();
+    created(1, ago(900));
+    run(&["verify", "backup-1", "--store", &store], &[]).expect(0);
+    created(2, ago(800));
+    dirty(3, ago(700));
+    created(4, ago(600));
+    std::fs::remove_file(shelf::snapshot(&shelf.store().join("backup-4"))).expect("a part");
+    created(5, ago(500));
+    shelf::flip(&shelf::snapshot(&shelf.store().join("backup-5")), -40);
+    run(&["verify", "backup-5", "--store", &store], &[]).expect(3);
+    std::fs::write(shelf.store().join("backup-5/pinned"), "").expect("a pin");
+    created(6, ago(3));
+    std::fs::remove_file(shelf::snapshot(&shelf.store().join("backup-6"))).expect("a part");
+    created(7, ago(2));
+    dirty(8, ago(1));
+    created(9, ago(-900));
+    shelf.pair(&shelf.store(), "2025-01-02_030405");
+    std::os::unix::fs::symlink("backup-7", shelf.store().join("latest-backup")).expect("a link");
+    shelf
+}
+
+/// A restore of this node that was made from a set and can still be rolled back.
+fn restored_from(shelf: &Shelf, set: &str, now: jiff::Timestamp) -> String {
+    use etcd_dr::plan::Begin;
+    use etcd_dr::plan::journal::{Journal, Record, SCHEMA};
+    let root = shelf.dir().join("node");
+    let dir = root.join("var/lib/etcd-dr/restore-1");
+    std::fs::create_dir_all(&dir).expect("a folder");
+    let begin = Begin {
+        schema: SCHEMA,
+        tool: "1.0.0".to_owned(),
+        id: "restore-1".to_owned(),
+        kind: "restore".to_owned(),
+        about: serde_json::json!({"set": {"dir": shelf.store().join(set)}}),
+        steps: Vec::new(),
+    };
+    let mut journal = Journal::create(&dir, begin, now).expect("a journal");
+    journal.append(Record::Completed, now).expect("a record");
+    root.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn every_promised_reason_is_given_for_a_set_that_has_it() {
+    let now = jiff::Timestamp::now();
+    let shelf = of_every_standing(now);
+    let store = shelf.store_text();
+    let root = restored_from(&shelf, "backup-2", now);
+    let every = "--keep-last 1 --keep-hourly 1 --keep-daily 1 --keep-weekly 1 --keep-monthly 1 \
+                 --keep-within 1d --min-keep 1 --keep-ocp-versions";
+    let mut given: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut decide = |rules: &str| {
+        let mut args = vec!["--root", root.as_str(), "prune", store.as_str()];
+        args.extend(rules.split(' '));
+        args.extend(["--dry-run", "-o", "json"]);
+        let document = run(&args, &[]).expect(0).json();
+        for decision in document["decisions"].as_array().expect("decisions") {
+            for reason in decision["reasons"].as_array().expect("reasons") {
+                let word = |value: &serde_json::Value| value.as_str().expect("a word").to_owned();
+                let sets = given.entry(word(&reason["rule"])).or_default();
+                sets.insert(word(&decision["name"]));
+            }
+        }
+    };
+    decide(every);
+    decide("--keep-last 1");
+    decide("--max-size 1TiB");
+    decide("--keep-within 5000d --max-size 1");
+    shelf.edit(1, |manifest| manifest["cluster"]["uuid"] = "5b1e".into());
+    decide("--cluster 5b1e --all");
+    for (rule, set) in [
+        ("newest-verified", "backup-1"),
+        ("in-use", "backup-2"),
+        ("cluster", "backup-1"),
+        ("dirty", "backup-3"),
+        ("incomplete", "backup-4"),
+        ("pinned", "backup-5"),
+        ("failed-verification", "backup-5"),
+        ("recent-incomplete", "backup-6"),
+        ("newest-good", "backup-7"),
+        ("no-newer-good", "backup-8"),
+        ("from-the-future", "backup-9"),
+    ] {
+        let sets = given.get(rule);
+        assert!(
+            sets.is_some_and(|sets| sets.contains(set)),
+            "{rule}: {sets:?}"
+        );
+    }
+    let given: BTreeSet<String> = given.into_keys().collect();
+    assert_eq!(given, promised_reasons());
 }

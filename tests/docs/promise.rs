@@ -1,6 +1,6 @@
 //! docs/interface.md names what there is: exit statuses, events, metrics.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::project;
 use testbench::schema;
@@ -69,4 +69,182 @@ fn every_metric_is_promised_and_no_other() {
     let (_, section) = promise.split_once("## Metrics").expect("its section");
     let section = section.split("\n## ").next().unwrap_or_default();
     assert_eq!(there, named(section, '`'));
+}
+
+/// Names of the page that no test expects yet.
+const UNTESTED: [&str; 4] = [
+    "member-reports-errors",
+    "not-revertible",
+    "unknown-membership",
+    "v2-content",
+];
+
+/// The names that the page promises: of its tables, and in its sentences of refusals and warnings.
+fn promised_names(page: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut of_names = None;
+    for line in page.lines() {
+        let Some(row) = line.strip_prefix('|') else {
+            of_names = None;
+            continue;
+        };
+        let first = row.split('|').next().unwrap_or_default();
+        let headings = [
+            "name",
+            "refusal",
+            "layer",
+            "reason",
+            "warning",
+            "`result` of `member-add`",
+        ];
+        if *of_names.get_or_insert(headings.contains(&first.trim())) {
+            names.extend(quoted(first).map(str::to_owned));
+        }
+        if row.contains("| refused: ") {
+            names.extend(quoted(row).map(str::to_owned));
+        }
+    }
+    names.remove("result");
+    names.remove("member-add");
+    for paragraph in page.split("\n\n").filter(|text| !text.starts_with('|')) {
+        let refused = paragraph.contains("are refused (5)");
+        for sentence in paragraph.split_inclusive(['.', ';']) {
+            if refused || sentence.to_lowercase().contains("warning") {
+                let dashed = quoted(sentence).filter(|name| name.contains('-'));
+                names.extend(dashed.map(str::to_owned));
+            }
+        }
+    }
+    // "The names of `verify --cluster`" is a row of its own.
+    names.retain(|name| !name.starts_with('-'));
+    names
+}
+
+/// Words in backticks that are names: small letters, digits and dashes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let words = text.split('`').skip(1).step_by(2);
+    words.filter(move |word| !word.is_empty() && word.chars().all(name))
+}
+
+/// What the tests expect: their sources without comments, and golden files. That a refusal is allowed
+/// (`--allow NAME`) expects nothing.
+fn expectations() -> String {
+    let mut all = String::new();
+    let mut folders = vec![project().join("tests"), project().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(project()).expect("below it");
+            let name = name.to_string_lossy();
+            let code = name.ends_with(".rs") && !name.ends_with("docs/promise.rs");
+            if !code && !name.contains("/golden/") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("a text file");
+            let unit = name.starts_with("src/") && !name.contains("tests");
+            let text = match text.split_once("#[cfg(test)]\nmod ") {
+                Some((_, tests)) if unit => tests,
+                None if unit => continue,
+                _ => &text,
+            };
+            for line in text.lines() {
+                if !line.trim_start().starts_with("//") {
+                    all.push_str(line);
+                    all.push('\n');
+                }
+            }
+        }
+    }
+    all.replace("--allow=", "--allow ")
+        .replace("\"--allow\", \"", "--allow ")
+}
+
+/// Whether it is there as a whole word, but for `--allow NAME`.
+fn is_expected(expectations: &str, name: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    expectations.match_indices(name).any(|(at, _)| {
+        let (before, after) = (&expectations[..at], &expectations[at + name.len()..]);
+        !before.ends_with(part) && !after.starts_with(part) && !before.ends_with("--allow ")
+    })
+}
+
+/// Constants of the code by the name that they stand for: tests may use them.
+fn constants() -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut folders = vec![project().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("a text file");
+            for constant in text.split("const ").skip(1) {
+                let Some((name, value)) = constant.split_once(": &str =") else {
+                    continue;
+                };
+                let value = value.trim_start().strip_prefix('"');
+                if let Some((value, _)) = value.and_then(|value| value.split_once('"')) {
+                    let names = found.entry(value.to_owned()).or_default();
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_promised_name_is_expected_by_a_test() {
+    let names = promised_names(&text("docs/interface.md"));
+    assert!(names.len() > 110, "{names:?}");
+    let (expectations, constants) = (expectations(), constants());
+    let untested: Vec<&String> = names
+        .iter()
+        .filter(|name| {
+            let constant = constants.get(*name).into_iter().flatten();
+            let mut forms = std::iter::once(*name).chain(constant);
+            !forms.any(|form| is_expected(&expectations, form))
+        })
+        .collect();
+    assert_eq!(
+        untested, UNTESTED,
+        "no test expects these, or one does by now"
+    );
+}
+
+#[test]
+fn every_exit_status_is_expected_by_a_test() {
+    let expectations = expectations();
+    for status in [
+        "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "130",
+    ] {
+        let forms = [
+            format!("expect({status})"),
+            format!("expect({status}, "),
+            format!("Some({status})"),
+            format!("join({status}, "),
+        ];
+        let found = forms.iter().any(|form| expectations.contains(form));
+        assert!(found, "no test expects the exit status {status}");
+    }
+}
+
+#[test]
+fn an_allowed_name_alone_is_no_expectation() {
+    for none in [
+        "--allow no-quorum",
+        "x-no-quorum",
+        "no-quorum-x",
+        "no_quorum",
+    ] {
+        assert!(!is_expected(none, "no-quorum"), "{none}");
+    }
+    assert!(is_expected("[no-quorum]", "no-quorum"));
 }

@@ -33,7 +33,7 @@ pub(crate) const LOST: usize = 2;
 pub(crate) struct Lost {
     pub(crate) bench: NodeBench,
     pub(crate) cluster: Cluster,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Flags before the command.
     global: Vec<String>,
 }
@@ -164,7 +164,7 @@ impl Lost {
     }
 
     /// Operations that have a folder.
-    fn operations(&self) -> Vec<PathBuf> {
+    pub(crate) fn operations(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.root.join("var/lib/etcd-dr"));
         let paths = entries.into_iter().flatten().flatten().map(|e| e.path());
         let mut found: Vec<PathBuf> = paths.filter(|path| path.join("journal").exists()).collect();
@@ -198,6 +198,7 @@ fn a_lost_member_joins_again_from_its_node() {
         let (out, err) = lost.join(0, &[]);
         assert!(out.contains("and votes"), "{out}\n{err}");
         assert!(out.contains("by HashKV"), "{out}\n{err}");
+        assert!(err.contains("[operator-in-charge]"), "{err}");
         lost.assert_joined();
         let operation = lost.operations().remove(0);
         let own = lost.cluster.data_dir(LOST).join("of-old");
@@ -206,12 +207,14 @@ fn a_lost_member_joins_again_from_its_node() {
         assert!(out.contains(": completed"), "{out}");
         // What votes is counted on.
         let (_, err) = lost.expect(5, &["member-add", "--join", "--rollback", "--yes"]);
+        assert!(err.contains("[already-voting]"), "{err}");
         assert!(err.contains("member-remove"), "{err}");
         // One change of a node waits for the last.
         let (_, err) = lost.join(7, &[]);
         assert!(err.contains("--join --commit"), "{err}");
         lost.expect(0, &["member-add", "--join", "--commit", "--yes"]);
         let (_, err) = lost.join(5, &[]);
+        assert!(err.contains("[already-voting]"), "{err}");
         assert!(err.contains("is already a voting member"), "{err}");
         assert!(own.exists() && !operation.join("data").exists());
         assert!(!lost.root.join("etc/kubernetes/.etcd-dr").exists());

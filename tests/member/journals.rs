@@ -1,9 +1,9 @@
 //! Joins that an earlier build has planned.
 
 use crate::join::{LOST, Lost};
-use crate::support::bins::require;
-use crate::support::journals::{place, records};
-use crate::support::node::NodeOptions;
+use testbench::bins::require;
+use testbench::journals::{place, records};
+use testbench::node::NodeOptions;
 
 #[test]
 fn a_join_that_an_earlier_build_planned_is_resumed() {

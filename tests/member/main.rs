@@ -8,6 +8,7 @@ mod cutoff;
 mod growth;
 mod join;
 mod journals;
+mod join_refusals;
 mod lag;
 mod load;
 mod refusals;

@@ -282,3 +282,25 @@ fn what_is_no_name_or_url_is_a_usage_error() {
     let run = member(&cluster, &["member-remove", "master-0"]).expect(5);
     assert!(run.stderr.contains("last-member"), "{run}");
 }
+
+/// What is added and not waited for has not started, and says what it must start with.
+#[test]
+fn what_is_not_promoted_has_not_started() {
+    let Some(bins) = require("3.5") else { return };
+    let cluster = cluster(&bins, 3);
+    let url = elsewhere(&cluster);
+    let args = ["member-add", "m3", "--peer-urls", &url, "--no-promote"];
+    let at_once = [&args[..], &["--no-learner", "--progress", "json"]].concat();
+    let run = member(&cluster, &json(&at_once)).expect(0);
+    assert_eq!(run.json()["result"], "voter-not-started", "{run}");
+    assert!(run.stderr.contains("\"event\":\"must-start\""), "{run}");
+    member(&cluster, &["member-remove", &url, "--yes"]).expect(0);
+    member(&cluster, &args).expect(0);
+    let run = member(&cluster, &json(&["verify", "--upgrade-to", "3.6"])).expect(11);
+    let obstacles = run.json()["upgrade"]["obstacles"].clone();
+    let obstacles = obstacles.as_array().expect("obstacles");
+    let learner = obstacles
+        .iter()
+        .any(|found| found["name"] == "learner-present");
+    assert!(learner, "{run}");
+}

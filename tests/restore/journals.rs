@@ -13,8 +13,8 @@ use etcd_dr::event::Silent;
 use etcd_dr::journal::{Operation, Progress};
 
 use super::node::{Node, assert_same, etcd, text};
-use super::support::journals::{ALL, place, read_back, records};
-use super::support::node::NodeOptions;
+use testbench::journals::{ALL, place, read_back, records};
+use testbench::node::NodeOptions;
 
 /// What is written again is what was read, step by step: an older build on the node still reads it.
 #[test]
@@ -56,7 +56,7 @@ fn every_journal_is_shown_with_the_state_of_each_step() {
         let root = tempfile::tempdir().expect("a folder");
         let records = records(name);
         place(root.path(), None, &records);
-        let mut command = super::support::golden::etcd_dr();
+        let mut command = testbench::golden::etcd_dr();
         let command = command.arg("--root").arg(root.path());
         let output = command.args(flags).args(["-o", "json"]).output();
         let output = output.expect("running etcd-dr");
@@ -65,7 +65,7 @@ fn every_journal_is_shown_with_the_state_of_each_step() {
         let told = text(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{name}: {told}");
         let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        super::support::schema::check_output(&json);
+        testbench::schema::check_output(&json);
         let shown = json["steps"].as_array().expect("steps");
         let planned = records[0]["steps"].as_array().expect("steps");
         assert_eq!(shown.len(), planned.len(), "{name}");

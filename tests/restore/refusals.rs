@@ -8,6 +8,7 @@ use testbench::kube::OpenShift;
 use testbench::node::{self, NodeOptions};
 use testbench::node_bench::{Answer, NodeBench};
 use testbench::stock::{ScriptRun, script_backup};
+use testbench::tmpfs::Tmpfs;
 
 /// Refused by this name, and the node is as it was; with `--allow` there is a plan.
 fn refused(node: &Node, set: &str, name: &str, more: &[&str]) {
@@ -293,6 +294,7 @@ fn what_no_name_lets_pass() {
     assert!(told.contains("Pacemaker"), "{told}");
 }
 
+<<<<<<< HEAD
 /// Each refusal of a manifest has its name, as it has for a join.
 #[test]
 fn a_restore_pod_and_a_manifest_that_is_gone() {
@@ -324,6 +326,77 @@ fn a_restore_pod_and_a_manifest_that_is_gone() {
     node.bench.settle();
     let told = node.expect(5, &restore).1;
     assert!(told.contains("[no-manifest]"), "{told}");
+=======
+/// What a node has, or is, that no backup can be restored on; nothing overrides these.
+#[test]
+fn nodes_that_no_backup_can_be_restored_on() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::default());
+    node.expect(0, &["backup"]);
+    let refused = |name: &str, before: &[&str]| {
+        let trees = without_data(node.tree());
+        let args = [before, &["restore", "backup-1", "--yes"]].concat();
+        let (_, err) = node.expect(5, &args);
+        assert!(err.contains(&format!("[{name}]")), "{name}: {err}");
+        node.expect(2, &[&args[..], &["--allow", name]].concat());
+        assert_same(&trees, &without_data(node.tree()), name);
+    };
+    refused("profile-mismatch", &["--profile", "kubeadm"]);
+    refused("no-static-pods", &["--profile", "bare"]);
+
+    let drop_in = node.path("etc/systemd/system/kubelet.service.d/20-role.conf");
+    std::fs::create_dir_all(drop_in.parent().expect("a folder")).expect("a folder");
+    let role = "[Service]\nEnvironment=X=--node-labels=node-role.kubernetes.io/arbiter=\n";
+    std::fs::write(&drop_in, role).expect("a drop-in");
+    refused("arbiter-node", &[]);
+    std::fs::remove_file(&drop_in).expect("removing a drop-in");
+
+    let Some(_mount) = mount_over(&node.path("etc/kubernetes/manifests")) else {
+        return;
+    };
+    refused("cross-mount", &[]);
+}
+
+#[test]
+fn a_log_outside_of_the_data_directory() {
+    let Some(bins) = etcd("3.5") else { return };
+    let node = Node::single(&bins, &NodeOptions::kubeadm());
+    // The stand-in listens where CRI-O does; this node's kubelet names containerd.
+    std::fs::create_dir_all(node.path("run/containerd")).expect("a folder");
+    let socket = node.path("run/containerd/containerd.sock");
+    std::os::unix::fs::symlink("../crio/crio.sock", socket).expect("a link");
+    let manifest = node.path("etc/kubernetes/manifests/etcd.yaml");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let flag = "    - \"--wal-dir=/var/lib/etcd-wal\"\n    - \"--data-dir=";
+    let apart = text.replace("    - \"--data-dir=", flag);
+    assert_ne!(apart, text);
+    node.expect(0, &["backup"]);
+    std::fs::write(&manifest, apart).expect("a manifest");
+    node.bench.settle();
+    let before = without_data(node.tree());
+    let data = node.path("var/lib/etcd").display().to_string();
+    for what in [&["backup-1"][..], &["--from-data-dir", &data]] {
+        let args = [&["restore"], what, &["--yes"]].concat();
+        let (_, err) = node.expect(5, &args);
+        assert!(err.contains("[separate-wal-dir]"), "{what:?}: {err}");
+    }
+    assert_same(&before, &without_data(node.tree()), "after the refusals");
+}
+
+/// A mount of its own in a folder's place, with what was in the folder.
+fn mount_over(dir: &Path) -> Option<Tmpfs> {
+    let beside = dir.with_extension("beside");
+    copy(dir, &beside);
+    let mount = Tmpfs::mount(dir, "16m");
+    if mount.is_some() {
+        for entry in std::fs::read_dir(&beside).expect("a folder") {
+            let entry = entry.expect("an entry");
+            copy(&entry.path(), &dir.join(entry.file_name()));
+        }
+    }
+    std::fs::remove_dir_all(&beside).expect("removing the copies");
+    mount
+>>>>>>> b36b2bf (Every promised name is produced by a test)
 }
 
 /// Our own lock and an installer's.

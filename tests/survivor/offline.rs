@@ -1,8 +1,11 @@
 //! What is refused, and what the command line says.
 
+use std::time::Duration;
+
 use crate::bench::{copy, etcd_dr, make, request, serve};
 use testbench::bins::{require, require_turn};
 use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::process::wait_for;
 
 #[test]
 fn what_cannot_be_a_survivor_is_refused() {
@@ -58,7 +61,10 @@ fn what_cannot_be_a_survivor_is_refused() {
     assert!(make(&request(&source, &made)).is_err());
     assert!(!made.exists());
 
-    // By the command line, with the learner removed as well.
+    // By the command line, with the learner removed as well. A kill while etcd writes a `.snap` file
+    // leaves it cut, without a record of it in the log.
+    let snap = "member/snap/0000000000000063-0000000000000063.snap";
+    std::fs::write(cluster.data_dir(0).join(snap), "cut").unwrap();
     let dir = cluster.data_dir(0).to_str().unwrap();
     let to = made.to_str().unwrap();
     let run = etcd_dr(&[
@@ -71,6 +77,7 @@ fn what_cannot_be_a_survivor_is_refused() {
         "json",
     ]);
     assert_eq!(run.status, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("[raft-snap]"), "{}", run.stderr);
     let json = run.json();
     assert_eq!(json["member"]["name"], "master-0");
     assert_eq!(json["removed"][0]["name"], "learner");
@@ -168,4 +175,34 @@ fn what_is_not_known_exactly_is_left_to_etcd() {
             "2"
         );
     }
+}
+
+#[test]
+fn a_member_that_was_removed_is_no_survivor() {
+    let Some(bins) = require("3.5") else { return };
+    let mut cluster = Cluster::start(ClusterSpec::new(&bins, 2).plain());
+    cluster.etcdctl_ok(&["put", "a", "1"]);
+    let members = cluster.etcdctl_ok(&["member", "list"]);
+    let removed = members.lines().find(|line| line.contains("master-1"));
+    let id = removed
+        .and_then(|line| line.split(',').next())
+        .expect("its id");
+    cluster.etcdctl_ok(&["member", "remove", id]);
+    // Its log tells that it was removed, and then it ends by itself.
+    let address = (cluster.ip(1), 2379);
+    let ended = wait_for(
+        "its end",
+        Duration::from_secs(20),
+        || match std::net::TcpStream::connect(address) {
+            Ok(_) => Err("it serves"),
+            Err(_) => Ok(()),
+        },
+    );
+    ended.unwrap();
+    cluster.kill(0);
+    let scratch = tempfile::tempdir().unwrap();
+    let made = scratch.path().join("made");
+    let failure = make(&request(cluster.data_dir(1), &made)).unwrap_err();
+    assert_eq!(failure.refusal(), Some("not-a-member"), "{failure}");
+    assert!(!made.exists());
 }

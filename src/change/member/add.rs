@@ -181,7 +181,7 @@ pub(crate) fn judge(
         well(context, request, &survey)?;
     }
     if action == Action::AddLearner {
-        knows_learners(&survey)?;
+        knows_learners(&survey.members)?;
     }
     if !matches!(action, Action::Nothing(_)) {
         found_by_others(context, request, &survey, &peer_urls)?;
@@ -296,8 +296,8 @@ fn found_by_others(
 }
 
 /// A server before 3.4 would take no notice of the wish for a learner and add a voter.
-fn knows_learners(survey: &Survey) -> Result<()> {
-    for state in &survey.members {
+fn knows_learners(members: &[MemberState]) -> Result<()> {
+    for state in members {
         let Some(status) = &state.status else {
             continue;
         };
@@ -584,5 +584,56 @@ pub(crate) async fn remove_again(survey: &Survey, id: Id, was_learner: bool) -> 
         Ok(()) => Ok(Gone::Removed),
         Err(not) if not.refusal == Some(Refusal::MemberNotFound) => Ok(Gone::Removed),
         Err(not) => Err(not.failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::client::{Header, Status};
+
+    fn running(version: &str) -> MemberState {
+        let id = Id(1);
+        MemberState {
+            member: Member {
+                id,
+                name: "master-0".to_owned(),
+                peer_urls: Vec::new(),
+                client_urls: Vec::new(),
+                is_learner: false,
+            },
+            endpoint: None,
+            status: Some(Status {
+                header: Header {
+                    cluster_id: id,
+                    member_id: id,
+                    revision: 1,
+                    raft_term: 1,
+                },
+                version: version.to_owned(),
+                db_size: 0,
+                db_size_in_use: 0,
+                leader: Some(id),
+                raft_index: 1,
+                raft_applied_index: 1,
+                raft_term: 1,
+                is_learner: false,
+                errors: Vec::new(),
+                storage_version: None,
+                db_size_quota: None,
+            }),
+            trouble: None,
+            other: None,
+        }
+    }
+
+    #[test]
+    fn a_member_before_3_4_would_make_a_voter_of_a_learner() {
+        let refused = knows_learners(&[running("3.5.16"), running("3.3.27")]).unwrap_err();
+        assert_eq!(refused.refusal(), Some("learners-unsupported"));
+        assert!(refused.to_string().contains("3.3.27"), "{refused}");
+        for known in ["3.4.0", "3.5.16", "4.0.0"] {
+            assert!(knows_learners(&[running(known)]).is_ok(), "{known}");
+        }
     }
 }

@@ -437,3 +437,25 @@ fn puts_within(txn: &Txn<'_>) -> bool {
 fn taken<'t, 'a>(txn: &'t Txn<'a>, holds: bool) -> &'t [Op<'a>] {
     if holds { &txn.success } else { &txn.failure }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_that_writes_more_than_may_be_held_is_refused() {
+        let mut store = Store {
+            live: BTreeMap::new(),
+            revision: 1,
+            compact: -1,
+            scheduled: None,
+            written: Vec::new(),
+            bytes: MOST_WRITTEN,
+            changes: 0,
+            index: 0,
+        };
+        assert!(store.end().is_ok());
+        store.bytes += 1;
+        assert_eq!(store.end().unwrap_err().refusal(), Some("long-tail"));
+    }
+}
