@@ -40,7 +40,7 @@ fn store() -> Store {
         let op = match number % 29 {
             0 => Op::Delete(key.into_bytes()),
             _ => {
-                let value = (0..300 + random.below(1_500)).map(|_| random.next() as u8);
+                let value = (0..300 + random.below(1_500)).map(|_| random.next_u64() as u8);
                 Op::Put(key.into_bytes(), value.collect(), 0)
             }
         };

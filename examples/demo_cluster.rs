@@ -61,7 +61,7 @@ fn main() {
 
 /// Two of three members and all data.
 fn lose(cluster: &mut Cluster, bench: &NodeBench) {
-    for i in 1..cluster.len() {
+    for i in 1..cluster.size() {
         cluster.kill(i);
         std::fs::remove_dir_all(cluster.data_dir(i)).expect("losing a disk");
     }

@@ -89,7 +89,7 @@ fn mutate(random: &mut Random, file: &mut Vec<u8>, other: &[u8]) {
         let at = random.below(len - 8) as usize;
         match random.below(12) {
             0..=2 => file[at] ^= 1 << random.below(8),
-            3 => file[at] = random.next() as u8,
+            3 => file[at] = random.next_u64() as u8,
             // Fields lie at even offsets, most of them near a page's beginning.
             4..=6 => {
                 let page = random.below(len / 1024 + 1) as usize * 1024;
@@ -185,8 +185,8 @@ fn run_plain(name: &str, seeds: &[Vec<u8>], seed: u64, target: fn(&[u8])) {
             let at = random.below(len) as usize;
             match random.below(5) {
                 0 => file.truncate(at),
-                1 => file[at] = random.next() as u8,
-                2 => file.insert(at, random.next() as u8),
+                1 => file[at] = random.next_u64() as u8,
+                2 => file.insert(at, random.next_u64() as u8),
                 3 => {
                     let number = NUMBERS[random.below(14) as usize].to_le_bytes();
                     let end = (at + 8).min(file.len());

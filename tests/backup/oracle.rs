@@ -370,7 +370,7 @@ fn the_same_from_list_and_verify(node: &Node, store: &Path, manifest: &Value) {
 
 /// The release's own tool restores the snapshot, and a server runs on what it made.
 fn etcd_restores_it(cluster: &Cluster, i: usize, dir: &Path) {
-    if cluster.len() > 1 {
+    if cluster.size() > 1 {
         return;
     }
     let data_dir = cluster.scratch().join("restored");

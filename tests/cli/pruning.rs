@@ -343,8 +343,8 @@ fn of_every_standing(now: jiff::Timestamp) -> Shelf {
 
 /// A restore of this node that was made from a set and can still be rolled back.
 fn restored_from(shelf: &Shelf, set: &str, now: jiff::Timestamp) -> String {
-    use etcd_dr::plan::Begin;
-    use etcd_dr::plan::journal::{Journal, Record, SCHEMA};
+    use etcd_dr::journal::Begin;
+    use etcd_dr::journal::{Journal, Record, SCHEMA};
     let root = shelf.dir().join("node");
     let dir = root.join("var/lib/etcd-dr/restore-1");
     std::fs::create_dir_all(&dir).expect("a folder");

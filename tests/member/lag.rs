@@ -71,7 +71,7 @@ impl Behind {
 
 /// Writes to all of them, each write an entry of the log.
 fn load(cluster: &Cluster) -> Vec<Writer> {
-    let writer = |n: usize| Writer::start(cluster, n % cluster.len());
+    let writer = |n: usize| Writer::start(cluster, n % cluster.size());
     (0..WRITERS).map(writer).collect()
 }
 

@@ -450,7 +450,7 @@ fn truncation_is_found_at_every_page() {
 fn files_of_other_kinds() {
     let exe = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     let mut random = Random(1);
-    let noise: Vec<u8> = (0..70_000).map(|_| random.next() as u8).collect();
+    let noise: Vec<u8> = (0..70_000).map(|_| random.next_u64() as u8).collect();
     let files: [(&str, Vec<u8>); 8] = [
         ("empty", Vec::new()),
         ("one byte", vec![0]),

@@ -294,7 +294,6 @@ fn what_no_name_lets_pass() {
     assert!(told.contains("Pacemaker"), "{told}");
 }
 
-<<<<<<< HEAD
 /// Each refusal of a manifest has its name, as it has for a join.
 #[test]
 fn a_restore_pod_and_a_manifest_that_is_gone() {
@@ -326,7 +325,8 @@ fn a_restore_pod_and_a_manifest_that_is_gone() {
     node.bench.settle();
     let told = node.expect(5, &restore).1;
     assert!(told.contains("[no-manifest]"), "{told}");
-=======
+}
+
 /// What a node has, or is, that no backup can be restored on; nothing overrides these.
 #[test]
 fn nodes_that_no_backup_can_be_restored_on() {
@@ -396,7 +396,6 @@ fn mount_over(dir: &Path) -> Option<Tmpfs> {
     }
     std::fs::remove_dir_all(&beside).expect("removing the copies");
     mount
->>>>>>> b36b2bf (Every promised name is produced by a test)
 }
 
 /// Our own lock and an installer's.

@@ -285,7 +285,7 @@ impl Cluster {
     }
 
     /// How many members there are, running or not.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.members.len()
     }
 
@@ -346,7 +346,7 @@ impl Cluster {
 
     /// Client URLs of the members that run: a dead one would fail a share of all requests.
     pub fn endpoints(&self) -> Vec<String> {
-        (0..self.len())
+        (0..self.size())
             .filter(|i| self.is_running(*i))
             .map(|i| self.client_url(i))
             .collect()
@@ -354,7 +354,7 @@ impl Cluster {
 
     /// `name=peer-url,…` of all members.
     pub fn initial_cluster(&self) -> String {
-        (0..self.len())
+        (0..self.size())
             .map(|i| format!("{}={}", self.name(i), self.peer_url(i)))
             .collect::<Vec<_>>()
             .join(",")
@@ -426,7 +426,7 @@ impl Cluster {
 
     /// Which running member leads.
     pub fn leader(&self) -> Option<usize> {
-        (0..self.len()).filter(|i| self.is_running(*i)).find(|i| {
+        (0..self.size()).filter(|i| self.is_running(*i)).find(|i| {
             let status = self.status(*i);
             status["leader"].as_u64().is_some_and(|leader| leader != 0)
                 && status["leader"] == status["header"]["member_id"]
@@ -525,7 +525,7 @@ impl Cluster {
 
     /// Starts again what does not run, without waiting.
     pub fn relaunch_stopped(&mut self) {
-        for i in 0..self.len() {
+        for i in 0..self.size() {
             if !self.is_running(i) && !self.members[i].elsewhere {
                 self.relaunch(i);
             }
@@ -534,7 +534,7 @@ impl Cluster {
 
     /// Waits until every running member answers a linearizable read.
     pub fn wait_healthy(&mut self) {
-        for i in 0..self.len() {
+        for i in 0..self.size() {
             if self.is_running(i) {
                 self.wait_member(i);
             }

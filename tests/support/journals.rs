@@ -19,9 +19,7 @@ pub const ALL: [&str; 6] = [
 
 /// The records of a journal.
 pub fn records(name: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/journals")
-        .join(name);
+    let path = crate::project().join("fixtures/journals").join(name);
     of(&path)
 }
 
@@ -45,7 +43,7 @@ fn of(path: &Path) -> Vec<Value> {
 pub fn place(root: &Path, cluster: Option<&Cluster>, records: &[Value]) -> PathBuf {
     let mut words = vec![("@ROOT@".to_owned(), root.display().to_string())];
     if let Some(cluster) = cluster {
-        let ips = (0..cluster.len()).map(|i| (format!("@IP{i}@"), cluster.ip(i).to_string()));
+        let ips = (0..cluster.size()).map(|i| (format!("@IP{i}@"), cluster.ip(i).to_string()));
         words.extend(ips);
     }
     if let Some(stamp) = stamp(root) {

@@ -59,7 +59,7 @@ pub const REVISIONS: [(&str, u32); 4] = [
 /// Makes the node of a member and says where its root is.
 pub fn make(cluster: &Cluster, i: usize, options: &NodeOptions) -> PathBuf {
     let root = cluster.node_root(i).to_owned();
-    let nodes: Vec<String> = (0..cluster.len())
+    let nodes: Vec<String> = (0..cluster.size())
         .map(|i| format!("{}={}", cluster.name(i), cluster.ip(i)))
         .collect();
     let mut command = generator();
@@ -87,7 +87,7 @@ pub fn make(cluster: &Cluster, i: usize, options: &NodeOptions) -> PathBuf {
 
 /// Makes nodes of all members.
 pub fn make_all(cluster: &Cluster, options: &NodeOptions) -> Vec<PathBuf> {
-    (0..cluster.len())
+    (0..cluster.size())
         .map(|i| make(cluster, i, options))
         .collect()
 }

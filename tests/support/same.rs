@@ -30,7 +30,7 @@ pub fn assert_same_data(cluster: &Cluster) {
         },
     );
     let count = result.unwrap_or_else(|error| panic!("{error}"));
-    let running = (0..cluster.len())
+    let running = (0..cluster.size())
         .filter(|i| cluster.is_running(*i))
         .count();
     assert_eq!(count, running);

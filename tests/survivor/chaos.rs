@@ -47,12 +47,12 @@ fn load_and_kill(cluster: &mut Cluster, chains: &Chains, random: &mut Random) {
     let work: Vec<_> = (0..CHAINS)
         .map(|i| {
             let (chains, stop) = (chains.clone(), stop.clone());
-            let client = runtime.block_on(client(cluster, i % cluster.len()));
+            let client = runtime.block_on(client(cluster, i % cluster.size()));
             runtime.spawn(lengthen(client, format!("c{i}"), chains, stop))
         })
         .collect();
     std::thread::sleep(Duration::from_millis(200 + random.below(1500)));
-    let mut order: Vec<usize> = (0..cluster.len()).collect();
+    let mut order: Vec<usize> = (0..cluster.size()).collect();
     for i in (1..order.len()).rev() {
         order.swap(i, random.below(i as u64 + 1) as usize);
     }
@@ -72,7 +72,7 @@ fn load_and_kill(cluster: &mut Cluster, chains: &Chains, random: &mut Random) {
 fn choose(cluster: &Cluster, scratch: &Path) -> (usize, serde_json::Value) {
     let mut files = Vec::new();
     let mut reports = Vec::new();
-    for i in 0..cluster.len() {
+    for i in 0..cluster.size() {
         let dir = cluster.data_dir(i).to_str().unwrap();
         let run = etcd_dr(&[
             "verify",
@@ -115,7 +115,7 @@ fn choose(cluster: &Cluster, scratch: &Path) -> (usize, serde_json::Value) {
     assert_eq!(end(&reports[i]), highest, "{verdict}");
     assert_eq!(
         reports[i]["membership"].as_array().unwrap().len(),
-        cluster.len()
+        cluster.size()
     );
     (i, reports.swap_remove(i))
 }

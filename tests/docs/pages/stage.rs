@@ -27,7 +27,7 @@ pub struct Stage {
 impl Stage {
     /// The nodes of a cluster; master-0 has 10.0.0.1, and so on.
     pub fn of(cluster: &Cluster) -> Self {
-        let names = 0..cluster.len();
+        let names = 0..cluster.size();
         let cwd = cluster.scratch().join("shell");
         std::fs::create_dir_all(&cwd).expect("a folder");
         Self {

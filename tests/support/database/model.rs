@@ -115,7 +115,7 @@ impl Store {
                     ops.push(Op::Delete(key.into_bytes()));
                 } else {
                     let len = random.below(60) as usize;
-                    let value = (0..len).map(|_| random.next() as u8).collect();
+                    let value = (0..len).map(|_| random.next_u64() as u8).collect();
                     let lease = if random.below(5) == 0 {
                         7 + random.below(3) as i64
                     } else {

@@ -82,7 +82,7 @@ struct Run {
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -91,7 +91,7 @@ impl Random {
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.next_u64() % bound.max(1)
     }
 }
 
@@ -300,7 +300,7 @@ pub fn write_with_free(root: &Bucket, shape: &Shape, before: u64) -> Written {
     for &page in &free {
         // What is left in free pages is no business of the reader.
         let at = page as usize * page_size;
-        bytes[at..at + page_size].fill_with(|| random.next() as u8);
+        bytes[at..at + page_size].fill_with(|| random.next_u64() as u8);
     }
     let (even, odd) = (shape.txid & !1, shape.txid | 1);
     let txids = if shape.streamed {
