@@ -190,7 +190,7 @@ fn fill(cluster: &Cluster) {
         for i in 0..400u64 {
             let key = format!("/kubernetes.io/pods/ns/pod-{}", i % 90);
             let mut value = b"k8s:enc:aescbc:v1:key1:".to_vec();
-            value.extend((0..200 + random.below(600)).map(|_| random.next() as u8));
+            value.extend((0..200 + random.below(600)).map(|_| random.next_u64() as u8));
             let options = (i % 7 == 0).then(|| PutOptions::new().with_lease(granted));
             kv.put(key, value, options).await.unwrap();
             if i % 11 == 0 {

@@ -309,7 +309,7 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
             server.wait_member(new);
         }
         let runtime = runtime();
-        for member in 0..server.len() {
+        for member in 0..server.size() {
             let there = runtime.block_on(async { heads(&mut client(&server, member).await).await });
             assert_eq!(lost(&known, &there), 0, "{what}");
             assert_eq!(server.revision(member), outcome.revision, "{what}");
@@ -318,11 +318,11 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
         // The two that were left behind are a majority of their own, and go on as such: neither
         // side takes anything from the other.
         let revision = server.revision(0);
-        for other in (0..old.len()).filter(|other| *other != i) {
+        for other in (0..old.size()).filter(|other| *other != i) {
             let join = old.initial_cluster();
             old.launch(other, &join, "existing");
         }
-        for other in (0..old.len()).filter(|other| *other != i) {
+        for other in (0..old.size()).filter(|other| *other != i) {
             old.wait_member(other);
         }
         let url = old.client_url((i + 1) % 3);
@@ -340,7 +340,7 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
             assert!(!ids.contains(&id), "{what}");
         }
         // A restart of the whole cluster keeps all of that.
-        for member in 0..server.len() {
+        for member in 0..server.size() {
             server.kill(member);
         }
         server.relaunch_stopped();

@@ -450,7 +450,7 @@ mod tests {
             compact: -1,
             scheduled: None,
             written: Vec::new(),
-            bytes: MOST_WRITTEN,
+            bytes: MAX_WRITTEN,
             changes: 0,
             index: 0,
         };
