@@ -263,7 +263,7 @@ mod tests {
         let found = look(&layout, None).unwrap();
         assert_eq!(found.profile, Profile::Openshift);
         assert!(
-            found.reasons[1].contains("openshift goes first"),
+            found.reasons[1].contains("openshift takes precedence"),
             "{:?}",
             found.reasons
         );

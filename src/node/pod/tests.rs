@@ -33,19 +33,19 @@ metadata: {name: etcd, namespace: kube-system, annotations: {a/b: ann}, labels: 
 spec:
   containers:
   - name: etcd
-command: [etcd, "--name=$(NODE)", "--peer=https://$(IP):$(PORT)", "--plain=$(URL)"]
-args: ["--escaped=$$(NODE)", "--none=$(NOTHING)", --two, "$(NODE)", "--pod=$(POD).$(NS)", "--m=$(A)$(L)"]
-env:
-- {name: PORT, value: "2380"}
-- {name: URL, value: "https://x:$(PORT)/$(LATER)"}
-- {name: LATER, value: "later"}
-- {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
-- {name: IP, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: status.hostIP}}}
-- {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-- {name: NS, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-- {name: A, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['a/b']"}}}
-- {name: L, valueFrom: {fieldRef: {fieldPath: "metadata.labels['l']"}}}
-- {name: ETCD_NAME, value: "$(NODE)"}
+    command: [etcd, "--name=$(NODE)", "--peer=https://$(IP):$(PORT)", "--plain=$(URL)"]
+    args: ["--escaped=$$(NODE)", "--none=$(NOTHING)", --two, "$(NODE)", "--pod=$(POD).$(NS)", "--m=$(A)$(L)"]
+    env:
+    - {name: PORT, value: "2380"}
+    - {name: URL, value: "https://x:$(PORT)/$(LATER)"}
+    - {name: LATER, value: "later"}
+    - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+    - {name: IP, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: status.hostIP}}}
+    - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: NS, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+    - {name: A, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['a/b']"}}}
+    - {name: L, valueFrom: {fieldRef: {fieldPath: "metadata.labels['l']"}}}
+    - {name: ETCD_NAME, value: "$(NODE)"}
 "#;
     let pod = PodManifest::parse(text.as_bytes()).unwrap();
     let here = pod.clone().resolved(&NodeFacts {
