@@ -370,8 +370,9 @@ fn every_promised_reason_is_given_for_a_set_that_has_it() {
     let every = "--keep-last 1 --keep-hourly 1 --keep-daily 1 --keep-weekly 1 --keep-monthly 1 \
                  --keep-within 1d --min-keep 1 --keep-ocp-versions";
     let mut given: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut decide = |rules: &str| {
-        let mut args = vec!["--root", root.as_str(), "prune", store.as_str()];
+    let elsewhere = shelf.dir().join("elsewhere").display().to_string();
+    let mut decide = |root: &str, rules: &str| {
+        let mut args = vec!["--root", root, "prune", store.as_str()];
         args.extend(rules.split(' '));
         args.extend(["--dry-run", "-o", "json"]);
         let document = run(&args, &[]).expect(0).json();
@@ -383,15 +384,17 @@ fn every_promised_reason_is_given_for_a_set_that_has_it() {
             }
         }
     };
-    decide(every);
-    decide("--keep-last 1");
-    decide("--max-size 1TiB");
-    decide("--keep-within 5000d --max-size 1");
+    decide(&root, every);
+    decide(&root, "--keep-last 1");
+    decide(&elsewhere, "--keep-last 1");
+    decide(&root, "--max-size 1TiB");
+    decide(&root, "--keep-within 5000d --max-size 1");
     shelf.edit(1, |manifest| manifest["cluster"]["uuid"] = "5b1e".into());
-    decide("--cluster 5b1e --all");
+    decide(&root, "--cluster 5b1e --all");
     for (rule, set) in [
         ("newest-verified", "backup-1"),
         ("in-use", "backup-2"),
+        ("unwanted", "backup-2"),
         ("cluster", "backup-1"),
         ("dirty", "backup-3"),
         ("incomplete", "backup-4"),
