@@ -217,7 +217,7 @@ fn names_to_allow_members_and_urls_are_known_offline() {
     let checks = allow(&["etcd-dr", "backup"], "etcd-");
     assert_eq!(
         checks,
-        ["etcd-alarm", "etcd-no-leader", "etcd-unhealthy-member"],
+        ["etcd-unhealthy-member", "etcd-alarm", "etcd-no-leader"],
         "the checks of a backup"
     );
     assert_eq!(
