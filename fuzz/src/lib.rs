@@ -138,6 +138,21 @@ pub fn journal(data: &[u8]) {
     assert!(read.is_err() || !read.expect("records").is_empty());
 }
 
+/// Sets the checksum of each record of a journal right, so that what the record says is believed.
+pub fn seal_records(data: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(data.len());
+    for line in data.split_inclusive(|byte| *byte == b'\n') {
+        let Some((_, json)) = line.split_at_checked(9) else {
+            sealed.extend_from_slice(line);
+            continue;
+        };
+        let json = json.strip_suffix(b"\n").unwrap_or(json);
+        sealed.extend_from_slice(format!("{:08x} ", crc32c::crc32c(json)).as_bytes());
+        sealed.extend_from_slice(&line[9..]);
+    }
+    sealed
+}
+
 /// Sets the checksums of both metas right, so that what they say is believed.
 pub fn seal_metas(data: &mut [u8]) {
     let size = data.get(24..28).and_then(|b| b.first_chunk().copied());

@@ -11,7 +11,7 @@ use etcd_dr::etcd::raftsnap;
 use etcd_dr::etcd::wal::write_founding;
 use etcd_dr_fuzz::{
     age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing,
-    raft_snap, request, seal_metas, wal, yaml,
+    raft_snap, request, seal_metas, seal_records, wal, yaml,
 };
 use testbench::database::model::Store;
 use testbench::database::writer::{Freelist, Random, Shape, seal, write};
@@ -325,5 +325,8 @@ fn mutated_text_of_stores_nodes_and_journals_is_read() {
     let doing = r#"{"time":"2026-11-21T06:15:30Z","record":"doing","step":0}"#;
     let record = |json: &str| format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()));
     let whole = format!("{}{}{}", record(begin), record(doing), "\0".repeat(64));
-    run_plain("journal", &[padded(&whole)], 26, journal);
+    run_plain("journal", &[padded(&whole)], 26, |data| {
+        journal(data);
+        journal(&seal_records(data));
+    });
 }
