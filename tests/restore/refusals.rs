@@ -281,7 +281,7 @@ fn what_no_name_lets_pass() {
     let told = node.expect(2, &["restore", "backup-1"]).1;
     assert!(told.contains("--yes"), "{told}");
     let told = node.expect(2, &["restore", "--rollback"]).1;
-    assert!(told.contains("no restore was begun"), "{told}");
+    assert!(told.contains("no restore was started"), "{told}");
 
     locks(&node);
     same("after all of it");
