@@ -106,13 +106,21 @@ pub fn check(name: &str, document: &Value) {
     }
 }
 
-/// The schema of what a command prints with `-o json`.
+/// The schema of what a command prints with `-o json`. A result may have an `error` too, where it
+/// was done in part; a failure has a plan at most.
 pub fn of_output(document: &Value) -> &str {
-    match (document["command"].as_str(), document.get("error")) {
-        (Some("schedule"), _) if document.get("run").is_some() => "schedule",
-        (_, Some(_)) => "error",
-        (Some(command), None) => command,
-        (None, None) => "text",
+    let fields = document.as_object().map_or(0, serde_json::Map::len);
+    let alone = ["schemaVersion", "command", "error", "plan"];
+    let failed = alone
+        .iter()
+        .filter(|name| document.get(name).is_some())
+        .count()
+        == fields;
+    match document["command"].as_str() {
+        Some("schedule") if document.get("run").is_some() => "schedule",
+        _ if failed && document.get("error").is_some() => "error",
+        Some(command) => command,
+        None => "text",
     }
 }
 
