@@ -146,13 +146,13 @@ fn what_the_cluster_and_the_node_say() {
     bench.cluster.etcdctl_ok(&["del", &key]);
     bench.both_ways(
         &["operator-progressing"],
-        &["kube-scheduler", "not known"],
+        &["kube-scheduler", "cannot tell"],
         &[],
     );
     put_all(&bench.cluster, [(key.as_str(), b"{\"broken\":".to_vec())]);
     bench.both_ways(
         &["operator-progressing"],
-        &["kube-scheduler", "not known"],
+        &["kube-scheduler", "cannot tell"],
         &[],
     );
     OpenShift::default().write(&bench.cluster);

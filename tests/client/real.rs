@@ -412,7 +412,7 @@ async fn etcds_own_authentication() {
         .await
         .unwrap_err()
         .to_string();
-    assert!(wrong.contains("to log in \"root\""), "{wrong}");
+    assert!(wrong.contains("to log in as \"root\""), "{wrong}");
     assert!(wrong.contains("authentication failed"), "{wrong}");
     assert!(!wrong.contains("wrong-password"), "{wrong}");
     let reader = open("reader", "right").await.unwrap();

@@ -24,10 +24,10 @@ fn a_single_node_goes_back_and_forth() {
         node.cluster.wait_member(0);
         let dry = node.expect(0, &["restore", "backup-1", "--dry-run"]).0;
         assert!(
-            dry.contains("put etcd-pod-7 back") || dry.contains("etcd-pod-7 is here"),
+            dry.contains("restore etcd-pod-7") || dry.contains("etcd-pod-7 already exists"),
             "{dry}"
         );
-        assert!(dry.contains("take etcd-pod-9 away"), "{dry}");
+        assert!(dry.contains("set etcd-pod-9 aside"), "{dry}");
         let etc = node.tree_of("etc/kubernetes");
 
         let (out, _) = node.restore(&[]);
