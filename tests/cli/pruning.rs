@@ -370,7 +370,9 @@ fn every_promised_reason_is_given_for_a_set_that_has_it() {
     let every = "--keep-last 1 --keep-hourly 1 --keep-daily 1 --keep-weekly 1 --keep-monthly 1 \
                  --keep-within 1d --min-keep 1 --keep-ocp-versions";
     let mut given: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let elsewhere = shelf.dir().join("elsewhere").display().to_string();
+    let elsewhere = shelf.dir().join("elsewhere");
+    std::fs::create_dir_all(&elsewhere).expect("a node without operations");
+    let elsewhere = elsewhere.display().to_string();
     let mut decide = |root: &str, rules: &str| {
         let mut args = vec!["--root", root, "prune", store.as_str()];
         args.extend(rules.split(' '));
