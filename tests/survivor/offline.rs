@@ -187,7 +187,16 @@ fn a_member_that_was_removed_is_no_survivor() {
     let id = removed
         .and_then(|line| line.split(',').next())
         .expect("its id");
-    cluster.etcdctl_ok(&["member", "remove", id]);
+    // etcd refuses a change of members until they have been connected for five seconds
+    // (`HealthInterval`, server/etcdserver/server.go).
+    let removed = wait_for("its removal", Duration::from_secs(30), || {
+        let output = cluster.etcdctl(&["member", "remove", id]);
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    });
+    removed.unwrap();
     // Its log tells that it was removed, and then it ends by itself.
     let address = (cluster.ip(1), 2379);
     let ended = wait_for(
