@@ -11,7 +11,7 @@ fn each_period_has_one_backup_with_all_that_follows_it() {
     std::fs::create_dir(&share).expect("a share");
     let url = format!("file://{}", share.display());
     let more = ["--keep-last", "3", "--copy-to", &url];
-    let mut scheduled = bench.schedule("@every 2s", &more);
+    let mut scheduled = bench.schedule("@every 4s", &more);
     let lines: Vec<Value> = (0..5).map(|_| scheduled.next()).collect();
     let (status, rest, stderr) = scheduled.stop();
     assert_eq!((status, stderr.as_str()), (Some(0), ""), "{rest:?}");
