@@ -24,7 +24,7 @@
 //! Imports point one way only, and the suite `layers` checks it:
 //!
 //! ```text
-//! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> etcd -> journal -> finding -> sys
+//! cli -> change -> inspect -> keep -> cluster -> {backup, store, node} -> objects -> etcd -> journal -> finding -> sys
 //! finding: used by all above sys; error, event, context: used by all
 //! ```
 //!
@@ -38,6 +38,7 @@
 //! | [`backup`] | one backup: Manifest, archives, retention rules |
 //! | [`store`] | where backups are kept, on the node and away from it |
 //! | [`node`] | a control-plane node: paths, static pods, certificates, container runtime |
+//! | [`objects`] | Kubernetes' objects as etcd stores them: decoding, decryption, kinds and names |
 //! | [`etcd`] | etcd's API, and its files read and written without etcd |
 //! | [`journal`] | operations that can be resumed or rolled back: the record on disk, the engine |
 //! | [`finding`] | what a check found: the layer, the place, the expectation |
@@ -72,5 +73,6 @@ pub mod inspect;
 pub mod journal;
 pub mod keep;
 pub mod node;
+pub mod objects;
 pub mod store;
 pub mod sys;

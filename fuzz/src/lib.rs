@@ -14,6 +14,7 @@ use etcd_dr::etcd::raftsnap::{SnapFile, SnapName};
 use etcd_dr::etcd::snapshot::{KeyFilter, Options};
 use etcd_dr::etcd::wal::{Segment, SegmentName, Wal};
 use etcd_dr::finding::Findings;
+use etcd_dr::objects::{self, atrest::Keys};
 
 /// Opens and checks any bytes as a database.
 pub fn bbolt(data: &[u8]) {
@@ -103,6 +104,29 @@ pub fn yaml(data: &[u8]) {
             text.len()
         );
     }
+}
+
+/// Reads any bytes as a stored object, under a key that such an object has, with keys for every cipher.
+pub fn object(data: &[u8]) {
+    static KEYS: std::sync::LazyLock<Keys> = std::sync::LazyLock::new(|| {
+        let mut keys = Keys::default();
+        for cipher in ["aescbc", "aesgcm", "secretbox"] {
+            let path = format!("{}/../fixtures/objects/encrypted-{cipher}-config.json", env!("CARGO_MANIFEST_DIR"));
+            let file = std::fs::read(path).expect("the fixture");
+            keys.add(&file).expect("an EncryptionConfiguration");
+        }
+        keys
+    });
+    let decoded = objects::decode(b"/registry/secrets/billing/s", data, &KEYS);
+    if let Ok(mut object) = decoded {
+        object.set_resource_version(7);
+        let _ = objects::apply::clean(&mut object);
+        let mut text = String::new();
+        objects::yaml::write(&mut text, &serde_json::Value::Object(object.json));
+        assert!(!text.is_empty());
+    }
+    let _ = Keys::default().add(data);
+    let _ = objects::kinds::place(data, &objects::kinds::Kinds::default());
 }
 
 /// Reads any bytes as an age file.

@@ -10,6 +10,7 @@ pub mod download;
 pub mod founding;
 pub mod hashkv;
 pub mod ids;
+pub mod keyspace;
 pub mod known;
 pub mod kubernetes;
 pub mod membership;

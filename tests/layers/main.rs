@@ -10,37 +10,39 @@ use std::path::{Path, PathBuf};
 use circles::Crate;
 
 /// What each module may import besides itself, `error`, `event` and `finding`.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     (
         "cli",
         &[
-            "change", "inspect", "keep", "cluster", "context", "backup", "store", "node", "etcd",
-            "journal", "sys",
+            "change", "inspect", "keep", "cluster", "context", "backup", "store", "node",
+            "objects", "etcd", "journal", "sys",
         ],
     ),
     (
         "change",
         &[
-            "inspect", "keep", "cluster", "context", "backup", "store", "node", "etcd", "journal",
-            "sys",
+            "inspect", "keep", "cluster", "context", "backup", "store", "node", "objects", "etcd",
+            "journal", "sys",
         ],
     ),
     (
         "inspect",
         &[
-            "keep", "cluster", "context", "backup", "store", "node", "etcd", "journal", "sys",
+            "keep", "cluster", "context", "backup", "store", "node", "objects", "etcd", "journal",
+            "sys",
         ],
     ),
     (
         "keep",
         &[
-            "cluster", "context", "backup", "store", "node", "etcd", "journal", "sys",
+            "cluster", "context", "backup", "store", "node", "objects", "etcd", "journal", "sys",
         ],
     ),
     ("cluster", &["context", "node", "etcd", "sys"]),
     ("backup", &["etcd", "sys"]),
     ("store", &["sys"]),
     ("node", &["sys"]),
+    ("objects", &["etcd", "sys"]),
     ("etcd", &["sys"]),
     ("journal", &["sys"]),
     ("finding", &["sys"]),
