@@ -2,7 +2,9 @@
 
 mod backup;
 mod copy;
+mod diff;
 mod disable;
+mod get;
 mod global;
 mod keep;
 mod list;
@@ -19,7 +21,9 @@ use clap_complete::Shell;
 
 pub use self::backup::BackupArgs;
 pub use self::copy::CopyArgs;
+pub use self::diff::DiffArgs;
 pub use self::disable::{DisableArgs, EnableArgs};
+pub use self::get::GetArgs;
 pub use self::global::{ColorArg, Global, OutputArg, ProfileArg, ProgressArg};
 pub use self::keep::KeepArgs;
 pub use self::list::ListArgs;
@@ -103,6 +107,25 @@ pub enum Command {
     /// --cluster diagnoses the running cluster, and --upgrade-to lists what would stop another
     /// release of etcd. None of them changes anything.
     Verify(VerifyArgs),
+    /// Show Kubernetes objects out of a backup, without restoring it
+    ///
+    /// Reads deployments, secrets, custom resources, ... straight from the snapshot, as the API
+    /// server would answer them, and prints names, YAML or JSON. Without a kind it counts what
+    /// is there. Objects that the API server encrypted are read with the keys in the backup.
+    /// Nothing is started and nothing changes.
+    ///
+    /// Exit status 10: something could not be shown; 12: something is encrypted, and its key is
+    /// not in the backup.
+    Get(Box<GetArgs>),
+    /// Compare the Kubernetes objects of two backups, or of a backup and the cluster
+    ///
+    /// Counts what was added, removed, replaced (another uid) and changed, by kind and
+    /// namespace; --names lists the objects and --objects shows how each differs. With one
+    /// backup it compares with the running etcd: what a restore would roll back.
+    ///
+    /// Exit status 0: the same; 11: different. Leases, Events and leader elections change all
+    /// the time and are left out unless --all is given. Nothing changes.
+    Diff(Box<DiffArgs>),
     /// Delete the backups that no rule keeps
     ///
     /// Shows what would be deleted and why, asks, and deletes it. A backup stays if any --keep

@@ -16,6 +16,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 use jiff::Timestamp;
 
 use super::args::{Cli, allowed_to_add};
+use super::complete_objects;
 use super::config::{self, Config};
 use crate::backup::manifest::Member;
 use crate::change::member;
@@ -89,6 +90,10 @@ fn with_value(argument: Arg, command: &str, words: &[OsString]) -> Arg {
             let offered = move || names.iter().map(CompletionCandidate::new).collect();
             return argument.add(ArgValueCandidates::new(offered));
         }
+        Some("namespace") => {
+            let offered = move || candidates(complete_objects::namespaces(&words, &store(&words)));
+            return argument.add(ArgValueCandidates::new(offered));
+        }
         Some("endpoints") => {
             return argument.add(ArgValueCandidates::new(move || endpoints(&words)));
         }
@@ -97,7 +102,15 @@ fn with_value(argument: Arg, command: &str, words: &[OsString]) -> Arg {
         }
         _ => {}
     }
-    if takes("SET") {
+    if takes("KIND[/NAME]") {
+        let offered = move |typed: &OsStr| {
+            let typed = typed.to_string_lossy();
+            let mut found = complete_objects::objects(&typed, &words, &store(&words));
+            found.retain(|word| word.starts_with(&*typed));
+            candidates(found)
+        };
+        argument.add(ArgValueCompleter::new(offered))
+    } else if takes("SET") {
         let offered = move |typed: &OsStr| known_or_path(typed, sets(&words), PathCompleter::any());
         argument.add(ArgValueCompleter::new(offered))
     } else if takes("STORE") || argument.get_long() == Some("store") {
@@ -111,6 +124,10 @@ fn with_value(argument: Arg, command: &str, words: &[OsString]) -> Arg {
     } else {
         argument
     }
+}
+
+fn candidates(words: Vec<String>) -> Vec<CompletionCandidate> {
+    words.into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// What `--allow` of a command takes.

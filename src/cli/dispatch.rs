@@ -12,8 +12,8 @@ use super::args::{Cli, ColorArg, Command, OutputArg};
 use super::output::{error, error_json, hints, json, terminal};
 use super::session::{Session, Shown};
 use super::{
-    backup, complete, copy, disable, enable, environment, list, man, member, prune, restore,
-    schedule, verify,
+    backup, complete, copy, diff, disable, enable, environment, get, list, man, member, prune,
+    restore, schedule, verify,
 };
 use crate::error::{Doing, Failure, Kind, Result, exit};
 use crate::sys::limits;
@@ -67,7 +67,10 @@ fn show(output: OutputArg, command: &str, mut shown: Shown) -> ExitCode {
         shown.json["error"] = error_json::of_problems(command, kind, &shown.problems);
     }
     let written = match output {
-        OutputArg::Text => write_out(&shown.text),
+        // The forms of objects are written by their command.
+        OutputArg::Text | OutputArg::Yaml | OutputArg::Name | OutputArg::Raw | OutputArg::Html => {
+            write_out(&shown.text)
+        }
         // It has reported everything already, or has written its document itself.
         OutputArg::Json if shown.json.is_null() => write_out(&shown.text),
         OutputArg::Json => write_json(&shown.json),
@@ -124,6 +127,8 @@ fn command_name(command: &Command) -> &'static str {
         Command::Schedule(_) => "schedule",
         Command::List(_) => "list",
         Command::Verify(_) => "verify",
+        Command::Get(_) => "get",
+        Command::Diff(_) => "diff",
         Command::Prune(_) => "prune",
         Command::Copy(_) => "copy",
         Command::Restore(_) => "restore",
@@ -178,6 +183,7 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
         Command::Man { command } => return text_only(man::page(command.as_deref())?),
         _ => {}
     }
+    check_output(&cli)?;
     limits::forbid_core_dumps().doing(Kind::Unexpected, || "disabling core dumps")?;
     limits::raise_descriptors()?;
     let session = Session::open(cli.global)?;
@@ -189,6 +195,8 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
         Command::Schedule(args) => schedule::run(&session, args),
         Command::List(args) => list::run(&session, args),
         Command::Verify(args) => verify::run(&session, args),
+        Command::Get(args) => get::run(&session, args),
+        Command::Diff(args) => diff::run(&session, args),
         Command::Prune(args) => prune::run(&session, args),
         Command::Copy(args) => copy::run(&session, args),
         Command::Restore(args) => restore::run(&session, args),
@@ -201,6 +209,25 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
             Ok(Shown::done(String::new(), Value::Null))
         }
     }
+}
+
+/// Requires that the command has the form of output that is asked for.
+fn check_output(cli: &Cli) -> Result<()> {
+    let output = cli.global.output;
+    let has = match (&cli.command, output) {
+        (_, OutputArg::Text | OutputArg::Json) => true,
+        (Command::Diff(_), OutputArg::Html) => true,
+        (Command::Get(args), output) => !args.history && output != OutputArg::Html,
+        _ => false,
+    };
+    if has {
+        return Ok(());
+    }
+    let what = format!(
+        "{} has no such output: expected -o text or -o json",
+        command_name(&cli.command)
+    );
+    Err(Failure::new(Kind::Usage, what))
 }
 
 fn text_only(bytes: Vec<u8>) -> Result<Shown> {

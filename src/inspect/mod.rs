@@ -5,5 +5,6 @@ pub mod compare;
 pub mod data_dir;
 pub mod diagnose;
 pub mod live;
+pub mod look;
 pub mod upgrade;
 pub mod verify;

@@ -81,9 +81,22 @@ pub enum ProfileArg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputArg {
     /// Text for people; may change
+    #[value(alias = "table")]
     Text,
     /// One versioned JSON document
     Json,
+    /// Objects as YAML, by get
+    #[value(hide = true)]
+    Yaml,
+    /// Names of objects, by get
+    #[value(hide = true)]
+    Name,
+    /// The stored bytes of one object, by get
+    #[value(hide = true)]
+    Raw,
+    /// One page for a browser, by diff
+    #[value(hide = true)]
+    Html,
 }
 
 /// `--progress`

@@ -1,0 +1,75 @@
+//! `diff`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use super::remote::{IdentityArgs, RemoteArgs};
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  etcd-dr diff latest                          what a restore would roll back
+  etcd-dr diff latest -n shop --names
+  etcd-dr diff backup-3 backup-4 deploy --objects
+  etcd-dr diff before.db after.db -o json
+  etcd-dr diff latest -o html > difference.html";
+
+/// `diff`
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = DIFF_EXAMPLES)]
+pub struct DiffArgs {
+    /// What was before: a backup's name, `latest`, a directory, a snapshot
+    /// file, a stopped member's data directory, URL/CLUSTER/NODE/backup-N,
+    /// or `live`, this node's running etcd
+    #[arg(value_name = "SET", verbatim_doc_comment)]
+    pub first: String,
+
+    /// What was after, named like the first [default: live]; and kinds and
+    /// names as `get` takes them
+    #[arg(value_name = "SET|KIND[/NAME]", verbatim_doc_comment)]
+    pub words: Vec<String>,
+
+    /// Only objects in this namespace [default: all namespaces]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// List each object that differs
+    #[arg(long)]
+    pub names: bool,
+
+    /// Show how each object differs, as YAML
+    #[arg(long)]
+    pub objects: bool,
+
+    /// Also compare what changes all the time: Leases, Events, leader
+    /// elections, managedFields, revisions
+    #[arg(long, verbatim_doc_comment)]
+    pub all: bool,
+
+    /// Show the values of Secrets, which are masked otherwise
+    #[arg(long)]
+    pub show_secrets: bool,
+
+    /// Decrypt objects with the keys in this EncryptionConfiguration, in
+    /// addition to those in the backups themselves; repeatable
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub encryption_config: Vec<PathBuf>,
+
+    /// Directory that holds the backups
+    /// [default: /etc/kubernetes/static-pod-backups]
+    #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub store: Option<PathBuf>,
+
+    /// Directory for copies that are downloaded and for the snapshot of
+    /// `live` while they are compared [default: /var/tmp]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub scratch: Option<PathBuf>,
+
+    /// What copies are read with.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+
+    /// How stores are reached.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}

@@ -1,0 +1,175 @@
+//! `diff`: what differs between two backups, or between a backup and the running cluster.
+
+mod text;
+
+use serde_json::{Value, json};
+
+use super::args::{DiffArgs, OutputArg};
+use super::look::{self, Looked, Reached};
+use super::output::json;
+use super::session::{Session, Shown};
+use crate::backup::manifest::HashKv;
+use crate::error::{Result, exit};
+use crate::inspect::look::{
+    Differing, Loss, Opened, Reader, Rules, Selection, Summary, Words, diff as compare,
+};
+
+/// The word for this node's running etcd.
+const LIVE: &str = "live";
+
+/// A side of the comparison in the result.
+struct Side<'a> {
+    name: &'a str,
+    revision: i64,
+}
+
+/// Compares.
+pub(super) fn run(session: &Session, args: &DiffArgs) -> Result<Shown> {
+    let reached = Reached {
+        store: args.store.as_deref(),
+        scratch: args.scratch.as_deref(),
+        identity: &args.identity,
+        remote: &args.remote,
+    };
+    let keys = look::keys(&args.encryption_config)?;
+    let first = side(session, &args.first, &reached)?;
+    let (second, objects) = second(session, args, &reached)?;
+    let plain = objects.is_empty() && args.namespace.is_none();
+    if let Some(hash) = equal(&first, &second).filter(|_| plain) {
+        return Ok(same_at_once(&first, &second, hash));
+    }
+    let opened = (
+        Opened::open(first.source.clone())?,
+        Opened::open(second.source.clone())?,
+    );
+    let mut readers = (
+        Reader::new(&opened.0, keys.clone())?,
+        Reader::new(&opened.1, keys)?,
+    );
+    // A live snapshot has no archives: the keys of the backup it is compared with decrypt it too.
+    readers.0.search_also(&second.source);
+    readers.1.search_also(&first.source);
+    readers.0.learn_kinds()?;
+    readers.1.learn_kinds()?;
+    let words = Words {
+        objects,
+        namespace: args.namespace.as_deref(),
+    };
+    let selection = Selection::parse(&words, &readers.1.kinds)
+        .or_else(|failure| Selection::parse(&words, &readers.0.kinds).map_err(|_| failure))?;
+    let sides = [
+        Side {
+            name: &first.source.name,
+            revision: readers.0.database.revision()?,
+        },
+        Side {
+            name: &second.source.name,
+            revision: readers.1.database.revision()?,
+        },
+    ];
+    let rules = Rules {
+        all: args.all,
+        objects: args.objects,
+    };
+    let (mut listed, mut loss) = (Vec::new(), Loss::default());
+    let mut take = |differing: &Differing<'_>| {
+        session.context.cancel.check()?;
+        loss.take(differing);
+        if args.names || args.objects {
+            listed.push(entry(differing, args));
+        }
+        Ok(())
+    };
+    let summary = compare(&readers.0, &readers.1, &selection, rules, &mut take)?;
+    Ok(shown(session, &sides, &summary, &loss, &listed))
+}
+
+/// The second side, and the kinds and names after it. A word that names a kind is no backup.
+fn second<'a>(
+    session: &Session,
+    args: &'a DiffArgs,
+    reached: &Reached<'_>,
+) -> Result<(Looked, &'a [String])> {
+    let Some((word, rest)) = args.words.split_first() else {
+        return Ok((side(session, LIVE, reached)?, &[]));
+    };
+    if look::is_kind(word) {
+        return Ok((side(session, LIVE, reached)?, &args.words));
+    }
+    Ok((side(session, word, reached)?, rest))
+}
+
+fn side(session: &Session, word: &str, reached: &Reached<'_>) -> Result<Looked> {
+    match word {
+        LIVE => look::live(session, reached),
+        word => look::find(session, word, reached),
+    }
+}
+
+/// The HashKV that both backups recorded, if it is the same at the same revision.
+fn equal(first: &Looked, second: &Looked) -> Option<HashKv> {
+    let (a, b) = (first.hash_kv.as_ref()?, second.hash_kv.as_ref()?);
+    let of = |hash: &HashKv| (hash.hash, hash.revision, hash.compact_revision);
+    (of(a) == of(b)).then(|| a.clone())
+}
+
+fn same_at_once(first: &Looked, second: &Looked, hash: HashKv) -> Shown {
+    let text = format!(
+        "same: {} and {} have HashKV {} at revision {}\n",
+        first.source.name, second.source.name, hash.hash, hash.revision
+    );
+    let side = |looked: &Looked| json!({"name": looked.source.name, "revision": hash.revision});
+    let document = json!({
+        "same": true,
+        "first": side(first),
+        "second": side(second),
+        "hashKv": hash.hash,
+    });
+    Shown::done(text, json::document("diff", &document))
+}
+
+/// An object that differs, as the result lists it.
+fn entry(differing: &Differing<'_>, args: &DiffArgs) -> Value {
+    let mut entry = json!({
+        "difference": differing.difference,
+        "kind": differing.kind,
+        "namespace": differing.place.namespace,
+        "name": differing.place.name,
+        "revisions": [differing.revisions.0, differing.revisions.1],
+    });
+    if args.objects {
+        entry["diff"] = text::unified(differing, args.show_secrets).into();
+    }
+    entry
+}
+
+fn shown(
+    session: &Session,
+    sides: &[Side<'_>; 2],
+    summary: &Summary,
+    loss: &Loss,
+    listed: &[Value],
+) -> Shown {
+    let [first, second] = sides;
+    let side = |side: &Side<'_>| json!({"name": side.name, "revision": side.revision});
+    let same = summary.counts.all() == 0;
+    let mut document = json!(summary);
+    // `same` alone says whether anything differs; the number of equal objects is another field.
+    document["sameObjects"] = document["same"].take();
+    document["same"] = same.into();
+    document["first"] = side(first);
+    document["second"] = side(second);
+    document["loss"] = json!(loss);
+    if !listed.is_empty() {
+        document["objects"] = listed.into();
+    }
+    let text = match session.global.output {
+        OutputArg::Html => text::page(&document),
+        _ => text::text(&document),
+    };
+    Shown {
+        text,
+        status: if same { exit::DONE } else { exit::DIFFERS },
+        ..Shown::done(String::new(), json::document("diff", &document))
+    }
+}
