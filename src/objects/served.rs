@@ -2,7 +2,8 @@
 //!
 //! It answers with an object at a version that it serves. So a CustomResourceDefinition, which API servers still store as
 //! `apiextensions.k8s.io/v1beta1` although they serve only `v1` since 1.22, is converted (k8s.io/apiextensions-apiserver,
-//! `pkg/apis/apiextensions/v1beta1/conversion.go` and `v1/conversion.go`).
+//! `pkg/apis/apiextensions/v1beta1/conversion.go` and `v1/conversion.go`). And it fills in defaults (k8s.io/kubernetes,
+//! `pkg/apis/core/v1/defaults.go`, `pkg/apis/apps/v1/conversion.go`).
 
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,33 @@ pub fn as_served(object: &mut Object) {
         object.json.insert("apiVersion".to_owned(), version);
         if let Some(spec) = object.json.get_mut("spec").and_then(Value::as_object_mut) {
             definition(spec);
+        }
+    }
+    match (object.api_version(), object.kind()) {
+        ("v1", "PersistentVolumeClaim") => claim(&mut object.json),
+        ("apps/v1", "StatefulSet") => claim_templates(&mut object.json),
+        _ => {}
+    }
+}
+
+/// A claim that no controller has seen is pending.
+fn claim(claim: &mut Map<String, Value>) {
+    if let Some(status) = claim.get_mut("status").and_then(Value::as_object_mut) {
+        status.entry("phase").or_insert_with(|| "Pending".into());
+    }
+}
+
+/// Claims within another object say what they are, which protobuf does not store.
+fn claim_templates(set: &mut Map<String, Value>) {
+    let spec = set.get_mut("spec").and_then(Value::as_object_mut);
+    let templates = spec.and_then(|spec| spec.get_mut("volumeClaimTemplates"));
+    let templates = templates
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten();
+    for template in templates.filter_map(Value::as_object_mut) {
+        for (field, value) in [("apiVersion", "v1"), ("kind", "PersistentVolumeClaim")] {
+            template.entry(field).or_insert_with(|| value.into());
         }
     }
 }

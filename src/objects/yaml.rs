@@ -189,7 +189,7 @@ mod tests {
         let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {}},
             "data": {"script": "#!/bin/sh\necho hi\n", "answer": "yes", "port": "080", "none": null, "n": 1},
             "list": [{"a": 1, "b": [1, 2]}, "x y", []]});
-        let expected = "apiVersion: v1\ndata:\n  answer: \"yes\"\n  n: 1\n  none: null\n  port: \"080\"\n  script: |\n    #!/bin/sh\n    echo hi\nkind: ConfigMap\nlist:\n- a: 1\n  b:\n  - 1\n  - 2\n- x y\n- []\nmetadata:\n  labels: {}\n  name: a\n";
+        let expected = "apiVersion: v1\ndata:\n  answer: \"yes\"\n  \"n\": 1\n  none: null\n  port: \"080\"\n  script: |\n    #!/bin/sh\n    echo hi\nkind: ConfigMap\nlist:\n- a: 1\n  b:\n  - 1\n  - 2\n- x y\n- []\nmetadata:\n  labels: {}\n  name: a\n";
         assert_eq!(text(&value), expected);
     }
 

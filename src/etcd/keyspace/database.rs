@@ -10,7 +10,7 @@ use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
 use crate::etcd::snapshot::{Packed, Shape};
 use crate::finding::{Findings, Place};
 
-use super::{ValueAt, unreachable};
+use super::value::ValueAt;
 
 /// A larger value than any etcd accepts; one that claims more is damaged.
 const MAX_VALUE: u64 = 1 << 30;
@@ -164,6 +164,14 @@ impl<'a> Database<'a> {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// A revision that the database cannot show.
+fn unreachable(revision: i64, compacted: Option<i64>, current: i64) -> Failure {
+    let first = compacted.map_or(1, |compacted| compacted.max(1));
+    let what =
+        format!("revision {revision} is not in this database: it holds {first} to {current}");
+    Failure::new(Kind::Usage, what)
 }
 
 fn damaged(findings: &Findings) -> Failure {

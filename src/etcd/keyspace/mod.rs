@@ -8,18 +8,21 @@
 //! more of each in memory.
 
 mod database;
+mod value;
 mod versions;
 
 use std::collections::HashSet;
 use std::collections::hash_map::{DefaultHasher, RandomState};
 use std::hash::{BuildHasher, Hasher};
-use std::io;
 
 pub use database::{Database, Version};
+pub use value::{ValueAt, read_value};
 pub use versions::{At, find, versions};
 
 use super::bbolt::{Order, ReadAt};
-use crate::error::{Doing, Failure, Kind, Result};
+#[cfg(doc)]
+use crate::error::Kind;
+use crate::error::Result;
 
 /// One key that is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +39,6 @@ pub struct Key<'a> {
     pub value: ValueAt,
     /// A hash of the value, by [`Keyspace::hashed`]; otherwise 0.
     pub hash: u64,
-}
-
-/// Where a value is in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ValueAt {
-    /// Offset of its first byte.
-    pub offset: u64,
-    /// Bytes.
-    pub len: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -192,25 +186,6 @@ fn name<'n>(names: &'n [u8], row: &Row) -> &'n [u8] {
     names
         .get(row.name..row.name + row.name_len as usize)
         .unwrap_or_default()
-}
-
-/// Reads a value.
-///
-/// # Errors
-/// [`Kind::NotChecked`] where the file cannot be read.
-pub fn read_value(source: &dyn ReadAt, at: ValueAt) -> Result<Vec<u8>> {
-    let mut value = vec![0; at.len as usize];
-    let read: io::Result<()> = source.read_exact_at(&mut value, at.offset);
-    read.doing(Kind::NotChecked, || "reading the database")?;
-    Ok(value)
-}
-
-/// A revision that the database cannot show.
-fn unreachable(revision: i64, compacted: Option<i64>, current: i64) -> Failure {
-    let first = compacted.map_or(1, |compacted| compacted.max(1));
-    let what =
-        format!("revision {revision} is not in this database: it holds {first} to {current}");
-    Failure::new(Kind::Usage, what)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Kind;
 use crate::etcd::bbolt::FileSource;
 
 /// The fixture with every revision since the cluster began, and what a watch saw of them.

@@ -1,7 +1,7 @@
 //! The versions of one key.
 
 use super::database::{Database, Version};
-use super::{ValueAt, read_value};
+use super::value::{ValueAt, read_value};
 use crate::error::Result;
 use crate::etcd::bbolt::Order;
 use crate::etcd::mvcc::KvRevision;

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::super::decode::Object;
-use super::{LeftOut, clean_map};
+use super::fields::clean_map;
+use super::left_out::LeftOut;
 
 /// Kinds that describe the moment of the backup.
 const STATE: [(&str, &str); 21] = [

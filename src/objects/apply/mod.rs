@@ -5,39 +5,16 @@
 //! back on its own, or belongs to machines and requests that are gone. The rules follow what Velero's restore actions
 //! (vmware-tanzu/velero, `pkg/restore/actions`) and the API server's validation require.
 
+mod fields;
 mod kinds;
+mod left_out;
 
 use serde_json::{Map, Value};
 
+pub use left_out::LeftOut;
+
+use self::fields::clean_map;
 use super::decode::Object;
-
-/// Why an object is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LeftOut {
-    /// Another object's controller makes it.
-    Controlled,
-    /// The API server or the control plane makes it.
-    BuiltIn,
-    /// It is the state of machines, elections or requests of the time of the backup.
-    State,
-    /// It is a Job that has ended, and would run again.
-    Finished,
-    /// It was being deleted.
-    Deleting,
-}
-
-impl LeftOut {
-    /// In words, after a number of objects.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Controlled => "made by a controller of another object",
-            Self::BuiltIn => "made by the control plane",
-            Self::State => "state of nodes, elections or requests",
-            Self::Finished => "Jobs that have ended and would run again",
-            Self::Deleting => "being deleted",
-        }
-    }
-}
 
 /// Fields of the metadata that a cluster sets itself.
 const METADATA: [&str; 8] = [
@@ -114,19 +91,6 @@ fn is_controlled(object: &Object) -> bool {
         .and_then(|metadata| metadata.get("ownerReferences"));
     let mut owners = owners.and_then(Value::as_array).into_iter().flatten();
     owners.any(|owner| owner.get("controller") == Some(&Value::Bool(true)))
-}
-
-/// Removes entries of a map, and the map when it is empty.
-fn clean_map(parent: &mut Map<String, Value>, field: &str, names: &[&str]) {
-    let Some(map) = parent.get_mut(field).and_then(Value::as_object_mut) else {
-        return;
-    };
-    for name in names {
-        map.remove(*name);
-    }
-    if map.is_empty() {
-        parent.remove(field);
-    }
 }
 
 fn clean_finalizers(metadata: &mut Map<String, Value>) {

@@ -8,7 +8,7 @@ use cbc::cipher::{BlockModeDecrypt, KeyIvInit, StreamCipher};
 use poly1305::Poly1305;
 use salsa20::XSalsa20;
 
-use super::Provider;
+use super::provider::Provider;
 use crate::objects::envelope::Envelope;
 
 /// Bytes of the tag of AES-GCM and of Poly1305.

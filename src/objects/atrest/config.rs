@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::Provider;
+use super::provider::Provider;
 use crate::sys::yaml;
 
 /// Keys by provider and name. Files of several API servers can name different keys alike, so that a name has a list.

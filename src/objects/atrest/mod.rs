@@ -14,38 +14,16 @@
 
 mod ciphers;
 mod config;
+mod provider;
 
 use std::fmt;
 
 use prost::Message;
 
 pub use config::{ConfigError, Keys};
+pub use provider::Provider;
 
 use super::envelope::ENCRYPTED;
-
-/// How a value is encrypted, from its prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Provider {
-    /// AES-CBC.
-    AesCbc,
-    /// AES-GCM.
-    AesGcm,
-    /// XSalsa20-Poly1305.
-    Secretbox,
-}
-
-impl Provider {
-    /// The name in the prefix and in the configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AesCbc => "aescbc",
-            Self::AesGcm => "aesgcm",
-            Self::Secretbox => "secretbox",
-        }
-    }
-
-    const ALL: [Self; 3] = [Self::AesCbc, Self::AesGcm, Self::Secretbox];
-}
 
 /// Why a value cannot be decrypted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

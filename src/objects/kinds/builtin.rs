@@ -1,6 +1,6 @@
 //! The kinds that Kubernetes and OpenShift store themselves, with the short names of their API servers.
 
-use super::Resource;
+use super::resource::Resource;
 
 /// Group, kind, plural, short names, whether namespaced, path of the keys where it is not the plural.
 type Row = (

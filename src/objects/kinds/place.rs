@@ -1,6 +1,6 @@
 //! What a key says of its object.
 
-use super::Kinds;
+use super::table::Kinds;
 
 /// A key taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
