@@ -2,6 +2,7 @@
 # make test    everything except the long runs: on two cores 17 minutes once built, half an hour from nothing
 # make test-node   restore on a real kubelet and container runtime: root, about 5 minutes
 # make test-stores   the suite of stores on Ceph's gateway too, with versions and locks: root, 600 MB, a few minutes
+# make fuzz    every fuzz target under libFuzzer for an hour
 # make soak    fuzzers, crash campaigns and the restore matrix in full: hours
 # make bench   compare with etcdctl, etcdutl, sha256sum, tar and rclone on this machine
 # make bench-parsers   measure each parser by itself
@@ -15,7 +16,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test test-node test-stores lint unit suites fuzz-smoke soak bench bench-parsers docs deps etcd servers node build release reproducible deny screenshots clean
+.PHONY: all demo test test-node test-stores lint unit suites fuzz fuzz-smoke soak bench bench-parsers docs deps etcd servers node build release reproducible deny screenshots clean
 
 all: build
 
@@ -80,6 +81,10 @@ test-stores: deps
 # Runs every fuzz target for a few seconds on the stable compiler; FUZZ_SECONDS=600 for longer.
 fuzz-smoke: deps
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-2} $(CARGO) test --locked --manifest-path fuzz/Cargo.toml --target-dir target -- --nocapture
+
+# Under libFuzzer, guided by coverage, FUZZ_SECONDS each (an hour): FUZZ="yaml journal" selects some.
+fuzz: deps
+	scripts/fuzz.sh $(FUZZ)
 
 # In full, not in samples: hours. FUZZ_SECONDS, SOAK_ROUNDS; SOAK="fuzz power" selects some of it.
 soak: deps etcd

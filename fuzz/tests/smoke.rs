@@ -17,7 +17,6 @@ use etcd_dr_fuzz::{
 use testbench::database::model::Store;
 use testbench::database::writer::{Freelist, Random, Shape, seal, write};
 
-
 fn duration() -> Duration {
     let seconds = std::env::var("FUZZ_SECONDS").ok();
     Duration::from_secs(seconds.and_then(|s| s.parse().ok()).unwrap_or(5))

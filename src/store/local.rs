@@ -332,6 +332,33 @@ mod tests {
     }
 
     #[test]
+    fn what_vanishes_during_a_listing_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("backup-1")).unwrap();
+        let vanishing: Vec<_> = (0..200)
+            .map(|n| dir.path().join(format!("foreign-{n}")))
+            .collect();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    vanishing
+                        .iter()
+                        .for_each(|path| std::fs::create_dir(path).unwrap());
+                    vanishing
+                        .iter()
+                        .for_each(|path| std::fs::remove_dir(path).unwrap());
+                }
+                done.store(true, std::sync::atomic::Ordering::SeqCst);
+            });
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                let listed = entries(dir.path()).unwrap();
+                assert!(listed.iter().any(|entry| entry.name == "backup-1"));
+            }
+        });
+    }
+
+    #[test]
     fn directories_of_others_are_never_leftovers() {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalStore::at(dir.path());

@@ -9,6 +9,25 @@ use testbench::golden::{Placeholders, run};
 use testbench::node::generator;
 use testbench::process::expect_success;
 
+/// Too few files let no runtime start, and each failure has a misleading cause.
+#[test]
+fn a_process_that_may_open_few_files_says_so() {
+    let shelf = Shelf::new();
+    for (limit, status) in [(5, 2), (12, 2), (63, 2), (64, 0)] {
+        let script = format!("ulimit -n {limit}; exec \"$0\" list \"$1\"");
+        let ran = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .arg(testbench::golden::binary())
+            .arg(shelf.store())
+            .output()
+            .expect("running bash");
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(status), "{limit}: {said}");
+        let named = said.contains(&format!("may open {limit} files, and needs at least 64"));
+        assert_eq!(named, status != 0, "{limit}: {said}");
+    }
+}
+
 #[test]
 fn what_was_typed() {
     let none = Placeholders::default();

@@ -64,6 +64,13 @@ fn metrics_health_and_systemd() {
     let mut scheduled = bench.schedule_with("@yearly", &more, &env);
     assert_eq!(scheduled.next()["result"], "taken");
 
+    // Memory holds keys, so that a crash must not write it anywhere: core(5), proc(5).
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", scheduled.pid()));
+    let limits = limits.expect("its limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core"));
+    let core: Vec<_> = core.expect("a limit").split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{core:?}");
+
     let next = "etcd_dr_next_run_timestamp_seconds";
     let text = wait_for("the metrics of the run", LIMIT, || {
         let (status, text) = get(address, "/metrics").map_err(|error| error.to_string())?;

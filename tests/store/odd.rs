@@ -205,10 +205,11 @@ fn a_listing_that_does_not_end_is_ended() {
     assert_eq!(asked.load(Ordering::SeqCst), 4, "{refused}");
 }
 
+/// Longer than all the memory that the command may use.
 #[test]
 fn a_long_refusal_is_cut() {
     let Some(server) = S3::start() else { return };
-    let long = "x".repeat(3 << 20);
+    let long = "x".repeat(300 << 20);
     let wire = Wire::start(server.address, move |_| {
         Act::Answer(
             403,
@@ -222,6 +223,25 @@ fn a_long_refusal_is_cut() {
         assert!(said < 24 << 10, "{format}: {said} bytes");
         assert!(refused.stdout.contains("bytes more") || refused.stderr.contains("bytes more"));
     }
+}
+
+/// A token would go along: no service needs a redirect to be followed.
+#[test]
+fn a_redirect_is_not_followed() {
+    let Some(server) = S3::start() else { return };
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    other.set_nonblocking(true).expect("a listener");
+    let to = format!("http://{}/x", other.local_addr().expect("an address"));
+    let target = to.clone();
+    let wire = Wire::start(server.address, move |_| Act::Redirect(target.clone()));
+    let mut env = variables(wire.address);
+    env.push(("AWS_SESSION_TOKEN", "a-token-of-the-session".to_owned()));
+    let refused = run(&["list", &format!("s3://{BUCKET}/x")], &env).expect(6);
+    assert!(refused.stderr.contains(&to), "{refused}");
+    assert!(!refused.to_string().contains("a-token"), "{refused}");
+    assert_eq!(wire.seen().len(), 1, "it is not asked again");
+    let nobody = other.accept().map(drop).unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// The signature goes with what it signed, so that the server is one that asks for none.

@@ -56,6 +56,8 @@ pub enum Act {
     Pass(Request),
     /// It is answered with a status and a body, and the server never sees it.
     Answer(u16, String),
+    /// It is sent elsewhere, with 307, and the server never sees it.
+    Redirect(String),
     /// It goes on to the server, and the answer loses a header of this name.
     Without(Request, &'static str),
     /// It goes on to the server, and the answer is lost with the connection.
@@ -133,6 +135,10 @@ fn serve(
                     body.len()
                 )
                 .as_bytes(),
+            )?,
+            Act::Redirect(to) => answer.write_all(
+                format!("HTTP/1.1 307 Told\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
+                    .as_bytes(),
             )?,
             Act::Deaf(request) => {
                 forward(server, request, &method, "")?;

@@ -96,7 +96,11 @@ pub fn etcd_dr() -> Command {
     command
 }
 
-/// Runs it with arguments and further variables; at most five minutes.
+/// Bytes of private memory that any command of the suites may use, whatever a peer sends it: above this
+/// an allocation fails and the command aborts. Threads' stacks of 2 MiB are among them.
+const MEMORY: u64 = 256 << 20;
+
+/// Runs it with arguments and further variables; at most five minutes, and within [`MEMORY`].
 pub fn run<S: AsRef<str>>(args: &[S], env: &[(&str, String)]) -> Run {
     let mut command = etcd_dr();
     let args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
@@ -106,6 +110,7 @@ pub fn run<S: AsRef<str>>(args: &[S], env: &[(&str, String)]) -> Run {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let child = command.spawn().expect("starting etcd-dr");
+    bound_memory(&child);
     let (pid, done) = (child.id(), std::sync::mpsc::channel::<()>());
     let (finished, watch) = done;
     let started = Instant::now();
@@ -135,6 +140,18 @@ pub fn run<S: AsRef<str>>(args: &[S], env: &[(&str, String)]) -> Run {
         "etcd-dr did not end in time: {run}"
     );
     run
+}
+
+/// Lowers a child's RLIMIT_DATA, setrlimit(2).
+fn bound_memory(child: &std::process::Child) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let limit = Rlimit {
+        current: Some(MEMORY),
+        maximum: Some(MEMORY),
+    };
+    // It may have ended already.
+    let _ = prlimit(pid, Resource::Data, limit);
 }
 
 /// What is replaced before a comparison.
