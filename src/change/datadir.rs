@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::context;
 use crate::context::Context;
@@ -10,11 +10,13 @@ use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::FileSource;
 use crate::etcd::datadir::{self as files, Layout};
 use crate::etcd::founding::{FoundingCluster, InitialCluster};
-use crate::etcd::ids::{MemberId, PeerUrls};
+use crate::etcd::history::Moment;
+use crate::etcd::ids::{ClusterId, MemberId, PeerUrls};
 use crate::etcd::membership::Member;
 use crate::etcd::restore::{
-    Bump, Evidence, Phase, Restored, SLACK, Spec, TargetVersion, Watch, newest_revision, restore,
+    self, Bump, Evidence, Phase, SLACK, Spec, TargetVersion, Watch, newest_revision,
 };
+use crate::etcd::roll::Rolled;
 use crate::etcd::snapshot::Alarm;
 use crate::etcd::survivor::applied;
 use crate::event::Event;
@@ -49,10 +51,25 @@ pub struct Request {
     pub target: Option<TargetVersion>,
     /// Whether the database is rewritten, without its free pages.
     pub compact: bool,
+    /// The revision to restore to; none: the snapshot's own.
+    pub to: Option<Moment>,
+    /// The WAL of a member of the same history, which is applied to the snapshot.
+    pub roll_forward: Option<RollForward>,
     /// Names of refusals that are allowed.
     pub allow: Vec<String>,
     /// Randomness, for the token and hidden names.
     pub random: u128,
+}
+
+/// A WAL to roll forward from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollForward {
+    /// A member's data directory, or its WAL's own.
+    pub dir: PathBuf,
+    /// The id of the cluster that the snapshot is of, as hex, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
 }
 
 /// A member of the new cluster.
@@ -106,6 +123,64 @@ pub struct Outcome {
     pub alarms: Vec<Alarm>,
     /// What else the reader should know.
     pub notes: Vec<String>,
+    /// The revision that was restored to, if that is not the snapshot's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moment: Option<Restored>,
+    /// What was applied of a WAL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roll_forward: Option<RolledForward>,
+}
+
+/// What was applied of a WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolledForward {
+    /// The WAL's directory.
+    pub wal_dir: PathBuf,
+    /// The snapshot's own revision.
+    pub from_revision: i64,
+    /// The revision after the last entry.
+    pub to_revision: i64,
+    /// How many entries.
+    pub entries: u64,
+    /// The index of the last one.
+    pub last_index: u64,
+    /// Its term.
+    pub last_term: u64,
+    /// How many of them the member had not recorded as committed.
+    pub uncommitted: u64,
+    /// Whether the WAL ended in a torn write, which is left out.
+    pub torn: bool,
+}
+
+impl RolledForward {
+    fn of(rolled: &Rolled) -> Self {
+        Self {
+            wal_dir: rolled.wal.clone(),
+            from_revision: rolled.from_revision,
+            to_revision: rolled.revision,
+            entries: rolled.entries,
+            last_index: rolled.last.0,
+            last_term: rolled.last.1,
+            uncommitted: rolled.uncommitted,
+            torn: rolled.torn,
+        }
+    }
+}
+
+/// An earlier revision that was restored to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// Which, and why.
+    #[serde(flatten)]
+    pub moment: Moment,
+    /// HashKV at it, which the result was found to have.
+    pub hash_kv: u32,
+    /// Leases without a key at it.
+    pub idle_leases: u64,
+    /// Leases that were gone later and were recreated, as hex.
+    pub recreated_leases: Vec<String>,
 }
 
 /// What the sets of a store say about revisions that were served.
@@ -161,6 +236,7 @@ fn must_be_given(name: &'static str, what: &str) -> Failure {
 /// [`Kind::Usage`] where the options do not go together; [`Kind::BadBackup`] for a snapshot that
 /// is broken; the refusals `token-not-given` and `bump-not-given` of a member of several,
 /// `no-integrity-hash`, `bump-too-small`, `bump-too-large`, `unknown-version`,
+/// `unreachable-target`, `damaged-wal`, `wal-mismatch`, `wal-gap`, `unknown-entry`,
 /// `data-dir-not-empty`, `wal-dir-not-absent` and `wal-dir-in-the-way`; [`Kind::Busy`] while
 /// another restore builds there; [`Kind::Store`] where the disk is at fault. Nothing is in place
 /// then.
@@ -182,6 +258,14 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         wal_dir: request.wal_dir.as_deref(),
         cluster: &cluster,
         me: me.id,
+        roll_forward: request
+            .roll_forward
+            .as_ref()
+            .map(|forward| restore::Forward {
+                dir: &forward.dir,
+                cluster: forward.cluster_id.as_deref().and_then(ClusterId::from_hex),
+            }),
+        to_revision: request.to.as_ref().map(|moment| moment.revision),
         skip_hash_check: request.skip_hash_check || allowed("no-integrity-hash"),
         bump,
         mark_compacted: request.mark_compacted || matches!(bump, Bump::Auto { .. }),
@@ -193,7 +277,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         tag: (request.random >> 64) as u64,
     };
     let mut removed = Vec::new();
-    let restored = restore(&spec, &Watcher { context }, &mut removed);
+    let restored = restore::restore(&spec, &Watcher { context }, &mut removed);
     for path in removed {
         context.tell(Event::LeftoverRemoved(path));
     }
@@ -235,9 +319,21 @@ fn outcome(
     cluster: &FoundingCluster,
     me: MemberId,
     token: String,
-    restored: Restored,
+    restored: restore::Restored,
 ) -> Outcome {
     let facts = restored.report.facts.as_ref();
+    let at = restored.at.as_ref();
+    let moment = request.to.clone().zip(at).map(|(moment, at)| Restored {
+        moment,
+        hash_kv: at.hash_kv.hash,
+        idle_leases: at.idle_leases,
+        recreated_leases: at
+            .recreated_leases
+            .iter()
+            .map(|(id, _)| format!("{:x}", id.cast_unsigned()))
+            .collect(),
+    });
+    let roll_forward = restored.rolled.as_ref().map(RolledForward::of);
     let member = |member: &Member| NewMember {
         id: member.id.to_string(),
         name: member.name.clone(),
@@ -255,7 +351,9 @@ fn outcome(
         revision: restored.revision,
         bumped: restored.decision.revision.is_some(),
         reasons: restored.decision.reasons,
-        keys: facts.map_or(0, |facts| facts.keys),
+        keys: at.map_or(facts.map_or(0, |facts| facts.keys), |at| at.keys),
+        moment,
+        roll_forward,
         database_size: restored.database_size,
         log_index: cluster.commit(),
         alarms: restored.alarms,
@@ -264,7 +362,7 @@ fn outcome(
 }
 
 /// Tells what the operator should know.
-fn tell(context: &Context, restored: &Restored) {
+fn tell(context: &Context, restored: &restore::Restored) {
     for reason in &restored.decision.reasons {
         context.tell(Event::Note(reason.clone()));
     }

@@ -8,6 +8,7 @@ mod get;
 mod global;
 mod keep;
 mod list;
+mod log;
 mod member;
 mod prune;
 mod remote;
@@ -27,13 +28,14 @@ pub use self::get::GetArgs;
 pub use self::global::{ColorArg, Global, OutputArg, ProfileArg, ProgressArg};
 pub use self::keep::KeepArgs;
 pub use self::list::ListArgs;
+pub use self::log::LogArgs;
 pub(crate) use self::member::allowed_to_add;
 pub use self::member::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, PrintArg};
 pub use self::prune::PruneArgs;
 pub use self::remote::{FormArgs, IdentityArgs, RemoteArgs};
-pub use self::restore::{Bump, DetachArg, RestoreArgs, ScopeArg, parse_bump};
+pub use self::restore::{Bump, DetachArg, OWN_WAL, RestoreArgs, ScopeArg, parse_bump};
 pub use self::schedule::ScheduleArgs;
-pub use self::values::{parse_duration, parse_size, parse_zone};
+pub use self::values::{When, parse_duration, parse_size, parse_when, parse_zone};
 pub use self::verify::VerifyArgs;
 
 /// Examples shown below the top-level help.
@@ -97,6 +99,12 @@ pub enum Command {
     /// operation on this node that is unfinished or not committed, and of an etcd that is
     /// disabled.
     List(ListArgs),
+    /// Show what happened in a backup's history: writes and deletions
+    ///
+    /// A backup holds every revision since etcd's last compaction, in Kubernetes those of the
+    /// last 5 to 10 minutes. log shows them with revision and time, grouped by what was done
+    /// and where, so that a moment to restore to can be found. It changes nothing.
+    Log(LogArgs),
     /// Check backups, a member's files or the cluster, and say what is broken
     ///
     /// Reads every layer of each backup offline: the snapshot's checksum, its pages and keys,

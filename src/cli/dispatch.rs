@@ -12,7 +12,7 @@ use super::args::{Cli, ColorArg, Command, OutputArg};
 use super::output::{error, error_json, hints, json, terminal};
 use super::session::{Session, Shown};
 use super::{
-    backup, complete, copy, diff, disable, enable, environment, get, list, man, member, prune,
+    backup, complete, copy, diff, disable, enable, environment, get, list, log, man, member, prune,
     restore, schedule, verify,
 };
 use crate::error::{Doing, Failure, Kind, Result, exit};
@@ -126,6 +126,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::Backup(_) => "backup",
         Command::Schedule(_) => "schedule",
         Command::List(_) => "list",
+        Command::Log(_) => "log",
         Command::Verify(_) => "verify",
         Command::Get(_) => "get",
         Command::Diff(_) => "diff",
@@ -194,6 +195,7 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
         Command::Backup(args) => backup::run(&session, args),
         Command::Schedule(args) => schedule::run(&session, args),
         Command::List(args) => list::run(&session, args),
+        Command::Log(args) => log::run(&session, args),
         Command::Verify(args) => verify::run(&session, args),
         Command::Get(args) => get::run(&session, args),
         Command::Diff(args) => diff::run(&session, args),

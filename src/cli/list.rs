@@ -17,6 +17,7 @@ use super::{operation, remote};
 use crate::backup::manifest::Manifest;
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
+use crate::etcd::history::Span;
 use crate::keep::catalog::{self, BackupSet, SetState, Verified};
 use crate::node::layout::NodeLayout;
 use crate::store::local::SET_PREFIX;
@@ -190,8 +191,15 @@ fn local_sets(store: &LocalStore, named: bool) -> Result<Vec<BackupSet>> {
 }
 
 /// The columns of `list` that a narrow terminal does without, the least needed first.
-const LESS_NEEDED: [&str; 7] = [
-    "SHARED", "OCP", "KEYS", "EXPIRES", "SIZE", "CREATED", "VERIFIED",
+const LESS_NEEDED: [&str; 8] = [
+    "REACHABLE",
+    "SHARED",
+    "OCP",
+    "KEYS",
+    "EXPIRES",
+    "SIZE",
+    "CREATED",
+    "VERIFIED",
 ];
 
 /// The table that `list` prints.
@@ -201,6 +209,7 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, verbose
         "EXPIRES",
     ];
     head.extend(verbose.then_some("SHARED"));
+    head.extend(verbose.then_some("REACHABLE"));
     let mut table = Table::new(&head).giving_up(&LESS_NEEDED);
     let is_newest = |set: &BackupSet| newest.is_some_and(|newest| newest.name == set.name);
     for set in sets {
@@ -241,6 +250,11 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, verbose
                 .unwrap_or_else(nothing),
         ];
         row.extend(verbose.then(|| shared.unwrap_or_else(nothing)));
+        let reachable = || match reachable(set) {
+            Some(span) => format!("{} to {}", span.from, span.to),
+            None => nothing(),
+        };
+        row.extend(verbose.then(reachable));
         table.row(row);
     }
     let width = terminal_width();
@@ -249,6 +263,15 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, verbose
         text.push_str("* the newest good backup\n");
     }
     text
+}
+
+/// The revisions that a set can be restored to, as its Manifest tells.
+fn reachable(set: &BackupSet) -> Option<Span> {
+    let database = &set.manifest.as_ref()?.database;
+    Some(Span {
+        from: database.compact_revision.unwrap_or(1).max(1),
+        to: database.kv_revision?,
+    })
 }
 
 /// The quality column: the state, what makes it so, and whether it is pinned.
@@ -332,6 +355,7 @@ struct Set<'a> {
     name: &'a str,
     pinned: bool,
     problems: &'a [String],
+    reachable: Option<Span>,
     shared_bytes: Option<u64>,
     size: u64,
     state: SetState,
@@ -385,6 +409,7 @@ impl<'a> Set<'a> {
             name: &set.name,
             pinned: set.pinned,
             problems: &set.problems,
+            reachable: reachable(set),
             shared_bytes: set.shared,
             size: set.size,
             state: set.state,

@@ -16,6 +16,7 @@ mod enable;
 mod environment;
 mod get;
 mod list;
+mod log;
 mod look;
 mod man;
 mod member;

@@ -14,6 +14,7 @@
 //!
 //! Modes are 0700 for directories and 0600 for files; etcd's own `.snap` files are 0644.
 
+mod at_revision;
 mod changes;
 mod database;
 mod live;
@@ -25,11 +26,11 @@ use std::path::{Path, PathBuf};
 
 pub use super::build::{
     Bump, Decision, Evidence, HIDDEN, HIGHEST, LOST_AND_FOUND, Phase, Question, SLACK, Watch,
-    decide,
+    decide, decide_at,
 };
 pub use database::RAW_COPY;
 pub use live::newest_revision;
-pub use spec::{Restored, Spec};
+pub use spec::{AtRevision, Forward, Restored, Spec};
 pub use target::TargetVersion;
 
 use self::database::Database;
@@ -47,7 +48,7 @@ use crate::sys::fs::{self as change, OutFile};
 /// [`Kind::BadBackup`] for a snapshot that is broken, refusals by name, and [`Kind::Store`] where
 /// the disk is at fault; whichever, nothing is in place then.
 pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> Result<Restored> {
-    let database = Database::open(spec.snapshot, spec.skip_hash_check)?;
+    let database = Database::open(spec)?;
     let target = TargetDir::prepare(spec.data_dir, spec.wal_dir, spec.tag, removed)?;
     check_room(spec.data_dir, spec.wal_dir, database.size(), SEGMENT_SIZE)?;
     let layout = target.layout();
@@ -65,14 +66,20 @@ pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -
     target.commit(None)?;
     let facts = made.report.facts.as_ref();
     let own = facts.map_or(1, |facts| facts.revision);
+    let at = made.at.as_ref();
     let alarms = facts.map_or_else(Vec::new, |facts| facts.alarms.clone());
     Ok(Restored {
-        revision: made.decision.revision.unwrap_or(own),
+        revision: made
+            .decision
+            .revision
+            .unwrap_or(at.map_or(own, |at| at.revision)),
         decision: made.decision,
         database_size: made.size,
         alarms,
         notes: made.notes,
         report: made.report,
+        at: made.at,
+        rolled: made.rolled,
     })
 }
 

@@ -10,5 +10,6 @@ pub mod lineage;
 pub mod metrics;
 pub mod prune;
 pub mod quality;
+pub mod reach;
 pub mod remote;
 pub mod schedule;

@@ -34,6 +34,7 @@ fn one_of_each_kind() {
             "name",
             "pinned",
             "problems",
+            "reachable",
             "sharedBytes",
             "size",
             "state",

@@ -50,6 +50,7 @@ fn the_help_of_each_command() {
         ("help-backup", &["backup", "--help"]),
         ("help-schedule", &["schedule", "--help"]),
         ("help-list", &["list", "--help"]),
+        ("help-log", &["log", "--help"]),
         ("help-verify", &["verify", "--help"]),
         ("help-member-add", &["member-add", "--help"]),
         ("help-member-remove", &["member-remove", "--help"]),

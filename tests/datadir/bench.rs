@@ -55,6 +55,8 @@ pub(crate) fn request(snapshot: &Path, data_dir: &Path) -> Request {
         evidence: Vec::new(),
         target: None,
         compact: false,
+        to: None,
+        roll_forward: None,
         allow: Vec::new(),
         random: 0x0123_4567_89ab_cdef_0000_0000_0000_0007,
     }

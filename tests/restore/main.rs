@@ -6,6 +6,7 @@ mod campaign;
 mod disaster;
 mod faults;
 mod journals;
+mod moment;
 mod node;
 #[cfg(feature = "faults")]
 mod power;

@@ -183,6 +183,8 @@ fn snapshots_of_newer_releases_are_what_their_tools_say() {
             evidence: Vec::new(),
             target: None,
             compact: false,
+            to: None,
+            roll_forward: None,
             allow: Vec::new(),
             random: 7,
         };

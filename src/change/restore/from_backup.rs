@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::backup_planner::BackupPlanner;
+use super::backup_planner::{BackupPlanner, ForwardWal};
 use super::fit;
 use super::identity::{self, NodeSays};
 use super::info::RestoreInfo;
@@ -24,7 +24,7 @@ use crate::change::transaction::steps::unpack::Unpacking;
 use crate::change::transaction::unsettled::{RESTORE, free_name, refuse_while_unsettled};
 use crate::context::Context;
 use crate::error::Result;
-use crate::etcd::restore::{Bump, Question, decide};
+use crate::etcd::restore::{Bump, Question, decide_at};
 use crate::event::Event;
 use crate::keep::{advice, lineage};
 use crate::node::apiserver::ApiServer;
@@ -177,7 +177,11 @@ impl BackupPlanner<'_> {
             notes.push(format!("this node's own etcd manifest is kept: {why}"));
         }
         notes.push(WAY_BACK.to_owned());
-        notes.extend(self.revision_notes()?);
+        let wal = self.forward_wal(&data_dir)?;
+        match &wal {
+            Some(wal) => notes.extend(wal.notes.clone()),
+            None => notes.extend(self.revision_notes()?),
+        }
         let manifests = self.survey.pods.iter().filter_map(|pod| self.manifest(pod));
         notes.extend(manifests.filter_map(|path| self.layout().link_note(&path)));
         notes.extend(data::strangers(self.layout(), &data_dir)?);
@@ -198,6 +202,8 @@ impl BackupPlanner<'_> {
             self.unpack(&folders, &puts),
             NodeStep::BuildData(Box::new(Building {
                 owner: whose.data,
+                roll_forward: wal.as_ref().map(|wal| wal.forward.clone()),
+                wal_on_node: wal.as_ref().is_some_and(|wal| wal.on_node),
                 ..self.building(&folders)
             })),
             NodeStep::StopPods {
@@ -223,7 +229,7 @@ impl BackupPlanner<'_> {
         steps.push(NodeStep::ProvePods);
         Ok(RestorePlan {
             id: self.id.clone(),
-            info: self.info(safety, &data_dir)?,
+            info: self.info(safety, &data_dir, wal.as_ref())?,
             steps,
             notes,
             refused: None,
@@ -289,13 +295,15 @@ impl BackupPlanner<'_> {
     /// What becomes of the revision, and why; the step decides the same way.
     fn revision_notes(&self) -> Result<Vec<String>> {
         let bump = self.request.bump;
-        let decision = decide(&Question {
+        let question = Question {
             bump,
             mark_compacted: !matches!(bump, Bump::By(0)),
             snapshot: self.survey.facts.revision,
             evidence: &self.evidence,
             allow_low: self.request.allows("bump-too-small"),
-        })?;
+        };
+        let to = self.request.to.as_ref().map(|to| to.revision);
+        let decision = decide_at(&question, to)?;
         Ok(decision
             .reasons
             .into_iter()
@@ -314,6 +322,9 @@ impl BackupPlanner<'_> {
             slack,
             bump_by,
             evidence: planner::evidence(&self.evidence),
+            to: self.request.to.clone(),
+            roll_forward: None,
+            wal_on_node: false,
             allow: names
                 .iter()
                 .filter(|name| allow(name))
@@ -473,7 +484,12 @@ impl BackupPlanner<'_> {
         Ok(former)
     }
 
-    fn info(&self, safety: Vec<PathBuf>, data_dir: &Path) -> Result<RestoreInfo> {
+    fn info(
+        &self,
+        safety: Vec<PathBuf>,
+        data_dir: &Path,
+        wal: Option<&ForwardWal>,
+    ) -> Result<RestoreInfo> {
         let survey = self.survey;
         let set = &self.request.set;
         let manifest = set.manifest.as_ref();
@@ -486,6 +502,8 @@ impl BackupPlanner<'_> {
                 ocp_version: survey.version.as_ref().and_then(|v| v.version.clone()),
                 cluster_uuid: survey.version.as_ref().and_then(|v| v.uuid.clone()),
                 node: manifest.and_then(|manifest| manifest.node.name.clone()),
+                to: self.request.to.clone(),
+                roll_forward: wal.map(|wal| wal.forward.dir.clone()),
             }),
             profile: survey.profile.word().to_owned(),
             node: survey.node.clone(),

@@ -113,6 +113,8 @@ fn write_source<S: Serializer>(source: &Option<SourceInfo>, to: S) -> Result<S::
             ocp_version: None,
             cluster_uuid: None,
             node: None,
+            to: None,
+            roll_forward: None,
         }
         .serialize(to),
     }

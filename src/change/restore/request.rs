@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::change::transaction::info::Scope;
 use crate::cluster::connect::Target;
+use crate::etcd::history::Moment;
 use crate::etcd::restore::Bump;
 use crate::keep::catalog::BackupSet;
 
@@ -34,6 +35,11 @@ pub struct Request {
     pub set: BackupSet,
     /// The store's directory, whose other sets say how far the cluster had come.
     pub store: Option<PathBuf>,
+    /// The revision to restore to; none: the backup's own.
+    pub to: Option<Moment>,
+    /// The WAL that is applied to the backup: a member's data directory, as a host path; empty: the
+    /// node's own.
+    pub roll_forward: Option<PathBuf>,
     /// What is rolled back.
     pub scope: Scope,
     /// How the revision is raised.

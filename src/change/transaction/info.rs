@@ -14,6 +14,7 @@ use crate::cluster::connect::{self, PemFiles};
 use crate::cluster::survey::ClusterClient;
 use crate::error::Result;
 use crate::etcd::client::{ConnectOptions, Endpoint};
+use crate::etcd::history::Moment;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
@@ -112,6 +113,12 @@ pub struct SourceInfo {
     pub cluster_uuid: Option<String>,
     /// The node it was taken on.
     pub node: Option<String>,
+    /// The revision to restore to; none: the backup's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Moment>,
+    /// The directory whose WAL is applied to the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll_forward: Option<PathBuf>,
 }
 
 impl SourceInfo {
@@ -125,6 +132,8 @@ impl SourceInfo {
             ocp_version: None,
             cluster_uuid: None,
             node: Some(node),
+            to: None,
+            roll_forward: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::remote::{IdentityArgs, RemoteArgs};
-use super::values::{parse_duration, with_names};
+use super::values::{When, parse_duration, parse_when, with_names};
 use crate::change::restore::request::ALLOWABLE;
 
 const RESTORE_EXAMPLES: &str = "\
@@ -14,6 +14,8 @@ Examples:
   etcd-dr restore latest --dry-run             show the plan, and why
   etcd-dr restore latest                       this node, after confirmation
   etcd-dr restore backup-12 --scope etcd --yes
+  etcd-dr restore latest --to-before namespace/prod   before it was deleted
+  etcd-dr restore latest --to-time 15m         as it was 15 minutes ago
   etcd-dr restore s3://bucket/CLUSTER/NODE/latest
   etcd-dr restore --status                     from another session
   etcd-dr restore --rollback                   undo it
@@ -23,12 +25,14 @@ Examples:
     --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380 \\
     --initial-advertise-peer-urls https://10.0.0.1:2380 \\
     --initial-cluster-token NEW --bump-revision 1000000000 --mark-compacted
+  etcd-dr restore latest --roll-forward        and the node's own WAL
   etcd-dr restore --from-data-dir /var/lib/etcd --data-dir d   no backup";
 
 /// `restore`
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = RESTORE_EXAMPLES)]
 #[command(group(clap::ArgGroup::new("after").args(["status", "resume", "rollback", "commit"])))]
+#[command(group(clap::ArgGroup::new("to").args(["to_revision", "to_time", "to_before"])))]
 pub struct RestoreArgs {
     /// Backup to restore: a name, `latest`, a directory, a snapshot file,
     /// or URL/CLUSTER/NODE/backup-N, which is copied to this node's store
@@ -48,6 +52,39 @@ pub struct RestoreArgs {
     /// WAL directory of that member, if it is separate
     #[arg(long, value_name = "DIR", requires = "from_data_dir", value_hint = ValueHint::DirPath)]
     pub from_wal_dir: Option<PathBuf>,
+
+    /// Restore to this revision instead of the backup's last one
+    ///
+    /// A backup holds every revision since etcd's last compaction, in Kubernetes those of the
+    /// last 5 to 10 minutes. Everything after REVISION is left out, exactly. With latest, the
+    /// newest backup that reaches the revision is used.
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(i64).range(1..), conflicts_with_all = ["after", "from_data_dir"])]
+    pub to_revision: Option<i64>,
+
+    /// Restore to the last revision written at or before this time
+    /// (2026-11-30T12:03:07Z), or this long ago (15m)
+    ///
+    /// The times are read from the objects in the backup: the Leases that nodes renew, and the
+    /// times that the API server sets. The plan says how far they may be off.
+    #[arg(long, value_name = "TIME", value_parser = parse_when, conflicts_with_all = ["after", "from_data_dir"], verbatim_doc_comment)]
+    pub to_time: Option<When>,
+
+    /// Restore to just before this object was deleted, or last changed: a key,
+    /// KIND/NAMESPACE/NAME or KIND/NAME (namespace/prod)
+    ///
+    /// A namespace, and every other object with finalizers, counts as deleted from when its
+    /// deletion was requested.
+    #[arg(long, value_name = "OBJECT", conflicts_with_all = ["after", "from_data_dir"], verbatim_doc_comment)]
+    pub to_before: Option<String>,
+
+    /// Apply the WAL of a member of the same cluster to the backup, up to
+    /// its last write; DIR is that member's data directory, or its WAL's
+    /// [default: this node's own]
+    ///
+    /// The WAL must go back to where the backup was taken. It is only read, whatever the state
+    /// of that member's database. Without --data-dir, the node's own etcd must not serve.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = OWN_WAL, conflicts_with_all = ["after", "to_revision", "to_time", "to_before", "compact", "from_data_dir"], value_hint = ValueHint::DirPath, verbatim_doc_comment)]
+    pub roll_forward: Option<PathBuf>,
 
     /// What to restore: all four static pods, or etcd alone, as OpenShift's
     /// cluster-restore.sh does since 4.18
@@ -199,6 +236,9 @@ pub struct RestoreArgs {
     #[command(flatten)]
     pub identity: IdentityArgs,
 }
+
+/// What `--roll-forward` has without a directory: the node's own.
+pub const OWN_WAL: &str = "-";
 
 /// `--scope`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

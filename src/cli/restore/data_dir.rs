@@ -2,12 +2,13 @@
 
 use indicatif::HumanBytes;
 
-use super::super::args::RestoreArgs;
+use super::super::args::{OWN_WAL, RestoreArgs};
 use super::super::output::{json, words};
 use super::super::session::{Session, Shown};
 use super::from_member;
 use super::request::{self, Named, bump, check_allowed, evidence, find, random};
-use crate::change::datadir::{self, Outcome, Request};
+use super::text::moment;
+use crate::change::datadir::{self, Outcome, Request, RollForward};
 use crate::error::{Failure, Kind, Result};
 use crate::keep::advice;
 use crate::node::apiserver::ApiServer;
@@ -42,6 +43,14 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
     for (name, what) in advice::of_set(set.manifest.as_ref(), &ApiServer::default()) {
         session.context.warn(name, what);
     }
+    if args
+        .roll_forward
+        .as_deref()
+        .is_some_and(|dir| dir.as_os_str() == OWN_WAL)
+    {
+        let what = "with --data-dir, give the directory to roll forward from";
+        return Err(Failure::new(Kind::Usage, what));
+    }
     let target = args.target_version.as_deref().map(str::parse).transpose()?;
     Ok(Request {
         snapshot,
@@ -60,6 +69,11 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
         evidence,
         target,
         compact: args.compact,
+        to: named.to.clone(),
+        roll_forward: args.roll_forward.as_deref().map(|dir| RollForward {
+            dir: session.readable(dir),
+            cluster_id: set.manifest.as_ref().map(|set| set.cluster.etcd_id.clone()),
+        }),
         allow: args.allow.clone(),
         random: random()?,
     })
@@ -93,6 +107,39 @@ fn text(outcome: &Outcome) -> String {
                 member.peer_urls.join(",")
             ),
         );
+    }
+    if let Some(restored) = &outcome.moment {
+        for (name, value) in moment(&restored.moment) {
+            line(name, value);
+        }
+        line(
+            "hashkv",
+            format!("equal at revision {}", restored.moment.revision),
+        );
+    }
+    if let Some(rolled) = &outcome.roll_forward {
+        line(
+            "rolled",
+            format!(
+                "forward from revision {} to {}: {} entries of {}, up to entry {} of term {}",
+                rolled.from_revision,
+                rolled.to_revision,
+                rolled.entries,
+                rolled.wal_dir.display(),
+                rolled.last_index,
+                rolled.last_term
+            ),
+        );
+        if rolled.uncommitted > 0 {
+            let what = "of them not recorded as committed; a write that was acknowledged may be among them, so all are kept";
+            line("", format!("{} {what}", rolled.uncommitted));
+        }
+        if rolled.torn {
+            line(
+                "",
+                "the WAL ends in a torn write, which is left out".to_owned(),
+            );
+        }
     }
     line("revision", outcome.revision.to_string());
     for reason in &outcome.reasons {

@@ -163,6 +163,8 @@ mod tests {
                 ocp_version: version.map(str::to_owned),
                 cluster_uuid: None,
                 node: None,
+                to: None,
+                roll_forward: None,
             }),
             profile: profile.to_owned(),
             node: "m0".to_owned(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::super::args::{DetachArg, RestoreArgs, ScopeArg};
+use super::super::args::{DetachArg, OWN_WAL, RestoreArgs, ScopeArg};
 use super::super::output::confirm::confirm;
 use super::super::output::words::{numbered, places};
 use super::super::output::{error, error_json, json, terminal};
@@ -63,7 +63,10 @@ fn plan(session: &Session, args: &RestoreArgs, keep: bool) -> Result<RestorePlan
         }
         None => {
             let named = find(session, args, keep)?;
-            let request = request(session, args, named.set.clone())?;
+            let request = Request {
+                to: named.to.clone(),
+                ..request(session, args, named.set.clone())?
+            };
             session.block_on(from_backup::plan(context, &request))
         }
     }
@@ -245,6 +248,14 @@ fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Requ
         target: target::target(session)?,
         set,
         store: store.dir().is_dir().then(|| store.dir().to_owned()),
+        to: None,
+        roll_forward: args
+            .roll_forward
+            .as_deref()
+            .map(|dir| match dir.as_os_str() == OWN_WAL {
+                true => PathBuf::new(),
+                false => session.readable(dir),
+            }),
         scope: scope(args),
         bump: asked::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
         allow: args.allow.clone(),

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::super::args::{Bump as BumpArg, RestoreArgs};
 use super::super::session::{Session, scratch};
 use super::super::{allow, remote};
 use crate::change::datadir;
 use crate::change::transaction::served;
 use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::history::{Moment, Target};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::keep::catalog::{self, BackupSet};
-use crate::keep::{backup, remote as sets};
+use crate::keep::{backup, reach, remote as sets};
 use crate::node::layout::NodeLayout;
 use crate::store::{Address, LocalStore};
 use crate::sys::scratch::Scratch;
@@ -18,17 +21,51 @@ use crate::sys::scratch::Scratch;
 /// A set that is named, and the folder it was brought to for this run only.
 pub(super) struct Named {
     pub(super) set: BackupSet,
+    /// The revision to restore to, if one is asked for.
+    pub(super) to: Option<Moment>,
     _brought: Option<Scratch>,
 }
 
 /// Finds the set that is named. One in another store is brought here: to this node's own store,
 /// where `keep` is wanted, or to a folder that goes with this run.
 pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
+    let Some(target) = to(args, session.context.now) else {
+        return named(session, args, keep);
+    };
+    let word = set(args)?;
+    if word == LATEST {
+        let store = session.store_to_read(args.store.as_deref())?;
+        let sets = catalog::list(&store)?;
+        let (set, to) = reach::newest(sets, &target, session.context.now)?;
+        return Ok(Named {
+            set,
+            to: Some(to),
+            _brought: None,
+        });
+    }
+    let mut named = named(session, args, keep)?;
+    named.to = Some(reach::moment(&named.set, &target)?);
+    Ok(named)
+}
+
+/// The newest good backup.
+const LATEST: &str = "latest";
+
+/// The moment that is asked for.
+fn to(args: &RestoreArgs, now: Timestamp) -> Option<Target> {
+    let revision = args.to_revision.map(Target::Revision);
+    let time = || args.to_time.map(|when| Target::Time(when.time(now)));
+    let before = || args.to_before.clone().map(Target::Before);
+    revision.or_else(time).or_else(before)
+}
+
+fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
     let word = set(args)?;
     if !Address::is_url(word) {
         let store = session.store_to_read(args.store.as_deref())?;
         return Ok(Named {
             set: catalog::resolve(&store, word)?,
+            to: None,
             _brought: None,
         });
     }
@@ -47,6 +84,7 @@ pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<
         })?;
         return Ok(Named {
             set: catalog::resolve(&store, &id.to_string())?,
+            to: None,
             _brought: None,
         });
     }
@@ -64,6 +102,7 @@ pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<
             name: address.to_string(),
             ..catalog::resolve(&LocalStore::at(&scratch), &path)?
         },
+        to: None,
         _brought: Some(here),
     })
 }

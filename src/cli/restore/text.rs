@@ -15,6 +15,7 @@ use crate::change::restore::plan::RestorePlan;
 use crate::change::transaction::runner::Done;
 use crate::change::transaction::steps::NodeStep;
 use crate::etcd::finding::printable;
+use crate::etcd::history::Moment;
 use crate::journal::{State, Step};
 
 /// The plan: what, where, why, and each step.
@@ -35,13 +36,32 @@ pub(super) fn plan(plan: &RestorePlan, now: Timestamp) -> String {
             let ago = words::ago(created, now);
             let taken = created.strftime("%Y-%m-%d %H:%M:%S UTC");
             line("taken", format!("{taken}{on}, {ago}"));
-            line("lost", format!("what was written after {taken}, {ago}"));
+            match &source.to {
+                _ if source.roll_forward.is_some() => {
+                    line("lost", "what is not in the WAL".to_owned());
+                }
+                Some(to) => line(
+                    "lost",
+                    format!("what was written after revision {}", to.revision),
+                ),
+                None => line("lost", format!("what was written after {taken}, {ago}")),
+            }
         }
         if let Some(version) = &source.ocp_version {
             line("OpenShift", version.clone());
         }
         if let Some(revision) = source.kv_revision {
             line("revision", revision.to_string());
+        }
+        for (name, value) in source.to.iter().flat_map(moment) {
+            line(name, value);
+        }
+        if let Some(wal) = &source.roll_forward {
+            let what = format!(
+                "forward with the WAL of {}, to its last write",
+                wal.display()
+            );
+            line("rolled", what);
         }
     }
     line("scope", info.scope.word().to_owned());
@@ -66,6 +86,41 @@ pub(super) fn plan(plan: &RestorePlan, now: Timestamp) -> String {
         let _ = writeln!(text, "  {:>2}. {}", number + 1, printable(step.describe()));
     }
     text
+}
+
+/// What is said of a revision to restore to, as names and values.
+pub(super) fn moment(moment: &Moment) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    let revision = moment.revision;
+    let time = moment.time.map(|time| format!(", written about {time}"));
+    let time = time.unwrap_or_default();
+    lines.push((
+        "to",
+        format!("revision {revision}{time}: {}", moment.reason),
+    ));
+    lines.push(("reachable", moment.reachable.to_string()));
+    let undone = &moment.undone;
+    let total = match undone.total.total() {
+        0 => "nothing that is left".to_owned(),
+        _ => undone.total.to_string(),
+    };
+    lines.push(("undone", format!("{} revisions: {total}", undone.revisions)));
+    for group in &undone.groups {
+        let namespace = group.namespace.as_ref();
+        let namespace = namespace.map(|name| format!(" in {name}"));
+        let namespace = namespace.unwrap_or_default();
+        lines.push((
+            "",
+            format!("{}{namespace}: {}", group.resource, group.tally),
+        ));
+    }
+    if undone.more_groups > 0 {
+        lines.push((
+            "",
+            format!("and {} more kinds or namespaces", undone.more_groups),
+        ));
+    }
+    lines
 }
 
 /// The steps for programs.

@@ -27,6 +27,14 @@ pub(super) struct Leases {
     checkpoints: bool,
 }
 
+/// The value under a lease's id; the time to live is in seconds.
+pub(in crate::etcd) fn encode_lease(id: i64, ttl: i64) -> Vec<u8> {
+    let mut value = Vec::new();
+    put_u64(&mut value, 1, id.cast_unsigned());
+    put_u64(&mut value, 2, ttl.cast_unsigned());
+    value
+}
+
 fn id(key: &[u8]) -> Option<i64> {
     key.try_into().ok().map(i64::from_be_bytes)
 }
@@ -57,9 +65,7 @@ impl Leases {
         if lease == 0 || ttl > MAX_TTL || self.has(lease) {
             return Ok(());
         }
-        let mut value = Vec::new();
-        put_u64(&mut value, 1, lease.cast_unsigned());
-        put_u64(&mut value, 2, ttl.max(LEAST_TTL).cast_unsigned());
+        let value = encode_lease(lease, ttl.max(LEAST_TTL));
         self.after.insert(lease.to_be_bytes().to_vec(), value);
         self.known.insert(lease, ());
         Ok(())

@@ -36,6 +36,7 @@ mod live;
 mod store;
 
 pub use self::base::Base;
+pub(in crate::etcd) use self::leases::encode_lease;
 
 use self::alarms::Alarms;
 use self::base::unknown;

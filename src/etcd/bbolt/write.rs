@@ -15,6 +15,7 @@
 
 mod amend;
 mod changes;
+mod cut;
 mod digest;
 mod input;
 mod pages;
@@ -23,5 +24,5 @@ mod tree;
 
 pub use amend::{Amendment, amend};
 pub use changes::{Change, Changes, Edit, meta_pages};
-pub use digest::{Digest, digests, small_bucket};
+pub use digest::{Digest, digests, digests_left, root_bucket, small_bucket};
 pub use rewrite::rewrite;

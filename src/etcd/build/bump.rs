@@ -186,6 +186,31 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
     })
 }
 
+/// The same for data that goes back to an earlier revision of the snapshot, if `to` names one. Clients
+/// have seen the snapshot's own, whatever is restored of it.
+///
+/// # Errors
+/// Those of [`decide`].
+pub fn decide_at(question: &Question<'_>, to: Option<i64>) -> Result<Decision> {
+    let Some(revision) = to else {
+        return decide(question);
+    };
+    let mut evidence = question.evidence.to_vec();
+    evidence.push(Evidence {
+        source: "the snapshot".to_owned(),
+        revision: question.snapshot,
+    });
+    let mut decision = decide(&Question {
+        snapshot: revision,
+        evidence: &evidence,
+        ..*question
+    })?;
+    if let Some(first) = decision.reasons.first_mut() {
+        *first = format!("the data is restored to revision {revision}");
+    }
+    Ok(decision)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,5 +312,29 @@ mod tests {
         assert_eq!(of(3, (500, 1000)).unwrap().revision, 500);
         assert_eq!(of(u64::MAX, (500, 1000)), None);
         assert_eq!(of(1 << 62, (i64::MAX, 1)), None);
+    }
+
+    #[test]
+    fn data_that_goes_back_is_bumped_above_the_snapshots_own_revision() {
+        let question = |bump, mark_compacted| Question {
+            bump,
+            mark_compacted,
+            snapshot: 500,
+            evidence: &[],
+            allow_low: false,
+        };
+        let auto = question(Bump::Auto { slack: 10 }, true);
+        assert_eq!(decide_at(&auto, Some(400)).unwrap().revision, Some(510));
+        assert_eq!(decide_at(&auto, None).unwrap().revision, Some(510));
+        let low = decide_at(&question(Bump::By(100), true), Some(400)).unwrap_err();
+        assert_eq!(low.refusal(), Some("bump-too-small"));
+        let by = decide_at(&question(Bump::By(101), true), Some(400)).unwrap();
+        assert_eq!(by.revision, Some(501));
+        let kept = decide_at(&question(Bump::By(0), false), Some(400)).unwrap();
+        assert!(
+            kept.reasons
+                .iter()
+                .any(|reason| reason.contains("up to 500"))
+        );
     }
 }

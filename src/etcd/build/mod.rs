@@ -11,7 +11,7 @@ mod room;
 mod target_dir;
 mod watch;
 
-pub use bump::{Bump, Decision, Evidence, HIGHEST, Question, SLACK, decide};
+pub use bump::{Bump, Decision, Evidence, HIGHEST, Question, SLACK, decide, decide_at};
 pub use target_dir::{HIDDEN, LOST_AND_FOUND};
 pub use watch::{Phase, Watch};
 

@@ -8,14 +8,18 @@
 //! | `meta/term` | 1 |
 //! | `meta/confState` | the founding members as voters |
 //! | `meta/scheduledCompactRev`, `key` | the new revision, where it is raised |
+//! | `key` | without what came after the revision to restore to, if that is an earlier one |
+//! | `lease` | with the leases that keys had at that revision and that were gone later |
 //! | `meta/storageVersion`, `cluster/clusterVersion` | as they were, or dropped for an older release |
 //! | `cluster/downgrade` | gone: an interrupted downgrade would continue in the new cluster |
 //!
 //! All ten buckets are there afterwards. Everything else stays: keys, leases, users, roles, alarms.
 //! (etcd, `etcdutl/snapshot/v3_snapshot.go`, which leaves `confState` and `downgrade` as they are.)
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::spec::AtRevision;
+use crate::etcd::apply::encode_lease;
 use crate::etcd::bbolt::write::{Change, Changes, Edit};
 use crate::etcd::founding::FoundingCluster;
 use crate::etcd::mvcc::revision_key;
@@ -24,10 +28,12 @@ use crate::etcd::snapshot::STANDARD;
 /// The term of the founding log.
 pub(super) const TERM: u64 = 1;
 
-/// The changes for one cluster; `revision` is the one that the store is raised to.
+/// The changes for one cluster; `revision` is the one that the store is raised to, `at` the one that
+/// it goes back to.
 pub(super) fn changes(
     cluster: &FoundingCluster,
     revision: Option<i64>,
+    at: Option<&AtRevision>,
     drop_versions: bool,
     present: &BTreeSet<String>,
 ) -> Changes {
@@ -72,16 +78,41 @@ pub(super) fn changes(
         },
     );
     set("meta", meta(cluster, revision, drop_versions));
-    if let Some(revision) = revision {
-        changes.insert(
-            b"key".to_vec(),
-            Change::Append {
-                key: revision_key(revision),
-                value: Vec::new(),
-            },
-        );
+    if let Some(recreated) = at.and_then(leases) {
+        set("lease", recreated);
+    }
+    if let Some(keys) = keys(revision, at) {
+        changes.insert(b"key".to_vec(), keys);
     }
     changes
+}
+
+fn keys(raised: Option<i64>, at: Option<&AtRevision>) -> Option<Change> {
+    let mark = raised.map(|revision| (revision_key(revision), Vec::new()));
+    let first_gone = at.and_then(|at| at.revision.checked_add(1));
+    match (first_gone, mark) {
+        (Some(gone), mark) => Some(Change::Cut {
+            from: revision_key(gone),
+            then: mark.into_iter().collect(),
+        }),
+        (None, Some((key, value))) => Some(Change::Append { key, value }),
+        (None, None) => None,
+    }
+}
+
+/// How long recreated leases live, in seconds. How long they had when they were there is not known.
+pub(super) const RECREATED_TTL: i64 = 60;
+
+fn leases(at: &AtRevision) -> Option<Edit> {
+    let put: BTreeMap<Vec<u8>, Vec<u8>> = at
+        .recreated_leases
+        .iter()
+        .map(|(id, _)| (id.to_be_bytes().to_vec(), encode_lease(*id, RECREATED_TTL)))
+        .collect();
+    (!put.is_empty()).then(|| Edit {
+        put,
+        ..Edit::default()
+    })
 }
 
 fn meta(cluster: &FoundingCluster, revision: Option<i64>, drop_versions: bool) -> Edit {

@@ -8,19 +8,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use super::at_revision;
 use super::changes::changes;
 use super::live::newest_revision;
-use super::spec::Spec;
+use super::spec::{AtRevision, Forward, Spec};
 use super::target::judge;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::bbolt::write::{
-    Change, Changes, amend, digests, meta_pages, rewrite, small_bucket,
+    Change, Changes, amend, digests, digests_left, meta_pages, rewrite, small_bucket,
 };
 use crate::etcd::bbolt::{FileSource, Metas, Origin, ReadAt, check};
 use crate::etcd::build::{
-    Decision, Phase, Question, Watch, chosen, decide, stop_if, write_amendment,
+    Decision, Phase, Question, Watch, chosen, decide_at, stop_if, write_amendment,
 };
 use crate::etcd::datadir::{DbFacts, facts_of};
+use crate::etcd::hashkv::At;
+use crate::etcd::roll::{Joined, Rolled};
 use crate::etcd::snapshot::{
     LayerState, Options, Packed, Report, Shape, Trailer, inspect, is_raw_copy,
 };
@@ -39,6 +42,8 @@ pub(super) struct Database {
     /// Bytes before the trailer.
     data: u64,
     skip_hash_check: bool,
+    /// The revision to restore to, if that is not its own.
+    to_revision: Option<i64>,
     /// Whether it is a copy of a database's own file.
     raw: bool,
 }
@@ -52,13 +57,16 @@ pub(super) struct Made {
     pub(super) decision: Decision,
     pub(super) notes: Vec<String>,
     pub(super) size: u64,
+    pub(super) at: Option<AtRevision>,
+    pub(super) rolled: Option<Rolled>,
     /// What the result says of itself.
     pub(super) facts: DbFacts,
 }
 
 impl Database {
     /// Opens a snapshot, which must have a trailer unless its check is skipped.
-    pub(super) fn open(path: &Path, skip_hash_check: bool) -> Result<Self> {
+    pub(super) fn open(spec: &Spec<'_>) -> Result<Self> {
+        let (path, skip_hash_check) = (spec.snapshot, spec.skip_hash_check);
         let doing = || format!("opening {}", path.display());
         let probe = FileSource::open(path).doing(Kind::NotChecked, doing)?;
         drop(probe);
@@ -90,6 +98,7 @@ impl Database {
             file,
             source,
             skip_hash_check,
+            to_revision: spec.to_revision,
             raw,
         })
     }
@@ -106,8 +115,9 @@ impl Database {
             return Err(self.no_database(watch));
         };
         let out = OutFile::create(to).doing(Kind::Store, writing)?;
-        let (plan, mut out) = if spec.compact {
-            self.write_anew(spec, out, watch)?
+        let (plan, rolled, mut out) = if spec.compact {
+            let (plan, out) = self.write_anew(spec, out, watch)?;
+            (plan, None, out)
         } else {
             self.copy_and_amend(spec, out, length, watch)?
         };
@@ -124,8 +134,22 @@ impl Database {
             decision: plan.decision,
             notes,
             size,
+            at: plan.at,
+            rolled,
             facts,
         })
+    }
+
+    /// What is asked of an inspection.
+    fn options(&self, trailer: bool) -> Options {
+        Options {
+            trailer,
+            hash_kv: At {
+                revision: self.to_revision,
+                compacted_at: None,
+            },
+            ..Options::default()
+        }
     }
 
     /// Bytes up to the high-water mark, which is all that is copied; `None` if there is no
@@ -152,7 +176,7 @@ impl Database {
         mut out: OutFile,
         length: u64,
         watch: &dyn Watch,
-    ) -> Result<(Plan, OutFile)> {
+    ) -> Result<(Plan, Option<Rolled>, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
         // A reflink costs nothing, but hands no bytes to a hasher: then the copy is inspected
@@ -175,11 +199,55 @@ impl Database {
             Some(report) => report,
             None => self.inspect(&source, watch)?,
         };
-        let plan = Plan::make(spec, report)?;
-        let meta = chosen(&source, length)?;
-        let amendment = amend(&source, length, &meta, &plan.changes)?;
+        let (rolled, report) = match &spec.roll_forward {
+            Some(forward) => {
+                let (rolled, report) = self.roll(forward, &mut out, &report, watch)?;
+                (Some(rolled), report)
+            }
+            None => (None, report),
+        };
+        // A database that was rolled forward is longer than the copy was.
+        let whole = out.file().try_clone().and_then(FileSource::new);
+        let whole = whole.doing(Kind::Store, writing)?;
+        let (source, length): (&dyn ReadAt, u64) = match &rolled {
+            Some(_) => (&whole, whole.size()),
+            None => (&source, length),
+        };
+        let meta = chosen(source, length)?;
+        let leases = || small_bucket(source, length, &meta, b"lease");
+        let plan = Plan::make(spec, report, leases)?;
+        let amendment = amend(source, length, &meta, &plan.changes)?;
         write_amendment(&mut out, &amendment).doing(Kind::Store, writing)?;
-        Ok((plan, out))
+        Ok((plan, rolled, out))
+    }
+
+    /// Applies a WAL to the copy, and reads all of the result again.
+    fn roll(
+        &self,
+        forward: &Forward<'_>,
+        out: &mut OutFile,
+        report: &Report,
+        watch: &dyn Watch,
+    ) -> Result<(Rolled, Report)> {
+        let facts = match &report.facts {
+            Some(facts) if report.is_good() && facts.complete => facts,
+            _ => return Err(refuse(report)),
+        };
+        let log = Joined::open(forward.dir, facts, forward.cluster)?;
+        let rolled = log.apply(out, facts, watch)?;
+        let file = out.file().try_clone().and_then(FileSource::new);
+        let source = file.doing(Kind::Store, || "reading the database again")?;
+        let report = inspect(&source, &self.options(false), &|_| {})?;
+        let found = report.facts.as_ref().map(|facts| facts.revision);
+        if !report.is_good() || found != Some(rolled.revision) {
+            let what = format!(
+                "expected a sound database at revision {} after the WAL was applied, found {found:?}; {}",
+                rolled.revision,
+                refuse(&report)
+            );
+            return Err(Failure::new(Kind::Unexpected, what));
+        }
+        Ok((rolled, report))
     }
 
     /// Copies the database. One with a trailer is hashed as it passes, so that what the trailer
@@ -208,10 +276,7 @@ impl Database {
             halt: Some(&halt),
             ..Source::of(self, watch)
         };
-        let options = Options {
-            trailer: false,
-            ..Options::default()
-        };
+        let options = self.options(false);
         let mut hasher = Sha256::new();
         let (report, copied) = std::thread::scope(|scope| {
             // The walk reads the snapshot, not the copy. That is safe for a sealed one only: had it
@@ -315,7 +380,9 @@ impl Database {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
         let source = Source::of(self, watch);
-        let plan = Plan::make(spec, self.inspect(&source, watch)?)?;
+        let report = self.inspect(&source, watch)?;
+        let leases = || small_bucket(&source, self.data, &chosen(&source, self.data)?, b"lease");
+        let plan = Plan::make(spec, report, leases)?;
         let meta = chosen(&source, self.data)?;
         watch.begin(Phase::Rewrite, self.data);
         let done = AtomicU64::new(0);
@@ -347,10 +414,7 @@ impl Database {
     /// Checks everything that will be read of the snapshot.
     fn inspect(&self, source: &Source<'_>, watch: &dyn Watch) -> Result<Report> {
         watch.begin(Phase::Check, source.size());
-        let options = Options {
-            trailer: !self.skip_hash_check,
-            ..Options::default()
-        };
+        let options = self.options(!self.skip_hash_check);
         let progress = |progress: crate::etcd::snapshot::Progress| {
             watch.progress(Phase::Check, progress.hashed.max(progress.walked));
         };
@@ -366,22 +430,33 @@ struct Plan {
     report: Report,
     decision: Decision,
     notes: Vec<String>,
+    at: Option<AtRevision>,
     changes: Changes,
 }
 
 impl Plan {
-    fn make(spec: &Spec<'_>, report: Report) -> Result<Self> {
+    /// `leases` reads the bucket of that name.
+    fn make(
+        spec: &Spec<'_>,
+        report: Report,
+        leases: impl FnOnce() -> Result<Vec<(Vec<u8>, Vec<u8>)>>,
+    ) -> Result<Self> {
         let facts = match &report.facts {
             Some(facts) if report.is_good() && facts.complete => facts,
             _ => return Err(refuse(&report)),
         };
-        let decision = decide(&Question {
+        let at = match spec.to_revision {
+            Some(revision) => Some(at_revision::judge(revision, facts, &report, &leases()?)?),
+            None => None,
+        };
+        let question = Question {
             bump: spec.bump,
             mark_compacted: spec.mark_compacted,
             snapshot: facts.revision,
             evidence: spec.evidence,
             allow_low: spec.allow_low_bump,
-        })?;
+        };
+        let decision = decide_at(&question, spec.to_revision)?;
         let versions = judge(
             facts.storage_version.as_deref(),
             facts.cluster_version.as_deref(),
@@ -389,8 +464,15 @@ impl Plan {
             spec.allow_unknown_version,
         )?;
         let present = facts.buckets.iter().map(|b| b.name.clone()).collect();
-        let changes = changes(spec.cluster, decision.revision, versions.drop, &present);
+        let changes = changes(
+            spec.cluster,
+            decision.revision,
+            at.as_ref(),
+            versions.drop,
+            &present,
+        );
         let mut notes = versions.notes;
+        notes.extend(at.iter().flat_map(|at| at_revision::notes(at, facts)));
         if let Some(downgrade) = facts.downgrade.as_ref().filter(|d| d.enabled) {
             notes.push(format!(
                 "the snapshot was taken during a downgrade to {}, which the new cluster does not continue",
@@ -407,6 +489,7 @@ impl Plan {
         Ok(Self {
             decision,
             notes,
+            at,
             changes,
             report,
         })
@@ -445,16 +528,22 @@ fn settle(
     let source = file.doing(Kind::Store, writing)?;
     let (read, synced) = std::thread::scope(|scope| {
         let sync = scope.spawn(|| out.sync());
-        let read = read_back(&source, size, plan).and_then(|facts| match origin {
-            Some(origin) => compare(origin, &source, plan).map(|()| facts),
-            None => Ok(facts),
-        });
-        (read, sync.join())
+        let read = || {
+            let facts = read_back(&source, size, plan)?;
+            if let Some(origin) = origin {
+                compare(origin, &source, plan)?;
+            }
+            if let Some(at) = &plan.at {
+                at_revision::prove(&source, at)?;
+            }
+            Ok(facts)
+        };
+        (read(), sync.join())
     });
     synced
         .map_err(|_| Failure::new(Kind::Unexpected, "the syncing thread ended early"))?
         .doing(Kind::Store, writing)?;
-    let facts = read.map_err(|failure| {
+    let facts = read.map_err(|failure: Failure| {
         failure
             .as_kind(Kind::Unexpected)
             .doing(format!("reading {} again", path.display()))
@@ -492,7 +581,8 @@ fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
             return Err(wrong(format!("expected bucket {name} as it was written")));
         }
     }
-    if let Some(revision) = plan.decision.revision {
+    let at = plan.at.as_ref().map(|at| at.revision);
+    if let Some(revision) = plan.decision.revision.or(at) {
         let found = newest_revision(source)?;
         if found != revision {
             return Err(wrong(format!(
@@ -512,9 +602,9 @@ fn compare(origin: &Database, result: &FileSource, plan: &Plan) -> Result<()> {
     if let Some(finding) = findings.listed().iter().find(errors) {
         return Err(Failure::new(Kind::Unexpected, finding.to_string()));
     }
-    let read = |source: &FileSource, data| digests(source, data, &chosen(source, data)?);
-    let mut expected = read(&origin.source, origin.data)?;
-    let found = read(result, result.size())?;
+    let from = chosen(&origin.source, origin.data)?;
+    let mut expected = digests_left(&origin.source, origin.data, &from, &plan.changes)?;
+    let found = digests(result, result.size(), &chosen(result, result.size())?)?;
     for (name, change) in &plan.changes {
         match change {
             Change::Edit(_) => {
@@ -523,7 +613,7 @@ fn compare(origin: &Database, result: &FileSource, plan: &Plan) -> Result<()> {
             Change::Append { key, value } => {
                 expected.entry(name.clone()).or_default().add(key, value);
             }
-            Change::Extend(entries) => {
+            Change::Extend(entries) | Change::Cut { then: entries, .. } => {
                 let digest = expected.entry(name.clone()).or_default();
                 for (key, value) in entries {
                     digest.add(key, value);

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::target::TargetVersion;
 use crate::etcd::build::{Bump, Decision, Evidence};
 use crate::etcd::founding::FoundingCluster;
-use crate::etcd::ids::MemberId;
+use crate::etcd::hashkv::HashKv;
+use crate::etcd::ids::{ClusterId, MemberId};
+use crate::etcd::roll::Rolled;
 use crate::etcd::snapshot::{Alarm, Report};
 
 /// What is to be made of what.
@@ -21,6 +23,10 @@ pub struct Spec<'a> {
     pub cluster: &'a FoundingCluster,
     /// Which of its members the directory is for.
     pub me: MemberId,
+    /// The revision to restore to, included; none: the snapshot's own.
+    pub to_revision: Option<i64>,
+    /// The WAL of a member of the same history, whose entries after the snapshot are applied.
+    pub roll_forward: Option<Forward<'a>>,
     /// Whether the trailer is not checked, and need not be there.
     pub skip_hash_check: bool,
     /// How the revision is raised.
@@ -56,4 +62,33 @@ pub struct Restored {
     pub alarms: Vec<Alarm>,
     /// What else the reader should know.
     pub notes: Vec<String>,
+    /// The revision that was restored to, if that is not the snapshot's own.
+    pub at: Option<AtRevision>,
+    /// What was applied of a WAL.
+    pub rolled: Option<Rolled>,
+}
+
+/// A WAL to roll forward from.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward<'a> {
+    /// A member's data directory, or its WAL's own.
+    pub dir: &'a Path,
+    /// The id of the cluster that the snapshot is of, if that is known.
+    pub cluster: Option<ClusterId>,
+}
+
+/// A revision that was restored to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtRevision {
+    /// The revision.
+    pub revision: i64,
+    /// Keys alive at it.
+    pub keys: u64,
+    /// HashKV at it: of the snapshot, and the same of the result.
+    pub hash_kv: HashKv,
+    /// Leases without a key at it.
+    pub idle_leases: u64,
+    /// Leases that had keys at it, by id, and how many; they were gone at the snapshot's own revision,
+    /// and were recreated.
+    pub recreated_leases: Vec<(i64, u64)>,
 }

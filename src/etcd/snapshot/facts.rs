@@ -79,6 +79,35 @@ pub struct DatabaseFacts {
     pub other_prefixes: Usage,
 }
 
+/// The keys that were alive at a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AliveAt {
+    /// How many.
+    pub keys: u64,
+    /// How many of them each lease has, by the lease's id.
+    pub leases: BTreeMap<i64, u64>,
+    /// Keys whose leases are not in the list, because there are too many.
+    pub unlisted: u64,
+}
+
+impl AliveAt {
+    /// Leases that are told apart, about 40 bytes each.
+    const MAX_LEASES: usize = 1 << 20;
+
+    /// Takes a key that is alive.
+    pub(super) fn add(&mut self, lease: i64) {
+        self.keys += 1;
+        if lease == 0 {
+            return;
+        }
+        if self.leases.len() < Self::MAX_LEASES || self.leases.contains_key(&lease) {
+            *self.leases.entry(lease).or_default() += 1;
+        } else {
+            self.unlisted += 1;
+        }
+    }
+}
+
 /// One top-level bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -24,6 +24,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::buckets::{Leases, PIECE, report_nested, show};
+use super::facts::AliveAt;
 use super::key_filter::{Collector, KeyFilter, LatestValue};
 use super::prefixes::Prefixes;
 use super::record::{Act, KeyHasher, Reader, Record};
@@ -125,6 +126,8 @@ pub(super) struct KeyPass<'a> {
     pub(super) rules: Rules,
     pub(super) prefixes: Prefixes,
     pub(super) collector: Collector,
+    /// The keys alive at HashKV's revision, if one was named.
+    pub(super) alive: Option<AliveAt>,
     parts: Vec<Part>,
 }
 
@@ -152,6 +155,7 @@ impl<'a> KeyPass<'a> {
             rules,
             prefixes: Prefixes::default(),
             collector: Collector::new(wanted),
+            alive: None,
             parts: Vec::new(),
         }
     }
@@ -238,6 +242,11 @@ impl<'a> KeyPass<'a> {
         let fits = new || Expected(old & Expected::MASK).fits(record.act);
         let owes = owes(record.act, record.revision, self.reader.compact);
         part.kept = in_hash && (new || old & IN_HASH == 0) && record.act != Act::Delete;
+        if let (true, Some(alive), Act::Put { lease, .. }) =
+            (part.kept, &mut self.alive, record.act)
+        {
+            alive.add(lease);
+        }
         let mut next = Expected::before(record.act).0;
         next |= if owes { OWED } else { 0 };
         next |= if in_hash { IN_HASH } else { old & IN_HASH };

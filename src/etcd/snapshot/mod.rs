@@ -32,7 +32,8 @@ mod walk;
 
 pub use buckets::STANDARD;
 pub use facts::{
-    Alarm, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member, Status,
+    Alarm, AliveAt, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member,
+    Status,
 };
 pub use inspect::{hash_kv, inspect, is_raw_copy};
 pub use key_filter::{Collected, KeyFilter, LatestValue};

@@ -12,8 +12,12 @@ use crate::finding::DEFAULT_KEPT;
 pub struct Options {
     /// Whether to hash the file and compare with the trailer.
     pub trailer: bool,
-    /// What to compute HashKV for.
+    /// What to compute HashKV for. If it names a revision, the report also says which keys were alive
+    /// then.
     pub hash_kv: At,
+    /// Whether HashKV is computed with the database's own compaction, too. A revision that a restore
+    /// has bumped is marked as compacted, but every entry is there until a server starts.
+    pub own_compaction: bool,
     /// Keys whose latest values the caller wants.
     pub wanted: KeyFilter,
     /// Prefixes to list.
@@ -29,6 +33,7 @@ impl Default for Options {
         Self {
             trailer: true,
             hash_kv: At::default(),
+            own_compaction: true,
             wanted: KeyFilter::default(),
             prefixes: 20,
             findings: DEFAULT_KEPT,

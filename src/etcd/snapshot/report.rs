@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::buckets::Gathered;
-use super::facts::{DatabaseFacts, Status};
+use super::facts::{AliveAt, DatabaseFacts, Status};
 use super::key_filter::Collected;
 use super::keys::Counts;
 use super::options::Options;
@@ -52,6 +52,9 @@ pub struct Report {
     /// The values that were wanted.
     #[serde(skip)]
     pub collected: Collected,
+    /// The keys alive at the revision that HashKV was asked for, if one was named.
+    #[serde(skip)]
+    pub alive: Option<AliveAt>,
     /// Whether it is a database's own file or a copy of one, which never had a hash.
     #[serde(skip)]
     pub raw_copy: bool,
@@ -94,9 +97,12 @@ pub(super) fn assemble(
         hash_kv: None,
         no_hash_kv: Some(NoHash::Unreadable),
         collected: Collected::default(),
+        alive: None,
         raw_copy: false,
     };
-    let Some(walked) = walked else { return report };
+    let Some(mut walked) = walked else {
+        return report;
+    };
     let current = current(&walked.gathered, &walked.keys.counts);
     match hash(&walked, current, options.hash_kv) {
         Ok(hash) => (report.hash_kv, report.no_hash_kv) = (Some(hash), None),
@@ -110,6 +116,7 @@ pub(super) fn assemble(
         total_size: walked.meta.database_size().unwrap_or_default(),
         version: walked.gathered.storage_version.clone().unwrap_or_default(),
     });
+    report.alive = walked.keys.alive.take();
     let (facts, collected) = facts(walked, current, options);
     report.facts = Some(facts);
     report.collected = collected;

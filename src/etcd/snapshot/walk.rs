@@ -4,7 +4,7 @@ use std::io;
 
 use super::buckets::{self, Content, Gathered, SmallBucket};
 use super::confirm::Confirm;
-use super::facts::BucketFacts;
+use super::facts::{AliveAt, BucketFacts};
 use super::key_filter::Collected;
 use super::keys::{Counts, KeyPass};
 use super::options::Options;
@@ -40,6 +40,7 @@ pub(super) struct Keys {
     pub(super) rules: Rules,
     pub(super) prefixes: Prefixes,
     pub(super) collected: Collected,
+    pub(super) alive: Option<AliveAt>,
 }
 
 /// Walks everything.
@@ -148,13 +149,15 @@ impl<'a> Walk<'a> {
         let compact = gathered.compact_revision();
         let at = self.options.hash_kv;
         // What is compacted in the file cannot be hashed as if it were not.
-        let compacted_at = at.compacted_at.max(compact).unwrap_or(-1);
+        let own = compact.filter(|_| self.options.own_compaction);
+        let compacted_at = at.compacted_at.max(own).unwrap_or(-1);
         // As a server takes it, 0 is the current revision.
         let revision = at.revision.filter(|r| *r != 0).unwrap_or(i64::MAX);
         let seed = self.options.seed.wrapping_add(attempt);
         let rules = Rules::new(revision, compacted_at);
         let wanted = self.options.wanted.clone();
         let mut pass = KeyPass::new(seed, compact, rules, &gathered.leases, wanted);
+        pass.alive = at.revision.map(|_| AliveAt::default());
         if let Some(root) = root {
             // `self.walker` remembers the pages it has reached, so that a page with two parents is
             // a finding. A second pass over the same tree needs a walker that has reached none.
@@ -194,6 +197,7 @@ impl<'a> Walk<'a> {
             rules: pass.rules,
             prefixes: pass.prefixes,
             collected: pass.collector.finish(),
+            alive: pass.alive,
         }))
     }
 

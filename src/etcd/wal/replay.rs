@@ -89,6 +89,15 @@ impl Log {
             .map(|run| run.term)
     }
 
+    /// The same log without the entries after an index.
+    pub fn up_to(&self, index: u64) -> Self {
+        let mut log = self.clone();
+        if index < log.last {
+            log.truncate_from(index.saturating_add(1));
+        }
+        log
+    }
+
     /// Removes the entries from an index on.
     fn truncate_from(&mut self, index: u64) {
         while let Some(run) = self.runs.last_mut() {
@@ -121,6 +130,15 @@ pub struct LogEntry<'a> {
 impl Wal {
     /// Reads the log that follows a snapshot, up to where the scan found it to end.
     pub fn replay(&self, scan: &Scan, start: SnapshotId) -> Result<Log> {
+        self.read_log(scan, start, true)
+    }
+
+    /// Reads the log after an index, whether the WAL has the record of a snapshot there or not.
+    pub fn log_after(&self, scan: &Scan, index: u64) -> Result<Log> {
+        self.read_log(scan, SnapshotId { index, term: 0 }, false)
+    }
+
+    fn read_log(&self, scan: &Scan, start: SnapshotId, marked: bool) -> Result<Log> {
         let mut log = Log::empty(start);
         let Some(first) = self.segment_for(start.index) else {
             let missing = Finding::error(
@@ -144,7 +162,9 @@ impl Wal {
                             commit = HardState::decode(record.data).map_or(commit, |s| s.commit);
                             true
                         }
-                        RecordKind::Snapshot => self.mark(&mut log, record.at, record.data),
+                        RecordKind::Snapshot if marked => {
+                            self.mark(&mut log, record.at, record.data)
+                        }
                         _ => true,
                     };
                     if !going_on {
@@ -155,7 +175,7 @@ impl Wal {
                 Step::Broken(_) | Step::End => break,
             }
         }
-        if !log.start_found {
+        if marked && !log.start_found {
             let missing = Finding::error(
                 Layer::Wal,
                 format!(

@@ -65,6 +65,67 @@ fn the_first_backup_and_the_first_drill() {
 }
 
 #[test]
+fn a_namespace_was_deleted() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut node = Node::single(&bins, &NodeOptions::default());
+    let stage = Stage::of(&node.cluster);
+    let put = |key: &str, value: &str| node.cluster.etcdctl_ok(&["put", key, value]);
+    let namespace = "/kubernetes.io/namespaces/prod";
+    stage.play(
+        &page(RUNBOOK, "A namespace was deleted ten minutes ago"),
+        |typed| {
+            if typed.line != "etcd-dr backup" {
+                return;
+            }
+            put(namespace, r#"{"metadata":{"name":"prod"}}"#);
+            for i in 0..5 {
+                put(&format!("/kubernetes.io/pods/prod/web-{i}"), "{}");
+            }
+            // As the API server does it.
+            put(
+                namespace,
+                r#"{"metadata":{"name":"prod","deletionTimestamp":"2026-01-02T03:04:05Z"}}"#,
+            );
+            let pods = ["del", "--prefix", "/kubernetes.io/pods/prod/"];
+            node.cluster.etcdctl_ok(&pods);
+            node.cluster.etcdctl_ok(&["del", namespace]);
+        },
+    );
+    node.bench.settle();
+    node.cluster.wait_member(0);
+    let keys = [
+        "get",
+        "--prefix",
+        "/kubernetes.io/pods/prod/",
+        "--keys-only",
+    ];
+    let pods = node.cluster.etcdctl_ok(&keys);
+    assert_eq!(pods.split_whitespace().count(), 5, "{pods}");
+}
+
+#[test]
+fn the_database_is_damaged() {
+    let Some(bins) = etcd("3.5") else { return };
+    let mut node = Node::single(&bins, &NodeOptions::default());
+    let stage = Stage::of(&node.cluster);
+    stage.types("master-0", "etcd-dr backup");
+    node.cluster.etcdctl_ok(&["put", "last", "1"]);
+    let database = node.cluster.data_dir(0).join("member/snap/db");
+    stage.play(&page(RUNBOOK, "The database is damaged"), |typed| {
+        if typed.line.starts_with("etcd-dr list") {
+            node.bench.take_out("etcd-pod.yaml");
+            node.bench.settle();
+            std::fs::write(&database, b"broken").expect("damaging the database");
+            node.bench.put_back("etcd-pod.yaml");
+        }
+    });
+    node.bench.settle();
+    node.cluster.wait_member(0);
+    let last = ["get", "last", "--print-value-only"];
+    assert_eq!(node.cluster.etcdctl_ok(&last).trim(), "1");
+}
+
+#[test]
 fn a_node_is_restored_from_another_ones_backup() {
     let Some(bins) = etcd("3.5") else { return };
     let mut trio = Trio::start(&bins, &NodeOptions::default());

@@ -13,6 +13,7 @@ use crate::change::transaction::served::LOG_INDEX;
 use crate::change::{datadir, survivor};
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::datadir::Layout;
+use crate::etcd::history::Moment;
 use crate::etcd::restore::{Bump, Evidence};
 use crate::keep::database;
 use crate::sys::owner::Owner;
@@ -33,6 +34,15 @@ pub struct Building {
     pub bump_by: i64,
     /// Revisions known to have been served, and who says so.
     pub evidence: Vec<(String, i64)>,
+    /// The revision to restore to; none: the snapshot's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Moment>,
+    /// The WAL that is applied to the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll_forward: Option<datadir::RollForward>,
+    /// Whether its directory is a node path.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wal_on_node: bool,
     /// Refusals that are allowed.
     #[serde(deserialize_with = "crate::error::names::list")]
     pub allow: Vec<String>,
@@ -72,7 +82,14 @@ pub struct Surviving {
 
 pub(crate) async fn build(node: &StepContext, building: &Building) -> Result<Option<Value>> {
     let into = node.host(&building.into);
-    let request = request(&node.facts, building, into.clone())?;
+    let mut request = request(&node.facts, building, into.clone())?;
+    if let Some(forward) = request
+        .roll_forward
+        .as_mut()
+        .filter(|_| building.wal_on_node)
+    {
+        forward.dir = node.host(&forward.dir);
+    }
     let context = node.context.clone();
     let place = node.host(&node.facts.etcd.data_dir);
     let owner = building.owner;
@@ -188,6 +205,8 @@ fn request(facts: &NodeFacts, building: &Building, data_dir: PathBuf) -> Result<
         evidence: evidence(&building.evidence),
         target: None,
         compact: false,
+        to: building.to.clone(),
+        roll_forward: building.roll_forward.clone(),
         allow: building.allow.clone(),
         random: u128::from_ne_bytes(crate::sys::random::bytes::<16>()?),
     })

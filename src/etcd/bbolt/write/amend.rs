@@ -3,6 +3,7 @@
 use std::io;
 
 use super::changes::{Change, Changes, meta_pages, next_meta};
+use super::cut::cut;
 use super::input::{Input, RootBucket, sequence, writing};
 use super::pages::{Draft, MAX_ELEMENTS, Pages};
 use super::tree::{Bucket, Tree};
@@ -77,7 +78,7 @@ pub fn amend(source: &dyn ReadAt, data: u64, meta: &Meta, changes: &Changes) -> 
     })
 }
 
-type Out = Pages<Vec<u8>>;
+pub(super) type Out = Pages<Vec<u8>>;
 
 fn changed(
     input: &Input<'_>,
@@ -91,6 +92,13 @@ fn changed(
         return bucket_of(pages, entries);
     }
     let behind = change.behind();
+    if let (Change::Cut { from, .. }, Some(Root::Page(root))) = (change, top.map(|top| top.root)) {
+        let root = cut(input, pages, root, from, &behind)?;
+        return root.map_or_else(
+            || bucket_of(pages, std::iter::empty()),
+            |root| Ok(Bucket::Page(root)),
+        );
+    }
     if !behind
         .windows(2)
         .all(|pair| matches!(pair, [(a, _), (b, _)] if a < b))
@@ -101,10 +109,13 @@ fn changed(
         Some(Root::Page(root)) => return extend(input, pages, root, &behind).map(Bucket::Page),
         root => root,
     };
-    let entries = match root {
+    let mut entries = match root {
         Some(root) => input.entries(root)?,
         None => Vec::new(),
     };
+    if let Change::Cut { from, .. } = change {
+        entries.retain(|(key, _)| key < from);
+    }
     let last = entries.last().map(|(key, _)| key.as_slice());
     if behind.first().is_some_and(|(first, _)| last >= Some(first)) {
         return Err(out_of_order());
@@ -124,7 +135,7 @@ fn bucket_of<'e>(
     writing(tree.finish(pages))
 }
 
-fn out_of_order() -> Failure {
+pub(super) fn out_of_order() -> Failure {
     Failure::new(
         Kind::Unexpected,
         "appending an entry to a bucket: its key is not above the last one",
@@ -136,7 +147,7 @@ fn bad(what: impl Into<String>) -> Failure {
 }
 
 /// A branch page's separators and children.
-type Children = Vec<(Vec<u8>, u64)>;
+pub(super) type Children = Vec<(Vec<u8>, u64)>;
 
 /// Puts entries into leaves of their own behind the last one, which stays as it is, and makes the
 /// branch pages above again. Returns where the new root is.
@@ -165,6 +176,16 @@ fn extend(
         (None, None) => Vec::new(),
     };
     below.extend(new);
+    branch_pages(pages, below, path)
+}
+
+/// Writes the branch pages above the children of the lowest level; `path` holds the branch pages above
+/// those, the root first. Returns where the root is.
+pub(super) fn branch_pages(
+    pages: &mut Out,
+    mut below: Children,
+    mut path: Vec<Children>,
+) -> Result<u64> {
     // Each turn writes one level and goes up one. It ends when one page is left that nobody above
     // refers to: the root. Beyond the old root the tree grows a level wherever one page does not
     // hold all children.
@@ -208,7 +229,7 @@ fn right_edge(input: &Input<'_>, root: u64) -> Result<(Vec<Children>, u64, Ends)
 }
 
 /// Leaves that hold entries, each filled as far as it goes.
-fn leaves(pages: &mut Out, entries: &[(&[u8], &[u8])]) -> Result<Children> {
+pub(super) fn leaves(pages: &mut Out, entries: &[(&[u8], &[u8])]) -> Result<Children> {
     let mut written = Children::new();
     let mut leaf = Draft::default();
     for (key, value) in entries {
@@ -245,15 +266,15 @@ fn branches(pages: &mut Out, children: &Children) -> Result<Children> {
 }
 
 /// A leaf's first and last key.
-type Ends = (Option<Vec<u8>>, Option<Vec<u8>>);
+pub(super) type Ends = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-enum Page {
+pub(super) enum Page {
     Branch(Children),
     Leaf(Ends),
 }
 
 /// The header of a page that a tree leads to.
-fn read_header(input: &Input<'_>, page: u64) -> Result<PageHeader> {
+pub(super) fn read_header(input: &Input<'_>, page: u64) -> Result<PageHeader> {
     let high_water = input.meta.high_water;
     if page < 2 || page >= high_water {
         return Err(bad(format!(
@@ -269,7 +290,7 @@ fn read_header(input: &Input<'_>, page: u64) -> Result<PageHeader> {
         .ok_or_else(|| bad(format!("page {page}: expected its own header")))
 }
 
-fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
+pub(super) fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
     let page_size = u64::from(input.meta.page_size);
     let reading = |result: io::Result<()>| {
         result.doing(Kind::NotChecked, move || format!("reading page {page}"))
@@ -330,7 +351,7 @@ fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
     }
 }
 
-fn elements(bytes: &[u8], head: usize) -> &[[u8; ELEMENT]] {
+pub(super) fn elements(bytes: &[u8], head: usize) -> &[[u8; ELEMENT]] {
     bytes
         .get(PAGE_HEADER..head)
         .unwrap_or_default()

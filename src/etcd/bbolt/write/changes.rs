@@ -19,6 +19,13 @@ pub enum Change {
     },
     /// Several entries come behind the last one, ascending.
     Extend(Vec<(Vec<u8>, Vec<u8>)>),
+    /// The entries from a key on go, and others, ascending, come behind what is left.
+    Cut {
+        /// The first key that goes, whether there is such an entry or not.
+        from: Vec<u8>,
+        /// What comes behind; not below `from`.
+        then: Vec<(Vec<u8>, Vec<u8>)>,
+    },
 }
 
 impl Change {
@@ -27,10 +34,18 @@ impl Change {
         match self {
             Self::Edit(_) => Vec::new(),
             Self::Append { key, value } => vec![(key, value)],
-            Self::Extend(entries) => entries
+            Self::Extend(entries) | Self::Cut { then: entries, .. } => entries
                 .iter()
                 .map(|(key, value)| (key.as_slice(), value.as_slice()))
                 .collect(),
+        }
+    }
+
+    /// Whether an entry that is there stays.
+    pub(super) fn keeps(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Cut { from, .. } => key < from.as_slice(),
+            Self::Edit(_) | Self::Append { .. } | Self::Extend(_) => true,
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::changes::{Change, Changes};
 use super::input::Input;
 use crate::error::Result;
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
-use crate::etcd::bbolt::{Large, Leaf, Visitor};
+use crate::etcd::bbolt::{Large, Leaf, Root, Visitor};
 use crate::finding::Findings;
 
 /// The sum of a bucket's entries, wherever its pages are.
@@ -30,15 +31,9 @@ impl Digest {
     }
 }
 
-impl Visitor for Digest {
-    fn leaf(&mut self, leaf: &Leaf<'_>, _: &mut Findings) -> io::Result<()> {
-        for entry in leaf.entries() {
-            self.add(entry.key, entry.value);
-        }
-        Ok(())
-    }
-
-    fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
+impl Digest {
+    /// Takes an entry too big to be held.
+    fn add_large(&mut self, element: &Large<'_>) -> io::Result<()> {
         self.add(element.key, &[]);
         let mut piece = vec![0; 1 << 20];
         let mut at = 0;
@@ -54,8 +49,48 @@ impl Visitor for Digest {
     }
 }
 
+/// The digest of those entries of a bucket that a change leaves.
+struct Kept<'a> {
+    digest: Digest,
+    change: Option<&'a Change>,
+}
+
+impl Kept<'_> {
+    fn keeps(&self, key: &[u8]) -> bool {
+        self.change.is_none_or(|change| change.keeps(key))
+    }
+}
+
+impl Visitor for Kept<'_> {
+    fn leaf(&mut self, leaf: &Leaf<'_>, _: &mut Findings) -> io::Result<()> {
+        for entry in leaf.entries() {
+            if self.keeps(entry.key) {
+                self.digest.add(entry.key, entry.value);
+            }
+        }
+        Ok(())
+    }
+
+    fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
+        match self.keeps(element.key) {
+            true => self.digest.add_large(element),
+            false => Ok(()),
+        }
+    }
+}
+
 /// The digests of all top-level buckets, by name.
 pub fn digests(source: &dyn ReadAt, data: u64, meta: &Meta) -> Result<BTreeMap<Vec<u8>, Digest>> {
+    digests_left(source, data, meta, &Changes::new())
+}
+
+/// The same without the entries that a [`Change::Cut`] removes.
+pub fn digests_left(
+    source: &dyn ReadAt,
+    data: u64,
+    meta: &Meta,
+    changes: &Changes,
+) -> Result<BTreeMap<Vec<u8>, Digest>> {
     let input = Input {
         source,
         data,
@@ -64,9 +99,12 @@ pub fn digests(source: &dyn ReadAt, data: u64, meta: &Meta) -> Result<BTreeMap<V
     };
     let mut digests = BTreeMap::new();
     for top in input.root_buckets()? {
-        let mut digest = Digest::default();
-        input.walk(top.root, &mut digest)?;
-        digests.insert(top.name, digest);
+        let mut kept = Kept {
+            digest: Digest::default(),
+            change: changes.get(&top.name),
+        };
+        input.walk(top.root, &mut kept)?;
+        digests.insert(top.name, kept.digest);
     }
     Ok(digests)
 }
@@ -88,4 +126,24 @@ pub fn small_bucket(
         Some(top) => input.entries(top.root),
         None => Ok(Vec::new()),
     }
+}
+
+/// Where a top-level bucket begins; nothing where there is no such bucket.
+pub fn root_bucket(
+    source: &dyn ReadAt,
+    data: u64,
+    meta: &Meta,
+    name: &[u8],
+) -> Result<Option<Root>> {
+    let input = Input {
+        source,
+        data,
+        meta,
+        progress: &|_| {},
+    };
+    let found = input.root_buckets()?;
+    Ok(found
+        .into_iter()
+        .find(|top| top.name == name)
+        .map(|top| top.root))
 }

@@ -82,11 +82,17 @@ fn bucket<W: Write>(
         }
         return writing(tree.finish(pages));
     }
-    let mut copy = Copy { tree, pages };
+    let mut copy = Copy {
+        tree,
+        pages,
+        change,
+    };
     if let Some(top) = top {
         input.walk(top.root, &mut copy)?;
     }
-    let Copy { mut tree, pages } = copy;
+    let Copy {
+        mut tree, pages, ..
+    } = copy;
     for (key, value) in change.map(Change::behind).unwrap_or_default() {
         writing(tree.push(pages, 0, key, value))?;
     }
@@ -97,6 +103,13 @@ fn bucket<W: Write>(
 struct Copy<'p, W> {
     tree: Tree,
     pages: &'p mut Pages<W>,
+    change: Option<&'p Change>,
+}
+
+impl<W> Copy<'_, W> {
+    fn keeps(&self, key: &[u8]) -> bool {
+        self.change.is_none_or(|change| change.keeps(key))
+    }
 }
 
 impl<W: Write> Visitor for Copy<'_, W> {
@@ -108,12 +121,17 @@ impl<W: Write> Visitor for Copy<'_, W> {
                     format!("{}: an unexpected bucket", entry.place()),
                 ));
             }
-            self.tree.push(self.pages, 0, entry.key, entry.value)?;
+            if self.keeps(entry.key) {
+                self.tree.push(self.pages, 0, entry.key, entry.value)?;
+            }
         }
         Ok(())
     }
 
     fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
-        self.tree.push_large(self.pages, element)
+        match self.keeps(element.key) {
+            true => self.tree.push_large(self.pages, element),
+            false => Ok(()),
+        }
     }
 }

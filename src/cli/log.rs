@@ -1,0 +1,119 @@
+//! `log`: what happened in a backup's own history.
+
+use std::fmt::Write as _;
+
+use indicatif::HumanCount;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::args::LogArgs;
+use super::output::json;
+use super::remote;
+use super::session::{Session, Shown, scratch};
+use crate::error::Result;
+use crate::etcd::finding::printable;
+use crate::etcd::history::log::{Filter, Group, groups};
+use crate::etcd::history::{Reach, moments, revision_since};
+use crate::keep::catalog::{self, BackupSet};
+use crate::keep::{reach, remote as sets};
+use crate::store::{Address, LocalStore};
+use crate::sys::scratch::Scratch;
+
+/// Shows the changes in a backup.
+pub(super) fn run(session: &Session, args: &LogArgs) -> Result<Shown> {
+    let (set, _brought) = find(session, args)?;
+    let history = reach::open(&set)?;
+    let moments = moments(&history)?;
+    let above = match args.since {
+        Some(since) => {
+            let time = since.time(session.context.now);
+            Some(revision_since(&history, moments.as_ref(), time)?)
+        }
+        None => None,
+    };
+    let filter = Filter {
+        above,
+        deletes: args.deletes,
+        prefix: args.prefix.clone(),
+        kind: args.kind.clone(),
+        namespace: args.namespace.clone(),
+    };
+    let groups = groups(&history, moments.as_ref(), &filter)?;
+    let reachable = Reach::of(history.span(), moments.as_ref());
+    Ok(Shown::done(
+        text(&set, &reachable, &groups),
+        json::document(
+            "log",
+            &json!({"set": set.name, "reachable": reachable, "groups": groups}),
+        ),
+    ))
+}
+
+/// The set that is named; one in another store is brought to a folder that goes with this run.
+fn find(session: &Session, args: &LogArgs) -> Result<(BackupSet, Option<Scratch>)> {
+    if !Address::is_url(&args.set) {
+        let store = session.store_to_read(args.store.as_deref())?;
+        return Ok((catalog::resolve(&store, &args.set)?, None));
+    }
+    let address = Address::parse(&args.set)?;
+    let settings = remote::settings(session, &args.remote)?;
+    let identities = remote::identities(&args.identity)?;
+    let scratch = scratch(args.scratch.as_deref());
+    let here = Scratch::make(&scratch, "log")?;
+    session.block_on(async {
+        let (store, set) = remote::resolve(session, &address, &settings).await?;
+        let context = &session.context;
+        sets::fetch(context, store.as_ref(), &set.name, here.path(), identities).await
+    })?;
+    let path = here.path().display().to_string();
+    let set = BackupSet {
+        name: address.to_string(),
+        ..catalog::resolve(&LocalStore::at(&scratch), &path)?
+    };
+    Ok((set, Some(here)))
+}
+
+fn text(set: &BackupSet, reachable: &Reach, groups: &[Group]) -> String {
+    let mut text = format!("{}: {reachable}\n", printable(set.name.clone()));
+    if let Some(clock) = reachable.clock {
+        let _ = writeln!(text, "times {clock}");
+    }
+    for group in groups {
+        let _ = writeln!(text, "{}", printable(line(group)));
+    }
+    if groups.is_empty() {
+        text.push_str("no such change\n");
+    }
+    text
+}
+
+/// `12:03:07Z revision 48211: 1,204 deletes under /registry/pods/prod`
+fn line(group: &Group) -> String {
+    let time = |time: Timestamp| time.strftime("%H:%M:%SZ").to_string();
+    let mut line = String::new();
+    if let Some(first) = group.first_time {
+        line.push_str(&time(first));
+        line.push(' ');
+    }
+    let _ = write!(line, "revision {}", group.first_revision);
+    if group.last_revision > group.first_revision {
+        let _ = write!(line, " to {}", group.last_revision);
+        let until = group
+            .last_time
+            .filter(|last| Some(*last) != group.first_time);
+        if let Some(last) = until {
+            let _ = write!(line, " ({})", time(last));
+        }
+    }
+    let what = match group.changes {
+        1 => group.act.singular(),
+        _ => group.act.plural(),
+    };
+    let (count, key) = (HumanCount(group.changes), &group.key);
+    let _ = match key.strip_suffix('/') {
+        Some(parent) => write!(line, ": {count} {what} under {parent}"),
+        None if key.is_empty() => write!(line, ": {count} {what} of keys without a slash"),
+        None => write!(line, ": {count} {what} of {key}"),
+    };
+    line
+}

@@ -1,0 +1,11 @@
+//! Restores to a moment: real etcd is asked what it has at random revisions, and a restore of a later
+//! backup to that revision has just that.
+
+mod before;
+mod bench;
+mod log;
+mod refusals;
+mod releases;
+mod revisions;
+mod roll;
+mod times;
