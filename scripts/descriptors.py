@@ -30,6 +30,10 @@ MESSAGE = re.compile(r"^message (\w+) \{")
 STRUCT = re.compile(r"^type (\w+) struct \{")
 NAMED = re.compile(r"^type (\w+) (\[\]|map\[)")
 TAGGED = re.compile(r"^\s+(?:(\w+)\s+)?([^\s`]+(?:\s*)?[^`]*?)\s*`([^`]*)`")
+# A field that was removed stays as a comment, so that its number is not used again; older releases stored it.
+TOMBSTONE = re.compile(r"^\s*//\s*\w+\s+(\S+)\s+`([^`]*protobuf:[^`]*)`")
+# The types of such fields that are still known, or were names of one: Go's and protobuf's.
+REMOVED = {"string": "optional string", "[]string": "repeated string", "bool": "optional bool", "*IPFamily": "optional string"}
 JSON_TAG = re.compile(r'json:"([^"]*)"')
 PROTOBUF_TAG = re.compile(r'protobuf:"[a-z0-9]+,(\d+)')
 
@@ -48,16 +52,24 @@ def go_fields(package):
                 lists.add(named.group(1))
             elif line.startswith("}"):
                 struct = None
+            elif struct is not None and (removed := TOMBSTONE.match(line)):
+                add_removed(struct, *removed.groups())
             elif struct is not None and (field := TAGGED.match(line)):
-                add_field(struct, field)
+                add_field(struct, field.group(2).strip(), field.group(3))
     return structs, lists
 
 
-def add_field(struct, field):
-    kind, tags = field.group(2).strip(), field.group(3)
+def add_removed(struct, kind, tags):
+    name = re.search(r"name=(\w+)", tags)
+    if kind in REMOVED and name:
+        number = add_field(struct, kind, tags)
+        struct.setdefault("removed", {})[number] = f"{REMOVED[kind]} {name.group(1)}"
+
+
+def add_field(struct, kind, tags):
     number, name = PROTOBUF_TAG.search(tags), JSON_TAG.search(tags)
     if not (number and name):
-        return
+        return None
     name, *flags = name.group(1).split(",")
     shape = POINTER if kind.startswith("*") else 0
     if "inline" in flags or not name:
@@ -67,6 +79,7 @@ def add_field(struct, field):
     if "omitzero" in flags:
         shape |= OMITZERO
     struct[int(number.group(1))] = (name, shape)
+    return int(number.group(1))
 
 
 def annotated(proto, structs, lists):
@@ -84,6 +97,10 @@ def annotated(proto, structs, lists):
         elif code.startswith("import ") and "etcd_dr" not in "".join(lines):
             lines += ['import "etcd_dr.proto";', code]
         elif code.startswith(("syntax", "package", "import", "}")):
+            if message and code.startswith("}"):
+                removed = structs.get(message, {}).get("removed", {})
+                lines += [field_line(FIELD.match(f"  {field} = {number};"), structs[message]) for number, field in removed.items()]
+                message = None
             lines.append(code)
     if not any("etcd_dr.proto" in line for line in lines):
         at = next(i for i, line in enumerate(lines) if line.startswith("package")) + 1

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -20,6 +20,7 @@ use crate::etcd::snapshot::LayerState as DatabaseLayer;
 use crate::event::Event;
 use crate::keep::catalog::{BackupSet, Verified};
 use crate::keep::database;
+use crate::keep::encryption::{self, EncryptedWith};
 use crate::node::layout::KUBERNETES;
 use crate::sys::fs;
 use crate::sys::small;
@@ -84,6 +85,9 @@ pub struct Report {
     pub earliest_certificate_expiry: Option<CertificateExpiry>,
     /// Whether the result could be recorded beside the set.
     pub recorded: bool,
+    /// Objects that the API server encrypted, by key, and whether the backup can decrypt them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub encrypted: Vec<EncryptedWith>,
     /// What the snapshot says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<Box<database::Report>>,
@@ -190,6 +194,7 @@ pub fn run(context: &Context, set: &BackupSet) -> Result<Report> {
     check.archives()?;
     check.manifest()?;
     check.pair();
+    let encrypted = check.encrypted()?;
     let Check {
         layers,
         expiry,
@@ -205,6 +210,7 @@ pub fn run(context: &Context, set: &BackupSet) -> Result<Report> {
         findings: layers.findings,
         earliest_certificate_expiry: expiry,
         recorded,
+        encrypted,
         database,
     })
 }
@@ -251,6 +257,17 @@ impl Check<'_> {
         }
         self.database = Some(Box::new(report));
         Ok(())
+    }
+
+    /// Tries to decrypt what the API server encrypted; in a broken backup it is not looked for.
+    fn encrypted(&self) -> Result<Vec<EncryptedWith>> {
+        let files = &self.set.files;
+        let archives = [&files.resources, &files.certificates];
+        let archives: Vec<PathBuf> = archives.into_iter().flatten().cloned().collect();
+        match &files.snapshot {
+            Some(snapshot) if self.layers.good() => encryption::survey(snapshot, &archives),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Reads each archive to its end.

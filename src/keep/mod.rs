@@ -5,6 +5,7 @@ pub mod backup;
 pub mod catalog;
 pub mod copies;
 pub mod database;
+pub mod encryption;
 pub mod in_use;
 pub mod lineage;
 pub mod metrics;

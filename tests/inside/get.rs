@@ -323,21 +323,17 @@ fn encrypted_objects_need_their_keys() {
     );
 }
 
-/// A pair as OpenShift's script makes it: the archive has the key.
-#[test]
-fn the_keys_are_found_in_the_backup_itself() {
-    let set = Unpacked::of("encrypted-aesgcm");
+/// Makes a pair as OpenShift's script does, whose archive has an EncryptionConfiguration; returns its folder.
+fn pair(set: &Unpacked, config: &str) -> String {
     let stamp = "2026-11-29_141712";
     let dir = set.dir.path().join("backup");
     std::fs::create_dir(&dir).expect("a folder");
     std::fs::rename(set.path(), dir.join(format!("snapshot_{stamp}.db"))).expect("the snapshot");
-    let out = std::fs::File::create(dir.join(format!("static_kuberesources_{stamp}.tar.gz")))
-        .expect("an archive");
-    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(
-        out,
-        flate2::Compression::fast(),
-    ));
-    let config = std::fs::read(fixture("encrypted-aesgcm-config.json")).expect("the file");
+    let archive = dir.join(format!("static_kuberesources_{stamp}.tar.gz"));
+    let out = std::fs::File::create(archive).expect("an archive");
+    let packed = flate2::write::GzEncoder::new(out, flate2::Compression::fast());
+    let mut archive = tar::Builder::new(packed);
+    let config = std::fs::read(fixture(config)).expect("the file");
     let mut header = tar::Header::new_gnu();
     header.set_size(config.len() as u64);
     header.set_mode(0o600);
@@ -346,26 +342,59 @@ fn the_keys_are_found_in_the_backup_itself() {
     archive
         .append_data(&mut header, path, config.as_slice())
         .expect("an entry");
-    archive
-        .into_inner()
-        .expect("tar")
-        .finish()
-        .expect("gzip")
-        .flush()
-        .expect("the file");
-    let args = [
-        "get",
-        &dir.display().to_string(),
-        "secrets",
-        "-o",
-        "json",
-        "--show-secrets",
-    ]
-    .map(str::to_owned);
+    let packed = archive.into_inner().expect("tar");
+    packed.finish().expect("gzip").flush().expect("the file");
+    dir.display().to_string()
+}
+
+#[test]
+fn the_keys_are_found_in_the_backup_itself() {
+    let set = Unpacked::of("encrypted-aesgcm");
+    let dir = pair(&set, "encrypted-aesgcm-config.json");
+    let args = ["get", &dir, "secrets", "-o", "json", "--show-secrets"];
     let list = parsed(&testbench::golden::run(&args, &[]).expect(0).stdout);
     let expected = set.objects("Secret");
     let items = list["items"].as_array().expect("items");
     assert!(expected.iter().all(|object| items.contains(object)) && items.len() == expected.len());
+}
+
+#[test]
+fn a_backup_says_whether_it_can_decrypt_itself() {
+    let set = Unpacked::of("encrypted-secretbox");
+    let run = |args: &[&str]| testbench::golden::run(args, &[]).expect(0);
+    let alone = run(&["verify", &set.path(), "-o", "json"]).json();
+    let encrypted = alone["sets"][0]["encrypted"].as_array().expect("keys");
+    let keys: Vec<_> = encrypted
+        .iter()
+        .map(|with| (with["key"].as_str(), with["objects"].as_u64()))
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            (Some("secretbox:v1:key1"), Some(17)),
+            (Some("secretbox:v1:key2"), Some(23))
+        ]
+    );
+    assert!(encrypted.iter().all(|with| {
+        with["why"]
+            .as_str()
+            .is_some_and(|why| why.contains("not given"))
+    }));
+    let dir = pair(&set, "encrypted-secretbox-config.json");
+    let whole = run(&["verify", &dir, "-o", "json"]).json();
+    let encrypted = whole["sets"][0]["encrypted"].as_array().expect("keys");
+    assert!(
+        encrypted.len() == 2 && encrypted.iter().all(|with| with["why"].is_null()),
+        "{whole}"
+    );
+    let text = run(&["verify", &dir]).stdout;
+    assert!(
+        text.contains("17 objects by secretbox:v1:key1: can be decrypted"),
+        "{text}"
+    );
+    let plain = Unpacked::of("objects");
+    let plain = run(&["verify", &plain.path(), "-o", "json"]).json();
+    assert!(plain["sets"][0]["encrypted"].is_null());
 }
 
 #[test]

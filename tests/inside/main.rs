@@ -1,6 +1,7 @@
 //! Looking inside a backup: what `get` and `diff` show of databases that a real API server 1.36 wrote, compared with what that server
 //! answered (fixtures/objects).
 
+mod apply;
 mod diff;
 mod get;
 

@@ -212,6 +212,18 @@ fn text(report: &Report, live: Option<&Live>, session: &Session) -> String {
     if let Some(database) = report.database.as_deref() {
         layers::describe(&mut text, database);
     }
+    for with in &report.encrypted {
+        let verdict = match &with.why {
+            None => console::style("can be decrypted with the backup's own key".to_owned()).green(),
+            Some(why) => console::style(format!("CANNOT BE DECRYPTED: {why}")).red(),
+        };
+        let key = printable(with.key.clone());
+        let _ = writeln!(
+            text,
+            "  encrypted    {} objects by {key}: {verdict}",
+            with.objects
+        );
+    }
     if let Some(expiry) = &report.earliest_certificate_expiry {
         let left = expiry.time.duration_since(session.context.now).as_secs();
         let when = if left < 0 {

@@ -83,7 +83,7 @@ impl<'a> Keyspace<'a> {
         revision: Option<i64>,
         wants: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self> {
-        Self::pass(database, revision, wants, false)
+        Self::pass(database, revision, &|version| wants(version.key), false)
     }
 
     /// The same at the current revision, with a hash of each value. Two databases hash alike.
@@ -91,13 +91,21 @@ impl<'a> Keyspace<'a> {
     /// # Errors
     /// As [`Keyspace::read`].
     pub fn hashed(database: &Database<'a>, wants: &dyn Fn(&[u8]) -> bool) -> Result<Self> {
-        Self::pass(database, None, wants, true)
+        Self::pass(database, None, &|version| wants(version.key), true)
+    }
+
+    /// The keys at the current revision for whose values `wants` is true.
+    ///
+    /// # Errors
+    /// As [`Keyspace::read`].
+    pub fn by_value(database: &Database<'a>, wants: &dyn Fn(&[u8]) -> bool) -> Result<Self> {
+        Self::pass(database, None, &|version| wants(version.value), false)
     }
 
     fn pass(
         database: &Database<'a>,
         revision: Option<i64>,
-        wants: &dyn Fn(&[u8]) -> bool,
+        wants: &dyn Fn(&Version<'_>) -> bool,
         hashed: bool,
     ) -> Result<Self> {
         let (at, current) = database.at(revision)?;
@@ -121,7 +129,7 @@ impl<'a> Keyspace<'a> {
             if at.is_some_and(|at| version.revision.main > at) {
                 return Ok(true);
             }
-            if seen.insert(fingerprint(version.key)) && !version.tombstone && wants(version.key) {
+            if seen.insert(fingerprint(version.key)) && !version.tombstone && wants(version) {
                 space.push(version, hashed);
             }
             Ok(true)

@@ -5,7 +5,6 @@
 
 mod diff;
 mod history;
-mod keys;
 pub mod live;
 mod loss;
 mod overview;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::bbolt::FileSource;
 use crate::etcd::keyspace::{Database, Key, Keyspace};
+use crate::keep::encryption;
 use crate::objects::atrest::{Keys, Locked};
 use crate::objects::kinds::Kinds;
 use crate::objects::{Object, Unread, decode};
 
-use super::keys;
 use super::source::Source;
 
 /// Where CustomResourceDefinitions are, after the prefix.
@@ -151,11 +151,11 @@ impl<'a> Reader<'a> {
             return Ok(false);
         }
         self.keys.borrow_mut().searched = true;
-        let archived = keys::from_archives(&self.archives)?;
+        let archived = encryption::from_archives(&self.archives)?;
         self.keys.borrow_mut().keys.merge(archived);
         let known = self.keys.borrow().keys.clone();
         if !known.is_empty() {
-            let stored = keys::from_database(&self.database, &known)?;
+            let stored = encryption::from_database(&self.database, &known)?;
             self.keys.borrow_mut().keys.merge(stored);
         }
         Ok(true)
