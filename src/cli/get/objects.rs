@@ -73,7 +73,10 @@ pub(super) fn run(
         return Err(Failure::new(Kind::Usage, what));
     }
     let takes = |key: &[u8]| selection.takes(key, &reader.kinds);
-    let space = Keyspace::read(&reader.database, args.revision, &takes)?;
+    let space = match selection.is_one_key() {
+        true => Keyspace::one(&reader.database, args.revision, &takes)?,
+        false => Keyspace::read(&reader.database, args.revision, &takes)?,
+    };
     let mut keys: Vec<Key<'_>> = space.keys().collect();
     if args.for_apply {
         keys.sort_by_key(|key| rank(reader, key));

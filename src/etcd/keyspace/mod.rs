@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, Hasher};
 
 pub use database::{Database, Version};
 pub use value::{ValueAt, read_value};
-pub use versions::{At, find, versions};
+pub use versions::{At, versions};
 
 use super::bbolt::{Order, ReadAt};
 #[cfg(doc)]
@@ -86,7 +86,41 @@ impl<'a> Keyspace<'a> {
         Self::pass(database, revision, &|version| wants(version.key), false)
     }
 
-    /// The same at the current revision, with a hash of each value. Two databases hash alike.
+    /// The one key for which `wants` is true: reads from the newest revision backwards and stops at the key's latest
+    /// version.
+    ///
+    /// # Errors
+    /// As [`Keyspace::read`].
+    pub fn one(
+        database: &Database<'a>,
+        revision: Option<i64>,
+        wants: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Self> {
+        let (at, current) = database.at(revision)?;
+        let mut space = Self::empty(database, at.unwrap_or(current));
+        database.walk(Order::Descending, &mut |version| {
+            let later = at.is_some_and(|at| version.revision.main > at);
+            if later || !wants(version.key) {
+                return Ok(true);
+            }
+            if !version.tombstone {
+                space.push(version, false);
+            }
+            Ok(false)
+        })?;
+        Ok(space)
+    }
+
+    fn empty(database: &Database<'a>, revision: i64) -> Self {
+        Self {
+            source: database.source(),
+            names: Vec::new(),
+            rows: Vec::new(),
+            revision,
+        }
+    }
+
+    /// As [`Keyspace::read`] at the current revision, with a hash of each value. Two databases hash alike.
     ///
     /// # Errors
     /// As [`Keyspace::read`].
@@ -119,12 +153,7 @@ impl<'a> Keyspace<'a> {
             hash(&first) << 64 | hash(&second)
         };
         let mut seen: HashSet<u128> = HashSet::new();
-        let mut space = Self {
-            source: database.source(),
-            names: Vec::new(),
-            rows: Vec::new(),
-            revision: at.unwrap_or(current),
-        };
+        let mut space = Self::empty(database, at.unwrap_or(current));
         database.walk(Order::Descending, &mut |version| {
             if at.is_some_and(|at| version.revision.main > at) {
                 return Ok(true);

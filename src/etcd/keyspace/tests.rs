@@ -68,9 +68,14 @@ fn one_key_is_found_at_each_of_its_revisions() {
         let revision = change["revision"].as_i64().unwrap();
         assert_eq!(found.revision.main, revision);
         assert_eq!(found.tombstone, change["type"] == "delete");
-        let at = find(&database, key.as_bytes(), Some(revision)).unwrap();
-        assert_eq!(at.map(|(at, _)| at), (!found.tombstone).then_some(*found));
-        assert!(find(&database, key.as_bytes(), Some(1)).unwrap().is_none());
+        let one = |revision| {
+            Keyspace::one(&database, Some(revision), &|name| name == key.as_bytes()).unwrap()
+        };
+        let at = one(revision);
+        let at = at.keys().map(|key| (key.mod_revision, key.value)).next();
+        let expected = (revision, found.value);
+        assert_eq!(at, (!found.tombstone).then_some(expected));
+        assert!(one(1).is_empty());
     }
 }
 

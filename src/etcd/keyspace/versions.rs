@@ -1,7 +1,7 @@
 //! The versions of one key.
 
 use super::database::{Database, Version};
-use super::value::{ValueAt, read_value};
+use super::value::ValueAt;
 use crate::error::Result;
 use crate::etcd::bbolt::Order;
 use crate::etcd::mvcc::KvRevision;
@@ -30,30 +30,6 @@ impl From<&Version<'_>> for At {
             version: version.version,
             value: version.value_at,
         }
-    }
-}
-
-/// The latest version of a key at a revision (by default the current one); none where it is deleted or was never
-/// there. Reads from the newest revision backwards and stops at the first that it meets.
-///
-/// # Errors
-/// As [`super::Keyspace::read`].
-pub fn find(
-    database: &Database<'_>,
-    key: &[u8],
-    revision: Option<i64>,
-) -> Result<Option<(At, Vec<u8>)>> {
-    let (at, _) = database.at(revision)?;
-    let mut found: Option<At> = None;
-    database.walk(Order::Descending, &mut |version| {
-        if version.key == key && at.is_none_or(|at| version.revision.main <= at) {
-            found = Some(version.into());
-        }
-        Ok(found.is_none())
-    })?;
-    match found.filter(|found| !found.tombstone) {
-        Some(found) => Ok(Some((found, read_value(database.source(), found.value)?))),
-        None => Ok(None),
     }
 }
 

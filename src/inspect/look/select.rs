@@ -98,6 +98,14 @@ impl Selection {
         }
     }
 
+    /// Whether what is named can be under one key only.
+    pub fn is_one_key(&self) -> bool {
+        match self.items.as_slice() {
+            [item] => item.names.len() == 1 && (self.namespace.is_some() || !item.kind.namespaced),
+            _ => false,
+        }
+    }
+
     /// The names that were asked for, as `KIND/NAME`.
     pub fn named(&self) -> impl Iterator<Item = (&Resource, &str)> {
         self.items
