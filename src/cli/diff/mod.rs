@@ -11,8 +11,9 @@ use super::session::{Session, Shown};
 use crate::backup::manifest::HashKv;
 use crate::error::{Result, exit};
 use crate::inspect::look::{
-    Differing, Loss, Opened, Reader, Rules, Selection, Summary, Words, diff as compare,
+    Differing, Loss, Opened, Reader, Rules, Selection, Source, Summary, Words, diff as compare,
 };
+use crate::objects::atrest::Keys;
 
 /// The word for this node's running etcd.
 const LIVE: &str = "live";
@@ -82,6 +83,45 @@ pub(super) fn run(session: &Session, args: &DiffArgs) -> Result<Shown> {
     };
     let summary = compare(&readers.0, &readers.1, &selection, rules, &mut take)?;
     Ok(shown(session, &sides, &summary, &loss, &listed))
+}
+
+/// What differs between a backup and this node's running etcd: the counts, and what a restore would lose.
+pub(super) fn with_live(
+    session: &Session,
+    source: &Source,
+    reached: &Reached<'_>,
+) -> Result<Value> {
+    let live = look::live(session, reached)?;
+    let opened = (
+        Opened::open(source.clone())?,
+        Opened::open(live.source.clone())?,
+    );
+    let mut backup = Reader::new(&opened.0, Keys::default())?;
+    let mut running = Reader::new(&opened.1, Keys::default())?;
+    running.search_also(source);
+    backup.learn_kinds()?;
+    running.learn_kinds()?;
+    let mut loss = Loss::default();
+    let mut take = |differing: &Differing<'_>| {
+        session.context.cancel.check()?;
+        loss.take(differing);
+        Ok(())
+    };
+    let (all, rules) = (Selection::default(), Rules::default());
+    let summary = compare(&backup, &running, &all, rules, &mut take)?;
+    Ok(json!({
+        "revision": running.database.revision()?,
+        "counts": summary.counts,
+        "kinds": summary.kinds,
+        "namespaces": summary.namespaces,
+        "unread": summary.unread,
+        "named": loss,
+    }))
+}
+
+/// What a restore would lose or leave behind, a sentence each.
+pub(super) fn losses(named: &Value) -> Vec<String> {
+    text::losses(named)
 }
 
 /// The second side, and the kinds and names after it. A word that names a kind is no backup.

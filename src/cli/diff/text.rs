@@ -92,7 +92,7 @@ pub(super) fn text(document: &Value) -> String {
 }
 
 /// What a restore would lose or leave behind, a sentence each.
-fn losses(loss: &Value) -> Vec<String> {
+pub(super) fn losses(loss: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for (node, pods) in loss["phantomPods"].as_object().into_iter().flatten() {
         lines.push(format!(

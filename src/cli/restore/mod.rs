@@ -3,6 +3,7 @@
 mod data_dir;
 mod follow;
 mod from_member;
+mod loss;
 mod next;
 mod node;
 mod request;

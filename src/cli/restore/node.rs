@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::args::{DetachArg, OWN_WAL, RestoreArgs, ScopeArg};
 use super::super::output::confirm::confirm;
@@ -12,7 +12,7 @@ use super::super::output::{error, error_json, json, terminal};
 use super::super::session::{Session, Shown, scratch};
 use super::super::{allow, operation, target};
 use super::request::{self as asked, find, random};
-use super::{follow, next, text};
+use super::{follow, loss, next, text};
 use crate::change::restore::journalled::Restore;
 use crate::change::restore::plan::RestorePlan;
 use crate::change::restore::request::{ALLOWABLE, Request};
@@ -35,7 +35,9 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let context = &session.context;
     if args.dry_run {
-        return Ok(planned(&plan(session, args, false)?, context.now));
+        let plan = plan(session, args, false)?;
+        let lost = loss::of(session, args);
+        return Ok(planned(&plan, lost.as_ref(), context.now));
     }
     let locked = runner::lock::<Restore>(context, &layout)?;
     let plan = plan(session, args, true)?;
@@ -73,8 +75,8 @@ fn plan(session: &Session, args: &RestoreArgs, keep: bool) -> Result<RestorePlan
 }
 
 /// What a dry run shows.
-fn planned(plan: &RestorePlan, now: Timestamp) -> Shown {
-    let shown = plan_alone(plan, now);
+fn planned(plan: &RestorePlan, lost: Option<&Value>, now: Timestamp) -> Shown {
+    let shown = plan_alone(plan, lost, now);
     let Some(refused) = &plan.refused else {
         return shown;
     };
@@ -90,17 +92,24 @@ fn planned(plan: &RestorePlan, now: Timestamp) -> Shown {
     }
 }
 
-fn plan_alone(plan: &RestorePlan, now: Timestamp) -> Shown {
+fn plan_alone(plan: &RestorePlan, lost: Option<&Value>, now: Timestamp) -> Shown {
     let next = next::steps(&plan.info);
     let mut text = text::plan(plan, now);
     text.push_str(&numbered("After the restore:", &next));
-    let json = json!({
+    if let Some(lost) = lost {
+        text.push('\n');
+        text.push_str(&loss::text(lost));
+    }
+    let mut json = json!({
         "dryRun": true,
         "about": plan.info,
         "steps": text::steps(&plan.steps),
         "notes": plan.notes,
         "nextSteps": next,
     });
+    if let Some(lost) = lost {
+        json["loss"] = lost.clone();
+    }
     Shown::done(text, json::document("restore", &json))
 }
 
