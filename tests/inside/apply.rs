@@ -42,12 +42,13 @@ impl Server {
         .expect("a file");
         let key = rcgen::KeyPair::generate().expect("a key");
         std::fs::write(at("sa.key"), key.serialize_pem()).expect("a file");
+        std::fs::write(at("sa.pub"), key.public_key_pem()).expect("a file");
         let log = std::fs::File::create(at("api.log")).expect("a file");
         let api = Command::new(program())
             .arg(format!("--etcd-servers={}", cluster.client_url(0)))
             .arg(format!("--bind-address={}", cluster.ip(0)))
             .arg(format!("--cert-dir={}", at("certs")))
-            .arg(format!("--service-account-key-file={}", at("sa.key")))
+            .arg(format!("--service-account-key-file={}", at("sa.pub")))
             .arg(format!(
                 "--service-account-signing-key-file={}",
                 at("sa.key")

@@ -337,6 +337,9 @@ fn pair(set: &Unpacked, config: &str) -> String {
     let mut header = tar::Header::new_gnu();
     header.set_size(config.len() as u64);
     header.set_mode(0o600);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     let path =
         "static-pod-resources/kube-apiserver-pod-7/secrets/encryption-config/encryption-config";
     archive
