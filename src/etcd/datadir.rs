@@ -28,7 +28,7 @@ mod tests;
 pub use check::check;
 pub use entries::{Foreign, foreign_entries};
 pub use facts::DbFacts;
-pub use holders::{Holder, holders};
+pub use holders::{Holder, holders, is_held};
 pub use layout::{Layout, not_a_data_dir};
 pub use locks::{Held, LockState, Locks};
 pub use members::{MEMBERSHIP_DIFFERS, facts_of, stored};

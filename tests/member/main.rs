@@ -8,6 +8,7 @@ mod cutoff;
 mod growth;
 mod join;
 mod join_refusals;
+mod join_rollback;
 mod journals;
 mod lag;
 mod load;

@@ -5,6 +5,8 @@ usage: api.py ready
        api.py create NAME | delete NAME
        api.py list [cached]       names and versions; cached: as the API server's own cache has it
        api.py follow FILE         lists, watches, and writes its cache to FILE at each change
+       api.py timeline            prints "watching", then, once the API is ready after a manifest
+                                  has gone, when what happened: JSON, in seconds since that
 """
 import http.client
 import json
@@ -15,6 +17,9 @@ import time
 
 # Of the token file that the API server is started with (image.rs).
 TOKEN = {"Authorization": "Bearer test"}
+MANIFESTS = "/etc/kubernetes/manifests"
+REAL = "/var/log/kube-apiserver/real/"
+LIMIT = 300
 COLLECTION = "/api/v1/namespaces/default/configmaps"
 
 
@@ -94,6 +99,73 @@ def follow(file):
         time.sleep(0.2)
 
 
+def programs():
+    """The names of all programs that run."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm") as name:
+                found.add(name.read().strip())
+        except OSError:
+            pass
+    return found
+
+
+def etcd_serves():
+    context = ssl.create_default_context(cafile=REAL + "ca.crt")
+    context.check_hostname = False
+    context.load_cert_chain(REAL + "client.crt", REAL + "client.key")
+    connection = http.client.HTTPSConnection("127.0.0.1", 2379, timeout=1, context=context)
+    connection.request("GET", "/health")
+    return json.loads(connection.getresponse().read()).get("health") == "true"
+
+
+def api_ready():
+    return bool(ask("GET", "/readyz"))
+
+
+def holds(check):
+    try:
+        return check()
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+
+
+def timeline():
+    begun = time.monotonic()
+    all_there = set(os.listdir(MANIFESTS))
+    print("watching", flush=True)
+    while all_there <= set(os.listdir(MANIFESTS)):
+        if time.monotonic() > begun + LIMIT:
+            sys.exit("no manifest has gone")
+        time.sleep(0.01)
+    moved = time.monotonic()
+    marks = []
+    # What comes after what, and how to see it.
+    steps = {
+        "etcd": [
+            ("etcd has stopped", lambda: "etcd" not in programs()),
+            ("etcd's manifest is back", lambda: os.path.exists(f"{MANIFESTS}/etcd-pod.yaml")),
+            ("etcd has started", lambda: "etcd" in programs()),
+            ("etcd serves", etcd_serves),
+            ("the API is ready", api_ready),
+        ],
+        "API server": [
+            ("the API server has stopped", lambda: "kube-apiserver" not in programs()),
+            ("the API server's manifest is back", lambda: os.path.exists(f"{MANIFESTS}/kube-apiserver-pod.yaml")),
+            ("the API server has started", lambda: "kube-apiserver" in programs()),
+        ],
+    }
+    while steps["etcd"]:
+        if time.monotonic() > moved + LIMIT:
+            sys.exit(f"no more than this has happened: {marks}")
+        for wanted in steps.values():
+            while wanted and holds(wanted[0][1]):
+                marks.append([wanted.pop(0)[0], round(time.monotonic() - moved, 2)])
+        time.sleep(0.02)
+    print(json.dumps(marks))
+
+
 def main():
     what, rest = sys.argv[1], sys.argv[2:]
     if what == "ready":
@@ -106,6 +178,8 @@ def main():
         print(json.dumps(listed("?resourceVersion=0" if rest else "")[0], sort_keys=True))
     elif what == "follow":
         follow(rest[0])
+    elif what == "timeline":
+        timeline()
 
 
 main()

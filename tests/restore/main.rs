@@ -12,6 +12,7 @@ mod node;
 mod power;
 mod refusals;
 mod sessions;
+mod stopping;
 mod survivor;
 mod watching;
 mod whole;

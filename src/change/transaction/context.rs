@@ -1,33 +1,32 @@
 //! What the steps of a change act upon: the node's files, its container runtime and its etcd.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::info::{NodeFacts, PodInfo};
 use crate::cluster::connect::{self, PemFiles};
 use crate::context::{self, Context};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::client::{ConnectOptions, Connection, Endpoint};
-use crate::etcd::datadir::holders;
 use crate::event::Event;
-use crate::node::component::Component;
 use crate::node::kubelet::node_names;
 use crate::node::layout::NodeLayout;
 use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox, static_pod_name};
 
-/// How often the node is looked at while something is waited for.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the node is looked at while something is waited for, at first and later.
+const LOOK: Duration = Duration::from_millis(100);
+const LATER_LOOK: Duration = Duration::from_millis(500);
+/// For how long a wait looks often: in that time a node that is well has done what is waited for.
+const OFTEN: Duration = Duration::from_secs(60);
 /// How often the missing parts are reported.
 const TELL: Duration = Duration::from_secs(5);
 /// The bound on one question to the container runtime.
 pub(crate) const RUNTIME_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many looks in a row must find a stopped pod stopped.
-const LOOKS: u32 = 2;
 
 /// What the steps of a change act upon.
 pub struct StepContext {
@@ -52,8 +51,28 @@ pub(crate) enum Look {
     Begun(String),
 }
 
+/// What explains a wait: asked for less often than the node is looked at, since it costs more and is
+/// only shown.
+#[derive(Default)]
+pub(crate) struct Explanation(RefCell<Option<(Instant, Option<String>)>>);
+
+impl Explanation {
+    /// The last one, or, where that is old, what `ask` says now.
+    pub(crate) async fn get(&self, ask: impl Future<Output = Option<String>>) -> Option<String> {
+        let known = self.0.borrow().clone();
+        if let Some((at, what)) = known
+            && at.elapsed() < LATER_LOOK
+        {
+            return what;
+        }
+        let what = ask.await;
+        self.0.replace(Some((Instant::now(), what.clone())));
+        what
+    }
+}
+
 /// What is said where nobody acts on the manifests.
-const NOBODY_ACTS: &str = "the kubelet has not acted on the manifests: check that it runs (systemctl status kubelet; journalctl -u kubelet)";
+pub(crate) const NOBODY_ACTS: &str = "the kubelet has not acted on the manifests: check that it runs (systemctl status kubelet; journalctl -u kubelet)";
 
 impl StepContext {
     /// The node with these paths, of which the journal says this.
@@ -84,7 +103,8 @@ impl StepContext {
         mut look: impl FnMut() -> F,
     ) -> Result<()> {
         let limit = self.facts.wait;
-        let mut began = tokio::time::Instant::now();
+        let first = Instant::now();
+        let mut began = first;
         let mut told = began;
         let mut acts = false;
         loop {
@@ -93,7 +113,7 @@ impl StepContext {
                 Look::NotYet(missing) => missing,
                 Look::Begun(missing) => {
                     if !acts {
-                        began = tokio::time::Instant::now();
+                        began = Instant::now();
                     }
                     acts = true;
                     missing
@@ -107,7 +127,7 @@ impl StepContext {
                 ));
             }
             if told.elapsed() >= TELL {
-                told = tokio::time::Instant::now();
+                told = Instant::now();
                 self.context.tell(Event::Waiting {
                     what,
                     missing,
@@ -115,7 +135,8 @@ impl StepContext {
                     limit: limit.as_secs(),
                 });
             }
-            let pause = LOOK.min(limit.saturating_sub(waited));
+            let pace = if first.elapsed() < OFTEN { LOOK } else { LATER_LOOK };
+            let pause = pace.min(limit.saturating_sub(waited));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.context.cancel.cancelled() => return Err(context::interrupted()),
@@ -128,148 +149,9 @@ impl StepContext {
         Runtime::connect(&self.host(&self.facts.runtime), RUNTIME_TIMEOUT).await
     }
 
-    /// Notes what runs now, before manifests are moved away: what has ended since then was ended by
-    /// a kubelet that has seen them go. A runtime that does not answer is met again by the wait.
-    pub(crate) async fn note_running(&self) {
-        let listed = match self.runtime().await {
-            Ok(runtime) => runtime.containers().await,
-            Err(failure) => Err(failure),
-        };
-        let running = listed.unwrap_or_default().into_iter();
-        let running = running.filter(|container| container.state == ContainerState::Running);
-        if let Ok(mut ran) = self.ran.lock() {
-            *ran = running.map(|container| container.id).collect();
-        }
-    }
-
-    /// Waits until no container of these pods is left and, where etcd's is among them, nobody holds
-    /// the database. What the runtime remembers of them is removed then: the kubelet would count it
-    /// as crashes and start them late.
-    ///
-    /// Both must be so in two looks in a row: the kubelet may be about to start a container of a
-    /// pod whose manifest has just gone.
-    pub(crate) async fn stopped(&self, pods: &[&PodInfo]) -> Result<()> {
-        let runtime = self.runtime().await?;
-        let names = self.static_pods();
-        let in_a_row = Cell::new(0);
-        let shorten = Shorten::default();
-        let pending = Cell::new(false);
-        let look = || async {
-            pending.set(false);
-            let there = self.still_there(&runtime, &names, pods, &shorten).await?;
-            pending.set(true);
-            in_a_row.set(if there.is_empty() {
-                in_a_row.get() + 1
-            } else {
-                0
-            });
-            Ok(match there.is_empty() {
-                true if in_a_row.get() >= LOOKS => Look::There,
-                true => Look::NotYet("looking again".to_owned()),
-                false => Look::NotYet(there.join(", ")),
-            })
-        };
-        let waited = self.wait("the static pods to stop", look).await;
-        shorten.tell(&self.context);
-        waited.map_err(|failure| {
-            match failure.kind() == Kind::Unreachable && pending.get() && !shorten.acts.get() {
-                true => Failure::new(Kind::Unreachable, format!("{failure}; {NOBODY_ACTS}")),
-                false => failure,
-            }
-        })?;
-        self.forget_exited(pods).await;
-        Ok(())
-    }
-
-    /// What of these pods has not ended, and who holds the database if one is etcd's. Where the
-    /// kubelet is seen to end them, those that are not etcd's are asked with a shorter grace.
-    async fn still_there(
-        &self,
-        runtime: &Runtime,
-        names: &StaticPods,
-        pods: &[&PodInfo],
-        shorten: &Shorten,
-    ) -> Result<Vec<String>> {
-        let mut there = Vec::new();
-        let containers = runtime.containers().await?;
-        let sandboxes = runtime.sandboxes().await?;
-        let etcd = Component::Etcd.name();
-        let pod_of = |container: &Container| {
-            let mut pods = pods.iter();
-            pods.find(|pod| names.is_container(pod, container, &sandboxes))
-        };
-        let standing: Vec<(&Container, &&PodInfo)> = containers
-            .iter()
-            .filter(|container| container.state != ContainerState::Exited)
-            .filter_map(|container| Some((container, pod_of(container)?)))
-            .collect();
-        shorten.see(&containers, &self.ran, |container| {
-            pod_of(container).is_some()
-        });
-        for (container, pod) in &standing {
-            there.push(format!(
-                "container {} of pod {} is {}",
-                container.name,
-                container.pod_name,
-                word(&container.state)
-            ));
-            if let Some(grace) = self.facts.grace
-                && shorten.acts.get()
-                && pod.component != etcd
-            {
-                shorten.ask(runtime, &container.id, grace);
-            }
-        }
-        // The kubelet may have made one, and be about to start the first container in it.
-        let ready = sandboxes.iter().filter(|sandbox| {
-            let empty = !standing.iter().any(|(c, _)| c.sandbox_id == sandbox.id);
-            sandbox.ready && empty && pods.iter().any(|pod| names.is_sandbox(pod, sandbox))
-        });
-        there.extend(ready.map(|sandbox| format!("pod {} is still ready", sandbox.pod_name)));
-        if pods.iter().all(|pod| pod.component != etcd) {
-            return Ok(there);
-        }
-        let data_dir = self.host(&self.facts.etcd.data_dir);
-        if let Some(holder) = holders(&data_dir)? {
-            there.push(format!(
-                "{holder} holds the database in {}",
-                data_dir.display()
-            ));
-        }
-        Ok(there)
-    }
-
     /// How the kubelet calls the node's static pods.
     pub(crate) fn static_pods(&self) -> StaticPods {
         StaticPods::of(&self.layout, &self.facts.node)
-    }
-
-    /// Has the runtime forget the containers of these pods that have exited. The kubelet takes each
-    /// for a crash of a pod with the same manifest, and waits up to five minutes before it starts
-    /// the next (kubernetes, `pkg/kubelet/kuberuntime/kuberuntime_manager.go`, `doBackOff`). Where
-    /// the runtime refuses, it is only later: that is told and nothing else.
-    pub(crate) async fn forget_exited(&self, pods: &[&PodInfo]) {
-        let forget = async {
-            let runtime = self.runtime().await?;
-            let containers = runtime.containers().await?;
-            let sandboxes = runtime.sandboxes().await?;
-            let names = self.static_pods();
-            let of_ours = |container: &Container| {
-                let mut pods = pods.iter();
-                pods.any(|pod| names.is_container(pod, container, &sandboxes))
-            };
-            for container in &containers {
-                if container.state == ContainerState::Exited && of_ours(container) {
-                    runtime.remove_container(&container.id).await?;
-                }
-            }
-            Ok::<(), Failure>(())
-        };
-        if let Err(failure) = forget.await {
-            self.context.tell(Event::Note(format!(
-                "the kubelet may start the pods late, as after crashes: {failure}"
-            )));
-        }
     }
 
     /// Ends the running containers of this name in the namespaces of the control plane, and says
@@ -343,81 +225,6 @@ impl StepContext {
     ) -> Result<T> {
         let done = tokio::task::spawn_blocking(work).await;
         done.doing(Kind::Unexpected, || "running a thread")?
-    }
-}
-
-/// The containers that are asked to end sooner than the kubelet asks them.
-///
-/// Only once the kubelet is seen to act: asked before, a container would be started again by a
-/// kubelet that has not seen its manifest go, or, where none runs, by nobody at all.
-#[derive(Default)]
-struct Shorten {
-    /// Whether the kubelet is seen to act.
-    acts: Cell<bool>,
-    /// What was there at the first look.
-    first: RefCell<Option<BTreeSet<String>>>,
-    asked: RefCell<BTreeMap<String, JoinHandle<Result<()>>>>,
-}
-
-impl Shorten {
-    /// Looks whether something of the pods has ended since the manifests went.
-    fn see(
-        &self,
-        containers: &[Container],
-        ran: &Mutex<BTreeSet<String>>,
-        of_ours: impl Fn(&Container) -> bool,
-    ) {
-        let running = containers
-            .iter()
-            .filter(|c| c.state == ContainerState::Running);
-        let running = running.filter(|container| of_ours(container));
-        let running: BTreeSet<String> = running.map(|container| container.id.clone()).collect();
-        let ran = ran.lock().map(|ran| ran.clone()).unwrap_or_default();
-        let mut exited = containers
-            .iter()
-            .filter(|c| c.state == ContainerState::Exited);
-        let ended = exited.any(|container| ran.contains(&container.id) && of_ours(container));
-        let mut first = self.first.borrow_mut();
-        let first = first.get_or_insert_with(|| running.clone());
-        if ended || !first.is_subset(&running) {
-            self.acts.set(true);
-        }
-    }
-
-    fn ask(&self, runtime: &Runtime, id: &str, grace: Duration) {
-        let mut asked = self.asked.borrow_mut();
-        if asked.contains_key(id) {
-            return;
-        }
-        let (runtime, container) = (runtime.clone(), id.to_owned());
-        let call = async move { runtime.stop_container(&container, grace).await };
-        asked.insert(id.to_owned(), tokio::spawn(call));
-    }
-
-    /// Tells what the runtime refused. What is still under way is given up: the pods have ended, or
-    /// the wait for that has.
-    fn tell(&self, context: &Context) {
-        use futures_util::FutureExt;
-        for (_, call) in std::mem::take(&mut *self.asked.borrow_mut()) {
-            match call.is_finished() {
-                false => call.abort(),
-                true => {
-                    if let Some(Ok(Err(failure))) = call.now_or_never() {
-                        context.tell(Event::Note(failure.to_string()));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The word for a container's state.
-fn word(state: &ContainerState) -> &'static str {
-    match state {
-        ContainerState::Created => "created",
-        ContainerState::Running => "running",
-        ContainerState::Exited => "exited",
-        ContainerState::Unknown => "in an unknown state",
     }
 }
 

@@ -18,4 +18,5 @@ pub mod rollback;
 pub mod runner;
 pub mod served;
 pub mod steps;
+pub(crate) mod stopping;
 pub mod unsettled;

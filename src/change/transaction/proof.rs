@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use serde_json::{Value, json};
 
-use super::context::{Look, StaticPods, StepContext};
+use super::context::{Explanation, Look, StaticPods, StepContext};
 use super::ended;
 use super::info::PodInfo;
 use crate::error::{Failure, Kind, Result};
@@ -48,6 +48,7 @@ pub(crate) async fn etcd(node: &StepContext, known: &Known) -> Result<Value> {
 pub(crate) async fn serving(node: &StepContext) -> Result<(Connection, Status)> {
     let found = RefCell::new(None);
     let begun = Cell::new(false);
+    let explained = Explanation::default();
     let pods = node.facts.pods.iter();
     let etcd: Vec<&PodInfo> = pods
         .filter(|pod| pod.component == Component::Etcd.name())
@@ -71,7 +72,7 @@ pub(crate) async fn serving(node: &StepContext) -> Result<(Connection, Status)> 
                         .to_owned()
                 }
                 Err(failure) if failure.kind() == Kind::Unreachable => {
-                    match ended::why(node).await {
+                    match explained.get(ended::why(node)).await {
                         Some(why) => format!("{failure}; {why}"),
                         None => failure.to_string(),
                     }

@@ -264,19 +264,57 @@ pub(crate) async fn prepare(
     Ok(())
 }
 
-/// Puts manifests back: etcd's first, and the others once etcd serves. What does not serve in time
+/// Takes the manifests that a step has put in place out again, and waits until their pods have
+/// stopped.
+///
+/// A plan starts etcd before the others, so that they are undone first: as long as etcd's manifest is
+/// in place, the wait is left to its step, which then waits for all of them at once.
+///
+/// # Errors
+/// Those of moving the manifests, and of [`StepContext::stopped`].
+pub(crate) async fn stop(node: &StepContext, starts: &[Exchange]) -> Result<()> {
+    node.note_running().await;
+    for exchange in starts.iter().rev() {
+        exchange.revert(node)?;
+    }
+    let present = node.layout.static_pod_keys();
+    let in_place = |pod: &PodInfo| {
+        let mut present = present.iter();
+        present.any(|(namespace, name)| *namespace == pod.namespace && *name == pod.name)
+    };
+    let ours = |pod: &PodInfo| starts.iter().any(|exchange| exchange.is_manifest_of(pod));
+    let pods = &node.facts.pods;
+    let mut etcd = pods.iter().filter(|pod| is_of(pod, Component::Etcd));
+    if etcd.any(|pod| !ours(pod) && in_place(pod)) {
+        return Ok(());
+    }
+    let away: Vec<&PodInfo> = pods
+        .iter()
+        .filter(|pod| ours(pod) || !in_place(pod))
+        .collect();
+    node.stopped(&away).await
+}
+
+fn is_of(pod: &PodInfo, component: Component) -> bool {
+    pod.component == component.name()
+}
+
+/// Puts manifests back: etcd's first, and the others once etcd serves, the API server's before the
+/// rest since it takes the longest. What does not serve in time
 /// is told; the manifests are all in place nevertheless.
 pub(crate) async fn pods(
     node: &StepContext,
     stops: &[Exchange],
     known: &Known,
 ) -> Result<Option<Value>> {
-    let is_etcds = |exchange: &&Exchange| {
-        let pods = node.facts.pods.iter();
-        let mut etcd = pods.filter(|pod| pod.component == Component::Etcd.name());
-        etcd.any(|pod| exchange.is_manifest_of(pod))
+    let is = |exchange: &Exchange, component| {
+        let mut pods = node.facts.pods.iter();
+        pods.any(|pod| is_of(pod, component) && exchange.is_manifest_of(pod))
     };
-    let (etcd, others): (Vec<&Exchange>, Vec<&Exchange>) = stops.iter().rev().partition(is_etcds);
+    let (etcd, mut others): (Vec<&Exchange>, Vec<&Exchange>) = stops
+        .iter()
+        .partition(|exchange| is(exchange, Component::Etcd));
+    others.sort_by_key(|exchange| !is(exchange, Component::KubeApiserver));
     let all: Vec<&PodInfo> = node.facts.pods.iter().collect();
     node.forget_exited(&all).await;
     let mut missing = Vec::new();

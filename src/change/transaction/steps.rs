@@ -13,7 +13,7 @@
 //! | `own-data-dir` | gives the data directory to the user that etcd runs as | giving it back |
 //! | `switch-data` | moves the new data into place | moving it out again |
 //! | `put-back` | moves what was there away, and what comes into place | the same backwards |
-//! | `start-pods` | as `put-back`, for manifests | moving them out, and waiting as `await-stopped` |
+//! | `start-pods` | as `put-back`, for manifests | moving them out; etcd's, which is undone last, waits for all as `await-stopped` |
 //! | `prove-etcd` | waits until etcd serves what was restored, and accepts writes | - |
 //! | `prove-pods` | waits until every pod runs the revision that was put back | - |
 //!
@@ -300,20 +300,7 @@ impl Step for NodeStep {
                 return Ok(rollback::taken_out(node, known, &built));
             }
             Self::PutBack { exchange, .. } => exchange.revert(node)?,
-            Self::StartPods { moves } => {
-                node.note_running().await;
-                for exchange in moves.iter().rev() {
-                    exchange.revert(node)?;
-                }
-                // The others' turn comes with the steps that started them.
-                let ours: Vec<&PodInfo> = node
-                    .facts
-                    .pods
-                    .iter()
-                    .filter(|pod| moves.iter().any(|exchange| exchange.is_manifest_of(pod)))
-                    .collect();
-                node.stopped(&ours).await?;
-            }
+            Self::StartPods { moves } => rollback::stop(node, moves).await?,
             Self::Join(step) => return step.undo(node, known).await,
             Self::BuildData(_)
             | Self::BuildFromMember(_)

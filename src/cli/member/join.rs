@@ -15,6 +15,7 @@ use crate::change::member::ALLOWABLE;
 use crate::change::member::join::info::JoinInfo;
 use crate::change::member::join::journalled::{Join, Joined};
 use crate::change::member::join::plan::{self as joining, JoinPlan, Request, how_it_starts};
+use crate::change::transaction::rollback::Returned;
 use crate::change::transaction::runner::{self, Done, Transaction};
 use crate::change::transaction::unsettled::{JOIN, current};
 use crate::error::Result;
@@ -119,7 +120,8 @@ fn roll_back(session: &Session, args: &MemberAddArgs, id: Option<&str>) -> Resul
     }
     session.log().open(join.dir());
     let done = session.block_on_uninterruptible(join.rollback())?;
-    let mut text = format!("rolled back {}: the node is as before\n", done.id);
+    let returned = Returned::of(&done.known).sentence();
+    let mut text = format!("rolled back {}: {returned}\n", done.id);
     if done.known.completed {
         let _ = writeln!(
             text,

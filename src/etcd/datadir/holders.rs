@@ -50,6 +50,14 @@ pub fn holders(data_dir: &Path) -> Result<Option<Holder>> {
     Layout::new(data_dir, None).holders()
 }
 
+/// Whether anybody holds a data directory, without the search for who that is.
+///
+/// # Errors
+/// As those of [`holders`].
+pub fn is_held(data_dir: &Path) -> Result<bool> {
+    Ok(Layout::new(data_dir, None).held()?.is_some())
+}
+
 impl Layout {
     /// As [`holders`], with a log anywhere.
     ///
@@ -60,21 +68,9 @@ impl Layout {
     }
 
     pub(super) fn holders_in(&self, proc: &Path) -> Result<Option<Holder>> {
-        let asking = || format!("asking who holds {}", self.snap.display());
-        let Locks { db, wal } = self
-            .locks()
-            .map_err(|failure| failure.as_kind(Kind::NotChecked).doing(asking()))?;
-        let held = [&db, &wal].contains(&&LockState::Held);
-        if !held {
-            for (path, state) in [(self.db(), db), (self.wal.clone(), wal)] {
-                if let LockState::Unknown(why) = state {
-                    return Err(Failure::new(Kind::NotChecked, why)
-                        .doing(format!("asking for the lock of {}", path.display()))
-                        .doing(asking()));
-                }
-            }
+        let Some(Locks { db, wal }) = self.held()? else {
             return Ok(None);
-        }
+        };
         let mut files: Vec<PathBuf> = vec![self.db()];
         if let Ok(log) = Wal::list(&self.wal) {
             let names = log.segments().iter().map(|s| s.name.to_string());
@@ -85,6 +81,25 @@ impl Layout {
             wal: wal == LockState::Held,
             processes: opened_by(proc, &files),
         }))
+    }
+
+    /// The locks, where one is held.
+    fn held(&self) -> Result<Option<Locks>> {
+        let asking = || format!("asking who holds {}", self.snap.display());
+        let Locks { db, wal } = self
+            .locks()
+            .map_err(|failure| failure.as_kind(Kind::NotChecked).doing(asking()))?;
+        if [&db, &wal].contains(&&LockState::Held) {
+            return Ok(Some(Locks { db, wal }));
+        }
+        for (path, state) in [(self.db(), db), (self.wal.clone(), wal)] {
+            if let LockState::Unknown(why) = state {
+                return Err(Failure::new(Kind::NotChecked, why)
+                    .doing(format!("asking for the lock of {}", path.display()))
+                    .doing(asking()));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -106,7 +121,9 @@ mod tests {
         let file = File::open(layout.db()).unwrap();
         flock(&file, FlockOperation::NonBlockingLockShared).unwrap();
         assert_eq!(holders(dir.path()).unwrap(), None);
+        assert!(!is_held(dir.path()).unwrap());
         flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(is_held(dir.path()).unwrap());
         let holder = holders(dir.path()).unwrap().unwrap();
         assert_eq!((holder.db, holder.wal), (true, false));
         let ours = std::process::id();

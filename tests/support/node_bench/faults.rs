@@ -17,6 +17,8 @@ pub struct Faults {
     pub blind: bool,
     /// Lists an ended earlier attempt beside each container.
     pub earlier_attempts: bool,
+    /// How long the runtime takes to remove a container.
+    pub removal: Duration,
 }
 
 /// How the runtime answers.
@@ -43,6 +45,8 @@ pub enum Lie {
     Ended,
     /// Lists what ended as running.
     RunsForEver,
+    /// Lists what was a pod as one that stands, without a container that runs.
+    Stands,
 }
 
 /// How pods stop whose manifest is gone.

@@ -126,6 +126,11 @@ impl Shared {
             log.push(line);
         }
     }
+
+    /// Says it each time.
+    fn say_each(&self, line: &str) {
+        lock(&self.log).push(line.to_owned());
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -121,6 +121,9 @@ impl<const ALPHA: bool> Service<Request<Body>> for Cri<ALPHA> {
                     .await
                 }
                 "RemoveContainer" => {
+                    let takes = lock(&shared.faults).removal;
+                    shared.say_each("the runtime is told to remove a container");
+                    tokio::time::sleep(takes).await;
                     answer(
                         request,
                         shared,
@@ -198,6 +201,7 @@ fn remove_container(
         }
         Some(container) => {
             container.removed = true;
+            shared.say_each("the runtime has removed a container");
             Ok(cri::RemoveContainerResponse {})
         }
         None => Ok(cri::RemoveContainerResponse {}),
@@ -223,6 +227,7 @@ fn containers(shared: &Shared) -> Vec<cri::Container> {
             Lie::None => record.running,
             Lie::Ended => false,
             Lie::RunsForEver => true,
+            Lie::Stands => record.running,
         };
         let later = u32::from(faults.earlier_attempts);
         if later == 1 && record.attempt == 0 {
@@ -267,7 +272,7 @@ fn sandboxes(shared: &Shared) -> Vec<cri::PodSandbox> {
             Lie::Gone => continue,
             Lie::None => record.ready,
             Lie::Ended => false,
-            Lie::RunsForEver => true,
+            Lie::RunsForEver | Lie::Stands => true,
         };
         let state = match ready {
             true => PodSandboxState::Ready,

@@ -1,0 +1,318 @@
+//! The end of pods whose manifests are away: the wait for it, the containers that are asked to end
+//! sooner, and those that the runtime forgets.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::context::{Explanation, Look, NOBODY_ACTS, StaticPods, StepContext};
+use super::info::PodInfo;
+use crate::context::Context;
+use crate::error::{Failure, Kind, Result};
+use crate::etcd::datadir::{holders, is_held};
+use crate::event::Event;
+use crate::node::component::Component;
+use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox};
+
+/// For how long nothing may be seen of pods before they count as stopped: the kubelet may be about to
+/// start a container of a pod whose manifest has just gone.
+const QUIET: Duration = Duration::from_millis(500);
+
+impl StepContext {
+    /// Notes what runs now, before manifests are moved away: what has ended since then was ended by
+    /// a kubelet that has seen them go. A runtime that does not answer is met again by the wait.
+    pub(crate) async fn note_running(&self) {
+        let listed = match self.runtime().await {
+            Ok(runtime) => runtime.containers().await,
+            Err(failure) => Err(failure),
+        };
+        let running = listed.unwrap_or_default().into_iter();
+        let running = running.filter(|container| container.state == ContainerState::Running);
+        if let Ok(mut ran) = self.ran.lock() {
+            // Manifests may go in several steps that one wait follows.
+            ran.extend(running.map(|container| container.id));
+        }
+    }
+
+    /// Waits until no container of these pods is left and, where etcd's is among them, no process
+    /// holds the database. What the runtime remembers of them is removed then: the kubelet would
+    /// count it as crashes and start them late.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] after the bound, with what is left; those of asking the runtime.
+    pub(crate) async fn stopped(&self, pods: &[&PodInfo]) -> Result<()> {
+        let stopping = Stopping::new(self, pods).await?;
+        let waited = self
+            .wait("the static pods to stop", || stopping.look())
+            .await;
+        stopping.shorten.report(&self.context);
+        waited.map_err(|failure| {
+            match failure.kind() == Kind::Unreachable && stopping.nobody_acts() {
+                true => Failure::new(Kind::Unreachable, format!("{failure}; {NOBODY_ACTS}")),
+                false => failure,
+            }
+        })?;
+        stopping.forget.finish().await;
+        self.forget_exited(pods).await;
+        Ok(())
+    }
+
+    /// Has the runtime forget the containers of these pods that have exited. The kubelet takes each
+    /// for a crash of a pod with the same manifest, and waits up to five minutes before it starts
+    /// the next (kubernetes, `pkg/kubelet/kuberuntime/kuberuntime_manager.go`, `doBackOff`). Where
+    /// the runtime refuses, the pods only start later, and a note says so.
+    pub(crate) async fn forget_exited(&self, pods: &[&PodInfo]) {
+        let forget = async {
+            let runtime = self.runtime().await?;
+            let containers = runtime.containers().await?;
+            let sandboxes = runtime.sandboxes().await?;
+            let names = self.static_pods();
+            let exited = containers.iter().filter(|container| {
+                let mut pods = pods.iter();
+                container.state == ContainerState::Exited
+                    && pods.any(|pod| names.is_container(pod, container, &sandboxes))
+            });
+            // All at once: a node's pods have some twenty, and each takes the runtime a while.
+            let removals = exited.map(|container| runtime.remove_container(&container.id));
+            let removed: Result<()> = join_all(removals).await.into_iter().collect();
+            removed
+        };
+        if let Err(failure) = forget.await {
+            self.context.tell(Event::Note(format!(
+                "the kubelet may start the pods late, as after crashes: {failure}"
+            )));
+        }
+    }
+}
+
+/// A wait for pods to stop.
+struct Stopping<'a> {
+    node: &'a StepContext,
+    pods: &'a [&'a PodInfo],
+    runtime: Runtime,
+    names: StaticPods,
+    shorten: Shorten,
+    forget: Forget,
+    holder: Explanation,
+    /// Since when nothing has been seen of the pods.
+    quiet: Cell<Option<Instant>>,
+    /// Whether the last look was answered.
+    answered: Cell<bool>,
+}
+
+impl<'a> Stopping<'a> {
+    async fn new(node: &'a StepContext, pods: &'a [&'a PodInfo]) -> Result<Self> {
+        Ok(Self {
+            node,
+            pods,
+            runtime: node.runtime().await?,
+            names: node.static_pods(),
+            shorten: Shorten::default(),
+            forget: Forget::default(),
+            holder: Explanation::default(),
+            quiet: Cell::default(),
+            answered: Cell::new(false),
+        })
+    }
+
+    /// Whether the runtime answers, and no kubelet was seen to act on the manifests.
+    fn nobody_acts(&self) -> bool {
+        self.answered.get() && !self.shorten.acts.get()
+    }
+
+    async fn look(&self) -> Result<Look> {
+        self.answered.set(false);
+        let there = self.still_there().await?;
+        self.answered.set(true);
+        if !there.is_empty() {
+            self.quiet.set(None);
+            return Ok(Look::NotYet(there.join(", ")));
+        }
+        let since = self.quiet.get().unwrap_or_else(Instant::now);
+        self.quiet.set(Some(since));
+        Ok(match since.elapsed() >= QUIET {
+            true => Look::There,
+            false => Look::NotYet("looking again".to_owned()),
+        })
+    }
+
+    /// What of the pods has not ended, and who holds the database if one is etcd's. Where the
+    /// kubelet is seen to end them, those that are not etcd's are asked with a shorter grace.
+    async fn still_there(&self) -> Result<Vec<String>> {
+        let containers = self.runtime.containers().await?;
+        let sandboxes = self.runtime.sandboxes().await?;
+        let pod_of = |container: &Container| {
+            let mut pods = self.pods.iter();
+            pods.find(|pod| self.names.is_container(pod, container, &sandboxes))
+        };
+        let ours: Vec<(&Container, &&PodInfo)> = containers
+            .iter()
+            .filter_map(|container| Some((container, pod_of(container)?)))
+            .collect();
+        self.shorten.see(&ours, &self.node.ran);
+        let mut there = self.standing(&ours, &sandboxes);
+        self.forget_ended(&ours, &sandboxes);
+        if self.pods.iter().any(|pod| is_etcd(pod)) {
+            there.extend(self.holding().await?);
+        }
+        Ok(there)
+    }
+
+    /// The containers that have not exited, and the pods that stand without one.
+    fn standing(&self, ours: &[(&Container, &&PodInfo)], sandboxes: &[Sandbox]) -> Vec<String> {
+        let mut there = Vec::new();
+        let exited = |container: &Container| container.state == ContainerState::Exited;
+        let left: Vec<_> = ours.iter().filter(|(c, _)| !exited(c)).collect();
+        for (container, pod) in &left {
+            there.push(format!(
+                "container {} of pod {} is {}",
+                container.name,
+                container.pod_name,
+                word(&container.state)
+            ));
+            if let Some(grace) = self.node.facts.grace
+                && self.shorten.acts.get()
+                && !is_etcd(pod)
+            {
+                self.shorten.ask(&self.runtime, &container.id, grace);
+            }
+        }
+        // The kubelet may have made one, and be about to start the first container in it.
+        let ready = sandboxes.iter().filter(|sandbox| {
+            let empty = !left.iter().any(|(c, _)| c.sandbox_id == sandbox.id);
+            let mut pods = self.pods.iter();
+            sandbox.ready && empty && pods.any(|pod| self.names.is_sandbox(pod, sandbox))
+        });
+        there.extend(ready.map(|sandbox| format!("pod {} is still ready", sandbox.pod_name)));
+        there
+    }
+
+    /// Has the runtime forget what has exited while others are still waited for: only of pods that
+    /// do not stand any more, whose end the kubelet and the runtime are done with.
+    fn forget_ended(&self, ours: &[(&Container, &&PodInfo)], sandboxes: &[Sandbox]) {
+        let stands = |container: &Container| {
+            let mut sandboxes = sandboxes.iter();
+            sandboxes.any(|sandbox| sandbox.ready && sandbox.id == container.sandbox_id)
+        };
+        for (container, _) in ours {
+            if container.state == ContainerState::Exited && !stands(container) {
+                self.forget.ask(&self.runtime, &container.id);
+            }
+        }
+    }
+
+    /// Who holds the database.
+    async fn holding(&self) -> Result<Option<String>> {
+        let data_dir = self.node.host(&self.node.facts.etcd.data_dir);
+        if !is_held(&data_dir)? {
+            return Ok(None);
+        }
+        // To find out who it is, every process of the node is looked at.
+        let who = async { holders(&data_dir).ok()?.map(|holder| holder.to_string()) };
+        let who = self.holder.get(who).await;
+        Ok(Some(format!(
+            "{} holds the database in {}",
+            who.as_deref().unwrap_or("a process"),
+            data_dir.display()
+        )))
+    }
+}
+
+fn is_etcd(pod: &PodInfo) -> bool {
+    pod.component == Component::Etcd.name()
+}
+
+/// The containers that are asked to end sooner than the kubelet asks them.
+///
+/// Only once the kubelet is seen to act: asked before, a container would be started again by a
+/// kubelet that has not seen its manifest go, or, where none runs, by nobody at all.
+#[derive(Default)]
+struct Shorten {
+    /// Whether the kubelet is seen to act.
+    acts: Cell<bool>,
+    /// What was there at the first look.
+    first: RefCell<Option<BTreeSet<String>>>,
+    asked: RefCell<BTreeMap<String, JoinHandle<Result<()>>>>,
+}
+
+impl Shorten {
+    /// Looks whether something of the pods has ended since the manifests went.
+    fn see(&self, ours: &[(&Container, &&PodInfo)], ran: &Mutex<BTreeSet<String>>) {
+        let are = |state: ContainerState| {
+            let ours = ours.iter().filter(move |(c, _)| c.state == state);
+            ours.map(|(container, _)| container.id.clone())
+        };
+        let running: BTreeSet<String> = are(ContainerState::Running).collect();
+        let ran = ran.lock().map(|ran| ran.clone()).unwrap_or_default();
+        let ended = are(ContainerState::Exited).any(|id| ran.contains(&id));
+        let mut first = self.first.borrow_mut();
+        let first = first.get_or_insert_with(|| running.clone());
+        if ended || !first.is_subset(&running) {
+            self.acts.set(true);
+        }
+    }
+
+    fn ask(&self, runtime: &Runtime, id: &str, grace: Duration) {
+        let mut asked = self.asked.borrow_mut();
+        if asked.contains_key(id) {
+            return;
+        }
+        let (runtime, container) = (runtime.clone(), id.to_owned());
+        let call = async move { runtime.stop_container(&container, grace).await };
+        asked.insert(id.to_owned(), tokio::spawn(call));
+    }
+
+    /// Tells what the runtime refused. What is still under way is given up: the pods have ended, or
+    /// the wait for that has.
+    fn report(&self, context: &Context) {
+        use futures_util::FutureExt;
+        for (_, call) in std::mem::take(&mut *self.asked.borrow_mut()) {
+            match call.is_finished() {
+                false => call.abort(),
+                true => {
+                    if let Some(Ok(Err(failure))) = call.now_or_never() {
+                        context.tell(Event::Note(failure.to_string()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The exited containers that the runtime was asked to forget.
+#[derive(Default)]
+struct Forget(RefCell<BTreeMap<String, JoinHandle<Result<()>>>>);
+
+impl Forget {
+    fn ask(&self, runtime: &Runtime, id: &str) {
+        let mut asked = self.0.borrow_mut();
+        if asked.contains_key(id) {
+            return;
+        }
+        let (runtime, container) = (runtime.clone(), id.to_owned());
+        let call = async move { runtime.remove_container(&container).await };
+        asked.insert(id.to_owned(), tokio::spawn(call));
+    }
+
+    /// Waits for the answers. What was refused is still listed, and [`StepContext::forget_exited`],
+    /// which follows, asks once more and tells what it is refused.
+    async fn finish(&self) {
+        let asked = std::mem::take(&mut *self.0.borrow_mut());
+        join_all(asked.into_values()).await;
+    }
+}
+
+/// The word for a container's state.
+fn word(state: &ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "created",
+        ContainerState::Running => "running",
+        ContainerState::Exited => "exited",
+        ContainerState::Unknown => "in an unknown state",
+    }
+}
