@@ -9,10 +9,10 @@ manifests=/etc/kubernetes/manifests stopped=/root/manifests-stopped new=/var/lib
 
 mkdir -p "$stopped"
 mv "$manifests"/*.yaml "$stopped"/
-while ctr -n k8s.io tasks list | grep -q RUNNING; do sleep 0.2; done
+while [[ $(ctr -n k8s.io tasks list) == *RUNNING* ]]; do sleep 0.2; done
 mv /var/lib/etcd/member /var/lib/etcd-before
 /opt/test/etcd/bin/etcdutl snapshot restore "$snapshot" --data-dir "$new" --name "$name" \
     --initial-cluster "$name=$url" --initial-advertise-peer-urls "$url" \
-    --bump-revision 1000000000 --mark-compacted
+    --bump-revision 10000000000 --mark-compacted
 mv "$new/member" /var/lib/etcd/
 mv "$stopped"/*.yaml "$manifests"/

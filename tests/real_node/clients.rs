@@ -87,7 +87,7 @@ impl<'a> Api<'a> {
         let mut python = self.node.inside("python3");
         python.args(["/run/api.py", "timeline"]);
         let mut child = python.stdout(Stdio::piped()).spawn();
-        let mut child = child.as_mut().expect("running python3");
+        let child = child.as_mut().expect("running python3");
         let mut lines = BufReader::new(child.stdout.take().expect("its stdout")).lines();
         let first = lines.next().expect("a line").expect("text");
         assert_eq!(first, "watching");
@@ -96,7 +96,10 @@ impl<'a> Api<'a> {
         assert!(child.wait().expect("waiting for python3").success());
         let marks: Vec<(String, f64)> = serde_json::from_str(&marks).expect("JSON");
         let load = fs::read_to_string("/proc/loadavg").expect("the load");
-        eprintln!("MEASURED {what}: seconds after the first manifest went (load {})", load.trim());
+        eprintln!(
+            "MEASURED {what}: seconds after the first manifest went (load {})",
+            load.trim()
+        );
         for (mark, at) in &marks {
             eprintln!("MEASURED {at:8.2}  {mark}");
         }

@@ -222,11 +222,10 @@ impl BackupPlanner<'_> {
         let first: Vec<&PodSeen> = self.survey.pods.iter().filter(etcd).collect();
         let others: Vec<&PodSeen> = self.survey.pods.iter().filter(|pod| !etcd(pod)).collect();
         steps.push(planner.start_pods(self.manifests(&first)));
-        steps.push(NodeStep::ProveEtcd);
         if !others.is_empty() {
             steps.push(planner.start_pods(self.manifests(&others)));
         }
-        steps.push(NodeStep::ProvePods);
+        steps.extend([NodeStep::ProveEtcd, NodeStep::ProvePods]);
         Ok(RestorePlan {
             id: self.id.clone(),
             info: self.info(safety, &data_dir, wal.as_ref())?,

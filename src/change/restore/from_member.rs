@@ -229,12 +229,11 @@ impl MemberPlanner<'_> {
         steps.push(planner.switch_data());
         let etcd = |component| component == Component::Etcd;
         steps.push(planner.start_pods(self.manifests(etcd)?));
-        steps.push(NodeStep::ProveEtcd);
         let others = self.manifests(|component| !etcd(component))?;
         if !others.is_empty() {
             steps.push(planner.start_pods(others));
         }
-        steps.push(NodeStep::ProvePods);
+        steps.extend([NodeStep::ProveEtcd, NodeStep::ProvePods]);
         Ok(RestorePlan {
             id: self.id.clone(),
             info: self.info(&folders),

@@ -135,7 +135,11 @@ impl StepContext {
                     limit: limit.as_secs(),
                 });
             }
-            let pace = if first.elapsed() < OFTEN { LOOK } else { LATER_LOOK };
+            let pace = if first.elapsed() < OFTEN {
+                LOOK
+            } else {
+                LATER_LOOK
+            };
             let pause = pace.min(limit.saturating_sub(waited));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -182,6 +186,20 @@ impl StepContext {
             .iter()
             .filter(of_ours)
             .any(|sandbox| sandbox.ready))
+    }
+
+    /// Whether the kubelet has started a container of one of these pods.
+    pub(crate) async fn has_started(&self, pods: &[&PodInfo]) -> Result<bool> {
+        let runtime = self.runtime().await?;
+        let sandboxes = runtime.sandboxes().await?;
+        let containers = runtime.containers().await?;
+        let names = self.static_pods();
+        let stands = |sandbox: &Sandbox| {
+            let mut pods = pods.iter();
+            sandbox.ready && pods.any(|pod| names.is_sandbox(pod, sandbox))
+        };
+        let mut standing = sandboxes.iter().filter(|sandbox| stands(sandbox));
+        Ok(standing.any(|sandbox| containers.iter().any(|c| c.sandbox_id == sandbox.id)))
     }
 
     /// The failure of a wait for pods that nobody has begun to start, which says so.

@@ -8,6 +8,7 @@ use super::context::StepContext;
 use super::info::PodInfo;
 use super::moves;
 use crate::error::Result;
+use crate::node::component::Component;
 
 /// One thing to be put in place of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,4 +54,13 @@ impl Exchange {
             .iter()
             .any(|end| name.to_str() == Some(format!("{}{end}", pod.component).as_str()))
     }
+}
+
+/// Whether etcd's manifest is among those that these move.
+pub(crate) fn moves_etcd(node: &StepContext, moves: &[Exchange]) -> bool {
+    let mut pods = node.facts.pods.iter();
+    pods.any(|pod| {
+        pod.component == Component::Etcd.name()
+            && moves.iter().any(|exchange| exchange.is_manifest_of(pod))
+    })
 }

@@ -10,9 +10,13 @@ use super::ended;
 use super::info::PodInfo;
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::{Connection, Status};
+use crate::etcd::datadir::Layout;
 use crate::journal::Known;
 use crate::node::component::Component;
 use crate::node::runtime::{Container, ContainerState, Sandbox};
+
+/// A database up to this size etcd opens within a few seconds, also from a cold disk (bytes).
+const OPENED_SOON: u64 = 1 << 30;
 
 /// What etcd must be found to be.
 struct Expected {
@@ -91,6 +95,37 @@ pub(crate) async fn serving(node: &StepContext) -> Result<(Connection, Status)> 
     found
         .into_inner()
         .ok_or_else(|| Failure::new(Kind::Unexpected, "etcd answered, but is gone"))
+}
+
+/// Waits until the pods that use etcd may start beside it: the kubelet has started a container of
+/// etcd's pod, and no back-off holds it. They need as long as etcd until they ask for it, and then wait
+/// for it. An API server gives up after 20 s, so that with a database that etcd may open that long they
+/// wait until etcd serves.
+pub(crate) async fn others_may_start(node: &StepContext) -> Result<()> {
+    let data_dir = node.host(&node.facts.etcd.data_dir);
+    let database = Layout::new(&data_dir, None).db();
+    let size = database.metadata().map(|found| found.len());
+    if size.is_ok_and(|size| size > OPENED_SOON) {
+        return serving(node).await.map(drop);
+    }
+    let etcd: Vec<&PodInfo> = node
+        .facts
+        .pods
+        .iter()
+        .filter(|pod| pod.component == Component::Etcd.name())
+        .collect();
+    if etcd.is_empty() {
+        return Ok(());
+    }
+    let waited = node
+        .wait("etcd's pod to start", || async {
+            Ok(match node.has_started(&etcd).await? {
+                true => Look::There,
+                false => Look::NotYet("it has no container".to_owned()),
+            })
+        })
+        .await;
+    waited.map_err(|failure| StepContext::if_nobody_acts(false, failure))
 }
 
 /// Whether something that goes through the log is answered, and a linearizable read.

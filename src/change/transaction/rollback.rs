@@ -299,8 +299,8 @@ fn is_of(pod: &PodInfo, component: Component) -> bool {
     pod.component == component.name()
 }
 
-/// Puts manifests back: etcd's first, and the others once etcd serves, the API server's before the
-/// rest since it takes the longest. What does not serve in time
+/// Puts manifests back: etcd's first, and the others once its pod has begun to start, the API server's
+/// before the rest since it takes the longest. What does not serve in time
 /// is told; the manifests are all in place nevertheless.
 pub(crate) async fn pods(
     node: &StepContext,
@@ -323,14 +323,23 @@ pub(crate) async fn pods(
     }
     let waits =
         node.facts.proves_rollback && !etcd.is_empty() && node.facts.etcd_served != Some(false);
-    if waits && let Err(failure) = proof::serving(node).await {
+    if waits
+        && !others.is_empty()
+        && let Err(failure) = proof::others_may_start(node).await
+    {
+        missing.push(format!("etcd: {failure}"));
+    }
+    for exchange in &others {
+        exchange.revert(node)?;
+    }
+    if waits
+        && missing.is_empty()
+        && let Err(failure) = proof::serving(node).await
+    {
         missing.push(format!("etcd: {failure}"));
     }
     if known.field(NOT_BUMPED).is_some() && node.facts.scope == Scope::Etcd {
         restart_api_server(node).await;
-    }
-    for exchange in &others {
-        exchange.revert(node)?;
     }
     // Without etcd none of the others stays up.
     if waits && missing.is_empty() {

@@ -13,7 +13,7 @@
 //! | `own-data-dir` | gives the data directory to the user that etcd runs as | giving it back |
 //! | `switch-data` | moves the new data into place | moving it out again |
 //! | `put-back` | moves what was there away, and what comes into place | the same backwards |
-//! | `start-pods` | as `put-back`, for manifests | moving them out; etcd's, which is undone last, waits for all as `await-stopped` |
+//! | `start-pods` | as `put-back`, for manifests; those of the others once etcd's pod has begun to start | moving them out; etcd's, which is undone last, waits for all as `await-stopped` |
 //! | `prove-etcd` | waits until etcd serves what was restored, and accepts writes | - |
 //! | `prove-pods` | waits until every pod runs the revision that was put back | - |
 //!
@@ -48,7 +48,7 @@ use self::join::JoinStep;
 use self::unpack::{Unpacking, discard, unpack};
 use super::context::StepContext;
 use super::data::{self, Owning};
-use super::exchange::Exchange;
+use super::exchange::{self, Exchange};
 use super::files::{make_folders, unbuild, unmake_folders};
 use super::info::PodInfo;
 use super::{moves, proof, rollback};
@@ -256,6 +256,9 @@ impl Step for NodeStep {
             } => moves::move_contents(&node.host(built), &node.host(data_dir), &[])?,
             Self::PutBack { exchange, .. } => exchange.apply(node)?,
             Self::StartPods { moves } => {
+                if !exchange::moves_etcd(node, moves) {
+                    proof::others_may_start(node).await?;
+                }
                 for exchange in moves {
                     exchange.apply(node)?;
                 }

@@ -22,6 +22,11 @@ use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox};
 /// For how long nothing may be seen of pods before they count as stopped: the kubelet may be about to
 /// start a container of a pod whose manifest has just gone.
 const QUIET: Duration = Duration::from_millis(500);
+/// The same where something of them was removed: the kubelet lists what the runtime has once a second
+/// (kubernetes, `pkg/kubelet/kubelet.go`, `plegRelistPeriod`). Until then it takes what is removed for
+/// there: it would wait as after a crash, or, up to 1.21, fail on the pod that is gone and try again
+/// after ten seconds.
+const RELIST: Duration = Duration::from_millis(1300);
 
 impl StepContext {
     /// Notes what runs now, before manifests are moved away: what has ended since then was ended by
@@ -57,35 +62,76 @@ impl StepContext {
                 false => failure,
             }
         })?;
-        stopping.forget.finish().await;
         self.forget_exited(pods).await;
         Ok(())
     }
 
-    /// Has the runtime forget the containers of these pods that have exited. The kubelet takes each
-    /// for a crash of a pod with the same manifest, and waits up to five minutes before it starts
-    /// the next (kubernetes, `pkg/kubelet/kuberuntime/kuberuntime_manager.go`, `doBackOff`). Where
-    /// the runtime refuses, the pods only start later, and a note says so.
+    /// Has the runtime forget what is left of these pods. The kubelet takes each container that has
+    /// exited for a crash of a pod with the same manifest, and waits up to five minutes before it
+    /// starts the next (kubernetes, `pkg/kubelet/kuberuntime/kuberuntime_manager.go`, `doBackOff`).
+    /// Where the runtime refuses, the pods only start later, and a note says so.
     pub(crate) async fn forget_exited(&self, pods: &[&PodInfo]) {
         let forget = async {
             let runtime = self.runtime().await?;
             let containers = runtime.containers().await?;
             let sandboxes = runtime.sandboxes().await?;
-            let names = self.static_pods();
-            let exited = containers.iter().filter(|container| {
-                let mut pods = pods.iter();
-                container.state == ContainerState::Exited
-                    && pods.any(|pod| names.is_container(pod, container, &sandboxes))
-            });
-            // All at once: a node's pods have some twenty, and each takes the runtime a while.
-            let removals = exited.map(|container| runtime.remove_container(&container.id));
+            let left = Left::of(&self.static_pods(), pods, &containers, &sandboxes);
+            // All at once: each takes the runtime a while.
+            let removals = left.iter().map(|left| left.remove(&runtime));
             let removed: Result<()> = join_all(removals).await.into_iter().collect();
-            removed
+            removed?;
+            if !left.is_empty() {
+                tokio::time::sleep(RELIST).await;
+            }
+            Ok::<(), Failure>(())
         };
         if let Err(failure) = forget.await {
             self.context.tell(Event::Note(format!(
                 "the kubelet may start the pods late, as after crashes: {failure}"
             )));
+        }
+    }
+}
+
+/// Something that the runtime lists of a pod that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    /// A pod that does not stand, with all its containers.
+    Sandbox(String),
+    /// A container by itself.
+    Container(String),
+}
+
+impl Left {
+    /// What is left of these pods.
+    fn of(
+        names: &StaticPods,
+        pods: &[&PodInfo],
+        containers: &[Container],
+        sandboxes: &[Sandbox],
+    ) -> Vec<Self> {
+        let exited = |container: &&Container| container.state == ContainerState::Exited;
+        let over = |sandbox: &&Sandbox| {
+            let mut containers = containers.iter();
+            !sandbox.ready
+                && pods.iter().any(|pod| names.is_sandbox(pod, sandbox))
+                && containers.all(|c| c.sandbox_id != sandbox.id || exited(&c))
+        };
+        let over: Vec<&Sandbox> = sandboxes.iter().filter(over).collect();
+        let alone = containers.iter().filter(exited).filter(|container| {
+            let mut pods = pods.iter();
+            !over.iter().any(|s| s.id == container.sandbox_id)
+                && pods.any(|pod| names.is_container(pod, container, sandboxes))
+        });
+        let alone = alone.map(|container| Self::Container(container.id.clone()));
+        let over = over.iter().map(|sandbox| Self::Sandbox(sandbox.id.clone()));
+        over.chain(alone).collect()
+    }
+
+    async fn remove(&self, runtime: &Runtime) -> Result<()> {
+        match self {
+            Self::Sandbox(id) => runtime.remove_sandbox(id).await,
+            Self::Container(id) => runtime.remove_container(id).await,
         }
     }
 }
@@ -133,9 +179,18 @@ impl<'a> Stopping<'a> {
             self.quiet.set(None);
             return Ok(Look::NotYet(there.join(", ")));
         }
+        if self.forget.is_pending() {
+            self.quiet.set(None);
+            return Ok(Look::NotYet("what has exited is still listed".to_owned()));
+        }
         let since = self.quiet.get().unwrap_or_else(Instant::now);
         self.quiet.set(Some(since));
-        Ok(match since.elapsed() >= QUIET {
+        let wanted = if self.forget.is_empty() {
+            QUIET
+        } else {
+            RELIST
+        };
+        Ok(match since.elapsed() >= wanted {
             true => Look::There,
             false => Look::NotYet("looking again".to_owned()),
         })
@@ -156,10 +211,20 @@ impl<'a> Stopping<'a> {
             .collect();
         self.shorten.see(&ours, &self.node.ran);
         let mut there = self.standing(&ours, &sandboxes);
-        self.forget_ended(&ours, &sandboxes);
-        if self.pods.iter().any(|pod| is_etcd(pod)) {
-            there.extend(self.holding().await?);
+        let etcd = self.pods.iter().any(|pod| is_etcd(pod));
+        let held = if etcd { self.holding().await? } else { None };
+        // Whatever the runtime says of it, an etcd that holds the database has not ended.
+        let ended = self.pods.iter().copied();
+        let ended: Vec<&PodInfo> = ended
+            .filter(|pod| held.is_none() || !is_etcd(pod))
+            .collect();
+        for left in Left::of(&self.names, &ended, &containers, &sandboxes) {
+            // With what still stands, the kubelet and the runtime may be busy.
+            if matches!(left, Left::Sandbox(_)) {
+                self.forget.ask(&self.runtime, left);
+            }
         }
+        there.extend(held);
         Ok(there)
     }
 
@@ -190,20 +255,6 @@ impl<'a> Stopping<'a> {
         });
         there.extend(ready.map(|sandbox| format!("pod {} is still ready", sandbox.pod_name)));
         there
-    }
-
-    /// Has the runtime forget what has exited while others are still waited for: only of pods that
-    /// do not stand any more, whose end the kubelet and the runtime are done with.
-    fn forget_ended(&self, ours: &[(&Container, &&PodInfo)], sandboxes: &[Sandbox]) {
-        let stands = |container: &Container| {
-            let mut sandboxes = sandboxes.iter();
-            sandboxes.any(|sandbox| sandbox.ready && sandbox.id == container.sandbox_id)
-        };
-        for (container, _) in ours {
-            if container.state == ContainerState::Exited && !stands(container) {
-                self.forget.ask(&self.runtime, &container.id);
-            }
-        }
     }
 
     /// Who holds the database.
@@ -284,26 +335,29 @@ impl Shorten {
     }
 }
 
-/// The exited containers that the runtime was asked to forget.
+/// What the runtime was asked to forget while others are still waited for.
 #[derive(Default)]
-struct Forget(RefCell<BTreeMap<String, JoinHandle<Result<()>>>>);
+struct Forget(RefCell<BTreeMap<Left, JoinHandle<Result<()>>>>);
 
 impl Forget {
-    fn ask(&self, runtime: &Runtime, id: &str) {
+    fn ask(&self, runtime: &Runtime, left: Left) {
         let mut asked = self.0.borrow_mut();
-        if asked.contains_key(id) {
+        if asked.contains_key(&left) {
             return;
         }
-        let (runtime, container) = (runtime.clone(), id.to_owned());
-        let call = async move { runtime.remove_container(&container).await };
-        asked.insert(id.to_owned(), tokio::spawn(call));
+        let (runtime, wanted) = (runtime.clone(), left.clone());
+        let call = async move { wanted.remove(&runtime).await };
+        asked.insert(left, tokio::spawn(call));
     }
 
-    /// Waits for the answers. What was refused is still listed, and [`StepContext::forget_exited`],
-    /// which follows, asks once more and tells what it is refused.
-    async fn finish(&self) {
-        let asked = std::mem::take(&mut *self.0.borrow_mut());
-        join_all(asked.into_values()).await;
+    fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Whether an answer is still due. What was refused is listed still, and
+    /// [`StepContext::forget_exited`], which follows, asks once more and tells why.
+    fn is_pending(&self) -> bool {
+        !self.0.borrow().values().all(JoinHandle::is_finished)
     }
 }
 

@@ -110,7 +110,7 @@ pub struct RestoreArgs {
     pub wait: Duration,
 
     /// Kill containers other than etcd's this long after asking them to stop
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2s")]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
     pub grace: Duration,
 
     /// If a step fails, leave the node as it is, for --resume or --rollback,

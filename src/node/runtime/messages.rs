@@ -116,6 +116,13 @@ pub(super) struct RemoveContainerRequest {
     pub(super) container_id: String,
 }
 
-/// The reply to both, which says nothing.
+/// Removes a pod with all its containers; those that run would be killed.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RemovePodSandboxRequest {
+    #[prost(string, tag = "1")]
+    pub(super) pod_sandbox_id: String,
+}
+
+/// The reply to these, which says nothing.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct NothingResponse {}

@@ -218,6 +218,19 @@ impl Runtime {
         .await
     }
 
+    /// Removes a pod that does not stand any more, with its containers. The caller must have seen
+    /// them all exited: those that run would be killed.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`] where the runtime refuses or does not answer in time.
+    pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
+        let request = messages::RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        self.act("remove a pod", self.timeout, "RemovePodSandbox", request)
+            .await
+    }
+
     async fn act<Q: Message + Send + Sync + 'static>(
         &self,
         what: &'static str,

@@ -17,7 +17,7 @@ pub struct Faults {
     pub blind: bool,
     /// Lists an ended earlier attempt beside each container.
     pub earlier_attempts: bool,
-    /// How long the runtime takes to remove a container.
+    /// How long the runtime takes to remove a pod.
     pub removal: Duration,
 }
 

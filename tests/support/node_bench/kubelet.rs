@@ -277,6 +277,7 @@ impl Kubelet {
             uid: uid.to_owned(),
             attempt,
             ready: true,
+            removed: false,
             created: now(),
             labels,
             annotations,

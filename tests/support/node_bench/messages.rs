@@ -146,3 +146,12 @@ pub struct RemoveContainerRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct RemoveContainerResponse {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RemovePodSandboxRequest {
+    #[prost(string, tag = "1")]
+    pub pod_sandbox_id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RemovePodSandboxResponse {}

@@ -16,6 +16,8 @@ pub struct SandboxRecord {
     pub uid: String,
     pub attempt: u32,
     pub ready: bool,
+    /// Whether the runtime was told to forget it.
+    pub removed: bool,
     pub created: i64,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,

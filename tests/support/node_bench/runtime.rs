@@ -121,14 +121,24 @@ impl<const ALPHA: bool> Service<Request<Body>> for Cri<ALPHA> {
                     .await
                 }
                 "RemoveContainer" => {
-                    let takes = lock(&shared.faults).removal;
-                    shared.say_each("the runtime is told to remove a container");
-                    tokio::time::sleep(takes).await;
                     answer(
                         request,
                         shared,
                         |asked: cri::RemoveContainerRequest, shared| {
                             remove_container(&asked, shared)
+                        },
+                    )
+                    .await
+                }
+                "RemovePodSandbox" => {
+                    let takes = lock(&shared.faults).removal;
+                    shared.say_each("the runtime is told to remove a pod");
+                    tokio::time::sleep(takes).await;
+                    answer(
+                        request,
+                        shared,
+                        |asked: cri::RemovePodSandboxRequest, shared| {
+                            remove_sandbox(&asked, shared)
                         },
                     )
                     .await
@@ -201,11 +211,41 @@ fn remove_container(
         }
         Some(container) => {
             container.removed = true;
-            shared.say_each("the runtime has removed a container");
             Ok(cri::RemoveContainerResponse {})
         }
         None => Ok(cri::RemoveContainerResponse {}),
     }
+}
+
+/// With all its containers; a pod that stands, or has a container that runs, may not be removed.
+fn remove_sandbox(
+    asked: &cri::RemovePodSandboxRequest,
+    shared: &Shared,
+) -> Result<cri::RemovePodSandboxResponse, Status> {
+    let mut records = lock(&shared.records);
+    let id = &asked.pod_sandbox_id;
+    let of_pod = |container: &&mut ContainerRecord| container.sandbox_id == *id;
+    let stands = records.sandboxes.iter().any(|s| s.id == *id && s.ready);
+    if stands
+        || records
+            .containers
+            .iter_mut()
+            .filter(of_pod)
+            .any(|c| c.running)
+    {
+        return Err(Status::failed_precondition("the pod stands"));
+    }
+    records
+        .containers
+        .iter_mut()
+        .filter(of_pod)
+        .for_each(|container| container.removed = true);
+    let mut sandboxes = records.sandboxes.iter_mut();
+    if let Some(sandbox) = sandboxes.find(|sandbox| sandbox.id == *id) {
+        sandbox.removed = true;
+    }
+    shared.say_each("the runtime has removed a pod");
+    Ok(cri::RemovePodSandboxResponse {})
 }
 
 /// The stand-in knows no filters; to ignore one would be a lie.
@@ -267,7 +307,7 @@ fn sandboxes(shared: &Shared) -> Vec<cri::PodSandbox> {
     let faults = lock(&shared.faults).clone();
     let records = lock(&shared.records);
     let mut listed = Vec::new();
-    for record in &records.sandboxes {
+    for record in records.sandboxes.iter().filter(|record| !record.removed) {
         let ready = match lie(&faults, &record.manifest_name) {
             Lie::Gone => continue,
             Lie::None => record.ready,
