@@ -17,6 +17,7 @@ use russh_sftp::client::RawSftpSession;
 
 use super::super::{Address, Settings};
 use super::known::{KnownHosts, Verdict};
+use super::packets::{MAX_PACKET, Packets, TooLong};
 use super::protocol::PORT;
 use crate::error::{self, Doing, Failure, Kind, Result};
 
@@ -31,6 +32,8 @@ const OWN_KEYS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 /// The connection; the host is spoken to as long as it is there.
 pub(super) struct Session {
     _handle: Handle<Host>,
+    /// Whether the host has sent a packet that is too long.
+    pub(super) too_long: TooLong,
 }
 
 /// A key that a host has shown, and why it was not accepted.
@@ -120,10 +123,19 @@ pub(super) async fn connect(
             .request_subsystem(true, "sftp")
             .await
             .doing(Kind::Store, doing)?;
-        let raw = RawSftpSession::new(channel.into_stream());
-        raw.set_timeout(REQUEST_SECONDS);
+        let (packets, too_long) = Packets::new(channel.into_stream());
+        let config = russh_sftp::client::Config {
+            max_packet_len: MAX_PACKET,
+            request_timeout_secs: REQUEST_SECONDS,
+            ..russh_sftp::client::Config::default()
+        };
+        let raw = RawSftpSession::new_with_config(packets, config);
         raw.init().await.doing(Kind::Store, doing)?;
-        Ok((raw, Session { _handle: handle }))
+        let session = Session {
+            _handle: handle,
+            too_long,
+        };
+        Ok((raw, session))
     };
     let limit = CONNECT.max(settings.patience.min(CONNECT * 3));
     match tokio::time::timeout(limit, work).await {

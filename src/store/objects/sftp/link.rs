@@ -31,7 +31,7 @@ const MAX_NAMES: usize = MAX_OBJECTS * NAME_MAX;
 /// A connection, which lasts as long as anything uses it.
 pub(super) struct Link {
     pub(super) raw: RawSftpSession,
-    _session: connect::Session,
+    session: connect::Session,
 }
 
 /// A host, and the connection to it that is in use.
@@ -66,10 +66,7 @@ impl Host {
 
     async fn connect(address: &Address, settings: &Settings) -> Result<Link> {
         let (raw, session) = connect::connect(address, settings).await?;
-        Ok(Link {
-            raw,
-            _session: session,
-        })
+        Ok(Link { raw, session })
     }
 
     /// The connection in use.
@@ -96,6 +93,10 @@ impl Host {
                 Err(cause) if is_broken(&cause) => cause,
                 other => return other.map_err(|cause| failed(doing, &cause)),
             };
+            // It would come again.
+            if let Some(problem) = link.session.too_long.problem() {
+                return Err(failed(doing, &Error::Limited(problem)));
+            }
             loop {
                 if begun.elapsed() + pause > self.settings.patience {
                     return Err(failed(doing, &cause));

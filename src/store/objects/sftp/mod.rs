@@ -11,6 +11,7 @@
 mod connect;
 mod known;
 mod link;
+mod packets;
 mod protocol;
 
 #[cfg(feature = "fuzzing")]
