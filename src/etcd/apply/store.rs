@@ -14,9 +14,6 @@ use crate::etcd::proto::kv::{Compare, Op, Outcome, Put, Span, Target, Txn, delet
 use crate::etcd::proto::request::RaftRequest;
 use crate::etcd::proto::{Fields, WireError};
 
-/// Why a transaction is not carried out: by an error that the client receives.
-struct Refused;
-
 /// The store as far as a tail touches it.
 pub(super) struct Store {
     live: BTreeMap<Vec<u8>, Live>,
@@ -158,25 +155,17 @@ impl Store {
         // All comparisons come first: nothing that is done decides what else is done.
         let mut path = Vec::new();
         self.path(&txn, &mut path)?;
-        let mut own_range = false;
-        let checked = self
-            .check(&txn, &mut path.iter(), &mut |store, op, _| {
-                store.check_put(op, leases)
-            })
-            .and_then(|()| {
-                self.check(&txn, &mut path.iter(), &mut |store, op, nested| {
-                    let refused = store.check_range(op).is_err();
-                    own_range |= refused && !nested;
-                    if refused && nested {
-                        Err(Refused)
-                    } else {
-                        Ok(())
-                    }
-                })
-            });
-        if checked.is_ok() && !own_range {
-            self.carry_out(&txn, &mut path.iter(), leases)?;
-        } else if checked.is_ok() && !strict && self.writes(&txn, &path) {
+        let refused = !taken(&txn, &path).all(|(op, _)| self.accepts_put(op, leases));
+        let unanswered = |nested: bool| {
+            taken(&txn, &path).any(|(op, within)| within == nested && !self.answers_range(op))
+        };
+        if refused || unanswered(true) {
+            // The client receives an error, and nothing changes.
+            return self.end();
+        }
+        if !unanswered(false) {
+            self.carry_out(&txn, &path, leases)?;
+        } else if !strict && writes(&txn, &path) {
             // Up to 3.6 the member that answered refused it; where nobody waits for the answer,
             // its own ranges are left out and it is applied (etcd, issue 18667).
             return Err(unknown(
@@ -195,7 +184,7 @@ impl Store {
             holds = holds && self.compare(compare)?;
         }
         path.push(holds);
-        for op in taken(txn, holds) {
+        for op in side(txn, holds) {
             if let Op::Txn(inner) = op {
                 self.path(inner, path)?;
             }
@@ -242,82 +231,33 @@ impl Store {
         })
     }
 
-    fn check<'p>(
-        &self,
-        txn: &Txn<'_>,
-        path: &mut impl Iterator<Item = &'p bool>,
-        rule: &mut dyn FnMut(&Self, &Op<'_>, bool) -> std::result::Result<(), Refused>,
-    ) -> std::result::Result<(), Refused> {
-        let mut left = vec![taken(txn, path.next().copied().unwrap_or(true)).iter()];
-        loop {
-            let nested = left.len() > 1;
-            let Some(ops) = left.last_mut() else { break };
-            match ops.next() {
-                None => {
-                    left.pop();
-                }
-                Some(Op::Txn(inner)) => {
-                    let holds = path.next().copied().unwrap_or(true);
-                    left.push(taken(inner, holds).iter());
-                }
-                Some(op) => rule(self, op, nested)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether anything on the way that is taken writes.
-    fn writes(&self, txn: &Txn<'_>, path: &[bool]) -> bool {
-        let mut rule = |_: &Self, op: &Op<'_>, _| match op {
-            Op::Put(_) | Op::Delete(_) => Err(Refused),
-            _ => Ok(()),
-        };
-        self.check(txn, &mut path.iter(), &mut rule).is_err()
-    }
-
-    fn check_put(&self, op: &Op<'_>, leases: &Leases) -> std::result::Result<(), Refused> {
-        let Op::Put(put) = op else { return Ok(()) };
+    fn accepts_put(&self, op: &Op<'_>, leases: &Leases) -> bool {
+        let Op::Put(put) = op else { return true };
         let absent = !self.live.contains_key(put.key);
-        let refused = absent && (put.ignore_value || put.ignore_lease)
-            || put.lease != 0 && !leases.has(put.lease);
-        if refused { Err(Refused) } else { Ok(()) }
+        let keeps_nothing = absent && (put.ignore_value || put.ignore_lease);
+        !keeps_nothing && (put.lease == 0 || leases.has(put.lease))
     }
 
-    fn check_range(&self, op: &Op<'_>) -> std::result::Result<(), Refused> {
+    fn answers_range(&self, op: &Op<'_>) -> bool {
         match op {
-            Op::Range { revision: 0 } => Ok(()),
-            Op::Range { revision } if *revision > self.revision || *revision < self.compact => {
-                Err(Refused)
-            }
-            _ => Ok(()),
+            Op::Range { revision: 0 } => true,
+            Op::Range { revision } => (self.compact..=self.revision).contains(revision),
+            _ => true,
         }
     }
 
-    fn carry_out<'p>(
-        &mut self,
-        txn: &Txn<'_>,
-        path: &mut impl Iterator<Item = &'p bool>,
-        leases: &Leases,
-    ) -> Result<()> {
-        let mut left = vec![taken(txn, path.next().copied().unwrap_or(true)).iter()];
-        while let Some(ops) = left.last_mut() {
-            match ops.next() {
-                None => {
-                    left.pop();
-                }
-                Some(Op::Txn(inner)) => {
-                    let holds = path.next().copied().unwrap_or(true);
-                    left.push(taken(inner, holds).iter());
-                }
-                Some(Op::Put(put)) => {
+    fn carry_out(&mut self, txn: &Txn<'_>, path: &[bool], leases: &Leases) -> Result<()> {
+        for (op, _) in taken(txn, path) {
+            match op {
+                Op::Put(put) => {
                     let absent = !self.live.contains_key(put.key);
                     if absent && (put.ignore_value || put.ignore_lease) {
                         return Err(self.panics("it deletes a key and keeps its value"));
                     }
                     self.write(put, leases)?;
                 }
-                Some(Op::Delete(span)) => self.erase(span),
-                Some(Op::Range { .. } | Op::Empty) => {}
+                Op::Delete(span) => self.erase(span),
+                Op::Range { .. } | Op::Empty | Op::Txn(_) => {}
             }
         }
         Ok(())
@@ -434,8 +374,54 @@ fn puts_within(txn: &Txn<'_>) -> bool {
 }
 
 /// The operations on the way that is taken.
-fn taken<'t, 'a>(txn: &'t Txn<'a>, holds: bool) -> &'t [Op<'a>] {
+fn side<'t, 'a>(txn: &'t Txn<'a>, holds: bool) -> &'t [Op<'a>] {
     if holds { &txn.success } else { &txn.failure }
+}
+
+/// The operations that a transaction takes, in order, those of nested transactions in their place;
+/// with each, whether it is in a nested one. `path` says of each transaction, in the order in which
+/// they are reached, whether its comparisons hold.
+struct Taken<'t, 'a> {
+    left: Vec<std::slice::Iter<'t, Op<'a>>>,
+    path: std::slice::Iter<'t, bool>,
+}
+
+impl<'t, 'a> Taken<'t, 'a> {
+    fn enter(&mut self, txn: &'t Txn<'a>) {
+        let holds = self.path.next().copied().unwrap_or(true);
+        self.left.push(side(txn, holds).iter());
+    }
+}
+
+impl<'t, 'a> Iterator for Taken<'t, 'a> {
+    type Item = (&'t Op<'a>, bool);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let nested = self.left.len() > 1;
+            match self.left.last_mut()?.next() {
+                None => {
+                    self.left.pop();
+                }
+                Some(Op::Txn(inner)) => self.enter(inner),
+                Some(op) => return Some((op, nested)),
+            }
+        }
+    }
+}
+
+fn taken<'t, 'a>(txn: &'t Txn<'a>, path: &'t [bool]) -> Taken<'t, 'a> {
+    let mut taken = Taken {
+        left: Vec::new(),
+        path: path.iter(),
+    };
+    taken.enter(txn);
+    taken
+}
+
+/// Whether any operation that is taken writes.
+fn writes(txn: &Txn<'_>, path: &[bool]) -> bool {
+    taken(txn, path).any(|(op, _)| matches!(op, Op::Put(_) | Op::Delete(_)))
 }
 
 #[cfg(test)]
