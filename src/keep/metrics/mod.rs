@@ -159,12 +159,14 @@ impl Metrics {
             schedule: Family::default(),
             next_run: Family::default(),
         };
-        metrics.register_sets();
+        metrics.register_backups();
+        metrics.register_store();
+        metrics.register_copies();
         metrics.register_runs();
         metrics
     }
 
-    fn register_sets(&mut self) {
+    fn register_backups(&mut self) {
         let r = &mut self.registry;
         r.register(
             "etcd_backup_info",
@@ -187,6 +189,10 @@ impl Metrics {
             "Bytes of its files",
             self.size.clone(),
         );
+    }
+
+    fn register_store(&mut self) {
+        let r = &mut self.registry;
         r.register(
             "etcd_dr_store_backups",
             "Backups in the store, by state",
@@ -230,6 +236,16 @@ impl Metrics {
         r.register("etcd_dr_unverified_backups", never, self.unverified.clone());
         let bad = "Backups that their last verification found bad";
         r.register("etcd_dr_bad_backups", bad, self.failed_verification.clone());
+        let expiry = "When the first certificate in the newest good backup expires";
+        r.register(
+            "etcd_dr_certificate_expiry_timestamp_seconds",
+            expiry,
+            self.expiry.clone(),
+        );
+    }
+
+    fn register_copies(&mut self) {
+        let r = &mut self.registry;
         let owed = "Backups that lack a requested copy";
         r.register("etcd_dr_uncopied_backups", owed, self.owed_copies.clone());
         let reachable = "Whether a store of copies could be read after the last copy";
@@ -241,12 +257,6 @@ impl Metrics {
             "Start of the newest good copy of this node in a store; 0: there is no good copy";
         let family = self.copies_newest.clone();
         r.register("etcd_dr_copies_newest_timestamp_seconds", newest, family);
-        let expiry = "When the first certificate in the newest good backup expires";
-        r.register(
-            "etcd_dr_certificate_expiry_timestamp_seconds",
-            expiry,
-            self.expiry.clone(),
-        );
     }
 
     fn register_runs(&mut self) {
