@@ -20,7 +20,7 @@ pub struct Age<'a> {
     pub created: Option<Timestamp>,
     /// Whose clock that was: backups of one cluster and node share a sequence.
     pub origin: Option<(&'a str, &'a str)>,
-    /// The number that its store gave it when it was taken; none where numbers tell nothing about
+    /// The number that its store gave it when it was taken; `None` if numbers tell nothing about
     /// time, as in a store of copies.
     pub sequence: Option<u64>,
     /// Its number, which decides between backups of one moment.

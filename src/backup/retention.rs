@@ -177,7 +177,7 @@ pub fn decide(sets: &[Candidate], rules: &Rules, now: Timestamp) -> Result<Vec<D
     let mut decisions = by_rules(sets, rules, now);
     let learnt = |set: &Candidate| set.failed || set.away && (set.verified || set.pinned);
     if sets.iter().any(learnt) {
-        // What is learnt later, or told by others, may keep more and never less.
+        // Rules added later, and facts from elsewhere, may keep more backups and never fewer.
         let unlearnt = |set: &Candidate| Candidate {
             failed: false,
             verified: false,

@@ -16,9 +16,9 @@ use crate::change::transaction::unsettled::{disabling, undone_by_others};
 use crate::cluster::connect::Target;
 use crate::cluster::quorum::{Against, Change, WOULD_LOSE_QUORUM};
 use crate::error::{Kind, Result};
-use crate::etcd::finding::printable;
 use crate::journal::{State, Step};
 use crate::node::layout::NodeLayout;
+use crate::sys::quote::printable;
 
 /// Stops etcd's pod and keeps it stopped.
 pub(super) fn run(session: &Session, args: &DisableArgs) -> Result<Shown> {
@@ -35,12 +35,12 @@ pub(super) fn run(session: &Session, args: &DisableArgs) -> Result<Shown> {
     let target = target::target(session)?;
     let planned = session.block_on(disable::plan(context, &target, args.wait))?;
     let plan = Plan::of(session, &target, &planned.steps)?;
-    if args.dry_run {
+    if args.ask.dry_run {
         let mut json = json!({"dryRun": true, "about": planned.info});
         plan.votes_into(&mut json);
         return Ok(Shown::done(plan.text(), json::document("disable", &json)));
     }
-    confirm_if_possible(&plan.text(), &plan.question(), args.yes)?;
+    confirm_if_possible(&plan.text(), &plan.question(), args.ask.yes)?;
     plan.warn(session);
     let version = env!("CARGO_PKG_VERSION");
     let mut disable = Transaction::begin(context, &layout, locked, &planned, version)?;

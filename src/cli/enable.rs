@@ -23,12 +23,12 @@ pub(super) fn run(session: &Session, args: &EnableArgs) -> Result<Shown> {
     let Some(found) = disabling(&layout)? else {
         return enabled_already(session, args);
     };
-    if args.dry_run {
+    if args.ask.dry_run {
         let text = "etcd's manifest would be restored; then this command would wait for etcd\n";
         return Ok(planned(Some(&found.id), text));
     }
     let question = "Restore etcd's manifest and start etcd on this node?";
-    confirm_if_possible("", question, args.yes)?;
+    confirm_if_possible("", question, args.ask.yes)?;
     let mut disabled = Transaction::open_found(context, &layout, locked, &found)?;
     session.log().open(disabled.dir());
     if let Some(later) = superseded_by(&layout, &found)? {
@@ -55,7 +55,7 @@ pub(super) fn run(session: &Session, args: &EnableArgs) -> Result<Shown> {
 /// It may be repeated, as by a playbook: then it only looks.
 fn enabled_already(session: &Session, args: &EnableArgs) -> Result<Shown> {
     let target = target::target(session)?;
-    if args.dry_run {
+    if args.ask.dry_run {
         let text = "etcd is not disabled on this node: nothing to do\n";
         return Ok(planned(None, text));
     }

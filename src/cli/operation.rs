@@ -163,15 +163,7 @@ pub(super) fn standing(
     if let Some(why) = &progress.why {
         fact("was undone", why);
     }
-    let mut steps = Vec::new();
-    for (number, (step, state)) in progress.begin.steps.iter().zip(&progress.steps).enumerate() {
-        let Ok(read) = serde_json::from_value::<NodeStep>(step.clone()) else {
-            continue;
-        };
-        let about = read.describe();
-        text.push_str(&format!("  {} {:>2}. {about}\n", mark(*state), number + 1));
-        steps.push(json!({"name": read.name(), "about": about, "step": step, "state": state}));
-    }
+    let steps = steps(progress, &mut text);
     match progress.state {
         State::Running if !held => text.push_str(&format!(
             "to resume: etcd-dr {command} --resume\nto roll back: etcd-dr {command} --rollback\n"
@@ -204,6 +196,21 @@ pub(super) fn standing(
         },
         ..Shown::done(clean(&text), json::document(words.document, &json))
     })
+}
+
+/// The steps and their states, as lines of text and as JSON. A step of another release that this one
+/// does not know is left out.
+fn steps(progress: &Progress, text: &mut String) -> Vec<Value> {
+    let mut steps = Vec::new();
+    for (number, (step, state)) in progress.begin.steps.iter().zip(&progress.steps).enumerate() {
+        let Ok(read) = serde_json::from_value::<NodeStep>(step.clone()) else {
+            continue;
+        };
+        let about = read.describe();
+        text.push_str(&format!("  {} {:>2}. {about}\n", mark(*state), number + 1));
+        steps.push(json!({"name": read.name(), "about": about, "step": step, "state": state}));
+    }
+    steps
 }
 
 /// The word for a step's state, in a column.

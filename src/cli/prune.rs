@@ -27,10 +27,7 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
     let asked = request.clone();
     let plan = session.blocking(move |context| prune::plan(&context, &now, &asked))?;
     if args.dry_run {
-        return Ok(Shown::done(
-            show::plan(&plan, args.explain),
-            json::document("prune", &show::document(&plan, None)),
-        ));
+        return Ok(planned(&plan, args));
     }
     // Even with nothing to remove it runs: what an earlier run left is cleaned up.
     if plan.removals().next().is_some() {
@@ -57,10 +54,7 @@ fn away(
         session.context.cancel.guard(plan).await
     })?;
     if args.dry_run {
-        return Ok(Shown::done(
-            show::plan(&plan, args.explain),
-            json::document("prune", &show::document(&plan, None)),
-        ));
+        return Ok(planned(&plan, args));
     }
     if plan.removals().next().is_some() {
         agree(&plan, args)?;
@@ -93,6 +87,14 @@ fn request(session: &Session, args: &PruneArgs) -> Result<PruneRequest> {
         selection,
         in_use: Vec::new(),
     })
+}
+
+/// The plan, as a result.
+fn planned(plan: &PrunePlan, args: &PruneArgs) -> Shown {
+    Shown::done(
+        show::plan(plan, args.explain),
+        json::document("prune", &show::document(plan, None)),
+    )
 }
 
 /// Shows the plan, and asks.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{Global, OutputArg, ProgressArg};
 use super::config::{self, Config};
@@ -26,7 +27,7 @@ pub(super) struct Shown {
     pub(super) json: Value,
     /// What goes to standard error besides.
     pub(super) remark: Option<String>,
-    /// What failed once the result was there: told of at the end, and `error` of the document.
+    /// What failed once the result was there: reported at the end, and as `error` of the document.
     pub(super) problems: Vec<Failure>,
     /// The exit status.
     pub(super) status: u8,
@@ -123,7 +124,7 @@ impl Session {
         &self,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        self.drive(go_back_on_signals(self.context.cancel.clone()), work)
+        self.drive(roll_back_on_signals(self.context.cancel.clone()), work)
     }
 
     /// Runs an operation while something listens to signals.
@@ -220,23 +221,48 @@ impl Session {
     }
 }
 
-/// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop.
+/// The signals that ask this process to stop.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+/// One of [`StopSignals`].
+#[derive(PartialEq, Eq)]
+enum Stop {
+    /// SIGINT or SIGTERM: somebody wants the process to stop.
+    Asked,
+    /// SIGHUP: the session ended.
+    Hangup,
+}
+
+impl StopSignals {
+    /// From now on the signals no longer end the process; none if they cannot be received.
+    fn receive() -> Option<Self> {
+        Some(Self {
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            terminate: signal(SignalKind::terminate()).ok()?,
+            hangup: signal(SignalKind::hangup()).ok()?,
+        })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.interrupt.recv() => Stop::Asked,
+            _ = self.terminate.recv() => Stop::Asked,
+            _ = self.hangup.recv() => Stop::Hangup,
+        }
+    }
+}
+
+/// Turns SIGINT, SIGTERM and SIGHUP into a request to stop; the second one ends the process.
 async fn stop_on_signals(cancel: Cancel) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ];
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+    let Some(mut signals) = StopSignals::receive() else {
         return;
     };
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+        signals.next().await;
         if cancel.is_cancelled() {
             crate::sys::scratch::remove_all();
             std::process::exit(exit::INTERRUPTED.into());
@@ -247,21 +273,13 @@ async fn stop_on_signals(cancel: Cancel) {
 
 /// Turns SIGINT and SIGTERM into a request to roll back; SIGHUP, as when a session ends, changes
 /// nothing.
-async fn go_back_on_signals(cancel: Cancel) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-    ];
-    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+async fn roll_back_on_signals(cancel: Cancel) {
+    let Some(mut signals) = StopSignals::receive() else {
         return;
     };
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => continue,
+        if signals.next().await == Stop::Hangup {
+            continue;
         }
         if cancel.is_cancelled() {
             terminal::tell_line(

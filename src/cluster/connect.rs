@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::context::Context;
 use crate::error::{Fact, Failure, Kind, Result};
-use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Member, Pem, TlsConfig};
+use crate::etcd::client::{ConnectOptions, Connection, Endpoint, Pem, TlsConfig};
+use crate::etcd::membership::Member;
 use crate::event::Event;
 use crate::node::access::{EtcdAccess, find_access};
 use crate::node::detection::{Detection, look_from};

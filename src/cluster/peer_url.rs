@@ -3,6 +3,13 @@
 
 use crate::error::{Failure, Kind, Result};
 use crate::node::endpoint::Endpoint;
+use crate::sys::member_url::{Rules, TCP};
+
+const RULES: Rules = Rules {
+    schemes: TCP,
+    default: None,
+    slash: true,
+};
 
 /// Reads a list as typed; sorted and each once, as etcd keeps them.
 ///
@@ -15,13 +22,10 @@ pub fn parse(texts: &[String]) -> Result<Vec<String>> {
             Failure::new(Kind::Usage, why.to_owned())
                 .doing(format!("reading the peer URL {text:?}"))
         };
-        if !text.contains("://") {
-            return Err(usage(
-                "it has no scheme: expected https://ADDRESS:2380 or http://ADDRESS:2380",
-            ));
-        }
-        let url = Endpoint::parse(text).ok_or_else(|| {
-            usage("expected https://ADDRESS:PORT or http://ADDRESS:PORT, and nothing after it")
+        let url = Endpoint::read(text, RULES).map_err(|problem| {
+            usage(&format!(
+                "it {problem}: expected https://ADDRESS:2380 or http://ADDRESS:2380"
+            ))
         })?;
         if url.ip().is_some_and(|ip| ip.is_unspecified()) {
             return Err(usage("no other member can reach an unspecified address"));

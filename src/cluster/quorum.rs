@@ -35,7 +35,7 @@ pub struct Tally {
     pub healthy: usize,
     /// How many voting members must agree.
     pub quorum: usize,
-    /// How many of the healthy voting members may fail before the quorum is lost; none where it is
+    /// How many of the healthy voting members may fail before the quorum is lost; `None` if it is
     /// lost already.
     pub tolerance: Option<usize>,
     /// The same, were every voting member healthy.

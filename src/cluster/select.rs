@@ -1,24 +1,25 @@
 //! Which member is meant: by its name, its id or a peer URL, and only by the whole of it.
 
 use crate::error::{Fact, Failure, Result};
-use crate::etcd::client::{Id, Member};
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::Member;
 
 use super::peer_url;
 
 /// Nothing is called so.
-pub const UNKNOWN: &str = "member-unknown";
+pub const MEMBER_UNKNOWN: &str = "member-unknown";
 /// More than one member is called so.
-pub const AMBIGUOUS: &str = "member-ambiguous";
+pub const MEMBER_AMBIGUOUS: &str = "member-ambiguous";
 
 /// Finds the one member that a word names: its name, its id as etcdctl prints them (hexadecimal,
 /// or decimal in its JSON; with or without `0x` or leading zeros), or one of its peer URLs. A
 /// member that has not started has no name.
 ///
 /// # Errors
-/// [`UNKNOWN`] or [`AMBIGUOUS`], with the candidates; neither can be allowed.
+/// [`MEMBER_UNKNOWN`] or [`MEMBER_AMBIGUOUS`], with the candidates; neither can be allowed.
 pub fn select<'m>(members: &'m [Member], word: &str) -> Result<&'m Member> {
     let word = word.trim();
-    let ids = ids(word);
+    let ids = MemberId::readings(word);
     let fits = |member: &&Member| {
         (!word.is_empty() && member.name == word)
             || ids.contains(&member.id)
@@ -29,13 +30,13 @@ pub fn select<'m>(members: &'m [Member], word: &str) -> Result<&'m Member> {
     match found.as_slice() {
         [one] => Ok(one),
         [] => Err(refusal(
-            UNKNOWN,
+            MEMBER_UNKNOWN,
             "no member has this name, id or peer URL".to_owned(),
             members.iter(),
         )
         .doing(doing)),
         several => Err(refusal(
-            AMBIGUOUS,
+            MEMBER_AMBIGUOUS,
             format!(
                 "it matches {} members; an id matches only one",
                 several.len()
@@ -64,31 +65,13 @@ pub fn described(member: &Member) -> String {
     format!("{name} ({}, {})", member.id, member.peer_urls.join(","))
 }
 
-/// The ids that a word of digits may be: it can be both a hexadecimal and a decimal number.
-fn ids(word: &str) -> Vec<Id> {
-    let bare = word
-        .strip_prefix("0x")
-        .or_else(|| word.strip_prefix("0X"))
-        .unwrap_or(word);
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let hexadecimal = digits(bare)
-        .then(|| u64::from_str_radix(bare, 16).ok())
-        .flatten();
-    let decimal = word
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| word.parse().ok())
-        .flatten();
-    hexadecimal.into_iter().chain(decimal).map(Id).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn member(id: u64, name: &str, url: &str) -> Member {
         Member {
-            id: Id(id),
+            id: MemberId(id),
             name: name.to_owned(),
             peer_urls: vec![url.to_owned()],
             client_urls: Vec::new(),
@@ -132,11 +115,11 @@ mod tests {
         assert_eq!(found("10"), Ok(0x10));
         assert_eq!(found("16"), Ok(0x10));
         for word in ["m", "m0.", "m0.exampl", "", "  ", "10.0.0.1", "M0"] {
-            assert_eq!(found(word), Err(Some(UNKNOWN)), "{word:?}");
+            assert_eq!(found(word), Err(Some(MEMBER_UNKNOWN)), "{word:?}");
         }
         // A name of two members, and a name that is another's id.
         for word in ["twin", "1011"] {
-            assert_eq!(found(word), Err(Some(AMBIGUOUS)), "{word}");
+            assert_eq!(found(word), Err(Some(MEMBER_AMBIGUOUS)), "{word}");
         }
         assert_eq!(found("0x1011"), Ok(0x1011));
     }

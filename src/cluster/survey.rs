@@ -10,9 +10,10 @@ use crate::cluster::connect::Target;
 use crate::context::Context;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::client::{
-    Alarm, ConnectOptions, Connection, Consistency, Endpoint, Id, Member, Probe, Status,
-    probe_members,
+    Alarm, ConnectOptions, Connection, Consistency, Endpoint, Probe, Status, probe_members,
 };
+use crate::etcd::ids::{ClusterId, MemberId};
+use crate::etcd::membership::Member;
 use crate::node::access::EtcdAccess;
 use crate::node::detection::Detection;
 use crate::node::overrides::Sourced;
@@ -72,13 +73,13 @@ impl MemberState {
 #[derive(Debug, Clone)]
 pub struct Survey {
     /// The cluster's id.
-    pub cluster_id: Id,
+    pub cluster_id: ClusterId,
     /// Every member.
     pub members: Vec<MemberState>,
     /// The alarms raised.
     pub alarms: Vec<Alarm>,
     /// The leader, as the member asked sees it.
-    pub leader: Option<Id>,
+    pub leader: Option<MemberId>,
     /// Why nothing is committed although there is a leader; the alarms are then those that the
     /// member's own status tells.
     pub stuck: Option<String>,
@@ -94,7 +95,7 @@ impl ClusterClient {
     /// Finds out how the cluster of a node is reached, and what else the node says of its member.
     ///
     /// # Errors
-    /// As of [`Target::access`]. Of several endpoints that were told none need be local.
+    /// As of [`Target::access`]. Of several configured endpoints, none needs to be local.
     pub fn of(
         context: &Context,
         target: &Target,
@@ -243,7 +244,7 @@ async fn agreed(connection: &Connection) -> Result<Vec<Alarm>> {
     }
 }
 
-fn state(probe: Probe, cluster_id: Id) -> MemberState {
+fn state(probe: Probe, cluster_id: ClusterId) -> MemberState {
     let (status, trouble) = match probe.status {
         Ok(status) if status.header.cluster_id != cluster_id => {
             let foreign = format!("it belongs to cluster {}", status.header.cluster_id);
@@ -335,7 +336,7 @@ impl Survey {
     }
 
     /// A member by its id.
-    pub fn find(&self, id: Id) -> Option<&MemberState> {
+    pub fn find(&self, id: MemberId) -> Option<&MemberState> {
         self.members.iter().find(|state| state.member.id == id)
     }
 
@@ -355,7 +356,7 @@ impl Survey {
     ///
     /// # Errors
     /// [`Kind::Unreachable`].
-    pub async fn connect_to_other_than(&self, id: Id) -> Result<Connection> {
+    pub async fn connect_to_other_than(&self, id: MemberId) -> Result<Connection> {
         let other = self
             .members
             .iter()

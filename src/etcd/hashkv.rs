@@ -120,7 +120,7 @@ impl Rules {
         part.main <= self.revision && (part.main > self.compacted_at || part.kept)
     }
 
-    /// Whether it must be told apart how entries are hashed when no key is alive.
+    /// Whether it matters how entries are hashed when no key is alive.
     pub(crate) fn none_alive_yet(&self) -> bool {
         self.none_alive.is_some()
     }

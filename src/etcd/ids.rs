@@ -7,29 +7,31 @@
 //!
 //! (etcd, `server/etcdserver/api/membership/member.go` and `cluster.go`.) The name does not enter,
 //! so that a changed token or address means another member. As text an id is lower-case hex
-//! *without* padding; in JSON it is a decimal number.
+//! *without* padding, also in the JSON of etcd-dr; in etcd's own JSON it is a decimal number, which not
+//! every reader of JSON can hold.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 use sha1::{Digest, Sha1};
 
 use crate::error::{Failure, Kind, Result};
+use crate::sys::member_url::{MemberUrl, Rules, Scheme};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
         )]
-        #[serde(transparent)]
         pub struct $name(pub u64);
 
         impl $name {
             /// Reads the text form: hex, as etcd prints it, with or without `0x`.
             pub fn from_hex(text: &str) -> Option<Self> {
-                let digits = text.strip_prefix("0x").unwrap_or(text);
+                let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+                let digits = digits.unwrap_or(text);
                 let hex = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
                 hex.then(|| u64::from_str_radix(digits, 16).ok())?.map(Self)
             }
@@ -52,6 +54,12 @@ macro_rules! id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:x}", self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
             }
         }
     };
@@ -104,8 +112,7 @@ impl PeerUrls {
     /// Checks and sorts URLs.
     ///
     /// etcd's rules: `http` or `https` with host and port and no path, or `unix`/`unixs`. What
-    /// etcd would take but never could dial is refused too: an empty host, a port that is no port,
-    /// user info, a query or a fragment.
+    /// etcd would accept but could never dial is refused, too (see [`crate::sys::member_url`]).
     pub fn parse<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut parsed = urls.into_iter().map(peer_url).collect::<Result<Vec<_>>>()?;
         if parsed.is_empty() {
@@ -143,49 +150,14 @@ pub(super) fn usage(what: impl fmt::Display) -> Failure {
 
 fn peer_url(text: &str) -> Result<String> {
     let url = text.trim();
-    let refuse = |what: &str| usage(format!("peer URL {url:?} {what}"));
-    if url.chars().any(|c| c.is_control() || c == ' ') {
-        return Err(refuse("contains a blank or control character"));
-    }
-    let (scheme, rest) = url
-        .split_once("://")
-        .ok_or_else(|| refuse("does not have the form scheme://host:port"))?;
-    let scheme = scheme.to_ascii_lowercase();
-    match scheme.as_str() {
-        "http" | "https" => {
-            if rest.contains(['?', '#', '@', '%', '\\']) {
-                return Err(refuse("has more than a host and a port"));
-            }
-            if rest.contains('/') {
-                return Err(refuse("must not contain a path"));
-            }
-            host_and_port(rest).map_err(|what| refuse(&what))?;
-        }
-        "unix" | "unixs" if rest.is_empty() => return Err(refuse("names no socket")),
-        "unix" | "unixs" => {}
-        _ => return Err(refuse("has a scheme other than http, https, unix or unixs")),
-    }
-    Ok(format!("{scheme}://{rest}"))
-}
-
-fn host_and_port(text: &str) -> Result<(), String> {
-    let form = "does not have the form scheme://host:port";
-    let (host, port) = text.rsplit_once(':').ok_or(form)?;
-    match host.strip_prefix('[') {
-        Some(inner) => {
-            let address = inner.strip_suffix(']').ok_or(form)?;
-            if address.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err("has brackets around something that is not an IPv6 address".into());
-            }
-        }
-        None if host.contains([':', '[', ']']) => {
-            return Err("has an IPv6 address without brackets".into());
-        }
-        None if host.is_empty() => return Err("has no host".into()),
-        None => {}
-    }
-    match port.parse::<u16>() {
-        Ok(1..) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
-        _ => Err(format!("has an invalid port {port:?}")),
-    }
+    let rules = Rules {
+        schemes: &[Scheme::Http, Scheme::Https, Scheme::Unix, Scheme::Unixs],
+        default: None,
+        slash: false,
+    };
+    let parsed = MemberUrl::parse(url, rules)
+        .map_err(|problem| usage(format!("peer URL {url:?} {problem}")))?;
+    // The ids are a hash of this text: nothing but the scheme may be written in another way.
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    Ok(format!("{}://{rest}", parsed.scheme.word()))
 }

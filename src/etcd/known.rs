@@ -153,7 +153,7 @@ pub const FAULTS: [Fault; 18] = [
 ];
 
 impl Fault {
-    /// The release of the same line that mends it; `None` where the version has no such fault.
+    /// The release of the same line that mends it; `None` if the version has no such fault.
     pub fn fixed_in(&self, version: Release) -> Option<Release> {
         let mut lines = self.affected.iter();
         let found = lines.find(|(from, fixed)| (*from..*fixed).contains(&version));
@@ -181,7 +181,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// What is known of a version as a server tells it, of these effects at most; `None` where there
+    /// What is known of a version as a server tells it, of these effects at most; `None` if there
     /// is nothing, or where the text is no version.
     pub fn of(version: &str, least: Effect) -> Option<Self> {
         let release: Release = version.parse().ok()?;

@@ -50,7 +50,7 @@ pub struct ClusterVersion {
 /// What a backup asks of a ClusterOperator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterOperator {
-    /// Its `Progressing` condition; `None` where it has none.
+    /// Its `Progressing` condition; `None` if it has none.
     pub progressing: Option<bool>,
     /// The condition's message.
     pub message: String,

@@ -5,12 +5,14 @@
 
 use std::fmt::Write;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::etcd::ids::MemberId;
 
-/// One member of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One member of a cluster, from etcd's API or from its files. Serialized as etcd-dr shows it, which
+/// is not as etcd stores it: for that see [`Member::to_json`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Member {
     /// The id.
     pub id: MemberId,
@@ -45,6 +47,15 @@ struct MemberJson {
 }
 
 impl Member {
+    /// The name, or the id of a member that has not started yet.
+    pub fn label(&self) -> String {
+        if self.name.is_empty() {
+            self.id.to_string()
+        } else {
+            self.name.clone()
+        }
+    }
+
     /// The key in the buckets `members` and `members_removed`.
     pub fn db_key(&self) -> String {
         self.id.to_string()

@@ -25,5 +25,4 @@ pub mod snapshot;
 pub mod survivor;
 pub mod wal;
 
-// What is found in a file of etcd is read from here by those who look at nothing else.
-pub use crate::finding::{self, self as findings};
+pub use crate::finding;

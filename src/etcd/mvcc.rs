@@ -19,7 +19,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::proto;
-use super::proto::strict::{Field, Fields, WireFault};
+use super::proto::strict::WireFault;
+use super::proto::{Field, Fields};
 
 /// Bytes of a revision key without a tombstone's mark.
 pub const REVISION_KEY: usize = 17;
@@ -117,10 +118,10 @@ impl<'a> KeyValue<'a> {
     /// shortest form and not zero. The first unknown field is reported, and the rest not read.
     pub fn decode(bytes: &'a [u8]) -> Result<(Self, Option<UnknownField>), WireFault> {
         let mut kv = Self::default();
-        let mut fields = Fields::new(bytes);
         let mut before = 0;
-        while let Some(field) = fields.next()? {
-            let (number, at) = (field.number, field.at);
+        for field in Fields::strict(bytes) {
+            let field = field?;
+            let (number, at) = (field.number, field.offset);
             if number <= before {
                 return Err(WireFault::new(at, "fields in ascending order, each once"));
             }
@@ -131,7 +132,7 @@ impl<'a> KeyValue<'a> {
                 3 => kv.mod_revision = positive(&field)?,
                 4 => kv.version = positive(&field)?,
                 5 => kv.value = field.bytes()?,
-                6 => kv.lease = field.int64()?,
+                6 => kv.lease = field.i64()?,
                 _ => return Ok((kv, Some(UnknownField(number)))),
             }
         }
@@ -152,11 +153,11 @@ impl<'a> KeyValue<'a> {
 }
 
 fn positive(field: &Field<'_>) -> Result<i64, WireFault> {
-    let value = field.int64()?;
+    let value = field.i64()?;
     if value > 0 {
         Ok(value)
     } else {
-        Err(WireFault::new(field.at, "a number above 0"))
+        Err(WireFault::new(field.offset, "a number above 0"))
     }
 }
 

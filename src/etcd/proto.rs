@@ -45,6 +45,8 @@ pub enum Fault {
     Truncated,
     /// A varint of more than 64 bits.
     LongVarint,
+    /// A varint that is not in its shortest form, where etcd would have written that.
+    PaddedVarint,
     /// A field whose declared length exceeds what is left.
     LengthBeyondEnd {
         /// The length that is claimed.
@@ -81,6 +83,7 @@ impl fmt::Display for WireError {
         match self.fault {
             Fault::Truncated => write!(f, "it ends inside a field"),
             Fault::LongVarint => write!(f, "a varint of more than 64 bits"),
+            Fault::PaddedVarint => write!(f, "a varint that is not in its shortest form"),
             Fault::LengthBeyondEnd { claimed, left } => {
                 write!(f, "a field of {claimed} bytes where {left} are left")
             }
@@ -223,9 +226,10 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a message, in their order; ends after the first error.
+/// The fields of a message, in their order; ends after the first error. Unless it is `STRICT`, any
+/// well-formed message is read; if it is, only numbers and bytes as etcd writes them (see [`strict`]).
 #[derive(Debug, Clone)]
-pub struct Fields<'a> {
+pub struct Fields<'a, const STRICT: bool = false> {
     rest: &'a [u8],
     offset: usize,
 }
@@ -238,7 +242,19 @@ impl<'a> Fields<'a> {
             offset: 0,
         }
     }
+}
 
+impl<'a> Fields<'a, true> {
+    /// The fields of a whole message, as etcd writes it.
+    pub fn strict(message: &'a [u8]) -> Self {
+        Self {
+            rest: message,
+            offset: 0,
+        }
+    }
+}
+
+impl<'a, const STRICT: bool> Fields<'a, STRICT> {
     fn fault(&self, fault: Fault) -> WireError {
         WireError {
             offset: self.offset,
@@ -256,6 +272,7 @@ impl<'a> Fields<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
         let (value, len) = varint::read(self.rest).map_err(|broken| {
             self.fault(match broken {
@@ -263,6 +280,9 @@ impl<'a> Fields<'a> {
                 Broken::TooLong => Fault::LongVarint,
             })
         })?;
+        if STRICT && !varint::is_shortest(value, len) {
+            return Err(self.fault(Fault::PaddedVarint));
+        }
         self.take(len)?;
         Ok(value)
     }
@@ -322,8 +342,14 @@ impl<'a> Fields<'a> {
         let (number, wire_type) = self.key()?;
         let value = match wire_type {
             0 => Value::Varint(self.varint()?),
-            1 => Value::Fixed64(u64::from_le_bytes(self.fixed()?)),
             2 => Value::Bytes(self.length_delimited()?),
+            other if STRICT => {
+                return Err(WireError {
+                    offset,
+                    fault: Fault::WireType(other),
+                });
+            }
+            1 => Value::Fixed64(u64::from_le_bytes(self.fixed()?)),
             3 => {
                 self.skip_group()?;
                 Value::Group
@@ -349,7 +375,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a, const STRICT: bool> Iterator for Fields<'a, STRICT> {
     type Item = Result<Field<'a>, WireError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -215,20 +215,8 @@ pub fn compare(mut reports: Vec<DiskReport>) -> Result<Verdict> {
         let fit = report.unfit().is_none();
         Reverse((fit, report.end(), report.wal.commit, revision))
     });
-    let Some(best) = reports.first().filter(|best| best.unfit().is_none()) else {
-        let reasons = reports.iter().map(|report| {
-            let why = report.unfit().map_or("", Unfit::words);
-            format!("{}: {why}", name(&report.member))
-        });
-        let reasons: Vec<String> = reasons.collect();
-        return Err(Failure::refused_for_good(
-            "no-survivor",
-            format!(
-                "none of these disks can be used for recovery: {}",
-                reasons.join("; ")
-            ),
-        ));
-    };
+    let best = reports.first().filter(|best| best.unfit().is_none());
+    let best = best.ok_or_else(|| no_survivor(&reports))?;
     let sound: BTreeSet<&str> = reports
         .iter()
         .filter(|report| report.good)
@@ -272,6 +260,16 @@ pub fn compare(mut reports: Vec<DiskReport>) -> Result<Verdict> {
         ranking: reports.iter().map(DiskReport::ranked).collect(),
         missing,
     })
+}
+
+fn no_survivor(reports: &[DiskReport]) -> Failure {
+    let reasons = reports.iter().map(|report| {
+        let why = report.unfit().map_or("", Unfit::words);
+        format!("{}: {why}", name(&report.member))
+    });
+    let reasons = reasons.collect::<Vec<_>>().join("; ");
+    let what = format!("none of these disks can be used for recovery: {reasons}");
+    Failure::refused_for_good("no-survivor", what)
 }
 
 fn check(reports: &[DiskReport]) -> Result<()> {

@@ -12,9 +12,9 @@ use super::verify::{LayerReport, Layers};
 use crate::context::Context;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::datadir::{self, DbFacts, Layout, not_a_data_dir};
-use crate::etcd::finding::{Finding, Layer};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
+use crate::finding::{Finding, Layer};
 use crate::keep::catalog::BackupSet;
 use crate::keep::database::KeyFilter;
 use crate::keep::{catalog, database};
@@ -39,7 +39,7 @@ pub struct Report {
     /// Whose files they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub member: Option<Own>,
-    /// The members at the end of the log, whether committed or not; `None` where nothing tells
+    /// The members at the end of the log, whether committed or not; `None` if nothing tells
     /// whom the log began with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub membership: Option<Vec<Known>>,
@@ -129,7 +129,7 @@ pub struct Distance {
 }
 
 impl Distance {
-    /// How a disk stands to the newest good backup among some; `None` where there is none whose
+    /// How a disk stands to the newest good backup among some; `None` if there is none whose
     /// revision is known.
     pub fn of(revisions: Revisions, cluster: &str, sets: &[BackupSet]) -> Option<Self> {
         let same = |set: &&BackupSet| {
@@ -165,14 +165,7 @@ pub fn run(
     backups: &[BackupSet],
 ) -> Result<Report> {
     let layout = Layout::new(data_dir, wal_dir);
-    if !layout.snap.is_dir() {
-        let what = not_a_data_dir(data_dir);
-        return Err(Failure::new(Kind::Usage, what).with(Fact::Path(data_dir.to_owned())));
-    }
-    if layout.locks()?.any_held() {
-        let what = format!("a running etcd holds {}", data_dir.display());
-        return Err(Failure::new(Kind::NotChecked, what).with(Fact::Path(data_dir.to_owned())));
-    }
+    refuse_unreadable(&layout, data_dir)?;
     let mut layers = Layers::default();
     let report = database::read(context, &layout.db(), KeyFilter::default())?;
     let facts = match &report {
@@ -190,22 +183,7 @@ pub fn run(
     };
     context.cancel.check()?;
     let files = datadir::check(&layout, facts.as_ref())?;
-    layers.findings.extend(files.findings.iter().cloned());
-    let last = files.wal.last_entry();
-    layers.close(
-        Layer::Wal,
-        format!(
-            "{} segments, last entry {} at term {}",
-            files.wal.scan.segments.len(),
-            last.index,
-            last.term
-        ),
-    );
-    layers.close(Layer::RaftSnap, format!("{} files", files.snaps.len()));
-    match &facts {
-        Some(_) => layers.close(Layer::Agreement, ""),
-        None => layers.skip(Layer::Agreement, "the database is not readable"),
-    }
+    close_layers(&mut layers, &files, facts.is_some());
     let member = own(&files, facts.as_ref());
     let revisions = report.as_ref().and_then(|report| revisions(report, &files));
     let newest_backup = match (&member, revisions) {
@@ -219,7 +197,7 @@ pub fn run(
         good: layers.good(),
         wal: wal(&files),
         member,
-        membership: membership.map(|members| members.into_iter().map(known).collect()),
+        membership: membership.map(|members| members.into_iter().map(Known::from).collect()),
         committed_voters: committed.map(|members| ids(&members.voters)),
         revisions,
         last_written: last_written(&layout, &files),
@@ -230,12 +208,47 @@ pub fn run(
     })
 }
 
-fn known(member: Member) -> Known {
-    Known {
-        id: member.id.to_string(),
-        name: member.name,
-        peer_urls: member.peer_urls,
-        learner: member.is_learner,
+/// Refuses what is not a data directory, and one that changes while it is read.
+fn refuse_unreadable(layout: &Layout, data_dir: &Path) -> Result<()> {
+    let (kind, what) = if !layout.snap.is_dir() {
+        (Kind::Usage, not_a_data_dir(data_dir))
+    } else if layout.locks()?.any_held() {
+        let what = format!("a running etcd holds {}", data_dir.display());
+        (Kind::NotChecked, what)
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(kind, what).with(Fact::Path(data_dir.to_owned())))
+}
+
+/// Reports the layers other than the database's.
+fn close_layers(layers: &mut Layers, files: &datadir::Report, has_database: bool) {
+    layers.findings.extend(files.findings.iter().cloned());
+    let last = files.wal.last_entry();
+    layers.close(
+        Layer::Wal,
+        format!(
+            "{} segments, last entry {} at term {}",
+            files.wal.scan.segments.len(),
+            last.index,
+            last.term
+        ),
+    );
+    layers.close(Layer::RaftSnap, format!("{} files", files.snaps.len()));
+    match has_database {
+        true => layers.close(Layer::Agreement, ""),
+        false => layers.skip(Layer::Agreement, "the database is not readable"),
+    }
+}
+
+impl From<Member> for Known {
+    fn from(member: Member) -> Self {
+        Self {
+            id: member.id.to_string(),
+            name: member.name,
+            peer_urls: member.peer_urls,
+            learner: member.is_learner,
+        }
     }
 }
 

@@ -16,9 +16,9 @@ use crate::cluster::connect::Target;
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::{self, DbFacts, Foreign, Layout};
-use crate::etcd::finding::Severity;
 use crate::etcd::known;
 use crate::etcd::release::Release;
+use crate::finding::Severity;
 use crate::inspect::diagnose;
 use crate::inspect::diagnose::NotChecked;
 use crate::inspect::diagnose::names::Resolver;
@@ -215,8 +215,17 @@ impl Looked {
         Ok(())
     }
 
-    /// What this member's own files tell.
+    /// Judges what this member's own files show.
     fn own(&mut self, db: &DbFacts, report: &datadir::Report, foreign: Foreign) {
+        self.storage_version(db);
+        self.downgrade(db);
+        if self.to.line() >= (3, 6) {
+            self.before_3_6(report);
+        }
+        self.wal_entries(foreign);
+    }
+
+    fn storage_version(&mut self, db: &DbFacts) {
         let to = self.to;
         let storage = db.storage_version.as_deref();
         let storage = storage.and_then(|text| text.parse::<Release>().ok());
@@ -237,6 +246,10 @@ impl Looked {
                 ),
             );
         }
+    }
+
+    fn downgrade(&mut self, db: &DbFacts) {
+        let to = self.to;
         let enabled = db
             .downgrade
             .as_deref()
@@ -251,28 +264,32 @@ impl Looked {
         if self.downgrades() && enabled.is_none_or(|enabled| enabled.line() != to.line()) {
             self.downgrade_not_enabled();
         }
-        if to.line() >= (3, 6) {
-            let stores = report.snaps.iter().filter_map(|file| file.snap.as_ref());
-            let stores = stores.take(1).filter_map(|snap| snap.store.as_ref());
-            if stores.into_iter().any(|store| store.has_user_keys) {
-                self.blocks(
-                    "v2-content",
-                    "the v2 store holds keys of users, with which 3.6 does not start".to_owned(),
-                    "delete them with ETCDCTL_API=2 etcdctl rm --recursive KEY on 3.5, and wait for the next .snap file",
-                );
-            }
-            for finding in &report.findings {
-                if finding.name.as_deref() == Some(datadir::MEMBERSHIP_DIFFERS) {
-                    let evidence =
-                        format!("expected {}, found {}", finding.expected, finding.found);
-                    self.blocks(
-                        datadir::MEMBERSHIP_DIFFERS,
-                        evidence,
-                        membership_cure(self.from.first()),
-                    );
-                }
+    }
+
+    /// From 3.6 on etcd does not start with keys in the v2 store, and takes its members from the
+    /// database alone.
+    fn before_3_6(&mut self, report: &datadir::Report) {
+        // The first is the newest, which etcd starts from.
+        let newest = report.snaps.iter().find_map(|file| file.snap.as_ref());
+        let store = newest.and_then(|snap| snap.store.as_ref());
+        if store.is_some_and(|store| store.has_user_keys) {
+            self.blocks(
+                "v2-content",
+                "the v2 store holds keys of users, with which 3.6 does not start".to_owned(),
+                "delete them with ETCDCTL_API=2 etcdctl rm --recursive KEY on 3.5, and wait for the next .snap file",
+            );
+        }
+        for finding in &report.findings {
+            if finding.name.as_deref() == Some(datadir::MEMBERSHIP_DIFFERS) {
+                let evidence = format!("expected {}, found {}", finding.expected, finding.found);
+                let cure = membership_cure(self.from.first());
+                self.blocks(datadir::MEMBERSHIP_DIFFERS, evidence, cure);
             }
         }
+    }
+
+    fn wal_entries(&mut self, foreign: Foreign) {
+        let to = self.to;
         if to.line() >= (3, 7) && foreign.v2 > 0 {
             self.blocks(
                 "v2-requests",

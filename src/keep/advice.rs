@@ -73,7 +73,7 @@ pub fn others_of(api: &ApiServer) -> Vec<OtherEtcd> {
     api.shards.iter().map(other).collect()
 }
 
-/// All that is to be told of a set before it is restored, by name. What no Manifest says (the set is
+/// All warnings about a backup before it is restored, by name. What no Manifest says (the set is
 /// older, or of OpenShift's scripts) the API server's manifest in the set may.
 pub fn of_set(manifest: Option<&Manifest>, api: &ApiServer) -> Vec<(&'static str, String)> {
     let told = manifest.map(|manifest| manifest.other_etcds.clone());

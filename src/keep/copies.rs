@@ -39,7 +39,7 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fate {
-    /// When it was made; none: not yet.
+    /// When it was made; `None`: not yet.
     #[serde(default)]
     pub made: Option<Timestamp>,
     /// Whether it is tried no more, since a file of the set is not what the Manifest says.
@@ -101,7 +101,7 @@ pub struct Tried {
 pub struct Place {
     /// The store's URL.
     pub url: String,
-    /// What was seen there; none: it could not be read.
+    /// What was seen there; `None`: it could not be read.
     pub seen: Option<Seen>,
 }
 
@@ -116,7 +116,7 @@ pub struct Copies {
     pub form: Form,
     /// This host's name, for the claims.
     pub host: String,
-    /// What of this node's copies is to stay once one was made; none: all.
+    /// What of this node's copies is to stay once one was made; `None`: all.
     pub keep: Option<Rules>,
 }
 
@@ -210,7 +210,7 @@ impl Copies {
 
     /// Makes the copies of what a backup came to, and those that earlier backups are owed. A recent
     /// backup that another run took (`ask`) is copied too: a backup here and there was asked for. What
-    /// fails as a whole is told as a copy that failed.
+    /// fails as a whole is reported as a failed copy.
     pub async fn catch_up(
         &self,
         context: &Context,

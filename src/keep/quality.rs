@@ -9,54 +9,54 @@ use crate::backup::manifest::{Check, CheckResult, Quality, QualityState, Reason}
 use crate::error::{Fact, Failure, Kind, Result};
 
 /// A member does not answer, or says it is unwell.
-pub const UNHEALTHY_MEMBER: &str = "etcd-unhealthy-member";
+pub const ETCD_UNHEALTHY_MEMBER: &str = "etcd-unhealthy-member";
 /// An alarm is raised.
-pub const ALARM: &str = "etcd-alarm";
+pub const ETCD_ALARM: &str = "etcd-alarm";
 /// The source knows no leader.
-pub const NO_LEADER: &str = "etcd-no-leader";
+pub const ETCD_NO_LEADER: &str = "etcd-no-leader";
 /// The source is a learner.
 pub const LEARNER_SOURCE: &str = "learner-source";
 /// The members' applied raft indexes are far apart.
 pub const RAFT_LAG: &str = "raft-lag";
 /// The members' data differ.
-pub const MEMBERS_DISAGREE: &str = "hashkv-mismatch";
+pub const HASHKV_MISMATCH: &str = "hashkv-mismatch";
 /// A ClusterOperator is rolling out, or does not say that it is not.
 pub const OPERATOR_PROGRESSING: &str = "operator-progressing";
 /// The cluster or the node is younger than a day.
-pub const FIRST_DAY: &str = "before-first-cert-rotation";
+pub const BEFORE_FIRST_CERT_ROTATION: &str = "before-first-cert-rotation";
 /// The static pods changed while the backup was taken.
-pub const ROLLOUT_IN_BETWEEN: &str = "rollout-during-backup";
+pub const ROLLOUT_DURING_BACKUP: &str = "rollout-during-backup";
 /// Not every static pod has resources that can be archived.
 pub const STATIC_PODS_INCOMPLETE: &str = "static-pods-incomplete";
 /// The profile's files are root's, and this process is not; no check of the backup's quality.
-pub const ROOT_NEEDED: &str = "root-required";
+pub const ROOT_REQUIRED: &str = "root-required";
 
 /// Every name that can be allowed.
 pub const ALLOWABLE: [&str; 11] = [
-    UNHEALTHY_MEMBER,
-    ALARM,
-    NO_LEADER,
+    ETCD_UNHEALTHY_MEMBER,
+    ETCD_ALARM,
+    ETCD_NO_LEADER,
     LEARNER_SOURCE,
     RAFT_LAG,
-    MEMBERS_DISAGREE,
+    HASHKV_MISMATCH,
     OPERATOR_PROGRESSING,
-    FIRST_DAY,
-    ROLLOUT_IN_BETWEEN,
+    BEFORE_FIRST_CERT_ROTATION,
+    ROLLOUT_DURING_BACKUP,
     STATIC_PODS_INCOMPLETE,
-    ROOT_NEEDED,
+    ROOT_REQUIRED,
 ];
 
 /// The checks of a backup's quality: a failed one that is allowed makes it dirty.
 pub const CHECKS: [&str; 10] = [
-    UNHEALTHY_MEMBER,
-    ALARM,
-    NO_LEADER,
+    ETCD_UNHEALTHY_MEMBER,
+    ETCD_ALARM,
+    ETCD_NO_LEADER,
     LEARNER_SOURCE,
     RAFT_LAG,
-    MEMBERS_DISAGREE,
+    HASHKV_MISMATCH,
     OPERATOR_PROGRESSING,
-    FIRST_DAY,
-    ROLLOUT_IN_BETWEEN,
+    BEFORE_FIRST_CERT_ROTATION,
+    ROLLOUT_DURING_BACKUP,
     STATIC_PODS_INCOMPLETE,
 ];
 
@@ -143,20 +143,20 @@ impl Allowed {
     }
 }
 
-/// Runs every check but [`STATIC_PODS_INCOMPLETE`] and [`ROLLOUT_IN_BETWEEN`], which are about the
+/// Runs every check but [`STATIC_PODS_INCOMPLETE`] and [`ROLLOUT_DURING_BACKUP`], which are about the
 /// node and not the cluster.
 pub fn assess(seen: &Seen, now: Timestamp) -> Vec<Check> {
     vec![
-        verdict(UNHEALTHY_MEMBER, unhealthy(seen)),
+        verdict(ETCD_UNHEALTHY_MEMBER, unhealthy(seen)),
         verdict(
-            ALARM,
+            ETCD_ALARM,
             seen.alarms
                 .iter()
                 .map(|(member, kind)| format!("{member} raised {kind}"))
                 .collect(),
         ),
         verdict(
-            NO_LEADER,
+            ETCD_NO_LEADER,
             if seen.has_leader {
                 vec![]
             } else {
@@ -173,8 +173,8 @@ pub fn assess(seen: &Seen, now: Timestamp) -> Vec<Check> {
         ),
         verdict(RAFT_LAG, lag(seen)),
         match &seen.hashes {
-            Some(hashes) => verdict(MEMBERS_DISAGREE, disagreement(hashes)),
-            None => not_checked(MEMBERS_DISAGREE, "not requested"),
+            Some(hashes) => verdict(HASHKV_MISMATCH, disagreement(hashes)),
+            None => not_checked(HASHKV_MISMATCH, "not requested"),
         },
         match &seen.operators {
             Some(operators) => verdict(OPERATOR_PROGRESSING, progressing(operators)),
@@ -183,13 +183,16 @@ pub fn assess(seen: &Seen, now: Timestamp) -> Vec<Check> {
         if seen.operators.is_none() {
             // Elsewhere no certificate is rotated after a day.
             not_checked(
-                FIRST_DAY,
+                BEFORE_FIRST_CERT_ROTATION,
                 "only OpenShift rotates certificates on the first day",
             )
         } else if seen.births.is_empty() {
-            not_checked(FIRST_DAY, "no object tells when the cluster was created")
+            not_checked(
+                BEFORE_FIRST_CERT_ROTATION,
+                "no object tells when the cluster was created",
+            )
         } else {
-            verdict(FIRST_DAY, newborn(seen, now))
+            verdict(BEFORE_FIRST_CERT_ROTATION, newborn(seen, now))
         },
     ]
 }
@@ -419,10 +422,10 @@ mod tests {
     fn each_check_fails_by_its_name_and_can_be_allowed_by_it() {
         type Spoil = fn(&mut Seen);
         let cases: [(&str, Spoil); 11] = [
-            (UNHEALTHY_MEMBER, |seen| {
+            (ETCD_UNHEALTHY_MEMBER, |seen| {
                 seen.members[1].answer = Err("refused".into())
             }),
-            (UNHEALTHY_MEMBER, |seen| {
+            (ETCD_UNHEALTHY_MEMBER, |seen| {
                 seen.members[1]
                     .answer
                     .as_mut()
@@ -430,18 +433,18 @@ mod tests {
                     .errors
                     .push("disk".into())
             }),
-            (ALARM, |seen| {
+            (ETCD_ALARM, |seen| {
                 seen.alarms.push(("m1".into(), "NOSPACE".into()))
             }),
-            (NO_LEADER, |seen| seen.has_leader = false),
+            (ETCD_NO_LEADER, |seen| seen.has_leader = false),
             (LEARNER_SOURCE, |seen| seen.source_learner = true),
             (RAFT_LAG, |seen| {
                 seen.members[2].answer.as_mut().unwrap().applied = 100_000 - RAFT_LAG_LIMIT - 1
             }),
-            (MEMBERS_DISAGREE, |seen| {
+            (HASHKV_MISMATCH, |seen| {
                 seen.hashes.as_mut().unwrap()[1].hash = Ok((8, 5))
             }),
-            (MEMBERS_DISAGREE, |seen| {
+            (HASHKV_MISMATCH, |seen| {
                 seen.hashes.as_mut().unwrap()[1].hash = Err("timed out".into())
             }),
             (OPERATOR_PROGRESSING, |seen| {
@@ -450,7 +453,7 @@ mod tests {
             (OPERATOR_PROGRESSING, |seen| {
                 seen.operators.as_mut().unwrap()[0].progressing = Err("absent".into())
             }),
-            (FIRST_DAY, |seen| {
+            (BEFORE_FIRST_CERT_ROTATION, |seen| {
                 seen.births[0].1 = "2026-11-21T05:00:00Z".parse().unwrap()
             }),
         ];
@@ -514,7 +517,10 @@ mod tests {
         seen.births[0].1 = now();
         seen.operators = None;
         let checks = assess(&seen, now());
-        let first_day = checks.iter().find(|check| check.name == FIRST_DAY).unwrap();
+        let first_day = checks
+            .iter()
+            .find(|check| check.name == BEFORE_FIRST_CERT_ROTATION)
+            .unwrap();
         assert_eq!(first_day.result, CheckResult::NotChecked);
         gate(&checks, &Allowed::default()).unwrap();
     }

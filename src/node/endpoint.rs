@@ -1,7 +1,9 @@
 //! URLs of etcd members, and addresses as nodes write them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use crate::sys::member_url::{MemberUrl, Place, Problem, Rules, Scheme, TCP};
 
 /// An etcd URL, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,33 +18,30 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Reads `https://host:port`, `http://host:port`, `host:port` (without TLS, as etcdctl takes
-    /// it); IPv6 addresses in brackets. A path, a user or a missing port is no endpoint.
+    /// it); IPv6 addresses in brackets.
     pub fn parse(text: &str) -> Option<Self> {
-        let (tls, rest) = match text.split_once("://") {
-            Some(("https", rest)) => (true, rest),
-            Some(("http", rest)) => (false, rest),
-            Some(_) => return None,
-            None => (false, text),
+        let rules = Rules {
+            schemes: TCP,
+            default: Some(Scheme::Http),
+            slash: true,
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = rest.rsplit_once(':')?;
-        let bare = match host.strip_prefix('[') {
-            Some(inner) => {
-                let inner = inner.strip_suffix(']')?;
-                inner.parse::<Ipv6Addr>().ok()?;
-                inner
-            }
-            None => host,
-        };
-        let named = bare.len() < host.len() || bare.bytes().all(is_host_byte);
-        if bare.is_empty() || !named || !port.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
+        Self::read(text, rules).ok()
+    }
+
+    /// Reads a URL by other rules.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(text: &str, rules: Rules) -> Result<Self, Problem> {
+        let url = MemberUrl::parse(text, rules)?;
+        match url.place {
+            Place::Tcp { host, port } => Ok(Self {
+                tls: url.scheme == Scheme::Https,
+                host: host.to_owned(),
+                port,
+            }),
+            Place::Socket(_) => Err(Problem::NoHost),
         }
-        Some(Self {
-            tls,
-            host: bare.to_owned(),
-            port: port.parse().ok()?,
-        })
     }
 
     /// The URL of an address.
@@ -89,10 +88,6 @@ impl fmt::Display for Endpoint {
             write!(f, "{scheme}://{}:{}", self.host, self.port)
         }
     }
-}
-
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
 }
 
 /// Reads an address with or without brackets; an IPv4 address mapped into IPv6 is the IPv4 one.

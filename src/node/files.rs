@@ -21,7 +21,7 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// The entries of a directory by name; none where it does not exist.
+/// The entries of a directory by name; empty if it does not exist.
 pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = listing::entries(dir);
     let entries = entries.doing(Kind::Unexpected, || format!("listing {}", dir.display()))?;

@@ -231,22 +231,25 @@ fn describe_member(layout: &NodeLayout, etcd: &Live, says: &mut NodeAccess) {
         .etcd_flag("data-dir")
         .map(|told| etcd.host_file(layout, &told));
     if says.endpoint.is_none() {
-        says.why_no_endpoint = Some(
-            Failure::new(
-                Kind::Usage,
-                format!(
-                    "finding etcd's endpoint: {} names no client URL{}",
-                    etcd.source,
-                    if etcd.container.is_scripted() {
-                        ": a shell script starts etcd, and its flags cannot be read"
-                    } else {
-                        ""
-                    }
-                ),
-            )
-            .with(Fact::Missing("endpoint")),
-        );
+        says.why_no_endpoint = Some(no_endpoint(etcd));
     }
+    member_certificates(layout, etcd, says);
+}
+
+fn no_endpoint(etcd: &Live) -> Failure {
+    let why = match etcd.container.is_scripted() {
+        true => ": a shell script starts etcd, and its flags cannot be read",
+        false => "",
+    };
+    let what = format!(
+        "finding etcd's endpoint: {} names no client URL{why}",
+        etcd.source
+    );
+    Failure::new(Kind::Usage, what).with(Fact::Missing("endpoint"))
+}
+
+/// The certificates that etcd's manifest leads to: a client's of kubeadm, then etcd's own.
+fn member_certificates(layout: &NodeLayout, etcd: &Live, says: &mut NodeAccess) {
     if let Some(ca) = etcd.etcd_flag("trusted-ca-file") {
         let ca = etcd.host_file(layout, &ca);
         if let Some(dir) = ca.value.parent() {

@@ -53,7 +53,7 @@ pub fn node_names(layout: &NodeLayout) -> Vec<String> {
     found.map(|name| name.value).collect()
 }
 
-/// The names that the node may go by and where each was found: what the kubelet is told to call
+/// The names that the node may go by and where each was found: what the kubelet is configured to call
 /// it, what its certificate calls it, the machine's own name. In lower case, as the kubelet has
 /// them.
 pub(super) fn named(layout: &NodeLayout) -> Vec<Sourced<String>> {

@@ -80,7 +80,7 @@ impl NodeLayout {
     }
 
     /// Where `disable` keeps a component's manifest while it is in force: the newest one in
-    /// `/etc/kubernetes/.etcd-dr/disable-*/manifests`; nothing where there is none.
+    /// `/etc/kubernetes/.etcd-dr/disable-*/manifests`; `None` if there is none.
     pub fn disabled_manifest(&self, component: Component, profile: Profile) -> Option<PathBuf> {
         let file = component.manifest_file(profile)?;
         let entries = fs::read_dir(self.kubernetes().join(".etcd-dr")).ok()?;

@@ -61,7 +61,7 @@ impl Lock {
         })
     }
 
-    /// Takes a lock that others define: nothing is written into its file. `None` where the file is not
+    /// Takes a lock that others define: nothing is written into its file. `None` if the file is not
     /// ours: it is in a folder that everybody may write to, so that anybody can have put it there and
     /// hold it for ever.
     pub fn hold(path: &Path) -> Result<Option<Self>> {

@@ -15,6 +15,7 @@ pub mod label;
 pub mod limits;
 pub mod listing;
 pub mod lock;
+pub mod member_url;
 pub mod mount;
 pub mod opened;
 mod out_file;

@@ -12,7 +12,7 @@ use crate::error::{Doing, Failure, Kind, Result};
 /// Bytes that a small file rarely has more of.
 const READ: usize = 8 << 10;
 
-/// Reads a small file that may be anybody's, as [`open`] opens it; `None` where there is none.
+/// Reads a small file that may be anybody's, as [`open`] opens it; `None` if it does not exist.
 ///
 /// # Errors
 /// [`Kind::BadBackup`] where it is no plain file or has more bytes, [`Kind::Store`] where it cannot
@@ -24,7 +24,7 @@ pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Opens a file that may be anybody's, to read it; `None` where there is none. Only a plain file is
+/// Opens a file that may be anybody's, to read it; `None` if it does not exist. Only a plain file is
 /// opened: a pipe would wait for a writer, and a link to a device would never end.
 ///
 /// # Errors

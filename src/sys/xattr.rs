@@ -13,7 +13,7 @@ use crate::error::{Doing, Kind, Result};
 /// The attribute that holds a SELinux label.
 pub const SELINUX: &str = "security.selinux";
 
-/// The extended attributes of a file, directory or link; none where the file system has none.
+/// The extended attributes of a file, directory or link; empty if the file system has none.
 pub fn xattrs(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut found = BTreeMap::new();
     let doing = || format!("reading the extended attributes of {}", path.display());

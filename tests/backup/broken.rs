@@ -30,7 +30,7 @@ impl Told {
 }
 
 #[test]
-fn each_reason_is_told_apart() {
+fn each_reason_for_an_unreachable_etcd_has_its_message() {
     for bins in bins::require_all() {
         eprintln!("with etcd {}", bins.version);
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());
@@ -122,7 +122,7 @@ fn each_reason_is_told_apart() {
 }
 
 #[test]
-fn what_is_told_wrongly_is_a_usage_error() {
+fn wrong_endpoints_and_certificates_are_usage_errors() {
     let Some(bins) = bins::require("3.5") else {
         return;
     };

@@ -184,7 +184,7 @@ fn what_the_cluster_and_the_node_say() {
 }
 
 #[test]
-fn an_alarm() {
+fn an_alarm_is_refused_and_can_be_allowed() {
     for bins in bins::require_all() {
         eprintln!("with etcd {}", bins.version);
         let mut spec = ClusterSpec::new(bins, 1).fast();
@@ -205,7 +205,7 @@ fn an_alarm() {
 }
 
 #[test]
-fn members_that_are_down_or_differ() {
+fn members_that_are_down_or_differ_are_refused_and_can_be_allowed() {
     let Some(bins) = bins::require("3.5") else {
         return;
     };
@@ -290,7 +290,7 @@ fn wait(what: &str, check: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_learner_as_the_source() {
+fn a_learner_as_the_source_is_refused_and_can_be_allowed() {
     for bins in bins::require_all() {
         eprintln!("with etcd {}", bins.version);
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());

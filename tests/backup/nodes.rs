@@ -29,7 +29,7 @@ fn archive_names(archive: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_layout_of_openshift() {
+fn every_layout_of_openshift_is_backed_up() {
     let Some(cluster) = start(3) else { return };
     OpenShift::default().write(&cluster);
     let cases = [
@@ -62,7 +62,7 @@ fn every_layout_of_openshift() {
 }
 
 #[test]
-fn a_kubeadm_node() {
+fn a_kubeadm_node_is_backed_up() {
     let Some(mut cluster) = start(1) else { return };
     let node = Node::of(&cluster, 0, &NodeOptions::kubeadm());
     let store = cluster.scratch().join("store");
@@ -140,7 +140,7 @@ fn a_kubeadm_node() {
 }
 
 #[test]
-fn what_a_backup_alone_does_not_bring_back_is_said() {
+fn kms_plugins_and_other_etcds_are_warned_of() {
     let Some(cluster) = start(1) else { return };
     let node = Node::of(&cluster, 0, &NodeOptions::kubeadm());
     let store = cluster.scratch().join("store");
@@ -198,7 +198,7 @@ fn what_a_backup_alone_does_not_bring_back_is_said() {
 }
 
 #[test]
-fn a_bare_etcd_is_told_everything() {
+fn a_bare_etcd_is_backed_up_with_options_alone() {
     let Some(bins) = bins::require("3.5") else {
         return;
     };
@@ -261,7 +261,7 @@ fn a_bare_etcd_is_told_everything() {
 }
 
 #[test]
-fn variables_for_etcdctl_with_the_pods_paths() {
+fn paths_of_pods_in_etcdctls_variables_are_found_on_the_host() {
     let Some(cluster) = start(3) else { return };
     OpenShift::default().write(&cluster);
     let node = Node::of(&cluster, 1, &NodeOptions::default());
@@ -294,7 +294,7 @@ fn variables_for_etcdctl_with_the_pods_paths() {
 }
 
 #[test]
-fn nodes_that_only_look_like_one() {
+fn odd_nodes_are_recognised() {
     let Some(cluster) = start(1) else { return };
     OpenShift::default().write(&cluster);
     let node = Node::of(&cluster, 0, &NodeOptions::default());

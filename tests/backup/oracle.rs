@@ -18,7 +18,7 @@ use testbench::stock;
 const KEYS: usize = 300;
 
 #[test]
-fn one_member_of_each_release() {
+fn a_backup_of_one_member_is_what_etcdctl_saves_on_each_release() {
     for bins in bins::require_all() {
         eprintln!("with etcd {}", bins.version);
         let cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());
@@ -27,7 +27,7 @@ fn one_member_of_each_release() {
 }
 
 #[test]
-fn three_members_of_each_release() {
+fn a_backup_of_three_members_is_what_etcdctl_saves_on_each_release() {
     for bins in bins::require_all() {
         eprintln!("with etcd {}", bins.version);
         let cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());

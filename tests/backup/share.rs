@@ -71,7 +71,7 @@ impl Drop for Xfs {
 }
 
 #[test]
-fn a_second_snapshot_costs_little_more_than_what_changed() {
+fn blocks_are_shared_with_the_backup_before() {
     let Some(bins) = bins::require("3.5") else {
         return;
     };

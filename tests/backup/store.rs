@@ -26,7 +26,7 @@ fn start(bytes: usize) -> Option<(Cluster, Node)> {
 }
 
 #[test]
-fn a_file_system_that_is_full_or_fills_up() {
+fn a_full_file_system_leaves_no_backup() {
     let Some((cluster, node)) = start(20 << 20) else {
         return;
     };
@@ -98,7 +98,7 @@ fn a_snapshot_ends_before_its_file_system_is_full() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written() {
+fn a_store_that_cannot_be_written_is_an_error() {
     let Some((cluster, node)) = start(1 << 20) else {
         return;
     };
@@ -191,6 +191,7 @@ fn root_is_needed_on_a_node() {
     let (status, said) = run(&["--allow", "root-required"]);
     assert!(matches!(status, Some(2 | 6)), "{status:?} {said}");
     assert!(said.contains("Permission denied"), "{said}");
+    assert!(said.contains("to run it as root: sudo "), "{said}");
     assert_eq!(std::fs::read_dir(&store).expect("the store").count(), 0);
 }
 

@@ -52,7 +52,7 @@ impl Bench {
 }
 
 #[test]
-fn a_server_that_dies_or_freezes_while_it_sends() {
+fn a_server_that_dies_or_freezes_leaves_no_backup() {
     let Some(mut bench) = Bench::start() else {
         return;
     };
@@ -141,7 +141,7 @@ fn interrupted(bench: &Bench, run: Run) {
 }
 
 #[test]
-fn two_at_once_and_a_rollout_in_between() {
+fn two_backups_at_once_and_a_rollout_are_refused() {
     let Some(bench) = Bench::start() else { return };
     let mut first = bench.slow_backup(&[]);
     first.wait_for_stream();

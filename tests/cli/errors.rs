@@ -29,7 +29,7 @@ fn a_process_that_may_open_few_files_says_so() {
 }
 
 #[test]
-fn what_was_typed() {
+fn a_wrong_command_line_says_what_is_wrong() {
     let none = Placeholders::default();
     let cases: &[(&str, &[&str])] = &[
         ("usage-nothing", &[]),
@@ -63,7 +63,7 @@ fn what_was_typed() {
 }
 
 #[test]
-fn names_of_checks() {
+fn an_unknown_check_is_refused_with_the_nearest_name() {
     let shelf = Shelf::new();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     let with = |check| {
@@ -85,7 +85,7 @@ fn names_of_checks() {
 }
 
 #[test]
-fn the_configuration_file() {
+fn a_wrong_configuration_file_is_a_usage_error() {
     let shelf = Shelf::new();
     let path = shelf.dir().join("config.toml");
     let path = path.to_str().expect("UTF-8");
@@ -136,7 +136,7 @@ pub(crate) fn node(at: &Path, args: &[&str]) -> String {
 pub(crate) const NODES: &str = "master-0=127.1.9.1,master-1=127.1.9.2,master-2=127.1.9.3";
 
 #[test]
-fn what_a_node_refuses() {
+fn a_node_that_cannot_be_backed_up_is_refused() {
     let shelf = Shelf::new();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     let root = node(&shelf.dir().join("openshift"), &["--nodes", NODES]);
@@ -205,7 +205,7 @@ fn what_a_node_refuses() {
 }
 
 #[test]
-fn a_store_in_use() {
+fn a_locked_store_is_busy() {
     let shelf = Shelf::new();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     let root = node(&shelf.dir().join("openshift"), &["--nodes", NODES]);

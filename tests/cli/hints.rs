@@ -45,7 +45,7 @@ fn typed(failed: &Run, fill: &[(&str, &str)]) -> Run {
 }
 
 #[test]
-fn what_is_missing_and_where_the_node_is() {
+fn hints_say_what_is_missing_and_where_the_node_is_mounted() {
     let shelf = Shelf::new();
     let store = shelf.store_text();
     let empty = shelf.dir().join("empty");
@@ -118,7 +118,7 @@ fn what_is_missing_and_where_the_node_is() {
 }
 
 #[test]
-fn other_backups() {
+fn hints_name_other_backups() {
     let shelf = Shelf::new();
     let store = shelf.store_text();
     let at = ["--profile", "bare", "--endpoints", "http://127.1.9.1:2379"];
@@ -146,7 +146,7 @@ fn other_backups() {
 }
 
 #[test]
-fn who_holds_a_lock() {
+fn a_hint_names_the_holder_of_a_lock() {
     let shelf = Shelf::new();
     let store = shelf.store_text();
     let root = node(&shelf.dir().join("openshift"), &["--nodes", NODES]);
@@ -165,7 +165,7 @@ fn who_holds_a_lock() {
 }
 
 #[test]
-fn a_refusal_that_may_be_overridden() {
+fn a_hint_overrides_an_allowable_refusal() {
     let shelf = Shelf::new();
     shelf.good(1);
     shelf.good(2);

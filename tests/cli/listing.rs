@@ -5,7 +5,7 @@ use crate::shelf::Shelf;
 use testbench::golden::{Placeholders, run};
 
 #[test]
-fn one_of_each_kind() {
+fn every_kind_of_backup_is_listed() {
     let shelf = Shelf::one_of_each();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     golden("list", &["list", &store], &hide).expect(0);
@@ -55,7 +55,7 @@ fn one_of_each_kind() {
 }
 
 #[test]
-fn nothing_to_list() {
+fn an_empty_store_is_listed() {
     let shelf = Shelf::new();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     golden("list-empty", &["list", &store], &hide).expect(0);
@@ -85,7 +85,7 @@ fn nothing_to_list() {
 }
 
 #[test]
-fn stale_or_not() {
+fn a_stale_listing_exits_with_11() {
     let shelf = Shelf::new();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     shelf.dirty(1);

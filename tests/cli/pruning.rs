@@ -43,7 +43,7 @@ fn sets(store: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_would_go_is_shown_and_then_goes() {
+fn prune_shows_what_it_removes_and_removes_it() {
     let shelf = filled();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     std::fs::write(shelf.store().join("backup-1/pinned"), "").expect("a pin");
@@ -174,7 +174,7 @@ fn a_set_that_failed_its_verification_does_not_count() {
 }
 
 #[test]
-fn a_cluster_that_is_gone_is_cleared() {
+fn all_backups_of_one_cluster_are_removed_on_request() {
     let shelf = filled();
     let store = shelf.store_text();
     shelf.edit(2, |manifest| {

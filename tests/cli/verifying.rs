@@ -20,7 +20,7 @@ fn failed(run: &Run) -> Vec<String> {
 }
 
 #[test]
-fn what_is_whole() {
+fn a_good_backup_verifies() {
     let shelf = Shelf::one_of_each();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     let at = ["verify", "--store", &store];
@@ -58,7 +58,7 @@ fn what_is_whole() {
 }
 
 #[test]
-fn what_cannot_be_meant() {
+fn wrong_arguments_of_verify_are_refused() {
     let shelf = Shelf::one_of_each();
     let (store, hide) = (shelf.store_text(), shelf.placeholders());
     let at = ["verify", "--store", &store];
@@ -249,7 +249,7 @@ fn each_layer_broken_in_its_own_way() {
 type Edit = (&'static str, fn(&mut serde_json::Value));
 
 #[test]
-fn a_manifest_that_was_altered() {
+fn a_changed_manifest_is_found() {
     let cases: [Edit; 4] = [
         ("size", |m| m["files"][0]["size"] = 1.into()),
         ("digest", |m| {

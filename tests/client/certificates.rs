@@ -147,7 +147,7 @@ const P256: &str = "EC ec_paramgen_curve:P-256";
 const P521: &str = "EC ec_paramgen_curve:P-521";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_etcd_takes_is_taken() {
+async fn certificates_that_etcd_accepts_are_accepted() {
     let (Some(bins), Some(made)) = (require("3.5"), Made::new()) else {
         return;
     };
@@ -216,7 +216,7 @@ async fn what_etcd_takes_is_taken() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_is_told_in_a_sentence() {
+fn an_unusable_key_is_explained() {
     let Some(made) = Made::new() else { return };
     made.own("ca", P256, "");
     for (name, kind, word) in [

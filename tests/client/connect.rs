@@ -97,7 +97,7 @@ async fn listen_tls(pair: &Pair, alpn: &[u8]) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn a_refused_connection_is_named() {
     let address = TcpListener::bind((LOCAL, 0))
         .await
         .unwrap()
@@ -116,13 +116,13 @@ async fn nobody_listens() {
 }
 
 #[tokio::test]
-async fn the_name_does_not_exist() {
+async fn an_unknown_host_name_is_named() {
     let words = ["no-such-host.invalid", "could not be resolved"];
     unreachable("http://no-such-host.invalid:2379", None, &words).await;
 }
 
 #[tokio::test]
-async fn nothing_is_ever_answered() {
+async fn a_silent_server_is_named() {
     let silent = listen(|mut stream| async move {
         let mut sunk = Vec::new();
         let _ = stream.read_to_end(&mut sunk).await;
@@ -142,7 +142,7 @@ async fn nothing_is_ever_answered() {
 }
 
 #[tokio::test]
-async fn the_server_hangs_up() {
+async fn a_server_that_closes_is_named() {
     let rude = listen(|stream| async move { drop(stream) }).await;
     let failure = fails(&format!("http://{rude}"), None).await;
     let text = failure.to_string();
@@ -153,7 +153,7 @@ async fn the_server_hangs_up() {
 }
 
 #[tokio::test]
-async fn plain_and_tls_are_told_apart() {
+async fn plain_and_tls_servers_are_distinguished() {
     let ca = Ca::new("ca");
     let plain = listen(|mut stream| async move {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
@@ -179,7 +179,7 @@ async fn plain_and_tls_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_trusted() {
+async fn an_untrusted_server_is_named() {
     let server = listen_tls(&Ca::new("true-signer").leaf("etcd-1", "o", &[]), b"h2").await;
     let words = [
         "it is not signed by a trusted certificate",
@@ -202,7 +202,7 @@ async fn a_server_that_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn a_server_whose_certificate_is_over() {
+async fn an_expired_server_certificate_is_named() {
     let ca = Ca::new("ca");
     let expired = ca.leaf_valid("etcd-1", "o", &[], Validity::expired());
     let server = listen_tls(&expired, b"h2").await;
@@ -215,7 +215,7 @@ async fn a_server_whose_certificate_is_over() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_name() {
+async fn a_certificate_for_another_host_is_named() {
     let ca = Ca::new("ca");
     let server = listen_tls(&ca.leaf("etcd-1", "o", &[]), b"h2").await;
     let tls = trusting(&ca).with_server_name("other.example").unwrap();

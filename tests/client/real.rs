@@ -246,7 +246,7 @@ async fn interfered(cluster: Cluster, act: fn(&mut Cluster)) -> (Failure, Durati
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_killed_in_mid_stream() {
+async fn a_server_killed_during_a_download_is_an_error() {
     for bins in require_all() {
         for tls in [true, false] {
             let cluster = single(bins, tls);
@@ -268,7 +268,7 @@ async fn a_server_killed_in_mid_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_frozen_in_mid_stream() {
+async fn a_server_frozen_during_a_download_is_a_stall() {
     let Some(bins) = require("3.5") else { return };
     for tls in [true, false] {
         let cluster = single(&bins, tls);
@@ -301,7 +301,7 @@ async fn refused(cluster: &Cluster, tls: Option<TlsConfig>, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_is_not_let_in_is_told_why() {
+async fn a_rejected_client_certificate_is_explained() {
     for bins in require_all() {
         let cluster = single(bins, true);
         let certs = cluster.certs().unwrap();
@@ -362,7 +362,7 @@ async fn a_client_that_is_not_let_in_is_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_to_a_plain_server_is_told() {
+async fn tls_to_a_plain_server_is_named() {
     let Some(bins) = require("3.5") else { return };
     let cluster = single(&bins, false);
     let ca = Ca::new("ca");
@@ -381,7 +381,7 @@ async fn tls_to_a_plain_server_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcds_own_authentication() {
+async fn authentication_of_etcd_users_is_respected() {
     let Some(bins) = require("3.5") else { return };
     let cluster = single(&bins, false);
     for command in [

@@ -116,7 +116,7 @@ async fn messages_may_be_cut_anywhere_on_the_way() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_early_is_told_with_how_far_it_came() {
+async fn a_stream_that_ends_early_reports_how_far_it_came() {
     let database = database(100 * 512);
     let mut script = honest(&database, 4096, "");
     script.truncate(5);
@@ -153,7 +153,7 @@ async fn a_stream_without_a_status_is_not_complete() {
 }
 
 #[tokio::test]
-async fn a_stream_broken_off_is_told() {
+async fn a_broken_stream_is_an_error() {
     let mut script = honest(&database(2048), 512, "");
     script.truncate(2);
     script.push(Step::Reset);

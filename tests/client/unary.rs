@@ -2,7 +2,8 @@
 //! came in between are told apart.
 
 use etcd_dr::error::{Failure, Kind};
-use etcd_dr::etcd::client::{AlarmKind, ConnectOptions, Connection, Endpoint, HashKvAnswer, Id};
+use etcd_dr::etcd::client::{AlarmKind, ConnectOptions, Connection, Endpoint, HashKvAnswer};
+use etcd_dr::etcd::ids::MemberId;
 
 use crate::fake::{Step, serve};
 
@@ -37,7 +38,7 @@ async fn no_status(script: Vec<Step>, words: &[&str]) -> Failure {
 }
 
 #[tokio::test]
-async fn what_is_not_etcds_is_told_as_that() {
+async fn an_answer_that_is_not_etcds_is_named() {
     let foreign = &["not an answer from etcd"];
     let end = Step::Status(0, "");
     no_status(vec![raw(&[0xff; 20]), end.clone()], foreign).await;
@@ -88,6 +89,6 @@ async fn an_alarm_of_a_newer_server_keeps_its_number() {
     .await;
     let alarms = connection.alarms().await.unwrap();
     assert_eq!(alarms.len(), 1);
-    assert_eq!(alarms[0].member_id, Id(5));
+    assert_eq!(alarms[0].member_id, MemberId(5));
     assert_eq!(alarms[0].kind, AlarmKind::Other(99));
 }

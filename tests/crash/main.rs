@@ -189,7 +189,7 @@ fn a_kill_at_every_changing_call_leaves_a_sound_store() {
 }
 
 #[test]
-fn a_failure_of_every_changing_call_is_told_and_leaves_a_sound_store() {
+fn a_failure_of_every_changing_call_is_reported_and_leaves_a_sound_store() {
     let Some(bench) = Bench::start() else { return };
     for (kind, words) in [("fail", ":5"), ("full", "")] {
         let mut failures = 0;

@@ -114,7 +114,7 @@ fn a_fresh_mount_of_another_user_keeps_both() {
 }
 
 #[test]
-fn what_is_there_is_never_replaced() {
+fn an_existing_data_directory_is_never_replaced() {
     let place = Place::new();
     let data_dir = place.at("data");
     let refused = |request: &Request| {
@@ -151,7 +151,7 @@ fn what_is_there_is_never_replaced() {
 }
 
 #[test]
-fn the_log_may_lie_elsewhere() {
+fn the_wal_may_have_a_directory_of_its_own() {
     for (wal, existing) in [
         ("wal", false),
         ("deep/er/wal", false),
@@ -194,7 +194,7 @@ fn the_log_may_lie_elsewhere() {
 }
 
 #[test]
-fn leftovers_go_and_a_run_that_still_goes_is_left_alone() {
+fn leftovers_are_removed_unless_their_run_still_builds() {
     for existing in [false, true] {
         let place = Place::new();
         let data_dir = place.at("data");
@@ -326,7 +326,7 @@ fn the_hash_is_skipped_only_when_asked() {
 }
 
 #[test]
-fn tokens_and_bumps() {
+fn the_token_is_random_and_the_bump_automatic_for_one_member() {
     let place = Place::new();
     let mut request = request(&place.snapshot, &place.at("one"));
     request.token = None;

@@ -128,7 +128,7 @@ fn authentication_stays_on_and_a_learner_goes() {
 
 /// An alarm stays raised, and is told; a downgrade and a compaction under way are told too.
 #[test]
-fn what_was_under_way_is_told() {
+fn an_alarm_a_downgrade_and_a_compaction_are_reported() {
     let Some(bins) = require("3.5") else { return };
     let made = made(&bins);
     let snapshot = std::fs::read(&made.snapshot).unwrap();

@@ -323,7 +323,7 @@ fn a_unit_finds_the_credentials_of_a_copy() {
 }
 
 #[test]
-fn the_units_run_what_there_is() {
+fn the_units_run_commands_that_exist() {
     for name in ["etcd-dr-backup.service", "etcd-dr-schedule.service"] {
         let unit = text(&format!("systemd/{name}"));
         let values = |key: &str| -> Vec<String> {
@@ -393,7 +393,7 @@ fn metrics(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn alerts_and_dashboard_ask_for_what_is_told() {
+fn alerts_and_dashboard_use_metrics_that_exist() {
     let source = include_str!("../../src/keep/metrics/mod.rs");
     for file in [
         "monitoring/prometheusrule.yaml",

@@ -44,7 +44,7 @@ fn shipped(at: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 #[test]
-fn what_is_committed_is_what_is_generated() {
+fn committed_man_pages_and_completions_are_up_to_date() {
     let fresh = tempfile::tempdir().expect("a folder");
     let output = Command::new(project().join("scripts/generate-docs.sh"))
         .arg(fresh.path())
@@ -123,7 +123,7 @@ fn man_reads_the_pages_without_a_warning() {
 }
 
 #[test]
-fn a_page_that_is_not_there() {
+fn an_unknown_man_page_is_an_error() {
     let output = etcd_dr()
         .args(["man", "nothing"])
         .output()

@@ -44,7 +44,7 @@ fn each_command_has_a_schema_and_the_promise_names_it() {
 }
 
 #[test]
-fn what_is_not_named_is_noticed_and_readers_must_bear_it() {
+fn unknown_fields_fail_here_and_are_allowed_to_readers() {
     let mut document = json!({"schemaVersion": 1, "text": "x"});
     assert_eq!(schema::complaint("text", &document, true), None);
     document["later"] = 1.into();
@@ -98,7 +98,7 @@ fn remote_set(share: &Path) -> PathBuf {
 }
 
 #[test]
-fn what_needs_no_etcd() {
+fn documents_that_need_no_etcd_fit_their_schemas() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = store(&dir.path().join("store"));
     let share = dir.path().join("share");
@@ -181,7 +181,7 @@ fn what_needs_no_etcd() {
 }
 
 #[test]
-fn what_a_node_says() {
+fn documents_of_a_node_fit_their_schemas() {
     let Some(bins) = etcd("3.5") else { return };
     let mut node = Node::single(&bins, &NodeOptions::default());
     let json = |node: &Node, status: i32, args: &[&str]| {

@@ -46,7 +46,7 @@ fn a_kill_at_every_changing_call_leaves_nothing_outside() {
 }
 
 #[test]
-fn a_failure_of_every_changing_call_is_told() {
+fn a_failure_of_every_changing_call_is_reported() {
     let bench = Bench::new();
     let node = node_hash(&bench);
     for (mode, words) in [("fail", ":5"), ("full", "")] {

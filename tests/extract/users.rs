@@ -10,7 +10,7 @@ use testbench::bins;
 const NOBODY: u32 = 65_534;
 
 #[test]
-fn root_gets_everything() {
+fn root_restores_owners_modes_and_attributes() {
     let bench = Bench::new();
     let place = bench.place("one");
     let output = bench.child(&place).output().expect("a child");
@@ -19,7 +19,7 @@ fn root_gets_everything() {
 }
 
 #[test]
-fn another_user_gets_all_but_owners_and_is_told() {
+fn another_user_gets_all_but_owners_and_a_warning() {
     if !rustix::process::geteuid().is_root() {
         return bins::skip("not root: nobody else can be taken for a user");
     }

@@ -78,7 +78,7 @@ impl Template {
 }
 
 #[test]
-fn killed_or_failed_at_any_call_it_goes_back_to_what_was() {
+fn a_join_killed_or_failed_at_any_call_rolls_back() {
     let Some(template) = Template::new(false) else {
         return;
     };
@@ -130,7 +130,7 @@ fn killed_or_failed_at_any_call_it_goes_back_to_what_was() {
 }
 
 #[test]
-fn killed_at_any_call_it_goes_on_to_the_vote() {
+fn a_join_killed_at_any_call_resumes() {
     let Some(mut template) = Template::new(true) else {
         return;
     };

@@ -1,6 +1,7 @@
 //! `verify --cluster`: each thing that stands in the way, made to happen to real members.
 
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub(crate) fn pair(name: &str, member: &str) -> (String, String) {
 }
 
 #[test]
-fn nothing_stands_in_the_way_of_a_healthy_cluster() {
+fn a_healthy_cluster_has_no_findings() {
     for bins in require_turn() {
         for members in [1, 3] {
             let cluster = Cluster::start(ClusterSpec::new(bins, members).fast());
@@ -211,8 +212,42 @@ fn a_promotion_that_was_not_written_down_is_named_before_an_upgrade() {
     }
 }
 
+/// Up to 3.5 etcd may serve the v2 API, with whose keys 3.6 does not start.
 #[test]
-fn members_that_are_dead_absent_or_others() {
+fn keys_of_the_v2_api_block_an_upgrade_to_3_6() {
+    let Some(bins) = require("3.5") else { return };
+    let mut spec = ClusterSpec::new(&bins, 1).plain();
+    spec.snapshot_count = 10;
+    spec.extra_args = vec!["--enable-v2".to_owned()];
+    let mut cluster = Cluster::start(spec);
+    let mut etcd = TcpStream::connect((cluster.ip(0), 2379)).expect("etcd");
+    let put = "PUT /v2/keys/a HTTP/1.0\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+               Content-Length: 7\r\n\r\nvalue=1";
+    etcd.write_all(put.as_bytes()).expect("sending");
+    let mut answer = String::new();
+    etcd.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains(" 201 "), "{answer}");
+    // The v2 store is written with the next `.snap` file.
+    for n in 0..30 {
+        cluster.etcdctl_ok(&["put", "/n", &n.to_string()]);
+    }
+    let dir = cluster.data_dir(0).to_owned();
+    wait_for("a .snap file", Duration::from_secs(20), || {
+        let files = std::fs::read_dir(dir.join("member/snap")).expect("its folder");
+        let mut names = files.flatten().map(|file| file.file_name());
+        let found = names.any(|name| name.to_string_lossy().ends_with(".snap"));
+        if found { Ok(()) } else { Err("none yet") }
+    })
+    .expect("a snapshot");
+    cluster.stop(0);
+    let dir = dir.to_str().expect("a path");
+    let args = ["verify", "--upgrade-to", "3.6", "--data-dir", dir];
+    let run = member(&cluster, &args).expect(11);
+    assert!(run.stdout.contains("[v2-content]"), "{run}");
+}
+
+#[test]
+fn dead_absent_and_foreign_members_are_found() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         cluster.kill(2);
@@ -248,7 +283,7 @@ fn members_that_are_dead_absent_or_others() {
 
 /// A machine came back with the address that another member had.
 #[test]
-fn another_member_at_its_address() {
+fn another_member_at_a_members_address_is_found() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let everyone = cluster.initial_cluster();
@@ -277,7 +312,7 @@ fn another_member_at_its_address() {
 }
 
 #[test]
-fn a_member_that_never_started() {
+fn a_member_that_never_started_is_found() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());
         let i = cluster.add_slot("m1");
@@ -294,7 +329,7 @@ fn a_member_that_never_started() {
 
 /// All are down: the data directory of this node's member is looked at, whole and broken.
 #[test]
-fn all_down_and_a_bad_data_dir() {
+fn with_all_members_down_a_bad_data_directory_is_found() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1));
         cluster.etcdctl_ok(&["put", "/a", "b"]);
@@ -319,7 +354,7 @@ fn all_down_and_a_bad_data_dir() {
 }
 
 #[test]
-fn a_database_that_fills_up() {
+fn a_database_near_its_quota_is_found() {
     for bins in require_turn() {
         let mut spec = ClusterSpec::new(bins, 1).fast();
         spec.quota = 20 << 20;
@@ -402,7 +437,7 @@ fn certificates_as_members_present_them() {
 
 /// A peer URL of a name that is gone, and one of another machine's address.
 #[test]
-fn peer_urls_that_lead_nowhere() {
+fn peer_urls_that_lead_nowhere_are_found() {
     for bins in require_turn() {
         let cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let move_to = |url: &str| {
@@ -445,7 +480,7 @@ impl Resolver for Stale {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_leads_to_another_machine() {
+async fn a_name_that_resolves_elsewhere_is_found() {
     let Some(bins) = require("3.5") else { return };
     let cluster = Cluster::start(ClusterSpec::new(&bins, 3).fast());
     let url = "https://master-1.example:2380";
@@ -475,7 +510,10 @@ async fn a_name_that_leads_to_another_machine() {
         .await
         .expect("a report");
     let names: Vec<&str> = report.findings.iter().map(|found| found.name).collect();
-    for expected in [diagnose::NAME_ELSEWHERE, diagnose::PEER_URL_NOT_HERE] {
+    for expected in [
+        diagnose::NAME_RESOLVES_ELSEWHERE,
+        diagnose::PEER_URL_NOT_LOCAL,
+    ] {
         assert!(
             names.contains(&expected),
             "{expected} in {:?}",

@@ -16,7 +16,7 @@ fn cluster(bins: &testbench::bins::EtcdBins) -> Cluster {
 
 /// It never starts: time runs out, and it is removed again.
 #[test]
-fn one_that_cannot_catch_up_leaves_all_as_it_was() {
+fn an_addition_that_cannot_catch_up_is_undone() {
     for bins in require_turn() {
         let mut cluster = cluster(bins);
         let before = listed(&cluster);
@@ -52,7 +52,7 @@ fn one_that_cannot_catch_up_leaves_all_as_it_was() {
 
 /// Ctrl-C during the wait: removed again, and said.
 #[test]
-fn the_wish_to_stop_is_heeded() {
+fn an_interrupted_addition_is_undone() {
     for bins in require_turn() {
         let mut cluster = cluster(bins);
         let before = listed(&cluster);
@@ -73,7 +73,7 @@ fn the_wish_to_stop_is_heeded() {
 /// Killed after the addition: the next run of the same goes on with the learner that is there; one
 /// that gives up says what remains and how to remove it, for it was not the one that added it.
 #[test]
-fn a_killed_run_is_taken_up_by_the_next() {
+fn a_killed_addition_is_continued_by_the_next() {
     for bins in require_turn() {
         let mut cluster = cluster(bins);
         let i = cluster.add_slot("m3");
@@ -121,7 +121,7 @@ fn a_killed_run_is_taken_up_by_the_next() {
 
 /// A removal that is killed at any time leaves a member that is there or gone; again, it is gone.
 #[test]
-fn a_killed_removal_is_done_by_the_next() {
+fn a_killed_removal_is_finished_by_the_next() {
     let bins = testbench::bins::require_all();
     for (bins, after) in bins.iter().zip([5u64, 30, 120]) {
         let mut cluster = cluster(bins);

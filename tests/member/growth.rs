@@ -12,7 +12,7 @@ use testbench::process::wait_for;
 
 /// Each comes as a learner; the next is asked for at once, and waits until etcd takes it.
 #[test]
-fn from_one_to_five() {
+fn a_cluster_grows_from_one_to_five() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());
         Bulk::new(500, 500).write(&cluster);
@@ -48,7 +48,7 @@ fn from_one_to_five() {
 
 /// All nodes shut down and started together: nothing stands in the way.
 #[test]
-fn all_down_and_up_again() {
+fn a_grown_cluster_restarts() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         cluster.etcdctl_ok(&["put", "/before", "it"]);
@@ -78,7 +78,7 @@ fn all_down_and_up_again() {
 /// client until it sees a leader. That is told, and no change can be asked for; only a restore
 /// helps.
 #[test]
-fn every_address_changed_at_once() {
+fn a_grown_cluster_moves_to_other_addresses() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let everyone = cluster.initial_cluster();

@@ -222,7 +222,7 @@ fn a_lost_member_joins_again_from_its_node() {
 }
 
 #[test]
-fn killed_it_is_gone_on_with() {
+fn a_killed_join_resumes() {
     let Some(bins) = require("3.5") else { return };
     let mut lost = Lost::new(&bins, &NodeOptions::default(), true);
     lost.killed_at("in place");
@@ -237,7 +237,7 @@ fn killed_it_is_gone_on_with() {
 }
 
 #[test]
-fn killed_it_is_taken_back() {
+fn a_killed_join_rolls_back() {
     let Some(bins) = require("3.5") else { return };
     let lost = Lost::new(&bins, &NodeOptions::default(), false);
     let (files, members) = (lost.files(), listed(&lost.cluster));
@@ -251,7 +251,7 @@ fn killed_it_is_taken_back() {
 
 /// Ctrl-C at each of its steps: the node and the members are as before, or what remains is said.
 #[test]
-fn stopped_at_any_step_it_is_as_before() {
+fn a_join_interrupted_at_any_step_is_undone() {
     let Some(bins) = require("3.5") else { return };
     let lost = Lost::new(&bins, &NodeOptions::default(), false);
     let (files, members) = (lost.files(), listed(&lost.cluster));
@@ -274,7 +274,7 @@ fn stopped_at_any_step_it_is_as_before() {
 
 /// Ctrl-C once the member votes: it stays, and the same command goes on.
 #[test]
-fn stopped_when_it_votes_it_stays() {
+fn a_join_interrupted_after_the_promotion_stays() {
     let Some(bins) = require("3.5") else { return };
     let mut lost = Lost::new(&bins, &NodeOptions::default(), true);
     let (status, told) = lost.signalled_at("prove that", Signal::INT);
@@ -344,7 +344,7 @@ fn a_bad_data_directory_is_replaced() {
 }
 
 #[test]
-fn what_cannot_catch_up_is_taken_back() {
+fn a_join_that_cannot_catch_up_rolls_back() {
     let Some(bins) = require("3.5") else { return };
     let lost = Lost::new(&bins, &NodeOptions::default(), false);
     let (files, members) = (lost.files(), listed(&lost.cluster));
@@ -400,7 +400,7 @@ fn listed_by_first(cluster: &Cluster) -> String {
 }
 
 #[test]
-fn what_a_started_member_has_is_refused() {
+fn the_peer_url_of_a_started_member_is_refused() {
     let Some(bins) = require("3.5") else { return };
     let lost = Lost::with(&bins, &NodeOptions::default(), false, false);
     let (files, members) = (lost.files(), listed(&lost.cluster));
@@ -449,7 +449,7 @@ fn certificates_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn on_a_kubeadm_node_the_manifest_says_how() {
+fn a_join_on_kubeadm_edits_the_manifest() {
     let Some(bins) = require("3.5") else { return };
     let mut lost = Lost::new(&bins, &NodeOptions::kubeadm(), true);
     // The stand-in listens where CRI-O does; this node's kubelet names containerd.

@@ -153,7 +153,7 @@ fn member_of_three(cluster: &Cluster, args: &[&str]) -> Run {
 /// It does not catch up in time: `verify --cluster` names it, the bound ends the wait, and what
 /// remains is told with the command that removes it.
 #[test]
-fn the_bound_ends_the_wait_for_a_slow_one() {
+fn the_wait_for_a_slow_learner_ends_at_its_limit() {
     for bins in require_turn() {
         let mut behind = Behind::make(bins);
         let (cluster, url) = (&behind.cluster, &behind.url);
@@ -194,7 +194,7 @@ fn the_bound_ends_the_wait_for_a_slow_one() {
 
 /// Ctrl-C at any moment of an addition: nothing is added, or it is removed again.
 #[test]
-fn stopped_at_any_moment_it_is_as_before() {
+fn an_addition_interrupted_at_any_moment_is_undone() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let before = listed(&cluster);

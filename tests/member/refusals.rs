@@ -24,7 +24,7 @@ fn elsewhere(cluster: &Cluster) -> String {
 }
 
 #[test]
-fn names_and_urls_that_are_taken() {
+fn taken_names_and_urls_are_refused() {
     for bins in require_turn() {
         let cluster = cluster(bins, 1);
         let (own, free) = (cluster.peer_url(0), elsewhere(&cluster));
@@ -54,7 +54,7 @@ fn names_and_urls_that_are_taken() {
 
 /// etcd's own limit is one learner: a second is refused by etcd, and told by our name.
 #[test]
-fn a_learner_beyond_the_limit() {
+fn a_learner_beyond_the_limit_is_refused() {
     for bins in require_turn() {
         let cluster = cluster(bins, 1);
         let first = elsewhere(&cluster);
@@ -88,7 +88,7 @@ fn a_learner_beyond_the_limit() {
 
 /// A dead voting member: refused; allowed, etcd itself refuses unless it was told not to look.
 #[test]
-fn an_unhealthy_cluster() {
+fn an_unhealthy_cluster_is_refused_and_can_be_allowed() {
     for bins in require_turn() {
         for strict in [true, false] {
             let mut spec = ClusterSpec::new(bins, 3).fast();
@@ -119,7 +119,7 @@ fn an_unhealthy_cluster() {
 
 /// Two of three are dead: nothing can be agreed on, and nothing overrides that.
 #[test]
-fn no_quorum() {
+fn without_quorum_every_change_is_refused() {
     for bins in require_turn() {
         let mut cluster = cluster(bins, 3);
         cluster.kill(1);
@@ -141,7 +141,7 @@ fn no_quorum() {
 
 /// Healthy members of a cluster that cannot spare one; also by a voter that has not started.
 #[test]
-fn what_would_lose_the_quorum() {
+fn a_removal_that_would_lose_the_quorum_is_refused() {
     for bins in require_turn() {
         for strict in [true, false] {
             let mut spec = ClusterSpec::new(bins, 3).fast();
@@ -193,7 +193,7 @@ fn a_voter_at_once_in_a_cluster_of_one() {
 }
 
 #[test]
-fn the_last_member_and_the_leader_without_heir() {
+fn the_last_member_and_a_leader_without_successor_are_refused() {
     for bins in require_turn() {
         let cluster = cluster(bins, 1);
         let run = member(&cluster, &json(&["member-remove", "master-0", "--yes"]));
@@ -232,7 +232,7 @@ fn the_last_member_and_the_leader_without_heir() {
 }
 
 #[test]
-fn names_that_fit_nothing_or_more_than_one() {
+fn unknown_and_ambiguous_members_are_refused() {
     let Some(bins) = require("3.5") else { return };
     let cluster = cluster(&bins, 3);
     for word in ["master", "master-", "MASTER-0", "deadbeef", "*", " "] {
@@ -263,7 +263,7 @@ fn names_that_fit_nothing_or_more_than_one() {
 }
 
 #[test]
-fn what_is_no_name_or_url_is_a_usage_error() {
+fn invalid_names_and_urls_are_usage_errors() {
     let Some(bins) = require("3.5") else { return };
     let cluster = cluster(&bins, 1);
     for args in [
@@ -285,7 +285,7 @@ fn what_is_no_name_or_url_is_a_usage_error() {
 
 /// What is added and not waited for has not started, and says what it must start with.
 #[test]
-fn what_is_not_promoted_has_not_started() {
+fn an_addition_without_promotion_returns_at_once() {
     let Some(bins) = require("3.5") else { return };
     let cluster = cluster(&bins, 3);
     let url = elsewhere(&cluster);
@@ -294,6 +294,7 @@ fn what_is_not_promoted_has_not_started() {
     let run = member(&cluster, &json(&at_once)).expect(0);
     assert_eq!(run.json()["result"], "voter-not-started", "{run}");
     assert_eq!(run.json()["start"]["name"], "m3", "{run}");
+    assert!(run.stderr.contains("\"event\":\"must-start\""), "{run}");
     member(&cluster, &["member-remove", &url, "--yes"]).expect(0);
     member(&cluster, &args).expect(0);
     let run = member(&cluster, &json(&["verify", "--upgrade-to", "3.6"])).expect(11);

@@ -8,7 +8,7 @@ use testbench::node::{NodeOptions, make};
 
 /// From five down to one, the leader each time: leadership goes first, and no write fails after.
 #[test]
-fn leaders_go_one_after_the_other() {
+fn leaders_are_removed_one_after_the_other() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 5).fast());
         for left in (1..5).rev() {
@@ -33,7 +33,7 @@ fn leaders_go_one_after_the_other() {
 
 /// By name, by both spellings of the id, by peer URL.
 #[test]
-fn every_way_to_name_it() {
+fn a_member_is_named_by_name_id_or_peer_url() {
     let Some(bins) = require("3.5") else { return };
     let cluster = Cluster::start(ClusterSpec::new(&bins, 3).fast());
     let status = cluster.status(1);
@@ -58,7 +58,7 @@ fn every_way_to_name_it() {
 
 /// On an OpenShift node the rest of the work is told, names filled in.
 #[test]
-fn openshift_is_told_what_remains() {
+fn a_removal_on_openshift_lists_the_remaining_steps() {
     let Some(bins) = require("3.5") else { return };
     let mut cluster = Cluster::start(ClusterSpec::new(&bins, 3).fast());
     cluster.kill(2);
@@ -87,7 +87,7 @@ fn openshift_is_told_what_remains() {
 
 /// A member whose address has changed: its data stays, its peers are told.
 #[test]
-fn a_member_moves() {
+fn member_update_moves_a_member() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());
         let everyone = cluster.initial_cluster();

@@ -59,8 +59,10 @@ fn know(namespace: &Namespace, names: &[(String, IpAddr)]) {
 /// No name resolves any more. What is connected works on; what is started again finds nobody, all
 /// together no leader; and once the names are back all is well by itself.
 #[test]
-fn every_name_is_lost() {
-    let Some(namespace) = namespace::enter("situations::every_name_is_lost") else {
+fn names_of_all_members_that_stop_resolving_are_found() {
+    let Some(namespace) =
+        namespace::enter("situations::names_of_all_members_that_stop_resolving_are_found")
+    else {
         return;
     };
     for bins in require_turn() {
@@ -106,8 +108,10 @@ fn every_name_is_lost() {
 
 /// One name is gone, or leads to another machine, for good: the member gets an address instead.
 #[test]
-fn one_name_is_lost() {
-    let Some(namespace) = namespace::enter("situations::one_name_is_lost") else {
+fn the_name_of_one_member_that_stops_resolving_is_found() {
+    let Some(namespace) =
+        namespace::enter("situations::the_name_of_one_member_that_stops_resolving_is_found")
+    else {
         return;
     };
     for bins in require_turn() {
@@ -173,8 +177,9 @@ fn moves(cluster: &mut Cluster, namespace: &Namespace, i: usize) {
 
 /// One member's address has changed: it says so on its own node, with the command that mends it.
 #[test]
-fn one_address_changed() {
-    let Some(namespace) = namespace::enter("situations::one_address_changed") else {
+fn a_changed_address_of_one_member_is_found() {
+    let Some(namespace) = namespace::enter("situations::a_changed_address_of_one_member_is_found")
+    else {
         return;
     };
     for bins in require_turn() {
@@ -224,8 +229,10 @@ fn one_address_changed() {
 /// Every member's address has changed: no member finds another. One becomes a cluster of its own
 /// at its new address, from its own disk, and the others join it: nothing that was written is lost.
 #[test]
-fn every_address_changed() {
-    let Some(namespace) = namespace::enter("situations::every_address_changed") else {
+fn changed_addresses_of_all_members_are_found() {
+    let Some(namespace) =
+        namespace::enter("situations::changed_addresses_of_all_members_are_found")
+    else {
         return;
     };
     for bins in require_turn() {
@@ -311,7 +318,7 @@ fn every_address_changed() {
 
 /// The clock of one member is half a minute ahead: told from what the members themselves serve.
 #[test]
-fn a_clock_that_is_ahead() {
+fn a_clock_that_is_ahead_is_found() {
     let Some(qemu) = bins::skewed() else { return };
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 3).fast());

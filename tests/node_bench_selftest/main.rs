@@ -164,7 +164,7 @@ fn a_manifest_that_goes_stops_etcd_and_one_that_comes_back_serves() {
 }
 
 #[test]
-fn without_data_etcd_does_as_it_is_told() {
+fn without_data_etcd_follows_its_flags() {
     each_family(|bins| {
         for (empty, serves) in [(Empty::Refuse, false), (Empty::New, true)] {
             let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).fast());

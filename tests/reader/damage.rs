@@ -301,7 +301,7 @@ fn judge(name: &str, outcomes: &BTreeMap<Role, Outcome>) {
 }
 
 #[test]
-fn flips_in_generated_snapshots() {
+fn flipped_bytes_in_generated_snapshots_are_found() {
     for (name, shape) in [
         (
             "small pages",
@@ -363,8 +363,8 @@ async fn small_store(release: &Release) -> Vec<u8> {
 }
 
 #[test]
-fn flips_in_real_snapshots() {
-    for release in releases_or_skip("flips_in_real_snapshots") {
+fn flipped_bytes_in_real_snapshots_are_found() {
+    for release in releases_or_skip("flipped_bytes_in_real_snapshots_are_found") {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -376,7 +376,7 @@ fn flips_in_real_snapshots() {
 
 /// Some bytes of a snapshot with branch pages, big values and many keys.
 #[test]
-fn sampled_flips_in_a_larger_snapshot() {
+fn flipped_bytes_in_a_larger_snapshot_are_found() {
     let mut random = Random(5);
     let mut store = Store::random(&mut random, 900, 150, false);
     for n in 0..3u8 {
@@ -447,7 +447,7 @@ fn truncation_is_found_at_every_page() {
 }
 
 #[test]
-fn files_of_other_kinds() {
+fn files_that_are_no_databases_are_named() {
     let exe = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     let mut random = Random(1);
     let noise: Vec<u8> = (0..70_000).map(|_| random.next_u64() as u8).collect();

@@ -127,8 +127,8 @@ async fn physical(client: &mut Client, revision: i64) {
 }
 
 #[test]
-fn a_store_over_time() {
-    let releases = releases_or_skip("a_store_over_time");
+fn hashes_and_counts_equal_etcds_as_a_store_grows() {
+    let releases = releases_or_skip("hashes_and_counts_equal_etcds_as_a_store_grows");
     for release in &releases {
         runtime().block_on(async {
             let member = Member::start(release);
@@ -162,8 +162,8 @@ fn a_store_over_time() {
 }
 
 #[test]
-fn nothing_alive() {
-    let releases = releases_or_skip("nothing_alive");
+fn a_store_without_live_keys_is_read_as_etcd_reads_it() {
+    let releases = releases_or_skip("a_store_without_live_keys_is_read_as_etcd_reads_it");
     for release in &releases {
         runtime().block_on(async {
             let member = Member::start(release);
@@ -201,8 +201,8 @@ fn nothing_alive() {
 }
 
 #[test]
-fn auth_alarms_and_members() {
-    let releases = releases_or_skip("auth_alarms_and_members");
+fn authentication_alarms_and_members_are_read() {
+    let releases = releases_or_skip("authentication_alarms_and_members_are_read");
     for release in &releases {
         runtime().block_on(async {
             let member = Member::start(release);
@@ -268,8 +268,8 @@ fn auth_alarms_and_members() {
 
 /// Many keys, big values, and the member's own file after it stopped.
 #[test]
-fn a_bigger_store_and_its_own_file() {
-    let releases = releases_or_skip("a_bigger_store_and_its_own_file");
+fn a_larger_store_and_its_own_file_are_read() {
+    let releases = releases_or_skip("a_larger_store_and_its_own_file_are_read");
     for release in &releases {
         let dir = runtime().block_on(async {
             let member = Member::start(release);
@@ -317,8 +317,8 @@ fn a_bigger_store_and_its_own_file() {
 
 /// A restore that raises the revision leaves a mark, and a server started on it agrees.
 #[test]
-fn a_raised_revision() {
-    let releases = releases_or_skip("a_raised_revision");
+fn a_bumped_revision_is_read() {
+    let releases = releases_or_skip("a_bumped_revision_is_read");
     for release in releases.iter().filter(|r| r.at_least(5, 10)) {
         runtime().block_on(async {
             let member = Member::start(release);

@@ -6,7 +6,7 @@ use crate::bench::{NAME, boot};
 use testbench::process::expect_success;
 
 #[test]
-fn a_backup_needs_to_be_told_nothing() {
+fn a_backup_needs_no_options() {
     let Some(node) = boot() else { return };
     node.put("/registry/configmaps/default/one", b"1");
     let status = node.status();

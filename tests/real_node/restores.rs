@@ -122,7 +122,7 @@ fn is_newer(name: &str) -> bool {
 }
 
 #[test]
-fn there_and_back_and_there_for_good() {
+fn a_restore_is_rolled_back_repeated_and_committed() {
     let Some(moved) = Moved::boot() else { return };
     let node = &moved.node;
     let tree = node.tree();
@@ -144,7 +144,7 @@ fn there_and_back_and_there_for_good() {
 }
 
 #[test]
-fn etcd_alone() {
+fn etcd_alone_is_restored() {
     let Some(moved) = Moved::boot_still() else {
         return;
     };
@@ -190,7 +190,7 @@ fn what_does_not_answer_ends_a_restore_and_changes_nothing() {
 }
 
 #[test]
-fn killed_while_the_pods_end_and_resumed() {
+fn a_restore_killed_while_pods_end_resumes() {
     let Some(moved) = Moved::boot() else { return };
     let node = &moved.node;
 
@@ -205,7 +205,7 @@ fn killed_while_the_pods_end_and_resumed() {
 }
 
 #[test]
-fn killed_again_and_again() {
+fn a_restore_killed_at_every_step_or_two_completes() {
     let Some(moved) = Moved::boot() else { return };
     let node = &moved.node;
     let tree = node.tree();

@@ -150,7 +150,7 @@ fn unseen<T>(template: &Template, work: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn killed_at_every_call_it_goes_back_to_what_was() {
+fn a_restore_killed_at_any_call_rolls_back() {
     let Some(template) = Template::make() else {
         return;
     };
@@ -236,7 +236,7 @@ fn load(template: &Template, from: &Path) {
 }
 
 #[test]
-fn an_error_or_a_full_disk_at_every_call_goes_back_by_itself_or_when_asked() {
+fn an_error_or_a_full_disk_at_any_call_rolls_back() {
     let Some(template) = Template::make() else {
         return;
     };
@@ -277,7 +277,7 @@ fn an_error_or_a_full_disk_at_every_call_goes_back_by_itself_or_when_asked() {
 }
 
 #[test]
-fn killed_at_every_call_it_goes_on_to_what_an_undisturbed_one_gives() {
+fn a_restore_killed_at_any_call_resumes() {
     let Some(template) = Template::make() else {
         return;
     };
@@ -332,7 +332,7 @@ fn etc(tree: &BTreeMap<PathBuf, TreeNode>) -> BTreeMap<PathBuf, TreeNode> {
 }
 
 #[test]
-fn killed_on_a_way_back_that_bumps_it_still_comes_back_above_all_that_was_served() {
+fn a_rollback_killed_at_any_call_still_bumps_above_all_that_was_served() {
     let Some(template) = Template::make() else {
         return;
     };

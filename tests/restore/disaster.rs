@@ -10,7 +10,7 @@ use testbench::node_bench::{Empty, NodeBench};
 use testbench::stock::{self, ScriptRun};
 
 #[test]
-fn three_members_two_lost_and_the_data_of_the_third() {
+fn two_of_three_members_are_lost_and_the_third_is_restored() {
     let Some(bins) = etcd("3.5") else { return };
     let mut cluster = Cluster::start(ClusterSpec::new(&bins, 3).fast());
     Bulk::new(KEYS, 64).write(&cluster);
@@ -88,7 +88,7 @@ fn three_members_two_lost_and_the_data_of_the_third() {
 }
 
 #[test]
-fn folders_of_the_stock_programs_restore() {
+fn folders_of_openshifts_scripts_are_restored() {
     let Some(bins) = etcd("3.5") else { return };
     let mut node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
@@ -144,7 +144,7 @@ fn folders_of_the_stock_programs_restore() {
 }
 
 #[test]
-fn kubeadm_and_etcd_alone() {
+fn kubeadm_nodes_and_etcd_alone_are_restored() {
     let Some(bins) = etcd("3.5") else { return };
     let mut node = Node::single(&bins, &NodeOptions::kubeadm());
     // The stand-in listens where CRI-O does; this node's kubelet names containerd.

@@ -33,7 +33,7 @@ fn goes_back(node: &mut Node, wait: &str) -> String {
 }
 
 #[test]
-fn a_pod_that_does_not_stop() {
+fn a_pod_that_does_not_stop_rolls_the_restore_back() {
     let Some(mut node) = node() else { return };
     node.bench.faults(|faults| {
         faults.stop = Stop::Never;
@@ -44,7 +44,7 @@ fn a_pod_that_does_not_stop() {
 }
 
 #[test]
-fn a_runtime_that_says_gone_while_etcd_lives() {
+fn a_runtime_that_hides_a_running_etcd_is_not_believed() {
     let Some(mut node) = node() else { return };
     for lie in [Lie::Gone, Lie::Ended] {
         node.bench.faults(|faults| {
@@ -157,7 +157,7 @@ fn a_rollback_needs_no_room_and_no_journal() {
 }
 
 #[test]
-fn an_etcd_that_does_not_come_up_and_one_that_is_left_so() {
+fn an_etcd_that_does_not_start_rolls_back_or_is_kept_on_request() {
     let Some(mut node) = node() else { return };
     let before = node.tree_of("etc/kubernetes");
     let taken = take_address(&node);
@@ -246,7 +246,7 @@ fn a_slow_api_server_is_ended_and_etcd_is_not_hurried() {
 }
 
 #[test]
-fn where_no_kubelet_acts_nothing_is_ended_and_it_is_said() {
+fn without_a_kubelet_nothing_stops_and_the_error_says_so() {
     let Some(mut node) = node() else { return };
     node.bench.faults(|faults| faults.stop = Stop::Never);
     let told = goes_back(&mut node, "2s");

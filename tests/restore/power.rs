@@ -264,12 +264,12 @@ impl Recording {
 }
 
 #[test]
-fn every_legal_loss_is_gone_back_from_to_what_was() {
+fn after_every_legal_loss_of_power_a_restore_rolls_back() {
     every_legal_loss("a restore, gone back", false, Way::Back, SAMPLE);
 }
 
 #[test]
-fn every_legal_loss_is_gone_on_from_and_then_back() {
+fn after_every_legal_loss_of_power_a_restore_resumes() {
     every_legal_loss(
         "a restore, gone on and back",
         false,
@@ -279,7 +279,7 @@ fn every_legal_loss_is_gone_on_from_and_then_back() {
 }
 
 #[test]
-fn every_legal_loss_on_the_way_back_is_gone_on_from() {
+fn after_every_legal_loss_of_power_a_rollback_continues() {
     every_legal_loss("a way back, gone on with", true, Way::Back, SAMPLE);
 }
 

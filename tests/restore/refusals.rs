@@ -67,7 +67,7 @@ fn changed_manifest(node: &Node, name: &str, change: impl FnOnce(&mut serde_json
 }
 
 #[test]
-fn what_does_not_belong_to_this_node() {
+fn backups_of_other_nodes_and_clusters_are_refused() {
     let Some(bins) = etcd("3.5") else { return };
     let node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
@@ -121,7 +121,7 @@ fn what_does_not_belong_to_this_node() {
 }
 
 #[test]
-fn snapshots_that_nothing_seals_and_alarms() {
+fn snapshots_without_a_hash_and_alarms_are_refused() {
     let Some(bins) = etcd("3.5") else { return };
     let node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
@@ -178,7 +178,7 @@ fn refused_alarm(node: &Node) {
 }
 
 #[test]
-fn members_that_live_and_certificates_that_do_not_fit() {
+fn running_members_and_invalid_certificates_are_refused() {
     let Some(bins) = etcd("3.5") else { return };
     let mut cluster = Cluster::start(ClusterSpec::new(&bins, 3).fast());
     OpenShift::default().write(&cluster);
@@ -228,7 +228,7 @@ fn members_that_live_and_certificates_that_do_not_fit() {
 }
 
 #[test]
-fn what_no_name_lets_pass() {
+fn refusals_that_cannot_be_allowed_stay() {
     let Some(bins) = etcd("3.5") else { return };
     let node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
@@ -296,7 +296,7 @@ fn what_no_name_lets_pass() {
 
 /// Each refusal of a manifest has its name, as it has for a join.
 #[test]
-fn a_restore_pod_and_a_manifest_that_is_gone() {
+fn a_restore_pod_and_a_missing_manifest_are_refused() {
     let Some(bins) = etcd("3.5") else { return };
     let node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
@@ -329,7 +329,7 @@ fn a_restore_pod_and_a_manifest_that_is_gone() {
 
 /// What a node has, or is, that no backup can be restored on; nothing overrides these.
 #[test]
-fn nodes_that_no_backup_can_be_restored_on() {
+fn nodes_that_cannot_be_restored_are_refused() {
     let Some(bins) = etcd("3.5") else { return };
     let node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
@@ -358,7 +358,7 @@ fn nodes_that_no_backup_can_be_restored_on() {
 }
 
 #[test]
-fn a_log_outside_of_the_data_directory() {
+fn a_separate_wal_directory_is_refused() {
     let Some(bins) = etcd("3.5") else { return };
     let node = Node::single(&bins, &NodeOptions::kubeadm());
     // The stand-in listens where CRI-O does; this node's kubelet names containerd.

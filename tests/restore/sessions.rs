@@ -51,7 +51,7 @@ fn send(child: &Child, signal: Signal) {
 }
 
 #[test]
-fn it_goes_on_when_its_terminal_is_gone() {
+fn a_restore_continues_when_its_terminal_is_gone() {
     let Some(mut node) = node() else { return };
     let mut child = running(&node, "stop the static pods");
     send(&child, Signal::HUP);
@@ -68,7 +68,7 @@ fn it_goes_on_when_its_terminal_is_gone() {
 }
 
 #[test]
-fn ctrl_c_goes_back() {
+fn ctrl_c_rolls_a_restore_back() {
     let Some(mut node) = node() else { return };
     let before = node.tree_of("etc/kubernetes");
     let mut child = running(&node, "wait until their containers are gone");
@@ -84,7 +84,7 @@ fn ctrl_c_goes_back() {
 }
 
 #[test]
-fn killed_it_is_gone_on_with_by_what_the_tool_names() {
+fn a_killed_restore_resumes_by_the_hint() {
     let Some(mut node) = node() else { return };
     let mut child = running(&node, "wait until etcd serves");
     send(&child, Signal::KILL);
@@ -122,7 +122,7 @@ fn stand_in_systemd(node: &Node) -> PathBuf {
 }
 
 #[test]
-fn as_a_unit_it_outlives_the_session_that_began_it() {
+fn a_restore_in_a_unit_outlives_its_session() {
     let Some(mut node) = node() else { return };
     let dir = stand_in_systemd(&node);
     let path = format!(

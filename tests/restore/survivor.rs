@@ -86,7 +86,7 @@ fn a_survivor_becomes_a_cluster_of_its_own_on_its_node() {
 }
 
 #[test]
-fn etcd_is_off_until_it_is_on() {
+fn disable_keeps_etcd_stopped_until_enable() {
     let Some(bins) = etcd("3.5") else { return };
     let mut node = Node::single(&bins, &NodeOptions::default());
     let before = node.tree_of("etc/kubernetes");

@@ -186,7 +186,7 @@ fn number(document: &str, field: &str) -> i64 {
 }
 
 #[test]
-fn a_client_notices_each_restore_and_each_way_back() {
+fn a_client_notices_each_restore_and_each_rollback() {
     for (family, scope) in [("3.5", "control-plane"), ("3.4", "etcd")] {
         let Some(bins) = etcd(family) else { continue };
         let mut node = hurried(&bins);

@@ -15,7 +15,7 @@ fn backed_up(node: &Node) {
 }
 
 #[test]
-fn a_single_node_goes_back_and_forth() {
+fn a_single_node_is_restored_and_rolled_back_again_and_again() {
     for family in FAMILIES {
         let Some(bins) = etcd(family) else { continue };
         let mut node = Node::single(&bins, &NodeOptions::default());

@@ -8,7 +8,7 @@ use crate::bench::{Bench, path};
 const ROUNDS: u64 = 12;
 
 #[test]
-fn asked_to_stop_at_any_time() {
+fn sigterm_at_any_time_leaves_no_half_backup() {
     let Some(bench) = Bench::new() else { return };
     let share = bench.cluster.scratch().join("share");
     std::fs::create_dir(&share).expect("a share");

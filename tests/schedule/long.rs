@@ -64,7 +64,7 @@ fn entries(dir: &Path) -> usize {
 const IDLE: u64 = 2;
 
 #[test]
-fn nothing_grows_from_period_to_period() {
+fn files_threads_and_memory_do_not_grow() {
     let Some(bench) = Bench::new() else { return };
     let told = std::env::var("ETCD_DR_PERIODS").ok();
     let periods = told.map_or(PERIODS, |told| told.parse().expect("a number of periods"));

@@ -80,7 +80,7 @@ fn age(manifest: &std::path::Path) {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_before_anything() {
+fn wrong_schedules_are_refused_at_the_start() {
     let store = tempfile::tempdir().expect("a folder");
     let at = path(store.path());
     for args in [

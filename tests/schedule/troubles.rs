@@ -19,7 +19,7 @@ fn periods(lines: &[Value]) -> usize {
 }
 
 #[test]
-fn etcd_is_down_for_three_periods() {
+fn an_etcd_that_is_down_for_three_periods_is_backed_up_afterwards() {
     let Some(mut bench) = Bench::new() else {
         return;
     };
@@ -51,7 +51,7 @@ fn etcd_is_down_for_three_periods() {
 }
 
 #[test]
-fn the_store_is_full_and_then_is_not() {
+fn a_store_that_was_full_gets_its_backup() {
     let Some(bench) = Bench::new() else { return };
     let Some(small) = Tmpfs::mount(&bench.store, "32k") else {
         return;
@@ -71,7 +71,7 @@ fn the_store_is_full_and_then_is_not() {
 }
 
 #[test]
-fn certificates_are_read_anew_by_each_run() {
+fn each_run_reads_the_certificates_again() {
     let Some(bench) = Bench::new() else { return };
     let mut pair = Vec::new();
     for (name, at) in bench.cluster.client_env() {

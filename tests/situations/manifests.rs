@@ -68,7 +68,7 @@ fn backs_up_and_restores(node: &mut Node) -> String {
 /// An API server that names its etcds as members do, a second etcd's pod whose name begins as
 /// etcd's, and then copies of etcd's manifest.
 #[test]
-fn pods_and_copies_beside_etcds() {
+fn pods_beside_etcds_stay_and_copies_of_it_are_refused() {
     for (options, file) in kinds() {
         let files = |root: &Path| {
             let dir = manifests(root);
@@ -140,7 +140,7 @@ fn pods_and_copies_beside_etcds() {
 
 /// kubeadm's external etcd nodes and arbiters: the kubelet runs etcd and nothing else.
 #[test]
-fn a_node_that_runs_etcd_alone() {
+fn a_node_that_runs_only_etcd_is_backed_up_and_restored() {
     for (options, file) in kinds() {
         let files = |root: &Path| {
             for entry in std::fs::read_dir(manifests(root))

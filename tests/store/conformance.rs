@@ -147,7 +147,7 @@ async fn claims(store: &dyn Store, expected: Claims) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_directory() {
+async fn a_directory_conforms_to_the_store_trait() {
     let dir = tempfile::tempdir().expect("a folder");
     let address = Address::parse(&format!("file://{}", dir.path().display())).expect("an address");
     let store = objects::open(&address, &Settings::default())
@@ -170,7 +170,7 @@ async fn a_directory() {
 }
 
 #[tokio::test]
-async fn a_bucket_and_a_path_in_it() {
+async fn a_bucket_conforms_to_the_store_trait() {
     let Some(server) = S3::start() else { return };
     let settings = Settings {
         variables: variables(server.address)

@@ -66,13 +66,13 @@ pub fn there_and_back(url: &str, env: &Env) {
 }
 
 #[test]
-fn a_mounted_directory() {
+fn a_backup_is_copied_to_a_directory_and_back() {
     let dir = tempfile::tempdir().expect("a folder");
     there_and_back(&format!("file://{}", dir.path().display()), &Vec::new());
 }
 
 #[test]
-fn a_bucket() {
+fn a_backup_is_copied_to_a_bucket_and_back() {
     let Some(server) = S3::start() else { return };
     there_and_back(&format!("s3://{BUCKET}/etcd"), &variables(server.address));
 }
@@ -177,7 +177,7 @@ fn compressed_and_encrypted_copies_show_nothing_and_come_back_whole() {
 }
 
 #[test]
-fn what_cannot_be_meant() {
+fn wrong_options_of_copies_are_refused() {
     let bench = Bench::new();
     bench.set(1);
     let env = Vec::new();

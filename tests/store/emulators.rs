@@ -122,7 +122,7 @@ pub fn whole_suite(scheme: &str, bucket: &str, env: &Env, claims: Claims) {
 }
 
 #[test]
-fn azure_by_its_emulator() {
+fn azure_conforms_by_its_emulator() {
     let Some(server) = Azurite::start() else {
         return;
     };
@@ -138,7 +138,7 @@ fn azure_by_its_emulator() {
 }
 
 #[test]
-fn google_by_a_fake() {
+fn google_conforms_by_a_fake() {
     let Some(server) = S3::anonymous() else {
         return;
     };

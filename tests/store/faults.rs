@@ -71,7 +71,7 @@ fn a_cut_at_every_part_is_never_a_backup_and_the_next_copy_goes_on() {
 }
 
 #[test]
-fn refusals_are_told_in_words_and_show_no_secret() {
+fn refusals_are_explained_and_show_no_secret() {
     let Some(server) = S3::start() else { return };
     let bench = Bench::new();
     bench.set(1);
@@ -125,7 +125,7 @@ fn refusals_are_told_in_words_and_show_no_secret() {
 }
 
 #[test]
-fn a_disk_that_is_full_at_the_far_end() {
+fn a_full_disk_of_the_store_is_an_error() {
     let scratch = tempfile::tempdir().expect("a folder");
     let root = scratch.path().join("root");
     std::fs::create_dir(&root).expect("a mount point");
@@ -161,7 +161,7 @@ fn a_disk_that_is_full_at_the_far_end() {
 }
 
 #[test]
-fn two_who_copy_at_once() {
+fn two_copies_of_one_backup_at_once_make_one() {
     let Some(server) = S3::start() else { return };
     let share = tempfile::tempdir().expect("a folder");
     let identity = age::x25519::Identity::generate();

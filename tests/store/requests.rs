@@ -104,7 +104,7 @@ fn a_failure_that_stays_at_each_request() {
 }
 
 #[test]
-fn failures_that_pass_are_outlived() {
+fn temporary_failures_are_retried() {
     let Some(server) = S3::start() else { return };
     let bench = Bench::new();
     let set = bench.big_set(1, BIG);
@@ -131,7 +131,7 @@ fn failures_that_pass_are_outlived() {
 }
 
 #[test]
-fn what_a_service_refuses_is_told_in_words() {
+fn what_a_service_refuses_is_explained() {
     let Some(server) = S3::start() else { return };
     let bench = Bench::new();
     bench.set(1);
@@ -189,7 +189,7 @@ fn each_kind_of_request_refused_for_good() {
 }
 
 #[test]
-fn a_bucket_that_goes_meanwhile() {
+fn a_bucket_that_is_deleted_during_a_copy_is_an_error() {
     let Some(server) = S3::start() else { return };
     let bench = Bench::new();
     let set = bench.big_set(1, BIG);

@@ -16,7 +16,7 @@ use testbench::sshd::Sshd;
 use testbench::tmpfs::Tmpfs;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_conforms() {
+async fn sftp_conforms_to_the_store_trait() {
     let Some(server) = Sshd::start() else { return };
     let settings = Settings {
         variables: server
@@ -32,7 +32,7 @@ async fn it_conforms() {
 }
 
 #[test]
-fn the_commands_on_it() {
+fn backups_are_copied_listed_verified_and_pruned_over_sftp() {
     let Some(server) = Sshd::start() else { return };
     there_and_back(&server.url(), &server.variables());
 }

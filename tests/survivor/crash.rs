@@ -35,7 +35,7 @@ fn whole(to: &Path) -> bool {
 }
 
 #[test]
-fn all_or_nothing_and_the_source_untouched() {
+fn a_crash_leaves_all_or_nothing_and_the_source_untouched() {
     let Some(bins) = require("3.5") else { return };
     let mut cluster = Cluster::start(ClusterSpec::new(&bins, 1).plain());
     for i in 0..20 {

@@ -36,7 +36,7 @@ fn ends(dir: &Path) -> Vec<u64> {
 }
 
 #[test]
-fn a_log_cut_anywhere_is_gone_on_with_or_refused() {
+fn a_wal_cut_anywhere_is_used_or_refused() {
     for bins in require_turn() {
         let what = &bins.version;
         let (cluster, known) = killed(bins, 0xfeed_5678_9abc);

@@ -1,14 +1,19 @@
 //! What is refused, and what the command line says.
 
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::bench::{copy, etcd_dr, make, request, serve};
+use etcd_dr::etcd::datadir::{self, Layout};
+use etcd_dr::etcd::proto::raft::{Entry, EntryKind};
+use etcd_dr::etcd::wal::SegmentWriter;
 use testbench::bins::{require, require_turn};
 use testbench::cluster::{Cluster, ClusterSpec};
 use testbench::process::wait_for;
 
 #[test]
-fn what_cannot_be_a_survivor_is_refused() {
+fn disks_that_cannot_be_used_are_refused() {
     let Some(bins) = require("3.5") else { return };
     let mut cluster = Cluster::start(ClusterSpec::new(&bins, 1).plain());
     cluster.etcdctl_ok(&["put", "a", "1"]);
@@ -92,7 +97,7 @@ fn what_cannot_be_a_survivor_is_refused() {
 }
 
 #[test]
-fn a_disk_is_told_from_the_newest_backup() {
+fn a_disk_is_compared_with_the_newest_backup() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).plain());
         cluster.etcdctl_ok(&["put", "a", "1"]);
@@ -137,7 +142,7 @@ fn a_disk_is_told_from_the_newest_backup() {
 }
 
 #[test]
-fn what_is_not_known_exactly_is_left_to_etcd() {
+fn entries_whose_effect_is_unknown_are_left_to_etcd() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).plain().fast());
         cluster.etcdctl_ok(&["put", "a", "1"]);
@@ -178,7 +183,7 @@ fn what_is_not_known_exactly_is_left_to_etcd() {
 }
 
 #[test]
-fn a_member_that_was_removed_is_no_survivor() {
+fn the_disk_of_a_removed_member_is_refused() {
     let Some(bins) = require("3.5") else { return };
     let mut cluster = Cluster::start(ClusterSpec::new(&bins, 2).plain());
     cluster.etcdctl_ok(&["put", "a", "1"]);
@@ -213,5 +218,45 @@ fn a_member_that_was_removed_is_no_survivor() {
     let made = scratch.path().join("made");
     let failure = make(&request(cluster.data_dir(1), &made)).unwrap_err();
     assert_eq!(failure.refusal(), Some("not-a-member"), "{failure}");
+    assert!(!made.exists());
+}
+
+/// Appends an entry to a stopped member's WAL, in the term of the last one.
+fn append_entry(data_dir: &Path, kind: EntryKind, data: &[u8]) {
+    let layout = Layout::new(data_dir, None);
+    let wal = datadir::check(&layout, None).unwrap().wal;
+    let newest = wal.scan.segments.last().unwrap();
+    let path = layout.wal.join(newest.name.to_string());
+    let mut file = std::fs::File::options().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(newest.good)).unwrap();
+    let mut writer = SegmentWriter::resume(file, newest.crc, newest.good);
+    let last = wal.last_entry();
+    let entry = Entry {
+        kind,
+        term: last.term,
+        index: last.index + 1,
+        data,
+    };
+    writer.entry(&entry).unwrap();
+    writer.finish().unwrap();
+}
+
+/// etcd proposes one change of members at a time. What a change of several would mean for who votes
+/// is not known here.
+#[test]
+fn a_wal_with_a_change_of_several_members_at_once_is_refused() {
+    let Some(bins) = require("3.5") else { return };
+    let mut cluster = Cluster::start(ClusterSpec::new(&bins, 1).plain());
+    cluster.etcdctl_ok(&["put", "a", "1"]);
+    cluster.kill(0);
+    let scratch = tempfile::tempdir().unwrap();
+    let (source, made) = (scratch.path().join("source"), scratch.path().join("made"));
+    copy(cluster.data_dir(0), &source);
+    // raftpb.ConfChangeV2: two of `changes` (2), each of a type (1: add) and a node (2).
+    let add = |node: u8| [0x12, 4, 0x08, 0, 0x10, node];
+    let several = [add(7), add(8)].concat();
+    append_entry(&source, EntryKind::ConfChangeV2, &several);
+    let failure = make(&request(&source, &made)).unwrap_err();
+    assert_eq!(failure.refusal(), Some("unknown-membership"), "{failure}");
     assert!(!made.exists());
 }

@@ -95,7 +95,7 @@ fn a_list_is_a_table_where_it_fits_and_blocks_where_it_does_not() {
 }
 
 #[test]
-fn every_command_in_a_narrow_window() {
+fn every_command_fits_a_narrow_window() {
     if !there_is_tmux() {
         return;
     }
@@ -187,7 +187,7 @@ fn colours_are_the_terminals_own_and_may_be_none() {
 }
 
 #[test]
-fn a_bar_moves_fits_and_goes() {
+fn the_progress_bar_moves_fits_and_disappears() {
     if !there_is_tmux() {
         return;
     }

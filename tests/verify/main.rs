@@ -141,7 +141,7 @@ fn a_set_is_of_the_running_members_history_or_not() {
 }
 
 #[test]
-fn another_history_is_told_from_this_one() {
+fn another_history_is_distinguished() {
     let Some(bins) = testbench::bins::require("3.5") else {
         return;
     };

@@ -401,7 +401,7 @@ impl Reader<'_> {
 
     /// After the tar stream: the gzip member must have been the input's last byte.
     fn expect_end<R: Read>(&mut self, buffered: &mut BufReader<Source<R>>) {
-        // An error here is the input's own, and told by its owner.
+        // An error here is the input's own, and its owner reports it.
         let left = buffered.fill_buf().map_or(0, <[u8]>::len);
         if left > 0 {
             let at = buffered.get_ref().count.saturating_sub(wide(left));

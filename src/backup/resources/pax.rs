@@ -71,7 +71,7 @@ impl Records {
 
     fn xattr(&mut self, name: String, value: &[u8]) -> Result<(), String> {
         match self.xattrs.insert(name.clone(), value.to_vec()) {
-            // GNU tar can be told to write a label under both of its keywords.
+            // GNU tar can write a label under both of its keywords.
             Some(before) if before != value => Err(format!("two values of the attribute {name}")),
             _ => Ok(()),
         }

@@ -1,5 +1,6 @@
 //! Writing an archive.
 
+use std::fs::Metadata;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -124,21 +125,20 @@ fn append(tar: &mut Builder<impl Write>, node: &Node) -> Result<Entry> {
             return Err(Failure::new(Kind::Unexpected, "no walk lists a hard link"));
         }
     }
-    // Attributes were read by name: they belong to this file only if the name still does.
+    refuse_changed(node)?;
+    Ok(entry)
+}
+
+/// Attributes were read by name: they belong to this file only if the name still does.
+fn refuse_changed(node: &Node) -> Result<()> {
     let now = std::fs::symlink_metadata(&node.source).doing(Kind::Unexpected, || {
         format!("looking at {}", node.source.display())
     })?;
-    if (now.dev(), now.ino(), now.ctime(), now.ctime_nsec())
-        != (
-            node.meta.dev(),
-            node.meta.ino(),
-            node.meta.ctime(),
-            node.meta.ctime_nsec(),
-        )
-    {
-        return Err(changed(&node.source));
+    let of = |meta: &Metadata| (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
+    match of(&now) == of(&node.meta) {
+        true => Ok(()),
+        false => Err(changed(&node.source)),
     }
-    Ok(entry)
 }
 
 fn header_of(entry: &Entry) -> Result<Header> {

@@ -10,7 +10,8 @@ use crate::change::transaction::ended;
 use crate::cluster::survey::{MemberState, Survey, pause};
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::client::{Id, Refusal, Status};
+use crate::etcd::client::{Refusal, Status};
+use crate::etcd::ids::MemberId;
 use crate::event::Event;
 
 /// The phase's name in events.
@@ -26,7 +27,7 @@ pub(crate) const CAUGHT_UP: u64 = 1000;
 
 /// What is waited for.
 pub(crate) struct Awaited<'a> {
-    pub(crate) id: Id,
+    pub(crate) id: MemberId,
     pub(crate) name: &'a str,
     /// The bound on all of it.
     pub(crate) wait: Duration,

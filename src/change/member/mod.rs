@@ -1,7 +1,7 @@
 //! Members: add, remove and move them without losing quorum.
 //!
 //! Each operation looks at the cluster, judges the change by the arithmetic of votes, asks etcd for
-//! it, and waits until it shows. etcd's own checks come on top; what it refuses is told by name
+//! it, and waits until it shows. etcd's own checks come on top; what it refuses gets a name
 //! too.
 
 pub mod add;

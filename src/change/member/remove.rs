@@ -18,7 +18,9 @@ use crate::cluster::survey::{MemberState, Survey, pause};
 use crate::cluster::{quorum, select};
 use crate::context::Context;
 use crate::error::{Fact, Failure, Kind, Result};
-use crate::etcd::client::{Consistency, Id, Member, Refusal};
+use crate::etcd::client::{Consistency, Refusal};
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::Member;
 use crate::event::Event;
 use crate::node::profile::Profile;
 
@@ -61,7 +63,7 @@ pub struct Plan {
     /// The members as they are.
     pub members: Vec<MemberState>,
     #[serde(skip)]
-    next_leader_id: Option<Id>,
+    next_leader_id: Option<MemberId>,
     #[serde(skip)]
     survey: Survey,
     #[serde(skip)]
@@ -102,12 +104,12 @@ fn judge(
     context: &Context,
     request: &RemoveRequest,
     survey: Survey,
-    id: Id,
+    id: MemberId,
     profile: Profile,
 ) -> Result<Plan> {
     let Some(state) = survey.find(id).cloned() else {
         let what = format!("member {id} is no longer in the cluster");
-        return Err(Failure::refused_for_good(select::UNKNOWN, what));
+        return Err(Failure::refused_for_good(select::MEMBER_UNKNOWN, what));
     };
     let doing = format!("removing member {}", select::described(&state.member));
     let (votes, against) = quorum::removal(&survey.standings(), id.0);
@@ -140,7 +142,7 @@ fn judge(
 }
 
 /// Who can lead best: the healthy voting member that has applied most.
-fn heir(survey: &Survey, leader: Id) -> Option<&MemberState> {
+fn heir(survey: &Survey, leader: MemberId) -> Option<&MemberState> {
     survey
         .members
         .iter()
@@ -211,7 +213,7 @@ fn named(failure: Failure, name: &'static str) -> Failure {
 }
 
 /// Moves leadership, and waits until the member that goes leads no more.
-async fn move_leadership(plan: &Plan, next: Id) -> Result<()> {
+async fn move_leadership(plan: &Plan, next: MemberId) -> Result<()> {
     let id = plan.member.id;
     let Some(leader) = plan.survey.find(id) else {
         return Ok(());

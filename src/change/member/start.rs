@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::etcd::client::{Id, Member};
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::Member;
 use crate::sys::quote;
 
 /// What etcd on the new member's machine must be given at its first start, with an empty data
@@ -24,12 +25,12 @@ pub struct StartWith {
 
 impl StartWith {
     /// For the member `id`, which is to be called `name`, among all members.
-    pub fn new(members: &[Member], id: Id, name: &str) -> Self {
+    pub fn new(members: &[Member], id: MemberId, name: &str) -> Self {
         let own = members.iter().find(|member| member.id == id);
         let mut pairs = Vec::new();
         for member in members {
             // Of the others etcd compares the URLs only. A name that is empty, as before a member's first
-            // start, or would break the list is told by the id.
+            // start, or would break the list is named by its id.
             let called = if member.id == id {
                 name.to_owned()
             } else if is_name(&member.name) {
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn the_three_forms() {
         let member = |id, name: &str, urls: &[&str]| Member {
-            id: Id(id),
+            id: MemberId(id),
             name: name.to_owned(),
             peer_urls: urls.iter().map(|url| (*url).to_owned()).collect(),
             client_urls: Vec::new(),
@@ -121,7 +122,7 @@ mod tests {
             member(0xab, "", &["https://c:2380"]),
             member(2, "", &["https://d:2380"]),
         ];
-        let start = StartWith::new(&members, Id(2), "m2");
+        let start = StartWith::new(&members, MemberId(2), "m2");
         let cluster = "m0=https://a:2380,m0=https://b:2380,ab=https://c:2380,m2=https://d:2380";
         assert_eq!(
             start.env(),
@@ -154,7 +155,7 @@ mod tests {
         let mut members: Vec<Member> = (0..)
             .zip(hostile)
             .map(|(number, name)| Member {
-                id: Id(0xa0 + number),
+                id: MemberId(0xa0 + number),
                 name: name.to_owned(),
                 peer_urls: url(number),
                 client_urls: Vec::new(),
@@ -162,13 +163,13 @@ mod tests {
             })
             .collect();
         members.push(Member {
-            id: Id(1),
+            id: MemberId(1),
             name: String::new(),
             peer_urls: url(9),
             client_urls: Vec::new(),
             is_learner: true,
         });
-        let start = StartWith::new(&members, Id(1), "new");
+        let start = StartWith::new(&members, MemberId(1), "new");
         let all = [start.env(), start.flags(), start.pod()].concat();
         assert!(!all.contains("touch") && !all.contains("evil"), "{all}");
         assert!(start.initial_cluster.starts_with("a0=https://h0:2380,a1="));

@@ -17,7 +17,9 @@ use crate::cluster::survey::{MemberState, Survey};
 use crate::cluster::{peer_url, quorum, select};
 use crate::context::Context;
 use crate::error::{Fact, Failure, Result};
-use crate::etcd::client::{Id, Member, Refusal};
+use crate::etcd::client::Refusal;
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::Member;
 use crate::node::endpoint::Endpoint;
 
 /// How long the new place has to take a connection.
@@ -76,13 +78,13 @@ fn judge(
     context: &Context,
     request: &UpdateRequest,
     survey: Survey,
-    id: Id,
+    id: MemberId,
     peer_urls: Vec<String>,
     silent: Vec<String>,
 ) -> Result<Plan> {
     let Some(state) = survey.find(id) else {
         let what = format!("member {id} is no longer in the cluster");
-        return Err(Failure::refused_for_good(select::UNKNOWN, what));
+        return Err(Failure::refused_for_good(select::MEMBER_UNKNOWN, what));
     };
     let member = state.member.clone();
     let doing = format!("updating member {}", select::described(&member));

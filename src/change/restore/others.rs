@@ -17,7 +17,7 @@ use crate::cluster::connect;
 use crate::etcd::client::{
     ConnectOptions, Connection, Endpoint as Client, Knock, Member, Status, knock, peer_members,
 };
-use crate::etcd::{membership, snapshot};
+use crate::etcd::snapshot;
 use crate::node::access::EtcdAccess;
 use crate::node::endpoint::Endpoint;
 
@@ -58,17 +58,6 @@ impl From<&snapshot::Member> for Known {
 
 impl From<&Member> for Known {
     fn from(member: &Member) -> Self {
-        Self {
-            id: Some(member.id.0),
-            name: member.name.clone(),
-            client_urls: member.client_urls.clone(),
-            peer_urls: member.peer_urls.clone(),
-        }
-    }
-}
-
-impl From<&membership::Member> for Known {
-    fn from(member: &membership::Member) -> Self {
         Self {
             id: Some(member.id.0),
             name: member.name.clone(),

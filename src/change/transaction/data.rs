@@ -93,7 +93,7 @@ pub struct Owning {
     uid: u32,
     /// The group's id.
     gid: u32,
-    /// Whose it was; none: the operation makes it.
+    /// Whose it was; `None`: the operation makes it.
     before: Option<(u32, u32)>,
 }
 
@@ -117,7 +117,7 @@ impl Owning {
 
 /// Whose new data is to be.
 pub(crate) struct Whose {
-    /// The owner and the modes of the new data; none: as this program makes it.
+    /// The owner and the modes of the new data; `None`: as this program makes it.
     pub(crate) data: Option<Owner>,
     /// What becomes of the data directory itself.
     pub(crate) dir: Option<Owning>,

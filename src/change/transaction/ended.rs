@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use super::context::{StaticPods, StepContext};
 use super::info::PodInfo;
 use crate::error::Result;
-use crate::etcd::finding::printable;
 use crate::node::component::Component;
 use crate::node::runtime::{Container, ContainerState, Sandbox};
+use crate::sys::quote::printable;
 
 /// Where the kubelet keeps containers' logs (kubernetes, `pkg/kubelet/kuberuntime/helpers.go`).
 const LOGS: &str = "/var/log/pods";

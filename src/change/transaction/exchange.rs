@@ -14,7 +14,7 @@ use crate::node::component::Component;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exchange {
-    /// What comes; none: the place stays empty.
+    /// What comes; `None`: the place stays empty.
     pub incoming: Option<PathBuf>,
     /// Where it goes.
     pub place: PathBuf,

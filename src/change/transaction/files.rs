@@ -9,6 +9,7 @@ use crate::error::{Doing, Kind, Result};
 use crate::etcd::restore::HIDDEN as UNFINISHED;
 use crate::sys::fs;
 use crate::sys::label::{label, relabel};
+use crate::sys::listing::entries;
 use crate::sys::owner::Owner;
 
 /// Makes those of these directories that are not there, durably; those above come first.
@@ -65,12 +66,7 @@ pub(super) fn unbuild(into: &Path) -> Result<()> {
 /// Removes what an interrupted build left beside its target.
 fn remove_unfinished(dir: &Path) -> Result<()> {
     let doing = || format!("listing {}", dir.display());
-    let entries = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.doing(Kind::Store, doing)?,
-    };
-    for entry in entries {
-        let entry = entry.doing(Kind::Store, doing)?;
+    for entry in entries(dir).doing(Kind::Store, doing)? {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
             remove_if_there(&entry.path())?;
         }
@@ -81,12 +77,10 @@ fn remove_unfinished(dir: &Path) -> Result<()> {
 /// Empties a directory, if it is there.
 pub(crate) fn clear(dir: &Path) -> Result<()> {
     let doing = || format!("listing {}", dir.display());
-    let entries = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.doing(Kind::Store, doing)?,
-    };
-    for entry in entries {
-        let entry = entry.doing(Kind::Store, doing)?;
+    if !dir.try_exists().doing(Kind::Store, doing)? {
+        return Ok(());
+    }
+    for entry in entries(dir).doing(Kind::Store, doing)? {
         if entry.file_type().doing(Kind::Store, doing)?.is_dir() {
             fs::remove_tree(&entry.path())?;
         } else {

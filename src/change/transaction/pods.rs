@@ -39,7 +39,7 @@ pub(crate) struct Found {
     pub(crate) pod: PodManifest,
 }
 
-/// Reads the manifest at a host path; none where there is no such file.
+/// Reads the manifest at a host path; `None` if there is no such file.
 ///
 /// # Errors
 /// Those of reading it, and of a file that is no pod.

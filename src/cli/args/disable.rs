@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::global::AskArgs;
 use super::values::parse_duration;
 
 /// `disable`
@@ -16,13 +17,9 @@ pub struct DisableArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     pub wait: Duration,
 
-    /// Do not ask for confirmation
-    #[arg(short, long)]
-    pub yes: bool,
-
-    /// Show what would be done; change nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    /// Whether it is asked for, and done.
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// `enable`
@@ -33,11 +30,7 @@ pub struct EnableArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
     pub wait: Duration,
 
-    /// Do not ask for confirmation
-    #[arg(short, long)]
-    pub yes: bool,
-
-    /// Show what would be done; change nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    /// Whether it is asked for, and done.
+    #[command(flatten)]
+    pub ask: AskArgs,
 }

@@ -122,3 +122,15 @@ pub enum ColorArg {
     /// Never
     Never,
 }
+
+/// Whether a change is agreed to first, and made at all.
+#[derive(Debug, Clone, Args)]
+pub struct AskArgs {
+    /// Do not ask for confirmation
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Show what would be done; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}

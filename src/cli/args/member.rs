@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::global::AskArgs;
 use super::values::{parse_duration, with_names};
 use crate::change::member::ALLOWABLE;
 use crate::change::member::join::plan;
@@ -151,13 +152,9 @@ pub struct MemberUpdateArgs {
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',', value_hint = ValueHint::Url)]
     pub peer_urls: Vec<String>,
 
-    /// Do not ask for confirmation
-    #[arg(short, long)]
-    pub yes: bool,
-
-    /// Show what would be done; change nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    /// Whether it is asked for, and done.
+    #[command(flatten)]
+    pub ask: AskArgs,
 
     /// Override this refusal
     #[arg(long, value_name = "REFUSAL", long_help = with_names("Override this refusal", &ALLOWABLE), value_delimiter = ',', value_parser = crate::error::names::parse)]

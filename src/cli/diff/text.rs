@@ -7,9 +7,9 @@ use similar::TextDiff;
 
 use super::super::output::table::{Table, nothing, terminal_width};
 use super::super::output::words;
-use crate::etcd::finding::printable;
 use crate::inspect::look::Differing;
 use crate::objects::{Object, mask, yaml};
+use crate::sys::quote::printable;
 
 /// The four ways to differ, as the columns of tables.
 const COLUMNS: [&str; 4] = ["added", "removed", "replaced", "changed"];

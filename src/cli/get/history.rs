@@ -10,9 +10,9 @@ use super::super::output::table::{Table, nothing, terminal_width};
 use super::super::output::{json, words};
 use super::super::session::{Session, Shown};
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::finding::printable;
 use crate::inspect::look::{Change, Reader, Selection, history};
 use crate::objects::{mask, yaml};
+use crate::sys::quote::printable;
 
 pub(super) fn run(
     session: &Session,

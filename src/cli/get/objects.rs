@@ -12,7 +12,6 @@ use super::super::output::{terminal, words};
 use super::super::session::{Session, Shown};
 use super::printer::{Form, Printer};
 use crate::error::{Doing, Failure, Kind, Result, exit};
-use crate::etcd::finding::printable;
 use crate::etcd::keyspace::{Key, Keyspace};
 use crate::inspect::look::{Reader, Selection};
 use crate::objects::apply::{self, LeftOut};
@@ -20,6 +19,7 @@ use crate::objects::atrest::Locked;
 use crate::objects::kinds::{Place, place};
 use crate::objects::selector::Selector;
 use crate::objects::{Object, Unread, mask};
+use crate::sys::quote::printable;
 
 /// What an object is shown by.
 struct Shower<'a> {

@@ -8,8 +8,8 @@ use super::super::output::json;
 use super::super::output::table::{Table, terminal_width};
 use super::super::session::Shown;
 use crate::error::Result;
-use crate::etcd::finding::printable;
 use crate::inspect::look::{self, Cell, Overview, Reader, Selection};
+use crate::sys::quote::printable;
 
 pub(super) fn run(
     reader: &mut Reader<'_>,

@@ -15,8 +15,8 @@ use crate::change::member::ALLOWABLE;
 use crate::change::member::add::{self, Action, AddRequest, AddResult};
 use crate::change::member::start::StartWith;
 use crate::error::{Doing, Kind, Result};
-use crate::etcd::finding::printable;
 use crate::event::Event;
+use crate::sys::quote::printable;
 
 /// `member-add`
 pub(crate) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
@@ -42,7 +42,8 @@ pub(crate) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
             ));
         }
         let idle = matches!(plan.action, Action::Nothing(_));
-        let waits = request.promote && !idle;
+        // As text, the result has the settings itself.
+        let in_result = !request.promote && session.global.output == OutputArg::Text;
         let question = format!("Add member {}?", request.name);
         let planned = planned_addition(&plan);
         confirm_if_possible(&planned, &printable(question), args.yes || idle)?;
@@ -52,7 +53,7 @@ pub(crate) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
             Some(form) if session.global.output == OutputArg::Text => {
                 print_now(&printed(&added.start, form))?;
             }
-            _ if waits => context.tell(Event::MustStart {
+            _ if !idle && !in_result => context.tell(Event::MustStart {
                 member: request.name.clone(),
                 settings: added.start.env().lines().map(str::to_owned).collect(),
             }),

@@ -14,7 +14,7 @@ use crate::change::member::openshift::NextStep;
 use crate::change::member::remove::{self, RemoveRequest};
 use crate::cluster::select;
 use crate::error::Result;
-use crate::etcd::finding::printable;
+use crate::sys::quote::printable;
 
 /// `member-remove`
 pub(crate) fn run(session: &Session, args: &MemberRemoveArgs) -> Result<Shown> {

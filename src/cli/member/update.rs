@@ -13,7 +13,7 @@ use crate::change::member::ALLOWABLE;
 use crate::change::member::update::{self, UpdateRequest};
 use crate::cluster::select;
 use crate::error::Result;
-use crate::etcd::finding::printable;
+use crate::sys::quote::printable;
 
 /// `member-update`
 pub(crate) fn run(session: &Session, args: &MemberUpdateArgs) -> Result<Shown> {
@@ -26,17 +26,17 @@ pub(crate) fn run(session: &Session, args: &MemberUpdateArgs) -> Result<Shown> {
     session.block_on(async {
         let context = &session.context;
         let plan = update::plan(context, &request).await?;
-        let plan = match args.dry_run {
+        let plan = match args.ask.dry_run {
             true => plan,
             false => {
                 let question = format!("Update member {}?", select::described(&plan.member));
-                let idle = args.yes || plan.unchanged;
+                let idle = args.ask.yes || plan.unchanged;
                 confirm_if_possible(&update_text(&plan, true), &printable(question), idle)?;
                 update::carry_out(context, &request, plan).await?
             }
         };
-        let text = update_text(&plan, args.dry_run);
-        let document = json!({"dryRun": args.dry_run, "plan": plan});
+        let text = update_text(&plan, args.ask.dry_run);
+        let document = json!({"dryRun": args.ask.dry_run, "plan": plan});
         let json = json::document("member-update", &document);
         Ok(Shown::done(text, json))
     })

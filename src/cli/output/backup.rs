@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::prune;
 use crate::backup::manifest::QualityState;
-use crate::etcd::finding::printable;
 use crate::keep::backup::Taken;
 use crate::keep::remote::Copied;
+use crate::sys::quote::printable;
 
 /// A backup that was taken, for people.
 pub(crate) fn taken(taken: &Taken) -> String {

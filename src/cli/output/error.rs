@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{error_json, hints, terminal};
 use crate::error::Failure;
-use crate::etcd::finding::printable;
+use crate::sys::quote::printable;
 
 /// Tells of a failure.
 pub(crate) fn print(command: &str, failed: &Failure) {

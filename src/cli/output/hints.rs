@@ -186,6 +186,7 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     unfinished
         .or_else(|| remains(typed, failure))
         .or_else(|| refused(typed, failure))
+        .or_else(|| denied(typed, failure))
         .or_else(|| without_any_disk(failure))
         .or_else(|| not_found(typed, failure))
         .or_else(|| chosen(typed, command, failure))
@@ -255,12 +256,16 @@ fn chosen(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     })
 }
 
+/// What another user than root may not do. This comes before what is missing: an endpoint, say, is
+/// not found in a manifest that cannot be read.
+fn denied(typed: &Line, failure: &Failure) -> Option<String> {
+    let denied = failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied);
+    (denied && !rustix::process::geteuid().is_root())
+        .then(|| format!("to run it as root: sudo {typed}"))
+}
+
 /// What the kind of failure alone suggests.
 fn by_kind(typed: &Line, failure: &Failure) -> Option<String> {
-    let denied = failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied);
-    if denied && !rustix::process::geteuid().is_root() {
-        return Some(format!("to run it as root: sudo {typed}"));
-    }
     let line = typed.other("verify --all").with_store(typed, true);
     (failure.kind() == Kind::BadBackup).then(|| format!("to find a good backup: {line}"))
 }

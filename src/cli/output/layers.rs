@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use crate::etcd::finding::{Finding, Layer, Severity, printable};
+use crate::finding::{Finding, Layer, Severity};
 use crate::inspect::verify::{LayerReport, LayerState};
 use crate::keep::database;
+use crate::sys::quote::printable;
 
 /// How many prefixes are shown to people.
 const PREFIXES_SHOWN: usize = 5;

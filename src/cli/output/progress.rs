@@ -11,9 +11,9 @@ use serde_json::json;
 use super::super::args::ProgressArg;
 use super::json::SCHEMA_VERSION;
 use super::terminal;
-use crate::etcd::finding::printable;
 use crate::event::{Event, Observer};
 use crate::journal::LOG;
+use crate::sys::quote::printable;
 
 /// How often a plain line is written during a phase.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -184,7 +184,19 @@ struct Lines {
 struct Running {
     total: Option<u64>,
     began: Instant,
-    told: Instant,
+    shown: Instant,
+}
+
+impl Running {
+    /// The phase, if its next line is due; that line counts as shown.
+    fn due<'a>(phases: &'a mut HashMap<&'static str, Self>, phase: &str) -> Option<&'a Self> {
+        let running = phases.get_mut(phase)?;
+        if running.shown.elapsed() < LINE_INTERVAL {
+            return None;
+        }
+        running.shown = Instant::now();
+        Some(running)
+    }
 }
 
 impl Observer for Lines {
@@ -208,17 +220,13 @@ impl Observer for Lines {
                     Running {
                         total,
                         began: now,
-                        told: now,
+                        shown: now,
                     },
                 );
                 terminal::tell_line(format_args!("{}", printable(about)));
             }
             Event::PhaseProgress { phase, done } => {
-                let Some(running) = phases.get_mut(phase) else {
-                    return;
-                };
-                if running.told.elapsed() >= LINE_INTERVAL {
-                    running.told = Instant::now();
+                if let Some(running) = Running::due(&mut phases, phase) {
                     let of = running
                         .total
                         .map(|total| format!(" of {}", HumanBytes(total)))
@@ -227,13 +235,10 @@ impl Observer for Lines {
                 }
             }
             Event::PhaseStatus { phase, message } => {
-                let Some(running) = phases.get_mut(phase) else {
+                let Some(_) = Running::due(&mut phases, phase) else {
                     return;
                 };
-                if running.told.elapsed() >= LINE_INTERVAL {
-                    running.told = Instant::now();
-                    terminal::tell_line(format_args!("{phase}: {}", printable(message)));
-                }
+                terminal::tell_line(format_args!("{phase}: {}", printable(message)));
             }
             Event::PhaseDone { phase, done } => {
                 let Some(running) = phases.remove(phase) else {

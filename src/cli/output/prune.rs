@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::backup::retention::Verdict;
 use crate::error::{Failure, Kind};
-use crate::etcd::finding::printable;
 use crate::keep::prune::{Decided, PrunePlan, Pruned};
+use crate::sys::quote::printable;
 
 /// The plan: what goes, and with `--explain` what stays; each with its reasons.
 pub(crate) fn plan(plan: &PrunePlan, explain: bool) -> String {

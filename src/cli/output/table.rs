@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::etcd::finding::printable;
+use crate::sys::quote::printable;
 
 /// What stands where nothing is known.
 const NOTHING: &str = "-";
 
-/// How many columns standard output has; none where it is no terminal.
+/// How many columns standard output has; `None` if it is no terminal.
 pub(crate) fn terminal_width() -> Option<usize> {
     let out = console::Term::stdout();
     let width = out.is_term().then(|| out.size_checked()).flatten()?.1;

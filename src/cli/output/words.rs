@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use crate::etcd::finding::printable;
+use crate::sys::quote::printable;
 
 /// A span as one or two units: `45s`, `12m`, `3h 5m`, `2d 4h`.
 pub(crate) fn age(from: Timestamp, now: Timestamp) -> String {

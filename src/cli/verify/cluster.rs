@@ -11,7 +11,7 @@ use super::super::session::{Session, Shown};
 use super::super::{operation, target};
 use crate::cluster::quorum::Tally;
 use crate::error::{Result, exit};
-use crate::etcd::finding::Severity;
+use crate::finding::Severity;
 use crate::inspect::diagnose::names::SystemResolver;
 use crate::inspect::diagnose::{self, Finding, Remedy, Report};
 use crate::node::layout::NodeLayout;
@@ -114,7 +114,9 @@ fn next(finding: &Finding, report: &Report) -> String {
             data_dir(report)
         ),
         diagnose::PEER_NOT_CONNECTED => presented(place),
-        diagnose::MEMBER_UNREACHABLE | diagnose::MEMBER_LEADERLESS | diagnose::MEMBER_COMPLAINS => {
+        diagnose::MEMBER_UNREACHABLE
+        | diagnose::MEMBER_LEADERLESS
+        | diagnose::MEMBER_REPORTS_ERRORS => {
             match report.votes.as_ref().is_some_and(Tally::has_quorum) {
                 true => format!(
                     "on its machine: {LOGS}; if it is lost: etcd-dr member-remove {who} --dry-run"
@@ -123,7 +125,7 @@ fn next(finding: &Finding, report: &Report) -> String {
                 false => format!("on its machine: {LOGS}"),
             }
         }
-        diagnose::FOREIGN_CLUSTER | diagnose::ANOTHER_MEMBER => {
+        diagnose::FOREIGN_CLUSTER | diagnose::WRONG_MEMBER_ANSWERS => {
             format!("etcd-dr member-remove {who} --dry-run")
         }
         diagnose::MEMBER_NOT_STARTED | diagnose::LEARNER_LAGS => add_again(finding, report),
@@ -135,10 +137,10 @@ fn next(finding: &Finding, report: &Report) -> String {
             format!("etcdctl --endpoints {} defrag", place.unwrap_or("URL"))
         }
         diagnose::CLOCK_SKEW => format!("on {}: chronyc tracking", place.unwrap_or("it")),
-        diagnose::NAME_UNRESOLVED | diagnose::NAME_ELSEWHERE => {
+        diagnose::NAME_UNRESOLVED | diagnose::NAME_RESOLVES_ELSEWHERE => {
             format!("getent ahosts {}", place.unwrap_or("NAME"))
         }
-        diagnose::PEER_URL_NOT_HERE | diagnose::PEER_URL_LOOPBACK => move_to(who, place),
+        diagnose::PEER_URL_NOT_LOCAL | diagnose::PEER_URL_LOOPBACK => move_to(who, place),
         diagnose::MEMBERSHIP_DIFFERS if path.is_some() => {
             "etcd-dr verify --upgrade-to 3.6".to_owned()
         }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::super::output::json;
 use super::super::session::Shown;
 use crate::error::{Result, exit};
-use crate::etcd::finding::printable;
 use crate::inspect::compare::{self, Ranked, Verdict};
+use crate::sys::quote::printable;
 
 /// Compares reports.
 pub(super) fn run(paths: &[PathBuf]) -> Result<Shown> {

@@ -7,10 +7,10 @@ use super::super::output::layers::{describe, head, layers};
 use super::super::output::{json, words};
 use super::super::session::{Session, Shown};
 use crate::error::{Result, exit};
-use crate::etcd::finding::printable;
 use crate::inspect::data_dir::{self as inspected, Distance, Report, Role};
 use crate::keep::catalog;
 use crate::store::LocalStore;
+use crate::sys::quote::printable;
 
 /// Checks a member's own files.
 pub(super) fn run(

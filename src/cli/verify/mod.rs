@@ -15,13 +15,13 @@ use super::session::{Session, Shown, scratch};
 use super::{remote, target};
 use crate::backup::names::MANIFEST;
 use crate::error::{Failure, Kind, Result, exit};
-use crate::etcd::finding::printable;
 use crate::event::Event;
 use crate::inspect::live::{self, Live};
 use crate::inspect::verify::{self, Report};
 use crate::keep::catalog::{self, BackupSet, SetState};
 use crate::keep::remote as sets;
 use crate::store::{Address, LocalStore};
+use crate::sys::quote::printable;
 use crate::sys::scratch::Scratch;
 
 /// Checks what is meant.

@@ -10,7 +10,7 @@ use super::super::output::{json, words};
 use super::super::session::{Session, Shown};
 use super::super::target;
 use crate::error::{Result, exit};
-use crate::etcd::finding::Severity;
+use crate::finding::Severity;
 use crate::inspect::diagnose::names::SystemResolver;
 use crate::inspect::upgrade::{self, Report};
 

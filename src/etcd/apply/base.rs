@@ -18,7 +18,7 @@ pub struct Base<'a> {
     pub meta: &'a Meta,
     /// What it says of itself.
     pub facts: &'a DatabaseFacts,
-    /// The members that the `.snap` file has which a server would start from; none where the log
+    /// The members that the `.snap` file has which a server would start from; `None` if the log
     /// complete from its first entry.
     pub members: &'a [Member],
     /// The ids it has of those removed.

@@ -48,8 +48,8 @@ pub struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    /// A walker over `data` bytes of a source with this meta. `progress` is told bytes walked
-    /// since it was last told.
+    /// A walker over `data` bytes of a source with this meta. `progress` gets the bytes walked
+    /// since it was last called.
     pub fn new(
         source: &'a dyn ReadAt,
         data: u64,

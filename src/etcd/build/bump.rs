@@ -45,7 +45,7 @@ impl Evidence {
     /// a restore, which begins a new history at index 1, it says nothing: the caller must know
     /// that both are of one cluster id.
     ///
-    /// `None` where the sum is no revision any more.
+    /// `None` if the sum is no revision any more.
     pub fn from_raft_index(
         source: impl Into<String>,
         index: u64,
@@ -63,7 +63,7 @@ impl Evidence {
 /// What was decided, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The new revision, marked as compacted; `None` where the snapshot's stays.
+    /// The new revision, marked as compacted; `None` if the snapshot's stays.
     pub revision: Option<i64>,
     /// The reasoning, a line each.
     pub reasons: Vec<String>,

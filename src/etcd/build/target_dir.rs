@@ -157,7 +157,7 @@ fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
 
 impl TargetDir {
     /// Looks at the places and makes the hidden directories; what earlier runs left is removed and
-    /// told in `removed`. `tag` is random.
+    /// added to `removed`. `tag` is random.
     pub(in crate::etcd) fn prepare(
         data_dir: &Path,
         wal_dir: Option<&Path>,

@@ -238,20 +238,7 @@ fn describe_fault(fault: &CertificateError) -> String {
             expected,
             presented,
         } => {
-            let mut names: Vec<_> = presented.iter().map(|name| readable_name(name)).collect();
-            names.dedup();
-            if names.is_empty() {
-                format!(
-                    "it is not for {}: it has no subject alternative name",
-                    expected.to_str()
-                )
-            } else {
-                format!(
-                    "it is not for {}, but for {}",
-                    expected.to_str(),
-                    names.join(", ")
-                )
-            }
+            for_other_names(&expected.to_str(), presented)
         }
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => {
             "its extended key usage does not include server authentication".to_owned()
@@ -276,6 +263,15 @@ fn describe_fault(fault: &CertificateError) -> String {
             _ => in_words(&other.0.to_string()),
         },
         other => in_words(&other.to_string()),
+    }
+}
+
+fn for_other_names(expected: &str, presented: &[String]) -> String {
+    let mut names: Vec<_> = presented.iter().map(|name| readable_name(name)).collect();
+    names.dedup();
+    match names.as_slice() {
+        [] => format!("it is not for {expected}: it has no subject alternative name"),
+        names => format!("it is not for {expected}, but for {}", names.join(", ")),
     }
 }
 

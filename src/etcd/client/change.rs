@@ -4,8 +4,10 @@
 use super::cause::Cause;
 use super::connection::{Connection, of_library};
 use super::refusal::{NotChanged, Refusal, perhaps_done};
-use super::types::{Id, Member, MemberList};
+use super::types::MemberList;
 use crate::error::Kind;
+use crate::etcd::ids::MemberId;
+use crate::etcd::membership::Member;
 
 /// What a new member is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`NotChanged`].
-    pub async fn member_remove(&self, id: Id) -> Result<MemberList, NotChanged> {
+    pub async fn member_remove(&self, id: MemberId) -> Result<MemberList, NotChanged> {
         let mut cluster = self.client.cluster_client();
         let what = format!("to remove member {id}");
         let reply = self.change(&what, cluster.member_remove(id.0)).await?;
@@ -87,7 +89,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`NotChanged`], with [`Refusal::LearnerNotReady`] while it is too far behind.
-    pub async fn member_promote(&self, id: Id) -> Result<MemberList, NotChanged> {
+    pub async fn member_promote(&self, id: MemberId) -> Result<MemberList, NotChanged> {
         let mut cluster = self.client.cluster_client();
         let what = format!("to promote learner {id}");
         let reply = self.change(&what, cluster.member_promote(id.0)).await?;
@@ -101,7 +103,11 @@ impl Connection {
     ///
     /// # Errors
     /// [`NotChanged`].
-    pub async fn member_update(&self, id: Id, peer_urls: &[String]) -> Result<(), NotChanged> {
+    pub async fn member_update(
+        &self,
+        id: MemberId,
+        peer_urls: &[String],
+    ) -> Result<(), NotChanged> {
         let mut cluster = self.client.cluster_client();
         let what = format!("to move member {id} to {}", peer_urls.join(","));
         self.change(&what, cluster.member_update(id.0, peer_urls))
@@ -114,7 +120,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`NotChanged`], with [`Refusal::NotLeader`] where another member leads.
-    pub async fn move_leader(&self, to: Id) -> Result<(), NotChanged> {
+    pub async fn move_leader(&self, to: MemberId) -> Result<(), NotChanged> {
         let mut maintenance = self.client.maintenance_client();
         let what = format!("to make member {to} the leader");
         self.change(&what, maintenance.move_leader(to.0))

@@ -371,7 +371,7 @@ fn dial_tls(
     Ok(Some((Arc::new(config), name)))
 }
 
-/// HTTP/2's settings for an endpoint. TLS is ours, so the library is told of none; what it sends
+/// HTTP/2's settings for an endpoint. TLS is ours, so the library gets no settings for it; what it sends
 /// as scheme and authority is still the true one.
 fn target(
     endpoint: &Endpoint,

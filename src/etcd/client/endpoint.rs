@@ -2,12 +2,12 @@
 //! or `unix:///path`.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
-use tonic::codegen::http::Uri;
 
-use crate::error::{Doing, Fact, Failure, Kind, Result};
+use crate::error::{Fact, Failure, Kind, Result};
+use crate::sys::member_url::{MemberUrl, Place, Problem, Rules, Scheme};
 
 /// Where one etcd member listens for clients.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,64 +37,38 @@ impl Endpoint {
     }
 
     fn parse_address(text: &str, assume_tls: bool) -> Result<Self> {
-        if let Some(path) = text.strip_prefix("unix://") {
-            return Self::unix(text, Path::new(path));
-        }
-        let (tls, authority) = match text.split_once("://") {
-            Some(("https", rest)) => (true, rest),
-            Some(("http", rest)) => (false, rest),
-            Some((scheme, _)) => {
-                return Err(Failure::new(
-                    Kind::Usage,
-                    format!("the scheme is {scheme:?}, not http, https or unix"),
-                ));
+        let rules = Rules {
+            schemes: &[Scheme::Http, Scheme::Https, Scheme::Unix],
+            default: Some(match assume_tls {
+                true => Scheme::Https,
+                false => Scheme::Http,
+            }),
+            slash: true,
+        };
+        let url = MemberUrl::parse(text, rules).map_err(|problem| {
+            let hint = match problem {
+                Problem::User => "; pass credentials separately",
+                Problem::NoPort => " (etcd's default is 2379)",
+                _ => "",
+            };
+            Failure::new(Kind::Usage, format!("it {problem}{hint}"))
+        })?;
+        let scheme = url.scheme.word();
+        let (text, address) = match url.place {
+            Place::Tcp { host, port } => {
+                let shown = match host.contains(':') {
+                    true => format!("{scheme}://[{host}]:{port}"),
+                    false => format!("{scheme}://{host}:{port}"),
+                };
+                let host = host.to_owned();
+                (shown, Address::Tcp { host, port })
             }
-            None => (assume_tls, text),
-        };
-        let scheme = if tls { "https" } else { "http" };
-        let uri: Uri = format!("{scheme}://{authority}")
-            .parse()
-            .doing(Kind::Usage, || "it is not an address")?;
-        let usage = |what: &'static str| Failure::new(Kind::Usage, what);
-        if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(usage(
-                "it contains a user name; pass credentials separately",
-            ));
-        }
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(usage("it has a path after the port"));
-        }
-        let host = uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() {
-            return Err(usage("it has no host"));
-        }
-        let port = uri
-            .port_u16()
-            .ok_or_else(|| usage("it has no port (etcd's default is 2379)"))?;
-        let shown = if host.contains(':') {
-            format!("{scheme}://[{host}]:{port}")
-        } else {
-            format!("{scheme}://{host}:{port}")
+            Place::Socket(path) => (format!("{scheme}://{path}"), Address::Unix(path.into())),
         };
         Ok(Self {
-            text: shown,
-            tls,
-            address: Address::Tcp {
-                host: host.to_owned(),
-                port,
-            },
-        })
-    }
-
-    fn unix(text: &str, path: &Path) -> Result<Self> {
-        if path.as_os_str().is_empty() {
-            return Err(Failure::new(Kind::Usage, "it has no socket"));
-        }
-        Ok(Self {
-            text: text.to_owned(),
-            tls: false,
-            address: Address::Unix(path.to_owned()),
+            text,
+            tls: url.scheme == Scheme::Https,
+            address,
         })
     }
 

@@ -19,8 +19,8 @@ use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureS
 use super::endpoint::Endpoint;
 use super::options::ConnectOptions;
 use super::tls::TlsConfig;
-use super::types::Id;
 use crate::error::{Doing, Failure, Kind, Result};
+use crate::etcd::ids::MemberId;
 use crate::etcd::snapshot;
 use crate::sys::crypto;
 
@@ -40,7 +40,7 @@ pub struct Metrics {
     pub quota: Option<u64>,
     /// The members that it is connected to (`etcd_network_active_peers`): what etcd itself goes by
     /// when it judges whether its members are connected.
-    pub active_peers: BTreeSet<Id>,
+    pub active_peers: BTreeSet<MemberId>,
 }
 
 /// The certificates that a server presents, in DER, its own first. Nothing is checked and nothing
@@ -319,7 +319,7 @@ fn quota(page: &str) -> Option<u64> {
 }
 
 /// The peers among the metrics whose connection is up. One that never was has no line.
-fn active_peers(page: &str) -> BTreeSet<Id> {
+fn active_peers(page: &str) -> BTreeSet<MemberId> {
     let lines = page
         .lines()
         .filter_map(|line| line.strip_prefix("etcd_network_active_peers{"));
@@ -331,7 +331,7 @@ fn active_peers(page: &str) -> BTreeSet<Id> {
                 .find_map(|label| label.trim().strip_prefix("Remote=\""))?;
             let id = u64::from_str_radix(remote.strip_suffix('"')?, 16).ok()?;
             let up: f64 = value.trim().parse().ok()?;
-            (up > 0.0).then_some(Id(id))
+            (up > 0.0).then_some(MemberId(id))
         })
         .collect()
 }
@@ -420,6 +420,6 @@ mod tests {
                     etcd_network_active_peers{Local=\"c7\",Remote=\"f3d49f2c8b346ff1\"} 0\n\
                     etcd_network_active_peers{Local=\"c7\",Remote=\"x\"} 1\n";
         let active = active_peers(page);
-        assert_eq!(active, BTreeSet::from([Id(0x1597_c572_0760_5797)]));
+        assert_eq!(active, BTreeSet::from([MemberId(0x1597_c572_0760_5797)]));
     }
 }

@@ -34,21 +34,13 @@ pub use self::probe::probe_members;
 pub use self::refusal::{NotChanged, Refusal};
 pub use self::tls::{Pem, TlsConfig};
 pub use self::types::{
-    Alarm, AlarmKind, Consistency, HashKv, HashKvAnswer, Header, Id, KeyValue, Member, MemberList,
-    Probe, Range, Status,
+    Alarm, AlarmKind, Consistency, HashKv, HashKvAnswer, Header, KeyValue, MemberList, Probe,
+    Range, Status,
 };
+
+pub use crate::etcd::ids::MemberId as Id;
+pub use crate::etcd::membership::Member;
 
 pub(crate) use self::cause::seconds;
 pub(crate) use self::connection::SnapshotReply;
 pub(crate) use self::grpc::PREFIX;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_written_as_etcd_does() {
-        assert_eq!(Id(0x067d_d97d_af3d_ed3f).to_string(), "67dd97daf3ded3f");
-        assert_eq!(serde_json::to_string(&Id(16)).unwrap(), "\"10\"");
-    }
-}

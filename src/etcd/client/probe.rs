@@ -4,8 +4,9 @@ use super::cause::{Cause, Phase};
 use super::connection::{Connection, failure};
 use super::endpoint::Endpoint;
 use super::options::ConnectOptions;
-use super::types::{Member, Probe};
+use super::types::Probe;
 use crate::error::{Failure, Kind};
+use crate::etcd::membership::Member;
 
 /// Asks every member for its status at the same time, each over its own connection, trying its
 /// client URLs in turn within one bound (the connection's and the call's together).

@@ -7,32 +7,17 @@ use serde::{Serialize, Serializer};
 use super::endpoint::Endpoint;
 use super::messages;
 use crate::error::{Result, cut, cut_all};
-
-/// The id of a member or a cluster: 64 bits, written as etcd writes them, in lower-case
-/// hexadecimal without leading zeros (a JSON number could not hold it).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Id(pub u64);
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", self.0)
-    }
-}
-
-impl Serialize for Id {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+use crate::etcd::ids::{ClusterId, MemberId};
+use crate::etcd::membership::Member;
 
 /// What every answer begins with: who answered, and where it stood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
     /// The cluster that answered.
-    pub cluster_id: Id,
+    pub cluster_id: ClusterId,
     /// The member that answered.
-    pub member_id: Id,
+    pub member_id: MemberId,
     /// The member's newest key-value revision then.
     pub revision: i64,
     /// The member's raft term then.
@@ -52,7 +37,7 @@ pub struct Status {
     /// How much of it holds data; 0 from servers that do not say.
     pub db_size_in_use: u64,
     /// The leader as this member sees it, if there is one.
-    pub leader: Option<Id>,
+    pub leader: Option<MemberId>,
     /// The raft index committed.
     pub raft_index: u64,
     /// The raft index applied.
@@ -88,38 +73,11 @@ impl Status {
                 _ => AlarmKind::Other(-1),
             };
             Some(Alarm {
-                member_id: Id(member_id),
+                member_id: MemberId(member_id),
                 kind,
             })
         };
         self.errors.iter().filter_map(alarm).collect()
-    }
-}
-
-/// A member as the cluster's list has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Member {
-    /// Its id.
-    pub id: Id,
-    /// Its name; empty until it has started for the first time.
-    pub name: String,
-    /// Where its peers reach it.
-    pub peer_urls: Vec<String>,
-    /// Where clients reach it; empty until it has started for the first time.
-    pub client_urls: Vec<String>,
-    /// Whether it is a learner.
-    pub is_learner: bool,
-}
-
-impl Member {
-    /// The name, or the id of a member that has not started yet.
-    pub fn label(&self) -> String {
-        if self.name.is_empty() {
-            self.id.to_string()
-        } else {
-            self.name.clone()
-        }
     }
 }
 
@@ -147,7 +105,7 @@ pub enum Consistency {
 #[serde(rename_all = "camelCase")]
 pub struct Alarm {
     /// The member that raised it.
-    pub member_id: Id,
+    pub member_id: MemberId,
     /// What it is about.
     pub kind: AlarmKind,
 }
@@ -258,8 +216,8 @@ pub struct Probe {
 impl From<messages::Header> for Header {
     fn from(header: messages::Header) -> Self {
         Self {
-            cluster_id: Id(header.cluster_id),
-            member_id: Id(header.member_id),
+            cluster_id: ClusterId(header.cluster_id),
+            member_id: MemberId(header.member_id),
             revision: header.revision,
             raft_term: header.raft_term,
         }
@@ -269,8 +227,8 @@ impl From<messages::Header> for Header {
 impl From<Option<&etcd_client::ResponseHeader>> for Header {
     fn from(header: Option<&etcd_client::ResponseHeader>) -> Self {
         header.map_or_else(Self::default, |header| Self {
-            cluster_id: Id(header.cluster_id()),
-            member_id: Id(header.member_id()),
+            cluster_id: ClusterId(header.cluster_id()),
+            member_id: MemberId(header.member_id()),
             revision: header.revision(),
             raft_term: header.raft_term(),
         })
@@ -285,7 +243,7 @@ impl From<etcd_client::StatusResponse> for Status {
             version: cut(status.version().to_owned()),
             db_size: size(status.db_size()),
             db_size_in_use: size(status.raft_used_db_size()),
-            leader: (status.leader() != 0).then_some(Id(status.leader())),
+            leader: (status.leader() != 0).then_some(MemberId(status.leader())),
             raft_index: status.raft_index(),
             raft_applied_index: status.raft_applied_index(),
             raft_term: status.raft_term(),
@@ -340,7 +298,7 @@ impl From<etcd_client::MemberListResponse> for MemberList {
 impl From<&etcd_client::Member> for Member {
     fn from(member: &etcd_client::Member) -> Self {
         Self {
-            id: Id(member.id()),
+            id: MemberId(member.id()),
             name: member.name().to_owned(),
             peer_urls: member.peer_urls().to_vec(),
             client_urls: member.client_urls().to_vec(),
@@ -361,7 +319,7 @@ impl From<messages::MemberListResponse> for MemberList {
 impl From<messages::Member> for Member {
     fn from(member: messages::Member) -> Self {
         Self {
-            id: Id(member.id),
+            id: MemberId(member.id),
             name: member.name,
             peer_urls: member.peer_urls,
             client_urls: member.client_urls,
@@ -373,7 +331,7 @@ impl From<messages::Member> for Member {
 impl From<messages::AlarmMember> for Alarm {
     fn from(alarm: messages::AlarmMember) -> Self {
         Self {
-            member_id: Id(alarm.member_id),
+            member_id: MemberId(alarm.member_id),
             kind: match alarm.alarm {
                 1 => AlarmKind::NoSpace,
                 2 => AlarmKind::Corrupt,
@@ -429,7 +387,7 @@ mod tests {
 
     fn member(name: String) -> Member {
         Member {
-            id: Id(1),
+            id: MemberId(1),
             name,
             peer_urls: vec!["https://10.0.0.1:2380".into()],
             client_urls: Vec::new(),

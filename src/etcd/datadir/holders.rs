@@ -38,7 +38,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who holds a data directory with its log in the usual place; none where nobody does, or where
+/// Who holds a data directory with its log in the usual place; `None` if nobody does, or where
 /// neither database nor log is there. Writes nothing and waits for nothing.
 ///
 /// Only locks count: etcd, and `etcdutl defrag`, lock the database for themselves. A reader such

@@ -78,7 +78,7 @@ impl Layout {
     }
 
     /// Keeps an etcd from starting on the directory as long as what comes back lives, by a shared
-    /// lock on the database, which etcd opens first; `None` where one runs. Writes nothing.
+    /// lock on the database, which etcd opens first; `None` if one runs. Writes nothing.
     ///
     /// # Errors
     /// [`Kind::NotChecked`] where the database cannot be opened or locked.

@@ -51,7 +51,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// `None` where somebody has the lock for himself.
+    /// `None` if somebody has the lock for himself.
     pub(super) fn take(path: &Path) -> Result<Option<Self>> {
         let doing = || format!("opening {}", path.display());
         let file = File::open(path).doing(Kind::NotChecked, doing)?;

@@ -34,7 +34,7 @@ pub struct Report {
     /// The snapshot that etcd up to 3.6 would start from, if any `.snap` file is usable.
     pub start: Option<SnapshotId>,
     /// The members as raft knows them at the database's consistent index, or at the end of the
-    /// log without database facts; `None` where nothing tells whom it began with.
+    /// log without database facts; `None` if nothing tells whom it began with.
     pub raft_members: Option<RaftMembers>,
     /// The same at the last index known to be committed.
     pub committed_members: Option<RaftMembers>,
@@ -67,7 +67,7 @@ impl Report {
     }
 
     /// The members at the end of the log, with what database, `.snap` file and log tell of each;
-    /// `None` where the members that the WAL began with are unknown.
+    /// `None` if the members that the WAL began with are unknown.
     pub fn membership(&self, db: Option<&DbFacts>) -> Option<Vec<Member>> {
         let last = self.last_members.as_ref()?;
         let mut known: BTreeMap<MemberId, Member> = BTreeMap::new();

@@ -64,10 +64,15 @@ fn read_long(bytes: &[u8]) -> Result<(u64, usize), Broken> {
 /// As [`read`], but nothing for one that is longer than it need be, which etcd never writes.
 #[inline]
 pub(crate) fn read_shortest(bytes: &[u8]) -> Option<(u64, usize)> {
-    let (value, len) = read(bytes).ok()?;
+    let read = read(bytes).ok()?;
+    is_shortest(read.0, read.1).then_some(read)
+}
+
+/// Whether a value needs a varint of this length.
+#[inline]
+pub(super) fn is_shortest(value: u64, len: usize) -> bool {
     // The last byte holds the highest bits: zero only if they were not needed.
-    let shortest = len == 1 || value >> (7 * (len - 1)) != 0;
-    shortest.then_some((value, len))
+    len == 1 || value >> (7 * (len - 1)) != 0
 }
 
 #[cfg(test)]

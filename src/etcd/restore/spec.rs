@@ -37,7 +37,7 @@ pub struct Spec<'a> {
     pub evidence: &'a [Evidence],
     /// Whether a bump that does not exceed them is allowed.
     pub allow_low_bump: bool,
-    /// The release that is to start from it; none: the snapshot's own or a later one.
+    /// The release that is to start from it; `None`: the snapshot's own or a later one.
     pub target: Option<TargetVersion>,
     /// Whether versions later than those known here are allowed.
     pub allow_unknown_version: bool,

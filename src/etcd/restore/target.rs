@@ -89,7 +89,7 @@ pub(super) struct Versions {
     pub(super) notes: Vec<String>,
 }
 
-/// Judges a snapshot's versions against the release that is to start from it; none: its own.
+/// Judges a snapshot's versions against the release that is to start from it; `None`: its own.
 ///
 /// # Errors
 /// The refusal `unknown-version`, which can be allowed, for a snapshot of a release later than

@@ -23,7 +23,8 @@ use super::facts::{Alarm, Auth, ConfState, Downgrade, Member};
 use crate::etcd::bbolt::{Entry, Large, Leaf, Visitor};
 use crate::etcd::crc::CrcSpan;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
-use crate::etcd::proto::strict::{Field, Fields, Value, WireFault};
+use crate::etcd::proto::strict::WireFault;
+use crate::etcd::proto::{Field, Fields, Value};
 use crate::finding::{Findings, Layer, Place};
 
 /// The buckets that every release since 3.4 makes, by name.
@@ -234,9 +235,9 @@ impl<'a> SmallBucket<'a> {
         let (mut own, mut ttl) = (0, 0);
         message(entry.value, &[], &mut |field| {
             match field.number {
-                1 => own = field.uint64()?,
-                2 => ttl = field.int64()?,
-                3 => drop(field.int64()?),
+                1 => own = field.u64()?,
+                2 => ttl = field.i64()?,
+                3 => drop(field.i64()?),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -254,8 +255,8 @@ impl<'a> SmallBucket<'a> {
         let (mut member, mut kind) = (0, 0);
         message(entry.key, &[], &mut |field| {
             match field.number {
-                1 => member = field.uint64()?,
-                2 => kind = field.uint64()?,
+                1 => member = field.u64()?,
+                2 => kind = field.u64()?,
                 _ => return Ok(false),
             }
             Ok(true)
@@ -479,12 +480,14 @@ fn message(
     repeated: &[u32],
     take: &mut dyn FnMut(&Field<'_>) -> Result<bool, WireFault>,
 ) -> Result<(), Fault> {
-    let mut fields = Fields::new(bytes);
     let mut before = 0;
-    while let Some(field) = fields.next()? {
+    for field in Fields::strict(bytes) {
+        let field = field.map_err(WireFault::from)?;
         let again = field.number == before && repeated.contains(&before);
         if field.number <= before && !again {
-            return Err(WireFault::new(field.at, "fields in ascending order, each once").into());
+            return Err(
+                WireFault::new(field.offset, "fields in ascending order, each once").into(),
+            );
         }
         before = field.number;
         if !take(&field)? {
@@ -540,8 +543,8 @@ fn permission(bytes: &[u8]) -> Result<(), Fault> {
     message(bytes, &[], &mut |field| {
         match field.number {
             1 => {
-                if field.uint64()? > 2 {
-                    return Err(WireFault::new(field.at, "a permission of 0 to 2"));
+                if field.u64()? > 2 {
+                    return Err(WireFault::new(field.offset, "a permission of 0 to 2"));
                 }
             }
             2 | 3 => drop(field.bytes()?),

@@ -10,7 +10,7 @@
 //!
 //! The tail of the log is kept whole, also what the member had not yet heard to be committed: a
 //! write is acknowledged as soon as a majority has it in its log, and the increase of the commit
-//! index is told to the followers only with the next message, and written down later still. A
+//! index reaches the followers only with the next message, and written down later still. A
 //! leader elected from this log would keep and commit these entries; so does this. (etcd's
 //! `--force-new-cluster` drops what is beyond the local commit index: etcd,
 //! `server/etcdserver/raft.go`, `restartAsStandaloneNode`.) etcd applies the tail when it starts,

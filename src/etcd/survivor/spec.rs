@@ -68,9 +68,9 @@ pub struct Survivor {
     pub snaps: Vec<String>,
     /// What the database says that was made.
     pub facts: DatabaseFacts,
-    /// How many entries were applied to it, and the revision they led to; none where etcd is to.
+    /// How many entries were applied to it, and the revision they led to; `None` if etcd is to.
     pub applied: Option<(u64, i64)>,
-    /// Whether and why the revision was raised; none where etcd applies the tail.
+    /// Whether and why the revision was raised; `None` if etcd applies the tail.
     pub decision: Option<Decision>,
     /// Bytes of the database.
     pub database_size: u64,

@@ -21,7 +21,7 @@ pub struct LastEntry {
 pub struct Tail {
     /// Those that the member had written down to be committed.
     pub committed: u64,
-    /// Those of which it had not; clients may have been told otherwise, since an increase of the
+    /// Those of which it had not; clients may have received an acknowledgement, since an increase of the
     /// commit index alone is not always written down.
     pub uncommitted: u64,
 }

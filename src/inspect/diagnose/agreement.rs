@@ -11,8 +11,9 @@ use super::report::{Finding, NotChecked, Report, unchecked};
 use crate::cluster::survey;
 use crate::cluster::survey::{MemberState, Survey};
 use crate::error::Result;
-use crate::etcd::client::{Id, Metrics};
-use crate::etcd::finding::Severity;
+use crate::etcd::client::Metrics;
+use crate::etcd::ids::MemberId;
+use crate::finding::Severity;
 use crate::node::endpoint;
 
 /// A connection that is down is looked at again after this long: a member may just have started.
@@ -86,8 +87,11 @@ pub(super) async fn peers(
 }
 
 /// Of each member that answers, those that have no connection to it.
-fn apart(survey: &Survey, pages: &[(&MemberState, Result<Metrics>)]) -> BTreeMap<Id, Vec<String>> {
-    let mut apart: BTreeMap<Id, Vec<String>> = BTreeMap::new();
+fn apart(
+    survey: &Survey,
+    pages: &[(&MemberState, Result<Metrics>)],
+) -> BTreeMap<MemberId, Vec<String>> {
+    let mut apart: BTreeMap<MemberId, Vec<String>> = BTreeMap::new();
     for (state, page) in pages {
         let Ok(page) = page else { continue };
         let others = survey.members.iter().filter(|other| {
@@ -127,7 +131,7 @@ pub(crate) async fn connections_down(survey: &Survey) -> Vec<String> {
     }
     tokio::time::sleep(PAUSE).await;
     let apart = apart(survey, &pages(survey, &serving).await);
-    let label = |id: &Id| survey.find(*id).map(|state| state.member.label());
+    let label = |id: &MemberId| survey.find(*id).map(|state| state.member.label());
     apart
         .iter()
         .filter_map(|(id, from)| Some(format!("{} to {}", from.join(", "), label(id)?)))

@@ -14,7 +14,8 @@ use super::problems::{CERTIFICATE_EXPIRED, CERTIFICATE_EXPIRES_SOON, CERTIFICATE
 use super::report::{Finding, NotChecked, Remedy, unchecked};
 use crate::cluster::survey::MemberState;
 use crate::error::{Doing, Kind, Result};
-use crate::etcd::client::{Member, presented_certificates};
+use crate::etcd::client::presented_certificates;
+use crate::etcd::membership::Member;
 use crate::node::endpoint::Endpoint;
 
 /// How long before its expiry a certificate is reported.

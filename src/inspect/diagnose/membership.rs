@@ -9,8 +9,10 @@ use super::report::{Finding, NotChecked, Report, unchecked};
 use crate::cluster::survey::{MemberState, Survey, pause};
 use crate::context::Context;
 use crate::error::Result;
-use crate::etcd::client::{Consistency, Id, Member};
+use crate::etcd::client::Consistency;
 use crate::etcd::datadir::{self, DbFacts, Layout};
+use crate::etcd::ids::{ClusterId, MemberId};
+use crate::etcd::membership::Member;
 use crate::etcd::release::Release;
 use crate::sys::blocking::blocking;
 
@@ -20,7 +22,7 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(700);
 
 /// What matters of a list.
-fn essence(members: &[Member]) -> Vec<(Id, bool, Vec<String>)> {
+fn essence(members: &[Member]) -> Vec<(MemberId, bool, Vec<String>)> {
     let essence = |member: &Member| {
         let mut urls = member.peer_urls.clone();
         urls.sort();
@@ -85,6 +87,17 @@ fn differing(state: &MemberState, own: &[Member], agreed: &[Member]) -> Finding 
     Finding::error(MEMBERSHIP_DIFFERS, evidence).of(&state.member)
 }
 
+/// Whether the member takes its members from the WAL and the `.snap` file, as up to 3.5.
+fn is_harmless(own: Option<&MemberState>, db: &DbFacts) -> bool {
+    let version = own.and_then(|own| own.status.as_ref());
+    let version = version.and_then(|status| status.version.parse::<Release>().ok());
+    match version {
+        Some(version) => version < Release::first(3, 6),
+        // The member does not answer. Only 3.6 and later write a storage version.
+        None => db.storage_version.is_none(),
+    }
+}
+
 /// Looks at this node's own files, also while etcd runs on them.
 ///
 /// Up to 3.5 a difference does no harm before an upgrade, and is advice.
@@ -117,7 +130,7 @@ pub(super) async fn files(
         .wal
         .scan
         .metadata
-        .map(|identity| Id(identity.cluster));
+        .map(|identity| ClusterId(identity.cluster));
     if survey.is_some_and(|survey| Some(survey.cluster_id) != cluster) {
         let why = format!("{} does not belong to this cluster", dir.display());
         report.not_checked.push(NotChecked {
@@ -126,13 +139,7 @@ pub(super) async fn files(
         });
         return Ok(());
     }
-    let version = own.and_then(|own| own.status.as_ref());
-    let version = version.and_then(|status| status.version.parse::<Release>().ok());
-    // Of a member that does not answer the database tells whether it is of 3.6 or later.
-    let harmless = match version {
-        Some(version) => version < Release::first(3, 6),
-        None => db.storage_version.is_none(),
-    };
+    let harmless = is_harmless(own, &db);
     let differs = |name: Option<&str>| name == Some(MEMBERSHIP_DIFFERS);
     let findings = looked.findings.iter();
     for found in findings.filter(|found| differs(found.name.as_deref())) {

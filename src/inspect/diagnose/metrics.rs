@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use crate::cluster::survey::MemberState;
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::client::{ConnectOptions, Endpoint as Url, Id, Metrics, metrics};
+use crate::etcd::client::{ConnectOptions, Endpoint as Url, Metrics, metrics};
+use crate::etcd::ids::MemberId;
 use crate::node::endpoint::Endpoint;
 use crate::node::settings::Settings;
 
@@ -25,7 +26,7 @@ const GUESS_LIMIT: Duration = Duration::from_secs(2);
 pub(super) struct Serving {
     configured: Vec<Endpoint>,
     /// This node's own member.
-    own: Option<Id>,
+    own: Option<MemberId>,
 }
 
 impl Serving {

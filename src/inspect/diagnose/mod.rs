@@ -21,8 +21,8 @@ use crate::cluster::connect::Target;
 use crate::cluster::survey::{ClusterClient, MemberState, Survey};
 use crate::context::Context;
 use crate::error::{Fact, Kind, Result};
-use crate::etcd::finding::Severity;
 use crate::etcd::known::{Effect, Known};
+use crate::finding::Severity;
 use crate::inspect::data_dir;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
@@ -52,54 +52,29 @@ pub async fn run(
     disabled_by: Option<&str>,
 ) -> Result<Report> {
     let detection = target.detect(context)?;
-    let mut report = Report {
-        good: false,
-        cluster_id: None,
-        members: Vec::new(),
-        votes: None,
-        findings: Vec::new(),
-        advice: Vec::new(),
-        not_checked: Vec::new(),
-        profile: Some(detection.profile),
-        data_dir: None,
-        clock_spread: None,
-    };
+    let mut report = Report::of(detection.profile);
     let (client, access) = match ClusterClient::of(context, target, &detection) {
         Ok(found) => found,
         Err(failure) if failure.refusal() == Some("local-member-unknown") => {
             let evidence = format!("{failure}; no other endpoint is configured");
             report
                 .findings
-                .push(Finding::error(PEER_URL_NOT_HERE, evidence));
+                .push(Finding::error(PEER_URL_NOT_LOCAL, evidence));
             return Ok(report);
         }
         Err(failure) => return Err(failure),
     };
-    let survey = match context.cancel.guard(client.survey()).await {
-        Ok(survey) => Some(survey),
-        Err(failure) if failure.kind() == Kind::Unreachable => {
-            let missing = failure.facts().iter().find_map(|fact| match fact {
-                Fact::Missing(what) => Some(Remedy::Missing(what)),
-                _ => None,
-            });
-            let mut finding = Finding::error(CLUSTER_UNREACHABLE, failure.to_string());
-            finding.remedy = missing;
-            report.findings.push(finding);
-            None
-        }
-        Err(failure) => return Err(failure),
-    };
-    let told = target.overrides.data_dir.as_ref();
-    report.data_dir = told
-        .or(access.data_dir.as_ref())
-        .map(|dir| dir.value.clone());
+    let survey = survey(context, &client, &mut report).await?;
+    let configured = target.overrides.data_dir.as_ref();
+    let dir = configured.or(access.data_dir.as_ref());
+    report.data_dir = dir.map(|dir| dir.value.clone());
     if let Some(by) = disabled_by {
         disabled(by, &mut report);
     }
     let own = survey
         .as_ref()
-        .and_then(|survey| own(survey, target, &access));
-    let own = own.cloned();
+        .and_then(|s| own(s, target, &access))
+        .cloned();
     let settings = Settings::read(&target.layout, detection.profile);
     if let Some(survey) = &survey {
         context
@@ -128,12 +103,7 @@ pub async fn run(
     if !own.as_ref().is_some_and(MemberState::is_healthy) {
         data_dir(context, target, &access, own.as_ref(), &mut report).await?;
     }
-    if let Some(dir) = target
-        .overrides
-        .data_dir
-        .as_ref()
-        .or(access.data_dir.as_ref())
-    {
+    if let Some(dir) = dir {
         let wal = settings.get("wal-dir").map(|dir| PathBuf::from(&dir.value));
         let wal = wal.map(|dir| target.layout.host(dir));
         let (survey, own) = (survey.as_ref(), own.as_ref());
@@ -141,6 +111,29 @@ pub async fn run(
     }
     report.good = report.findings.is_empty();
     Ok(report)
+}
+
+/// Asks the members; none answers where the cluster is unreachable, which is a finding.
+async fn survey(
+    context: &Context,
+    client: &ClusterClient,
+    report: &mut Report,
+) -> Result<Option<Survey>> {
+    let failure = match context.cancel.guard(client.survey()).await {
+        Ok(survey) => return Ok(Some(survey)),
+        Err(failure) => failure,
+    };
+    if failure.kind() != Kind::Unreachable {
+        return Err(failure);
+    }
+    let missing = failure.facts().iter().find_map(|fact| match fact {
+        Fact::Missing(what) => Some(Remedy::Missing(what)),
+        _ => None,
+    });
+    let mut finding = Finding::error(CLUSTER_UNREACHABLE, failure.to_string());
+    finding.remedy = missing;
+    report.findings.push(finding);
+    Ok(None)
 }
 
 async fn cluster(
@@ -179,7 +172,7 @@ async fn cluster(
     if unknown {
         let why = "cannot tell which member is this node's own: use --node-name".to_owned();
         report.not_checked.push(NotChecked {
-            what: PEER_URL_NOT_HERE,
+            what: PEER_URL_NOT_LOCAL,
             why,
         });
     }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::problems::{NAME_ELSEWHERE, NAME_UNRESOLVED, PEER_URL_LOOPBACK, PEER_URL_NOT_HERE};
+use super::problems::{
+    NAME_RESOLVES_ELSEWHERE, NAME_UNRESOLVED, PEER_URL_LOOPBACK, PEER_URL_NOT_LOCAL,
+};
 use super::report::Finding;
 use crate::cluster::peer_url;
-use crate::etcd::client::Member;
+use crate::etcd::membership::Member;
 use crate::node::endpoint::Endpoint;
 
 /// What names stand for; a parameter, so that a test may have its own.
@@ -84,7 +86,7 @@ fn loopback(member: &Member, members: &[Member], local: &[IpAddr]) -> Option<Fin
     })
 }
 
-/// Each name must resolve, and to an address that the member's other URLs have too.
+/// Each name must resolve, and to the right place.
 fn names_of(
     member: &Member,
     resolver: &dyn Resolver,
@@ -108,6 +110,16 @@ fn names_of(
             );
         }
     }
+    elsewhere(member, &places, known, findings);
+}
+
+/// A name must resolve to an address that the member's other URLs have too.
+fn elsewhere(
+    member: &Member,
+    places: &[(&String, Endpoint)],
+    known: &BTreeMap<String, Result<Vec<IpAddr>, String>>,
+    findings: &mut Vec<Finding>,
+) {
     let addresses = |place: &Endpoint| match place.ip() {
         Some(ip) => vec![ip],
         None => match known.get(&place.host) {
@@ -140,7 +152,7 @@ fn names_of(
                 list(&certain)
             );
             findings.push(
-                Finding::error(NAME_ELSEWHERE, evidence)
+                Finding::error(NAME_RESOLVES_ELSEWHERE, evidence)
                     .of(member)
                     .at(&place.host),
             );
@@ -184,7 +196,7 @@ fn moved(
         list(&announced),
         list(&own)
     );
-    let finding = Finding::error(PEER_URL_NOT_HERE, evidence).of(member);
+    let finding = Finding::error(PEER_URL_NOT_LOCAL, evidence).of(member);
     Some(match own.first() {
         Some(ip) => finding.at(&ip.to_string()),
         None => finding,
@@ -202,7 +214,7 @@ fn list(addresses: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etcd::client::Id;
+    use crate::etcd::ids::MemberId;
 
     struct Table;
 
@@ -220,7 +232,7 @@ mod tests {
     fn named(peers: &[&str], clients: &[&str]) -> Member {
         let texts = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect();
         Member {
-            id: Id(1),
+            id: MemberId(1),
             name: "m0".to_owned(),
             peer_urls: texts(peers),
             client_urls: texts(clients),
@@ -242,16 +254,19 @@ mod tests {
         let lost = named(&["https://gone.example:2380"], &["https://10.0.0.1:2379"]);
         assert_eq!(found(&lost, here), [NAME_UNRESOLVED]);
         let stale = named(&["https://stale.example:2380"], &["https://10.0.0.1:2379"]);
-        assert_eq!(found(&stale, here), [NAME_ELSEWHERE, PEER_URL_NOT_HERE]);
+        assert_eq!(
+            found(&stale, here),
+            [NAME_RESOLVES_ELSEWHERE, PEER_URL_NOT_LOCAL]
+        );
         let names = named(
             &["https://m0.example:2380"],
             &["https://stale.example:2379"],
         );
-        assert_eq!(found(&names, here), [NAME_ELSEWHERE]);
+        assert_eq!(found(&names, here), [NAME_RESOLVES_ELSEWHERE]);
         let moved = named(&["https://10.0.0.1:2380"], &["https://10.0.0.1:2379"]);
         assert_eq!(
             found(&moved, &["127.0.0.1", "10.0.0.7"]),
-            [PEER_URL_NOT_HERE]
+            [PEER_URL_NOT_LOCAL]
         );
     }
 

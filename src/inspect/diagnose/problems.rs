@@ -17,9 +17,9 @@ pub const MEMBER_NOT_STARTED: &str = "member-not-started";
 /// A member of another cluster answers at a member's client URL.
 pub const FOREIGN_CLUSTER: &str = "foreign-cluster";
 /// Another member answers at a member's client URL.
-pub const ANOTHER_MEMBER: &str = "wrong-member-answers";
+pub const WRONG_MEMBER_ANSWERS: &str = "wrong-member-answers";
 /// A member complains of itself.
-pub const MEMBER_COMPLAINS: &str = "member-reports-errors";
+pub const MEMBER_REPORTS_ERRORS: &str = "member-reports-errors";
 /// An alarm is raised.
 pub const ALARM: &str = "alarm";
 /// A learner is far behind.
@@ -33,13 +33,13 @@ pub const CLOCK_SKEW: &str = "clock-skew";
 /// A name in a URL does not resolve.
 pub const NAME_UNRESOLVED: &str = "name-unresolved";
 /// A name in a URL resolves to another address than the member's.
-pub const NAME_ELSEWHERE: &str = "name-resolves-elsewhere";
+pub const NAME_RESOLVES_ELSEWHERE: &str = "name-resolves-elsewhere";
 /// A peer URL leads every other machine to itself.
 pub const PEER_URL_LOOPBACK: &str = "peer-url-loopback";
 /// etcd-dr has disabled this node's etcd.
 pub const ETCD_DISABLED: &str = "etcd-disabled";
 /// The peer URL of this node's member leads to another machine.
-pub const PEER_URL_NOT_HERE: &str = "peer-url-not-local";
+pub const PEER_URL_NOT_LOCAL: &str = "peer-url-not-local";
 /// A certificate is over, or does not hold yet.
 pub const CERTIFICATE_EXPIRED: &str = "certificate-expired";
 /// A certificate will be over within 30 days.

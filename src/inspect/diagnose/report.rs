@@ -7,9 +7,10 @@ use serde::Serialize;
 use crate::cluster::quorum::Tally;
 use crate::cluster::survey::MemberState;
 use crate::error::Failure;
-use crate::etcd::client::{Id, Member};
-use crate::etcd::finding::Severity;
+use crate::etcd::ids::{ClusterId, MemberId};
 use crate::etcd::known::Known;
+use crate::etcd::membership::Member;
+use crate::finding::Severity;
 use crate::node::profile::Profile;
 
 /// One thing that stands in the way.
@@ -23,7 +24,7 @@ pub struct Finding {
     /// The member it is about, by name or id.
     pub member: Option<String>,
     /// That member's id.
-    pub member_id: Option<Id>,
+    pub member_id: Option<MemberId>,
     /// What was seen, in a sentence.
     pub evidence: String,
     /// The host, address or URL that matters.
@@ -113,7 +114,7 @@ pub struct Report {
     /// Whether nothing stands in the way.
     pub good: bool,
     /// The cluster's id, where a member answered.
-    pub cluster_id: Option<Id>,
+    pub cluster_id: Option<ClusterId>,
     /// The members, where one answered.
     pub members: Vec<MemberState>,
     /// The votes.
@@ -132,6 +133,24 @@ pub struct Report {
     pub data_dir: Option<PathBuf>,
     /// How far the members' clocks are apart, in milliseconds, and how far that may be wrong.
     pub clock_spread: Option<(u64, u64)>,
+}
+
+impl Report {
+    /// A report on which nothing has been looked at yet.
+    pub(super) fn of(profile: Profile) -> Self {
+        Self {
+            good: false,
+            cluster_id: None,
+            members: Vec::new(),
+            votes: None,
+            findings: Vec::new(),
+            advice: Vec::new(),
+            not_checked: Vec::new(),
+            profile: Some(profile),
+            data_dir: None,
+            clock_spread: None,
+        }
+    }
 }
 
 pub(super) fn unchecked(what: &'static str, failure: &Failure) -> NotChecked {

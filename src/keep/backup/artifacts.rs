@@ -15,10 +15,10 @@ use crate::backup::names::{FileKind, Stamp};
 use crate::backup::resources::{self, ArchiveContents, Certificates, Packing, Rules, Selection};
 use crate::context::{Cancel, Context};
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::download::{DownloadOptions, SnapshotSink, download, write_behind};
-use crate::etcd::finding::Severity;
+use crate::etcd::download::{DownloadOptions, Downloaded, SnapshotSink, download, write_behind};
 use crate::etcd::kubernetes::ClusterVersion;
 use crate::event::Event;
+use crate::finding::Severity;
 use crate::keep::database;
 use crate::node::collect::CollectList;
 use crate::sys::blocking::blocking;
@@ -126,68 +126,12 @@ impl Artifacts {
         dir: &Path,
         stamp: &Stamp,
     ) -> Result<()> {
-        const PHASE: &str = "snapshot";
         let context = run.context;
         let name = stamp.snapshot();
         let path = dir.join(&name);
-        let file =
-            OutFile::create(&path).doing(Kind::Store, || format!("creating {}", path.display()))?;
-        let observer = Arc::clone(&context.observer);
-        let options = DownloadOptions {
-            stall_timeout: run.request.stall_timeout,
-            max_rate: run.request.max_rate,
-            on_progress: Some(Arc::new(move |progress| {
-                observer.event(Event::PhaseProgress {
-                    phase: PHASE,
-                    done: progress.received,
-                });
-            })),
-            on_announced: Some(run.room(dir)),
-        };
-        context.tell(Event::PhaseStarted {
-            phase: PHASE,
-            about: format!("taking a snapshot from {}", source.endpoint),
-            total: Some(source.status.db_size),
-        });
         let began = Instant::now();
-        // The sink ends the download where the operator interrupts it or etcd's disk gets full:
-        // the stream cannot be asked to pause without the server keeping its snapshot open.
-        let sink = Sink {
-            file,
-            cancel: context.cancel.clone(),
-            dir: dir.to_owned(),
-            beside_etcd: run.is_beside_etcd(dir),
-        };
-        let (mut sink, downloaded) = context
-            .cancel
-            .guard(download(&source.connection, sink, &options))
-            .await
-            .map_err(|failure| match failure.kind() {
-                Kind::Store => failure.doing(format!("writing {}", path.display())),
-                _ => failure,
-            })?;
-        context.tell(Event::PhaseDone {
-            phase: PHASE,
-            done: downloaded.size,
-        });
-        // The download has dropped most of the file from the page cache (`write_behind`), so the check
-        // reads what the disk holds, while fsync waits for the rest. The two overlap, and neither
-        // result counts before both are there.
-        let checking = {
-            let (context, path) = (context.clone(), path.clone());
-            blocking(move || database::read(&context, &path, database::cluster_keys()))
-        };
-        let at = path.clone();
-        let synced = blocking(move || {
-            let synced = sink.file.sync();
-            synced.doing(Kind::Store, || format!("syncing {}", at.display()))
-        });
-        synced.await?;
-        self.timings.snapshot = began.elapsed();
-        let report = checking.await?;
-        self.timings.check = began.elapsed().saturating_sub(self.timings.snapshot);
-        let report = report
-            .ok_or_else(|| Failure::new(Kind::Store, format!("{} is gone", path.display())))?;
+        let (file, downloaded) = stream(run, source, dir, &path).await?;
+        let report = self.sync_and_check(context, &path, file, began).await?;
         let sha256 = hex::encode(downloaded.file_sha256);
         // Before anything is recorded about the file: a snapshot that is damaged or that the disk
         // does not give back is no backup, whatever is allowed.
@@ -199,15 +143,54 @@ impl Artifacts {
             downloaded.waited_for_server,
             downloaded.waited_for_sink
         )));
+        self.files.push(entry(
+            &name,
+            FileKind::Snapshot,
+            downloaded.size,
+            downloaded.file_sha256,
+        ));
+        self.describe(context, downloaded, &report);
+        Ok(())
+    }
+
+    /// Makes the file durable, and reads it back whole.
+    async fn sync_and_check(
+        &mut self,
+        context: &Context,
+        path: &Path,
+        mut file: OutFile,
+        began: Instant,
+    ) -> Result<database::Report> {
+        // The download has dropped most of the file from the page cache (`write_behind`), so the check
+        // reads what the disk holds, while fsync waits for the rest. The two overlap, and neither
+        // result counts before both are there.
+        let checking = {
+            let (context, path) = (context.clone(), path.to_owned());
+            blocking(move || database::read(&context, &path, database::cluster_keys()))
+        };
+        let at = path.to_owned();
+        let synced = blocking(move || {
+            let synced = file.sync();
+            synced.doing(Kind::Store, || format!("syncing {}", at.display()))
+        });
+        synced.await?;
+        self.timings.snapshot = began.elapsed();
+        let report = checking.await?;
+        self.timings.check = began.elapsed().saturating_sub(self.timings.snapshot);
+        report.ok_or_else(|| Failure::new(Kind::Store, format!("{} is gone", path.display())))
+    }
+
+    /// Notes what the Manifest will say of the database and its cluster.
+    fn describe(&mut self, context: &Context, downloaded: Downloaded, report: &database::Report) {
         self.database = Database {
             size: downloaded.size.saturating_sub(32),
             sha256: hex::encode(downloaded.database_sha256),
             storage_version: downloaded.storage_version,
             ..Database::default()
         };
-        database::describe(&report, &mut self.database);
-        self.kube_system_uid = database::kube_system_uid(&report);
-        match database::cluster_version(&report) {
+        database::describe(report, &mut self.database);
+        self.kube_system_uid = database::kube_system_uid(report);
+        match database::cluster_version(report) {
             Some(Ok(version)) => self.version = Some(version),
             Some(Err(why)) => {
                 context.warn(
@@ -217,14 +200,58 @@ impl Artifacts {
             }
             None => {}
         }
-        self.files.push(entry(
-            &name,
-            FileKind::Snapshot,
-            downloaded.size,
-            downloaded.file_sha256,
-        ));
-        Ok(())
     }
+}
+
+/// Streams a snapshot from etcd into a new file.
+async fn stream(
+    run: &Run<'_>,
+    source: &Source,
+    dir: &Path,
+    path: &Path,
+) -> Result<(OutFile, Downloaded)> {
+    const PHASE: &str = "snapshot";
+    let context = run.context;
+    let file =
+        OutFile::create(path).doing(Kind::Store, || format!("creating {}", path.display()))?;
+    let observer = Arc::clone(&context.observer);
+    let options = DownloadOptions {
+        stall_timeout: run.request.stall_timeout,
+        max_rate: run.request.max_rate,
+        on_progress: Some(Arc::new(move |progress| {
+            observer.event(Event::PhaseProgress {
+                phase: PHASE,
+                done: progress.received,
+            });
+        })),
+        on_announced: Some(run.room(dir)),
+    };
+    context.tell(Event::PhaseStarted {
+        phase: PHASE,
+        about: format!("taking a snapshot from {}", source.endpoint),
+        total: Some(source.status.db_size),
+    });
+    // The sink ends the download where the operator interrupts it or etcd's disk gets full:
+    // the stream cannot be asked to pause without the server keeping its snapshot open.
+    let sink = Sink {
+        file,
+        cancel: context.cancel.clone(),
+        dir: dir.to_owned(),
+        beside_etcd: run.is_beside_etcd(dir),
+    };
+    let (sink, downloaded) = context
+        .cancel
+        .guard(download(&source.connection, sink, &options))
+        .await
+        .map_err(|failure| match failure.kind() {
+            Kind::Store => failure.doing(format!("writing {}", path.display())),
+            _ => failure,
+        })?;
+    context.tell(Event::PhaseDone {
+        phase: PHASE,
+        done: downloaded.size,
+    });
+    Ok((sink.file, downloaded))
 }
 
 /// The certificate of two that expires first.

@@ -287,7 +287,7 @@ impl Run<'_> {
     fn rollout_check(&self) -> Result<Check> {
         let after = rollout_fingerprint(&self.request.target.layout, self.node.profile())?;
         Ok(quality::verdict(
-            quality::ROLLOUT_IN_BETWEEN,
+            quality::ROLLOUT_DURING_BACKUP,
             self.node.before.differences(&after),
         ))
     }

@@ -105,11 +105,11 @@ fn warn_of_copies(
 fn refuse_unprivileged(request: &BackupRequest, profile: Profile) -> Result<()> {
     if profile == Profile::Bare
         || request.privileged
-        || request.allowed.allows(quality::ROOT_NEEDED)
+        || request.allowed.allows(quality::ROOT_REQUIRED)
     {
         return Ok(());
     }
     let what =
         format!("a backup of a node of profile {profile} reads files that only root may read");
-    Err(Failure::refused(quality::ROOT_NEEDED, what))
+    Err(Failure::refused(quality::ROOT_REQUIRED, what))
 }

@@ -37,7 +37,7 @@ pub struct BackupRequest {
     pub privileged: bool,
     /// Whether the set is pinned from the beginning.
     pub pin: bool,
-    /// The URLs of the stores that it is to be copied to afterwards, which the set is told.
+    /// The URLs of the stores that it is to be copied to afterwards, which are recorded in the backup.
     pub copies: Vec<String>,
     /// What of the store is to stay once this set is in it; the rest is removed.
     pub keep: Option<Rules>,
@@ -81,7 +81,7 @@ pub struct Taken {
     pub is_set: bool,
     /// Where the time went.
     pub timings: Timings,
-    /// Bytes of the snapshot that share their blocks with the set before; none where the file
+    /// Bytes of the snapshot that share their blocks with the set before; `None` if the file
     /// system shares none.
     pub shared: Option<u64>,
     /// What was removed from the store afterwards.

@@ -14,7 +14,7 @@ use crate::sys::fs::{self, OutFile};
 use crate::sys::lock::Lock;
 use crate::sys::share::share_equal;
 
-/// Shares what can be shared with the set before; `None` where nothing can. What goes wrong is a
+/// Shares what can be shared with the set before; `None` if nothing can. What goes wrong is a
 /// note: the backup is what it was.
 pub(super) fn share(
     context: &Context,

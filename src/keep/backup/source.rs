@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use crate::cluster::connect;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::client::{
-    ConnectOptions, Connection, Consistency, Endpoint, HashKvAnswer, Member, Probe, Status,
+    Alarm, ConnectOptions, Connection, Consistency, Endpoint, HashKvAnswer, Probe, Status,
     probe_members,
 };
+use crate::etcd::ids::MemberId;
 use crate::etcd::kubernetes::{self, ClusterVersion};
+use crate::etcd::membership::Member;
 use crate::keep::quality::{HashSeen, MemberAnswer, MemberSeen, OperatorSeen, Seen};
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
@@ -58,30 +60,20 @@ impl Source {
         };
         connect::refuse_proxy(connection.endpoint(), &members)?;
         let own = status.header.member_id;
-        let member_name = match members.iter().find(|member| member.id == own) {
-            Some(member) => member.label(),
-            None if voter.is_err() => own.to_string(),
-            None => {
-                return Err(Failure::new(
-                    Kind::Unreachable,
-                    format!("member {own} answers, but is not in its own member list"),
-                )
-                .with(Fact::Endpoint(access.endpoint.value.clone())));
-            }
-        };
+        let listed = members.iter().find(|member| member.id == own);
+        if listed.is_none() && voter.is_ok() {
+            let what = format!("member {own} answers, but is not in its own member list");
+            let endpoint = Fact::Endpoint(access.endpoint.value.clone());
+            return Err(Failure::new(Kind::Unreachable, what).with(endpoint));
+        }
+        let member_name = label(&members, own);
         let alarms = match &voter {
             // It is asked through raft, which answers nobody without a leader.
             Ok(voter) if status.leader.is_some() => voter.alarms().await?,
             _ => status.alarms_among_errors(),
         };
-        let label = |id| {
-            let found = members.iter().find(|member| member.id == id);
-            found.map_or_else(|| id.to_string(), Member::label)
-        };
-        let alarms = alarms
-            .iter()
-            .map(|alarm| (label(alarm.member_id), alarm.kind.to_string()))
-            .collect();
+        let named = |alarm: &Alarm| (label(&members, alarm.member_id), alarm.kind.to_string());
+        let alarms = alarms.iter().map(named).collect();
         let probes = probe_members(members, &options).await;
         let hashes = if scope.check_members {
             Some(hashes(&probes, &options).await)
@@ -114,6 +106,12 @@ impl Source {
             notes: content.notes,
         })
     }
+}
+
+/// What a member is called: its id if it has no name, or is not among these.
+fn label(members: &[Member], id: MemberId) -> String {
+    let found = members.iter().find(|member| member.id == id);
+    found.map_or_else(|| id.to_string(), Member::label)
 }
 
 /// A member that may be asked about the cluster, which a learner may not; or why there is none.

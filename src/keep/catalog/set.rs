@@ -108,7 +108,7 @@ pub struct Shared {
 
 impl BackupSet {
     /// A set of which only its place is known.
-    pub(super) fn at(name: String, dir: &Path, state: SetState) -> Self {
+    pub(in crate::keep) fn at(name: String, dir: &Path, state: SetState) -> Self {
         Self {
             name,
             dir: dir.to_owned(),

@@ -33,7 +33,7 @@ pub use tls::{Tls, TlsFiles};
 pub use write::textfile;
 
 type Number = Gauge<f64, AtomicU64>;
-/// For what is not told before it is known.
+/// A metric without labels that does not exist before its value is known.
 type Unlabelled = Vec<(String, String)>;
 
 /// The bounds of the histogram of durations, in seconds.
@@ -362,7 +362,7 @@ impl Metrics {
         }
     }
 
-    /// A backup is being taken since then; none: no more.
+    /// A backup is being taken since then; `None`: no more.
     pub fn running(&self, since: Option<Timestamp>) {
         let _whole = self.lock();
         self.run_since.set(since.map_or(0.0, seconds));

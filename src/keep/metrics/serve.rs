@@ -113,7 +113,7 @@ pub async fn serve(
     }
 }
 
-/// A connection by TLS. A handshake that fails is the reader's affair: it is told why.
+/// A connection by TLS. If the handshake fails, the reader learns why from TLS itself.
 async fn secured(stream: TcpStream, served: Arc<Served>, tls: &Tls, context: &Context) {
     let (acceptor, wrong) = tls.acceptor();
     if let Some(failure) = wrong {
@@ -217,7 +217,7 @@ mod tests {
             let answer = get(address, "/healthz").await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         }
-        // What is wrong with the schedule is what probes are told.
+        // Probes get what is wrong with the schedule.
         let token = Arc::new(());
         served.set_ready(true);
         served.pulse.gave_up(Arc::downgrade(&token));

@@ -20,7 +20,7 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Those that readers' certificates are signed by; none: everybody may read.
+    /// Those that readers' certificates are signed by; `None`: everybody may read.
     pub client_ca: Option<PathBuf>,
 }
 

@@ -56,7 +56,7 @@ pub trait Work {
     fn run(&mut self, run: Run) -> impl Future<Output = Ended>;
 
     /// Makes the copies that are owed, tells of it, and says whether none is owed any more; none
-    /// where none was, and nothing was told.
+    /// if there was none, and nothing was reported.
     fn copy(&mut self, run: Run) -> impl Future<Output = Option<bool>>;
 
     /// Told that nothing is due before a moment.
@@ -117,7 +117,7 @@ pub async fn run<W: Work>(
     Ok(())
 }
 
-/// Does what is due; whether it was a run that was told of.
+/// Does what is due; whether it was a run that was reported.
 async fn begin<W: Work>(pace: &mut Pace, work: &mut W, due: Due, number: u64) -> bool {
     let run = |pace: &Pace, period| Run {
         number,

@@ -83,7 +83,7 @@ fn unix_path(endpoint: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
-/// The local path of a socket; nothing where there is none. `/var/run` is `/run` (FHS 3.0), also
+/// The local path of a socket; `None` if there is none. `/var/run` is `/run` (FHS 3.0), also
 /// on a node's file system that lacks the link.
 fn live_socket(layout: &NodeLayout, node_path: &Path) -> Result<Option<PathBuf>> {
     let short = node_path

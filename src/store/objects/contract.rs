@@ -53,7 +53,7 @@ pub trait Store: Debug + Send + Sync {
     /// Where there are more than [`MAX_OBJECTS`], or the listing does not end.
     async fn list(&self, folder: &str) -> Result<Vec<Listed>>;
 
-    /// An object's bytes; `None` where there is none. No more than `most` and a few are asked for
+    /// An object's bytes; `None` if it does not exist. No more than `most` and a few are asked for
     /// or held, whatever the store says of its size.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ pub async fn put(store: &dyn Store, name: &str, content: impl Into<Bytes> + Send
     upload.commit().await
 }
 
-/// Reads a small object; `None` where there is none.
+/// Reads a small object; `None` if it does not exist.
 ///
 /// # Errors
 /// [`Kind::BadBackup`] where it has more than `most` bytes.

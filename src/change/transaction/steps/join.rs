@@ -18,7 +18,7 @@ use crate::cluster::connect::Target;
 use crate::cluster::peer_url;
 use crate::cluster::survey::{MemberState, Survey};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::client::Id;
+use crate::etcd::ids::MemberId;
 use crate::journal::Known;
 use crate::node::layout::NodeLayout;
 use crate::node::overrides::AccessOverrides;
@@ -34,7 +34,7 @@ use crate::sys::fs;
 pub enum JoinStep {
     /// Moves etcd's manifest away.
     StopEtcd {
-        /// From where to where; none where it was away already.
+        /// From where to where; `None` if it was away already.
         manifest: Option<Exchange>,
     },
     /// Adds the member as a learner.
@@ -184,8 +184,8 @@ fn joining(facts: &NodeFacts) -> Result<&Joining> {
     })
 }
 
-/// The member in the cluster, if this operation has added it as far as can be told. One that has not
-/// started and that no answer told the id of is known by its peer URLs.
+/// The member in the cluster, if this operation has added it as far as is known. If no answer gave its
+/// id, it is found by its peer URLs while it has not started.
 fn added<'a>(
     node: &StepContext,
     survey: &'a Survey,
@@ -202,10 +202,10 @@ fn added<'a>(
 }
 
 /// The member's id, which the step that added it found out.
-pub(crate) fn member_id(known: &Known) -> Result<Id> {
+pub(crate) fn member_id(known: &Known) -> Result<MemberId> {
     let text: String = known.read("memberId")?;
     u64::from_str_radix(&text, 16)
-        .map(Id)
+        .map(MemberId)
         .doing(Kind::Unexpected, || {
             format!("reading the member's id {text:?}")
         })
@@ -310,7 +310,7 @@ async fn await_vote(node: &StepContext, known: &Known) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Unreachable`].
-pub(crate) async fn votes(node: &StepContext, known: &Known) -> Result<Option<Id>> {
+pub(crate) async fn votes(node: &StepContext, known: &Known) -> Result<Option<MemberId>> {
     let unstopped = node.unstopped();
     let survey = survey(&unstopped).await?;
     Ok(added(node, &survey, known)?

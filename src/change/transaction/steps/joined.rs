@@ -8,7 +8,8 @@ use crate::change::transaction::context::StepContext;
 use crate::change::transaction::proof;
 use crate::cluster::survey::{Survey, pause};
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::client::{Connection, HashKvAnswer, Id};
+use crate::etcd::client::{Connection, HashKvAnswer};
+use crate::etcd::ids::MemberId;
 
 /// How often the hashes are compared: a compaction between two answers makes them differ.
 const ATTEMPTS: u32 = 3;
@@ -16,8 +17,8 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Demands that the member votes and is well, that its pod runs, and that its HashKV is another
-/// member's at one revision. Where no two hashes can be had that is only told.
-pub(super) async fn prove(node: &StepContext, survey: &Survey, id: Id) -> Result<Value> {
+/// member's at one revision. If there are no two hashes to compare, that is a note and no failure.
+pub(super) async fn prove(node: &StepContext, survey: &Survey, id: MemberId) -> Result<Value> {
     let wrong = |what: String| Failure::new(Kind::Unexpected, what).doing("proving the new member");
     let Some(state) = survey.find(id) else {
         return Err(wrong(format!("member {id} is no longer in the cluster")));

@@ -109,7 +109,7 @@ pub fn digests_left(
     Ok(digests)
 }
 
-/// The entries of one small top-level bucket; none where there is no such bucket.
+/// The entries of one small top-level bucket; empty if there is no such bucket.
 pub fn small_bucket(
     source: &dyn ReadAt,
     data: u64,

@@ -15,7 +15,7 @@ use crate::finding::Findings;
 
 /// Writes a database with its changes from `out`'s beginning on, in pages of `page_size`: two
 /// pages of zeros, to be overwritten by [`meta_pages`](super::meta_pages) of what comes back, then
-/// the buckets by name, then the root. `progress` is told bytes read.
+/// the buckets by name, then the root. `progress` gets the bytes read.
 ///
 /// Leaves are filled to nine tenths, as etcd's own defragmentation does. A bucket in a bucket,
 /// which etcd never makes, is an error.

@@ -135,7 +135,7 @@ impl Sftp {
         Ok(())
     }
 
-    /// What is in a directory: names, whether it is one itself, and sizes; `None` where it is not.
+    /// What is in a directory: names, whether it is one itself, and sizes; `None` if it is not.
     /// With `others` the directory may be another user's, and then nothing is seen of it.
     async fn entries(&self, dir: &str, others: bool) -> Result<Option<Vec<Entry>>> {
         let list = |link: Arc<Link>| {
