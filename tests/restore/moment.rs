@@ -1,5 +1,8 @@
 //! A node goes back to a moment inside a backup.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use super::node::{Node, etcd};
 use testbench::node::NodeOptions;
 
@@ -76,26 +79,31 @@ fn a_deleted_namespace_comes_back_and_goes_again() {
 }
 
 /// The journal remembers the moment, so that another process builds the same data.
-#[cfg(feature = "faults")]
 #[test]
 fn a_restore_to_a_moment_is_resumed() {
     let Some(bins) = etcd("3.5") else { return };
-    let node = Node::single(&bins, &NodeOptions::default());
+    let mut node = Node::single(&bins, &NodeOptions::default());
     deleted_namespace(&node);
     node.expect(0, &["backup"]);
-    // Killed at one of its first changes, once the journal is there and before the data is built.
-    let args = [&TO[..], &["--yes", "--wait", "60s"]].concat();
-    let resumed = (20..600).step_by(20).any(|call| {
-        let mut command = node.command();
-        command
-            .args(&args)
-            .env("ETCD_DR_SEAM", format!("kill:{call}"));
-        let killed = command.output().expect("running etcd-dr");
-        assert!(!killed.status.success(), "{killed:?}");
-        let output = node.run(&["restore", "--resume", "--wait", "60s"]);
-        output.status.success()
-    });
-    assert!(resumed);
+    // Killed in its first step, before the data is built.
+    let mut child = node
+        .command()
+        .args([&TO[..], &["--yes", "--wait", "60s"]].concat())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starting etcd-dr");
+    let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let begun = lines
+        .map_while(Result::ok)
+        .any(|line| line.starts_with("[1/"));
+    child.kill().expect("killing etcd-dr");
+    child.wait().expect("its end");
+    assert!(begun, "it never came to its first step");
+    node.expect(0, &["restore", "--resume"]);
+    node.bench.settle();
+    node.cluster.wait_member(0);
     assert_eq!(pods(&node), 5);
 }
 

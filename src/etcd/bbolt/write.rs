@@ -17,6 +17,7 @@ mod amend;
 mod changes;
 mod cut;
 mod digest;
+mod edge;
 mod input;
 mod pages;
 mod rewrite;

@@ -1,17 +1,15 @@
 //! Cutting a bucket's end off: entries from a key on go, and the pages before them stay as they are.
 
-use super::amend::{
-    Children, Out, Page, branch_pages, elements, leaves, out_of_order, read_header, read_page,
+use super::edge::{
+    Children, MAX_DEPTH, Out, Page, bad, branch_pages, elements, leaves, out_of_order, read_header,
+    read_page,
 };
 use super::input::{Input, writing};
 use super::pages::{Draft, MAX_ELEMENTS};
-use crate::error::{Doing, Failure, Kind, Result};
+use crate::error::{Doing, Kind, Result};
 use crate::etcd::bbolt::elements::{Item, Table};
 use crate::etcd::bbolt::layout::{ELEMENT, PAGE_HEADER};
 use crate::finding::Findings;
-
-/// The longest key that a page is searched for.
-const MAX_DEPTH: usize = 64;
 
 /// Removes the entries of a tree from `from` on and puts others behind what is left. Returns the new
 /// root; nothing if no entry is left.
@@ -80,7 +78,7 @@ fn path_to(input: &Input<'_>, root: u64, key: &[u8]) -> Result<(Vec<Children>, u
 
 fn push(path: &mut Vec<Children>, children: Children) -> Result<()> {
     if path.len() >= MAX_DEPTH {
-        return Err(bad("expected a flatter tree".to_owned()));
+        return Err(bad("expected a flatter tree"));
     }
     path.push(children);
     Ok(())
@@ -89,10 +87,6 @@ fn push(path: &mut Vec<Children>, children: Children) -> Result<()> {
 fn last_child(children: &Children, page: u64) -> Result<u64> {
     let last = children.last().map(|(_, child)| *child);
     last.ok_or_else(|| bad(format!("page {page}: expected children")))
-}
-
-fn bad(what: String) -> Failure {
-    Failure::new(Kind::BadBackup, what).doing("reading the database")
 }
 
 /// The leaves that hold what is left of a leaf: itself if that is all of it, none if it is nothing.
