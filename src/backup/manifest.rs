@@ -58,6 +58,19 @@ pub struct Manifest {
     /// The KMS plugins without which encrypted objects of this backup cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kms_plugins: Vec<String>,
+    /// The backup that this node's store had before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+}
+
+/// The backup before another: what makes backups a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Previous {
+    /// Its `backup-N`.
+    pub id: String,
+    /// SHA-256 of its Manifest's bytes, hex.
+    pub sha256: String,
 }
 
 /// Objects that another etcd keeps (kube-apiserver's `--etcd-servers-overrides`).
@@ -430,6 +443,7 @@ pub(crate) mod tests {
             earliest_certificate_expiry: None,
             other_etcds: Vec::new(),
             kms_plugins: Vec::new(),
+            previous: None,
         }
     }
 

@@ -15,6 +15,8 @@ use jiff::tz::TimeZone;
 pub const DIRTY_SUFFIX: &str = "__POSSIBLY_DIRTY__";
 /// The Manifest's file name.
 pub const MANIFEST: &str = "backup.json";
+/// The signature of the Manifest ([`super::signature`]); may be absent.
+pub const SIGNATURE: &str = "backup.json.sig";
 /// The script-readable summary's file name.
 pub const ENVIRONMENT: &str = "backup.env";
 /// The checksum file's name.
@@ -197,6 +199,7 @@ pub fn is_of_a_set(name: &str) -> bool {
         .unwrap_or(name);
     let fixed = [
         MANIFEST,
+        SIGNATURE,
         ENVIRONMENT,
         SUMS,
         VERIFIED,
@@ -241,6 +244,7 @@ mod tests {
     fn files_of_a_set_are_told_from_others() {
         for name in [
             "backup.json",
+            "backup.json.sig",
             ".verified.json.new",
             "snapshot_2026-11-21_061530.db",
             "pinned",

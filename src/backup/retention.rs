@@ -68,6 +68,8 @@ pub struct Candidate {
     pub pinned: bool,
     /// Whether a restore uses it.
     pub in_use: bool,
+    /// Why what it says of itself is not believed: it neither counts nor goes.
+    pub doubt: Option<Reason>,
     /// Whether the store's link to the newest set leads to it.
     pub latest: bool,
     /// The OpenShift version it is of.
@@ -133,7 +135,7 @@ impl Candidate {
     fn age(&self) -> Age<'_> {
         let origin = self.origin.as_ref();
         Age {
-            created: self.created,
+            created: self.created.filter(|_| self.doubt.is_none()),
             origin: origin.map(|(cluster, node)| (cluster.as_str(), node.as_str())),
             sequence: self.sequence,
             number: self.number,
@@ -336,6 +338,7 @@ impl<'a> Sorting<'a> {
                 let detail = "its time is in the future: a clock was wrong";
                 reasons.push(reason("from-the-future", detail));
             }
+            reasons.extend(set.doubt.clone());
             reasons.extend(self.not_good(index, set));
             found.extend(reasons.into_iter().map(|reason| (index, reason)));
         }
@@ -466,8 +469,9 @@ impl<'a> Sorting<'a> {
                 let set = self.sets.get(index);
                 set.is_some_and(|set| set.standing != Standing::Unrecognised)
             })
-            // One from the future must not push out what counts.
+            // One from the future, or in doubt, must not push out what counts.
             .filter(|&index| !self.is_future(index))
+            .filter(|&index| self.sets.get(index).is_some_and(|set| set.doubt.is_none()))
             .collect();
         staying.sort_by_key(|&index| self.rank(index));
         let size = |index: usize| self.sets.get(index).map_or(0, |set| set.size);

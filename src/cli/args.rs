@@ -14,6 +14,7 @@ mod prune;
 mod remote;
 mod restore;
 mod schedule;
+mod sign;
 mod values;
 mod verify;
 
@@ -35,6 +36,7 @@ pub use self::prune::PruneArgs;
 pub use self::remote::{FormArgs, IdentityArgs, RemoteArgs};
 pub use self::restore::{Bump, DetachArg, OWN_WAL, RestoreArgs, ScopeArg, parse_bump};
 pub use self::schedule::ScheduleArgs;
+pub use self::sign::{SignArgs, SignersArgs, TrustArgs};
 pub use self::values::{When, parse_duration, parse_size, parse_when, parse_zone};
 pub use self::verify::VerifyArgs;
 

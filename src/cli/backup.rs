@@ -1,6 +1,7 @@
 //! `backup`: arguments, configuration and environment to a request, its result to text and JSON.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -10,7 +11,8 @@ use super::args::BackupArgs;
 use super::copies::{self, keep};
 use super::output::{backup as show, json, prune, words};
 use super::session::{Session, Shown, host_name};
-use super::{allow, target};
+use super::{allow, environment, sign, target};
+use crate::backup::signature::SigningKey;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::keep::backup::{self, BackupRequest, Destination, Outcome, Taken};
 use crate::keep::copies::Tried;
@@ -147,8 +149,22 @@ pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequ
         privileged: rustix::process::geteuid().is_root(),
         pin: args.pin,
         copies: Vec::new(),
+        sign: signing_key(session, args)?,
+        trust: sign::configured(session)?,
         keep: keep(session, args)?,
     })
+}
+
+/// What signs the Manifest; plain files have none. The variable alone is the environment's and no request.
+fn signing_key(session: &Session, args: &BackupArgs) -> Result<Option<Arc<SigningKey>>> {
+    if args.flat.is_none() {
+        return sign::key(session, args.sign.sign_key.as_deref());
+    }
+    if args.sign.sign_key.is_some() && environment::variable(sign::KEY_VARIABLE).is_none() {
+        let what = "--flat writes plain files without a Manifest, which cannot be signed";
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    Ok(None)
 }
 
 fn destination(session: &Session, args: &BackupArgs) -> Result<Destination> {

@@ -38,6 +38,8 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) copy: Copy,
     #[serde(default)]
+    pub(super) sign: Sign,
+    #[serde(default)]
     pub(super) s3: S3,
     #[serde(default)]
     pub(super) sftp: Sftp,
@@ -112,6 +114,19 @@ pub(super) struct Copy {
     #[serde(default)]
     pub(super) recipients: Vec<String>,
     pub(super) recipients_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) secrets_recipients: Vec<String>,
+}
+
+/// `[sign]`: what signs backups, and whose signatures count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Sign {
+    pub(super) key: Option<PathBuf>,
+    pub(super) allowed_signers: Option<PathBuf>,
+    /// Whether a backup must be signed at all.
+    #[serde(default)]
+    pub(super) require: bool,
 }
 
 /// `[s3]`: where credentials are, for a service that has neither variables nor a home.
@@ -151,7 +166,7 @@ impl Config {
 }
 
 /// The keys of each table, for the nearest-name hint.
-const KEYS: [(&str, &[&str]); 6] = [
+const KEYS: [(&str, &[&str]); 7] = [
     (
         "",
         &[
@@ -167,6 +182,7 @@ const KEYS: [(&str, &[&str]); 6] = [
             "backup",
             "keep",
             "copy",
+            "sign",
             "s3",
             "sftp",
         ],
@@ -193,8 +209,16 @@ const KEYS: [(&str, &[&str]); 6] = [
     ),
     (
         "copy",
-        &["to", "keep", "compress", "recipients", "recipients-file"],
+        &[
+            "to",
+            "keep",
+            "compress",
+            "recipients",
+            "recipients-file",
+            "secrets-recipients",
+        ],
     ),
+    ("sign", &["key", "allowed-signers", "require"]),
     ("s3", &["credentials-file", "profile", "region", "endpoint"]),
     ("sftp", &["identity", "known-hosts", "fingerprint"]),
 ];

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::args::BackupArgs;
 use super::output::{backup as shown, prune};
-use super::remote;
 use super::session::{Session, host_name};
+use super::{remote, sign};
 use crate::backup::retention::Rules;
 use crate::error::{Failure, Kind, Result};
 use crate::keep::copies::{Copies, Tried};
@@ -21,9 +21,10 @@ pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
     Ok(Copies {
         to,
         settings: remote::settings(session, &args.remote)?,
-        form: remote::form(session, &args.form)?,
+        form: remote::form(session, &args.form, &args.sign)?,
         host: host_name(),
         keep: keep_copies(session, args)?,
+        trust: sign::configured(session)?,
     })
 }
 

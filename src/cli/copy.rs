@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 
 use super::args::CopyArgs;
 use super::output::{backup, json, prune as pruning};
-use super::remote;
 use super::session::{Session, Shown, host_name};
+use super::{remote, sign};
 use crate::error::{Failure, Kind, Result};
 use crate::keep::catalog::{self, BackupSet};
 use crate::keep::prune::{self, PruneRequest, Pruned, Selection};
 use crate::keep::remote::Copied;
+use crate::keep::trust::Trust;
 use crate::keep::{in_use, remote as sets};
 use crate::node::layout::NodeLayout;
 use crate::store::{Address, LocalStore, objects};
@@ -36,11 +37,12 @@ fn to(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let address = Address::parse(&args.to)?;
     let (settings, form) = (
         remote::settings(session, &args.remote)?,
-        remote::form(session, &args.form)?,
+        remote::form(session, &args.form, &args.sign)?,
     );
-    let rules = rules(args)?;
+    let trust = sign::trust_only(session, &args.trust)?;
+    let rules = rules(session, args, &trust)?;
     let store = session.store_to_read(args.store.as_deref())?;
-    let set = catalog::resolve(&store, &args.set)?;
+    let set = trust.resolve(&store, &args.set)?;
     let host = host_name();
     let (copied, pruned) = session.block_on(async {
         let store = objects::open(&address, &settings).await?;
@@ -66,10 +68,11 @@ fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
     let address = Address::parse(&args.set)?;
     let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
-    let rules = rules(args)?;
+    let trust = sign::trust_only(session, &args.trust)?;
+    let rules = rules(session, args, &trust)?;
     let into = LocalStore::at(&args.to);
     let (name, there) = session.block_on(async {
-        let (store, set) = remote::resolve(session, &address, &settings).await?;
+        let (store, set) = remote::resolve(session, &address, &settings, &trust).await?;
         if let Some(name) = same(&into, &set)? {
             return Ok((name, true));
         }
@@ -79,6 +82,7 @@ fn from(session: &Session, args: &CopyArgs) -> Result<Shown> {
             &set.name,
             &into,
             identities,
+            &trust,
         )
         .await?;
         Ok((id.to_string(), false))
@@ -114,7 +118,7 @@ fn same(into: &LocalStore, set: &BackupSet) -> Result<Option<String>> {
 }
 
 /// What is to stay where the copy goes.
-fn rules(args: &CopyArgs) -> Result<Option<PruneRequest>> {
+fn rules(session: &Session, args: &CopyArgs, trust: &Trust) -> Result<Option<PruneRequest>> {
     if !args.keep.is_given() {
         return Ok(None);
     }
@@ -123,6 +127,8 @@ fn rules(args: &CopyArgs) -> Result<Option<PruneRequest>> {
     Ok(Some(PruneRequest {
         selection: Selection::Rules(rules),
         in_use: Vec::new(),
+        trust: trust.clone(),
+        sign: sign::key(session, args.sign.sign_key.as_deref())?,
     }))
 }
 

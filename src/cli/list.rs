@@ -13,12 +13,12 @@ use super::output::table::{Table, nothing, terminal_width};
 use super::output::words::{age, ago, span};
 use super::output::{error, json};
 use super::session::{Session, Shown};
-use super::{operation, remote};
+use super::{operation, remote, sign};
 use crate::backup::manifest::Manifest;
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::finding::printable;
 use crate::etcd::history::Span;
-use crate::keep::catalog::{self, BackupSet, SetState, Verified};
+use crate::keep::catalog::{self, BackupSet, SetSignature, SetState, Verified};
 use crate::node::layout::NodeLayout;
 use crate::store::local::SET_PREFIX;
 use crate::store::objects::Scheme;
@@ -35,14 +35,16 @@ struct Found {
 
 /// Shows every backup of a store.
 pub(super) fn run(session: &Session, args: &ListArgs) -> Result<Shown> {
+    let trust = sign::trust(session, &args.signers, &[])?;
     let Found {
         place,
         latest,
-        sets,
+        mut sets,
     } = match remote::url(session, args.store.as_deref())? {
         Some(address) => at_url(session, args, &address)?,
         None => in_directory(session, args)?,
     };
+    trust.mark(&mut sets);
     let now = session.context.now;
     let newest = catalog::newest_good(&sets, now);
     let age = newest
@@ -68,7 +70,11 @@ pub(super) fn run(session: &Session, args: &ListArgs) -> Result<Shown> {
     } else if sets.is_empty() {
         format!("no backups in {place}\n")
     } else {
-        table(&sets, newest, now, session.global.verbose > 0)
+        let shown = Columns {
+            verbose: session.global.verbose > 0,
+            signer: trust.is_asked(),
+        };
+        table(&sets, newest, now, shown)
     };
     Ok(Shown {
         text,
@@ -84,7 +90,7 @@ fn at_url(session: &Session, args: &ListArgs, address: &Address) -> Result<Found
     let copies = remote::list(session, address, &args.remote)?;
     let (sets, latest) = match address.scheme() {
         // The directory of a store, and not of copies.
-        Scheme::Directory if copies.is_empty() => {
+        Scheme::Directory if copies.iter().all(|set| set.state == SetState::Foreign) => {
             let store = LocalStore::at(address.path());
             (catalog::list(&store)?, store.latest())
         }
@@ -115,7 +121,9 @@ fn in_directory(session: &Session, args: &ListArgs) -> Result<Found> {
 fn remarks(session: &Session, sets: &[BackupSet]) -> Vec<String> {
     let of_set = |set: &BackupSet| -> Vec<String> {
         let problem = |problem: &String| printable(format!("{}: {problem}", set.name));
-        set.problems.iter().map(problem).collect()
+        let distrust = set.distrust.as_ref();
+        let distrust = distrust.map(|d| printable(format!("{}: {} [{}]", set.name, d.why, d.name)));
+        set.problems.iter().map(problem).chain(distrust).collect()
     };
     let mut remarks: Vec<String> = sets.iter().flat_map(of_set).collect();
     remarks.extend(future(sets, session.context.now));
@@ -202,14 +210,31 @@ const LESS_NEEDED: [&str; 8] = [
     "VERIFIED",
 ];
 
+/// Columns that are shown only sometimes.
+#[derive(Clone, Copy)]
+struct Columns {
+    verbose: bool,
+    signer: bool,
+}
+
+/// Who signed a backup, or why its signature does not count.
+fn signer(set: &BackupSet) -> String {
+    match (&set.distrust, &set.signer) {
+        (Some(distrust), _) => distrust.name.to_owned(),
+        (None, Some(signer)) => printable(signer.clone()),
+        (None, None) => nothing(),
+    }
+}
+
 /// The table that `list` prints.
-fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, verbose: bool) -> String {
+fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, shown: Columns) -> String {
     let mut head = vec![
         "BACKUP", "CREATED", "AGE", "REVISION", "KEYS", "SIZE", "OCP", "QUALITY", "VERIFIED",
         "EXPIRES",
     ];
-    head.extend(verbose.then_some("SHARED"));
-    head.extend(verbose.then_some("REACHABLE"));
+    head.extend(shown.verbose.then_some("SHARED"));
+    head.extend(shown.verbose.then_some("REACHABLE"));
+    head.extend(shown.signer.then_some("SIGNER"));
     let mut table = Table::new(&head).giving_up(&LESS_NEEDED);
     let is_newest = |set: &BackupSet| newest.is_some_and(|newest| newest.name == set.name);
     for set in sets {
@@ -249,12 +274,13 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, verbose
                 .map(|expiry| expiry.time.strftime("%Y-%m-%d").to_string())
                 .unwrap_or_else(nothing),
         ];
-        row.extend(verbose.then(|| shared.unwrap_or_else(nothing)));
+        row.extend(shown.verbose.then(|| shared.unwrap_or_else(nothing)));
         let reachable = || match reachable(set) {
             Some(span) => format!("{} to {}", span.from, span.to),
             None => nothing(),
         };
-        row.extend(verbose.then(reachable));
+        row.extend(shown.verbose.then(reachable));
+        row.extend(shown.signer.then(|| signer(set)));
         table.row(row);
     }
     let width = terminal_width();
@@ -357,9 +383,25 @@ struct Set<'a> {
     problems: &'a [String],
     reachable: Option<Span>,
     shared_bytes: Option<u64>,
+    signature: Signed<'a>,
     size: u64,
     state: SetState,
     verified: Option<&'a Verified>,
+}
+
+/// Its signature, and what the allowed signers say of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Signed<'a> {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -391,6 +433,24 @@ impl<'a> Listing<'a> {
     }
 }
 
+impl<'a> Signed<'a> {
+    fn new(set: &'a BackupSet) -> Self {
+        let (state, key, why) = match &set.signature {
+            SetSignature::None => ("none", None, None),
+            SetSignature::Fits(signature) => ("fits", Some(signature.fingerprint()), None),
+            SetSignature::Bad(why) => ("bad", None, Some(why.as_str())),
+        };
+        let distrust = set.distrust.as_ref();
+        Self {
+            state,
+            key,
+            why: distrust.map(|distrust| distrust.why.as_str()).or(why),
+            signer: set.signer.as_deref(),
+            refusal: distrust.map(|distrust| distrust.name),
+        }
+    }
+}
+
 impl<'a> Set<'a> {
     fn new(set: &'a BackupSet, now: Timestamp) -> Self {
         let files = &set.files;
@@ -411,6 +471,7 @@ impl<'a> Set<'a> {
             problems: &set.problems,
             reachable: reachable(set),
             shared_bytes: set.shared,
+            signature: Signed::new(set),
             size: set.size,
             state: set.state,
             verified: set.verified.as_ref(),

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::args::LogArgs;
 use super::output::json;
-use super::remote;
 use super::session::{Session, Shown, scratch};
+use super::{remote, sign};
 use crate::error::Result;
 use crate::etcd::finding::printable;
 use crate::etcd::history::log::{Filter, Group, groups};
@@ -51,9 +51,10 @@ pub(super) fn run(session: &Session, args: &LogArgs) -> Result<Shown> {
 
 /// The set that is named; one in another store is brought to a folder that goes with this run.
 fn find(session: &Session, args: &LogArgs) -> Result<(BackupSet, Option<Scratch>)> {
+    let trust = sign::configured(session)?;
     if !Address::is_url(&args.set) {
         let store = session.store_to_read(args.store.as_deref())?;
-        return Ok((catalog::resolve(&store, &args.set)?, None));
+        return Ok((trust.resolve(&store, &args.set)?, None));
     }
     let address = Address::parse(&args.set)?;
     let settings = remote::settings(session, &args.remote)?;
@@ -61,9 +62,10 @@ fn find(session: &Session, args: &LogArgs) -> Result<(BackupSet, Option<Scratch>
     let scratch = scratch(args.scratch.as_deref());
     let here = Scratch::make(&scratch, "log")?;
     session.block_on(async {
-        let (store, set) = remote::resolve(session, &address, &settings).await?;
-        let context = &session.context;
-        sets::fetch(context, store.as_ref(), &set.name, here.path(), identities).await
+        let (store, set) = remote::resolve(session, &address, &settings, &trust).await?;
+        let (context, store, into) = (&session.context, store.as_ref(), here.path());
+        let part = sets::Part::Data;
+        sets::fetch(context, store, &set.name, into, identities, &trust, part).await
     })?;
     let path = here.path().display().to_string();
     let set = BackupSet {

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::args::{IdentityArgs, RemoteArgs};
 use super::session::{Session, scratch};
-use super::{remote, target};
+use super::{remote, target, verify};
 use crate::backup::manifest::HashKv;
 use crate::error::{Failure, Kind, Result};
 use crate::inspect::look::{Source, live};
-use crate::keep::catalog::{self, BackupSet};
-use crate::keep::remote as sets;
+use crate::keep::catalog::{self, BackupSet, SetState};
+use crate::keep::trust::Trust;
+use crate::keep::{foreign, remote as sets};
 use crate::objects::atrest::Keys;
 use crate::objects::kinds::Kinds;
 use crate::store::{Address, LocalStore};
@@ -25,6 +26,7 @@ pub(super) struct Looked {
     /// The HashKV that the backup recorded.
     pub(super) hash_kv: Option<HashKv>,
     _brought: Option<Scratch>,
+    _unpacked: Option<Scratch>,
 }
 
 /// Where backups are and how they are reached.
@@ -34,6 +36,7 @@ pub(super) struct Reached<'a> {
     pub(super) scratch: Option<&'a Path>,
     pub(super) identity: &'a IdentityArgs,
     pub(super) remote: &'a RemoteArgs,
+    pub(super) trust: &'a Trust,
 }
 
 /// Finds what a word means: a backup, a snapshot file, a data directory, a URL.
@@ -52,14 +55,17 @@ pub(super) fn find(session: &Session, word: &str, reached: &Reached<'_>) -> Resu
             source,
             hash_kv: None,
             _brought: None,
+            _unpacked: None,
         });
     }
     let store = session.store_to_read(reached.store)?;
-    let set = catalog::resolve(&store, word)?;
+    let set = reached.trust.resolve(&store, word)?;
+    let (set, unpacked) = foreign::unpacked(&session.context, set, &scratch(reached.scratch))?;
     Ok(Looked {
         source: Source::of_set(&set)?,
         hash_kv: recorded(&set),
         _brought: None,
+        _unpacked: unpacked,
     })
 }
 
@@ -76,6 +82,7 @@ pub(super) fn live(session: &Session, reached: &Reached<'_>) -> Result<Looked> {
         source,
         hash_kv: None,
         _brought: Some(here),
+        _unpacked: None,
     })
 }
 
@@ -94,19 +101,32 @@ fn fetch(session: &Session, word: &str, reached: &Reached<'_>) -> Result<Looked>
     let identities = remote::identities(reached.identity)?;
     let scratch = scratch(reached.scratch);
     let here = Scratch::make(&scratch, "look")?;
-    session.block_on(async {
-        let (from, set) = remote::resolve(session, &address, &settings).await?;
+    let brought = session.block_on(async {
+        let (from, set) = remote::resolve(session, &address, &settings, reached.trust).await?;
+        let (context, from, into) = (&session.context, from.as_ref(), here.path());
+        if set.state == SetState::Foreign {
+            foreign::fetch(context, from, &set.name, into).await?;
+            return Ok(set);
+        }
+        // Whoever reads objects need not hold the keys in the archives.
+        let part = sets::Part::Readable;
         let brought = sets::fetch(
-            &session.context,
-            from.as_ref(),
+            context,
+            from,
             &set.name,
-            here.path(),
+            into,
             identities,
+            reached.trust,
+            part,
         );
-        brought.await.map(drop)
+        brought.await.map(|_| set.clone())
     })?;
-    let path = here.path().display().to_string();
-    let set = catalog::resolve(&LocalStore::at(&scratch), &path)?;
+    let path = verify::brought_to(here.path(), &brought);
+    let mut set = catalog::resolve(&LocalStore::at(&scratch), &path)?;
+    for archive in [&mut set.files.resources, &mut set.files.certificates] {
+        archive.take_if(|path| !path.exists());
+    }
+    let (set, unpacked) = foreign::unpacked(&session.context, set, &scratch)?;
     Ok(Looked {
         source: Source {
             name: address.to_string(),
@@ -114,6 +134,7 @@ fn fetch(session: &Session, word: &str, reached: &Reached<'_>) -> Result<Looked>
         },
         hash_kv: recorded(&set),
         _brought: Some(here),
+        _unpacked: unpacked,
     })
 }
 

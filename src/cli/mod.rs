@@ -15,6 +15,7 @@ mod dispatch;
 mod enable;
 mod environment;
 mod get;
+mod given;
 mod list;
 mod log;
 mod look;
@@ -27,6 +28,7 @@ mod remote;
 mod restore;
 mod schedule;
 mod session;
+mod sign;
 mod target;
 mod verify;
 

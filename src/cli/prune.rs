@@ -3,8 +3,8 @@
 use super::args::PruneArgs;
 use super::output::confirm::confirm;
 use super::output::{json, prune as show};
-use super::remote;
 use super::session::{Session, Shown};
+use super::{remote, sign};
 use crate::error::{Result, exit};
 use crate::keep::prune::{self, PrunePlan, PruneRequest, Pruned, Selection};
 use crate::keep::{in_use, remote as sets};
@@ -86,6 +86,8 @@ fn request(session: &Session, args: &PruneArgs) -> Result<PruneRequest> {
     Ok(PruneRequest {
         selection,
         in_use: Vec::new(),
+        trust: sign::trust_only(session, &args.trust)?,
+        sign: sign::key(session, args.sign_key.as_deref())?,
     })
 }
 

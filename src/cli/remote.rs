@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use nix::unistd::User;
 
-use super::args::{FormArgs, IdentityArgs, RemoteArgs};
-use super::environment;
+use super::args::{FormArgs, IdentityArgs, RemoteArgs, SignArgs};
+use super::given::file;
 use super::session::Session;
-use crate::error::{Doing, Failure, Kind, Result};
+use super::{environment, sign};
+use crate::backup::foreign;
+use crate::backup::names::{self, FileKind};
+use crate::error::{Failure, Kind, Result};
 use crate::keep::catalog::BackupSet;
 use crate::keep::remote::{self, Form, Identities};
+use crate::keep::trust::Trust;
 use crate::store::{Address, Settings, Store, objects};
-use crate::sys::small::read_given;
-
-/// The largest file of certificates, recipients or identities that is read.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// The variable of `--recipients-file`.
 const RECIPIENTS_FILE: &str = "ETCD_DR_RECIPIENTS_FILE";
@@ -80,21 +80,12 @@ fn own_user() -> Option<User> {
     User::from_uid(nix::unistd::geteuid()).ok().flatten()
 }
 
-/// A text file that was named.
-fn file(path: &Path) -> Result<String> {
-    let bytes = read_given(path, MAX_BYTES).map_err(|failure| failure.as_kind(Kind::Usage))?;
-    let Some(bytes) = bytes else {
-        let what = format!("reading {}: there is no such file", path.display());
-        return Err(Failure::new(Kind::Usage, what));
-    };
-    String::from_utf8(bytes).doing(Kind::Usage, || format!("reading {}", path.display()))
-}
-
 /// How copies are stored. Who they are encrypted to is what the command line says, and only where
 /// it says nothing what the configuration does.
-pub(super) fn form(session: &Session, args: &FormArgs) -> Result<Form> {
+pub(super) fn form(session: &Session, args: &FormArgs, signing: &SignArgs) -> Result<Form> {
     let config = &session.config.copy;
     let mut form = Form::default();
+    form.sign = sign::key(session, signing.sign_key.as_deref())?;
     form.compress = args.compress || config.compress;
     // A script whose variable is empty means to encrypt, and must not send what is plain.
     let variable = std::env::var_os(RECIPIENTS_FILE);
@@ -118,14 +109,36 @@ pub(super) fn form(session: &Session, args: &FormArgs) -> Result<Form> {
         form.encrypt_to(&file(path)?)
             .map_err(|failure| failure.doing(format!("reading {}", path.display())))?;
     }
+    secrets(session, args, &mut form)?;
+    if form.has_secrets_only() {
+        let what = "recipients of secrets are given, but none for the rest: add --recipient";
+        return Err(Failure::new(Kind::Usage, what));
+    }
     Ok(form)
+}
+
+/// Whom the archives are encrypted to, where they are others than the rest is.
+fn secrets(session: &Session, args: &FormArgs, form: &mut Form) -> Result<()> {
+    let (recipients, from) = match args.secrets_recipient.is_empty() {
+        false => (&args.secrets_recipient, "--secrets-recipient"),
+        true => (
+            &session.config.copy.secrets_recipients,
+            "secrets-recipients in [copy]",
+        ),
+    };
+    for recipient in recipients {
+        form.encrypt_secrets_to(recipient)
+            .map_err(|failure| failure.doing(format!("reading {from}")))?;
+    }
+    Ok(())
 }
 
 /// Refuses recipients where no copy is made that could be encrypted to them. The variable alone is
 /// the environment's and no request.
 pub(super) fn refuse_recipients(args: &FormArgs, why: &str) -> Result<()> {
     let by_variable = std::env::var_os(RECIPIENTS_FILE).is_some();
-    if args.recipient.is_empty() && (args.recipients_file.is_none() || by_variable) {
+    let none = args.recipient.is_empty() && args.secrets_recipient.is_empty();
+    if none && (args.recipients_file.is_none() || by_variable) {
         return Ok(());
     }
     let what = format!("{why}: recipients apply only to copies to a URL");
@@ -165,10 +178,15 @@ pub(super) async fn resolve(
     session: &Session,
     address: &Address,
     settings: &Settings,
+    trust: &Trust,
 ) -> Result<(Arc<dyn Store>, BackupSet)> {
-    let (store, name) = address.split_set()?;
+    let is_foreign = |name: &str| {
+        let snapshot = |(kind, _)| kind == FileKind::Snapshot;
+        foreign::recognise(name).is_some() || names::recognise(name).is_some_and(snapshot)
+    };
+    let (store, name) = address.split_set(is_foreign)?;
     let store = objects::open(&store, settings).await?;
-    let found = remote::resolve(store.as_ref(), &name);
+    let found = remote::resolve(store.as_ref(), &name, trust);
     let set = session.context.cancel.guard(found).await?;
     Ok((store, set))
 }

@@ -18,7 +18,7 @@ use crate::error::{Doing, Kind, Result};
 use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::snapshot::LayerState as DatabaseLayer;
 use crate::event::Event;
-use crate::keep::catalog::{BackupSet, Verified};
+use crate::keep::catalog::{BackupSet, SetSignature, Verified};
 use crate::keep::database;
 use crate::keep::encryption::{self, EncryptedWith};
 use crate::node::layout::KUBERNETES;
@@ -390,8 +390,21 @@ impl Check<'_> {
             self.layers.findings.extend(found);
         }
         self.sums(manifest)?;
+        let signed = match &self.set.signature {
+            SetSignature::None => String::new(),
+            SetSignature::Fits(signature) => format!(", signed by {}", signature.fingerprint()),
+            SetSignature::Bad(why) => {
+                let expected = "a signature of the Manifest";
+                self.layers.findings.push(
+                    Finding::error(Layer::Manifest, expected, why.clone())
+                        .in_file(names::SIGNATURE),
+                );
+                String::new()
+            }
+        };
+        let files = manifest.files.len();
         self.layers
-            .close(Layer::Manifest, format!("{} files", manifest.files.len()));
+            .close(Layer::Manifest, format!("{files} files{signed}"));
         Ok(())
     }
 

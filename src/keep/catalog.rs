@@ -15,8 +15,8 @@ use crate::backup::newest::{self, Age};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::store::local::{self, LocalStore, STAGING_PREFIX, StoreEntry};
 
-use look::{bare, foreign, group, numbered, staging};
-pub use set::{BackupSet, SetFiles, SetState, Shared, Verified};
+use look::{bare, group, numbered, of_others, staging};
+pub use set::{BackupSet, Distrust, SetFiles, SetSignature, SetState, Shared, Verified};
 
 /// Threads that look at the sets of a store.
 const THREADS: usize = 4;
@@ -35,7 +35,7 @@ pub fn list(store: &LocalStore) -> Result<Vec<BackupSet>> {
             None if entry.name.starts_with(STAGING_PREFIX) => others.push(staging(entry)),
             // One level is looked into, as the stock programs make a directory a backup.
             None if !entry.name.starts_with('.') => {
-                others.extend(foreign(&entry.path, &entry.name)?)
+                others.extend(of_others(&entry.path, &entry.name)?)
             }
             None => {}
         }
@@ -97,6 +97,18 @@ pub fn newest(
 /// # Errors
 /// [`Kind::Usage`] where nothing or more than one thing is meant, with [`Fact::Candidates`].
 pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
+    resolve_marked(store, word, |_| ())
+}
+
+/// The same, where something is noted of the store's sets before the latest good one is chosen.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_marked(
+    store: &LocalStore,
+    word: &str,
+    mark: impl FnOnce(&mut [BackupSet]),
+) -> Result<BackupSet> {
     let path = Path::new(word);
     let as_path = word.contains('/') || word.ends_with(".db") || word == "." || word == "..";
     if as_path && path.symlink_metadata().is_ok() {
@@ -105,11 +117,12 @@ pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
     if let Some(pair) = pair_in(path)? {
         return Ok(pair);
     }
-    let sets = if store.dir().is_dir() {
+    let mut sets = if store.dir().is_dir() {
         list(store)?
     } else {
         Vec::new()
     };
+    mark(&mut sets);
     if word == "latest" {
         return newest_good(&sets, Timestamp::now())
             .cloned()

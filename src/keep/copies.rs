@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{self, BackupSet, SetState};
 use super::prune::{PruneRequest, Pruned, Selection};
 use super::remote::{self, Copied, Form, Seen};
+use super::trust::Trust;
 use crate::backup::retention::Rules;
 use crate::backup::{names, newest};
 use crate::context::Context;
@@ -118,6 +119,8 @@ pub struct Copies {
     pub host: String,
     /// What of this node's copies is to stay once one was made; `None`: all.
     pub keep: Option<Rules>,
+    /// Whose signatures count then.
+    pub trust: Trust,
 }
 
 impl Copies {
@@ -238,6 +241,8 @@ impl Copies {
         let request = PruneRequest {
             selection: Selection::Rules(rules.clone()),
             in_use: Vec::new(),
+            trust: self.trust.clone(),
+            sign: self.form.sign.clone(),
         };
         let work = async {
             let store = objects::open(address, &self.settings).await?;

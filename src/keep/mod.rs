@@ -3,9 +3,11 @@
 pub mod advice;
 pub mod backup;
 pub mod catalog;
+pub mod chain;
 pub mod copies;
 pub mod database;
 pub mod encryption;
+pub mod foreign;
 pub mod in_use;
 pub mod lineage;
 pub mod metrics;
@@ -14,3 +16,4 @@ pub mod quality;
 pub mod reach;
 pub mod remote;
 pub mod schedule;
+pub mod trust;

@@ -4,13 +4,19 @@
 //! made again under the lock before anything is deleted; a set that was not in the plan that was agreed
 //! to stays until the next run.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::catalog::{self, BackupSet, SetState};
+use super::chain::record::Records;
+use super::chain::{doubt, local};
+use super::trust::Trust;
 use crate::backup::Manifest;
 use crate::backup::names::{self, BackupId};
-use crate::backup::retention::{self, Candidate, Decision, Rules, Standing, Verdict};
+use crate::backup::retention::{self, Candidate, Decision, Reason, Rules, Standing, Verdict};
+use crate::backup::signature::SigningKey;
 use crate::context::Context;
 use crate::error::Result;
 use crate::event::Event;
@@ -34,6 +40,10 @@ pub struct PruneRequest {
     pub selection: Selection,
     /// Names of sets that a restore uses.
     pub in_use: Vec<String>,
+    /// Whose signatures count: a set without one neither counts nor goes.
+    pub trust: Trust,
+    /// What signs the record of what is removed; none: it is not signed.
+    pub sign: Option<Arc<SigningKey>>,
 }
 
 /// A set and what is decided over it.
@@ -72,6 +82,18 @@ pub struct Pruned {
     pub problems: Vec<String>,
     /// Whether the store says that it keeps what is removed, as earlier versions.
     pub versions_kept: bool,
+    /// Sets that the store lets nobody remove yet.
+    pub retained: Vec<Retained>,
+}
+
+/// A set that no rule wants any more and that its store retains.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retained {
+    /// Its name.
+    pub name: String,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 impl PrunePlan {
@@ -79,15 +101,22 @@ impl PrunePlan {
     ///
     /// # Errors
     /// [`crate::error::Kind::Usage`] where no rule was given.
-    pub fn new(sets: &[BackupSet], request: &PruneRequest, now: Timestamp) -> Result<Self> {
+    pub fn new(
+        sets: &[BackupSet],
+        request: &PruneRequest,
+        records: &Records,
+        now: Timestamp,
+    ) -> Result<Self> {
         // What is being made, or was left, is not the catalogue's.
         let sets: Vec<&BackupSet> = sets
             .iter()
             .filter(|set| !set.name.starts_with(STAGING_PREFIX))
             .collect();
+        let doubts = doubt::doubts(&sets, &request.trust, records);
         let candidates: Vec<Candidate> = sets
             .iter()
-            .map(|set| candidate(set, &request.in_use, now))
+            .zip(doubts)
+            .map(|(set, doubt)| candidate(set, &request.in_use, doubt, now))
             .collect();
         let decisions = match &request.selection {
             Selection::Rules(rules) => retention::decide(&candidates, rules, now)?,
@@ -126,7 +155,12 @@ impl PrunePlan {
 }
 
 /// What retention needs to know of a set.
-fn candidate(set: &BackupSet, in_use: &[String], now: Timestamp) -> Candidate {
+fn candidate(
+    set: &BackupSet,
+    in_use: &[String],
+    doubt: Option<Reason>,
+    now: Timestamp,
+) -> Candidate {
     let standing = match (set.state, &set.manifest, set.number()) {
         (SetState::Good, Some(_), Some(_)) => Standing::Good,
         (SetState::Dirty, Some(_), Some(_)) => Standing::Dirty,
@@ -150,6 +184,7 @@ fn candidate(set: &BackupSet, in_use: &[String], now: Timestamp) -> Candidate {
         away: set.name.contains('/'),
         pinned: set.pinned,
         in_use: in_use.contains(&set.name),
+        doubt,
         latest: set.latest,
         ocp_version: set
             .manifest
@@ -169,7 +204,8 @@ fn is_of_cluster(set: &BackupSet, id: &str) -> bool {
 /// # Errors
 /// As [`PrunePlan::new`], and those of reading the store.
 pub fn plan(context: &Context, store: &LocalStore, request: &PruneRequest) -> Result<PrunePlan> {
-    PrunePlan::new(&catalog::list(store)?, request, context.now)
+    let records = local::read(store.dir(), &request.trust)?.0;
+    PrunePlan::new(&catalog::list(store)?, request, &records, context.now)
 }
 
 /// Removes from a local store what the rules no longer want; where `agreed` is given, only what
@@ -199,7 +235,9 @@ pub(super) fn locked(
     agreed: Option<&[String]>,
     lock: &Lock,
 ) -> Result<Pruned> {
-    let plan = plan(context, store, request)?;
+    let sets = catalog::list(store)?;
+    let (records, files) = local::read(store.dir(), &request.trust)?;
+    let plan = PrunePlan::new(&sets, request, &records, context.now)?;
     context.cancel.check()?;
     let names: Vec<String> = plan
         .names()
@@ -210,6 +248,10 @@ pub(super) fn locked(
         .iter()
         .filter_map(|name| BackupId::parse(name).map(|id| id.0))
         .collect();
+    // It is said before it is done: what is gone must not look stolen.
+    if let Some(record) = records.with_removal(&sets, &names, context.now) {
+        local::replace(store.dir(), &record, request.sign.as_deref(), &files)?;
+    }
     let (gone, finished) = store.remove(&numbers, lock);
     let removed: Vec<String> = gone
         .into_iter()
@@ -225,5 +267,6 @@ pub(super) fn locked(
         freed,
         problems: finished.err().iter().map(ToString::to_string).collect(),
         versions_kept: false,
+        retained: Vec::new(),
     })
 }

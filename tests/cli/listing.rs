@@ -36,6 +36,7 @@ fn every_kind_of_backup_is_listed() {
             "problems",
             "reachable",
             "sharedBytes",
+            "signature",
             "size",
             "state",
             "verified",

@@ -60,6 +60,9 @@ pub enum Act {
     Redirect(String),
     /// It goes on to the server, and the answer loses a header of this name.
     Without(Request, &'static str),
+    /// It goes on to the server, and the answer gets another header; the suite `trust` needs it.
+    #[allow(dead_code)]
+    With(Request, String),
     /// It goes on to the server, and the answer is lost with the connection.
     Deaf(Request),
     /// The connection ends.
@@ -128,6 +131,13 @@ fn serve(
             Act::Pass(request) => answer.write_all(&forward(server, request, &method, "")?)?,
             Act::Without(request, header) => {
                 answer.write_all(&forward(server, request, &method, header)?)?;
+            }
+            Act::With(request, header) => {
+                let whole = forward(server, request, &method, "")?;
+                let end = whole.windows(2).position(|two| two == b"\r\n").unwrap_or(0) + 2;
+                let (status, rest) = whole.split_at(end);
+                let header = format!("{header}\r\n");
+                answer.write_all(&[status, header.as_bytes(), rest].concat())?;
             }
             Act::Answer(status, body) => answer.write_all(
                 format!(

@@ -26,6 +26,7 @@ fn good(number: u64, created: &str) -> Candidate {
         away: false,
         pinned: false,
         in_use: false,
+        doubt: None,
         latest: false,
         ocp_version: None,
     }
@@ -372,6 +373,7 @@ fn any_set() -> impl Strategy<Value = Candidate> {
             verified,
             pinned,
             in_use,
+            doubt: None,
             latest: false,
             ocp_version: (version > 0).then(|| format!("4.{version}")),
         },

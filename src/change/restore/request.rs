@@ -8,9 +8,10 @@ use crate::cluster::connect::Target;
 use crate::etcd::history::Moment;
 use crate::etcd::restore::Bump;
 use crate::keep::catalog::BackupSet;
+use crate::keep::trust;
 
 /// Refusals that an operator may override.
-pub const ALLOWABLE: [&str; 13] = [
+pub const ALLOWABLE: [&str; 16] = [
     "address-not-local",
     "alarm-in-backup",
     "bump-too-small",
@@ -24,6 +25,9 @@ pub const ALLOWABLE: [&str; 13] = [
     "root-required",
     "unknown-version",
     "no-integrity-hash",
+    trust::UNSIGNED,
+    trust::UNKNOWN_SIGNER,
+    trust::WRONG_SIGNER,
 ];
 
 /// What is asked for.

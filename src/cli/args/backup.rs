@@ -7,6 +7,7 @@ use clap::{Args, ValueHint};
 
 use super::keep::KeepArgs;
 use super::remote::{FormArgs, RemoteArgs};
+use super::sign::SignArgs;
 use super::values::{parse_duration, parse_size, with_names};
 use crate::keep::quality::ALLOWABLE;
 
@@ -92,6 +93,10 @@ pub struct BackupArgs {
     /// How stores are reached.
     #[command(flatten)]
     pub remote: RemoteArgs,
+
+    /// What signs it.
+    #[command(flatten)]
+    pub sign: SignArgs,
 
     /// What is removed once this backup is taken; none: nothing.
     #[command(flatten)]

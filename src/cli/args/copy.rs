@@ -6,6 +6,7 @@ use clap::{Args, ValueHint};
 
 use super::keep::KeepArgs;
 use super::remote::{FormArgs, IdentityArgs, RemoteArgs};
+use super::sign::{SignArgs, TrustArgs};
 
 const COPY_EXAMPLES: &str = "\
 Examples:
@@ -39,6 +40,14 @@ pub struct CopyArgs {
     /// What it is read with.
     #[command(flatten)]
     pub identity: IdentityArgs,
+
+    /// What signs it.
+    #[command(flatten)]
+    pub sign: SignArgs,
+
+    /// Whose signatures count.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// How stores are reached.
     #[command(flatten)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::remote::{IdentityArgs, RemoteArgs};
+use super::sign::TrustArgs;
 
 const DIFF_EXAMPLES: &str = "\
 Examples:
@@ -68,6 +69,10 @@ pub struct DiffArgs {
     /// What copies are read with.
     #[command(flatten)]
     pub identity: IdentityArgs,
+
+    /// Whose signatures count.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// How stores are reached.
     #[command(flatten)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::remote::{IdentityArgs, RemoteArgs};
+use super::sign::TrustArgs;
 
 const GET_EXAMPLES: &str = "\
 Examples:
@@ -87,6 +88,10 @@ pub struct GetArgs {
     /// What copies are read with.
     #[command(flatten)]
     pub identity: IdentityArgs,
+
+    /// Whose signatures count.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// How stores are reached.
     #[command(flatten)]

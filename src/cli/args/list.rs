@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::remote::RemoteArgs;
+use super::sign::SignersArgs;
 use super::values::parse_duration;
 
 /// `list`
@@ -26,6 +27,10 @@ pub struct ListArgs {
     /// Exit with 11 if the newest good backup is older than this (2h)
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     pub stale_after: Option<Duration>,
+
+    /// Whose signatures count.
+    #[command(flatten)]
+    pub signers: SignersArgs,
 
     /// How stores are reached.
     #[command(flatten)]

@@ -6,6 +6,7 @@ use clap::{Args, ValueHint};
 
 use super::keep::KeepArgs;
 use super::remote::RemoteArgs;
+use super::sign::TrustArgs;
 
 const PRUNE_EXAMPLES: &str = "\
 Examples:
@@ -58,6 +59,16 @@ pub struct PruneArgs {
     /// What stays.
     #[command(flatten)]
     pub keep: KeepArgs,
+
+    /// Whose signatures count.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
+    /// Sign the record of what is deleted with this OpenSSH private key
+    ///
+    /// verify --chain then knows what was deleted on purpose.
+    #[arg(long, value_name = "FILE", env = "ETCD_DR_SIGN_KEY", value_hint = ValueHint::FilePath, help_heading = "Signatures")]
+    pub sign_key: Option<PathBuf>,
 
     /// How stores are reached.
     #[command(flatten)]

@@ -36,6 +36,16 @@ pub struct FormArgs {
     /// Encrypt copies to the recipients in this file, one per line
     #[arg(long, value_name = "FILE", env = "ETCD_DR_RECIPIENTS_FILE", value_hint = ValueHint::FilePath)]
     pub recipients_file: Option<PathBuf>,
+
+    /// Encrypt the archives of copies to this recipient, and not to the
+    /// others
+    ///
+    /// The archives have the control plane's keys and the configuration that
+    /// decrypts Secrets. Whoever may read the snapshot then cannot read these.
+    /// restore of a node and verify need an identity of each kind;
+    /// restore --data-dir does not.
+    #[arg(long, value_name = "RECIPIENT", verbatim_doc_comment)]
+    pub secrets_recipient: Vec<String>,
 }
 
 /// What encrypted copies are read with.

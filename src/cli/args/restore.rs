@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::remote::{IdentityArgs, RemoteArgs};
+use super::sign::SignersArgs;
 use super::values::{When, parse_duration, parse_when, with_names};
 use crate::change::restore::request::ALLOWABLE;
 
@@ -227,6 +228,10 @@ pub struct RestoreArgs {
     /// Directory to download and unpack backups in [default: /var/tmp]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub scratch: Option<PathBuf>,
+
+    /// Whose signatures count.
+    #[command(flatten)]
+    pub signers: SignersArgs,
 
     /// How the store is reached, where SET is a URL.
     #[command(flatten)]

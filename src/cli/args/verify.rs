@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::remote::{IdentityArgs, RemoteArgs};
+use super::sign::TrustArgs;
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -14,6 +15,7 @@ Examples:
   etcd-dr verify snapshot.db
   etcd-dr verify latest --live                 does it match the live member?
   etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
+  etcd-dr verify --chain s3://bucket/etcd      is one missing or replaced?
   etcd-dr verify --compare a.json b.json       which disk to recover from?
   etcd-dr verify --cluster -o json             what is wrong with the cluster?";
 
@@ -23,12 +25,19 @@ Examples:
 pub struct VerifyArgs {
     /// Backup to check: a name, `latest`, a directory, a snapshot file,
     /// or URL/CLUSTER/NODE/backup-N
-    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster", "upgrade_to"])]
+    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster", "upgrade_to", "chain"])]
     pub sets: Vec<String>,
 
     /// Check every backup in the store
     #[arg(long, conflicts_with = "sets")]
     pub all: bool,
+
+    /// Check that no backup of the store is missing, replaced or re-dated
+    ///
+    /// Each Manifest names the backup before it by its hash; what prune deletes is recorded. SET
+    /// is a store here, such as a URL. Exit status 11: something is wrong with a chain.
+    #[arg(long, conflicts_with_all = ["all", "live", "data_dir", "compare", "cluster", "upgrade_to"])]
+    pub chain: bool,
 
     /// Diagnose the running cluster: members, quorum, names, addresses,
     /// certificates, clocks, space
@@ -82,6 +91,10 @@ pub struct VerifyArgs {
     /// What copies are read with.
     #[command(flatten)]
     pub identity: IdentityArgs,
+
+    /// Whose signatures count.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// How stores are reached.
     #[command(flatten)]

@@ -8,6 +8,7 @@ use super::args::{DiffArgs, OutputArg};
 use super::look::{self, Looked, Reached};
 use super::output::json;
 use super::session::{Session, Shown};
+use super::sign;
 use crate::backup::manifest::HashKv;
 use crate::error::{Result, exit};
 use crate::inspect::look::{
@@ -26,11 +27,13 @@ struct Side<'a> {
 
 /// Compares.
 pub(super) fn run(session: &Session, args: &DiffArgs) -> Result<Shown> {
+    let trust = sign::trust_only(session, &args.trust)?;
     let reached = Reached {
         store: args.store.as_deref(),
         scratch: args.scratch.as_deref(),
         identity: &args.identity,
         remote: &args.remote,
+        trust: &trust,
     };
     let keys = look::keys(&args.encryption_config)?;
     let first = side(session, &args.first, &reached)?;

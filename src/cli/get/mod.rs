@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::args::{GetArgs, OutputArg};
 use super::look::{self, Reached};
 use super::session::{Session, Shown};
+use super::sign;
 use crate::error::{Failure, Kind, Result};
 use crate::inspect::look::{Opened, Reader, Selection, Words};
 use crate::objects::selector::Selector;
@@ -26,11 +27,13 @@ pub(super) fn run(session: &Session, args: &GetArgs) -> Result<Shown> {
         None => Selector::default(),
     };
     let keys = look::keys(&args.encryption_config)?;
+    let trust = sign::trust_only(session, &args.trust)?;
     let reached = Reached {
         store: args.store.as_deref(),
         scratch: args.scratch.as_deref(),
         identity: &args.identity,
         remote: &args.remote,
+        trust: &trust,
     };
     let looked = look::find(session, &args.set, &reached)?;
     let opened = Opened::open(looked.source.clone())?;

@@ -460,6 +460,9 @@ fn missing(typed: &Line, fact: &Fact) -> Option<String> {
             let line = line.at("--profile", "openshift|kubeadm|bare");
             format!("set the node's root: {line}")
         }
+        Fact::Missing("secrets-identity") => {
+            format!("add an identity of theirs: {}", line.with("--identity", "FILE"))
+        }
         Fact::Missing("identity") => format!("set it: {}", line.with("--identity", "FILE")),
         Fact::Missing("keep-rule") => {
             let line = line.with("--keep-last", "20").and("--dry-run");

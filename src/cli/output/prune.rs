@@ -61,6 +61,10 @@ pub(crate) fn summary(done: &Pruned) -> String {
     for name in &done.removed {
         let _ = writeln!(text, "removed {}", printable(name.clone()));
     }
+    for retained in &done.retained {
+        let line = format!("kept {}: retained until {}", retained.name, retained.until);
+        let _ = writeln!(text, "{}", printable(line));
+    }
     let _ = writeln!(
         text,
         "{} removed ({}), {} kept",
@@ -84,6 +88,7 @@ pub(crate) fn document(plan: &PrunePlan, done: Option<&Pruned>) -> Value {
         "removed": done.map(|done| done.removed.clone()).unwrap_or_default(),
         "freed": done.map_or(0, |done| done.freed),
         "problems": done.map(|done| done.problems.clone()).unwrap_or_default(),
+        "retained": done.map(|done| done.retained.clone()).unwrap_or_default(),
         "versionsKept": done.is_some_and(|done| done.versions_kept),
     })
 }

@@ -8,6 +8,7 @@ use super::super::args::RestoreArgs;
 use super::super::diff;
 use super::super::look::{self, Reached};
 use super::super::session::Session;
+use super::super::sign;
 use crate::error::Result;
 use crate::etcd::finding::printable;
 use crate::store::Address;
@@ -27,11 +28,13 @@ pub(super) fn of(session: &Session, args: &RestoreArgs) -> Option<Value> {
 }
 
 fn compare(session: &Session, args: &RestoreArgs, word: &str) -> Result<Value> {
+    let trust = sign::trust(session, &args.signers, &args.allow)?;
     let reached = Reached {
         store: args.store.as_deref(),
         scratch: args.scratch.as_deref(),
         identity: &args.identity,
         remote: &args.remote,
+        trust: &trust,
     };
     let found = look::find(session, word, &reached)?;
     diff::with_live(session, &found.source, &reached)

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 
 use super::super::args::{Bump as BumpArg, RestoreArgs};
 use super::super::session::{Session, scratch};
-use super::super::{allow, remote};
+use super::super::{allow, remote, sign, verify};
 use crate::change::datadir;
 use crate::change::transaction::served;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::history::{Moment, Target};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
-use crate::keep::catalog::{self, BackupSet};
-use crate::keep::{backup, reach, remote as sets};
+use crate::keep::catalog::{self, BackupSet, SetState};
+use crate::keep::{backup, foreign, reach, remote as sets, trust};
 use crate::node::layout::NodeLayout;
 use crate::store::{Address, LocalStore};
 use crate::sys::scratch::Scratch;
@@ -24,6 +24,26 @@ pub(super) struct Named {
     /// The revision to restore to, if one is asked for.
     pub(super) to: Option<Moment>,
     _brought: Option<Scratch>,
+    _unpacked: Option<Scratch>,
+}
+
+impl Named {
+    /// A set whose snapshot can be read: what another program packed is unpacked first.
+    fn new(
+        session: &Session,
+        args: &RestoreArgs,
+        set: BackupSet,
+        brought: Option<Scratch>,
+    ) -> Result<Self> {
+        let scratch = scratch(args.scratch.as_deref());
+        let (set, unpacked) = foreign::unpacked(&session.context, set, &scratch)?;
+        Ok(Self {
+            set,
+            to: None,
+            _brought: brought,
+            _unpacked: unpacked,
+        })
+    }
 }
 
 /// Finds the set that is named. One in another store is brought here: to this node's own store,
@@ -35,12 +55,16 @@ pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<
     let word = set(args)?;
     if word == LATEST {
         let store = session.store_to_read(args.store.as_deref())?;
-        let sets = catalog::list(&store)?;
+        let trust = sign::trust(session, &args.signers, &args.allow)?;
+        let mut sets = catalog::list(&store)?;
+        trust.mark(&mut sets);
         let (set, to) = reach::newest(sets, &target, session.context.now)?;
+        trust.check_set(&set)?;
         return Ok(Named {
             set,
             to: Some(to),
             _brought: None,
+            _unpacked: None,
         });
     }
     let mut named = named(session, args, keep)?;
@@ -61,13 +85,11 @@ fn to(args: &RestoreArgs, now: Timestamp) -> Option<Target> {
 
 fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
     let word = set(args)?;
+    let trust = &sign::trust(session, &args.signers, &args.allow)?;
     if !Address::is_url(word) {
         let store = session.store_to_read(args.store.as_deref())?;
-        return Ok(Named {
-            set: catalog::resolve(&store, word)?,
-            to: None,
-            _brought: None,
-        });
+        let set = trust.resolve(&store, word)?;
+        return Named::new(session, args, set, None);
     }
     let address = Address::parse(word)?;
     let settings = remote::settings(session, &args.remote)?;
@@ -79,32 +101,35 @@ fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
             backup::make_default_store(&NodeLayout::new(&session.root))?;
         }
         let id = session.block_on(async {
-            let (from, set) = remote::resolve(session, &address, &settings).await?;
-            sets::import(context, from.as_ref(), &set.name, &store, identities).await
+            let (from, set) = remote::resolve(session, &address, &settings, trust).await?;
+            let from = from.as_ref();
+            sets::import(context, from, &set.name, &store, identities, trust).await
         })?;
-        return Ok(Named {
-            set: catalog::resolve(&store, &id.to_string())?,
-            to: None,
-            _brought: None,
-        });
+        let set = catalog::resolve(&store, &id.to_string())?;
+        return Named::new(session, args, set, None);
     }
     let scratch = scratch(args.scratch.as_deref());
     let here = Scratch::make(&scratch, "fetch")?;
-    session.block_on(async {
-        let (from, set) = remote::resolve(session, &address, &settings).await?;
-        sets::fetch(context, from.as_ref(), &set.name, here.path(), identities)
-            .await
-            .map(|_| ())
+    let brought = session.block_on(async {
+        let (from, set) = remote::resolve(session, &address, &settings, trust).await?;
+        let (from, into) = (from.as_ref(), here.path());
+        if set.state == SetState::Foreign {
+            foreign::fetch(context, from, &set.name, into).await?;
+            return Ok(set);
+        }
+        let part = match args.data_dir {
+            Some(_) => sets::Part::Data,
+            None => sets::Part::Whole,
+        };
+        let fetched = sets::fetch(context, from, &set.name, into, identities, trust, part);
+        fetched.await.map(|_| set.clone())
     })?;
-    let path = here.path().display().to_string();
-    Ok(Named {
-        set: BackupSet {
-            name: address.to_string(),
-            ..catalog::resolve(&LocalStore::at(&scratch), &path)?
-        },
-        to: None,
-        _brought: Some(here),
-    })
+    let path = verify::brought_to(here.path(), &brought);
+    let set = BackupSet {
+        name: address.to_string(),
+        ..catalog::resolve(&LocalStore::at(&scratch), &path)?
+    };
+    Named::new(session, args, set, Some(here))
 }
 
 /// The set that is named.
@@ -120,7 +145,14 @@ pub(super) fn random() -> Result<u128> {
 }
 
 /// Refusals that an operator may override here.
-const ALLOWABLE: [&str; 3] = ["bump-too-small", "unknown-version", "no-integrity-hash"];
+const ALLOWABLE: [&str; 6] = [
+    "bump-too-small",
+    "unknown-version",
+    "no-integrity-hash",
+    trust::UNSIGNED,
+    trust::UNKNOWN_SIGNER,
+    trust::WRONG_SIGNER,
+];
 
 /// The directory to be made.
 pub(super) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {

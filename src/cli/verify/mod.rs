@@ -1,25 +1,27 @@
 //! `verify`: which sets, and what was found of each.
 
+mod chain;
 mod cluster;
 mod compare;
 mod data_dir;
 mod upgrade;
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::output::{json, layers, words};
 use super::session::{Session, Shown, scratch};
-use super::{remote, target};
+use super::{remote, sign, target};
 use crate::backup::names::MANIFEST;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
 use crate::inspect::live::{self, Live};
 use crate::inspect::verify::{self, Report};
 use crate::keep::catalog::{self, BackupSet, SetState};
-use crate::keep::remote as sets;
+use crate::keep::{foreign, remote as sets};
 use crate::store::{Address, LocalStore};
 use crate::sys::quote::printable;
 use crate::sys::scratch::Scratch;
@@ -35,9 +37,13 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     if !args.compare.is_empty() {
         return compare::run(&args.compare);
     }
+    if args.chain {
+        return chain::run(session, args);
+    }
     if args.sets.iter().any(|word| Address::is_url(word)) {
         return away(session, args);
     }
+    let trust = sign::trust_only(session, &args.trust)?;
     let store = session.store_to_read(args.store.as_deref())?;
     if let Some(dir) = &args.data_dir {
         return data_dir::run(session, dir, args.wal_dir.as_deref(), &store);
@@ -50,17 +56,18 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     } else {
         args.sets
             .iter()
-            .map(|word| catalog::resolve(&store, word))
+            .map(|word| catalog::resolve_marked(&store, word, |sets| trust.mark(sets)))
             .collect::<Result<_>>()?
     };
     if sets.is_empty() {
         let what = format!("there is no backup in {}", store.dir().display());
         return Err(Failure::new(Kind::Usage, what));
     }
+    sets.iter().try_for_each(|set| trust.admit(set))?;
     let mut checked = Vec::new();
     for set in sets {
         let name = set.name.clone();
-        let one = check(session, set, args.live);
+        let one = check(session, set, args.live, &scratch(args.scratch.as_deref()));
         checked.push(one.map_err(|failure| failure.doing(format!("verifying {name}")))?);
     }
     Ok(shown(session, &checked, remark(&passed_over)))
@@ -95,27 +102,37 @@ fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<S
 fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let settings = remote::settings(session, &args.remote)?;
     let identities = remote::identities(&args.identity)?;
+    let trust = &sign::trust_only(session, &args.trust)?;
     let scratch = &scratch(args.scratch.as_deref());
     let mut checked = Vec::new();
     for word in &args.sets {
         let address = Address::parse(word)?;
         let here = Scratch::make(scratch, "verify")?;
         let brought = session.block_on(async {
-            let (store, set) = remote::resolve(session, &address, &settings).await?;
+            let (store, set) = remote::resolve(session, &address, &settings, trust).await?;
             let (context, identities) = (&session.context, identities.clone());
-            sets::fetch(context, store.as_ref(), &set.name, here.path(), identities).await?;
+            let (store, into) = (store.as_ref(), here.path());
+            if set.state == SetState::Foreign {
+                foreign::fetch(context, store, &set.name, into).await?;
+                return Ok(set);
+            }
+            let part = sets::Part::Whole;
+            sets::fetch(context, store, &set.name, into, identities, trust, part).await?;
             Ok(set)
         });
         let brought = brought.map_err(|failure| failure.doing(format!("verifying {address}")))?;
-        let path = here.path().display().to_string();
+        let path = brought_to(here.path(), &brought);
         let set = BackupSet {
             name: format!("{}", brought.dir.display()),
             ..catalog::resolve(&LocalStore::at(scratch), &path)?
         };
-        checked.push(check(session, set, args.live)?);
+        checked.push(check(session, set, args.live, scratch)?);
+        if brought.state == SetState::Foreign {
+            continue;
+        }
         let recorded = session.block_on(async {
-            let (store, set) = remote::resolve(session, &address, &settings).await?;
-            sets::record(store.as_ref(), &set.name, here.path()).await
+            let (store, set) = remote::resolve(session, &address, &settings, trust).await?;
+            sets::record(store.as_ref(), &set.name, here.path(), session.context.now).await
         });
         if let Err(failure) = recorded {
             let note = format!("the result is not recorded: {failure}");
@@ -123,6 +140,15 @@ fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
         }
     }
     Ok(shown(session, &checked, None))
+}
+
+/// Where a backup was brought: a folder, or the file in it that another program made.
+pub(super) fn brought_to(here: &Path, set: &BackupSet) -> String {
+    let path = match set.state {
+        SetState::Foreign => here.join(set.name.rsplit('/').next().unwrap_or_default()),
+        _ => here.to_owned(),
+    };
+    path.display().to_string()
 }
 
 /// Whether it is a backup at all, whole or broken: what is being made, or is the rest of one that
@@ -161,7 +187,13 @@ fn status(good: bool, live: Option<&Live>) -> u8 {
 }
 
 /// Checks one set, and compares it with the running member where that is asked for.
-fn check(session: &Session, set: BackupSet, live: bool) -> Result<(Report, Option<Live>)> {
+fn check(
+    session: &Session,
+    set: BackupSet,
+    live: bool,
+    scratch: &Path,
+) -> Result<(Report, Option<Live>)> {
+    let (set, _unpacked) = foreign::unpacked(&session.context, set, scratch)?;
     let cluster = set
         .manifest
         .as_ref()

@@ -14,7 +14,7 @@ use crate::backup::names::{self, BackupId, FileKind};
 use crate::backup::{Stamp, environment, sums};
 use crate::error::{Failure, Kind, Result};
 use crate::keep::copies::Record;
-use crate::keep::{advice, lineage};
+use crate::keep::{advice, catalog, chain, lineage};
 use crate::store::Staging;
 use crate::sys::digest::sha256;
 use crate::sys::fs;
@@ -75,6 +75,7 @@ impl Run<'_> {
             earliest_certificate_expiry: artifacts.expiry.clone(),
             other_etcds: advice::others_of(&self.node.api),
             kms_plugins: self.node.api.kms.clone(),
+            previous: None,
         })
     }
 
@@ -108,7 +109,14 @@ impl Run<'_> {
             let record = Record::asked(self.request.copies.iter().cloned());
             fs::write_new(&dir.join(names::COPIES), &record.to_bytes()?)?;
         }
-        fs::write_new(&dir.join(names::MANIFEST), &manifest.to_bytes()?)?;
+        let node = manifest.origin().1.to_owned();
+        manifest.previous = chain::newest(&catalog::list(self.store)?, &node);
+        let bytes = manifest.to_bytes()?;
+        if let Some(key) = &self.request.sign {
+            let signature = key.sign(&bytes)?;
+            fs::write_new(&dir.join(names::SIGNATURE), signature.as_bytes())?;
+        }
+        fs::write_new(&dir.join(names::MANIFEST), &bytes)?;
         self.context.cancel.check()?;
         let mut problems = Vec::new();
         match self.store.commit(staging, number) {

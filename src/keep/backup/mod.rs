@@ -146,6 +146,8 @@ fn prune_after(
         let asked = PruneRequest {
             selection: Selection::Rules(rules.clone()),
             in_use: in_use::sets(&request.target.layout, store.dir())?,
+            trust: request.trust.clone(),
+            sign: request.sign.clone(),
         };
         prune::locked(context, store, &asked, None, lock)
     };

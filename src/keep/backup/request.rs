@@ -2,15 +2,18 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
 use crate::backup::manifest::Manifest;
 use crate::backup::retention::Rules;
+use crate::backup::signature::SigningKey;
 use crate::cluster::connect::Target;
 use crate::keep::prune::Pruned;
 use crate::keep::quality::Allowed;
+use crate::keep::trust::Trust;
 
 /// What is asked of `backup`.
 #[derive(Debug, Clone)]
@@ -39,6 +42,10 @@ pub struct BackupRequest {
     pub pin: bool,
     /// The URLs of the stores that it is to be copied to afterwards, which are recorded in the backup.
     pub copies: Vec<String>,
+    /// What signs the Manifest; none: it is not signed.
+    pub sign: Option<Arc<SigningKey>>,
+    /// Whose signatures count when the store is pruned.
+    pub trust: Trust,
     /// What of the store is to stay once this set is in it; the rest is removed.
     pub keep: Option<Rules>,
 }

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::set::{BackupSet, SetState, Shared, Verified};
+use jiff::Timestamp;
+
+use super::set::{BackupSet, SetSignature, SetState, Shared, Verified};
 use crate::backup::Manifest;
+use crate::backup::foreign;
 use crate::backup::manifest::{MAX_BYTES, QualityState};
 use crate::backup::names::{self, FileKind, Stamp, recognise};
+use crate::backup::signature;
 use crate::error::{Doing, Kind, Result};
 use crate::store::local::{self, LATEST, StoreEntry};
 use crate::sys::small;
@@ -19,7 +23,11 @@ pub(super) fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
     set.pinned = entry.path.join(names::PINNED).symlink_metadata().is_ok();
     let path = entry.path.join(names::MANIFEST);
     match read_manifest(&path) {
-        Ok(Some(manifest)) => adopt(&mut set, manifest),
+        Ok(Some((manifest, bytes))) => {
+            adopt(&mut set, manifest);
+            set.arrived = arrived(&path);
+            sign(&mut set, &bytes);
+        }
         Ok(None) => return without_manifest(entry, set),
         Err(failure) => {
             set.problems.push(failure.to_string());
@@ -40,6 +48,24 @@ pub(super) fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
         Err(failure) => set.problems.push(failure.to_string()),
     }
     set
+}
+
+/// When a Manifest was written here.
+fn arrived(manifest: &Path) -> Option<Timestamp> {
+    let modified = manifest.symlink_metadata().ok()?.modified().ok()?;
+    modified.try_into().ok()
+}
+
+/// Reads the signature beside a Manifest. One that cannot be read fits nothing.
+fn sign(set: &mut BackupSet, manifest: &[u8]) {
+    let path = set.dir.join(names::SIGNATURE);
+    match small::read(&path, signature::MAX_BYTES) {
+        Ok(signature) => set.signed(manifest, signature.as_deref()),
+        Err(failure) => {
+            set.signed(manifest, None);
+            set.signature = SetSignature::Bad(failure.to_string());
+        }
+    }
 }
 
 /// Takes over what a Manifest says, and holds it against the files' presence and sizes.
@@ -115,7 +141,7 @@ pub(super) fn staging(entry: &StoreEntry) -> BackupSet {
 }
 
 /// What other programs left in a directory of the store.
-pub(super) fn foreign(dir: &Path, name: &str) -> Result<Vec<BackupSet>> {
+pub(super) fn of_others(dir: &Path, name: &str) -> Result<Vec<BackupSet>> {
     let inside = match local::entries(dir) {
         Ok(inside) => inside,
         Err(failure) if failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied) => {
@@ -147,7 +173,7 @@ pub(super) fn group(dir: &Path, prefix: &str, entries: &[StoreEntry]) -> Vec<Bac
     {
         match recognise(&entry.name) {
             Some((kind, stamp)) => pairs.entry(stamp).or_default().push((kind, entry)),
-            None if entry.name.ends_with(".db") && !entry.name.starts_with('.') => {
+            None if is_snapshot(&entry.name) => {
                 sets.push(bare(&entry.path, named(&entry.name), entry.size));
             }
             None => {}
@@ -188,12 +214,20 @@ pub(super) fn bare(path: &Path, name: String, size: u64) -> BackupSet {
     let mut set = BackupSet::at(name, dir, SetState::Foreign);
     set.size = size;
     set.files.snapshot = Some(path.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    set.created = foreign::recognise(&name).and_then(|found| found.created);
     set
 }
 
-fn read_manifest(path: &Path) -> Result<Option<Manifest>> {
+/// Whether a file is a snapshot by its name, of whatever program.
+fn is_snapshot(name: &str) -> bool {
+    let plain = name.ends_with(".db") && !name.starts_with('.');
+    plain || foreign::recognise(name).is_some()
+}
+
+fn read_manifest(path: &Path) -> Result<Option<(Manifest, Vec<u8>)>> {
     match small::read(path, MAX_BYTES)? {
-        Some(bytes) => Manifest::from_bytes(&bytes, path).map(Some),
+        Some(bytes) => Manifest::from_bytes(&bytes, path).map(|manifest| Some((manifest, bytes))),
         None => Ok(None),
     }
 }

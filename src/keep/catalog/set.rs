@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::backup::Manifest;
 use crate::backup::names::BackupId;
 use crate::backup::newest::{self, Age};
+use crate::backup::signature::Signature;
+use crate::sys::digest::sha256_hex;
 
 /// What kind of set it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,6 +54,39 @@ pub struct Verified {
     pub failed: Vec<String>,
 }
 
+/// The signature beside a Manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SetSignature {
+    /// There is none.
+    #[default]
+    None,
+    /// It fits the Manifest; whose key made it is another question.
+    Fits(Signature),
+    /// It does not, and why.
+    Bad(String),
+}
+
+impl SetSignature {
+    /// That of a Manifest's bytes.
+    pub fn of(manifest: &[u8], signature: Option<&[u8]>) -> Self {
+        match signature.map(|pem| Signature::check(pem, manifest)) {
+            None => Self::None,
+            Some(Ok(signature)) => Self::Fits(signature),
+            Some(Err(why)) => Self::Bad(why),
+        }
+    }
+}
+
+/// Why a signature does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Distrust {
+    /// The name of the refusal.
+    pub name: &'static str,
+    /// Why, in a few words.
+    pub why: String,
+}
+
 /// The files of a set, by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SetFiles {
@@ -92,6 +127,16 @@ pub struct BackupSet {
     pub pinned: bool,
     /// Bytes of its snapshot that share their blocks with the set before.
     pub shared: Option<u64>,
+    /// SHA-256 of its Manifest's bytes, hex.
+    pub manifest_sha256: Option<String>,
+    /// When the store got its Manifest, by the store's clock, where it tells.
+    pub arrived: Option<Timestamp>,
+    /// The signature of its Manifest.
+    pub signature: SetSignature,
+    /// Whose signature that is, as the allowed signers name him; where they were asked.
+    pub signer: Option<String>,
+    /// Why its signature does not count; where the allowed signers were asked.
+    pub distrust: Option<Distrust>,
 }
 
 /// How much of a snapshot shares its blocks with another's; kept beside the Manifest.
@@ -123,12 +168,17 @@ impl BackupSet {
             verified: None,
             pinned: false,
             shared: None,
+            manifest_sha256: None,
+            arrived: None,
+            signature: SetSignature::None,
+            signer: None,
+            distrust: None,
         }
     }
 
-    /// Whether this is a set of ours that is whole and good.
+    /// Whether this is a set of ours that is whole and good, and signed as it must be.
     pub fn is_good(&self) -> bool {
-        self.state == SetState::Good
+        self.state == SetState::Good && self.distrust.is_none()
     }
 
     /// Whether its time is later than any right clock can say now: it counts for nothing until
@@ -154,6 +204,12 @@ impl BackupSet {
     pub fn sequence(&self) -> Option<u64> {
         let manifest = self.manifest.as_ref()?;
         (manifest.id == self.name).then(|| self.number()).flatten()
+    }
+
+    /// Takes over a Manifest's bytes' hash, and checks the signature beside it.
+    pub(crate) fn signed(&mut self, manifest: &[u8], signature: Option<&[u8]>) {
+        self.manifest_sha256 = Some(sha256_hex(manifest));
+        self.signature = SetSignature::of(manifest, signature);
     }
 
     /// What tells its place in time.

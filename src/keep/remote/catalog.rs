@@ -8,12 +8,15 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::index::{Claim, Index, MAX_BYTES};
-use super::place::{INDEX, Place, is_claim};
+use super::place::{self, INDEX, Place, is_claim};
 use crate::backup::manifest::{self, QualityState};
-use crate::backup::{Manifest, names, newest};
+use crate::backup::names::{BackupId, FileKind};
+use crate::backup::{Manifest, foreign, names, newest, signature};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::keep::catalog;
-use crate::keep::catalog::{BackupSet, SetFiles, SetState, Verified};
+use crate::keep::catalog::{BackupSet, SetFiles, SetSignature, SetState, Verified};
+use crate::keep::chain::record;
+use crate::keep::trust::Trust;
 use crate::store::objects::{self, Listed, Store};
 use crate::sys::digest::sha256_hex;
 
@@ -39,16 +42,26 @@ pub(super) fn folders(listed: Vec<Listed>) -> BTreeMap<String, Folder> {
     folders
 }
 
-/// When the last object of each folder came, by the store's clock.
-fn arrivals(listed: &[Listed]) -> BTreeMap<String, Timestamp> {
-    let mut last: BTreeMap<String, Timestamp> = BTreeMap::new();
+/// When objects of a folder came, by the store's clock.
+#[derive(Debug, Clone, Copy, Default)]
+struct Arrival {
+    last: Option<Timestamp>,
+    manifest: Option<Timestamp>,
+}
+
+/// The arrivals of each folder.
+fn arrivals(listed: &[Listed]) -> BTreeMap<String, Arrival> {
+    let mut folders: BTreeMap<String, Arrival> = BTreeMap::new();
     for object in listed {
-        if let (Some((folder, _)), Some(at)) = (object.name.rsplit_once('/'), object.modified) {
-            let last = last.entry(folder.to_owned()).or_insert(at);
-            *last = at.max(*last);
+        if let (Some((folder, name)), Some(at)) = (object.name.rsplit_once('/'), object.modified) {
+            let folder = folders.entry(folder.to_owned()).or_default();
+            folder.last = folder.last.max(Some(at));
+            if name == names::MANIFEST {
+                folder.manifest = Some(at);
+            }
         }
     }
-    last
+    folders
 }
 
 /// Every set below a folder of a store (`""`: all of it): by place, and there by number. One that
@@ -58,10 +71,36 @@ fn arrivals(listed: &[Listed]) -> BTreeMap<String, Timestamp> {
 /// # Errors
 /// Where the store as such cannot be listed.
 pub async fn list(store: &dyn Store, below: &str) -> Result<Vec<BackupSet>> {
+    Ok(listing(store, below).await?.sets)
+}
+
+/// What a store holds below a folder.
+pub(super) struct Listing {
+    /// Every set, as [`list`] has them.
+    pub(super) sets: Vec<BackupSet>,
+    /// The names of the records of what was pruned.
+    pub(super) records: Vec<String>,
+}
+
+/// The same with what lies beside the sets.
+///
+/// # Errors
+/// As [`list`].
+pub(super) async fn listing(store: &dyn Store, below: &str) -> Result<Listing> {
     let found = store.list(below).await?;
     let arrived = arrivals(&found);
+    let names = found.iter().map(|object| object.name.clone());
+    let is_record = |name: &String| {
+        let last = name.rsplit_once('/');
+        last.is_some_and(|(place, last)| record::is_record(last) && place.split('/').count() == 2)
+    };
+    let records: Vec<String> = names.filter(is_record).collect();
+    let others: Vec<BackupSet> = found
+        .iter()
+        .filter_map(|object| of_others(store, object))
+        .collect();
     let reads = futures_util::stream::iter(folders(found)).map(|(name, folder)| {
-        let arrived = arrived.get(&name).copied();
+        let arrived = arrived.get(&name).copied().unwrap_or_default();
         async move {
             match set(store, &name, &folder, arrived).await {
                 // Whether it is the object or the store that failed, another listing tells.
@@ -74,23 +113,34 @@ pub async fn list(store: &dyn Store, below: &str) -> Result<Vec<BackupSet>> {
     });
     let mut sets: Vec<BackupSet> = reads.buffered(AT_A_TIME).try_collect().await?;
     sets.sort_by_cached_key(|set| Place::split(&set.name));
-    Ok(sets)
+    sets.extend(others);
+    Ok(Listing { sets, records })
 }
 
-/// The one set that a name means: `<cluster>/<node>/backup-N`, or `latest` in the last place.
+/// The one set that a name means: `<cluster>/<node>/backup-N`, or `latest` in the last place: the newest
+/// good one whose signature counts.
 ///
 /// # Errors
+/// The refusals of [`Trust::check`];
 /// [`Kind::Usage`] with [`Fact::Candidates`] where there is none.
-pub async fn resolve(store: &dyn Store, name: &str) -> Result<BackupSet> {
+pub async fn resolve(store: &dyn Store, name: &str, trust: &Trust) -> Result<BackupSet> {
     let place = name.rsplit_once('/').map_or("", |(place, _)| place);
-    if !name.ends_with(&format!("/{LATEST}")) {
+    if Place::split(name).is_some() {
         let listed = store.list(name).await?;
-        let arrived = arrivals(&listed).get(name).copied();
+        let arrived = arrivals(&listed).get(name).copied().unwrap_or_default();
         if let Some(folder) = folders(listed).remove(name) {
-            return set(store, name, &folder, arrived).await;
+            let set = set(store, name, &folder, arrived).await?;
+            trust.check_set(&set)?;
+            return Ok(set);
         }
     }
-    let sets = list(store, place).await?;
+    let mut sets = list(store, place).await?;
+    trust.mark(&mut sets);
+    let foreign = |set: &&BackupSet| set.state == SetState::Foreign && set.name == name;
+    if let Some(set) = sets.iter().find(foreign) {
+        trust.check_set(set)?;
+        return Ok(set.clone());
+    }
     if name.ends_with(&format!("/{LATEST}"))
         && let Some(newest) = catalog::newest_good(&sets, Timestamp::now())
     {
@@ -128,6 +178,28 @@ pub async fn look(store: &dyn Store, manifest: &Manifest) -> Result<Seen> {
     })
 }
 
+/// A snapshot of another program.
+fn of_others(store: &dyn Store, object: &Listed) -> Option<BackupSet> {
+    let (folder, last) = object.name.rsplit_once('/').unwrap_or(("", &object.name));
+    // Of a folder that is called as ours are nothing is another program's.
+    let own = folder.rsplit('/').next().and_then(BackupId::parse);
+    if own.is_some() {
+        return None;
+    }
+    let stamped = names::recognise(last).filter(|(kind, _)| *kind == FileKind::Snapshot);
+    let named = foreign::recognise(last);
+    if stamped.is_none() && named.is_none() {
+        return None;
+    }
+    let created = named.and_then(|found| found.created);
+    let mut set = listed(store, &object.name, &Folder::new());
+    set.state = SetState::Foreign;
+    set.size = object.size;
+    set.created = created.or_else(|| stamped.and_then(|(_, stamp)| stamp.as_utc()));
+    set.arrived = object.modified;
+    Some(set)
+}
+
 /// A folder of which nothing is known but what it lists, and why.
 fn unread(store: &dyn Store, name: &str, folder: &Folder, problem: String) -> BackupSet {
     let mut set = listed(store, name, folder);
@@ -153,6 +225,11 @@ fn listed(store: &dyn Store, name: &str, folder: &Folder) -> BackupSet {
         verified: None,
         pinned: folder.contains_key(names::PINNED),
         shared: None,
+        manifest_sha256: None,
+        arrived: None,
+        signature: SetSignature::None,
+        signer: None,
+        distrust: None,
     }
 }
 
@@ -165,7 +242,7 @@ async fn set(
     store: &dyn Store,
     name: &str,
     folder: &Folder,
-    arrived: Option<Timestamp>,
+    arrived: Arrival,
 ) -> Result<BackupSet> {
     let mut set = listed(store, name, folder);
     if !folder.contains_key(names::MANIFEST) {
@@ -175,11 +252,23 @@ async fn set(
             Some(object) => document::<Claim>(store, name, object).await?,
             None => None,
         };
-        set.created = last_grown(claim.map(|claim| claim.begun), arrived, Timestamp::now());
+        set.created = last_grown(
+            claim.map(|claim| claim.begun),
+            arrived.last,
+            Timestamp::now(),
+        );
         return Ok(set);
     }
+    set.arrived = arrived.manifest;
     match whole(store, name, folder).await? {
-        Ok((manifest, _)) => adopt(&mut set, manifest),
+        Ok(whole) => {
+            let signature = match folder.contains_key(names::SIGNATURE) {
+                true => signature(store, name, names::SIGNATURE).await?,
+                false => None,
+            };
+            set.signed(&whole.bytes, signature.as_deref());
+            adopt(&mut set, whole.manifest);
+        }
         Err((manifest, problem)) => {
             set.problems.push(problem);
             set.created = manifest.as_ref().map(|manifest| manifest.created);
@@ -189,6 +278,13 @@ async fn set(
     if folder.contains_key(names::VERIFIED) {
         // What cannot be read says nothing; the set is what it is.
         set.verified = document::<Verified>(store, name, names::VERIFIED).await?;
+    }
+    if let Some(later) = place::last_verified(folder.keys()) {
+        let later = document::<Verified>(store, name, later).await?;
+        let time = |verified: &Option<Verified>| verified.as_ref().map(|verified| verified.time);
+        if time(&later) > time(&set.verified) {
+            set.verified = later;
+        }
     }
     Ok(set)
 }
@@ -215,11 +311,19 @@ fn adopt(set: &mut BackupSet, manifest: Manifest) {
     set.manifest = Some(manifest);
 }
 
-/// The Manifest and the index of a folder, or what is wrong with them.
-type Whole = std::result::Result<(Manifest, Index), (Option<Manifest>, String)>;
+/// The Manifest and the index of a folder, and the bytes that they were read from.
+pub(super) struct Whole {
+    pub(super) manifest: Manifest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) index: Index,
+    pub(super) index_bytes: Vec<u8>,
+}
+
+/// The two, or what is wrong with them.
+type Read = std::result::Result<Whole, (Option<Manifest>, String)>;
 
 /// Reads Manifest and index, and holds the listing against them.
-pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Result<Whole> {
+pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Result<Read> {
     let path = format!("{}/{name}/{}", store.url(), names::MANIFEST);
     let bytes = match read(store, name, names::MANIFEST, manifest::MAX_BYTES).await {
         Err(failure) if failure.kind() == Kind::BadBackup => {
@@ -232,13 +336,16 @@ pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Res
         Err(failure) => return Ok(Err((None, failure.to_string()))),
     };
     let index = match read(store, name, INDEX, MAX_BYTES).await {
-        Ok(Some(index)) => Index::parse(&index, &manifest, &sha256_hex(&bytes)),
+        Ok(Some(index)) => {
+            let parsed = Index::parse(&index, &manifest, &sha256_hex(&bytes));
+            parsed.map(|parsed| (parsed, index))
+        }
         Ok(None) => return Ok(Err((Some(manifest), format!("it has no {INDEX}")))),
         Err(failure) if failure.kind() == Kind::BadBackup => Err(failure),
         Err(failure) => return Err(failure),
     };
-    let index = match index {
-        Ok(index) => index,
+    let (index, index_bytes) = match index {
+        Ok(read) => read,
         Err(failure) => return Ok(Err((Some(manifest), failure.to_string()))),
     };
     for entry in &index.objects {
@@ -252,7 +359,24 @@ pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Res
             return Ok(Err((Some(manifest), problem)));
         }
     }
-    Ok(Ok((manifest, index)))
+    Ok(Ok(Whole {
+        manifest,
+        bytes,
+        index,
+        index_bytes,
+    }))
+}
+
+/// Reads a signature; one that is too long to be one is read as empty, and fits nothing.
+pub(super) async fn signature(
+    store: &dyn Store,
+    folder: &str,
+    name: &str,
+) -> Result<Option<Vec<u8>>> {
+    match read(store, folder, name, signature::MAX_BYTES).await {
+        Err(failure) if failure.kind() == Kind::BadBackup => Ok(Some(Vec::new())),
+        other => other,
+    }
 }
 
 /// Reads a small object of a folder.

@@ -5,19 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::catalog;
 use super::form::{self, Identities, Plain};
-use super::index::{MAX_BYTES, ObjectEntry};
+use super::index::{Index, MAX_BYTES, ObjectEntry};
+use super::place;
 use crate::backup::manifest::{self, FileEntry, Manifest};
-use crate::backup::names::{self, BackupId};
+use crate::backup::names::{self, BackupId, FileKind};
 use crate::context::Context;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::event::Event;
+use crate::keep::catalog::SetSignature;
+use crate::keep::trust::Trust;
 use crate::store::LocalStore;
 use crate::store::objects::{self, Store};
+use crate::sys::digest::sha256_hex;
 use crate::sys::small;
 use crate::sys::{fs, space};
 
@@ -25,6 +30,24 @@ use crate::sys::{fs, space};
 const PHASE: &str = "fetch";
 /// Pieces between the network and a codec.
 const PIECES: usize = 4;
+
+/// Which of a set's files are brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of them.
+    Whole,
+    /// All of them, but for archives that no identity opens.
+    Readable,
+    /// All but the archives: what a data directory is made from needs no key of the control plane.
+    Data,
+}
+
+impl Part {
+    fn has(self, file: &FileEntry) -> bool {
+        let archive = matches!(file.kind, FileKind::Resources | FileKind::Certificates);
+        self != Self::Data || !archive
+    }
+}
 
 /// Brings a set into an empty directory that is there: its files, checked, as they were on the
 /// node. `name` is what [`super::resolve`] found. The directory is a set once this returns, and has
@@ -40,8 +63,10 @@ pub async fn fetch(
     name: &str,
     into: &Path,
     identities: Arc<Identities>,
+    trust: &Trust,
+    part: Part,
 ) -> Result<Manifest> {
-    let work = bring(context, store, name, into, identities);
+    let work = bring(context, store, name, (into, part), identities, trust);
     let done = context.cancel.guard(work).await;
     done.map_err(|failure| failure.doing(format!("fetching {}/{name}", store.url())))
 }
@@ -56,6 +81,7 @@ pub async fn import(
     name: &str,
     into: &LocalStore,
     identities: Arc<Identities>,
+    trust: &Trust,
 ) -> Result<BackupId> {
     into.ensure()?;
     let lock = into.lock("copy")?;
@@ -65,20 +91,31 @@ pub async fn import(
     let number = into.next_number()?;
     let staging = into.stage(number, &lock)?;
     crate::context::warn_of_modes(context, staging.dir());
-    fetch(context, store, name, staging.dir(), identities).await?;
+    let dir = staging.dir();
+    fetch(context, store, name, dir, identities, trust, Part::Whole).await?;
     into.commit(staging, number)?;
     Ok(BackupId(number))
 }
 
-/// Puts what a verification of a fetched set found beside the set, where there is such a record.
+/// Puts what a verification of a fetched set found beside the set, where there is such a record: in the place
+/// of the one before, or under a name of its own where that cannot be replaced.
 ///
 /// # Errors
 /// [`Kind::Store`]: a store that may not be written to is no reason to fail.
-pub async fn record(store: &dyn Store, name: &str, fetched: &Path) -> Result<()> {
+pub async fn record(store: &dyn Store, name: &str, fetched: &Path, now: Timestamp) -> Result<()> {
     let record = small::read(&fetched.join(names::VERIFIED), MAX_BYTES)?;
-    match record {
-        Some(bytes) => objects::put(store, &format!("{name}/{}", names::VERIFIED), bytes).await,
-        None => Ok(()),
+    let Some(bytes) = record else {
+        return Ok(());
+    };
+    let put = objects::put(store, &format!("{name}/{}", names::VERIFIED), bytes.clone()).await;
+    match put {
+        Err(failure) if failure.kind() == Kind::Store => {
+            let other = format!("{name}/{}", place::verified_at(now));
+            objects::put(store, &other, bytes)
+                .await
+                .map_err(|_| failure)
+        }
+        other => other,
     }
 }
 
@@ -86,32 +123,51 @@ async fn bring(
     context: &Context,
     store: &dyn Store,
     name: &str,
-    into: &Path,
+    (into, part): (&Path, Part),
     identities: Arc<Identities>,
+    trust: &Trust,
 ) -> Result<Manifest> {
     let listed = catalog::folders(store.list(name).await?);
     let Some(folder) = listed.get(name) else {
         let what = format!("there is no {name}");
         return Err(Failure::new(Kind::Usage, what));
     };
-    let (manifest, index) = catalog::whole(store, name, folder)
+    let whole = catalog::whole(store, name, folder)
         .await?
         .map_err(|(_, problem)| Failure::new(Kind::BadBackup, problem))?;
-    if form::needs_identity(&index.objects, &identities) {
+    let signature = match folder.contains_key(names::SIGNATURE) {
+        true => catalog::signature(store, name, names::SIGNATURE).await?,
+        false => None,
+    };
+    let of_manifest = SetSignature::of(&whole.bytes, signature.as_deref());
+    trust.check(Some(&whole.manifest), &of_manifest)?;
+    check_index(store, name, &whole, trust).await?;
+    let catalog::Whole {
+        manifest,
+        bytes,
+        index,
+        ..
+    } = whole;
+    let files = wanted(&manifest, &index, part);
+    let entries = || files.iter().map(|(_, entry)| *entry);
+    if form::needs_identity(entries(), &identities) {
         let what = "it is encrypted, and no identity was given";
         return Err(Failure::new(Kind::Usage, what).with(Fact::Missing("identity")));
     }
-    let total = manifest.total_size();
+    let total = files.iter().map(|(file, _)| file.size);
+    let total = total.fold(0, u64::saturating_add);
     space::space(into)?.check(total, "the backup")?;
     context.tell(Event::PhaseStarted {
         phase: PHASE,
         about: format!("fetching {}/{name}", store.url()),
-        total: Some(index.objects.iter().map(|entry| entry.size).sum()),
+        total: Some(
+            entries()
+                .map(|entry| entry.size)
+                .fold(0, u64::saturating_add),
+        ),
     });
     let mut done = 0u64;
-    for file in &manifest.files {
-        let entry = index.objects.iter().find(|entry| entry.file == file.name);
-        let Some(entry) = entry else { continue };
+    for (file, entry) in files {
         let object = Arriving {
             context,
             store,
@@ -119,24 +175,73 @@ async fn bring(
             entry,
             before: done,
         };
-        object.write(file, into, Arc::clone(&identities)).await?;
+        match object.write(file, into, Arc::clone(&identities)).await {
+            Err(failure) if part == Part::Readable && is_for_others(&failure) => {
+                context.tell(Event::Note(failure.to_string()));
+                fs::unlink(&into.join(&file.name))?;
+                continue;
+            }
+            other => other?,
+        }
         done = done.saturating_add(entry.size);
     }
-    let bytes = catalog::read(store, name, names::MANIFEST, manifest::MAX_BYTES).await?;
-    let bytes = bytes.unwrap_or_default();
+    let again = catalog::read(store, name, names::MANIFEST, manifest::MAX_BYTES).await?;
     // It is read twice, and must be the same.
     let path = into.join(names::MANIFEST);
-    if Manifest::from_bytes(&bytes, &path)? != manifest {
+    if again.as_deref() != Some(bytes.as_slice()) {
         return Err(Failure::new(
             Kind::BadBackup,
             "its Manifest has changed in the meantime",
         ));
+    }
+    if let Some(signature) = &signature {
+        fs::write_new(&into.join(names::SIGNATURE), signature)?;
     }
     fs::sync_dir(into)?;
     fs::write_new(&path, &bytes)?;
     fs::sync_dir(into)?;
     context.tell(Event::PhaseDone { phase: PHASE, done });
     Ok(manifest)
+}
+
+/// Whether an archive is encrypted to recipients of whom no identity was given.
+fn is_for_others(failure: &Failure) -> bool {
+    let missing = Fact::Missing(form::SECRETS_IDENTITY);
+    failure.facts().contains(&missing)
+}
+
+/// The files that are brought, with their objects: those that only some identities open come first, so that a
+/// missing one is noticed before much is read.
+fn wanted<'a>(
+    manifest: &'a Manifest,
+    index: &'a Index,
+    part: Part,
+) -> Vec<(&'a FileEntry, &'a ObjectEntry)> {
+    let files = manifest.files.iter().filter(|file| part.has(file));
+    let mut wanted: Vec<_> = files
+        .filter_map(|file| {
+            let mut objects = index.objects.iter();
+            Some((file, objects.find(|entry| entry.file == file.name)?))
+        })
+        .collect();
+    wanted.sort_by_key(|(_, entry)| !entry.secrets);
+    wanted
+}
+
+/// Checks who signed the list of encrypted objects, before any of them is read.
+async fn check_index(
+    store: &dyn Store,
+    name: &str,
+    whole: &catalog::Whole,
+    trust: &Trust,
+) -> Result<()> {
+    let objects = &whole.index.objects;
+    if !trust.is_asked() || objects.iter().all(|entry| entry.encryption.is_none()) {
+        return Ok(());
+    }
+    let object = place::index_signature(&sha256_hex(&whole.index_bytes));
+    let signature = catalog::signature(store, name, &object).await?;
+    trust.check_index(&whole.manifest, &whole.index_bytes, signature.as_deref())
 }
 
 /// What came of an object.

@@ -16,11 +16,15 @@ use tokio::sync::mpsc;
 
 use super::header;
 use super::index::{Index, ObjectEntry};
-use crate::error::{Doing, Failure, Kind, Result};
+use crate::backup::names::{self, FileKind};
+use crate::backup::signature::SigningKey;
+use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::sys::fs::OutFile;
 
 /// Bytes of a piece between codec and network.
 const PIECE: usize = 1 << 20;
+/// The fact that an identity of a recipient of secrets is missing.
+pub(super) const SECRETS_IDENTITY: &str = "secrets-identity";
 /// zstd's own default.
 const LEVEL: i32 = 3;
 /// The largest window that is unpacked, as a power of two: what RFC 8878 asks every decoder to
@@ -32,8 +36,19 @@ const WINDOW: u32 = 23;
 pub struct Form {
     /// Whether files that are not compressed already are.
     pub compress: bool,
-    recipients: Vec<Arc<dyn age::Recipient + Send + Sync>>,
-    /// The recipients as text, each once.
+    /// What signs the index of a copy, which names the bytes as they are stored.
+    pub sign: Option<Arc<SigningKey>>,
+    /// Those whom files are encrypted to.
+    all: Recipients,
+    /// Those whom the archives are encrypted to, where they are others.
+    secrets: Recipients,
+}
+
+/// Recipients of one kind of file.
+#[derive(Clone, Default)]
+struct Recipients {
+    keys: Vec<Arc<dyn age::Recipient + Send + Sync>>,
+    /// The same as text, each once.
     known: BTreeSet<String>,
 }
 
@@ -41,9 +56,10 @@ impl std::fmt::Debug for Form {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Form {{ compress: {}, recipients: {} }}",
+            "Form {{ compress: {}, recipients: {}, of secrets: {} }}",
             self.compress,
-            self.recipients.len()
+            self.all.keys.len(),
+            self.secrets.keys.len()
         )
     }
 }
@@ -55,7 +71,88 @@ impl Form {
     /// # Errors
     /// [`Kind::Usage`] with the number of the line that is not one of these, and where there is none.
     pub fn encrypt_to(&mut self, lines: &str) -> Result<()> {
-        let before = self.recipients.len();
+        self.all.add(lines)
+    }
+
+    /// The same for the archives alone, which hold the control plane's keys and the configuration that decrypts
+    /// the data: who may read the snapshot need not be able to read these.
+    ///
+    /// # Errors
+    /// As [`Form::encrypt_to`].
+    pub fn encrypt_secrets_to(&mut self, lines: &str) -> Result<()> {
+        self.secrets.add(lines)
+    }
+
+    /// Whether the archives are encrypted and nothing else is.
+    pub fn has_secrets_only(&self) -> bool {
+        !self.encrypts() && !self.secrets.keys.is_empty()
+    }
+
+    /// Those whom a file of this name is encrypted to.
+    fn recipients_of(&self, file: &str) -> &Recipients {
+        match self.is_secret(file) {
+            true => &self.secrets,
+            false => &self.all,
+        }
+    }
+
+    /// Whether a file of this name is encrypted to the recipients of secrets.
+    pub(super) fn is_secret(&self, file: &str) -> bool {
+        let kind = names::recognise(file).map(|(kind, _)| kind);
+        let archive = matches!(kind, Some(FileKind::Resources | FileKind::Certificates));
+        archive && !self.secrets.keys.is_empty()
+    }
+
+    /// Whether files are encrypted.
+    pub fn encrypts(&self) -> bool {
+        !self.all.keys.is_empty()
+    }
+
+    /// What identifies the recipients of a file.
+    pub(super) fn recipients_for(&self, file: &str) -> String {
+        self.recipients_of(file).digest()
+    }
+
+    /// What identifies the recipients.
+    pub(super) fn recipients(&self) -> String {
+        self.all.digest()
+    }
+
+    /// What identifies the recipients of secrets, where there are such.
+    pub(super) fn secrets_recipients(&self) -> Option<String> {
+        (!self.secrets.keys.is_empty()).then(|| self.secrets.digest())
+    }
+
+    /// What is wrong with a copy that is there already for one who asks for this form; a copy that
+    /// is protected better than asked for is right.
+    pub(super) fn unmet_by(&self, index: &Index) -> Option<&'static str> {
+        if !self.encrypts() {
+            return None;
+        }
+        let plain = |entry: &ObjectEntry| entry.encryption.is_none();
+        if index.objects.iter().any(plain) {
+            return Some("is not encrypted");
+        }
+        let recorded = index.recipients.as_deref();
+        // Earlier versions did not record them.
+        let others = recorded.is_some_and(|recorded| recorded != self.recipients());
+        let asked = self.secrets_recipients();
+        if asked.is_some() && index.secrets_recipients != asked {
+            return Some("has archives that are not encrypted to the recipients of secrets");
+        }
+        others.then_some("is encrypted to other recipients")
+    }
+
+    /// Whether a file of this name is compressed.
+    pub(super) fn compresses(&self, file: &str) -> bool {
+        self.compress && !file.ends_with(".gz")
+    }
+}
+
+impl Recipients {
+    /// Adds those of a text.
+    fn add(&mut self, lines: &str) -> Result<()> {
+        let before = self.keys.len();
         for (number, line) in lines.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -78,9 +175,9 @@ impl Form {
             // An SSH key's comment is no part of it.
             let key: Vec<&str> = line.split_whitespace().take(2).collect();
             self.known.insert(key.join(" "));
-            self.recipients.push(recipient);
+            self.keys.push(recipient);
         }
-        if self.recipients.len() == before {
+        if self.keys.len() == before {
             let what = "expected a recipient (age1... or an SSH public key), found none";
             return Err(Failure::new(Kind::Usage, what));
         }
@@ -90,7 +187,7 @@ impl Form {
     /// That what is encrypted to so many can be read again: the head of a file is bounded.
     fn check(&self) -> Result<()> {
         let encrypt = || -> io::Result<()> {
-            let recipients = self.recipients.iter();
+            let recipients = self.keys.iter();
             let recipients = recipients.map(|one| one.as_ref() as &dyn age::Recipient);
             let encryptor =
                 age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
@@ -98,18 +195,13 @@ impl Form {
             header::bounded(empty.as_slice()).map(drop)
         };
         encrypt().doing(Kind::Usage, || {
-            format!("encrypting to {} recipients", self.recipients.len())
+            format!("encrypting to {} recipients", self.keys.len())
         })
-    }
-
-    /// Whether files are encrypted.
-    pub fn encrypts(&self) -> bool {
-        !self.recipients.is_empty()
     }
 
     /// What identifies the recipients: SHA-256 of them all, in whatever order they were given;
     /// empty where there is none.
-    pub(super) fn recipients(&self) -> String {
+    fn digest(&self) -> String {
         if self.known.is_empty() {
             return String::new();
         }
@@ -119,27 +211,6 @@ impl Form {
             hash.update("\n");
         }
         hex::encode(hash.finalize())
-    }
-
-    /// What is wrong with a copy that is there already for one who asks for this form; a copy that
-    /// is protected better than asked for is right.
-    pub(super) fn unmet_by(&self, index: &Index) -> Option<&'static str> {
-        if !self.encrypts() {
-            return None;
-        }
-        let plain = |entry: &ObjectEntry| entry.encryption.is_none();
-        if index.objects.iter().any(plain) {
-            return Some("is not encrypted");
-        }
-        let recorded = index.recipients.as_deref();
-        // Earlier versions did not record them.
-        let others = recorded.is_some_and(|recorded| recorded != self.recipients());
-        others.then_some("is encrypted to other recipients")
-    }
-
-    /// Whether a file of this name is compressed.
-    pub(super) fn compresses(&self, file: &str) -> bool {
-        self.compress && !file.ends_with(".gz")
     }
 }
 
@@ -278,6 +349,8 @@ pub(super) fn encode(
     compress: bool,
     to: mpsc::Sender<Bytes>,
 ) -> Result<Plain> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let recipients = form.recipients_of(&name);
     let go = || -> io::Result<Plain> {
         let mut file = File::open(path)?;
         let out = Pieces {
@@ -288,8 +361,8 @@ pub(super) fn encode(
             return pass(&mut file, &out.to);
         }
         let (plain, mut out) = if form.encrypts() {
-            let recipients = form
-                .recipients
+            let recipients = recipients
+                .keys
                 .iter()
                 .map(|one| one.as_ref() as &dyn age::Recipient);
             let encryptor =
@@ -358,7 +431,13 @@ pub(super) fn decode(
             .0
             .iter()
             .map(|one| one.as_ref() as &dyn age::Identity);
-        Box::new(decryptor.decrypt(keys).doing(Kind::BadBackup, doing)?)
+        let decrypted = decryptor.decrypt(keys);
+        Box::new(match decrypted {
+            Err(age::DecryptError::NoMatchingKeys) if entry.secrets => {
+                return Err(for_others(entry));
+            }
+            other => other.doing(Kind::BadBackup, doing)?,
+        })
     } else {
         Box::new(arriving)
     };
@@ -373,6 +452,15 @@ pub(super) fn decode(
         opened
     };
     pour(&mut plain, file, most).doing(Kind::Store, doing)
+}
+
+/// That none of the identities opens an archive: it is for the recipients of secrets.
+fn for_others(entry: &ObjectEntry) -> Failure {
+    let what = format!(
+        "{} is encrypted to the recipients of secrets, and no identity given is one of theirs",
+        entry.file
+    );
+    Failure::new(Kind::Usage, what).with(Fact::Missing(SECRETS_IDENTITY))
 }
 
 /// Whether nothing can be read without an identity, and none was given.
@@ -438,12 +526,14 @@ mod tests {
             sha256: String::new(),
             compression: None,
             encryption: encryption.map(str::to_owned),
+            secrets: false,
         };
         let index = |recipients: Option<String>, objects: Vec<ObjectEntry>| Index {
             schema_version: 1,
             manifest_sha256: String::new(),
             objects,
             recipients,
+            secrets_recipients: None,
         };
         let (asked, age) = (form(&[AGE]), Some("age"));
         let plain = index(None, vec![entry(age), entry(None)]);
@@ -454,6 +544,27 @@ mod tests {
         assert!(asked.unmet_by(&to(&form(&[SSH]))).is_some());
         assert!(asked.unmet_by(&to(&form(&[AGE, SSH]))).is_some());
         assert_eq!(Form::default().unmet_by(&to(&asked)), None);
+        // The archives, to others than the rest.
+        let mut apart = form(&[AGE]);
+        apart.encrypt_secrets_to(SSH).unwrap();
+        assert!(apart.unmet_by(&to(&asked)).is_some());
+        let both = Index {
+            secrets_recipients: apart.secrets_recipients(),
+            ..to(&asked)
+        };
+        assert_eq!(apart.unmet_by(&both), None);
+        assert_eq!(asked.unmet_by(&both), None);
+        let (archive, snapshot) = (
+            "static_kuberesources_2026-11-21_061530.tar.gz",
+            "snapshot_2026-11-21_061530.db",
+        );
+        assert!(
+            apart.is_secret(archive) && !apart.is_secret(snapshot) && !asked.is_secret(archive)
+        );
+        assert_ne!(
+            apart.recipients_for(archive),
+            apart.recipients_for(snapshot)
+        );
         // By a version that did not record them.
         assert_eq!(asked.unmet_by(&index(None, vec![entry(age)])), None);
     }

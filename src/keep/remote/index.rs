@@ -47,6 +47,9 @@ pub struct ObjectEntry {
     /// How it was encrypted, after that: `age`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<String>,
+    /// Whether it is encrypted to the recipients of secrets, and not to those of the rest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secrets: bool,
 }
 
 /// That an object has arrived, and of what.
@@ -74,6 +77,9 @@ pub struct Index {
     /// SHA-256 of the recipients that they are encrypted to, hex; earlier versions left it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients: Option<String>,
+    /// The same of the recipients that the archives are encrypted to, where they are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets_recipients: Option<String>,
 }
 
 /// A document as bytes.

@@ -21,6 +21,7 @@ mod header;
 mod index;
 mod place;
 mod prune;
+mod records;
 mod upload;
 
 /// What the fuzz targets call: parsers of what a store holds.
@@ -44,9 +45,10 @@ pub mod fuzzing {
 }
 
 pub use catalog::{Seen, list, look, resolve};
-pub use fetch::{fetch, import, record};
+pub use fetch::{Part, fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};
 pub use place::{INDEX, Place};
 pub use prune::{plan_prune, prune, prune_beside};
+pub use records::chains;
 pub use upload::{Copied, copy_backup};

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 use crate::backup::Manifest;
 use crate::backup::names::BackupId;
 use crate::sys::digest::sha256_hex;
@@ -15,6 +18,10 @@ const CLAIM_SUFFIX: &str = ".json";
 const CLAIM_DIGITS: usize = 16;
 /// The object that lists a set's objects as they are stored.
 pub const INDEX: &str = "remote.json";
+/// What the name of a later result of a verification begins with; its time follows.
+const VERIFIED_PREFIX: &str = "verified-";
+/// What the name of the index's signature begins with; digits of the index's SHA-256 follow.
+const INDEX_SIGNATURE: (&str, &str) = ("remote-", ".json.sig");
 /// What follows an object's name in the name of the record of its arrival.
 pub(super) const DONE: &str = ".done";
 /// What stands between a name that was not plain and its hash; no plain name holds it.
@@ -27,6 +34,27 @@ const LONGEST: usize = 100;
 pub(super) fn claim(manifest_sha256: &str) -> String {
     let digits = manifest_sha256.get(..CLAIM_DIGITS).unwrap_or_default();
     format!("{CLAIM_PREFIX}{digits}{CLAIM_SUFFIX}")
+}
+
+/// The name of a result of a verification at a time, where `verified.json` cannot be replaced.
+pub(super) fn verified_at(time: Timestamp) -> String {
+    let stamp = time.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ");
+    format!("{VERIFIED_PREFIX}{stamp}{CLAIM_SUFFIX}")
+}
+
+/// The newest of such results in a folder.
+pub(super) fn last_verified<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    names
+        .filter(|name| name.starts_with(VERIFIED_PREFIX) && name.ends_with(CLAIM_SUFFIX))
+        .max()
+}
+
+/// The name of the signature of the index with this SHA-256, hex. Two who encrypt a copy at once write
+/// two indexes, of which the later one stays: its signature must not be the other's.
+pub(super) fn index_signature(index_sha256: &str) -> String {
+    let (prefix, suffix) = INDEX_SIGNATURE;
+    let digits = index_sha256.get(..CLAIM_DIGITS).unwrap_or_default();
+    format!("{prefix}{digits}{suffix}")
 }
 
 /// Whether an object is a claim.

@@ -5,14 +5,18 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::catalog;
 use super::place::{Place, is_claim};
+use super::records;
 use crate::backup::Manifest;
 use crate::backup::names::MANIFEST;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::keep::catalog::BackupSet;
-use crate::keep::prune::{PrunePlan, PruneRequest, Pruned};
+use crate::keep::chain::record::Records;
+use crate::keep::prune::{PrunePlan, PruneRequest, Pruned, Retained};
 use crate::store::objects::Store;
 
 /// What is looked at.
@@ -55,28 +59,70 @@ pub async fn plan_prune(
     store: &dyn Store,
     request: &PruneRequest,
 ) -> Result<PrunePlan> {
-    plan_in(context, store, request, &Scope::All).await
+    let there = There::look(store, request, &Scope::All).await?;
+    there.plan(context, request)
 }
 
-async fn plan_in(
-    context: &Context,
-    store: &dyn Store,
-    request: &PruneRequest,
-    scope: &Scope<'_>,
-) -> Result<PrunePlan> {
-    let mut places: BTreeMap<Option<Place>, Vec<BackupSet>> = BTreeMap::new();
-    for folder in scope.folders() {
-        let sets = catalog::list(store, &folder).await?;
-        for set in sets.into_iter().filter(|set| scope.has(set)) {
-            places.entry(place_of(&set)).or_default().push(set);
+/// What is there of a store to be judged.
+struct There {
+    /// The sets, by the place that they are judged with.
+    places: BTreeMap<Option<Place>, Vec<BackupSet>>,
+    /// What was pruned before, as far as its records count.
+    records: Records,
+    /// The records' names.
+    names: Vec<String>,
+}
+
+impl There {
+    async fn look(store: &dyn Store, request: &PruneRequest, scope: &Scope<'_>) -> Result<Self> {
+        let mut there = Self {
+            places: BTreeMap::new(),
+            records: Records::default(),
+            names: Vec::new(),
+        };
+        for folder in scope.folders() {
+            let listing = catalog::listing(store, &folder).await?;
+            for set in listing.sets.into_iter().filter(|set| scope.has(set)) {
+                there.places.entry(place_of(&set)).or_default().push(set);
+            }
+            there.names.extend(listing.records);
         }
+        there.records = records::read(store, &there.names, &request.trust).await?;
+        Ok(there)
     }
-    let mut whole = PrunePlan::new(&[], request, context.now)?;
-    for sets in places.values() {
-        let plan = PrunePlan::new(sets, request, context.now)?;
-        whole.decisions.extend(plan.decisions);
+
+    fn plan(&self, context: &Context, request: &PruneRequest) -> Result<PrunePlan> {
+        let mut whole = PrunePlan::new(&[], request, &self.records, context.now)?;
+        for sets in self.places.values() {
+            let plan = PrunePlan::new(sets, request, &self.records, context.now)?;
+            whole.decisions.extend(plan.decisions);
+        }
+        Ok(whole)
     }
-    Ok(whole)
+
+    /// Records what is about to be removed, in each folder that it is in.
+    async fn record(
+        &self,
+        context: &Context,
+        store: &dyn Store,
+        request: &PruneRequest,
+        names: &[(String, u64)],
+    ) -> Result<()> {
+        let names: Vec<String> = names.iter().map(|(name, _)| name.clone()).collect();
+        for sets in self.places.values() {
+            let Some(record) = self.records.with_removal(sets, &names, context.now) else {
+                continue;
+            };
+            let folder = names
+                .iter()
+                .find(|name| sets.iter().any(|set| set.name == **name));
+            if let Some((folder, _)) = folder.and_then(|name| name.rsplit_once('/')) {
+                let key = request.sign.as_deref();
+                records::replace(store, folder, &record, key, &self.names).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The place that a set is judged with: where it lies, or where it would be put now if an earlier
@@ -124,8 +170,9 @@ async fn prune_in(
     agreed: Option<&[String]>,
     scope: &Scope<'_>,
 ) -> Result<Pruned> {
+    let there = There::look(store, request, scope).await?;
     let mut done = Pruned {
-        plan: plan_in(context, store, request, scope).await?,
+        plan: there.plan(context, request)?,
         ..Pruned::default()
     };
     let names: Vec<(String, u64)> = done
@@ -134,18 +181,58 @@ async fn prune_in(
         .map(|decided| (decided.decision.name.clone(), decided.size))
         .filter(|(name, _)| agreed.is_none_or(|agreed| agreed.contains(name)))
         .collect();
+    // It is said before it is done: what is gone must not look stolen.
+    there.record(context, store, request, &names).await?;
     for (name, size) in names {
         match remove(store, &name).await {
             Ok(kept) => done.versions_kept |= kept,
-            Err(failure) => {
-                done.problems.push(failure.to_string());
-                break;
-            }
+            Err(failure) => match retained(store, &name, &failure, context.now).await {
+                // Another may be older, and free to go.
+                Some(until) => {
+                    done.retained.push(Retained { name, until });
+                    continue;
+                }
+                None => {
+                    done.problems.push(failure.to_string());
+                    break;
+                }
+            },
         }
         done.removed.push(name);
         done.freed = done.freed.saturating_add(size);
     }
     Ok(done)
+}
+
+/// Until when a store keeps a set that it would not remove, where it tells: in its refusal (Google Cloud
+/// Storage), or when it is asked.
+async fn retained(
+    store: &dyn Store,
+    name: &str,
+    refusal: &Failure,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let told = told_until(&refusal.to_string());
+    let until = match told {
+        Some(until) => Some(until),
+        // What cannot be asked is told by the refusal.
+        None => store
+            .retained_until(&format!("{name}/{MANIFEST}"))
+            .await
+            .ok()?,
+    };
+    until.filter(|until| *until > now)
+}
+
+/// The time in "... cannot be deleted or overwritten until TIME".
+fn told_until(text: &str) -> Option<Timestamp> {
+    text.split(" until ").skip(1).find_map(|rest| {
+        let word: String = rest
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | ':' | '.' | '+'))
+            .collect();
+        word.trim_end_matches('.').parse().ok()
+    })
 }
 
 /// Removes a set; says whether its objects stay as earlier versions.
@@ -166,4 +253,21 @@ async fn remove(store: &dyn Store, name: &str) -> Result<bool> {
     }
     store.remove_folder(name).await?;
     Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_names_a_time_is_read() {
+        let told = "removing gs://b/x: Object 'b/x' is subject to bucket's retention policy or object retention and cannot be deleted or overwritten until 2026-12-24T10:00:00.000-08:00.";
+        assert_eq!(
+            told_until(told).unwrap().to_string(),
+            "2026-12-24T18:00:00Z"
+        );
+        for text in ["", "access is denied", "wait until then", "until 2026"] {
+            assert_eq!(told_until(text), None, "{text}");
+        }
+    }
 }

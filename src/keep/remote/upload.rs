@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 
 use super::catalog::{self, Folder};
 use super::form::{self, Form, Plain};
-use super::index::{Arrival, Claim, Index, ObjectEntry, SCHEMA_VERSION, to_bytes};
+use super::index::{self, Arrival, Claim, Index, ObjectEntry, SCHEMA_VERSION, to_bytes};
 use super::place::{self, DONE, INDEX, Place, is_claim};
 use crate::backup::manifest::{self, FileEntry, Manifest};
 use crate::backup::names::{self, BackupId};
+use crate::backup::signature;
 use crate::context::Context;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::event::Event;
@@ -224,12 +225,13 @@ impl<'a> Transfer<'a> {
                 return Ok(Some(false));
             }
             // One that lost objects is put again.
-            let Ok((_, index)) = catalog::whole(self.store, &self.name, folder).await? else {
+            let Ok(whole) = catalog::whole(self.store, &self.name, folder).await? else {
                 self.folder = folder.clone();
                 return Ok(Some(false));
             };
-            let Some(unmet) = self.form.unmet_by(&index) else {
+            let Some(unmet) = self.form.unmet_by(&whole.index) else {
                 self.folder = folder.clone();
+                self.put_signature().await?;
                 return Ok(Some(true));
             };
             let url = format!("{}/{}", self.store.url(), self.name);
@@ -283,8 +285,9 @@ impl<'a> Transfer<'a> {
             return Ok(true);
         }
         // One that was there before may be another's who copies this very set.
-        if made {
-            self.store.remove(&name).await?;
+        if made && let Err(failure) = self.store.remove(&name).await {
+            // A store that lets nothing be removed: nobody goes on in a folder that several claim.
+            self.context.tell(Event::Note(failure.to_string()));
         }
         Ok(false)
     }
@@ -351,7 +354,7 @@ impl<'a> Transfer<'a> {
             let entry = arrival.entry;
             let same = entry.file == file.name
                 && arrival.plain_sha256 == file.sha256
-                && arrival.recipients == self.form.recipients()
+                && arrival.recipients == self.form.recipients_for(&file.name)
                 && entry.compression.is_some() == self.form.compresses(&file.name)
                 && self.folder.get(&entry.object) == Some(&entry.size);
             if same {
@@ -377,9 +380,46 @@ impl<'a> Transfer<'a> {
         format!("{file}{compressed}{encrypted}")
     }
 
+    /// Sends a file, and records that it has arrived.
     async fn send(&mut self, file: &FileEntry) -> Result<ObjectEntry> {
         let object = self.object(&file.name);
-        let whole = format!("{}/{object}", self.name);
+        let sent = self.put_file(file, object.clone()).await;
+        let entry = match sent {
+            // What an interrupted transfer left under that name cannot be replaced in every store.
+            Err(failure) if failure.kind() == Kind::Store && self.folder.contains_key(&object) => {
+                let other = format!("{object}.{}", self.writer);
+                let again = self.put_file(file, other).await;
+                again.map_err(|_| failure)?
+            }
+            other => other?,
+        };
+        let arrival = Arrival {
+            plain_sha256: file.sha256.clone(),
+            recipients: self.form.recipients_for(&file.name),
+            entry: entry.clone(),
+        };
+        let record = format!("{}{DONE}", entry.object);
+        let put = objects::put(self.store, &self.name_of(&record), to_bytes(&arrival)?).await;
+        match put {
+            // It only saves a later transfer the object.
+            Err(failure) if self.folder.contains_key(&record) => {
+                self.context.tell(Event::Note(failure.to_string()));
+            }
+            other => other?,
+        }
+        self.folder.insert(record, 0);
+        self.sent = self.sent.saturating_add(entry.size);
+        Ok(entry)
+    }
+
+    /// The whole name of an object of the folder.
+    fn name_of(&self, object: &str) -> String {
+        format!("{}/{object}", self.name)
+    }
+
+    /// Puts a file under an object's name, and checks what arrived.
+    async fn put_file(&self, file: &FileEntry, object: String) -> Result<ObjectEntry> {
+        let whole = self.name_of(&object);
         let (to, from) = mpsc::channel(PIECES);
         let (path, form) = (self.set.dir.join(&file.name), self.form.clone());
         let compress = form.compresses(&file.name);
@@ -407,24 +447,16 @@ impl<'a> Transfer<'a> {
         upload.commit().await?;
         let entry = ObjectEntry {
             file: file.name.clone(),
-            object: object.clone(),
+            object,
             size: stored.size,
             sha256: stored.sha256,
             compression: compress.then(|| "zstd".to_owned()),
             encryption: self.form.encrypts().then(|| "age".to_owned()),
+            secrets: self.form.is_secret(&file.name),
         };
         if !self.store.checks_content() {
             self.read_back(&entry).await?;
         }
-        let arrival = Arrival {
-            plain_sha256: file.sha256.clone(),
-            recipients: self.form.recipients(),
-            entry: entry.clone(),
-        };
-        let record = format!("{whole}{DONE}");
-        objects::put(self.store, &record, to_bytes(&arrival)?).await?;
-        self.folder.insert(format!("{object}{DONE}"), 0);
-        self.sent = self.sent.saturating_add(entry.size);
         Ok(entry)
     }
 
@@ -484,15 +516,13 @@ impl<'a> Transfer<'a> {
             manifest_sha256: self.manifest_sha256.clone(),
             objects,
             recipients: self.form.encrypts().then(|| self.form.recipients()),
+            secrets_recipients: self.form.secrets_recipients(),
         };
-        objects::put(self.store, &name(INDEX), to_bytes(&index)?).await?;
-        if self.set.pinned {
-            objects::put(
-                self.store,
-                &name(names::PINNED),
-                Bytes::from_static(b"pinned\n"),
-            )
-            .await?;
+        self.put_index(&to_bytes(&index)?).await?;
+        self.put_signature().await?;
+        if self.set.pinned && !self.folder.contains_key(names::PINNED) {
+            let content = Bytes::from_static(b"pinned\n");
+            objects::put(self.store, &name(names::PINNED), content).await?;
         }
         let folder = self.look().await?;
         let lost = |entry: &&ObjectEntry| folder.get(&entry.object) != Some(&entry.size);
@@ -516,6 +546,40 @@ impl<'a> Transfer<'a> {
         }
         self.sweep(&folder).await;
         Ok(())
+    }
+
+    /// Puts the index and its signature. What is there already and the same is not put again: not every
+    /// store lets anything be replaced.
+    async fn put_index(&self, bytes: &[u8]) -> Result<()> {
+        if let Some(key) = &self.form.sign {
+            let object = place::index_signature(&sha256_hex(bytes));
+            if !self.folder.contains_key(&object) {
+                objects::put(self.store, &self.name_of(&object), key.sign(bytes)?).await?;
+            }
+        }
+        if self.folder.contains_key(INDEX) {
+            let there = catalog::read(self.store, &self.name, INDEX, index::MAX_BYTES).await;
+            if catalog::unless_bad(there)?.as_deref() == Some(bytes) {
+                return Ok(());
+            }
+        }
+        objects::put(self.store, &self.name_of(INDEX), bytes.to_vec()).await
+    }
+
+    /// Puts the signature of the Manifest, where the backup has one that is not there yet: a backup
+    /// can be signed after it was copied.
+    async fn put_signature(&self) -> Result<()> {
+        if self.folder.contains_key(names::SIGNATURE) {
+            return Ok(());
+        }
+        let path = self.set.dir.join(names::SIGNATURE);
+        match small::read(&path, signature::MAX_BYTES)? {
+            Some(bytes) => {
+                let name = format!("{}/{}", self.name, names::SIGNATURE);
+                objects::put(self.store, &name, bytes).await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Removes the records of arrival, which are of no use any more and do no harm; and from a copy

@@ -33,7 +33,7 @@ pub fn next_to_verify<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keep::catalog::{SetFiles, Verified};
+    use crate::keep::catalog::{SetFiles, SetSignature, Verified};
 
     fn set(name: &str, created: i64, verified: Option<i64>) -> BackupSet {
         let time = |second| Timestamp::from_second(second).unwrap();
@@ -57,6 +57,11 @@ mod tests {
             }),
             pinned: false,
             shared: None,
+            manifest_sha256: None,
+            arrived: None,
+            signature: SetSignature::None,
+            signer: None,
+            distrust: None,
         }
     }
 

@@ -180,15 +180,15 @@ impl Address {
     ///
     /// # Errors
     /// [`Kind::Usage`] where they are not.
-    pub fn split_set(&self) -> Result<(Self, String)> {
+    pub fn split_set(&self, is_foreign: impl Fn(&str) -> bool) -> Result<(Self, String)> {
         let parts: Vec<&str> = self.url.path().trim_matches('/').split('/').collect();
-        let cut = parts.len().saturating_sub(3);
+        let last = parts.last().copied().unwrap_or_default();
+        let ours = last.starts_with(SET_PREFIX) || last == "latest";
+        // A snapshot of another program is an object in any folder.
+        let length = if ours { 3 } else { 1 };
+        let cut = parts.len().saturating_sub(length);
         let (before, set) = parts.split_at(cut);
-        let is_set = set.len() == 3
-            && set
-                .last()
-                .is_some_and(|last| last.starts_with(SET_PREFIX) || *last == "latest");
-        if !is_set {
+        if set.len() != length || !ours && !is_foreign(last) {
             let what = format!("reading {self}: expected it to end in CLUSTER/NODE/backup-N");
             return Err(Failure::new(Kind::Usage, what));
         }
@@ -266,18 +266,18 @@ mod tests {
     #[test]
     fn a_set_is_told_from_its_store() {
         let set = Address::parse("s3://bucket/p/q/c1/master-0/backup-12").unwrap();
-        let (store, name) = set.split_set().unwrap();
+        let (store, name) = set.split_set(|_| false).unwrap();
         assert_eq!(store.to_string(), "s3://bucket/p/q");
         assert_eq!(name, "c1/master-0/backup-12");
         let (store, _) = Address::parse("s3://bucket/c1/n/backup-1")
             .unwrap()
-            .split_set()
+            .split_set(|_| false)
             .unwrap();
         assert_eq!(store.to_string(), "s3://bucket");
         assert!(
             Address::parse("s3://bucket/c1/n")
                 .unwrap()
-                .split_set()
+                .split_set(|_| false)
                 .is_err()
         );
     }

@@ -77,6 +77,12 @@ pub trait Store: Debug + Send + Sync {
         Ok(false)
     }
 
+    /// Until when the store lets nobody remove or replace an object, where it tells (S3 Object Lock, Azure
+    /// Blob's immutability).
+    async fn retained_until(&self, _name: &str) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
+
     /// Removes what is left of a folder without objects: directories, parts of uploads.
     async fn remove_folder(&self, folder: &str) -> Result<()>;
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use jiff::Timestamp;
 use object_store::ClientOptions;
 use object_store::client::{
     ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest,
@@ -41,6 +42,28 @@ const NO_ETAG: HeaderValue = HeaderValue::from_static("\"\"");
 /// Marks a request whose answer is an object's content: it is streamed, and its reader counts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Content;
+
+/// Until when an object is retained, as the head of an answer tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Retained(pub(super) Timestamp);
+
+/// The headers that tell it: S3's Object Lock (RFC 3339) and Azure Blob's immutability policy (RFC 7231).
+const RETAINED: [&str; 2] = [
+    "x-amz-object-lock-retain-until-date",
+    "x-ms-immutability-policy-until-date",
+];
+
+fn retained(headers: &HeaderMap) -> Option<Retained> {
+    let told = RETAINED.iter().find_map(|name| headers.get(*name))?;
+    let told = told.to_str().ok()?;
+    let time = told.parse::<Timestamp>().ok();
+    let time = time.or_else(|| {
+        jiff::fmt::rfc2822::parse(told)
+            .ok()
+            .map(|at| at.timestamp())
+    });
+    time.map(Retained)
+}
 
 /// An answer that asking again would not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,6 +289,9 @@ impl About {
         }
         if is_web_page(&head.headers) {
             return Err(Answered::WebPage.into());
+        }
+        if let Some(until) = retained(&head.headers) {
+            head.extensions.insert(until);
         }
         if self.is_put && !self.is_part {
             // What was put whole is not asked for by its ETag.

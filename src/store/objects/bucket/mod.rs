@@ -36,7 +36,7 @@ use object_store::{
 use tokio::task::JoinHandle;
 
 use self::build::Client;
-use self::http::{Answered, Content, answered};
+use self::http::{Answered, Content, Retained, answered};
 use self::meaning::{Teller, is_absent};
 use super::address::{Address, Scheme};
 use super::contract::{Body, Listed, Store, Upload, bounded, take, too_long};
@@ -302,6 +302,23 @@ impl Store for Bucket {
             Err(cause) if is_absent(&cause) => Ok(false),
             // S3 has an object without a version in a bucket whose versioning was suspended.
             Ok(meta) => Ok(meta.version.is_some_and(|version| version != "null")),
+            Err(cause) => Err(self.failure("reading", name, &cause)),
+        }
+    }
+
+    async fn retained_until(&self, name: &str) -> Result<Option<Timestamp>> {
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        match self
+            .client
+            .objects
+            .get_opts(&self.path(name)?, options)
+            .await
+        {
+            Err(cause) if is_absent(&cause) => Ok(None),
+            Ok(found) => Ok(found.extensions.get::<Retained>().map(|until| until.0)),
             Err(cause) => Err(self.failure("reading", name, &cause)),
         }
     }

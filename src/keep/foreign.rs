@@ -1,0 +1,107 @@
+//! Snapshots of other programs: unpacked to be read, fetched from stores away from the node.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::path::Path;
+
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use futures_util::StreamExt;
+
+use super::catalog::{BackupSet, SetState};
+use crate::backup::foreign::{self, Packing};
+use crate::context::Context;
+use crate::error::{Doing, Failure, Kind, Result};
+use crate::store::objects::Store;
+use crate::sys::fs::OutFile;
+use crate::sys::scratch::Scratch;
+use crate::sys::space;
+
+/// Bytes that are unpacked between two looks at the free space.
+const STEP: u64 = 64 << 20;
+/// The file that a snapshot is unpacked to.
+const UNPACKED: &str = "snapshot.db";
+/// Bytes of a snapshot that is fetched, at the most: etcd's own limit is far below.
+const MAX_BYTES: u64 = 1 << 40;
+
+/// A set whose snapshot can be read, and the folder that it was unpacked to if it is packed; the folder goes
+/// when it is dropped.
+///
+/// # Errors
+/// [`Kind::BadBackup`] where it cannot be unpacked, [`Kind::Store`] where there is no room for it.
+pub fn unpacked(
+    context: &Context,
+    set: BackupSet,
+    scratch: &Path,
+) -> Result<(BackupSet, Option<Scratch>)> {
+    let packed = set
+        .files
+        .snapshot
+        .clone()
+        .filter(|_| set.state == SetState::Foreign);
+    let Some(path) = packed else {
+        return Ok((set, None));
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let file =
+        || File::open(&path).doing(Kind::NotChecked, || format!("opening {}", path.display()));
+    let mut from: Box<dyn Read> = match foreign::packing(&name) {
+        Packing::Plain => return Ok((set, None)),
+        Packing::Gzip => Box::new(MultiGzDecoder::new(BufReader::new(file()?))),
+        Packing::Zlib => Box::new(ZlibDecoder::new(BufReader::new(file()?))),
+        Packing::Other(form) => {
+            let what = format!("{name}: etcd-dr does not unpack {form}; unpack it first");
+            return Err(Failure::new(Kind::Usage, what));
+        }
+    };
+    let here = Scratch::make(scratch, "unpack")?;
+    let to = here.path().join(UNPACKED);
+    pour(context, from.as_mut(), &to)
+        .map_err(|failure| failure.doing(format!("unpacking {}", path.display())))?;
+    let mut set = set;
+    set.files.snapshot = Some(to);
+    Ok((set, Some(here)))
+}
+
+/// Writes what is unpacked, as long as there is room: nobody else decides how much that is.
+fn pour(context: &Context, from: &mut dyn Read, to: &Path) -> Result<()> {
+    let mut out =
+        OutFile::create(to).doing(Kind::Store, || format!("creating {}", to.display()))?;
+    let doing = || format!("writing {}", to.display());
+    loop {
+        context.cancel.check()?;
+        space::space(to)?.check(STEP, "the unpacked snapshot")?;
+        let mut piece = Vec::new();
+        (&mut *from)
+            .take(STEP / 16)
+            .read_to_end(&mut piece)
+            .doing(Kind::BadBackup, || "reading what is packed")?;
+        if piece.is_empty() {
+            break;
+        }
+        out.write_all(&piece).doing(Kind::Store, doing)?;
+    }
+    out.sync().doing(Kind::Store, doing)
+}
+
+/// Fetches a snapshot of another program from a store into a directory, under its own name.
+///
+/// # Errors
+/// [`Kind::Store`] where the store or the disk fails, [`Kind::Usage`] where there is no such object.
+pub async fn fetch(context: &Context, store: &dyn Store, name: &str, into: &Path) -> Result<()> {
+    let work = async {
+        let Some(mut body) = store.read(name, MAX_BYTES).await? else {
+            return Err(Failure::new(Kind::Usage, format!("there is no {name}")));
+        };
+        let path = into.join(name.rsplit('/').next().unwrap_or(name));
+        let doing = || format!("writing {}", path.display());
+        let mut out = OutFile::create(&path).doing(Kind::Store, doing)?;
+        while let Some(piece) = body.next().await {
+            let piece = piece?;
+            space::space(into)?.check(piece.len() as u64, "the snapshot")?;
+            out.write_all(&piece).doing(Kind::Store, doing)?;
+        }
+        out.sync().doing(Kind::Store, doing)
+    };
+    let done = context.cancel.guard(work).await;
+    done.map_err(|failure: Failure| failure.doing(format!("fetching {}/{name}", store.url())))
+}
