@@ -15,6 +15,7 @@ mod remote;
 mod restore;
 mod schedule;
 mod sign;
+mod source;
 mod values;
 mod verify;
 
@@ -37,6 +38,7 @@ pub use self::remote::{FormArgs, IdentityArgs, RemoteArgs};
 pub use self::restore::{Bump, DetachArg, OWN_WAL, RestoreArgs, ScopeArg, parse_bump};
 pub use self::schedule::ScheduleArgs;
 pub use self::sign::{SignArgs, SignersArgs, TrustArgs};
+pub use self::source::SourceArgs;
 pub use self::values::{When, parse_duration, parse_size, parse_when, parse_zone};
 pub use self::verify::VerifyArgs;
 

@@ -51,15 +51,15 @@ pub(super) fn run(session: &Session, args: &LogArgs) -> Result<Shown> {
 
 /// The set that is named; one in another store is brought to a folder that goes with this run.
 fn find(session: &Session, args: &LogArgs) -> Result<(BackupSet, Option<Scratch>)> {
-    let trust = sign::configured(session)?;
+    let trust = sign::trust_only(session, &args.source.trust)?;
     if !Address::is_url(&args.set) {
-        let store = session.store_to_read(args.store.as_deref())?;
+        let store = session.store_to_read(args.source.store.as_deref())?;
         return Ok((trust.resolve(&store, &args.set)?, None));
     }
     let address = Address::parse(&args.set)?;
-    let settings = remote::settings(session, &args.remote)?;
-    let identities = remote::identities(&args.identity)?;
-    let scratch = scratch(args.scratch.as_deref());
+    let settings = remote::settings(session, &args.source.remote)?;
+    let identities = remote::identities(&args.source.identity)?;
+    let scratch = scratch(args.source.scratch.as_deref());
     let here = Scratch::make(&scratch, "log")?;
     session.block_on(async {
         let (store, set) = remote::resolve(session, &address, &settings, &trust).await?;

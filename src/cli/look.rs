@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::{IdentityArgs, RemoteArgs};
+use super::args::{IdentityArgs, RemoteArgs, SourceArgs};
 use super::session::{Session, scratch};
 use super::{remote, target, verify};
 use crate::backup::manifest::HashKv;
@@ -39,6 +39,18 @@ pub(super) struct Reached<'a> {
     pub(super) trust: &'a Trust,
 }
 
+impl<'a> Reached<'a> {
+    pub(super) fn of(source: &'a SourceArgs, trust: &'a Trust) -> Self {
+        Self {
+            store: source.store.as_deref(),
+            scratch: source.scratch.as_deref(),
+            identity: &source.identity,
+            remote: &source.remote,
+            trust,
+        }
+    }
+}
+
 /// Finds what a word means: a backup, a snapshot file, a data directory, a URL.
 pub(super) fn find(session: &Session, word: &str, reached: &Reached<'_>) -> Result<Looked> {
     if Address::is_url(word) {
@@ -70,7 +82,7 @@ pub(super) fn find(session: &Session, word: &str, reached: &Reached<'_>) -> Resu
 }
 
 fn recorded(set: &BackupSet) -> Option<HashKv> {
-    set.manifest.as_ref()?.database.hash_kv.clone()
+    set.manifest.as_ref()?.database.hash_kv
 }
 
 /// A snapshot of this node's running etcd, taken only to be looked into.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::backup::manifest::{CertificateExpiry, FileEntry, MAX_BYTES};
@@ -15,9 +16,9 @@ use crate::backup::resources::{Certificates, Rules, check_archive};
 use crate::backup::{Manifest, expiry, sums};
 use crate::context::Context;
 use crate::error::{Doing, Kind, Result};
-use crate::etcd::finding::{Finding, Layer, Severity};
 use crate::etcd::snapshot::LayerState as DatabaseLayer;
 use crate::event::Event;
+use crate::finding::{Finding, Layer, Severity};
 use crate::keep::catalog::{BackupSet, SetSignature, Verified};
 use crate::keep::database;
 use crate::keep::encryption::{self, EncryptedWith};
@@ -336,29 +337,8 @@ impl Check<'_> {
             Finding::warning(Layer::Certificates, "a certificate that is valid", found)
                 .in_file(archive)
         };
-        let unreadable = certificates.unreadable.iter();
-        let unreadable = unreadable
-            .map(|unreadable| format!("{}: {}", unreadable.path.display(), unreadable.why));
-        let mut told: Vec<String> = unreadable.collect();
-        for leaf in certificates
-            .found
-            .iter()
-            .filter(|found| !found.authority && found.not_after < self.context.now)
-        {
-            let text = format!(
-                "{}: {} expired at {}",
-                leaf.path.display(),
-                leaf.subject,
-                leaf.not_after
-            );
-            told.push(text);
-        }
-        let more = told.len().saturating_sub(MAX_CERTIFICATES);
-        told.truncate(MAX_CERTIFICATES);
-        if more > 0 {
-            told.push(format!("{more} more certificates are not valid"));
-        }
-        self.layers.findings.extend(told.into_iter().map(warn));
+        let invalid = invalid(certificates, self.context.now);
+        self.layers.findings.extend(invalid.into_iter().map(warn));
         let first = expiry::earliest(certificates);
         self.expiry = self
             .expiry
@@ -432,7 +412,7 @@ impl Check<'_> {
         Ok(Vec::new())
     }
 
-    /// SHA256SUMS against the Manifest: a reader of either must be told the same.
+    /// SHA256SUMS against the Manifest: a reader of either must read the same.
     fn sums(&mut self, manifest: &Manifest) -> Result<()> {
         let path = self.set.dir.join(names::SUMS);
         let Some(bytes) = small::read(&path, MAX_BYTES)? else {
@@ -536,7 +516,7 @@ fn file_name(path: &Path) -> String {
         .into_owned()
 }
 
-/// Hashes a whole file; `None` where there is none.
+/// Hashes a whole file; `None` if it does not exist.
 pub(super) fn hash_file(context: &Context, path: &Path) -> Result<Option<Hashed>> {
     let doing = || format!("reading {}", path.display());
     let file = match File::open(path) {
@@ -588,5 +568,62 @@ fn record(context: &Context, set: &BackupSet, layers: &Layers, good: bool) -> bo
             )));
             false
         }
+    }
+}
+
+/// The certificates that cannot be read or have expired, each in a sentence; of very many the first
+/// [`MAX_CERTIFICATES`], and how many more there are.
+fn invalid(certificates: &Certificates, now: Timestamp) -> Vec<String> {
+    let unreadable = certificates.unreadable.iter();
+    let unreadable = unreadable.map(|one| format!("{}: {}", one.path.display(), one.why));
+    // An expired authority is left over from a rotation.
+    let leaves = certificates.found.iter().filter(|one| !one.authority);
+    let expired = leaves.filter(|one| one.not_after < now).map(|one| {
+        format!(
+            "{}: {} expired at {}",
+            one.path.display(),
+            one.subject,
+            one.not_after
+        )
+    });
+    let mut invalid: Vec<String> = unreadable.chain(expired).collect();
+    let more = invalid.len().saturating_sub(MAX_CERTIFICATES);
+    invalid.truncate(MAX_CERTIFICATES);
+    if more > 0 {
+        invalid.push(format!("{more} more certificates are not valid"));
+    }
+    invalid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::resources::{Certificate, Unreadable};
+
+    #[test]
+    fn of_very_many_invalid_certificates_the_first_are_listed_and_the_rest_counted() {
+        let now: Timestamp = "2026-11-21T06:00:00Z".parse().unwrap();
+        let expired = |n: usize, authority: bool| Certificate {
+            path: format!("{n}.crt").into(),
+            subject: format!("CN={n}"),
+            not_after: Timestamp::UNIX_EPOCH,
+            authority,
+        };
+        let mut certificates = Certificates {
+            found: (0..98).map(|n| expired(n, false)).collect(),
+            unreadable: vec![Unreadable {
+                path: "x.crt".into(),
+                why: "it is empty".to_owned(),
+            }],
+        };
+        certificates.found.push(expired(98, true));
+        let all = invalid(&certificates, now);
+        assert_eq!(all.len(), 99);
+        assert_eq!(all[0], "x.crt: it is empty");
+        assert_eq!(all[98], "97.crt: CN=97 expired at 1970-01-01T00:00:00Z");
+        certificates.found.extend((0..7).map(|n| expired(n, false)));
+        let some = invalid(&certificates, now);
+        assert_eq!(some.len(), MAX_CERTIFICATES + 1);
+        assert_eq!(some[MAX_CERTIFICATES], "6 more certificates are not valid");
     }
 }

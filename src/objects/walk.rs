@@ -5,8 +5,6 @@
 //! out, and a nil list that must be there is `null`. In a message, a field that is no pointer is always present; so
 //! whether an empty one is shown depends on its shape alone.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost_reflect::{
@@ -157,8 +155,8 @@ impl<'a> Walk<'a> {
         Ok((!omitted).then_some(value))
     }
 
-    fn collection(&mut self, value: &Cow<'_, Field>) -> Result<Value, String> {
-        match value.as_ref() {
+    fn collection(&mut self, value: &Field) -> Result<Value, String> {
+        match value {
             Field::List(list) => {
                 let mut values = Vec::with_capacity(list.len());
                 for (index, item) in list.iter().enumerate() {
@@ -195,7 +193,7 @@ impl<'a> Walk<'a> {
             Field::String(text) => Value::String(text.clone()),
             Field::Bytes(bytes) => Value::String(STANDARD.encode(bytes)),
             Field::Message(message) => self.any_message(message)?,
-            Field::List(_) | Field::Map(_) => self.collection(&Cow::Borrowed(value))?,
+            Field::List(_) | Field::Map(_) => self.collection(value)?,
         })
     }
 

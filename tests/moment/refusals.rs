@@ -69,7 +69,7 @@ fn words_that_mean_nothing_or_too_much() {
         ] {
             restore(&snapshot, &dir.path().join("e"), args).expect(2);
         }
-        let own = text(&cluster.data_dir(0).to_owned());
+        let own = text(cluster.data_dir(0));
         let to = text(&dir.path().join("f"));
         let args = [
             "restore",

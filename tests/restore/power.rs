@@ -24,7 +24,7 @@ const BELOW: [&str; 3] = ["etc/kubernetes", "var/lib/etcd", STATE];
 const STORE: &str = "static-pod-backups";
 /// Where the journals are.
 const STATE: &str = "var/lib/etcd-dr";
-/// A restore that comes as far as the wait for etcd and stays there.
+/// A restore that comes as far as the wait for etcd's pod and stays there.
 const SHORT: [&str; 3] = ["--wait", "1s", "--keep-failed"];
 /// How many states a sample has.
 const SAMPLE: usize = 60;
@@ -202,7 +202,7 @@ fn shrink(seed: &Path) {
     }
 }
 
-/// Records a restore up to the wait for etcd, and its way back.
+/// Records a restore up to the wait for etcd's pod, and its way back.
 fn record(template: &mut Template) -> (Judge, Recording, Recording) {
     // The kubelet sees no manifest from here on: what it starts would write.
     template.node.bench.faults(|faults| faults.blind = true);

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::remote::{IdentityArgs, RemoteArgs};
-use super::sign::TrustArgs;
+use super::source::SourceArgs;
 
 const DIFF_EXAMPLES: &str = "\
 Examples:
@@ -56,25 +55,7 @@ pub struct DiffArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
     pub encryption_config: Vec<PathBuf>,
 
-    /// Directory that holds the backups
-    /// [default: /etc/kubernetes/static-pod-backups]
-    #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
-    pub store: Option<PathBuf>,
-
-    /// Directory for copies that are downloaded and for the snapshot of
-    /// `live` while they are compared [default: /var/tmp]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
-    pub scratch: Option<PathBuf>,
-
-    /// What copies are read with.
+    /// Where backups come from, and what they are read with.
     #[command(flatten)]
-    pub identity: IdentityArgs,
-
-    /// Whose signatures count.
-    #[command(flatten)]
-    pub trust: TrustArgs,
-
-    /// How stores are reached.
-    #[command(flatten)]
-    pub remote: RemoteArgs,
+    pub source: SourceArgs,
 }

@@ -1,10 +1,8 @@
 //! `log`.
 
-use std::path::PathBuf;
+use clap::Args;
 
-use clap::{Args, ValueHint};
-
-use super::remote::{IdentityArgs, RemoteArgs};
+use super::source::SourceArgs;
 use super::values::{When, parse_when};
 
 const LOG_EXAMPLES: &str = "\
@@ -45,20 +43,7 @@ pub struct LogArgs {
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["kind", "namespace"])]
     pub prefix: Option<String>,
 
-    /// Directory that holds the backups
-    /// [default: /etc/kubernetes/static-pod-backups]
-    #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
-    pub store: Option<PathBuf>,
-
-    /// Directory to download a copy into while reading [default: /var/tmp]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub scratch: Option<PathBuf>,
-
-    /// What copies are read with.
+    /// Where backups come from, and what they are read with.
     #[command(flatten)]
-    pub identity: IdentityArgs,
-
-    /// How stores are reached.
-    #[command(flatten)]
-    pub remote: RemoteArgs,
+    pub source: SourceArgs,
 }

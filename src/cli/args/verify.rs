@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::remote::{IdentityArgs, RemoteArgs};
-use super::sign::TrustArgs;
+use super::source::SourceArgs;
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -79,24 +78,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath)]
     pub wal_dir: Option<PathBuf>,
 
-    /// Directory that holds the backups
-    /// [default: /etc/kubernetes/static-pod-backups]
-    #[arg(long, value_name = "DIR", env = "ETCD_DR_STORE", value_hint = ValueHint::DirPath, verbatim_doc_comment)]
-    pub store: Option<PathBuf>,
-
-    /// Directory to download a copy into while checking [default: /var/tmp]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub scratch: Option<PathBuf>,
-
-    /// What copies are read with.
+    /// Where backups come from, and what they are read with.
     #[command(flatten)]
-    pub identity: IdentityArgs,
-
-    /// Whose signatures count.
-    #[command(flatten)]
-    pub trust: TrustArgs,
-
-    /// How stores are reached.
-    #[command(flatten)]
-    pub remote: RemoteArgs,
+    pub source: SourceArgs,
 }

@@ -27,14 +27,8 @@ struct Side<'a> {
 
 /// Compares.
 pub(super) fn run(session: &Session, args: &DiffArgs) -> Result<Shown> {
-    let trust = sign::trust_only(session, &args.trust)?;
-    let reached = Reached {
-        store: args.store.as_deref(),
-        scratch: args.scratch.as_deref(),
-        identity: &args.identity,
-        remote: &args.remote,
-        trust: &trust,
-    };
+    let trust = sign::trust_only(session, &args.source.trust)?;
+    let reached = Reached::of(&args.source, &trust);
     let keys = look::keys(&args.encryption_config)?;
     let first = side(session, &args.first, &reached)?;
     let (second, objects) = second(session, args, &reached)?;
@@ -153,7 +147,7 @@ fn side(session: &Session, word: &str, reached: &Reached<'_>) -> Result<Looked> 
 fn equal(first: &Looked, second: &Looked) -> Option<HashKv> {
     let (a, b) = (first.hash_kv.as_ref()?, second.hash_kv.as_ref()?);
     let of = |hash: &HashKv| (hash.hash, hash.revision, hash.compact_revision);
-    (of(a) == of(b)).then(|| a.clone())
+    (of(a) == of(b)).then_some(*a)
 }
 
 fn same_at_once(first: &Looked, second: &Looked, hash: HashKv) -> Shown {

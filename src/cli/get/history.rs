@@ -33,7 +33,7 @@ pub(super) fn run(
     let mut table = Table::new(&["REVISION", "CHANGE", "TIME", "MANAGER", "BYTES"]);
     for change in &history.changes {
         let managed = change.managed.clone();
-        let (time, manager) = managed.map_or_else(|| (nothing(), nothing()), |managed| managed);
+        let (time, manager) = managed.unwrap_or_else(|| (nothing(), nothing()));
         table.row(vec![
             change.revision.to_string(),
             change.kind.word().to_owned(),

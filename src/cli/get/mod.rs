@@ -27,14 +27,8 @@ pub(super) fn run(session: &Session, args: &GetArgs) -> Result<Shown> {
         None => Selector::default(),
     };
     let keys = look::keys(&args.encryption_config)?;
-    let trust = sign::trust_only(session, &args.trust)?;
-    let reached = Reached {
-        store: args.store.as_deref(),
-        scratch: args.scratch.as_deref(),
-        identity: &args.identity,
-        remote: &args.remote,
-        trust: &trust,
-    };
+    let trust = sign::trust_only(session, &args.source.trust)?;
+    let reached = Reached::of(&args.source, &trust);
     let looked = look::find(session, &args.set, &reached)?;
     let opened = Opened::open(looked.source.clone())?;
     let mut reader = Reader::new(&opened, keys)?;

@@ -89,7 +89,7 @@ impl Printer {
 
     /// Ends the document.
     pub(super) fn end(mut self) -> io::Result<()> {
-        if !self.single && !(self.documents && self.form == Form::Yaml) {
+        if !(self.single || self.documents && self.form == Form::Yaml) {
             let empty = json!({"apiVersion": "v1", "items": [], "kind": "List", "metadata": {"resourceVersion": ""}});
             let text = match (self.form, self.written) {
                 (Form::Yaml, 0) => {

@@ -21,9 +21,9 @@ use crate::store::{Address, objects};
 
 /// Follows the chains of a store: the one that is named, or this node's.
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
-    let trust = sign::trust_only(session, &args.trust)?;
+    let trust = sign::trust_only(session, &args.source.trust)?;
     let named = match args.sets.as_slice() {
-        [] => args.store.as_deref(),
+        [] => args.source.store.as_deref(),
         [store] => Some(Path::new(store)),
         _ => return Err(Failure::new(Kind::Usage, "--chain takes one store")),
     };
@@ -55,7 +55,7 @@ fn away(
     address: &Address,
     trust: &Trust,
 ) -> Result<(String, Vec<BackupSet>, Records)> {
-    let settings = remote::settings(session, &args.remote)?;
+    let settings = remote::settings(session, &args.source.remote)?;
     let (found, records) = session.block_on(async {
         let store = objects::open(address, &settings).await?;
         let found = sets::chains(store.as_ref(), "", trust);

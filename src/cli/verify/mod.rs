@@ -43,8 +43,8 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     if args.sets.iter().any(|word| Address::is_url(word)) {
         return away(session, args);
     }
-    let trust = sign::trust_only(session, &args.trust)?;
-    let store = session.store_to_read(args.store.as_deref())?;
+    let trust = sign::trust_only(session, &args.source.trust)?;
+    let store = session.store_to_read(args.source.store.as_deref())?;
     if let Some(dir) = &args.data_dir {
         return data_dir::run(session, dir, args.wal_dir.as_deref(), &store);
     }
@@ -67,7 +67,12 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let mut checked = Vec::new();
     for set in sets {
         let name = set.name.clone();
-        let one = check(session, set, args.live, &scratch(args.scratch.as_deref()));
+        let one = check(
+            session,
+            set,
+            args.live,
+            &scratch(args.source.scratch.as_deref()),
+        );
         checked.push(one.map_err(|failure| failure.doing(format!("verifying {name}")))?);
     }
     Ok(shown(session, &checked, remark(&passed_over)))
@@ -100,10 +105,10 @@ fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<S
 
 /// Brings each set here, checks it, and leaves nothing of it.
 fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
-    let settings = remote::settings(session, &args.remote)?;
-    let identities = remote::identities(&args.identity)?;
-    let trust = &sign::trust_only(session, &args.trust)?;
-    let scratch = &scratch(args.scratch.as_deref());
+    let settings = remote::settings(session, &args.source.remote)?;
+    let identities = remote::identities(&args.source.identity)?;
+    let trust = &sign::trust_only(session, &args.source.trust)?;
+    let scratch = &scratch(args.source.scratch.as_deref());
     let mut checked = Vec::new();
     for word in &args.sets {
         let address = Address::parse(word)?;

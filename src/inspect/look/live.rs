@@ -34,13 +34,15 @@ pub async fn snapshot(context: &Context, target: &Target, into: &Path) -> Result
         let file = OutFile::create(&path).doing(Kind::Store, doing)?;
         let sink = file.file().try_clone().doing(Kind::Store, doing)?;
         let observer = Arc::clone(&context.observer);
-        let mut options = DownloadOptions::default();
-        options.on_progress = Some(Arc::new(move |progress| {
-            observer.event(Event::PhaseProgress {
-                phase: PHASE,
-                done: progress.received,
-            });
-        }));
+        let options = DownloadOptions {
+            on_progress: Some(Arc::new(move |progress| {
+                observer.event(Event::PhaseProgress {
+                    phase: PHASE,
+                    done: progress.received,
+                });
+            })),
+            ..DownloadOptions::default()
+        };
         let (_, downloaded) = download(&connection, sink, &options).await?;
         context.tell(Event::PhaseDone {
             phase: PHASE,

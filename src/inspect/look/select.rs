@@ -159,10 +159,11 @@ fn one(word: &str, kinds: &Kinds) -> Result<Resource> {
         [] if word.contains('.') => Ok(undefined(word)),
         [] => {
             let what = format!("there is no kind {word:?} in this database");
-            let near = kinds
-                .all()
-                .filter(|kind| strsim::jaro_winkler(&kind.plural, word) > 0.85);
-            let near: Vec<String> = near.map(Resource::name).collect();
+            let likeness = |kind: &Resource| strsim::jaro_winkler(&kind.plural, word);
+            let mut near: Vec<_> = kinds.all().map(|kind| (likeness(kind), kind)).collect();
+            near.retain(|(likeness, _)| *likeness > 0.85);
+            near.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+            let near: Vec<String> = near.into_iter().map(|(_, kind)| kind.name()).collect();
             let failure = Failure::new(Kind::Usage, what);
             Err(match near.is_empty() {
                 true => failure,
@@ -234,11 +235,9 @@ mod tests {
     fn what_is_not_understood_names_what_is_near() {
         let failure = parse(&["deploymnets"], None).unwrap_err();
         assert_eq!(failure.kind(), Kind::Usage);
-        assert!(
-            failure
-                .facts()
-                .contains(&Fact::Candidates(vec!["deployments.apps".into()]))
-        );
+        let near = ["deployments.apps", "deploymentconfigs.apps.openshift.io"];
+        let near = near.map(str::to_owned).to_vec();
+        assert_eq!(failure.facts(), [Fact::Candidates(near)]);
         assert!(parse(&["pods", "deploy/x"], None).is_err());
         let undefined = parse(&["widgets.example.com/w"], None).unwrap();
         assert!(undefined.takes(b"/registry/example.com/widgets/w", &Kinds::default()));

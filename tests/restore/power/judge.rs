@@ -23,7 +23,7 @@ pub(super) type Found = BTreeMap<PathBuf, TreeNode>;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Way {
     Back,
-    /// On as far as the wait for etcd, then back.
+    /// On as far as the wait for etcd's pod, then back.
     OnAndBack,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Judge {
     pub(super) name: String,
     pub(super) socket: PathBuf,
     pub(super) before: Found,
-    /// What a restore leaves that waits for etcd.
+    /// What a restore leaves that waits for etcd's pod.
     pub(super) half: Found,
 }
 
@@ -44,7 +44,8 @@ impl Judge {
         let begun = state.0.keys().any(|path| is_journal(path));
         if begun && way == Way::OnAndBack {
             let (code, told) = self.insist(root, &["restore", "--resume", "--keep-failed"]);
-            if code != Some(7) || !told.contains("prove-etcd") {
+            // The others' manifests wait until the kubelet has begun to start etcd.
+            if code != Some(7) || !told.contains("for etcd's pod to start") {
                 return Err(format!("going on: {code:?} {told}"));
             }
             same(&self.half, &outline(tree_at(root))).map_err(|why| format!("went on: {why}"))?;
