@@ -111,7 +111,10 @@ pub fn object(data: &[u8]) {
     static KEYS: std::sync::LazyLock<Keys> = std::sync::LazyLock::new(|| {
         let mut keys = Keys::default();
         for cipher in ["aescbc", "aesgcm", "secretbox"] {
-            let path = format!("{}/../fixtures/objects/encrypted-{cipher}-config.json", env!("CARGO_MANIFEST_DIR"));
+            let path = format!(
+                "{}/../fixtures/objects/encrypted-{cipher}-config.json",
+                env!("CARGO_MANIFEST_DIR")
+            );
             let file = std::fs::read(path).expect("the fixture");
             keys.add(&file).expect("an EncryptionConfiguration");
         }

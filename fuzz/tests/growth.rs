@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_dr_fuzz::{
-    age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing,
+    age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing, object,
     raft_snap, request, seal_records, wal, yaml,
 };
 use peak_alloc::PeakAlloc;
@@ -116,6 +116,7 @@ fn yaml_documents() {
         ("", "- a\n", ""),
         ("", "[", ""),
         ("", "? ", ""),
+        ("", "{a: ", ""),
         ("a: \"", "\\n", "\""),
     ];
     let lines: [(&str, Line, &str); 2] = [
@@ -274,6 +275,71 @@ fn archives() {
         std::io::Write::write_all(&mut gz, &vec![0; length * 512]).expect("memory");
         gz.finish().expect("memory")
     });
+}
+
+/// A length-delimited field of protobuf (Protocol Buffers, "Encoding").
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut length = content.len();
+    while length > 0x7f {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(content);
+    out
+}
+
+#[test]
+fn stored_objects() {
+    let repeated = [
+        ("", "[", ""),
+        ("", "{\"a\":", ""),
+        (
+            "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"data\":[",
+            "0,",
+            "0]}",
+        ),
+        ("kind: X\na: ", "[", ""),
+        ("kind: X\na: &a x\nb: [", "*a,", "]"),
+        ("k8s:enc:secretbox:v1:key1:", "x", ""),
+        ("k8s:enc:", "a:", ""),
+    ];
+    let lines: [(&str, Line, &str); 1] = [(
+        "{\"apiVersion\":\"example.com/v1\",\"kind\":\"Widget\"",
+        |i| format!(",\"a{i}\":{{}}"),
+        "}",
+    )];
+    hold_texts("object", object, &repeated, &lines);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Entries of a map, an unknown field, names, and messages within messages.
+    let entry = field(2, &[field(1, b"a"), field(2, b"b")].concat());
+    let units: [(&str, Vec<u8>); 4] = [
+        ("ConfigMap", entry),
+        ("ConfigMap", field(9, b"x")),
+        ("Pod", field(1, &field(1, b"a"))),
+        ("Pod", field(2, &field(2, &field(1, b"a")))),
+    ];
+    for (kind, unit) in &units {
+        hold("object", object, &|length| {
+            let type_meta = [field(1, b"v1"), field(2, kind.as_bytes())].concat();
+            let raw = unit.repeat(length / unit.len());
+            [b"k8s\0".to_vec(), field(1, &type_meta), field(2, &raw)].concat()
+        });
+    }
+    // Messages nested as deep as the bytes go, in protobuf and in CBOR.
+    hold("object", object, &|length| {
+        let mut raw = Vec::new();
+        while raw.len() < length.min(20_000) {
+            raw = field(1, &raw);
+        }
+        [b"k8s\0".to_vec(), field(2, &raw)].concat()
+    });
+    for item in [0x81, 0xa1, 0x9f, 0xc1] {
+        hold("object", object, &|length| {
+            [b"\xd9\xd9\xf7".to_vec(), vec![item; length]].concat()
+        });
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use etcd_dr::etcd::proto::put_bytes;
 use etcd_dr::etcd::raftsnap;
 use etcd_dr::etcd::wal::write_founding;
 use etcd_dr_fuzz::{
-    age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing,
-    object, raft_snap, request, seal_metas, seal_records, wal, yaml,
+    age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing, object,
+    raft_snap, request, seal_metas, seal_records, wal, yaml,
 };
 use testbench::database::model::Store;
 use testbench::database::writer::{Freelist, Random, Shape, seal, write};
@@ -261,12 +261,26 @@ fn first_member(cluster: &FoundingCluster) -> MemberId {
 #[test]
 fn mutated_objects_are_read() {
     let mut seeds = Vec::new();
-    for name in ["encodings", "encrypted-aescbc", "encrypted-aesgcm", "encrypted-secretbox", "encrypted-kms-v2"] {
-        let path = format!("{}/../fixtures/objects/{name}.db.zst", env!("CARGO_MANIFEST_DIR"));
+    for name in [
+        "encodings",
+        "encrypted-aescbc",
+        "encrypted-aesgcm",
+        "encrypted-secretbox",
+        "encrypted-kms-v2",
+    ] {
+        let path = format!(
+            "{}/../fixtures/objects/{name}.db.zst",
+            env!("CARGO_MANIFEST_DIR")
+        );
         let bytes = zstd::decode_all(std::fs::File::open(path).unwrap()).unwrap();
         let database = Database::open(&bytes).unwrap();
         let space = Keyspace::read(&database, None, &|_| true).unwrap();
-        seeds.extend(space.keys().step_by(3).map(|key| space.value(key.value).unwrap()));
+        seeds.extend(
+            space
+                .keys()
+                .step_by(3)
+                .map(|key| space.value(key.value).unwrap()),
+        );
     }
     run_plain("object", &seeds, 27, object);
 }

@@ -2,9 +2,9 @@
 //!
 //! Kubernetes turns YAML into JSON by a port of libyaml, and reads that (sigs.k8s.io/yaml). So does
 //! this: a byte order mark is skipped, of several documents the first counts, of equal keys the
-//! last, `<<` merges, tags of unknown kinds change nothing, and JSON is read as such. libyaml works
-//! in time linear in the document; what it is asked for is bounded here: an alias repeats what its
-//! anchor names, so that a small file could mean terabytes.
+//! last, `<<` merges, tags of unknown kinds change nothing, and JSON is read as such. What libyaml
+//! takes more than linear time for is bounded here (directives, open brackets), and so is what it is
+//! asked for: an alias repeats what its anchor names, so that a small file could mean terabytes.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -25,9 +25,14 @@ const SLACK: usize = 4096;
 /// libyaml compares each directive with all before it.
 const MAX_DIRECTIVES: usize = 16;
 
+/// For each token libyaml goes through all brackets that are open, and serde_yaml reads no more than 128 levels.
+const MAX_OPEN: usize = 512;
+
 /// Why a document could not be read.
 #[derive(Debug)]
 pub enum YamlError {
+    /// Too many of its brackets are open at once.
+    Brackets,
     /// Its aliases stand for too much.
     Aliases,
     /// It has too many directives.
@@ -46,6 +51,10 @@ impl fmt::Display for YamlError {
             Self::Aliases => write!(
                 f,
                 "expected YAML whose aliases expand it at most {GROWTH} times, found more"
+            ),
+            Self::Brackets => write!(
+                f,
+                "expected YAML with at most {MAX_OPEN} brackets open at once, found more"
             ),
             Self::Directives => write!(
                 f,
@@ -77,6 +86,9 @@ fn value(text: &[u8]) -> Result<Value, YamlError> {
     if lines.filter(|line| line.starts_with(b"%")).count() > MAX_DIRECTIVES {
         return Err(YamlError::Directives);
     }
+    if most_open(&text) > MAX_OPEN {
+        return Err(YamlError::Brackets);
+    }
     let left = Cell::new(text.len().saturating_mul(GROWTH).saturating_add(SLACK));
     let node = Node { left: &left };
     match serde_yaml_ng::Deserializer::from_slice(&text).next() {
@@ -88,6 +100,21 @@ fn value(text: &[u8]) -> Result<Value, YamlError> {
                 _ => YamlError::Parse(error),
             }),
     }
+}
+
+/// The most brackets that are open at one place. Those in strings and comments count too, as only libyaml
+/// could tell; in what Kubernetes writes they are closed again.
+fn most_open(text: &[u8]) -> usize {
+    let mut open = 0usize;
+    let levels = text.iter().map(|byte| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open
+    });
+    levels.max().unwrap_or_default()
 }
 
 /// Reads a unit of UTF-16 in the order that a byte order mark tells.

@@ -105,7 +105,7 @@ fn blocks_are_shared_with_the_backup_before() {
             .stdout
             .lines()
             .next()
-            .is_some_and(|head| head.ends_with("SHARED")),
+            .is_some_and(|head| head.contains(" SHARED ")),
         "{listed}"
     );
     let listed = node

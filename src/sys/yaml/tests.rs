@@ -87,6 +87,17 @@ fn aliases_are_replaced_within_bounds() {
     }
 }
 
+#[test]
+fn many_open_brackets_are_refused_and_closed_ones_are_not() {
+    let nested = |times: usize| format!("a: {}\n", "[".repeat(times));
+    let failure = from_slice::<Value>(nested(600).as_bytes()).unwrap_err();
+    assert!(matches!(failure, YamlError::Brackets), "{failure}");
+    let failure = from_slice::<Value>(nested(512).as_bytes()).unwrap_err();
+    assert!(matches!(failure, YamlError::Parse(_)), "{failure}");
+    let closed = format!("a: [{}]\nb: '{}'\n", "[{}],".repeat(2000), "[".repeat(500));
+    assert_eq!(read(&closed)["a"].as_array().map(Vec::len), Some(2000));
+}
+
 /// The processor time that reading takes: the least of several runs, as interruptions only add.
 fn cost(text: &str) -> std::time::Duration {
     use rustix::time::{ClockId, clock_gettime};
@@ -105,7 +116,7 @@ fn cost(text: &str) -> std::time::Duration {
 
 #[test]
 fn a_document_of_four_times_the_length_takes_no_more_than_that() {
-    let repeated: [(&str, &str, &str); 24] = [
+    let repeated: [(&str, &str, &str); 28] = [
         ("a: ", "&", ""),
         ("a: ", "*", ""),
         ("a: &", "x", "\n"),
@@ -114,6 +125,10 @@ fn a_document_of_four_times_the_length_takes_no_more_than_that() {
         ("", "[", ""),
         ("", "{", ""),
         ("", "[{", ""),
+        ("", "{a: ", ""),
+        ("", "{\"a\":", ""),
+        ("", "{a: [", ""),
+        ("a: ", "[b, ", ""),
         ("", "- ", ""),
         ("", "? ", ""),
         ("", "a: ", ""),
