@@ -25,7 +25,7 @@ const STORE: &str = "static-pod-backups";
 /// Where the journals are.
 const STATE: &str = "var/lib/etcd-dr";
 /// A restore that comes as far as the wait for etcd's pod and stays there.
-const SHORT: [&str; 3] = ["--wait", "1s", "--keep-failed"];
+const SHORT: [&str; 3] = ["--wait", "3s", "--keep-failed"];
 /// How many states a sample has.
 const SAMPLE: usize = 60;
 
@@ -212,6 +212,7 @@ fn record(template: &mut Template) -> (Judge, Recording, Recording) {
     let forth = Recording::of(template, |seam| {
         let (code, told) = status(&template.restore(Some(seam), &SHORT));
         assert_eq!(code, Some(7), "{told}");
+        assert!(told.contains("for etcd's pod to start"), "{told}");
     });
     let half = outline(template.node.tree());
     let back = Recording::of(template, |seam| {

@@ -85,12 +85,12 @@ impl Judge {
         self.command(root, args).output().expect("running etcd-dr")
     }
 
-    /// Runs it; again where the second that a restore here waits for its pods was too short: on a
+    /// Runs it; again where the three seconds that a restore here waits for its pods were too short: on a
     /// busy machine the container runtime's answer may take longer, and then it says so and stops.
     fn insist(&self, root: &Path, args: &[&str]) -> (Option<i32>, String) {
         for _ in 0..9 {
             let (code, told) = status(&self.run(root, args));
-            if code == Some(0) || !told.contains("waited 1 s for the static pods") {
+            if code == Some(0) || !told.contains("waited 3 s for the static pods") {
                 return (code, told);
             }
         }
