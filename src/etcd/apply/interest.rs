@@ -14,9 +14,6 @@ use crate::etcd::proto::request::{RaftRequest, RequestKind};
 use crate::etcd::proto::{Fields, WireError};
 use crate::finding::Findings;
 
-/// The longest value that is read whole; etcd's requests are 1.5 MiB unless configured otherwise.
-const MAX_VALUE: u64 = 1 << 30;
-
 /// Which keys and leases a tail names.
 #[derive(Default)]
 pub(super) struct Interest {
@@ -212,12 +209,6 @@ impl Visitor for Keys<'_> {
     }
 
     fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
-        if element.value_len > MAX_VALUE {
-            let what = format!("a value of {} bytes", element.value_len);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        let mut value = vec![0; element.value_len as usize];
-        element.read_at(&mut value, 0)?;
-        self.entry(element.key, &value)
+        self.entry(element.key, &element.value()?)
     }
 }

@@ -15,10 +15,6 @@ use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
 use crate::etcd::snapshot::{Packed, Shape};
 use crate::finding::Findings;
 
-/// The longest value that is read whole, in bytes; etcd's requests are 1.5 MiB unless configured
-/// otherwise.
-const MAX_VALUE: u64 = 1 << 30;
-
 /// The revisions that a database can be restored to, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
@@ -217,12 +213,6 @@ impl Visitor for Descent<'_, '_> {
     }
 
     fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
-        if element.value_len > MAX_VALUE {
-            let what = format!("a value of {} bytes", element.value_len);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        let mut value = vec![0; element.value_len as usize];
-        element.read_at(&mut value, 0)?;
-        self.entry(element.key, &value)
+        self.entry(element.key, &element.value()?)
     }
 }

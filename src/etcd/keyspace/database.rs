@@ -12,9 +12,6 @@ use crate::finding::{Findings, Place};
 
 use super::value::ValueAt;
 
-/// A larger value than any etcd accepts; one that claims more is damaged.
-const MAX_VALUE: u64 = 1 << 30;
-
 /// One version of a key, as it is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version<'a> {
@@ -338,14 +335,6 @@ impl Visitor for Versions<'_> {
     }
 
     fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
-        if element.value_len > MAX_VALUE {
-            return Err(invalid(&format!(
-                "expected a smaller value, found {} bytes",
-                element.value_len
-            )));
-        }
-        let mut value = vec![0; element.value_len as usize];
-        element.read_at(&mut value, 0)?;
-        self.entry(element.key, &value, &element.place())
+        self.entry(element.key, &element.value()?, &element.place())
     }
 }
