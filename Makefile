@@ -71,7 +71,7 @@ suites: deps etcd servers
 
 # One node after another: each is a kubelet, a container runtime and 17 containers.
 test-node: deps etcd node
-	ETCD_DR_REAL_NODE=1 $(CARGO) test --locked $(FEATURES) --test real_node -- --nocapture --test-threads=1
+	ETCD_DR_REAL_NODE=1 $(CARGO) test --locked $(FEATURES) --test real_node --test inside -- --nocapture --test-threads=1
 
 test-stores: deps
 	-@scripts/deps.sh --tests
