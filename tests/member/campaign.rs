@@ -21,7 +21,7 @@ use testbench::campaign::{calls, counted, killed, status};
 use testbench::node::NodeOptions;
 
 /// Calls of a sample: where nothing starts, and where the member must come to its vote each time.
-const SAMPLE: u64 = 16;
+const SAMPLE: u64 = 12;
 const SLOW_SAMPLE: u64 = 6;
 
 struct Template {

@@ -19,7 +19,7 @@ use testbench::campaign::{self, killed, status};
 use testbench::node::NodeOptions;
 
 /// How many calls a sample has.
-const SAMPLE: u64 = 24;
+const SAMPLE: u64 = 16;
 
 /// A node whose data, backup and disk are made once and copied for each run.
 pub(super) struct Template {

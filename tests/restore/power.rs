@@ -27,7 +27,7 @@ const STATE: &str = "var/lib/etcd-dr";
 /// A restore that comes as far as the wait for etcd's pod and stays there.
 const SHORT: [&str; 3] = ["--wait", "3s", "--keep-failed"];
 /// How many states a sample has.
-const SAMPLE: usize = 60;
+const SAMPLE: usize = 40;
 
 /// A recording, and what it is replayed on.
 struct Recording {
