@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::context;
-use crate::context::Context;
+use super::dir_options::{DirOptions, Watcher};
+use crate::context::{self, Context};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::FileSource;
 use crate::etcd::datadir::{self as files, Layout};
@@ -13,9 +13,7 @@ use crate::etcd::founding::{FoundingCluster, InitialCluster};
 use crate::etcd::history::Moment;
 use crate::etcd::ids::{ClusterId, MemberId, PeerUrls};
 use crate::etcd::membership::Member;
-use crate::etcd::restore::{
-    self, Bump, Evidence, Phase, SLACK, Spec, TargetVersion, Watch, newest_revision,
-};
+use crate::etcd::restore::{self, Bump, Evidence, Spec, TargetVersion, newest_revision};
 use crate::etcd::roll::Rolled;
 use crate::etcd::snapshot::Alarm;
 use crate::etcd::survivor::applied;
@@ -25,12 +23,10 @@ use crate::keep::catalog::BackupSet;
 /// What is asked for. Everything but the paths and the randomness has etcdutl's meaning.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// What every restore to a data directory is asked for.
+    pub options: DirOptions,
     /// The snapshot file.
     pub snapshot: PathBuf,
-    /// The directory to be made: absent, or there and empty.
-    pub data_dir: PathBuf,
-    /// A directory of its own for the WAL; it must not be there.
-    pub wal_dir: Option<PathBuf>,
     /// The member's name.
     pub name: String,
     /// `name=url,…` of all members.
@@ -41,12 +37,6 @@ pub struct Request {
     pub token: Option<String>,
     /// Whether the trailer is not checked, and need not be there.
     pub skip_hash_check: bool,
-    /// How the revision is raised; none: as [`Bump::Auto`], for a single member.
-    pub bump: Option<Bump>,
-    /// Whether all below the new revision is marked as compacted; with [`Bump::Auto`] it always is.
-    pub mark_compacted: bool,
-    /// Revisions known besides the snapshot's own.
-    pub evidence: Vec<Evidence>,
     /// The release that is to start from it.
     pub target: Option<TargetVersion>,
     /// Whether the database is rewritten, without its free pages.
@@ -55,10 +45,6 @@ pub struct Request {
     pub to: Option<Moment>,
     /// The WAL of a member of the same history, which is applied to the snapshot.
     pub roll_forward: Option<RollForward>,
-    /// Names of refusals that are allowed.
-    pub allow: Vec<String>,
-    /// Randomness, for the token and hidden names.
-    pub random: u128,
 }
 
 /// A WAL to roll forward from.
@@ -70,6 +56,15 @@ pub struct RollForward {
     /// The id of the cluster that the snapshot is of, as hex, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
+}
+
+impl RollForward {
+    fn below(&self) -> restore::Forward<'_> {
+        restore::Forward {
+            dir: &self.dir,
+            cluster: self.cluster_id.as_deref().and_then(ClusterId::from_hex),
+        }
+    }
 }
 
 /// A member of the new cluster.
@@ -241,52 +236,43 @@ fn must_be_given(name: &'static str, what: &str) -> Failure {
 /// another restore builds there; [`Kind::Store`] where the disk is at fault. Nothing is in place
 /// then.
 pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
+    let options = &request.options;
     let founders = InitialCluster::parse(&request.initial_cluster)?;
     let advertised = PeerUrls::parse_list(&request.advertise_peer_urls)?;
     founders.check_local(&request.name, &advertised)?;
     let several = founders.names().count() > 1;
     let token = token(request, several)?;
-    let bump = bump(request, several)?;
+    refuse_own_bumps(options.bump, several)?;
     let cluster = founders.found(&token)?;
     let me = cluster
         .member(&request.name)
         .ok_or_else(|| Failure::new(Kind::Unexpected, "the local member was not founded"))?;
-    let allowed = |name: &str| request.allow.iter().any(|known| known == name);
     let spec = Spec {
         snapshot: &request.snapshot,
-        data_dir: &request.data_dir,
-        wal_dir: request.wal_dir.as_deref(),
+        data_dir: &options.data_dir,
+        wal_dir: options.wal_dir.as_deref(),
         cluster: &cluster,
         me: me.id,
-        roll_forward: request
-            .roll_forward
-            .as_ref()
-            .map(|forward| restore::Forward {
-                dir: &forward.dir,
-                cluster: forward.cluster_id.as_deref().and_then(ClusterId::from_hex),
-            }),
+        roll_forward: request.roll_forward.as_ref().map(RollForward::below),
         to_revision: request.to.as_ref().map(|moment| moment.revision),
-        skip_hash_check: request.skip_hash_check || allowed("no-integrity-hash"),
-        bump,
-        mark_compacted: request.mark_compacted || matches!(bump, Bump::Auto { .. }),
-        evidence: &request.evidence,
-        allow_low_bump: allowed("bump-too-small"),
+        skip_hash_check: request.skip_hash_check || options.allows("no-integrity-hash"),
+        bump: options.bump(),
+        mark_compacted: options.marks_compacted(),
+        evidence: &options.evidence,
+        allow_low_bump: options.allows("bump-too-small"),
         target: request.target,
-        allow_unknown_version: allowed("unknown-version"),
+        allow_unknown_version: options.allows("unknown-version"),
         compact: request.compact,
-        tag: (request.random >> 64) as u64,
+        tag: options.tag(),
     };
-    let mut removed = Vec::new();
-    let restored = restore::restore(&spec, &Watcher { context }, &mut removed);
-    for path in removed {
-        context.tell(Event::LeftoverRemoved(path));
-    }
+    let watcher = Watcher { context };
+    let restored = watcher.report_leftovers(|removed| restore::restore(&spec, &watcher, removed));
     let restored = restored.map_err(|failure| match failure.kind() {
         Kind::Interrupted => context::interrupted(),
         _ => failure.doing(format!(
             "restoring {} to {}",
             request.snapshot.display(),
-            request.data_dir.display()
+            options.data_dir.display()
         )),
     })?;
     tell(context, &restored);
@@ -300,17 +286,18 @@ fn token(request: &Request, several: bool) -> Result<String> {
             "token-not-given",
             "the members of one cluster need the same token: with a random one each they would not form a cluster",
         )),
-        None => Ok(format!("etcd-dr-{:032x}", request.random)),
+        None => Ok(format!("etcd-dr-{:032x}", request.options.random)),
     }
 }
 
-fn bump(request: &Request, several: bool) -> Result<Bump> {
-    match request.bump {
+/// Refuses a bump that each member of a cluster would find out for itself.
+fn refuse_own_bumps(bump: Option<Bump>, several: bool) -> Result<()> {
+    match bump {
         Some(Bump::Auto { .. }) | None if several => Err(must_be_given(
             "bump-not-given",
             "the members of one cluster need the same bump, as a number: detected on each, it could differ",
         )),
-        bump => Ok(bump.unwrap_or(Bump::Auto { slack: SLACK })),
+        _ => Ok(()),
     }
 }
 
@@ -341,8 +328,8 @@ fn outcome(
     };
     Outcome {
         snapshot: request.snapshot.clone(),
-        data_dir: request.data_dir.clone(),
-        wal_dir: request.wal_dir.clone(),
+        data_dir: request.options.data_dir.clone(),
+        wal_dir: request.options.wal_dir.clone(),
         cluster_id: cluster.id.to_string(),
         member_id: me.to_string(),
         members: cluster.members.iter().map(member).collect(),
@@ -377,44 +364,5 @@ fn tell(context: &Context, restored: &restore::Restored) {
                 alarm.alarm, alarm.member
             ),
         );
-    }
-}
-
-/// Hands progress to the observer.
-pub(super) struct Watcher<'a> {
-    pub(super) context: &'a Context,
-}
-
-fn name(phase: Phase) -> (&'static str, &'static str) {
-    match phase {
-        Phase::Copy => ("copy", "copying the database"),
-        Phase::Check => ("verify", "checking the database"),
-        Phase::Rewrite => ("rewrite", "rewriting the database"),
-        Phase::Settle => ("settle", "syncing the database to disk and reading it back"),
-    }
-}
-
-impl Watch for Watcher<'_> {
-    fn begin(&self, phase: Phase, total: u64) {
-        let (phase, about) = name(phase);
-        self.context.tell(Event::PhaseStarted {
-            phase,
-            about: about.to_owned(),
-            total: Some(total),
-        });
-    }
-
-    fn progress(&self, phase: Phase, done: u64) {
-        let (phase, _) = name(phase);
-        self.context.tell(Event::PhaseProgress { phase, done });
-    }
-
-    fn done(&self, phase: Phase, done: u64) {
-        let (phase, _) = name(phase);
-        self.context.tell(Event::PhaseDone { phase, done });
-    }
-
-    fn stopped(&self) -> bool {
-        self.context.cancel.is_cancelled()
     }
 }

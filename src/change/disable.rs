@@ -32,6 +32,7 @@ use crate::node::profile::Profile;
 use crate::sys::mount::Mounts;
 
 /// Stopping etcd's pod and keeping it stopped.
+#[derive(Debug)]
 pub struct Disable;
 
 impl Journalled for Disable {
@@ -44,39 +45,12 @@ impl Journalled for Disable {
     }
 }
 
-/// A plan before it is begun.
-#[derive(Debug)]
-pub struct DisablePlan {
-    /// The operation's name.
-    pub id: String,
-    /// What the journal keeps.
-    pub info: RestoreInfo,
-    /// The steps.
-    pub steps: Vec<NodeStep>,
-}
-
-impl Plan for DisablePlan {
-    type Change = Disable;
-
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn info(&self) -> &RestoreInfo {
-        &self.info
-    }
-
-    fn steps(&self) -> &[NodeStep] {
-        &self.steps
-    }
-}
-
 /// The plan of stopping etcd's pod and keeping it stopped.
 ///
 /// # Errors
 /// As those of [`super::restore::from_backup::plan`]; [`Kind::Refused`] where there is no manifest to
 /// be moved.
-pub async fn plan(context: &Context, target: &Target, wait: Duration) -> Result<DisablePlan> {
+pub async fn plan(context: &Context, target: &Target, wait: Duration) -> Result<Plan<Disable>> {
     let layout = &target.layout;
     registry::refuse_while_unfinished(&layout.state())?;
     let state = context
@@ -130,7 +104,7 @@ pub async fn plan(context: &Context, target: &Target, wait: Duration) -> Result<
         others: Vec::new(),
         etcd_alone: layout.is_etcd_only(state.profile),
     };
-    Ok(DisablePlan { id, info, steps })
+    Ok(Plan { id, info, steps })
 }
 
 /// Refuses to start a kubeadm node's etcd on data from before a restore: another member serves the

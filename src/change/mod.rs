@@ -3,6 +3,7 @@
 
 pub mod datadir;
 pub mod detached;
+pub mod dir_options;
 pub mod disable;
 pub mod member;
 pub mod restore;

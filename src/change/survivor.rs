@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::datadir::Watcher;
-use crate::context;
-use crate::context::Context;
+use super::dir_options::{DirOptions, Watcher};
+use crate::context::{self, Context};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::datadir::{Layout, not_a_data_dir};
 use crate::etcd::ids::{ClusterId, PeerUrls};
 use crate::etcd::membership::Member;
-use crate::etcd::restore::{Bump, Evidence, SLACK};
+use crate::etcd::restore::Bump;
 use crate::etcd::snapshot::Alarm;
 use crate::etcd::survivor::{self, Raise, Spec, Survivor};
 use crate::event::Event;
@@ -20,31 +19,19 @@ use crate::inspect::data_dir::Known;
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// What every restore to a data directory is asked for.
+    pub options: DirOptions,
     /// The stopped member's data directory; it is read only.
     pub from: PathBuf,
     /// Its WAL, where it has a directory of its own.
     pub from_wal: Option<PathBuf>,
-    /// The directory to be made: absent, or there and empty.
-    pub data_dir: PathBuf,
-    /// A directory of its own for the new WAL; it must not be there.
-    pub wal_dir: Option<PathBuf>,
     /// Whose disk it must be, by name.
     pub name: Option<String>,
     /// The member's own peer URLs, comma-separated, where they changed.
     pub peer_urls: Option<String>,
-    /// How the revision is raised; none: as [`Bump::Auto`].
-    pub bump: Option<Bump>,
-    /// Whether all below the new revision is marked as compacted; with [`Bump::Auto`] it always is.
-    pub mark_compacted: bool,
-    /// Revisions known besides the disk's own.
-    pub evidence: Vec<Evidence>,
-    /// Names of refusals that are allowed.
-    pub allow: Vec<String>,
-    /// The new cluster's id; none: one made from `random`. Only a member that is alone in its
-    /// cluster may keep the one it has: there is nobody else who could still use it.
+    /// The new cluster's id; none: a random one. Only a member that is alone in its cluster may keep
+    /// the one it has: no other member could still use it.
     pub cluster_id: Option<ClusterId>,
-    /// Randomness, for the cluster's id and hidden names.
-    pub random: u128,
 }
 
 /// What was made.
@@ -109,12 +96,9 @@ pub struct Outcome {
 pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     keep_apart(request)?;
     let (made, cluster_id) = specified(request, |spec| {
-        let mut removed = Vec::new();
-        let made = survivor::make(spec, &Watcher { context }, &mut removed);
-        for path in removed {
-            context.tell(Event::LeftoverRemoved(path));
-        }
-        Ok((made?, spec.cluster_id))
+        let watcher = Watcher { context };
+        let made = watcher.report_leftovers(|removed| survivor::make(spec, &watcher, removed))?;
+        Ok((made, spec.cluster_id))
     })?;
     tell(context, &made);
     Ok(outcome(request, cluster_id, made))
@@ -139,25 +123,25 @@ fn specified<T>(request: &Request, work: impl FnOnce(&Spec<'_>) -> Result<T>) ->
     }
     let peer_urls = request.peer_urls.as_deref().map(PeerUrls::parse_list);
     let peer_urls = peer_urls.transpose()?;
-    let bump = request.bump.unwrap_or(Bump::Auto { slack: SLACK });
-    let auto = matches!(bump, Bump::Auto { .. });
+    let options = &request.options;
+    let bump = options.bump();
     let raise = Raise {
         bump,
-        mark_compacted: request.mark_compacted || auto,
-        evidence: &request.evidence,
-        allow_low: request.allow.iter().any(|name| name == "bump-too-small"),
+        mark_compacted: options.marks_compacted(),
+        evidence: &options.evidence,
+        allow_low: options.allows("bump-too-small"),
     };
-    // Zero is no id to etcd.
-    let made_up = ClusterId((request.random as u64).max(1));
+    // etcd takes zero for "no id".
+    let made_up = ClusterId((options.random as u64).max(1));
     let spec = Spec {
         source: &source,
-        data_dir: &request.data_dir,
-        wal_dir: request.wal_dir.as_deref(),
+        data_dir: &options.data_dir,
+        wal_dir: options.wal_dir.as_deref(),
         cluster_id: request.cluster_id.unwrap_or(made_up),
         name: request.name.as_deref(),
         peer_urls: peer_urls.as_ref(),
         raise: (bump != Bump::By(0)).then_some(raise),
-        tag: (request.random >> 64) as u64,
+        tag: options.tag(),
     };
     work(&spec).map_err(|failure| match failure.kind() {
         Kind::Interrupted => context::interrupted(),
@@ -172,7 +156,7 @@ fn specified<T>(request: &Request, work: impl FnOnce(&Spec<'_>) -> Result<T>) ->
 fn reading(request: &Request, failure: Failure) -> Failure {
     failure.doing(format!(
         "making {} from {}",
-        request.data_dir.display(),
+        request.options.data_dir.display(),
         request.from.display()
     ))
 }
@@ -181,7 +165,10 @@ fn reading(request: &Request, failure: Failure) -> Failure {
 fn keep_apart(request: &Request) -> Result<()> {
     let doing = || format!("finding {}", request.from.display());
     let from = request.from.canonicalize().doing(Kind::NotChecked, doing)?;
-    let places = [Some(&request.data_dir), request.wal_dir.as_ref()];
+    let places = [
+        Some(&request.options.data_dir),
+        request.options.wal_dir.as_ref(),
+    ];
     for place in places.into_iter().flatten() {
         let full = std::path::absolute(place).doing(Kind::Usage, doing)?;
         // What is not there yet lies where the nearest directory above it does.
@@ -244,8 +231,8 @@ fn outcome(request: &Request, cluster_id: ClusterId, made: Survivor) -> Outcome 
         .and_then(|decision| decision.revision);
     Outcome {
         source: request.from.clone(),
-        data_dir: request.data_dir.clone(),
-        wal_dir: request.wal_dir.clone(),
+        data_dir: request.options.data_dir.clone(),
+        wal_dir: request.options.wal_dir.clone(),
         cluster_id: cluster_id.to_string(),
         former_cluster_id: made.former_cluster.to_string(),
         member: known(made.member),

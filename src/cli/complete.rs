@@ -20,7 +20,7 @@ use super::complete_objects;
 use super::config::{self, Config};
 use crate::backup::manifest::Member;
 use crate::change::member;
-use crate::change::restore::request;
+use crate::change::restore::refusals;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::keep::{catalog, quality};
 use crate::node::layout::NodeLayout;
@@ -134,7 +134,7 @@ fn candidates(words: Vec<String>) -> Vec<CompletionCandidate> {
 fn allowed(command: &str) -> Vec<&'static str> {
     match command {
         "backup" | "schedule" => quality::ALLOWABLE.to_vec(),
-        "restore" => request::ALLOWABLE.to_vec(),
+        "restore" => refusals::ALLOWABLE.to_vec(),
         "member-add" => allowed_to_add(),
         "member-remove" | "member-update" => member::ALLOWABLE.to_vec(),
         _ => Vec::new(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use etcd_client::PutOptions;
 use etcd_dr::change::datadir::{Outcome, Request, run};
+use etcd_dr::change::dir_options::DirOptions;
 use etcd_dr::context::{Cancel, Context};
 use etcd_dr::error::Result;
 use etcd_dr::etcd::bbolt::write::{Change, Changes, amend};
@@ -42,23 +43,25 @@ pub(crate) fn context() -> (Context, Arc<Collected>) {
 /// A plain restore of one member with etcdutl's defaults.
 pub(crate) fn request(snapshot: &Path, data_dir: &Path) -> Request {
     Request {
+        options: DirOptions {
+            data_dir: data_dir.to_owned(),
+            wal_dir: None,
+            bump: Some(Bump::By(0)),
+            mark_compacted: false,
+            evidence: Vec::new(),
+            allow: Vec::new(),
+            random: 0x0123_4567_89ab_cdef_0000_0000_0000_0007,
+        },
         snapshot: snapshot.to_owned(),
-        data_dir: data_dir.to_owned(),
-        wal_dir: None,
         name: "default".into(),
         initial_cluster: "default=http://localhost:2380".into(),
         advertise_peer_urls: "http://localhost:2380".into(),
         token: Some("etcd-cluster".into()),
         skip_hash_check: false,
-        bump: Some(Bump::By(0)),
-        mark_compacted: false,
-        evidence: Vec::new(),
         target: None,
         compact: false,
         to: None,
         roll_forward: None,
-        allow: Vec::new(),
-        random: 0x0123_4567_89ab_cdef_0000_0000_0000_0007,
     }
 }
 
@@ -218,7 +221,7 @@ fn fill(cluster: &Cluster) {
     std::thread::sleep(Duration::from_millis(500));
 }
 
-/// A snapshot of each release at hand, made once.
+/// A snapshot of each release available, made once.
 pub(crate) fn made(bins: &EtcdBins) -> Arc<Made> {
     type All = Mutex<Vec<Arc<Made>>>;
     static MADE: OnceLock<All> = OnceLock::new();

@@ -97,7 +97,7 @@ impl Run {
         complete(&self.data_dir(), self.wal_dir().as_deref())
     }
 
-    /// What lies beside or in the directory and does not belong there.
+    /// What is beside or in the directory and does not belong there.
     fn hidden(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for dir in [self.dir.path().join("place"), self.data_dir()] {

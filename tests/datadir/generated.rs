@@ -1,4 +1,4 @@
-//! Made-up databases of many shapes, changed and written anew: what was not to change has not.
+//! Made-up databases of many shapes, changed and rewritten: what was not to change has not.
 
 use std::collections::BTreeMap;
 
@@ -178,7 +178,7 @@ proptest! {
     }
 }
 
-/// Deep trees: an append goes on with the branches as they are, also full ones.
+/// Deep trees: an append continues with the branches as they are, also full ones.
 #[test]
 fn appends_keep_on_working() {
     for page_size in [1024, 4096] {

@@ -125,7 +125,7 @@ fn an_existing_data_directory_is_never_replaced() {
     fs::create_dir(&data_dir).unwrap();
     fs::write(data_dir.join("mine"), b"x").unwrap();
     let mut plain = request(&place.snapshot, &data_dir);
-    plain.allow = vec!["data-dir-not-empty".into()];
+    plain.options.allow = vec!["data-dir-not-empty".into()];
     assert_eq!(refused(&plain), "data-dir-not-empty");
     fs::remove_file(data_dir.join("mine")).unwrap();
     fs::write(data_dir.join("lost+found"), b"").unwrap();
@@ -139,10 +139,10 @@ fn an_existing_data_directory_is_never_replaced() {
     let wal = place.at("wal");
     fs::create_dir(&wal).unwrap();
     let mut outer = request(&place.snapshot, &data_dir);
-    outer.wal_dir = Some(wal);
+    outer.options.wal_dir = Some(wal);
     assert_eq!(refused(&outer), "wal-dir-not-absent");
     for wal in ["data/member/other", "data/member", "data", "."] {
-        outer.wal_dir = Some(place.at(wal));
+        outer.options.wal_dir = Some(place.at(wal));
         assert_eq!(refused(&outer), "wal-dir-in-the-way", "{wal}");
     }
     assert_eq!(place.names(), ["wal"]);
@@ -170,7 +170,7 @@ fn the_wal_may_have_a_directory_of_its_own() {
         }
         let wal_dir = place.at(wal);
         let mut request = request(&place.snapshot, &data_dir);
-        request.wal_dir = Some(wal_dir.clone());
+        request.options.wal_dir = Some(wal_dir.clone());
         restore(&request).unwrap_or_else(|failure| panic!("{wal}: {failure}"));
         if wal.contains("..") {
             judge(&data_dir, None);
@@ -187,7 +187,7 @@ fn the_wal_may_have_a_directory_of_its_own() {
     let place = Place::new();
     fs::create_dir(place.at("data")).unwrap();
     let mut deeper = request(&place.snapshot, &place.at("data"));
-    deeper.wal_dir = Some(place.at("data/a/wal"));
+    deeper.options.wal_dir = Some(place.at("data/a/wal"));
     let failure = restore(&deeper).unwrap_err();
     assert_eq!(failure.refusal(), Some("wal-dir-in-the-way"));
     assert_eq!(names(&place.at("data")), [""; 0]);
@@ -224,7 +224,7 @@ fn leftovers_are_removed_unless_their_run_still_builds() {
     let place = Place::new();
     let wal = place.at("wal");
     let mut request = request(&place.snapshot, &place.at("data"));
-    request.wal_dir = Some(wal.clone());
+    request.options.wal_dir = Some(wal.clone());
     fs::create_dir(&wal).unwrap();
     fs::write(wal.join("0.wal"), b"").unwrap();
     fs::write(wal.join(format!("{HIDDEN}unfinished")), b"").unwrap();
@@ -314,9 +314,9 @@ fn the_hash_is_skipped_only_when_asked() {
     }
     let place = Place::with(&unsealed);
     let mut request = request(&place.snapshot, &place.at("data"));
-    request.allow = vec!["no-integrity-hash".into()];
+    request.options.allow = vec!["no-integrity-hash".into()];
     restore(&request).unwrap();
-    // Damage is found all the same.
+    // Damage is found nevertheless.
     let mut broken = unsealed;
     broken[8192 + 8] ^= 0xff;
     let place = Place::with(&broken);
@@ -330,16 +330,19 @@ fn the_token_is_random_and_the_bump_automatic_for_one_member() {
     let place = Place::new();
     let mut request = request(&place.snapshot, &place.at("one"));
     request.token = None;
-    request.bump = None;
+    request.options.bump = None;
     let one = restore(&request).unwrap();
-    assert_eq!(one.token, format!("etcd-dr-{:032x}", request.random));
+    assert_eq!(
+        one.token,
+        format!("etcd-dr-{:032x}", request.options.random)
+    );
     assert_eq!(one.revision, one.snapshot_revision + SLACK);
     let facts = judge(&place.at("one"), None).facts.unwrap();
     assert_eq!(facts.revision, one.revision);
     assert_eq!(facts.scheduled_compact_revision, Some(one.revision));
-    request.random += 1;
-    request.data_dir = place.at("two");
-    request.evidence = vec![Evidence {
+    request.options.random += 1;
+    request.options.data_dir = place.at("two");
+    request.options.evidence = vec![Evidence {
         source: "backup-9".into(),
         revision: one.snapshot_revision + 77,
     }];
@@ -351,12 +354,12 @@ fn the_token_is_random_and_the_bump_automatic_for_one_member() {
     assert_eq!(known.unwrap().revision, two.revision);
     assert_eq!(evidence_of_member(&place.at("no/db")).unwrap(), None);
 
-    request.data_dir = place.at("three");
-    request.bump = Some(Bump::By(5));
-    request.mark_compacted = true;
+    request.options.data_dir = place.at("three");
+    request.options.bump = Some(Bump::By(5));
+    request.options.mark_compacted = true;
     let low = restore(&request).unwrap_err();
     assert_eq!(low.refusal(), Some("bump-too-small"));
-    request.allow = vec!["bump-too-small".into()];
+    request.options.allow = vec!["bump-too-small".into()];
     assert_eq!(
         restore(&request).unwrap().revision,
         one.snapshot_revision + 5
@@ -369,13 +372,13 @@ fn the_token_is_random_and_the_bump_automatic_for_one_member() {
     assert_eq!(refusal(&several), Some("token-not-given"));
     several.token = Some("T".into());
     for bump in [None, Some(Bump::Auto { slack: SLACK })] {
-        several.bump = bump;
+        several.options.bump = bump;
         assert_eq!(refusal(&several), Some("bump-not-given"));
     }
-    several.bump = Some(Bump::By(0));
+    several.options.bump = Some(Bump::By(0));
     restore(&several).unwrap();
     several.name = "c".into();
-    several.data_dir = place.at("five");
+    several.options.data_dir = place.at("five");
     assert_eq!(restore(&several).unwrap_err().kind(), Kind::Usage);
     several.name = "b".into();
     assert_eq!(restore(&several).unwrap_err().kind(), Kind::Usage);
@@ -418,7 +421,7 @@ fn versions_decide_who_can_start() {
         let refused = restore(&request).unwrap_err();
         assert_eq!(refused.refusal(), Some("unknown-version"));
         assert_eq!(place.names(), [""; 0]);
-        request.allow = vec!["unknown-version".into()];
+        request.options.allow = vec!["unknown-version".into()];
         restore(&request).unwrap();
         let facts = judge(&place.at("data"), None).facts.unwrap();
         assert_eq!(facts.storage_version, None);
@@ -459,8 +462,8 @@ fn odd_databases_are_restored() {
                     let data_dir = place.at(&format!("{compact}-{bump}"));
                     let mut request = request(&place.snapshot, &data_dir);
                     request.compact = compact;
-                    request.bump = Some(Bump::By(bump));
-                    request.mark_compacted = bump > 0;
+                    request.options.bump = Some(Bump::By(bump));
+                    request.options.mark_compacted = bump > 0;
                     let outcome = restore(&request).unwrap();
                     assert_eq!(outcome.revision, store.revision + bump);
                     let report = judge(&data_dir, None);

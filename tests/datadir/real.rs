@@ -41,8 +41,8 @@ fn start(bins: &EtcdBins, made: &Made, bump: i64, ours: Option<bool>, dir: &Path
             request.initial_cluster = initial;
             request.advertise_peer_urls = url;
             request.token = Some("T".into());
-            request.bump = Some(Bump::By(bump));
-            request.mark_compacted = bump > 0;
+            request.options.bump = Some(Bump::By(bump));
+            request.options.mark_compacted = bump > 0;
             request.compact = compact;
             let outcome = restore(&request).unwrap();
             assert_eq!(outcome.revision, expected);
@@ -206,8 +206,8 @@ fn three_members_form_a_cluster_and_survive_a_loss() {
                 request.initial_cluster = initial.clone();
                 request.advertise_peer_urls = peer(i);
                 request.token = Some("three".into());
-                request.bump = Some(Bump::By(BUMP));
-                request.mark_compacted = true;
+                request.options.bump = Some(Bump::By(BUMP));
+                request.options.mark_compacted = true;
                 request.compact = i == 1;
                 restore(&request).unwrap()
             })

@@ -80,8 +80,8 @@ fn records_are_those_of_etcd_s_own_tool() {
                 request.advertise_peer_urls = urls.into();
                 request.initial_cluster = cluster.into();
                 request.token = Some("T".into());
-                request.bump = Some(Bump::By(bump));
-                request.mark_compacted = bump > 0;
+                request.options.bump = Some(Bump::By(bump));
+                request.options.mark_compacted = bump > 0;
                 request.compact = compact;
                 restore(&request).unwrap();
                 let report = judge(&ours, None);

@@ -34,8 +34,8 @@ fn restored(bins: &EtcdBins, snapshot: &Path, bump: Bump, compact: bool) -> Rest
     request.name = "one".into();
     request.initial_cluster = format!("one={}", peer(0));
     request.advertise_peer_urls = peer(0);
-    request.bump = Some(bump);
-    request.mark_compacted = bump != Bump::By(0);
+    request.options.bump = Some(bump);
+    request.options.mark_compacted = bump != Bump::By(0);
     request.compact = compact;
     let (context, events) = context();
     let outcome = run(&context, &request).unwrap();
@@ -109,7 +109,7 @@ fn authentication_stays_on_and_a_learner_goes() {
         request.name = "one".into();
         request.initial_cluster = format!("one={}", peer(0));
         request.advertise_peer_urls = peer(0);
-        request.bump = Some(bump);
+        request.options.bump = Some(bump);
         request.compact = compact;
         run(&context().0, &request).unwrap();
         let facts = judge(&data_dir, None).facts.unwrap();

@@ -19,7 +19,7 @@ use crate::bench::{Random, client, runtime};
 use testbench::bins::{EtcdBins, require_turn};
 use testbench::cluster::{Cluster, ClusterSpec};
 
-/// Copies of the database a server; each pair is a log of its own.
+/// Copies of the database a server; each pair is its own log.
 const COPIES: usize = 48;
 /// Requests between two copies at most.
 const REQUESTS: u64 = 14;
@@ -105,7 +105,7 @@ fn compare(random: &mut Random, world: &World) -> Compare {
 }
 
 fn ops(random: &mut Random, world: &World, depth: u64) -> Vec<TxnOp> {
-    // What releases do differently is left to a test of its own: puts within while NOSPACE is
+    // What releases do differently is left to its own test: puts within while NOSPACE is
     // raised, and ranges of the outermost transaction at revisions that are not there.
     let outermost = depth == DEPTH;
     // No key may be put twice in a transaction; a server refuses that before it is logged.
@@ -473,7 +473,7 @@ fn what_depends_on_the_patch_release_is_not_guessed() {
                     let raise = AlarmAction::Activate;
                     client.alarm(raise, AlarmType::Nospace, None).await.unwrap();
                 }
-                // Without a put of its own the outermost one costs nothing to these releases.
+                // Without its own put the outermost one costs nothing to these releases.
                 let answered = doubtful(&mut client, nested).await;
                 assert_eq!(answered, nested, "{}", bins.version);
                 let lower = AlarmAction::Deactivate;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, GetOptions, Txn, TxnOp};
+use etcd_dr::change::dir_options::DirOptions;
 use etcd_dr::change::survivor::{Outcome, Request, run as restore};
 use etcd_dr::context::{Cancel, Context};
 use etcd_dr::error::Result;
@@ -180,18 +181,20 @@ pub(crate) fn context() -> Context {
 
 pub(crate) fn request(from: &Path, data_dir: &Path) -> Request {
     Request {
+        options: DirOptions {
+            data_dir: data_dir.to_owned(),
+            wal_dir: None,
+            bump: Some(Bump::By(0)),
+            mark_compacted: false,
+            evidence: Vec::new(),
+            allow: Vec::new(),
+            random: 0x0123_4567_89ab_cdef_7777_0000_0000_0007,
+        },
         from: from.to_owned(),
         from_wal: None,
-        data_dir: data_dir.to_owned(),
-        wal_dir: None,
         name: None,
         peer_urls: None,
-        bump: Some(Bump::By(0)),
-        mark_compacted: false,
-        evidence: Vec::new(),
-        allow: Vec::new(),
         cluster_id: None,
-        random: 0x0123_4567_89ab_cdef_7777_0000_0000_0007,
     }
 }
 

@@ -194,7 +194,7 @@ fn raised(
 ) {
     let made = scratch.join("raised");
     let mut wanted = request(cluster.data_dir(i), &made);
-    wanted.bump = None;
+    wanted.options.bump = None;
     let outcome = make(&wanted).unwrap();
     // What etcd made of the tail, and what was made of it here.
     assert_eq!(outcome.applied_revision, Some(revision));
@@ -215,7 +215,7 @@ fn raised(
 fn chaos(bins: &EtcdBins, rounds: usize, seed: u64) -> Tally {
     let mut random = Random(seed);
     let mut spec = ClusterSpec::new(bins, 3).plain();
-    // Snapshots and new terms come by while the rounds go on.
+    // Snapshots and new terms come by while the rounds continue.
     spec.snapshot_count = 700;
     let mut cluster = Cluster::start(spec);
     let chains = Chains::default();
@@ -275,7 +275,7 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
         wanted.name = Some(old.name(i).to_owned());
         // As `restore` does unless told. The log goes back to its beginning: who joins must get
         // what the revision was raised in, not only the log.
-        wanted.bump = None;
+        wanted.options.bump = None;
         let outcome = make(&wanted).unwrap();
         assert!(outcome.bumped, "{what}");
         assert_eq!(
@@ -315,7 +315,7 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
             assert_eq!(server.revision(member), outcome.revision, "{what}");
         }
         assert_same_data(&server);
-        // The two that were left behind are a majority of their own, and go on as such: neither
+        // The two that were left behind are their own majority, and continue as such: neither
         // side takes anything from the other.
         let revision = server.revision(0);
         for other in (0..old.size()).filter(|other| *other != i) {

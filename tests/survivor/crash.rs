@@ -24,7 +24,7 @@ fn go(from: &Path, to: &Path, seam: Option<String>) -> Output {
     command.output().unwrap()
 }
 
-/// Whether the directory is there; then it must be whole, and nothing may lie beside it otherwise.
+/// Whether the directory is there; then it must be whole, and nothing may be beside it otherwise.
 fn whole(to: &Path) -> bool {
     if !to.exists() {
         return false;

@@ -70,7 +70,7 @@ fn a_wal_cut_anywhere_is_used_or_refused() {
             let mut wanted = request(&source, &made);
             // Every other one has its tail applied here, which reads all of the result.
             if number % 2 == 0 {
-                wanted.bump = None;
+                wanted.options.bump = None;
             }
             match make(&wanted) {
                 Ok(outcome) => {

@@ -146,7 +146,7 @@ fn entries_whose_effect_is_unknown_are_left_to_etcd() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).plain().fast());
         cluster.etcdctl_ok(&["put", "a", "1"]);
-        // The database is copied while the log goes on with what is known here by name only.
+        // The database is copied while the log continues with what is known here by name only.
         std::thread::sleep(std::time::Duration::from_millis(400));
         let scratch = tempfile::tempdir().unwrap();
         let source = scratch.path().join("source");
@@ -159,7 +159,7 @@ fn entries_whose_effect_is_unknown_are_left_to_etcd() {
         std::fs::copy(&early, source.join("member/snap/db")).unwrap();
         let made = scratch.path().join("made");
         let mut wanted = request(&source, &made);
-        wanted.bump = None;
+        wanted.options.bump = None;
         let failure = make(&wanted).unwrap_err();
         assert_eq!(failure.refusal(), Some("unknown-entry"), "{failure}");
         assert!(failure.to_string().contains("\"auth\""), "{failure}");

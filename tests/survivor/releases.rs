@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use etcd_dr::change::datadir;
+use etcd_dr::change::dir_options::DirOptions;
 use etcd_dr::etcd::bbolt::write::{Change, Changes, Edit, amend, small_bucket};
 use etcd_dr::etcd::bbolt::{FileSource, Metas, Origin};
 use etcd_dr::etcd::hashkv::At;
@@ -170,23 +171,25 @@ fn snapshots_of_newer_releases_are_what_their_tools_say() {
         // A restore, read back whole: the members are new, and nothing else is.
         let made = scratch.path().join("made");
         let request = datadir::Request {
+            options: DirOptions {
+                data_dir: made.clone(),
+                wal_dir: None,
+                bump: Some(Bump::By(0)),
+                mark_compacted: false,
+                evidence: Vec::new(),
+                allow: Vec::new(),
+                random: 7,
+            },
             snapshot: snapshot.clone(),
-            data_dir: made.clone(),
-            wal_dir: None,
             name: "one".into(),
             initial_cluster: "one=http://127.0.0.1:2380".into(),
             advertise_peer_urls: "http://127.0.0.1:2380".into(),
             token: Some("T".into()),
             skip_hash_check: false,
-            bump: Some(Bump::By(0)),
-            mark_compacted: false,
-            evidence: Vec::new(),
             target: None,
             compact: false,
             to: None,
             roll_forward: None,
-            allow: Vec::new(),
-            random: 7,
         };
         let outcome = datadir::run(&context(), &request).unwrap();
         assert_eq!(
@@ -267,8 +270,8 @@ fn assert_survives(source: &Path, told: &Value, what: &str) {
     let head = told["headRevision"].as_i64().unwrap();
     let made = source.with_file_name(format!("made-{}", what.replace(' ', "-")));
     let mut request = request(source, &made);
-    request.bump = Some(Bump::By(1000));
-    request.mark_compacted = true;
+    request.options.bump = Some(Bump::By(1000));
+    request.options.mark_compacted = true;
     let outcome = make(&request).unwrap_or_else(|failure| panic!("{what}: {failure}"));
     assert_eq!(outcome.applied_revision, Some(head), "{what}");
     assert_eq!(outcome.revision, head + 1000, "{what}");

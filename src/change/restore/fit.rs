@@ -3,17 +3,13 @@
 
 use std::net::IpAddr;
 
+use super::refusals::{ADDRESS_NOT_LOCAL, NODE_MISMATCH};
 use super::request::Request;
 use crate::change::transaction::pods::PodSeen;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::endpoint::{Endpoint, parse_ip, split_list};
 use crate::node::pod::Container;
-
-/// The refusal of another node's static pods.
-pub(super) const OTHER_NODE: &str = "node-mismatch";
-/// The refusal of an etcd that listens where this machine is not.
-pub(super) const ADDRESS_NOT_HERE: &str = "address-not-local";
 
 /// Why the backup's static pods are not this node's, by the name of the refusal.
 pub(super) fn misfit(
@@ -33,7 +29,7 @@ pub(super) fn misfit(
     };
     if let Some(taken_on) = taken_on.or_else(named).filter(|name| name != node) {
         return Some((
-            OTHER_NODE,
+            NODE_MISMATCH,
             format!(
                 "the backup was taken on {taken_on}, but this node is {node}: its static pods are specific to that node, so only etcd's data can be restored here"
             ),
@@ -44,7 +40,7 @@ pub(super) fn misfit(
         return None;
     }
     Some((
-        ADDRESS_NOT_HERE,
+        ADDRESS_NOT_LOCAL,
         format!(
             "the backup's etcd manifest uses {}, but this machine has no such address: etcd would not start with it",
             missing.join(", ")
@@ -60,7 +56,7 @@ fn missing_addresses(
     request: &Request,
     access: &EtcdAccess,
 ) -> Vec<String> {
-    let own = &request.target.overrides.local_addresses;
+    let own = &request.options.target.overrides.local_addresses;
     let advertised = access.peer_urls.iter().flat_map(|urls| &urls.value);
     let advertised: Vec<_> = advertised
         .chain(&access.member_endpoints.value)

@@ -5,26 +5,28 @@
 //! is read. What goes into place is a plain etcd pod: a restart later does nothing special.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::identity::{self, NodeSays};
 use super::info::RestoreInfo;
 use super::node_state::{NodeState, PlainPod};
 use super::plan::{RestorePlan, WAY_BACK};
+use super::refusals::{ETCD_RUNNING, Refusals};
+use super::request::NodeOptions;
 use crate::change::transaction::data::{self, Whose};
 use crate::change::transaction::folders::{self, Folders};
 use crate::change::transaction::info::{Scope, SourceInfo};
 use crate::change::transaction::planner::{self, Planner, refuse_wal_apart};
+use crate::change::transaction::runner::Plan;
 use crate::change::transaction::served;
 use crate::change::transaction::steps::NodeStep;
 use crate::change::transaction::steps::build::{Surviving, surviving_request};
 use crate::change::transaction::unsettled::{RESTORE, free_name, refuse_while_unsettled};
 use crate::change::{datadir, survivor};
-use crate::cluster::connect::Target;
 use crate::context::Context;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::datadir::{Layout, holders};
-use crate::etcd::restore::{Bump, Evidence};
+use crate::etcd::restore::Evidence;
+use crate::etcd::wal::SEGMENT_SIZE;
 use crate::event::Event;
 use crate::keep::{catalog, lineage};
 use crate::node::component::Component;
@@ -33,36 +35,17 @@ use crate::sys::mount::Mounts;
 use crate::sys::owner::Owner;
 use crate::sys::space::space;
 
-/// Room for what is added to the member's own, in bytes.
-const ROOM: u64 = 136 << 20;
+/// Room for what is added to the member's own, in bytes: the rest of the WAL's last segment, the segment
+/// that etcd allocates next, and pages.
+const ROOM: u64 = 2 * SEGMENT_SIZE + (8 << 20);
 
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The node.
-    pub target: Target,
+    /// What every restore of a node is asked for.
+    pub options: NodeOptions,
     /// The member's data directory: the node's own, or a disk brought here.
     pub from: PathBuf,
-    /// The member's peer URLs, where they changed.
-    pub peer_urls: Option<Vec<String>>,
-    /// The store's directory, whose sets say how far the cluster had come.
-    pub store: Option<PathBuf>,
-    /// Which pods are stopped and started again.
-    pub scope: Scope,
-    /// How the revision is raised.
-    pub bump: Bump,
-    /// Names of refusals that are allowed.
-    pub allow: Vec<String>,
-    /// The longest wait for pods to end, and for anything to start.
-    pub wait: Duration,
-    /// The time that pods other than etcd's get to end.
-    pub grace: Duration,
-    /// Whether the process is root.
-    pub privileged: bool,
-    /// Randomness, for the new cluster's id.
-    pub random: u128,
-    /// Whether the plan is only shown: then what is refused comes with it.
-    pub rehearsal: bool,
 }
 
 /// Makes the plan. Nothing has changed when it returns.
@@ -70,19 +53,14 @@ pub struct Request {
 /// # Errors
 /// As those of [`super::from_backup::plan`].
 pub async fn plan(context: &Context, request: &Request) -> Result<RestorePlan> {
-    let layout = &request.target.layout;
+    let options = &request.options;
+    let layout = &options.target.layout;
     refuse_while_unsettled(layout)?;
     let state = context
         .cancel
-        .guard(NodeState::look(context, &request.target))
+        .guard(NodeState::look(context, &options.target))
         .await?;
-    let mut refusals = Vec::new();
-    if !request.privileged {
-        refusals.push((
-            "root-required",
-            "only root can restore owners and SELinux labels".to_owned(),
-        ));
-    }
+    let mut refusals: Refusals = options.root_required().into_iter().collect();
     let from = request.from.canonicalize();
     let from = from.unwrap_or_else(|_| request.from.clone());
     let (others, node) = context
@@ -92,24 +70,17 @@ pub async fn plan(context: &Context, request: &Request) -> Result<RestorePlan> {
     refusals.extend(
         others.refusals("stop etcd on those nodes first, and find out which disk is the best"),
     );
-    refusals.retain(|(name, what)| {
-        let allowed = request.allow.iter().any(|allowed| allowed == name);
-        if allowed {
-            context.warn(name, what.clone());
-        }
-        !allowed
-    });
-    for lack in state.names_that_lack(context, request.peer_urls.as_deref())? {
+    let refusals = options.not_allowed(context, refusals);
+    for lack in state.names_that_lack(context, options.peer_urls.as_deref())? {
         context.warn("certificate-lacks-name", lack);
     }
     let refused = identity::refused(refusals, &others.names);
-    let allows = |name: &str| request.allow.iter().any(|allowed| allowed == name);
     let plan = async {
         let mut plan = planned(context, request, state, &node).await?;
-        plan.info.others = others.to_stay_away(allows);
+        plan.plan.info.others = others.to_stay_away(|name| options.allows(name));
         Ok(plan)
     };
-    if !request.rehearsal {
+    if !options.rehearsal {
         refused.map_or(Ok(()), Err)?;
         return plan.await;
     }
@@ -123,8 +94,8 @@ async fn planned(
     state: NodeState,
     node: &NodeSays,
 ) -> Result<RestorePlan> {
-    let layout = &request.target.layout;
-    let pods = state.pods(request.scope)?;
+    let layout = &request.options.target.layout;
+    let pods = state.pods(request.options.scope)?;
     state.refuse_copies(&pods)?;
     refuse_wal_apart(state.access.wal_dir.as_deref())?;
     let planner = MemberPlanner {
@@ -147,7 +118,7 @@ async fn planned(
 /// Reads the member's data as the step will, where no etcd writes to it: what cannot be used is
 /// refused before anything stops.
 async fn examine(context: &Context, request: &Request, plan: &RestorePlan) -> Result<()> {
-    let surviving = plan.steps.iter().find_map(|step| match step {
+    let surviving = plan.plan.steps.iter().find_map(|step| match step {
         NodeStep::BuildFromMember(surviving) => Some(surviving),
         _ => None,
     });
@@ -159,7 +130,7 @@ async fn examine(context: &Context, request: &Request, plan: &RestorePlan) -> Re
         return Ok(());
     };
     let (from, into) = (request.from.clone(), surviving.into.clone());
-    let wanted = surviving_request(surviving, &plan.info.etcd.member, from, into)?;
+    let wanted = surviving_request(surviving, &plan.plan.info.etcd.member, from, into)?;
     let inner = context.clone();
     let read = tokio::task::spawn_blocking(move || survivor::examine(&inner, &wanted));
     read.await.doing(Kind::Unexpected, || "running a thread")?
@@ -187,7 +158,7 @@ impl MemberPlanner<'_> {
         let own = state.data_dir.canonicalize().is_ok_and(|dir| dir == from);
         if !own && let Some(holder) = holders(&from)? {
             return Err(Failure::refused_for_good(
-                "etcd-running",
+                ETCD_RUNNING,
                 format!("{holder} holds the database in {}", from.display()),
             ));
         }
@@ -208,14 +179,35 @@ impl MemberPlanner<'_> {
             folders: &folders,
             data_dir: &state.data_dir,
         };
+        let steps = self.steps(&planner, whose, own, from)?;
+        Ok(RestorePlan {
+            plan: Plan {
+                id: self.id.clone(),
+                info: self.info(&folders),
+                steps,
+            },
+            notes: self.notes(own)?,
+            refused: None,
+        })
+    }
+
+    /// Everything from the first folder to the proof.
+    fn steps(
+        &self,
+        planner: &Planner<'_>,
+        whose: Whose,
+        own: bool,
+        from: PathBuf,
+    ) -> Result<Vec<NodeStep>> {
+        let folders = planner.folders;
         let mut steps = vec![
             NodeStep::MakeFolders {
-                folders: folders.missing(layout, state.profile, &state.data_dir),
+                folders: self.missing(planner),
             },
             // Read while it is certain to be what the operator sees.
             NodeStep::Unpack {
                 archives: Vec::new(),
-                copies: self.copies(&planner)?,
+                copies: self.copies(planner)?,
                 links: Vec::new(),
             },
             NodeStep::StopPods {
@@ -223,7 +215,7 @@ impl MemberPlanner<'_> {
             },
             NodeStep::AwaitStopped,
             planner.set_data_aside(),
-            NodeStep::BuildFromMember(Box::new(self.surviving(&folders, own, from, whose.data))),
+            NodeStep::BuildFromMember(Box::new(self.surviving(folders, own, from, whose.data))),
         ];
         steps.extend(whose.dir.map(NodeStep::OwnDataDir));
         steps.push(planner.switch_data());
@@ -234,13 +226,15 @@ impl MemberPlanner<'_> {
             steps.push(planner.start_pods(others));
         }
         steps.extend([NodeStep::ProveEtcd, NodeStep::ProvePods]);
-        Ok(RestorePlan {
-            id: self.id.clone(),
-            info: self.info(&folders),
-            steps,
-            notes: self.notes(own)?,
-            refused: None,
-        })
+        Ok(steps)
+    }
+
+    /// The directories to be made.
+    fn missing(&self, planner: &Planner<'_>) -> Vec<PathBuf> {
+        let (layout, profile) = (&self.state.layout, self.state.profile);
+        planner
+            .folders
+            .missing(layout, profile, &self.state.data_dir)
     }
 
     fn notes(&self, own: bool) -> Result<Vec<String>> {
@@ -295,7 +289,7 @@ impl MemberPlanner<'_> {
         from: PathBuf,
         owner: Option<Owner>,
     ) -> Surviving {
-        let (slack, bump_by) = planner::bump(self.request.bump);
+        let (slack, bump_by) = planner::bump(self.request.options.bump);
         Surviving {
             from: if own {
                 self.state.node_path(&folders.old_data())
@@ -304,12 +298,17 @@ impl MemberPlanner<'_> {
             },
             on_node: own,
             into: self.state.node_path(&folders.new_data()),
-            peer_urls: self.request.peer_urls.as_ref().map(|urls| urls.join(",")),
+            peer_urls: self
+                .request
+                .options
+                .peer_urls
+                .as_ref()
+                .map(|urls| urls.join(",")),
             slack,
             bump_by,
             evidence: planner::evidence(&self.evidence()),
-            allow: self.request.allow.clone(),
-            random: format!("{:032x}", self.request.random),
+            allow: self.request.options.allow.clone(),
+            random: format!("{:032x}", self.request.options.random),
             owner,
         }
     }
@@ -320,7 +319,13 @@ impl MemberPlanner<'_> {
     fn evidence(&self) -> Vec<Evidence> {
         let mut known = served::of_operations(self.context, &self.state.layout);
         known.extend(served::of_data(self.context, &self.state.data_dir));
-        let Some(store) = self.request.store.as_ref().filter(|store| store.is_dir()) else {
+        let Some(store) = self
+            .request
+            .options
+            .store
+            .as_ref()
+            .filter(|store| store.is_dir())
+        else {
             return known;
         };
         match catalog::list(&LocalStore::at(store)) {
@@ -358,15 +363,15 @@ impl MemberPlanner<'_> {
             } else {
                 vec![state.node.clone()]
             },
-            scope: match self.request.scope {
+            scope: match self.request.options.scope {
                 Scope::ControlPlane if state.layout.is_etcd_only(state.profile) => Scope::Etcd,
                 scope => scope,
             },
-            etcd: state.etcd(self.request.peer_urls.as_deref()),
+            etcd: state.etcd(self.request.options.peer_urls.as_deref()),
             runtime: state.node_path(&state.socket),
             pods: self.pods.iter().map(|pod| pod.info.clone()).collect(),
-            wait_seconds: self.request.wait.as_secs(),
-            grace_seconds: Some(self.request.grace.as_secs()),
+            wait_seconds: self.request.options.wait.as_secs(),
+            grace_seconds: Some(self.request.options.grace.as_secs()),
             etcd_served: Some(self.etcd_serves),
             alarms_allowed: true,
             safety: folders.safety(&state.layout),

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::fit::OTHER_NODE;
 use super::others::{ANSWER, Circle, Known, Others, Own};
 use super::preflight::Survey;
+use super::refusals::{CLUSTER_MISMATCH, NODE_MISMATCH, Refusals, VERSION_MISMATCH};
 use super::request::Request;
 use crate::change::datadir;
 use crate::change::transaction::served;
@@ -151,11 +151,7 @@ pub(crate) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
 }
 
 /// What does not fit between the set and the node: refusals by name, each with why.
-pub(crate) fn mismatches(
-    request: &Request,
-    survey: &Survey,
-    node: &NodeSays,
-) -> Vec<(&'static str, String)> {
+pub(crate) fn mismatches(request: &Request, survey: &Survey, node: &NodeSays) -> Refusals {
     let mut found = Vec::new();
     let manifest = request.set.manifest.as_ref();
     let of_set = survey.version.as_ref();
@@ -169,7 +165,7 @@ pub(crate) fn mismatches(
         .zip(node.cluster_id.as_ref());
     match (uuids, ids) {
         (Some((set, here)), _) if set != here => found.push((
-            "cluster-mismatch",
+            CLUSTER_MISMATCH,
             format!(
                 "the backup belongs to the cluster {set}, this node to {here} ({})",
                 node.source
@@ -180,7 +176,7 @@ pub(crate) fn mismatches(
             if set != here && !is_own_lineage(request, survey, node, here) =>
         {
             found.push((
-                "cluster-mismatch",
+                CLUSTER_MISMATCH,
                 format!(
                     "the backup belongs to the etcd cluster {set}, this node to {here} ({}), and neither an earlier restore of this node nor the uid of the namespace kube-system shows that they are the same",
                     node.source
@@ -197,7 +193,7 @@ pub(crate) fn mismatches(
     );
     if let Some((set, here)) = versions.filter(|(set, here)| set != here) {
         found.push((
-            "version-mismatch",
+            VERSION_MISMATCH,
             format!(
                 "the backup is of OpenShift {set}, but this node runs {here} ({}): restore a backup only to the version it was taken from",
                 node.source
@@ -216,14 +212,14 @@ fn is_own_lineage(request: &Request, survey: &Survey, node: &NodeSays, id: &str)
     if let Some((set, here)) = uids {
         return set == here;
     }
-    let former = lineage::former_ids(&request.target.layout, id).unwrap_or_default();
+    let former = lineage::former_ids(&request.options.target.layout, id).unwrap_or_default();
     let manifest = request.set.manifest.as_ref();
     manifest.is_some_and(|manifest| lineage::is_own(manifest, &survey.node, id, &former))
 }
 
 /// Asks the other members that the backup, the node and its own member know of.
 pub(crate) async fn others(request: &Request, survey: &Survey, node: &NodeSays) -> Others {
-    let mut own = Own::of(&survey.access, &survey.node, &request.target);
+    let mut own = Own::of(&survey.access, &survey.node, &request.options.target);
     own.ids.extend(node.member_id);
     let manifest = request.set.manifest.as_ref();
     let taken_here = manifest.filter(|m| m.node.name.as_ref() == Some(&survey.node));
@@ -261,11 +257,14 @@ pub(crate) fn evidence(
     survey: &Survey,
     node: &NodeSays,
 ) -> Result<Vec<Evidence>> {
-    let mut known = match &request.store {
+    let mut known = match &request.options.store {
         Some(store) if store.is_dir() => datadir::evidence(&catalog::list(&LocalStore::at(store))?),
         _ => Vec::new(),
     };
-    known.extend(served::of_operations(context, &request.target.layout));
+    known.extend(served::of_operations(
+        context,
+        &request.options.target.layout,
+    ));
     known.extend(node.revision.map(|revision| Evidence {
         source: node.source.clone(),
         revision,
@@ -324,7 +323,7 @@ fn from_raft_index(request: &Request, node: &NodeSays, path: &Path) -> Result<Op
 }
 
 /// The failure that names several refusals at once.
-pub(crate) fn refused(found: Vec<(&'static str, String)>, living: &[String]) -> Option<Failure> {
+pub(crate) fn refused(found: Refusals, living: &[String]) -> Option<Failure> {
     if found.is_empty() {
         return None;
     }
@@ -339,7 +338,7 @@ pub(crate) fn refused(found: Vec<(&'static str, String)>, living: &[String]) -> 
     for (name, _) in found {
         failure = failure.with(Fact::Refusal {
             name,
-            allowable: name != OTHER_NODE,
+            allowable: name != NODE_MISMATCH,
         });
     }
     Some(failure.doing("comparing the backup with this node"))

@@ -19,6 +19,7 @@ use crate::journal::{Known, Operation, State, StepState};
 const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(60);
 
 /// A restore from a backup or from a member's own data directory.
+#[derive(Debug)]
 pub struct Restore;
 
 impl Journalled for Restore {

@@ -4,6 +4,7 @@
 //! be refused and plan the steps; [`Restore`](journalled::Restore) is what the runner carries out.
 
 pub(crate) mod backup_planner;
+mod backup_steps;
 mod fit;
 pub mod from_backup;
 pub mod from_member;
@@ -14,5 +15,6 @@ pub(crate) mod node_state;
 pub mod others;
 pub mod plan;
 mod preflight;
+pub mod refusals;
 mod replacements;
 pub mod request;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::refusals::{OTHER_MEMBERS_RUNNING, OTHER_MEMBERS_UNKNOWN, Refusals};
 use crate::cluster::connect;
 use crate::etcd::client::{
     ConnectOptions, Connection, Endpoint as Client, Knock, Member, Status, knock, peer_members,
@@ -24,10 +25,6 @@ use crate::node::endpoint::Endpoint;
 /// How long a member may take to answer before it counts as silent: two round trips over a bad
 /// line, and a server that is busy.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3);
-/// The refusal while other voting members answer.
-pub(crate) const LIVING_VOTERS: &str = "other-members-running";
-/// The refusal while nobody can tell whether they do.
-pub(crate) const UNKNOWN: &str = "other-members-unknown";
 
 /// A member as one source knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,26 +302,26 @@ pub(crate) struct Others {
 impl Others {
     /// Those that must stay away, for the journal; none where the operator has let them be.
     pub(crate) fn to_stay_away(&self, allows: impl Fn(&str) -> bool) -> Vec<Known> {
-        match allows(LIVING_VOTERS) || allows(UNKNOWN) {
+        match allows(OTHER_MEMBERS_RUNNING) || allows(OTHER_MEMBERS_UNKNOWN) {
             true => Vec::new(),
             false => self.members.clone(),
         }
     }
 
     /// The refusals that follow; `then` says what is to be done about members that answer.
-    pub(crate) fn refusals(&self, then: &str) -> Vec<(&'static str, String)> {
+    pub(crate) fn refusals(&self, then: &str) -> Refusals {
         let mut refusals = Vec::new();
         if !self.living.is_empty() {
             let living = self.living.join(", ");
             let what = format!("other voting members still answer ({living}): {then}");
-            refusals.push((LIVING_VOTERS, what));
+            refusals.push((OTHER_MEMBERS_RUNNING, what));
         }
         if !self.unknown.is_empty() {
             let unknown = self.unknown.join("; ");
             let what = format!(
                 "cannot tell whether other members run ({unknown}): if one does, a restore creates a second cluster"
             );
-            refusals.push((UNKNOWN, what));
+            refusals.push((OTHER_MEMBERS_UNKNOWN, what));
         }
         refusals
     }

@@ -1,23 +1,17 @@
 //! The plan of a restore before it is begun.
 
-use super::info::RestoreInfo;
 use super::journalled::Restore;
 use crate::change::transaction::runner::Plan;
-use crate::change::transaction::steps::NodeStep;
 use crate::error::{Failure, Result};
 
 /// What a plan says of its rollback.
 pub(super) const WAY_BACK: &str = "rollback: until etcd serves the restored data, the present data comes back byte for byte; after that, with its revision bumped above all that was served, so that clients re-list";
 
-/// A plan before it is begun.
+/// A plan, and what people must know of it.
 #[derive(Debug)]
 pub struct RestorePlan {
-    /// The operation's name.
-    pub id: String,
-    /// What the journal keeps.
-    pub info: RestoreInfo,
-    /// The steps.
-    pub steps: Vec<NodeStep>,
+    /// What is carried out.
+    pub plan: Plan<Restore>,
     /// What was decided and why, for people.
     pub notes: Vec<String>,
     /// What the operation itself is refused for, where the plan is only shown.
@@ -33,21 +27,5 @@ impl RestorePlan {
             (refused, Ok(plan)) => Ok(Self { refused, ..plan }),
             (Some(refused), Err(_)) => Err(refused),
         }
-    }
-}
-
-impl Plan for RestorePlan {
-    type Change = Restore;
-
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn info(&self) -> &RestoreInfo {
-        &self.info
-    }
-
-    fn steps(&self) -> &[NodeStep] {
-        &self.steps
     }
 }

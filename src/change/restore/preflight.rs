@@ -66,13 +66,13 @@ impl Survey {
         let unpacked = NodeLayout::new(scratch.path());
         let roots = unpack(request, &unpacked)?;
         let profile = profile(context, request, &unpacked)?;
-        let layout = &request.target.layout;
+        let layout = &request.options.target.layout;
         let access = access(context, request, profile, &unpacked)?;
         let asking = asking(context, layout, &unpacked, &access);
         let node = access.own_name()?;
         let has_resources = request.set.files.resources.is_some();
         let source = if has_resources { &unpacked } else { layout };
-        let scope = match request.scope {
+        let scope = match request.options.scope {
             Scope::ControlPlane if source.is_etcd_only(profile) => Scope::Etcd,
             scope => scope,
         };
@@ -174,7 +174,7 @@ async fn verified(
         let first = report
             .findings
             .iter()
-            .find(|finding| finding.severity == crate::etcd::finding::Severity::Error);
+            .find(|finding| finding.severity == crate::finding::Severity::Error);
         let what = first.map_or_else(|| "it is broken".to_owned(), ToString::to_string);
         return Err(
             Failure::new(Kind::BadBackup, what).doing(format!("verifying {name}, to restore it"))
@@ -292,7 +292,7 @@ fn archive_roots(contents: &ArchiveContents) -> Vec<PathBuf> {
 
 /// The node's profile; where the node has lost all that tells it, the set's.
 fn profile(context: &Context, request: &Request, unpacked: &NodeLayout) -> Result<Profile> {
-    let detection = request.target.detect(context)?;
+    let detection = request.options.target.detect(context)?;
     refuse_what_is_not_ours(&detection)?;
     if request.set.files.resources.is_none() {
         return if detection.profile == Profile::Bare {
@@ -307,7 +307,7 @@ fn profile(context: &Context, request: &Request, unpacked: &NodeLayout) -> Resul
         Profile::Kubeadm
     };
     match detection.profile {
-        Profile::Bare if request.target.profile == Some(Profile::Bare) => Err(bare()),
+        Profile::Bare if request.options.target.profile == Some(Profile::Bare) => Err(bare()),
         Profile::Bare => Ok(of_set),
         profile if profile == of_set => Ok(profile),
         profile => Err(Failure::refused_for_good(
@@ -330,16 +330,17 @@ fn access(
     profile: Profile,
     unpacked: &NodeLayout,
 ) -> Result<EtcdAccess> {
-    let layout = &request.target.layout;
+    let layout = &request.options.target.layout;
     let detection = Detection {
         profile,
         ..look(layout, Some(profile))?
     };
-    let first = match find_access(layout, &detection, &request.target.overrides) {
+    let first = match find_access(layout, &detection, &request.options.target.overrides) {
         Ok(access) => return Ok(access),
         Err(failure) => failure,
     };
-    let Ok(mut access) = find_access(unpacked, &detection, &request.target.overrides) else {
+    let Ok(mut access) = find_access(unpacked, &detection, &request.options.target.overrides)
+    else {
         return Err(first);
     };
     context.warn(

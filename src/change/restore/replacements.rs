@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::backup_planner::BackupPlanner;
 use super::preflight::node_path;
+use super::refusals::{CERTIFICATES_INVALID, OUTSIDE_IN_THE_WAY};
 use crate::backup::resources::STATIC_POD_RESOURCES;
 use crate::change::transaction::exchange::Exchange;
 use crate::change::transaction::folders::Folders;
@@ -327,7 +328,11 @@ impl BackupPlanner<'_> {
     /// What is wrong with etcd's certificates, if they are in this folder.
     fn unfit_in(&self, folder: &Path) -> Result<Vec<String>> {
         let detection = look(self.layout(), Some(self.survey.profile))?;
-        let wanted = wanted_by_etcd(self.layout(), &detection, &self.request.target.overrides);
+        let wanted = wanted_by_etcd(
+            self.layout(),
+            &detection,
+            &self.request.options.target.overrides,
+        );
         let wanted = wanted.unwrap_or_default();
         let inside: Vec<WantedCertificate> = wanted
             .into_iter()
@@ -356,11 +361,11 @@ impl BackupPlanner<'_> {
             "{} differs from the backup's, and no manifest of this node uses it: it may belong to another program",
             shown.display()
         );
-        if self.request.allows("outside-in-the-way") {
+        if self.request.options.allows(OUTSIDE_IN_THE_WAY) {
             notes.push(format!("{what}; it is set aside"));
             return Ok(());
         }
-        Err(Failure::refused("outside-in-the-way", what))
+        Err(Failure::refused(OUTSIDE_IN_THE_WAY, what))
     }
 
     /// Stages what goes outside of `/etc/kubernetes` on the mount of its place: no rename crosses
@@ -415,7 +420,7 @@ impl BackupPlanner<'_> {
     fn unfit(&self, layout: &NodeLayout) -> Result<Vec<String>> {
         let detection = look(layout, Some(self.survey.profile))?;
         Ok(
-            match wanted_by_etcd(layout, &detection, &self.request.target.overrides) {
+            match wanted_by_etcd(layout, &detection, &self.request.options.target.overrides) {
                 Ok(wanted) => defects(self.context, &wanted),
                 // Where the node does not even tell their names they are not there.
                 Err(failure) => vec![failure.to_string()],
@@ -462,7 +467,7 @@ impl BackupPlanner<'_> {
             if in_backup && better {
                 let what = format!("restore {}: {why}", component.certs_dir());
                 puts.push(self.put(folders, Archive::Certificates, &name, what));
-            } else if self.request.allows("certificates-invalid") {
+            } else if self.request.options.allows(CERTIFICATES_INVALID) {
                 notes.push(format!("{} stays unchanged: {why}", component.certs_dir()));
             } else {
                 let source = if in_backup {
@@ -471,7 +476,7 @@ impl BackupPlanner<'_> {
                     "the backup has none"
                 };
                 return Err(Failure::refused(
-                    "certificates-invalid",
+                    CERTIFICATES_INVALID,
                     format!(
                         "{} is not valid, and {source}: {why}",
                         component.certs_dir()

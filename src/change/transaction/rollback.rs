@@ -24,6 +24,7 @@ use super::files::{label_as, remove_if_there};
 use super::info::{PodInfo, Scope};
 use super::served::{self, BUMPED_TO, LOG_INDEX, SERVED, Served};
 use super::{moves, proof};
+use crate::change::dir_options::DirOptions;
 use crate::change::{datadir, survivor};
 use crate::error::{Kind, Result};
 use crate::etcd::datadir::{self as files, Layout};
@@ -184,18 +185,20 @@ async fn build(
         revision: served,
     });
     let request = survivor::Request {
+        options: DirOptions {
+            data_dir: bumped.to_owned(),
+            wal_dir: None,
+            bump: Some(Bump::Auto { slack: SLACK }),
+            mark_compacted: true,
+            evidence,
+            allow: Vec::new(),
+            random: u128::from_ne_bytes(bytes::<16>()?),
+        },
         from: aside.to_owned(),
         from_wal: None,
-        data_dir: bumped.to_owned(),
-        wal_dir: None,
         name: None,
         peer_urls: None,
-        bump: Some(Bump::Auto { slack: SLACK }),
-        mark_compacted: true,
-        evidence,
-        allow: Vec::new(),
         cluster_id: Some(cluster_id),
-        random: u128::from_ne_bytes(bytes::<16>()?),
     };
     let (context, into, place) = (node.context.clone(), bumped.to_owned(), place.to_owned());
     let from = aside.to_owned();

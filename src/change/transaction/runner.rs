@@ -65,19 +65,15 @@ pub trait Journalled {
     }
 }
 
-/// A plan that can be carried out.
-pub trait Plan {
-    /// The change that it is of.
-    type Change: Journalled;
-
+/// A plan that can be carried out, before it is begun.
+#[derive(Debug)]
+pub struct Plan<J: Journalled> {
     /// The operation's name, which no folder has yet.
-    fn id(&self) -> &str;
-
+    pub id: String,
     /// What its journal keeps.
-    fn info(&self) -> &<Self::Change as Journalled>::Info;
-
-    /// Its steps.
-    fn steps(&self) -> &[NodeStep];
+    pub info: J::Info,
+    /// Its steps, in the order in which they run. Paths are the node's own.
+    pub steps: Vec<NodeStep>,
 }
 
 /// What a change ended in.
@@ -138,11 +134,11 @@ impl<J: Journalled> Transaction<J> {
     ///
     /// # Errors
     /// [`Kind::Store`].
-    pub fn begin<P: Plan<Change = J>>(
+    pub fn begin(
         context: &Context,
         layout: &NodeLayout,
         locked: Locked,
-        plan: &P,
+        plan: &Plan<J>,
         tool_version: &str,
     ) -> Result<Self> {
         let state = layout.state();
@@ -150,21 +146,21 @@ impl<J: Journalled> Transaction<J> {
         for left in registry::sweep(&state, &format!("{}-", J::KIND))? {
             context.tell(Event::LeftoverRemoved(left));
         }
-        let dir = state.join(plan.id());
+        let dir = state.join(&plan.id);
         fs::mkdir(&dir)?;
         fs::sync_dir(&state)?;
-        let about = serde_json::to_value(plan.info())
+        let about = serde_json::to_value(&plan.info)
             .doing(Kind::Unexpected, || "writing the plan as JSON")?;
         let begin = Begin {
             schema: journal::SCHEMA,
             tool: tool_version.to_owned(),
-            id: plan.id().to_owned(),
+            id: plan.id.clone(),
             kind: J::KIND.to_owned(),
             about,
             steps: Vec::new(),
         };
         let observer = Arc::clone(&context.observer);
-        let steps = plan.steps().to_vec();
+        let steps = plan.steps.clone();
         let operation = Operation::begin(&dir, begin, steps, observer, Timestamp::now)?;
         Ok(Self::of(context, layout, locked, operation))
     }

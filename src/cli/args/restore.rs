@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use super::remote::{IdentityArgs, RemoteArgs};
 use super::sign::SignersArgs;
 use super::values::{When, parse_duration, parse_when, with_names};
-use crate::change::restore::request::ALLOWABLE;
+use crate::change::restore::refusals::ALLOWABLE;
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:

@@ -56,13 +56,14 @@ pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
     if args.dry_run {
         let plan = session.block_on(joining::plan(context, &request))?;
         let steps: Vec<_> = plan
+            .plan
             .steps
             .iter()
             .map(|step| json!({"name": step.name(), "about": step.describe(), "step": step}))
             .collect();
         let json = json!({
             "dryRun": true,
-            "about": plan.info,
+            "about": plan.plan.info,
             "plan": plan.addition,
             "steps": steps,
         });
@@ -71,10 +72,10 @@ pub(super) fn run(session: &Session, args: &MemberAddArgs) -> Result<Shown> {
     }
     let locked = runner::lock::<Join>(context, &layout)?;
     let plan = session.block_on(joining::plan(context, &request))?;
-    let question = format!("Join the cluster as {}?", plan.info.etcd.member);
+    let question = format!("Join the cluster as {}?", plan.plan.info.etcd.member);
     confirm(&planned(&plan), &question, args.yes)?;
     let version = env!("CARGO_PKG_VERSION");
-    let join = Transaction::begin(context, &layout, locked, &plan, version)?;
+    let join = Transaction::begin(context, &layout, locked, &plan.plan, version)?;
     carry_out(session, join)
 }
 
@@ -154,7 +155,7 @@ fn commit(session: &Session, args: &MemberAddArgs, id: Option<&str>) -> Result<S
 
 /// The plan: who, where, how, and each step.
 fn planned(plan: &JoinPlan) -> String {
-    let (info, addition) = (&plan.info, &plan.addition);
+    let (info, addition) = (&plan.plan.info, &plan.addition);
     let mut text = members::table(&addition.members);
     let _ = writeln!(
         text,
@@ -168,7 +169,7 @@ fn planned(plan: &JoinPlan) -> String {
     let _ = writeln!(text, "  waits:  at most {} s each", info.wait_seconds);
     let _ = writeln!(text, "  keeps:  {}", places(&info.safety));
     text.push_str("Steps; each is written to the journal before and after it is done:\n");
-    for (number, step) in plan.steps.iter().enumerate() {
+    for (number, step) in plan.plan.steps.iter().enumerate() {
         let _ = writeln!(text, "  {:>2}. {}", number + 1, step.describe());
     }
     clean(&text)

@@ -6,9 +6,9 @@ use super::super::args::{OWN_WAL, RestoreArgs};
 use super::super::output::{json, words};
 use super::super::session::{Session, Shown};
 use super::from_member;
-use super::request::{self, Named, bump, check_allowed, evidence, find, random};
+use super::request::{Named, check_allowed, dir_options, evidence, find};
 use super::text::moment;
-use crate::change::datadir::{self, Outcome, Request, RollForward};
+use crate::change::datadir::{self, Outcome, Request, RollForward, RolledForward};
 use crate::error::{Failure, Kind, Result};
 use crate::keep::advice;
 use crate::node::apiserver::ApiServer;
@@ -29,7 +29,6 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
 
 fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Request> {
     check_allowed(args)?;
-    let data_dir = request::data_dir(args)?;
     let store = session.store_to_read(args.store.as_deref())?;
     let set = &named.set;
     let snapshot = set.files.snapshot.clone().ok_or_else(|| {
@@ -53,9 +52,8 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
     }
     let target = args.target_version.as_deref().map(str::parse).transpose()?;
     Ok(Request {
+        options: dir_options(args, evidence)?,
         snapshot,
-        data_dir,
-        wal_dir: args.wal_dir.clone(),
         name: args.name.clone().unwrap_or_else(|| "default".to_owned()),
         initial_cluster: args.initial_cluster.clone(),
         advertise_peer_urls: args
@@ -64,9 +62,6 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
             .unwrap_or_else(|| "http://localhost:2380".to_owned()),
         token: args.initial_cluster_token.clone(),
         skip_hash_check: args.skip_hash_check,
-        bump: bump(args),
-        mark_compacted: args.mark_compacted,
-        evidence,
         target,
         compact: args.compact,
         to: named.to.clone(),
@@ -74,8 +69,6 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
             dir: session.readable(dir),
             cluster_id: set.manifest.as_ref().map(|set| set.cluster.etcd_id.clone()),
         }),
-        allow: args.allow.clone(),
-        random: random()?,
     })
 }
 
@@ -117,29 +110,8 @@ fn text(outcome: &Outcome) -> String {
             format!("equal at revision {}", restored.moment.revision),
         );
     }
-    if let Some(rolled) = &outcome.roll_forward {
-        line(
-            "rolled",
-            format!(
-                "forward from revision {} to {}: {} entries of {}, up to entry {} of term {}",
-                rolled.from_revision,
-                rolled.to_revision,
-                rolled.entries,
-                rolled.wal_dir.display(),
-                rolled.last_index,
-                rolled.last_term
-            ),
-        );
-        if rolled.uncommitted > 0 {
-            let what = "of them not recorded as committed; a write that was acknowledged may be among them, so all are kept";
-            line("", format!("{} {what}", rolled.uncommitted));
-        }
-        if rolled.torn {
-            line(
-                "",
-                "the WAL ends in a torn write, which is left out".to_owned(),
-            );
-        }
+    for (name, value) in outcome.roll_forward.iter().flat_map(rolled_forward) {
+        line(name, value);
     }
     line("revision", outcome.revision.to_string());
     for reason in &outcome.reasons {
@@ -154,4 +126,29 @@ fn text(outcome: &Outcome) -> String {
         ),
     );
     text
+}
+
+/// What was applied of a WAL, as names and values.
+fn rolled_forward(rolled: &RolledForward) -> Vec<(&'static str, String)> {
+    let mut lines = vec![(
+        "rolled",
+        format!(
+            "forward from revision {} to {}: {} entries of {}, up to entry {} of term {}",
+            rolled.from_revision,
+            rolled.to_revision,
+            rolled.entries,
+            rolled.wal_dir.display(),
+            rolled.last_index,
+            rolled.last_term
+        ),
+    )];
+    if rolled.uncommitted > 0 {
+        let what = "of them not recorded as committed; a write that was acknowledged may be among them, so all are kept";
+        lines.push(("", format!("{} {what}", rolled.uncommitted)));
+    }
+    if rolled.torn {
+        let what = "the WAL ends in a torn write, which is left out";
+        lines.push(("", what.to_owned()));
+    }
+    lines
 }

@@ -16,21 +16,15 @@ pub(super) fn run(session: &Session, args: &RestoreArgs, from: &Path) -> Result<
     // What backups say of the revision is worth knowing, also of another cluster's.
     let store = session.store_to_read(args.store.as_deref())?;
     let request = Request {
-        bump: asked::bump(args),
-        mark_compacted: args.mark_compacted,
-        evidence: asked::evidence(session, &store)?,
-        allow: args.allow.clone(),
+        options: asked::dir_options(args, asked::evidence(session, &store)?)?,
         from: session.readable(from),
         from_wal: args
             .from_wal_dir
             .as_deref()
             .map(|dir| session.readable(dir)),
-        data_dir: asked::data_dir(args)?,
-        wal_dir: args.wal_dir.clone(),
         name: args.name.clone(),
         peer_urls: args.initial_advertise_peer_urls.clone(),
         cluster_id: None,
-        random: asked::random()?,
     };
     let outcome = session.blocking(move |context| survivor::run(&context, &request))?;
     Ok(Shown::done(

@@ -10,7 +10,7 @@ use super::super::look::{self, Reached};
 use super::super::session::Session;
 use super::super::sign;
 use crate::error::Result;
-use crate::etcd::finding::printable;
+use crate::finding::printable;
 use crate::store::Address;
 
 /// Compares the backup that is named with the running etcd. What prevents that is part of the result: the plan does not

@@ -62,25 +62,11 @@ fn openshift(about: &RestoreInfo, others: &[&str]) -> Vec<String> {
         "Turn the quorum guard off:\noc patch etcd/cluster --type=merge -p '{\"spec\": {\"unsupportedConfigOverrides\": {\"useUnsupportedUnsafeNonHANonProductionUnstableEtcd\": true}}}'"
             .to_owned(),
     );
-    if !newer {
-        let all: Vec<&str> = std::iter::once(about.node.as_str())
-            .chain(others.iter().copied())
-            .collect();
-        steps.push(format!(
-            "Restart the kubelet on every control-plane node ({}), on each:\nsudo systemctl restart kubelet.service",
-            all.join(", ")
-        ));
-        steps.push(
-            "Approve pending certificate requests, repeatedly until none are pending:\noc get csr\noc adm certificate approve NAME"
-                .to_owned(),
-        );
-        steps.push(format!(
-            "Delete the other machines one by one and have them recreated, or, if they are not managed, remove and reinstall them ({names}):\noc get machines -n openshift-machine-api -o wide"
-        ));
-    } else {
-        steps.push(format!(
+    match newer {
+        true => steps.push(format!(
             "Let the other control-plane nodes rejoin with empty data directories ({names}); etcd's pod archives their old data, which belongs to another cluster:\netcd-dr enable"
-        ));
+        )),
+        false => steps.extend(replace_machines(&about.node, others)),
     }
     let components: &[&str] = match about.scope {
         Scope::Etcd if newer => &["etcd"],
@@ -105,6 +91,21 @@ fn openshift(about: &RestoreInfo, others: &[&str]) -> Vec<String> {
             .to_owned(),
     );
     steps
+}
+
+/// What the documentation tells to do with the other nodes before [`FEWER_STEPS`].
+fn replace_machines(node: &str, others: &[&str]) -> [String; 3] {
+    let names = others.join(", ");
+    [
+        format!(
+            "Restart the kubelet on every control-plane node ({node}, {names}), on each:\nsudo systemctl restart kubelet.service"
+        ),
+        "Approve pending certificate requests, repeatedly until none are pending:\noc get csr\noc adm certificate approve NAME"
+            .to_owned(),
+        format!(
+            "Delete the other machines one by one and have them recreated, or, if they are not managed, remove and reinstall them ({names}):\noc get machines -n openshift-machine-api -o wide"
+        ),
+    ]
 }
 
 fn redeploy(component: &str, why: &str) -> String {

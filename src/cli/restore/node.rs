@@ -11,11 +11,12 @@ use super::super::output::words::{numbered, places};
 use super::super::output::{error, error_json, json, terminal};
 use super::super::session::{Session, Shown, scratch};
 use super::super::{allow, operation, target};
-use super::request::{self as asked, find, random};
+use super::request::{self as asked, Named, find, random};
 use super::{follow, loss, next, text};
 use crate::change::restore::journalled::Restore;
 use crate::change::restore::plan::RestorePlan;
-use crate::change::restore::request::{ALLOWABLE, Request};
+use crate::change::restore::refusals::ALLOWABLE;
+use crate::change::restore::request::{NodeOptions, Request};
 use crate::change::restore::{from_backup, from_member};
 use crate::change::transaction::info::Scope;
 use crate::change::transaction::rollback::Returned;
@@ -23,7 +24,6 @@ use crate::change::transaction::runner::{self, Transaction};
 use crate::error::Result;
 use crate::etcd::restore::{Bump, SLACK};
 use crate::journal::State;
-use crate::keep::catalog::BackupSet;
 use crate::node::layout::NodeLayout;
 
 /// The command, as documents and hints call it.
@@ -42,10 +42,10 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let locked = runner::lock::<Restore>(context, &layout)?;
     let plan = plan(session, args, true)?;
     terminal::plan(&text::plan(&plan, context.now));
-    let question = format!("Restore {} to this node?", plan.info.source_name());
+    let question = format!("Restore {} to this node?", plan.plan.info.source_name());
     confirm("", &question, args.yes)?;
     let version = env!("CARGO_PKG_VERSION");
-    let restore = Transaction::begin(context, &layout, locked, &plan, version)?;
+    let restore = Transaction::begin(context, &layout, locked, &plan.plan, version)?;
     if wants_to_detach(args) {
         let dir = restore.dir().to_owned();
         drop(restore);
@@ -60,15 +60,15 @@ fn plan(session: &Session, args: &RestoreArgs, keep: bool) -> Result<RestorePlan
     let context = &session.context;
     match &args.from_data_dir {
         Some(from) => {
-            let request = surviving(session, args, from)?;
+            let request = from_member::Request {
+                options: options(session, args)?,
+                from: session.readable(from),
+            };
             session.block_on(from_member::plan(context, &request))
         }
         None => {
             let named = find(session, args, keep)?;
-            let request = Request {
-                to: named.to.clone(),
-                ..request(session, args, named.set.clone())?
-            };
+            let request = request(session, args, &named)?;
             session.block_on(from_backup::plan(context, &request))
         }
     }
@@ -93,7 +93,7 @@ fn planned(plan: &RestorePlan, lost: Option<&Value>, now: Timestamp) -> Shown {
 }
 
 fn plan_alone(plan: &RestorePlan, lost: Option<&Value>, now: Timestamp) -> Shown {
-    let next = next::steps(&plan.info);
+    let next = next::steps(&plan.plan.info);
     let mut text = text::plan(plan, now);
     text.push_str(&numbered("After the restore:", &next));
     if let Some(lost) = lost {
@@ -102,8 +102,8 @@ fn plan_alone(plan: &RestorePlan, lost: Option<&Value>, now: Timestamp) -> Shown
     }
     let mut json = json!({
         "dryRun": true,
-        "about": plan.info,
-        "steps": text::steps(&plan.steps),
+        "about": plan.plan.info,
+        "steps": text::steps(&plan.plan.steps),
         "notes": plan.notes,
         "nextSteps": next,
     });
@@ -228,53 +228,34 @@ fn scope(args: &RestoreArgs) -> Scope {
     }
 }
 
-fn surviving(session: &Session, args: &RestoreArgs, from: &Path) -> Result<from_member::Request> {
+fn options(session: &Session, args: &RestoreArgs) -> Result<NodeOptions> {
     let store = session.store_to_read(args.store.as_deref())?;
-    Ok(from_member::Request {
+    let urls = args.initial_advertise_peer_urls.as_deref();
+    Ok(NodeOptions {
         target: target::target(session)?,
-        from: session.readable(from),
-        peer_urls: peer_urls(args),
         store: store.dir().is_dir().then(|| store.dir().to_owned()),
         scope: scope(args),
         bump: asked::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
         allow: args.allow.clone(),
         wait: args.wait,
         grace: args.grace,
+        peer_urls: urls.map(|urls| urls.split(',').map(|url| url.trim().to_owned()).collect()),
         privileged: rustix::process::geteuid().is_root(),
         random: random()?,
         rehearsal: args.dry_run,
     })
 }
 
-fn peer_urls(args: &RestoreArgs) -> Option<Vec<String>> {
-    let urls = args.initial_advertise_peer_urls.as_deref();
-    urls.map(|urls| urls.split(',').map(|url| url.trim().to_owned()).collect())
-}
-
-fn request(session: &Session, args: &RestoreArgs, set: BackupSet) -> Result<Request> {
-    let store = session.store_to_read(args.store.as_deref())?;
+fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Request> {
+    let own = |dir: &Path| dir.as_os_str() == OWN_WAL;
     Ok(Request {
-        target: target::target(session)?,
-        set,
-        store: store.dir().is_dir().then(|| store.dir().to_owned()),
-        to: None,
-        roll_forward: args
-            .roll_forward
-            .as_deref()
-            .map(|dir| match dir.as_os_str() == OWN_WAL {
-                true => PathBuf::new(),
-                false => session.readable(dir),
-            }),
-        scope: scope(args),
-        bump: asked::bump(args).unwrap_or(Bump::Auto { slack: SLACK }),
-        allow: args.allow.clone(),
-        wait: args.wait,
-        grace: args.grace,
+        options: options(session, args)?,
+        set: named.set.clone(),
+        to: named.to.clone(),
+        roll_forward: args.roll_forward.as_deref().map(|dir| match own(dir) {
+            true => PathBuf::new(),
+            false => session.readable(dir),
+        }),
         scratch: scratch(args.scratch.as_deref()),
-        privileged: rustix::process::geteuid().is_root(),
-        random: random()?,
-        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        peer_urls: peer_urls(args),
-        rehearsal: args.dry_run,
     })
 }

@@ -1,13 +1,12 @@
 //! What the options of `restore` ask for.
 
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 
 use super::super::args::{Bump as BumpArg, RestoreArgs};
 use super::super::session::{Session, scratch};
 use super::super::{allow, remote, sign, verify};
 use crate::change::datadir;
+use crate::change::dir_options::DirOptions;
 use crate::change::transaction::served;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::history::{Moment, Target};
@@ -154,10 +153,19 @@ const ALLOWABLE: [&str; 6] = [
     trust::WRONG_SIGNER,
 ];
 
-/// The directory to be made.
-pub(super) fn data_dir(args: &RestoreArgs) -> Result<PathBuf> {
-    let named = args.data_dir.clone();
-    named.ok_or_else(|| Failure::new(Kind::Usage, "no data directory is given"))
+/// What every restore to a data directory is asked for.
+pub(super) fn dir_options(args: &RestoreArgs, evidence: Vec<Evidence>) -> Result<DirOptions> {
+    let data_dir = args.data_dir.clone();
+    Ok(DirOptions {
+        data_dir: data_dir
+            .ok_or_else(|| Failure::new(Kind::Usage, "no data directory is given"))?,
+        wal_dir: args.wal_dir.clone(),
+        bump: bump(args),
+        mark_compacted: args.mark_compacted,
+        evidence,
+        allow: args.allow.clone(),
+        random: random()?,
+    })
 }
 
 /// Requires that each refusal named by --allow can be overridden.

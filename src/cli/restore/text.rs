@@ -12,57 +12,22 @@ use super::next;
 use crate::change::restore::info::RestoreInfo;
 use crate::change::restore::journalled::Facts;
 use crate::change::restore::plan::RestorePlan;
+use crate::change::transaction::info::SourceInfo;
 use crate::change::transaction::runner::Done;
 use crate::change::transaction::steps::NodeStep;
-use crate::etcd::finding::printable;
 use crate::etcd::history::Moment;
+use crate::finding::printable;
 use crate::journal::{State, Step};
 
 /// The plan: what, where, why, and each step.
 pub(super) fn plan(plan: &RestorePlan, now: Timestamp) -> String {
-    let info = &plan.info;
+    let info = &plan.plan.info;
     let mut text = format!("Restoring {} to {}\n", info.source_name(), info.node);
     let mut line = |name: &str, value: String| {
         words::fact(&mut text, name, &value);
     };
-    if let Some(source) = &info.source {
-        line("from", source.dir.display().to_string());
-        if let Some(created) = source.created {
-            let on = source
-                .node
-                .as_ref()
-                .map(|node| format!(", on {node}"))
-                .unwrap_or_default();
-            let ago = words::ago(created, now);
-            let taken = created.strftime("%Y-%m-%d %H:%M:%S UTC");
-            line("taken", format!("{taken}{on}, {ago}"));
-            match &source.to {
-                _ if source.roll_forward.is_some() => {
-                    line("lost", "what is not in the WAL".to_owned());
-                }
-                Some(to) => line(
-                    "lost",
-                    format!("what was written after revision {}", to.revision),
-                ),
-                None => line("lost", format!("what was written after {taken}, {ago}")),
-            }
-        }
-        if let Some(version) = &source.ocp_version {
-            line("OpenShift", version.clone());
-        }
-        if let Some(revision) = source.kv_revision {
-            line("revision", revision.to_string());
-        }
-        for (name, value) in source.to.iter().flat_map(moment) {
-            line(name, value);
-        }
-        if let Some(wal) = &source.roll_forward {
-            let what = format!(
-                "forward with the WAL of {}, to its last write",
-                wal.display()
-            );
-            line("rolled", what);
-        }
+    for (name, value) in info.source.iter().flat_map(|source| origin(source, now)) {
+        line(name, value);
     }
     line("scope", info.scope.word().to_owned());
     line(
@@ -82,10 +47,39 @@ pub(super) fn plan(plan: &RestorePlan, now: Timestamp) -> String {
         line("note", note.clone());
     }
     text.push_str("Steps; each is written to the journal before and after it is done:\n");
-    for (number, step) in plan.steps.iter().enumerate() {
+    for (number, step) in plan.plan.steps.iter().enumerate() {
         let _ = writeln!(text, "  {:>2}. {}", number + 1, printable(step.describe()));
     }
     text
+}
+
+/// What is said of the backup, as names and values: where it is from, and what is lost.
+fn origin(source: &SourceInfo, now: Timestamp) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("from", source.dir.display().to_string())];
+    if let Some(created) = source.created {
+        let on = source.node.as_ref().map(|node| format!(", on {node}"));
+        let on = on.unwrap_or_default();
+        let ago = words::ago(created, now);
+        let taken = created.strftime("%Y-%m-%d %H:%M:%S UTC");
+        lines.push(("taken", format!("{taken}{on}, {ago}")));
+        let lost = match &source.to {
+            _ if source.roll_forward.is_some() => "what is not in the WAL".to_owned(),
+            Some(to) => format!("what was written after revision {}", to.revision),
+            None => format!("what was written after {taken}, {ago}"),
+        };
+        lines.push(("lost", lost));
+    }
+    let version = source.ocp_version.clone();
+    lines.extend(version.map(|version| ("OpenShift", version)));
+    let revision = source.kv_revision;
+    lines.extend(revision.map(|revision| ("revision", revision.to_string())));
+    lines.extend(source.to.iter().flat_map(moment));
+    lines.extend(source.roll_forward.as_ref().map(|wal| {
+        let wal = wal.display();
+        let what = format!("forward with the WAL of {wal}, to its last write");
+        ("rolled", what)
+    }));
+    lines
 }
 
 /// What is said of a revision to restore to, as names and values.

@@ -16,6 +16,7 @@ use crate::journal::{Known, Operation};
 pub const MEMBER_VOTES: &str = "already-voting";
 
 /// A node's member joins its cluster.
+#[derive(Debug)]
 pub struct Join;
 
 impl Journalled for Join {

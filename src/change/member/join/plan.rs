@@ -11,7 +11,7 @@ use crate::change::transaction::context::RUNTIME_TIMEOUT;
 use crate::change::transaction::info::OperationInfo;
 use crate::change::transaction::pods::{Found, external_refusal, refuse_copies};
 use crate::change::transaction::runner::Plan;
-use crate::change::transaction::steps::{self, NodeStep};
+use crate::change::transaction::steps;
 use crate::change::transaction::unsettled::{JOIN, free_name, refuse_while_unsettled};
 use crate::cluster::connect::Target;
 use crate::cluster::survey::{ClusterClient, MemberState};
@@ -49,33 +49,13 @@ pub struct Request {
     pub allow: Vec<String>,
 }
 
-/// A plan before it is begun.
+/// A plan, and what it does to the cluster.
 #[derive(Debug)]
 pub struct JoinPlan {
-    /// The operation's name.
-    pub id: String,
-    /// What the journal keeps.
-    pub info: JoinInfo,
-    /// The steps.
-    pub steps: Vec<NodeStep>,
+    /// What is carried out.
+    pub plan: Plan<Join>,
     /// The votes and members as the cluster has them.
     pub addition: add::Plan,
-}
-
-impl Plan for JoinPlan {
-    type Change = Join;
-
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn info(&self) -> &JoinInfo {
-        &self.info
-    }
-
-    fn steps(&self) -> &[NodeStep] {
-        &self.steps
-    }
 }
 
 /// Makes the plan. Nothing has changed when it returns.
@@ -136,10 +116,9 @@ pub async fn plan(context: &Context, request: &Request) -> Result<JoinPlan> {
         add::well(context, &wanted, &survey).map_err(|failure| failure.doing(doing))?;
     }
     let (info, steps) = planner.plan(info, existing)?;
+    let id = planner.id;
     Ok(JoinPlan {
-        id: planner.id,
-        info,
-        steps,
+        plan: Plan { id, info, steps },
         addition,
     })
 }

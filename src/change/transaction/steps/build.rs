@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::change::datadir::Outcome;
+use crate::change::dir_options::DirOptions;
 use crate::change::transaction::context::StepContext;
 use crate::change::transaction::files::{label_as, own_as, remove_if_there};
 use crate::change::transaction::info::NodeFacts;
@@ -152,27 +153,35 @@ pub(crate) fn surviving_request(
 ) -> Result<survivor::Request> {
     let random = u128::from_str_radix(&surviving.random, 16)
         .doing(Kind::Unexpected, || "reading the plan's randomness")?;
-    let bump = bump(surviving.slack, surviving.bump_by);
     Ok(survivor::Request {
+        options: DirOptions {
+            evidence: evidence(&surviving.evidence),
+            allow: surviving.allow.clone(),
+            random,
+            ..options(into, surviving.slack, surviving.bump_by)
+        },
         from,
         from_wal: None,
-        data_dir: into,
-        wal_dir: None,
         name: Some(member.to_owned()),
         peer_urls: surviving.peer_urls.clone(),
-        bump: Some(bump),
-        mark_compacted: bump != Bump::By(0),
-        evidence: evidence(&surviving.evidence),
-        allow: surviving.allow.clone(),
         cluster_id: None,
-        random,
     })
 }
 
-fn bump(slack: Option<i64>, by: i64) -> Bump {
-    match slack {
+/// A directory on the node, whose revision is bumped as a step says.
+fn options(data_dir: PathBuf, slack: Option<i64>, bump_by: i64) -> DirOptions {
+    let bump = match slack {
         Some(slack) => Bump::Auto { slack },
-        None => Bump::By(by),
+        None => Bump::By(bump_by),
+    };
+    DirOptions {
+        data_dir,
+        wal_dir: None,
+        bump: Some(bump),
+        mark_compacted: bump != Bump::By(0),
+        evidence: Vec::new(),
+        allow: Vec::new(),
+        random: 0,
     }
 }
 
@@ -190,25 +199,23 @@ fn request(facts: &NodeFacts, building: &Building, data_dir: PathBuf) -> Result<
     let urls = &facts.etcd.peer_urls;
     let name = &facts.etcd.member;
     let cluster: Vec<String> = urls.iter().map(|url| format!("{name}={url}")).collect();
-    let bump = bump(building.slack, building.bump_by);
     Ok(datadir::Request {
+        options: DirOptions {
+            evidence: evidence(&building.evidence),
+            allow: building.allow.clone(),
+            random: u128::from_ne_bytes(crate::sys::random::bytes::<16>()?),
+            ..options(data_dir, building.slack, building.bump_by)
+        },
         snapshot: building.snapshot.clone(),
-        data_dir,
-        wal_dir: None,
         name: name.clone(),
         initial_cluster: cluster.join(","),
         advertise_peer_urls: urls.join(","),
         token: Some(building.token.clone()),
         skip_hash_check: false,
-        bump: Some(bump),
-        mark_compacted: building.slack.is_some() || building.bump_by > 0,
-        evidence: evidence(&building.evidence),
         target: None,
         compact: false,
         to: building.to.clone(),
         roll_forward: building.roll_forward.clone(),
-        allow: building.allow.clone(),
-        random: u128::from_ne_bytes(crate::sys::random::bytes::<16>()?),
     })
 }
 
