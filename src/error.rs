@@ -198,6 +198,8 @@ pub enum Fact {
     Candidates(Vec<String>),
     /// The systemd unit of an etcd that is no static pod.
     HostService(PathBuf),
+    /// The operating system's error of one of several causes, whose texts one message joins.
+    Io(io::ErrorKind),
     /// A setting that was not given and could not be found; the word names it ("endpoint").
     Missing(&'static str),
 }
@@ -320,11 +322,16 @@ impl Failure {
         self.chain.chain().map(ToString::to_string).collect()
     }
 
-    /// The operating system's error at the bottom of the chain, if there is one.
+    /// The operating system's error at the bottom of the chain, or of one of several causes, if there is one.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
-        self.chain
-            .chain()
-            .find_map(|e| e.downcast_ref::<io::Error>().map(io::Error::kind))
+        let mut chain = self.chain.chain();
+        let own = chain.find_map(|e| e.downcast_ref::<io::Error>().map(io::Error::kind));
+        own.or_else(|| {
+            self.facts.iter().find_map(|fact| match fact {
+                Fact::Io(kind) => Some(*kind),
+                _ => None,
+            })
+        })
     }
 }
 

@@ -24,5 +24,3 @@ pub mod roll;
 pub mod snapshot;
 pub mod survivor;
 pub mod wal;
-
-pub use crate::finding;

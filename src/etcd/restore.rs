@@ -18,6 +18,9 @@ mod at_revision;
 mod changes;
 mod database;
 mod live;
+mod plan;
+mod settle;
+mod source;
 mod spec;
 mod target;
 

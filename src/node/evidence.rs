@@ -1,5 +1,6 @@
 //! What the node itself says about how its etcd is reached.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -34,8 +35,18 @@ pub(super) struct NodeAccess {
     pub(super) data_dir: Option<Sourced<PathBuf>>,
     pub(super) wal_dir: Option<String>,
     pub(super) notes: Vec<String>,
+    /// The operating system's error of the last file that could not be read.
+    pub(super) io_kind: Option<io::ErrorKind>,
     /// Why the local member or its endpoint is not known.
     pub(super) why_no_endpoint: Option<Failure>,
+}
+
+impl NodeAccess {
+    /// Notes that a file could not be read; others may say the same.
+    pub(super) fn could_not_read(&mut self, failure: &Failure) {
+        self.io_kind = failure.io_kind().or(self.io_kind);
+        self.notes.push(failure.to_string());
+    }
 }
 
 /// The local path of a certificate's node path, mapped from the pods' view where it does not exist

@@ -37,17 +37,17 @@ impl Variables {
 /// Asks the node.
 pub(super) fn ask(layout: &NodeLayout, overrides: &AccessOverrides) -> Result<NodeAccess> {
     let mut says = NodeAccess::default();
-    let manifest = live_manifest(layout, &mut says.notes);
-    let Some(variables) = variables(layout, manifest.as_ref(), &mut says.notes)? else {
+    let manifest = live_manifest(layout, &mut says);
+    let Some(variables) = variables(layout, manifest.as_ref(), &mut says)? else {
         says.member_name = overrides.node.clone();
-        says.why_no_endpoint = Some(
-            Failure::new(
-                Kind::Usage,
-                format!("finding etcd's endpoint: {}", says.notes.join("; ")),
-            )
+        let what = format!("finding etcd's endpoint: {}", says.notes.join("; "));
+        let mut failure = Failure::new(Kind::Usage, what)
             .with(Fact::Missing("endpoint"))
-            .with(Fact::Path(layout.etcd_env())),
-        );
+            .with(Fact::Path(layout.etcd_env()));
+        if let Some(kind) = says.io_kind {
+            failure = failure.with(Fact::Io(kind));
+        }
+        says.why_no_endpoint = Some(failure);
         fallbacks(layout, manifest.as_ref(), None, &mut says);
         return Ok(says);
     };
@@ -74,7 +74,7 @@ pub(super) fn ask(layout: &NodeLayout, overrides: &AccessOverrides) -> Result<No
     Ok(says)
 }
 
-fn live_manifest(layout: &NodeLayout, notes: &mut Vec<String>) -> Option<PodManifest> {
+fn live_manifest(layout: &NodeLayout, says: &mut NodeAccess) -> Option<PodManifest> {
     let current = layout.current_manifest(Component::Etcd, Profile::Openshift);
     let path = match current {
         Some(current) => current.path,
@@ -82,14 +82,14 @@ fn live_manifest(layout: &NodeLayout, notes: &mut Vec<String>) -> Option<PodMani
     };
     layout
         .read_pod(&path)
-        .map_err(|failure| notes.push(failure.to_string()))
+        .map_err(|failure| says.could_not_read(&failure))
         .ok()
 }
 
 fn variables(
     layout: &NodeLayout,
     manifest: Option<&PodManifest>,
-    notes: &mut Vec<String>,
+    says: &mut NodeAccess,
 ) -> Result<Option<Variables>> {
     let path = layout.etcd_env();
     let source = layout.node_path(&path).display().to_string();
@@ -106,10 +106,10 @@ fn variables(
                     .collect();
                 return Ok(Some(Variables { list, source }));
             }
-            Err(failure) => notes.push(failure.to_string()),
+            Err(failure) => says.could_not_read(&failure),
         }
     } else {
-        notes.push(format!("{source} does not exist"));
+        says.notes.push(format!("{source} does not exist"));
     }
     let from_pod = manifest.and_then(|pod| {
         pod.containers

@@ -259,10 +259,7 @@ fn chosen(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
 /// What another user than root may not do. This comes before what is missing: an endpoint, say, is
 /// not found in a manifest that cannot be read.
 fn denied(typed: &Line, failure: &Failure) -> Option<String> {
-    // A failure about several files at once has their errors in its text only.
-    let code = format!("(os error {})", rustix::io::Errno::ACCESS.raw_os_error());
-    let denied = failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied)
-        || failure.to_string().contains(&code);
+    let denied = failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied);
     (denied && !rustix::process::geteuid().is_root())
         .then(|| format!("to run it as root: sudo {typed}"))
 }

@@ -10,7 +10,7 @@ use super::super::output::json;
 use super::super::session::{Session, Shown};
 use super::super::{remote, sign};
 use crate::error::{Failure, Kind, Result, exit};
-use crate::etcd::finding::{Severity, printable};
+use crate::finding::{Severity, printable};
 use crate::keep::catalog::{self, BackupSet};
 use crate::keep::chain::check::{self, ChainReport};
 use crate::keep::chain::local;

@@ -54,6 +54,32 @@ pub struct Status {
     pub db_size_quota: Option<u64>,
 }
 
+#[cfg(test)]
+impl Status {
+    /// What a leader answers whose cluster holds nothing.
+    pub(crate) fn of_a_leader(id: MemberId, version: &str) -> Self {
+        Self {
+            header: Header {
+                cluster_id: ClusterId(1),
+                member_id: id,
+                revision: 1,
+                raft_term: 1,
+            },
+            version: version.to_owned(),
+            db_size: 0,
+            db_size_in_use: 0,
+            leader: Some(id),
+            raft_index: 1,
+            raft_applied_index: 1,
+            raft_term: 1,
+            is_learner: false,
+            errors: Vec::new(),
+            storage_version: None,
+            db_size_quota: None,
+        }
+    }
+}
+
 impl Status {
     /// Whether the member that answered is the leader.
     pub fn is_leader(&self) -> bool {

@@ -2,32 +2,26 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::at_revision;
-use super::changes::changes;
-use super::live::newest_revision;
+use super::plan::{Plan, refuse};
+use super::settle::{self, settle};
+use super::source::Source;
 use super::spec::{AtRevision, Forward, Spec};
-use super::target::judge;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::bbolt::write::{
-    Change, Changes, amend, digests, digests_left, meta_pages, rewrite, small_bucket,
-};
-use crate::etcd::bbolt::{FileSource, Metas, Origin, ReadAt, check};
-use crate::etcd::build::{
-    Decision, Phase, Question, Watch, chosen, decide_at, stop_if, write_amendment,
-};
-use crate::etcd::datadir::{DbFacts, facts_of};
+use crate::etcd::bbolt::write::{amend, meta_pages, rewrite, small_bucket};
+use crate::etcd::bbolt::{FileSource, Metas, ReadAt};
+use crate::etcd::build::{Decision, Phase, Watch, chosen, stop_if, write_amendment};
+use crate::etcd::datadir::DbFacts;
 use crate::etcd::hashkv::At;
 use crate::etcd::roll::{Joined, Rolled};
 use crate::etcd::snapshot::{
     LayerState, Options, Packed, Report, Shape, Trailer, inspect, is_raw_copy,
 };
-use crate::finding::{Finding, Findings, Layer, Severity};
+use crate::finding::Layer;
 use crate::sys::fs::OutFile;
 use crate::sys::stream_out::StreamOut;
 
@@ -123,8 +117,11 @@ impl Database {
         };
         stop_if(watch)?;
         let size = out.len();
-        let origin = spec.compact.then_some(self);
-        let facts = settle(&mut out, size, &plan, origin, watch)?;
+        let origin = spec.compact.then_some(settle::Origin {
+            source: &self.source,
+            size: self.data,
+        });
+        let facts = settle(&mut out, size, &plan, origin.as_ref(), watch)?;
         let mut notes = plan.notes;
         if self.raw {
             notes.push(RAW_COPY.to_owned());
@@ -163,7 +160,7 @@ impl Database {
 
     /// The failure for a file whose metas alone show that it cannot be restored.
     fn no_database(&self, watch: &dyn Watch) -> Failure {
-        let source = Source::of(self, watch);
+        let source = Source::of(&self.source, watch);
         match self.inspect(&source, watch) {
             Ok(report) => refuse(&report),
             Err(failure) => failure,
@@ -193,7 +190,7 @@ impl Database {
         let copy = out.file().try_clone().doing(Kind::Store, writing)?;
         let source = Source {
             copy: Some((&copy, length)),
-            ..Source::of(self, watch)
+            ..Source::of(&self.source, watch)
         };
         let report = match report {
             Some(report) => report,
@@ -264,7 +261,7 @@ impl Database {
         out.preallocate(length).doing(Kind::Store, writing)?;
         watch.begin(Phase::Copy, self.data);
         if self.shape != Shape::Sealed || self.skip_hash_check {
-            let source = Source::of(self, watch);
+            let source = Source::of(&self.source, watch);
             let copied = self.pass(&source, out, length, &mut |_| {}, watch);
             stop_if(watch)?;
             let (out, _) = copied.doing(Kind::Store, writing)?;
@@ -274,7 +271,7 @@ impl Database {
         let halt = AtomicBool::new(false);
         let source = Source {
             halt: Some(&halt),
-            ..Source::of(self, watch)
+            ..Source::of(&self.source, watch)
         };
         let options = self.options(false);
         let mut hasher = Sha256::new();
@@ -379,7 +376,7 @@ impl Database {
     ) -> Result<(Plan, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
-        let source = Source::of(self, watch);
+        let source = Source::of(&self.source, watch);
         let report = self.inspect(&source, watch)?;
         let leases = || small_bucket(&source, self.data, &chosen(&source, self.data)?, b"lease");
         let plan = Plan::make(spec, report, leases)?;
@@ -422,255 +419,5 @@ impl Database {
         stop_if(watch)?;
         watch.done(Phase::Check, source.size());
         report
-    }
-}
-
-/// What is to be done about a snapshot that was checked.
-struct Plan {
-    report: Report,
-    decision: Decision,
-    notes: Vec<String>,
-    at: Option<AtRevision>,
-    changes: Changes,
-}
-
-impl Plan {
-    /// `leases` reads the bucket of that name.
-    fn make(
-        spec: &Spec<'_>,
-        report: Report,
-        leases: impl FnOnce() -> Result<Vec<(Vec<u8>, Vec<u8>)>>,
-    ) -> Result<Self> {
-        let facts = match &report.facts {
-            Some(facts) if report.is_good() && facts.complete => facts,
-            _ => return Err(refuse(&report)),
-        };
-        let at = match spec.to_revision {
-            Some(revision) => Some(at_revision::judge(revision, facts, &report, &leases()?)?),
-            None => None,
-        };
-        let question = Question {
-            bump: spec.bump,
-            mark_compacted: spec.mark_compacted,
-            snapshot: facts.revision,
-            evidence: spec.evidence,
-            allow_low: spec.allow_low_bump,
-        };
-        let decision = decide_at(&question, spec.to_revision)?;
-        let versions = judge(
-            facts.storage_version.as_deref(),
-            facts.cluster_version.as_deref(),
-            spec.target,
-            spec.allow_unknown_version,
-        )?;
-        let present = facts.buckets.iter().map(|b| b.name.clone()).collect();
-        let changes = changes(
-            spec.cluster,
-            decision.revision,
-            at.as_ref(),
-            versions.drop,
-            &present,
-        );
-        let mut notes = versions.notes;
-        notes.extend(at.iter().flat_map(|at| at_revision::notes(at, facts)));
-        if let Some(downgrade) = facts.downgrade.as_ref().filter(|d| d.enabled) {
-            notes.push(format!(
-                "the snapshot was taken during a downgrade to {}, which the new cluster does not continue",
-                downgrade.target_version
-            ));
-        }
-        let scheduled = facts.scheduled_compact_revision;
-        if scheduled > facts.finished_compact_revision {
-            notes.push(format!(
-                "the snapshot was taken during a compaction at revision {}, which etcd finishes when it starts",
-                scheduled.unwrap_or_default()
-            ));
-        }
-        Ok(Self {
-            decision,
-            notes,
-            at,
-            changes,
-            report,
-        })
-    }
-}
-
-/// The failure for a snapshot that is broken.
-fn refuse(report: &Report) -> Failure {
-    let errors = report.findings.errors();
-    let first = report
-        .findings
-        .listed()
-        .iter()
-        .find(|finding| finding.severity == Severity::Error);
-    let what = match first {
-        Some(first) if errors > 1 => format!("{first}, and {} more findings", errors - 1),
-        Some(first) => first.to_string(),
-        None => "not all of it could be read".to_owned(),
-    };
-    Failure::new(Kind::BadBackup, what).doing("checking the snapshot")
-}
-
-/// Makes the result durable and reads it again: the pages that are new, which lead to those that
-/// were copied; with the database it was rewritten from, every page and every entry.
-fn settle(
-    out: &mut OutFile,
-    size: u64,
-    plan: &Plan,
-    origin: Option<&Database>,
-    watch: &dyn Watch,
-) -> Result<DbFacts> {
-    watch.begin(Phase::Settle, size);
-    let path = out.path().to_owned();
-    let writing = || format!("writing {}", path.display());
-    let file = out.file().try_clone().and_then(FileSource::new);
-    let source = file.doing(Kind::Store, writing)?;
-    let (read, synced) = std::thread::scope(|scope| {
-        let sync = scope.spawn(|| out.sync());
-        let read = || {
-            let facts = read_back(&source, size, plan)?;
-            if let Some(origin) = origin {
-                compare(origin, &source, plan)?;
-            }
-            if let Some(at) = &plan.at {
-                at_revision::prove(&source, at)?;
-            }
-            Ok(facts)
-        };
-        (read(), sync.join())
-    });
-    synced
-        .map_err(|_| Failure::new(Kind::Unexpected, "the syncing thread ended early"))?
-        .doing(Kind::Store, writing)?;
-    let facts = read.map_err(|failure: Failure| {
-        failure
-            .as_kind(Kind::Unexpected)
-            .doing(format!("reading {} again", path.display()))
-    })?;
-    watch.done(Phase::Settle, size);
-    Ok(facts)
-}
-
-fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
-    let wrong = |what: String| Failure::new(Kind::Unexpected, what);
-    if source.size() != size {
-        return Err(wrong(format!(
-            "expected {size} bytes, found {}",
-            source.size()
-        )));
-    }
-    let meta = chosen(source, size)?;
-    if meta.database_size() != Some(size) {
-        return Err(wrong(format!("expected a database of {size} bytes")));
-    }
-    for name in plan.changes.keys().filter(|name| *name != b"key") {
-        let entries = small_bucket(source, size, &meta, name)?;
-        let Some(Change::Edit(edit)) = plan.changes.get(name) else {
-            continue;
-        };
-        let put = edit.put.iter().all(|(key, value)| {
-            let found = entries.iter().find(|(known, _)| known == key);
-            found.is_some_and(|(_, found)| found == value)
-        });
-        let gone = entries.iter().all(|(key, _)| {
-            edit.put.contains_key(key) || !(edit.clear || edit.remove.contains(key))
-        });
-        if !(put && gone) {
-            let name = String::from_utf8_lossy(name);
-            return Err(wrong(format!("expected bucket {name} as it was written")));
-        }
-    }
-    let at = plan.at.as_ref().map(|at| at.revision);
-    if let Some(revision) = plan.decision.revision.or(at) {
-        let found = newest_revision(source)?;
-        if found != revision {
-            return Err(wrong(format!(
-                "expected revision {revision}, found {found}"
-            )));
-        }
-    }
-    facts_of(source, size, &meta)
-}
-
-/// Checks every page, and holds every bucket that was not edited against the one it was written from.
-fn compare(origin: &Database, result: &FileSource, plan: &Plan) -> Result<()> {
-    let mut findings = Findings::keeping(1);
-    check(result, result.size(), Origin::File, &mut findings)
-        .doing(Kind::NotChecked, || "checking the pages")?;
-    let errors = |finding: &&Finding| finding.severity == Severity::Error;
-    if let Some(finding) = findings.listed().iter().find(errors) {
-        return Err(Failure::new(Kind::Unexpected, finding.to_string()));
-    }
-    let from = chosen(&origin.source, origin.data)?;
-    let mut expected = digests_left(&origin.source, origin.data, &from, &plan.changes)?;
-    let found = digests(result, result.size(), &chosen(result, result.size())?)?;
-    for (name, change) in &plan.changes {
-        match change {
-            Change::Edit(_) => {
-                expected.remove(name);
-            }
-            Change::Append { key, value } => {
-                expected.entry(name.clone()).or_default().add(key, value);
-            }
-            Change::Extend(entries) | Change::Cut { then: entries, .. } => {
-                let digest = expected.entry(name.clone()).or_default();
-                for (key, value) in entries {
-                    digest.add(key, value);
-                }
-            }
-        }
-    }
-    for (name, expected) in &expected {
-        if found.get(name) != Some(expected) {
-            return Err(Failure::new(
-                Kind::Unexpected,
-                format!(
-                    "expected bucket {} with {expected:?}, found {:?}",
-                    String::from_utf8_lossy(name),
-                    found.get(name)
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The snapshot as its copy has it; what is not copied, the trailer or padding, as the snapshot.
-struct Source<'a> {
-    copy: Option<(&'a File, u64)>,
-    whole: &'a FileSource,
-    watch: &'a dyn Watch,
-    halt: Option<&'a AtomicBool>,
-}
-
-impl<'a> Source<'a> {
-    fn of(database: &'a Database, watch: &'a dyn Watch) -> Self {
-        Self {
-            copy: None,
-            whole: &database.source,
-            watch,
-            halt: None,
-        }
-    }
-}
-
-impl ReadAt for Source<'_> {
-    fn size(&self) -> u64 {
-        self.whole.size()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let halted = self.halt.is_some_and(|halt| halt.load(Ordering::Relaxed));
-        if halted || self.watch.stopped() {
-            return Err(io::Error::other("interrupted"));
-        }
-        let Some((copy, length)) = self.copy else {
-            return self.whole.read_exact_at(buf, offset);
-        };
-        let here = length.saturating_sub(offset).min(buf.len() as u64);
-        let (copied, rest) = buf.split_at_mut(here as usize);
-        copy.read_exact_at(copied, offset)?;
-        self.whole.read_exact_at(rest, offset + here)
     }
 }

@@ -240,7 +240,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::etcd::client::Header;
     use crate::etcd::ids::MemberId;
     use crate::etcd::membership::Member;
 
@@ -261,10 +260,6 @@ mod tests {
     #[test]
     fn an_error_that_a_member_reports_is_a_finding() {
         let id = MemberId(1);
-        let header = Header {
-            member_id: id,
-            ..Header::default()
-        };
         let errors = [
             "memberID:1 alarm:NOSPACE ",
             "etcdserver: no leader",
@@ -280,18 +275,8 @@ mod tests {
             },
             endpoint: None,
             status: Some(Status {
-                header,
-                version: "3.5.16".to_owned(),
-                db_size: 0,
-                db_size_in_use: 0,
-                leader: Some(id),
-                raft_index: 1,
-                raft_applied_index: 1,
-                raft_term: 1,
-                is_learner: false,
                 errors: errors.map(str::to_owned).to_vec(),
-                storage_version: None,
-                db_size_quota: None,
+                ..Status::of_a_leader(id, "3.5.16")
             }),
             trouble: None,
             other: None,

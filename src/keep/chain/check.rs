@@ -10,7 +10,7 @@ use super::{ARRIVAL, previous};
 use crate::backup::manifest::Previous;
 use crate::backup::names::BackupId;
 use crate::backup::newest::TOLERANCE;
-use crate::etcd::finding::Severity;
+use crate::finding::Severity;
 use crate::keep::catalog::BackupSet;
 
 /// A backup that another names is neither there nor recorded as removed.

@@ -266,7 +266,7 @@ fn knows_learners(members: &[MemberState]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::etcd::client::{Header, Status};
+    use crate::etcd::client::Status;
 
     fn running(version: &str) -> MemberState {
         let id = MemberId(1);
@@ -279,25 +279,7 @@ mod tests {
                 is_learner: false,
             },
             endpoint: None,
-            status: Some(Status {
-                header: Header {
-                    cluster_id: crate::etcd::ids::ClusterId(1),
-                    member_id: id,
-                    revision: 1,
-                    raft_term: 1,
-                },
-                version: version.to_owned(),
-                db_size: 0,
-                db_size_in_use: 0,
-                leader: Some(id),
-                raft_index: 1,
-                raft_applied_index: 1,
-                raft_term: 1,
-                is_learner: false,
-                errors: Vec::new(),
-                storage_version: None,
-                db_size_quota: None,
-            }),
+            status: Some(Status::of_a_leader(id, version)),
             trouble: None,
             other: None,
         }
