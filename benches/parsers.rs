@@ -1,6 +1,6 @@
 //! How fast the parsers read what is well formed, in bytes a second: `make bench-parsers`.
 //!
-//! Everything is made here and lies in memory, but for the journal, which is read from its file.
+//! Everything is made here and is in memory, but for the journal, which is read from its file.
 //! How etcd-dr compares with other programs is another question: docs/performance.md.
 
 use std::hint::black_box;

@@ -36,7 +36,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The same, which the wish to stop does not reach: for what must come to its end.
+    /// The same, which the request to stop does not reach: for what must come to its end.
     pub fn unstopped(&self) -> Self {
         Self {
             cancel: Cancel::default(),
@@ -102,7 +102,7 @@ impl Cancel {
         }
     }
 
-    /// Runs a future unless the wish to stop comes first.
+    /// Runs a future unless the request to stop comes first.
     pub async fn guard<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;

@@ -196,7 +196,7 @@ pub enum Fact {
     MustMove(String),
     /// The things that were meant, where one had to be chosen.
     Candidates(Vec<String>),
-    /// The systemd unit of an etcd that is no static pod.
+    /// The systemd unit of an etcd that is not a static pod.
     HostService(PathBuf),
     /// The operating system's error of one of several causes, whose texts one message joins.
     Io(io::ErrorKind),

@@ -93,7 +93,7 @@ pub fn archive(data: &[u8]) {
     }
 }
 
-/// Reads any bytes as YAML: what is read is no larger than the bound on aliases lets it be.
+/// Reads any bytes as YAML: what is read is not a larger than the bound on aliases lets it be.
 pub fn yaml(data: &[u8]) {
     if let Ok(value) = etcd_dr::sys::yaml::from_slice::<serde_json::Value>(data) {
         let text = serde_json::to_vec(&value).expect("a value is JSON");

@@ -90,7 +90,7 @@ fn mutate(random: &mut Random, file: &mut Vec<u8>, other: &[u8]) {
         match random.below(12) {
             0..=2 => file[at] ^= 1 << random.below(8),
             3 => file[at] = random.next_u64() as u8,
-            // Fields lie at even offsets, most of them near a page's beginning.
+            // Fields are at even offsets, most of them near a page's beginning.
             4..=6 => {
                 let page = random.below(len / 1024 + 1) as usize * 1024;
                 let at = (page + 2 * random.below(48) as usize).min(file.len() - 8);
@@ -301,7 +301,7 @@ fn mutated_archives_and_manifests_are_read() {
     };
     let mut packed = Vec::new();
     write_archive(&selection, &mut packed).unwrap();
-    // What lies under the compression, in blocks that are stored as they are: so a changed byte
+    // What is under the compression, in blocks that are stored as they are: so a changed byte
     // reaches the reader of tar.
     let mut tar = Vec::new();
     std::io::copy(

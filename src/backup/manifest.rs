@@ -52,7 +52,7 @@ pub struct Manifest {
     /// The certificate in the archives that expires first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest_certificate_expiry: Option<CertificateExpiry>,
-    /// Objects that an etcd of their own keeps, and that are not in this backup.
+    /// Objects that their own etcd keeps, and that are not in this backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_etcds: Vec<OtherEtcd>,
     /// The KMS plugins without which encrypted objects of this backup cannot be read.

@@ -91,7 +91,7 @@ pub struct Rules {
     pub monthly: Option<NonZeroU32>,
     /// All that are younger, dirty ones too.
     pub within: Option<Duration>,
-    /// Bytes of all sets together at the most; overrides the rules above.
+    /// Bytes of all sets together at most; overrides the rules above.
     pub max_size: Option<u64>,
     /// The newest so many good ones stay whatever any rule says.
     pub min_keep: Option<NonZeroU32>,

@@ -1,6 +1,6 @@
 //! Signatures of Manifests, in the format of `ssh-keygen -Y sign` (OpenSSH, `PROTOCOL.sshsig`).
 //!
-//! A signature is a file of its own beside the file that it signs, so that any Linux checks it without
+//! A signature is its own file beside the file that it signs, so that any Linux checks it without
 //! this program:
 //!
 //! ```text
@@ -57,7 +57,7 @@ impl SigningKey {
     /// Signs bytes; the result is the signature file's content.
     ///
     /// # Errors
-    /// [`Kind::Unexpected`] where the key cannot sign.
+    /// [`Kind::Unexpected`] if the key cannot sign.
     pub fn sign(&self, message: &[u8]) -> Result<String> {
         let failed = |e: ssh_key::Error| Failure::new(Kind::Unexpected, format!("signing: {e}"));
         let signature = self.0.sign(NAMESPACE, HashAlg::Sha512, message);

@@ -337,7 +337,7 @@ mod tests {
             ("*,!master-2", "c", "master-2", false),
             ("*,!c/master-2", "c", "master-2", false),
             ("*,!master-2", "c", "master-1", true),
-            // A name that stands for the cluster is no node's.
+            // A name that stands for the cluster is not a node's.
             ("master-0", "master-0", "evil", false),
             ("*/master-0", "x", "evil/master-0", false),
         ] {

@@ -80,7 +80,7 @@ pub struct NewMember {
     pub peer_urls: Vec<String>,
 }
 
-/// What was made.
+/// The result.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
@@ -103,7 +103,7 @@ pub struct Outcome {
     pub snapshot_revision: i64,
     /// The revision that clients will see first.
     pub revision: i64,
-    /// Whether it was raised, and everything below marked as compacted.
+    /// Whether it was bumped, and everything below marked as compacted.
     pub bumped: bool,
     /// The reasoning about the revision.
     pub reasons: Vec<String>,
@@ -178,7 +178,7 @@ pub struct Restored {
     pub recreated_leases: Vec<String>,
 }
 
-/// What the sets of a store say about revisions that were served.
+/// The revisions that the backups of a store prove were served.
 pub fn evidence(sets: &[BackupSet]) -> Vec<Evidence> {
     let known = |set: &BackupSet| {
         let revision = set.manifest.as_ref()?.database.kv_revision?;
@@ -190,7 +190,7 @@ pub fn evidence(sets: &[BackupSet]) -> Vec<Evidence> {
     sets.iter().filter_map(known).collect()
 }
 
-/// What a member's own database says; `None` where there is none.
+/// The newest revision in a member's database; `None` if the file does not exist.
 pub fn evidence_of_member(database: &Path) -> Result<Option<Evidence>> {
     let doing = || format!("reading {}", database.display());
     let file = match FileSource::open(database) {
@@ -204,14 +204,14 @@ pub fn evidence_of_member(database: &Path) -> Result<Option<Evidence>> {
     }))
 }
 
-/// What a member's data directory says: its database, and as many revisions more as its log has
-/// entries beyond that; `None` where it holds no database.
+/// The highest revision that a member's data directory can have served: that of its database, plus
+/// one for each WAL entry beyond it. `None` if it holds no database.
 pub fn evidence_of_data(data_dir: &Path) -> Result<Option<Evidence>> {
     let layout = Layout::new(data_dir, None);
     let Some(mut evidence) = evidence_of_member(&layout.db())? else {
         return Ok(None);
     };
-    // A log that cannot be read adds nothing: etcd itself would not start from it.
+    // A WAL that cannot be read adds nothing: etcd would not start from it either.
     let beyond = files::check(&layout, None).and_then(|report| {
         let tail = report.wal.tail_after(applied(&layout.db())?);
         Ok(tail.committed.saturating_add(tail.uncommitted))
@@ -228,12 +228,12 @@ fn must_be_given(name: &'static str, what: &str) -> Failure {
 /// Makes the directory.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the options do not go together; [`Kind::BadBackup`] for a snapshot that
+/// [`Kind::Usage`] if the options do not go together; [`Kind::BadBackup`] for a snapshot that
 /// is broken; the refusals `token-not-given` and `bump-not-given` of a member of several,
 /// `no-integrity-hash`, `bump-too-small`, `bump-too-large`, `unknown-version`,
 /// `unreachable-target`, `damaged-wal`, `wal-mismatch`, `wal-gap`, `unknown-entry`,
 /// `data-dir-not-empty`, `wal-dir-not-absent` and `wal-dir-in-the-way`; [`Kind::Busy`] while
-/// another restore builds there; [`Kind::Store`] where the disk is at fault. Nothing is in place
+/// another restore builds there; [`Kind::Store`] if the disk is at fault. Nothing is in place
 /// then.
 pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     let options = &request.options;

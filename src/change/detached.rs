@@ -1,6 +1,6 @@
 //! An operation that runs in another process: as a transient systemd unit, or in another session.
 //!
-//! What runs writes its events to a log beside its journal; whoever watches reads both.
+//! That process writes its events to a log next to the journal; a watcher reads both.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -35,7 +35,7 @@ impl Unit {
     /// Starts a program as a unit that is named after the operation whose journal is in `dir`.
     ///
     /// # Errors
-    /// [`Kind::Busy`] with [`Fact::Unfinished`] where systemd does not start it; nothing has changed
+    /// [`Kind::Busy`] with [`Fact::Unfinished`] if systemd does not start it; nothing has changed
     /// then but for the journal.
     pub fn start(dir: &Path, program: &Path, arguments: &[OsString]) -> Result<Self> {
         let id = dir.file_name().unwrap_or_default().to_string_lossy();
@@ -84,7 +84,7 @@ impl Unit {
         Ok(())
     }
 
-    /// Asks the operation to roll back, as Ctrl-C does on a terminal; false where that failed.
+    /// Asks the operation to roll back, as Ctrl-C does on a terminal; false if that failed.
     fn interrupt(&self) -> bool {
         let asked = Command::new("systemctl")
             .args(["kill", "--signal=INT", &self.0])
@@ -104,8 +104,8 @@ pub enum Seen<'a> {
     Left,
 }
 
-/// Reads log and journal until the operation is settled or its process is gone. Cancelled, it asks
-/// a unit to roll back, and otherwise ends the watching only.
+/// Reads log and journal until the operation is settled or its process is gone. When cancelled, it
+/// asks a systemd unit to roll back; another session's operation it only stops watching.
 ///
 /// # Errors
 /// Those of [`Progress::read`].
@@ -161,7 +161,7 @@ impl Log {
         }
     }
 
-    /// Tells what is new. A log that is not there yet has nothing; it is read again soon.
+    /// Reports the new lines. A log that does not exist yet has none; it is read again soon.
     fn read_on(&mut self, tell: &mut impl FnMut(Seen<'_>)) {
         let Ok(mut file) = File::open(&self.path) else {
             return;

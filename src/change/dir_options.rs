@@ -12,7 +12,7 @@ use crate::event::Event;
 pub struct DirOptions {
     /// The directory to be made: absent, or there and empty.
     pub data_dir: PathBuf,
-    /// A directory of its own for the new WAL; it must not be there.
+    /// Its own directory for the new WAL; it must not be there.
     pub wal_dir: Option<PathBuf>,
     /// How the revision is bumped; none: as [`Bump::Auto`].
     pub bump: Option<Bump>,
@@ -51,8 +51,8 @@ pub(super) struct Watcher<'a> {
 }
 
 impl Watcher<'_> {
-    /// Does work that first removes what interrupted runs left, and reports what that was, however the
-    /// work ends.
+    /// Runs `work`, which first removes the leftovers of interrupted runs, and reports them even if
+    /// `work` fails.
     pub(super) fn report_leftovers<T>(&self, work: impl FnOnce(&mut Vec<PathBuf>) -> T) -> T {
         let mut removed = Vec::new();
         let done = work(&mut removed);

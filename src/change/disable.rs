@@ -1,9 +1,9 @@
 //! `disable` and `enable`: etcd's static pod of this node stops and starts.
 //!
-//! Disabling is an operation with a journal like a restore; while it is completed and not rolled back
-//! it is in force. Enabling rolls it back. On OpenShift an installer pod of a new revision writes
-//! the manifest again: a node has no means against that, so whoever asks is told that it is not in
-//! force any more, and disabling again repeats it.
+//! Disabling is an operation with a journal, like a restore. It is in force as long as it is
+//! completed and not rolled back. Enabling rolls it back. On OpenShift the installer pod of a new
+//! revision writes the manifest again, which a node cannot prevent. The state then shows that
+//! disabling is no longer in force, and `disable` repeats it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,9 +47,8 @@ impl Journalled for Disable {
 
 /// The plan of stopping etcd's pod and keeping it stopped.
 ///
-/// # Errors
-/// As those of [`super::restore::from_backup::plan`]; [`Kind::Refused`] where there is no manifest to
-/// be moved.
+/// # Errors As those of [`super::restore::from_backup::plan`]; [`Kind::Refused`] if there is no
+/// manifest to move.
 pub async fn plan(context: &Context, target: &Target, wait: Duration) -> Result<Plan<Disable>> {
     let layout = &target.layout;
     registry::refuse_while_unfinished(&layout.state())?;
@@ -107,9 +106,9 @@ pub async fn plan(context: &Context, target: &Target, wait: Duration) -> Result<
     Ok(Plan { id, info, steps })
 }
 
-/// Refuses to start a kubeadm node's etcd on data from before a restore: another member serves the
-/// restored cluster meanwhile, and with a majority of the old ones the cluster would be two.
-/// OpenShift's pod archives such data by itself, and joins.
+/// Refuses to start a kubeadm node's etcd on data from before a restore: another member already
+/// serves the restored cluster, and a majority of old members would form a second one. OpenShift's
+/// etcd pod archives such data by itself and joins.
 ///
 /// # Errors
 /// [`Kind::Refused`], which nothing overrides.
@@ -146,8 +145,7 @@ pub async fn refuse_beside_restored(context: &Context, target: &Target) -> Resul
 
 /// Moves the manifest back and waits until etcd serves.
 ///
-/// # Errors
-/// [`Kind::Unreachable`] where it does not serve in time: the manifest is back nevertheless.
+/// # Errors [`Kind::Unreachable`] if etcd does not serve in time; the manifest is back in any case.
 pub async fn enable(
     context: &Context,
     layout: &NodeLayout,
@@ -158,11 +156,10 @@ pub async fn enable(
     serves(context, layout, &done.info, wait).await
 }
 
-/// Of a node whose etcd is not disabled: whether it was, and then waits until etcd serves, as
-/// [`enable`] would.
+/// For a node whose etcd is not disabled: if it was disabled before, waits until etcd serves, as
+/// [`enable`] does, and returns true.
 ///
-/// # Errors
-/// [`Kind::Usage`] where there is no manifest of etcd's to be run.
+/// # Errors [`Kind::Usage`] if etcd has no manifest on this node.
 pub async fn enabled_already(context: &Context, target: &Target, wait: Duration) -> Result<bool> {
     let layout = &target.layout;
     let profile = target.detect(context)?.profile;
@@ -188,10 +185,9 @@ pub async fn enabled_already(context: &Context, target: &Target, wait: Duration)
     Ok(true)
 }
 
-/// What becomes of the votes when this node's etcd stops.
+/// How the quorum changes when this node's etcd stops.
 ///
-/// # Errors
-/// Why that is not known.
+/// # Errors If that cannot be found out.
 pub async fn votes(context: &Context, target: &Target) -> Result<(Change, Option<Against>)> {
     let detection = target.detect(context)?;
     let (reach, access) = ClusterClient::of(context, target, &detection)?;

@@ -1,4 +1,4 @@
-//! `restore --from-data-dir`: a cluster of one from the disk of a member that is left.
+//! `restore --from-data-dir`: makes a cluster of one from a surviving member's disk.
 
 use std::path::PathBuf;
 
@@ -16,14 +16,14 @@ use crate::etcd::survivor::{self, Raise, Spec, Survivor};
 use crate::event::Event;
 use crate::inspect::data_dir::Known;
 
-/// What is asked for.
+/// The request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// What every restore to a data directory is asked for.
     pub options: DirOptions,
     /// The stopped member's data directory; it is read only.
     pub from: PathBuf,
-    /// Its WAL, where it has a directory of its own.
+    /// Its WAL, where it has its own directory.
     pub from_wal: Option<PathBuf>,
     /// Whose disk it must be, by name.
     pub name: Option<String>,
@@ -34,7 +34,7 @@ pub struct Request {
     pub cluster_id: Option<ClusterId>,
 }
 
-/// What was made.
+/// The result.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
@@ -53,7 +53,7 @@ pub struct Outcome {
     pub member: Known,
     /// Those that are members no more.
     pub removed: Vec<Known>,
-    /// Entries of the source's log beyond its database that had been written down as committed.
+    /// WAL entries of the source, beyond its database, that it had recorded as committed.
     pub tail_committed: u64,
     /// Those that had not, and are kept nevertheless.
     pub tail_uncommitted: u64,
@@ -65,20 +65,20 @@ pub struct Outcome {
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// Whether the source's log ended in a write that was cut short.
+    /// Whether the source's WAL ended in a torn write.
     pub torn_tail: bool,
     /// The database's revision.
     pub revision: i64,
-    /// The revision that clients will see first at most: where etcd applies the tail, each of its
-    /// requests that write keys may add one.
+    /// The highest revision that clients can see first: if etcd applies the tail, each request in
+    /// it that writes keys may add one.
     pub revision_at_most: i64,
-    /// Entries of the log that were applied to the database; none where etcd is to.
+    /// WAL entries that were applied to the database; none if etcd applies them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<u64>,
-    /// The revision that they led to, before it was raised.
+    /// The revision that they led to, before it was bumped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied_revision: Option<i64>,
-    /// Whether the revision was raised, and everything below marked as compacted.
+    /// Whether the revision was bumped, and everything below marked as compacted.
     pub bumped: bool,
     /// The reasoning about the revision.
     pub reasons: Vec<String>,
@@ -92,7 +92,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`Kind::Usage`] for peer URLs that are not valid; the refusals of [`survivor::make`];
-/// [`Kind::Store`] where the disk is at fault. Nothing is in place then.
+/// [`Kind::Store`] if the disk is at fault. Nothing is in place then.
 pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     keep_apart(request)?;
     let (made, cluster_id) = specified(request, |spec| {
@@ -114,7 +114,7 @@ pub fn examine(context: &Context, request: &Request) -> Result<()> {
     })
 }
 
-/// What is asked for, as the part below needs it.
+/// Hands the request on in the form that `etcd::survivor` takes.
 fn specified<T>(request: &Request, work: impl FnOnce(&Spec<'_>) -> Result<T>) -> Result<T> {
     let source = Layout::new(&request.from, request.from_wal.as_deref());
     if !source.snap.is_dir() {
@@ -161,7 +161,7 @@ fn reading(request: &Request, failure: Failure) -> Failure {
     ))
 }
 
-/// Refuses a new directory within the old one, which is to stay as it is.
+/// Refuses a new directory inside the old one, which must stay as it is.
 fn keep_apart(request: &Request) -> Result<()> {
     let doing = || format!("finding {}", request.from.display());
     let from = request.from.canonicalize().doing(Kind::NotChecked, doing)?;
@@ -171,7 +171,7 @@ fn keep_apart(request: &Request) -> Result<()> {
     ];
     for place in places.into_iter().flatten() {
         let full = std::path::absolute(place).doing(Kind::Usage, doing)?;
-        // What is not there yet lies where the nearest directory above it does.
+        // A path that does not exist yet is where its nearest existing parent is.
         let existing = full.ancestors().find_map(|path| path.canonicalize().ok());
         if existing.is_some_and(|existing| existing.starts_with(&from)) {
             let what = format!("{} is in {}", place.display(), request.from.display());

@@ -2,7 +2,7 @@
 //! and URLs from the disk.
 //!
 //! The scripts that `completions` prints only ask this binary, with [`VARIABLE`] set to the shell's
-//! name, so that they never lag behind it. Whatever goes wrong meanwhile, nothing is offered and
+//! name, so that they never lag behind it. Whatever goes wrong in the meantime, nothing is offered and
 //! nothing is said: the line being typed must not be torn.
 
 use std::ffi::{OsStr, OsString};
@@ -35,7 +35,7 @@ const ZSH_AUTOLOADED: &[u8] = b"if [[ \"$funcstack[1]\" = _etcd-dr ]]; then
 fi
 ";
 
-/// Answers a shell that asks; false where none does.
+/// Answers a shell that asks; false if none does.
 pub(super) fn answer(arguments: &[OsString]) -> bool {
     if std::env::var_os(VARIABLE).is_none() {
         return false;

@@ -85,7 +85,7 @@ const FILES: [(&str, &str); 7] = [
 /// The manual page of a command, or the overview.
 ///
 /// # Errors
-/// [`Kind::Usage`] with [`Fact::Candidates`] where there is no such command.
+/// [`Kind::Usage`] with [`Fact::Candidates`] if there is no such command.
 pub(super) fn page(command: Option<&str>) -> Result<Vec<u8>> {
     let mut tree = Cli::command().disable_help_subcommand(true);
     tree.build();
@@ -132,7 +132,7 @@ pub(super) fn page(command: Option<&str>) -> Result<Vec<u8>> {
 }
 
 /// A page before what follows the options, and the examples out of that. They keep their lines,
-/// which roff would fill like prose; what is not an example has a section of its own.
+/// which roff would fill like prose; what is not an example has its own section.
 fn parts(page: &str) -> (&str, String) {
     let Some((before, after)) = page.split_once(".SH EXTRA\n") else {
         let before = page.split_once(".SH VERSION\n").map_or(page, |(b, _)| b);

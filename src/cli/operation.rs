@@ -125,7 +125,7 @@ pub(super) fn uncommitted(layout: &NodeLayout) -> Result<Option<String>> {
     Ok((!lines.is_empty()).then(|| lines.join("\n")))
 }
 
-/// What a command adds to how an operation of its own stands.
+/// What a command adds to how its own operation stands.
 pub(super) struct Words {
     /// The command in a document.
     pub(super) document: &'static str,

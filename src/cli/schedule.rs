@@ -1,5 +1,5 @@
 //! `schedule`: the loop's hands. Each run finds the node, its addresses and its certificates again,
-//! works on a thread of its own, and tells one line of JSON on standard output.
+//! works on its own thread, and tells one line of JSON on standard output.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -222,7 +222,7 @@ impl Hands<'_> {
     async fn attempt(&self, run: Run) -> Result<Outcome> {
         let context = self.context();
         let mut request = backup::request(self.session, &self.args.backup)?;
-        // Looked at once more under the lock: somebody else's backup of this period will do.
+        // Looked at again under the lock: somebody else's backup of this period will do.
         let age = context.now.duration_since(run.period.start);
         request.if_older_than = Some(Duration::try_from(age).unwrap_or_default());
         // What is wrong with the copies is theirs: the backup is taken, and owed them.
@@ -333,7 +333,7 @@ impl Hands<'_> {
         }
         let status = came.failure.map_or(exit::DONE, Kind::exit_code);
         self.tell(run, began, status, came.document);
-        // Being asked to stop is no failure of a backup.
+        // Being asked to stop is not a failure of a backup.
         if came.failure != Some(Kind::Interrupted) {
             self.served.pulse.does("reading the store", Duration::ZERO);
             self.served

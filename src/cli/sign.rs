@@ -20,7 +20,7 @@ pub(super) const KEY_VARIABLE: &str = "ETCD_DR_SIGN_KEY";
 /// The key that signs backups and copies; none: they are not signed.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the file is not such a key.
+/// [`Kind::Usage`] if the file is not such a key.
 pub(super) fn key(session: &Session, named: Option<&Path>) -> Result<Option<Arc<SigningKey>>> {
     let configured = session.config.sign.key.as_deref();
     let Some(path) = named.or(configured) else {
@@ -34,7 +34,7 @@ pub(super) fn key(session: &Session, named: Option<&Path>) -> Result<Option<Arc<
 /// What is asked of signatures: the option requires them, the configuration where it says so.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the file is not one of allowed signers, or an allowed refusal is unknown.
+/// [`Kind::Usage`] if the file is not one of allowed signers, or an allowed refusal is unknown.
 pub(super) fn trust(session: &Session, args: &SignersArgs, allowed: &[String]) -> Result<Trust> {
     let configured = &session.config.sign;
     let path = args.allowed_signers.as_ref();

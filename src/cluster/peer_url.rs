@@ -14,7 +14,7 @@ const RULES: Rules = Rules {
 /// Reads a list as typed; sorted and each once, as etcd keeps them.
 ///
 /// # Errors
-/// [`Kind::Usage`] where one is not valid, or there is none.
+/// [`Kind::Usage`] if one is not valid, or there is none.
 pub fn parse(texts: &[String]) -> Result<Vec<String>> {
     let mut urls = Vec::with_capacity(texts.len());
     for text in texts.iter().map(|text| text.trim()) {

@@ -13,7 +13,7 @@ use crate::error::{Fact, Failure, Kind};
 pub struct Standing {
     /// Its id.
     pub id: u64,
-    /// Whether it votes: it is no learner.
+    /// Whether it votes: it is not a learner.
     pub votes: bool,
     /// Whether it has ever started.
     pub started: bool,

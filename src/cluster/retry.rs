@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::etcd::client::{Connection, NotChanged, Refusal};
 
-/// How long a refusal that may pass by itself is borne. etcd wants every voting member connected
+/// How long a refusal that may pass by itself is tolerated. etcd wants every voting member connected
 /// for five seconds (`HealthInterval`, server/etcdserver/server.go), also right after a change of
 /// leaders.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ pub(crate) enum Seen<T> {
 /// members are looked at, and the change asked for again only if it did not come about.
 ///
 /// # Errors
-/// The last [`NotChanged`]; the outer one where the wish to stop came or nobody answers any more.
+/// The last [`NotChanged`]; the outer one where the request to stop came or nobody answers any more.
 pub(crate) async fn until_certain<T>(
     context: &Context,
     survey: &Survey,
@@ -38,7 +38,7 @@ pub(crate) async fn until_certain<T>(
     let deadline = Instant::now() + SETTLE;
     let mut connection = survey.connection.clone();
     loop {
-        // An answer that is on its way is not thrown away: the call has a bound of its own.
+        // An answer that is on its way is not thrown away: the call has its own bound.
         let not = match ask(&connection).await {
             Ok(done) => return Ok(Ok(done)),
             Err(not) => not,

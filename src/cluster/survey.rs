@@ -18,7 +18,7 @@ use crate::node::access::EtcdAccess;
 use crate::node::detection::Detection;
 use crate::node::overrides::Sourced;
 
-/// A failure that came sooner than this was no wait for a majority: it is asked once more.
+/// A failure that came sooner than this was no wait for a majority: it is asked again.
 const RETRY_WITHIN: Duration = Duration::from_secs(3);
 /// How long before that.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -167,7 +167,7 @@ impl ClusterClient {
     /// Asks the cluster for its members, and every member for its status.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] where no voting member answers.
+    /// [`Kind::Unreachable`] if no voting member answers.
     pub async fn survey(&self) -> Result<Survey> {
         let (connection, status) = self.connect().await?;
         let list = listed(&connection, &status).await?;
@@ -267,7 +267,7 @@ impl Survey {
     /// Looks at the cluster of a node.
     ///
     /// # Errors
-    /// As of [`ClusterClient::of`] and [`ClusterClient::survey`]; the wish to stop is heeded.
+    /// As of [`ClusterClient::of`] and [`ClusterClient::survey`]; the request to stop is obeyed.
     pub async fn take(context: &Context, target: &Target, detection: &Detection) -> Result<Self> {
         let (client, _) = ClusterClient::of(context, target, detection)?;
         context.cancel.guard(client.survey()).await
@@ -352,7 +352,7 @@ impl Survey {
     }
 
     /// A connection to a healthy voting member other than this one; where there is none, the one
-    /// at hand.
+    /// available.
     ///
     /// # Errors
     /// [`Kind::Unreachable`].
@@ -402,7 +402,7 @@ fn access(
     Ok((access, urls))
 }
 
-/// Sleeps unless the wish to stop comes first.
+/// Sleeps unless the request to stop comes first.
 ///
 /// # Errors
 /// [`Kind::Interrupted`].

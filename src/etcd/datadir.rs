@@ -4,7 +4,7 @@
 //! ```text
 //! member/snap/db              the database (bbolt)
 //! member/snap/<t>-<i>.snap    raft snapshots; <i>.snap.db is a database received from a leader
-//! member/wal/<s>-<i>.wal      the write-ahead log; or in a directory of its own
+//! member/wal/<s>-<i>.wal      the write-ahead log; or in its own directory
 //! ```
 //!
 //! With S the snapshot that etcd starts from, L the last entry and *ci* the database's consistent

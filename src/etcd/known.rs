@@ -182,7 +182,7 @@ pub struct Known {
 
 impl Known {
     /// What is known of a version as a server tells it, of these effects at most; `None` if there
-    /// is nothing, or where the text is no version.
+    /// is nothing, or where the text is not a version.
     pub fn of(version: &str, least: Effect) -> Option<Self> {
         let release: Release = version.parse().ok()?;
         let known = FAULTS.iter().filter(|fault| fault.effect <= least);

@@ -10,7 +10,7 @@ pub struct Release {
     pub major: u64,
     /// The second.
     pub minor: u64,
-    /// The third; 0 where none is written.
+    /// The third; 0 if none is written.
     pub patch: u64,
 }
 

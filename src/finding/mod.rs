@@ -89,7 +89,7 @@ pub struct Finding {
     /// Its stable name, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Cow<'static, str>>,
-    /// The file, as the reader would name it; empty where there is only one.
+    /// The file, as the reader would name it; empty if there is only one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
     /// Where in the file.

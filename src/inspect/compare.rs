@@ -64,7 +64,7 @@ pub enum Unfit {
     Damaged,
     /// It is a learner's, which never votes.
     Learner,
-    /// Its own log says that it is no member.
+    /// Its own log says that it is not a member.
     NoMember,
 }
 
@@ -436,7 +436,7 @@ mod tests {
             "{}",
             verdict.loss
         );
-        // A damaged disk is no disk.
+        // A damaged disk is not a disk.
         let broken = |report: &mut DiskReport| report.good = false;
         let verdict =
             compare(vec![disk("a", (4, 900), same), disk("b", (4, 901), broken)]).unwrap();

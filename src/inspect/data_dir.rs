@@ -66,7 +66,7 @@ pub enum Role {
     Voter,
     /// It only follows.
     Learner,
-    /// It is no member: removed, or not joined yet.
+    /// It is not a member: removed, or not joined yet.
     None,
     /// Nothing tells.
     Unknown,

@@ -1,7 +1,7 @@
 //! `verify SET --live`: does the running member have the data of this set in its history?
 //!
 //! HashKV of the snapshot's revision is asked of the member and computed from the snapshot. The
-//! two compare only if both were made with the same compaction; the snapshot's is computed anew
+//! two compare only if both were made with the same compaction; the snapshot's is computed again
 //! with the member's where that has moved on.
 
 use std::path::Path;
@@ -119,7 +119,7 @@ async fn hashed_now(connection: &Connection, revision: i64) -> Result<Option<Has
         return Ok(None);
     };
     let hashed = answer.hash_revision.filter(|hashed| *hashed > 0);
-    // The header tells the newest revision, which a write meanwhile has raised.
+    // The header tells the newest revision, which a write in the meantime has raised.
     let unchanged =
         hashed.is_none_or(|hashed| hashed == revision) && answer.header.revision == revision;
     Ok(unchanged.then_some(answer))

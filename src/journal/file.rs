@@ -264,7 +264,7 @@ fn read_with_length(path: &Path) -> Result<Content> {
 /// The records of a journal's bytes; `path` is for messages.
 ///
 /// # Errors
-/// [`Kind::Busy`] where a record before the last one is damaged, or there is no plan.
+/// [`Kind::Busy`] if a record before the last one is damaged, or there is no plan.
 pub fn records(path: &Path, bytes: Vec<u8>) -> Result<Vec<Line>> {
     parse(path, bytes).map(|content| content.lines)
 }

@@ -52,7 +52,7 @@ impl EtcdAccess {
     /// The local member's name.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where nothing tells it.
+    /// [`Kind::Usage`] if nothing tells it.
     pub fn own_name(&self) -> Result<String> {
         let name = self.member_name.as_ref();
         name.map(|name| name.value.clone()).ok_or_else(|| {
@@ -70,7 +70,7 @@ impl EtcdAccess {
     /// The local member's peer URLs.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where nothing tells them.
+    /// [`Kind::Usage`] if nothing tells them.
     pub fn own_peer_urls(&self) -> Result<Vec<String>> {
         let urls = self.peer_urls.as_ref();
         urls.map(|urls| urls.value.clone()).ok_or_else(|| {

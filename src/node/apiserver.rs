@@ -1,5 +1,5 @@
 //! What the node's API server says about where Kubernetes' objects are, and how they are encrypted:
-//! an etcd of their own for some of them, and keys that a KMS holds.
+//! their own etcd for some of them, and keys that a KMS holds.
 
 use std::path::Path;
 

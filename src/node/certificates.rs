@@ -30,7 +30,7 @@ use super::{kubeadm, openshift};
 use crate::error::{Failure, Result};
 use crate::sys::crypto;
 
-/// Larger files are no certificates; a bundle of all signers of a cluster has some kilobytes.
+/// Larger files are not certificates; a bundle of all signers of a cluster has some kilobytes.
 const MAX_FILE: u64 = 1 << 20;
 /// As many certificates of one file as are looked at.
 const MAX_CERTIFICATES: usize = 1_000;

@@ -1,4 +1,4 @@
-//! What a backup must archive of this node, and whether a rollout changed it meanwhile.
+//! What a backup must archive of this node, and whether a rollout changed it in the meantime.
 
 mod named;
 mod resources;

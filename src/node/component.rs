@@ -47,7 +47,7 @@ impl Component {
         self.name()
     }
 
-    /// The manifest's file name, or nothing where the profile has no static pods.
+    /// The manifest's file name, or nothing if the profile has no static pods.
     pub fn manifest_file(self, profile: Profile) -> Option<String> {
         match profile {
             Profile::Openshift => Some(format!("{}-pod.yaml", self.name())),

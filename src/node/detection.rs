@@ -20,7 +20,7 @@ pub struct Detection {
     pub profile: Profile,
     /// Why this one, in sentences.
     pub reasons: Vec<String>,
-    /// kubeadm: the API server uses an etcd that is no static pod of this node.
+    /// kubeadm: the API server uses an etcd that is not a static pod of this node.
     pub external_etcd: Option<ExternalEtcd>,
     /// OpenShift, two nodes with fencing: the signs that Pacemaker owns etcd here. Empty
     /// otherwise.
@@ -181,7 +181,7 @@ fn arbiter_sign(layout: &NodeLayout) -> Option<String> {
     Some(format!("{ROLE} in {}", layout.node_path(&named).display()))
 }
 
-/// The etcd that the node's API server uses, where that is no static pod of this node. A node that
+/// The etcd that the node's API server uses, where that is not a static pod of this node. A node that
 /// has etcd's manifest, also one that `disable` keeps, runs its own, whatever the servers are
 /// called.
 fn external_etcd(layout: &NodeLayout, addresses: &[IpAddr]) -> Result<Option<ExternalEtcd>> {

@@ -99,7 +99,7 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
-/// The pairs of `--initial-cluster`: `name=url,name2=url2`. What is no pair is passed over.
+/// The pairs of `--initial-cluster`: `name=url,name2=url2`. What is not a pair is passed over.
 pub fn initial_cluster(text: &str) -> Vec<(String, String)> {
     let pairs = split_list(text).into_iter();
     pairs

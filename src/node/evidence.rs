@@ -67,7 +67,7 @@ pub(super) fn host_file(layout: &NodeLayout, node_path: &Path) -> Result<PathBuf
     }
 }
 
-/// Under a root of its own, links must be followed here; the kernel would leave the root.
+/// Under its own root, links must be followed here; the kernel would leave the root.
 fn follow(layout: &NodeLayout, node_path: &Path) -> Result<PathBuf> {
     if layout.root() == Path::new("/") {
         Ok(layout.host(node_path))

@@ -241,7 +241,7 @@ fn configs(layout: &NodeLayout) -> Vec<PathBuf> {
     }
 }
 
-/// A file's bytes; nothing where there is no file.
+/// A file's bytes; nothing if there is no file.
 fn read(layout: &NodeLayout, file: &Path) -> Result<Option<Vec<u8>>, String> {
     let read = layout
         .resolve(layout.node_path(file))

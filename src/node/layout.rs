@@ -232,7 +232,7 @@ impl NodeLayout {
         self.host("/etc/hostname")
     }
 
-    /// Where the systemd unit of an etcd that is no static pod is: an administrator's or
+    /// Where the systemd unit of an etcd that is not a static pod is: an administrator's or
     /// Kubespray's, then a distribution's.
     pub fn etcd_services(&self) -> [PathBuf; 3] {
         [

@@ -52,7 +52,7 @@ impl NodeLayout {
         self.host(found)
     }
 
-    /// Where a component's manifest is, or would be put; nothing where the profile has none. A
+    /// Where a component's manifest is, or would be put; nothing if the profile has none. A
     /// manifest by another name than the usual one is known by its pod.
     pub fn manifest(&self, component: Component, profile: Profile) -> Option<PathBuf> {
         let usual = self.manifests().join(component.manifest_file(profile)?);
@@ -161,7 +161,7 @@ impl NodeLayout {
     /// A manifest's bytes.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Unexpected`] where it cannot be read or is too long.
+    /// [`crate::error::Kind::Unexpected`] if it cannot be read or is too long.
     pub fn read_manifest(&self, path: &Path) -> Result<Vec<u8>> {
         read_bounded(&self.manifest_content(path)?, pod::MAX_BYTES)
     }
@@ -169,7 +169,7 @@ impl NodeLayout {
     /// The pod of a manifest.
     ///
     /// # Errors
-    /// As those of [`read_manifest`](Self::read_manifest), and where it is no pod's.
+    /// As those of [`read_manifest`](Self::read_manifest), and where it is not a pod's.
     pub fn read_pod(&self, path: &Path) -> Result<PodManifest> {
         let bytes = self.read_manifest(path)?;
         let doing = || format!("reading {}", self.node_path(path).display());
@@ -180,7 +180,7 @@ impl NodeLayout {
     /// copies of them, and others that run an etcd with the same data directory (a local path).
     ///
     /// # Errors
-    /// Where the folder cannot be listed. A file that is no pod's is not a pod for the kubelet either.
+    /// Where the folder cannot be listed. A file that is not a pod's is not a pod for the kubelet either.
     pub fn rivals(
         &self,
         profile: Profile,

@@ -29,7 +29,7 @@ pub const REMOVING_PREFIX: &str = ".removing-";
 /// Numbers from here on were not reached by counting: one set a second takes 30,000 years. What
 /// bears one leaves room above it, and ends no backups.
 const UNREACHABLE: u64 = 1_000_000_000_000;
-/// What the names of places begin with that a run makes in a directory which is no store
+/// What the names of places begin with that a run makes in a directory which is not a store
 /// (`backup --flat`); 16 random hex digits follow.
 pub const FLAT_PREFIX: &str = ".etcd-dr-staging-";
 /// What the names of sets begin with.
@@ -102,7 +102,7 @@ impl LocalStore {
         self.remove_named(is_leftover, held, is_ours)
     }
 
-    /// The same in a directory that is no store and may be anybody's: only the random names of
+    /// The same in a directory that is not a store and may be anybody's: only the random names of
     /// [`LocalStore::stage_flat`] are ours there.
     pub fn remove_flat_leftovers(
         &self,
@@ -164,7 +164,7 @@ impl LocalStore {
         Ok(Staging { dir, armed: true })
     }
 
-    /// Makes a private directory in one that is no store, under a name that nothing there has.
+    /// Makes a private directory in one that is not a store, under a name that nothing there has.
     pub fn stage_flat(&self, random: [u8; 8], _held: &Lock) -> Result<Staging> {
         let dir = self
             .dir
@@ -176,7 +176,7 @@ impl LocalStore {
     /// Makes a staged set one of the store's: its directory synced, renamed, the store synced.
     ///
     /// # Errors
-    /// [`Kind::Partial`] where only the last failed: the set is there.
+    /// [`Kind::Partial`] if only the last failed: the set is there.
     pub fn commit(&self, mut staging: Staging, number: u64) -> Result<PathBuf> {
         let to = self.dir.join(format!("{SET_PREFIX}{number}"));
         if to.symlink_metadata().is_ok() {

@@ -1,11 +1,11 @@
-//! Work that blocks, on a thread of its own.
+//! Work that blocks, on its own thread.
 
 use crate::error::{Doing, Kind, Result};
 
 /// Starts work that blocks at once; the future ends with it.
 ///
 /// # Errors
-/// Its own, and [`Kind::Unexpected`] where it panics.
+/// Its own, and [`Kind::Unexpected`] if it panics.
 pub fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> impl Future<Output = Result<T>> {

@@ -1,7 +1,7 @@
 //! Changes below an open directory, where no symbolic link can lead them elsewhere.
 //!
 //! Every name here is one plain component, taken relative to an open directory, and never
-//! followed: what is written through a [`Dir`] lands in that directory, whatever lies there. Each
+//! followed: what is written through a [`Dir`] lands in that directory, whatever is there. Each
 //! change passes a failpoint (see [`failpoints`]) under its whole path.
 
 use std::ffi::{OsStr, OsString};
@@ -76,7 +76,7 @@ impl Dir {
         })
     }
 
-    /// The same directory, opened once more.
+    /// The same directory, opened again.
     pub fn again(&self) -> io::Result<Self> {
         Ok(Self {
             fd: self.fd.try_clone()?,

@@ -30,7 +30,7 @@ pub fn forbid_core_dumps() -> std::io::Result<()> {
 /// Raises the soft limit of open files as far as a run needs it.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the hard limit is below what any run needs.
+/// [`Kind::Usage`] if the hard limit is below what any run needs.
 pub fn raise_descriptors() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let current = limit.current.unwrap_or(u64::MAX);

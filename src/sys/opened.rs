@@ -25,7 +25,7 @@ impl fmt::Display for Process {
 /// cannot be read there is passed over.
 ///
 /// A process in a container sees the file under another path, so that device and inode decide;
-/// only descriptors with a fitting name are asked for theirs, as another's file may lie on a
+/// only descriptors with a fitting name are asked for theirs, as another's file may be on a
 /// share that no longer answers.
 pub fn opened_by(proc: &Path, files: &[PathBuf]) -> Vec<Process> {
     let wanted: Vec<(&Path, u64, u64)> = files

@@ -5,7 +5,7 @@ use crate::error::{Doing, Failure, Kind, Result};
 /// `N` random bytes.
 ///
 /// # Errors
-/// [`Kind::Unexpected`] where the kernel gives none.
+/// [`Kind::Unexpected`] if the kernel gives none.
 pub fn bytes<const N: usize>() -> Result<[u8; N]> {
     let mut random = [0; N];
     let got = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())

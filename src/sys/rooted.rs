@@ -1,4 +1,4 @@
-//! Paths below a root of their own, with links followed as a process whose root that is would.
+//! Paths below their own root, with links followed as a process whose root that is would.
 
 use std::ffi::OsString;
 use std::fs;

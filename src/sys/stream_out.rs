@@ -1,4 +1,4 @@
-//! Writing a large file past the page cache, on a thread of its own.
+//! Writing a large file past the page cache, on its own thread.
 //!
 //! A file that is written once and read much later gains nothing from memory: getting a page for
 //! each piece, copying into it and writing it back later costs more than the disk does. So large

@@ -114,7 +114,7 @@ impl fmt::Display for Difference {
 /// Describes a tree, or a single file or link: all paths relative to `root`, which itself is the
 /// empty one. Links are not followed. Nothing at all there is an empty description.
 ///
-/// The tree must be at rest: a file that goes away meanwhile is an error, one that is written to
+/// The tree must be at rest: a file that goes away in the meantime is an error, one that is written to
 /// is described as it was read.
 pub fn describe(root: &Path, options: &Options) -> Result<BTreeMap<PathBuf, Node>> {
     let mut found = BTreeMap::new();

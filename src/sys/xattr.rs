@@ -35,7 +35,7 @@ pub fn xattrs(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     Ok(found)
 }
 
-/// Linux bounds a list and a value to 64 KiB each; one that still does not fit grew meanwhile.
+/// Linux bounds a list and a value to 64 KiB each; one that still does not fit grew in the meantime.
 fn sized(get: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Option<Vec<u8>>, Errno> {
     for size in [1 << 10, 1 << 16] {
         let mut buf = vec![0; size];

@@ -78,7 +78,7 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// A run that goes on.
+/// A run that continues.
 pub struct Running {
     args: Vec<String>,
     child: Child,
@@ -101,7 +101,7 @@ impl Running {
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(err).lines().map_while(Result::ok) {
-                // The test may have failed meanwhile, and nobody listens.
+                // The test may have failed in the meantime, and nobody listens.
                 let _ = sender.send(line);
             }
         });

@@ -243,7 +243,7 @@ fn members_that_are_down_or_differ_are_refused_and_can_be_allowed() {
     bench.both_ways(&both, &["master-1", "master-2", "has no leader"], &[]);
 }
 
-/// Changes a value where it lies in the database file.
+/// Changes a value where it is in the database file.
 fn rot(db: &Path, marker: &str) {
     let bytes = std::fs::read(db).expect("the database");
     let file = std::fs::OpenOptions::new()

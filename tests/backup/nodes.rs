@@ -130,7 +130,7 @@ fn a_kubeadm_node_is_backed_up() {
     ] {
         assert!(run.stderr.contains(word), "no {word:?} in {run}");
     }
-    // Told where it is, the backup can be taken all the same.
+    // Told where it is, the backup can be taken nevertheless.
     let url = cluster.client_url(0);
     let told = [&args[..], &["--endpoints", &url, "--force"]].concat();
     golden::run(&told, &cluster.client_env()[1..]).expect(0);

@@ -113,7 +113,7 @@ fn a_signal_at_any_moment_leaves_nothing() {
     interrupted(&bench, running.finish());
     bench.cluster.resume(0);
 
-    // One that nothing can answer: what it leaves is no backup, and the next run tidies.
+    // One that nothing can answer: what it leaves is not a backup, and the next run tidies.
     let mut running = bench.slow_backup(&[]);
     running.wait_for_stream();
     running.signal(Signal::KILL);

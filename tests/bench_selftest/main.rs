@@ -130,7 +130,7 @@ fn servers_end_with_the_thread_of_no_test() {
     let Some(bins) = bins::require("3.5") else {
         return;
     };
-    // Started by a thread that is gone: the server must live as long as the process all the same.
+    // Started by a thread that is gone: the server must live as long as the process nevertheless.
     let mut cluster = std::thread::spawn(move || Cluster::start(ClusterSpec::new(&bins, 1).fast()))
         .join()
         .expect("the cluster starts");

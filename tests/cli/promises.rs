@@ -1,5 +1,5 @@
 //! What holds for every command: JSON with its version, events a line each, colours only where
-//! they are wanted, and a reader that goes away is no disaster.
+//! they are wanted, and a reader that goes away is not a disaster.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

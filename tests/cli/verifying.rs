@@ -195,7 +195,7 @@ const HARMS: &[Harm] = &[
     ),
 ];
 
-/// Where a value lies in a snapshot.
+/// Where a value is in a snapshot.
 fn value_in(snapshot: &Path) -> (PathBuf, i64) {
     let bytes = std::fs::read(snapshot).expect("the snapshot");
     let at = bytes

@@ -1,4 +1,4 @@
-//! Against real etcd, every release at hand: the calls agree with etcdctl, a snapshot is what
+//! Against real etcd, every release available: the calls agree with etcdctl, a snapshot is what
 //! etcd's own tool accepts, and a server that dies, freezes or refuses is told as what it is.
 
 use std::fs::File;

@@ -26,7 +26,7 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(deploy(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// What a program said, or nothing where it is not there.
+/// What a program said, or nothing if it is not there.
 fn ran(program: &str, command: &mut Command) -> Option<Output> {
     match command.output() {
         Ok(output) => Some(output),

@@ -107,7 +107,7 @@ fn promised_names(page: &str) -> BTreeSet<String> {
             }
         }
     }
-    // "The names of `verify --cluster`" is a row of its own.
+    // "The names of `verify --cluster`" is its own row.
     names.retain(|name| !name.starts_with('-'));
     names
 }

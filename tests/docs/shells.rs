@@ -19,7 +19,7 @@ fn script(name: &str) -> String {
         .to_string()
 }
 
-/// A shell with the completions and a configuration, at its prompt; none where there is no such
+/// A shell with the completions and a configuration, at its prompt; none if there is no such
 /// shell.
 fn shell(name: &str, config: &str) -> Option<Terminal> {
     if !Terminal::is_there() {

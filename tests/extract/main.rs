@@ -1,7 +1,7 @@
 //! What a crash, a disk error, a full disk or a plain user make of the unpacking of an archive:
 //! nothing outside the directory that was given, and all of it there once it is reported.
 //!
-//! The suite runs itself once more for each fault, as a process of its own.
+//! The suite runs itself again for each fault, as its own process.
 
 #[cfg(feature = "faults")]
 mod faults;

@@ -1,7 +1,7 @@
 //! No file of `src` imports another that imports it back, over however many files. A reader who
 //! follows the imports of a file must come to an end.
 //!
-//! Parents and children count like any others. A `mod` declaration is no import, and neither is a
+//! Parents and children count like any others. A `mod` declaration is not an import, and neither is a
 //! re-export of something that the file itself does not use: the importer of the re-exported name
 //! imports the file where the name is defined.
 
@@ -106,7 +106,7 @@ impl Crate {
         found
     }
 
-    /// The module that defines what a path names; nothing where it names a module, or something
+    /// The module that defines what a path names; nothing if it names a module, or something
     /// of another crate.
     fn home_of(&self, path: &[String], depth: usize) -> Option<Vec<String>> {
         assert!(depth < 20, "re-exports in a circle: {path:?}");

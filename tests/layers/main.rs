@@ -63,7 +63,7 @@ const CLI_ONLY: [&str; 9] = [
 ];
 
 /// Calls that change a mode or an owner, or remove something, by a path: whoever owns a directory on
-/// the way can put a link there meanwhile. `sys::dir` has the same through descriptors.
+/// the way can put a link there in the meantime. `sys::dir` has the same through descriptors.
 const BY_PATH: [&str; 8] = [
     "set_permissions(",
     "fs::chown(",

@@ -191,7 +191,7 @@ fn a_grpc_proxy_is_no_member() {
     proxy.wait().expect("the proxy's end");
 }
 
-/// etcd's own authentication is on, and the certificate at hand names none of its users.
+/// etcd's own authentication is on, and the certificate available names none of its users.
 #[test]
 fn a_certificate_that_is_no_user_of_etcds_is_named() {
     let Some(bins) = require("3.5") else { return };

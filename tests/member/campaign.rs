@@ -50,7 +50,7 @@ impl Template {
         command.output().expect("running etcd-dr")
     }
 
-    /// The state of the operation at hand; none where there is no journal that is not settled.
+    /// The state of the operation available; none if there is no journal that is not settled.
     fn state(&self) -> Option<String> {
         let output = self.run(&["--status", "-o", "json"], None);
         if output.status.code() == Some(2) {
@@ -118,7 +118,7 @@ fn a_join_killed_or_failed_at_any_call_rolls_back() {
             match code {
                 // Before the journal, and after it.
                 Some(6 | 8) => {}
-                // The way back met the same disk.
+                // The rollback met the same disk.
                 Some(9) => assert!(told.contains("member-add --join --rollback"), "{when}"),
                 _ => panic!("{when}"),
             }
@@ -156,7 +156,7 @@ fn a_join_killed_at_any_call_resumes() {
             }
             // The last record was written whole.
             Some("completed") => {}
-            // Killed before the journal was there: it begins anew.
+            // Killed before the journal was there: it begins again.
             _ => {
                 let (code, told) = status(&template.run(&wait, None));
                 assert_eq!(code, Some(0), "{when}: {told}");

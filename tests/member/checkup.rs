@@ -257,7 +257,7 @@ fn dead_absent_and_foreign_members_are_found() {
             [pair("member-unreachable", "master-2")]
         );
 
-        // A member of the same name and place that has founded a cluster of its own.
+        // A member of the same name and place that has founded its own cluster.
         let alone = format!("master-2={}", cluster.peer_url(2));
         cluster.wipe(2);
         cluster.launch(2, &alone, "new");
@@ -378,7 +378,7 @@ fn a_database_near_its_quota_is_found() {
     }
 }
 
-/// A server reads its certificate's file anew for each connection.
+/// A server reads its certificate's file again for each connection.
 #[test]
 fn certificates_as_members_present_them() {
     for bins in require_turn() {

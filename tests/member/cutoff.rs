@@ -70,7 +70,7 @@ fn an_interrupted_addition_is_undone() {
     }
 }
 
-/// Killed after the addition: the next run of the same goes on with the learner that is there; one
+/// Killed after the addition: the next run of the same continues with the learner that is there; one
 /// that gives up says what remains and how to remove it, for it was not the one that added it.
 #[test]
 fn a_killed_addition_is_continued_by_the_next() {
@@ -113,7 +113,7 @@ fn a_killed_addition_is_continued_by_the_next() {
         cluster.wait_healthy();
         assert_same_data(&cluster);
         assert!(listed(&cluster).contains(&("m3".into(), url.clone(), false)));
-        // And once more, when all is done.
+        // And again, when all is done.
         let args = ["member-add", "m3", "--peer-urls", &url, "-o", "json"];
         assert_eq!(member(&cluster, &args).expect(0).json()["result"], "votes");
     }

@@ -272,7 +272,7 @@ fn a_join_interrupted_at_any_step_is_undone() {
     }
 }
 
-/// Ctrl-C once the member votes: it stays, and the same command goes on.
+/// Ctrl-C once the member votes: it stays, and the same command continues.
 #[test]
 fn a_join_interrupted_after_the_promotion_stays() {
     let Some(bins) = require("3.5") else { return };
@@ -483,7 +483,7 @@ fn a_join_on_kubeadm_edits_the_manifest() {
     assert_eq!(rest(&before), rest(&after));
 }
 
-/// Gives a file a mode, a group and, where that is possible, a label of its own.
+/// Gives a file a mode, a group and, where that is possible, its own label.
 fn mark(path: &Path) -> Marks {
     std::fs::set_permissions(path, Permissions::from_mode(0o640)).expect("a mode");
     std::os::unix::fs::chown(path, Some(0), Some(12)).expect("a group");

@@ -10,7 +10,7 @@ use testbench::bins::require;
 use testbench::cluster::{Cluster, ClusterSpec};
 use testbench::node::NodeOptions;
 
-/// A node that has run a cluster of its own joins another one, whose revisions its clients then see.
+/// A node that has run its own cluster joins another one, whose revisions its clients then see.
 /// Its own data comes back above them, so that these clients list again.
 #[test]
 fn what_was_there_before_a_join_comes_back_bumped() {

@@ -1,4 +1,4 @@
-//! Learners that are slow, and the wish to stop at any moment.
+//! Learners that are slow, and the request to stop at any moment.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! What disasters of names, addresses and disks do to real members, what `verify --cluster` says
-//! of each, and the cure that the runbook names. Each in namespaces of its own, where addresses
+//! of each, and the cure that the runbook names. Each in its own namespaces, where addresses
 //! and names can be taken away.
 
 use std::net::IpAddr;
@@ -226,7 +226,7 @@ fn a_changed_address_of_one_member_is_found() {
     }
 }
 
-/// Every member's address has changed: no member finds another. One becomes a cluster of its own
+/// Every member's address has changed: no member finds another. One becomes its own cluster
 /// at its new address, from its own disk, and the others join it: nothing that was written is lost.
 #[test]
 fn changed_addresses_of_all_members_are_found() {

@@ -84,7 +84,7 @@ fn the_wal_of_another_member_that_runs() {
         let (_, restored) = rolled(&cluster, &snapshot, &wal, &dir.path().join("d"));
         assert_eq!(restored.revision(0), now);
         assert_eq!(kvs(&restored, None), content);
-        // The members go on, and their WAL with them.
+        // The members continue, and their WAL with them.
         cluster.etcdctl_ok(&["put", "later", "1"]);
         testbench::same::assert_same_data(&cluster);
     }

@@ -187,7 +187,7 @@ fn a_store_without_live_keys_is_read_as_etcd_reads_it() {
                 status_agrees(&releases, &file, &report);
                 compared += hashes_agree(&mut client, &file, &report, 1).await;
             }
-            // The store is empty, and its revision goes on.
+            // The store is empty, and its revision continues.
             client.put("again", "1", None).await.unwrap();
             let file = snapshot(&mut client).await;
             let report = look(&file);
@@ -335,7 +335,7 @@ fn a_bumped_revision_is_read() {
             assert!(facts.bumped);
             assert_eq!(facts.revision, before.last_entry_revision + 1000);
             assert_eq!(facts.compact_revision, Some(facts.revision));
-            // The mark is no client's key, though the status of 3.6 and later counts it.
+            // The mark is not a client's key, though the status of 3.6 and later counts it.
             assert_eq!(facts.keys, before.keys);
             let status = bare.status.expect("a status");
             assert_eq!(status.total_keys, before.keys + 1);

@@ -23,7 +23,7 @@ fn a_backup_needs_no_options() {
     );
     node.etcd_dr(&["verify", "latest", "--live"]).expect(0);
 
-    // The node's own path of the default store is a link; seen from outside it lies below root.
+    // The node's own path of the default store is a link; seen from outside it is below root.
     let set = node.path("/var/lib/etcd-dr/static-pod-backups/backup-1");
     let sums = Command::new("sha256sum")
         .args(["--check", "--quiet", "SHA256SUMS"])

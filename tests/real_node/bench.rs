@@ -1,4 +1,4 @@
-//! A node of a kubelet, a container runtime and four static pods, in namespaces of its own, and
+//! A node of a kubelet, a container runtime and four static pods, in its own namespaces, and
 //! what the tests ask of it.
 
 use std::collections::BTreeMap;
@@ -56,11 +56,11 @@ pub struct RealNode {
     dir: TempDir,
 }
 
-/// Boots a node and waits until etcd and the other three run; nothing where this machine cannot,
+/// Boots a node and waits until etcd and the other three run; nothing if this machine cannot,
 /// or was not asked to.
 pub fn boot() -> Option<RealNode> {
     if std::env::var_os("ETCD_DR_REAL_NODE").is_none_or(|value| value != "1") {
-        // Not a gap of this machine's: hence said even where nothing may be skipped.
+        // Not a gap of this machine's: so said even where nothing may be skipped.
         eprintln!("SKIPPED real_node: it is asked for by itself, with make test-node");
         return None;
     }

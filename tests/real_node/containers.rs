@@ -67,7 +67,7 @@ fn left_of(name: &str) -> Vec<String> {
     let found = Command::new("find")
         .args(["/sys/fs/cgroup", "-name", name])
         .output();
-    // Other cgroups come and go meanwhile, which find would call a failure.
+    // Other cgroups come and go in the meantime, which find would call a failure.
     let found = found.expect("running find").stdout;
     left.extend(with_name(String::from_utf8_lossy(&found).into_owned()));
     left
@@ -97,7 +97,7 @@ fn all_four(node: &RealNode) {
         assert_eq!(container.attempt, 0);
         assert!(container.created > sandbox.created);
     }
-    // Init containers have ended and stay listed; sandboxes are no containers.
+    // Init containers have ended and stay listed; sandboxes are not containers.
     let setup = node.containers("setup", &ContainerState::Exited);
     assert_eq!(setup.len(), 2, "{containers:#?}");
     assert!(containers.iter().all(|c| !c.pod_name.is_empty()));

@@ -1,5 +1,5 @@
 //! The same on the real thing: a kubelet, containerd and four static pods of OpenShift's shape,
-//! in namespaces of their own. `make test-node` runs it; it takes minutes, so that `make test`
+//! in their own namespaces. `make test-node` runs it; it takes minutes, so that `make test`
 //! does not.
 
 mod backups;

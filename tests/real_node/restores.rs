@@ -1,4 +1,4 @@
-//! `restore` on a node that a kubelet runs: forth, back, and cut off.
+//! `restore` on a node that a kubelet runs: forth, back, and interrupted.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const PODS: [(&str, &str, &str); 4] = [
 /// Calls that change the disk, between one kill and the next: a step or two.
 const FEW: u64 = 8;
 
-/// A node that went on after its backup.
+/// A node that continued after its backup.
 struct Moved {
     node: RealNode,
     /// What the backup has.
@@ -33,7 +33,7 @@ struct Moved {
 }
 
 impl Moved {
-    /// Data and static pods went on.
+    /// Data and static pods continued.
     fn boot() -> Option<Self> {
         let mut moved = Self::boot_still()?;
         let node = &moved.node;
@@ -47,7 +47,7 @@ impl Moved {
         Some(moved)
     }
 
-    /// Only the data went on.
+    /// Only the data continued.
     fn boot_still() -> Option<Self> {
         let node = boot()?;
         for i in 0..20 {
@@ -230,7 +230,7 @@ fn a_restore_killed_at_every_step_or_two_completes() {
         }
         let steps = status["steps"].as_array().expect("steps");
         let so_far = steps.iter().filter(|s| s["state"] == "done").count();
-        // A step that was cut off may begin anew, and then needs more.
+        // A step that was interrupted may begin again, and then needs more.
         calls = if so_far > before { FEW } else { calls * 2 };
         before = so_far;
         let seam = format!("kill:{calls}");

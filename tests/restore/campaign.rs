@@ -187,7 +187,7 @@ fn a_restore_killed_at_any_call_rolls_back() {
         assert_eq!(kills, chosen.len());
         assert!(all > 100);
 
-        // The way back killed at each of its own calls.
+        // The rollback killed at each of its own calls.
         template.fresh();
         template.restore(None, &short);
         let saved = template.node.cluster.scratch().join("half");
@@ -257,7 +257,7 @@ fn an_error_or_a_full_disk_at_any_call_rolls_back() {
                 match code {
                     // Before the journal, and after it.
                     Some(6 | 8) => {}
-                    // The way back met the same disk.
+                    // The rollback met the same disk.
                     Some(9) => {
                         assert!(told.contains("restore --rollback"), "{when}");
                         let output = template.run(&["restore", "--rollback"], None);
@@ -322,7 +322,7 @@ fn a_restore_killed_at_any_call_resumes() {
     assert_eq!(kills, chosen.len());
 }
 
-/// `/etc/kubernetes` without what is kept for the way back.
+/// `/etc/kubernetes` without what is kept for the rollback.
 fn etc(tree: &BTreeMap<PathBuf, TreeNode>) -> BTreeMap<PathBuf, TreeNode> {
     let mut tree = tree.clone();
     tree.retain(|path, _| {

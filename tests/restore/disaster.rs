@@ -82,7 +82,7 @@ fn two_of_three_members_are_lost_and_the_third_is_restored() {
         .collect();
     assert_eq!(all.len(), 3);
     assert!(all.iter().all(|hash| *hash == all[0]), "{all:?}");
-    // With others in it there is no way back.
+    // With others in it there is no rollback.
     let refused = node.expect(5, &["restore", "--rollback", "--yes"]).1;
     assert!(refused.contains("master-1"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! What a loss of power leaves of a restore and of its way back.
+//! What a loss of power leaves of a restore and of its rollback.
 //!
 //! All changing calls of both are recorded on a node whose etcd does not run, and replayed on a
 //! disk in memory that forgets what was not fsynced. What a crash can leave is laid out as a
@@ -62,7 +62,7 @@ impl Recording {
         }
     }
 
-    /// The process dies after the first `count` calls, the machine goes on: what the next process
+    /// The process dies after the first `count` calls, the machine continues: what the next process
     /// does, behind what was not synced when the first one died.
     fn and_then(&self, count: usize, judge: &Judge, args: &[&str]) -> Self {
         let dir = judge.lay_out(&self.replay.dressed(count, &Loss::default()));
@@ -202,7 +202,7 @@ fn shrink(seed: &Path) {
     }
 }
 
-/// Records a restore up to the wait for etcd's pod, and its way back.
+/// Records a restore up to the wait for etcd's pod, and its rollback.
 fn record(template: &mut Template) -> (Judge, Recording, Recording) {
     // The kubelet sees no manifest from here on: what it starts would write.
     template.node.bench.faults(|faults| faults.blind = true);
@@ -455,7 +455,7 @@ fn a_step_may_be_done_and_undone_twice_and_the_last_record_be_cut_anywhere() {
         return;
     };
     let (judge, forth, back) = record(&mut template);
-    // Right before a step is confirmed all of it is done: whoever goes on does it once more.
+    // Right before a step is confirmed all of it is done: whoever continues does it again.
     let mut kinds = BTreeSet::new();
     let mut twice = Vec::new();
     let mut undone_twice = Vec::new();

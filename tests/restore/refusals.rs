@@ -383,7 +383,7 @@ fn a_separate_wal_directory_is_refused() {
     assert_same(&before, &without_data(node.tree()), "after the refusals");
 }
 
-/// A mount of its own in a folder's place, with what was in the folder.
+/// Its own mount in a folder's place, with what was in the folder.
 fn mount_over(dir: &Path) -> Option<Tmpfs> {
     let beside = dir.with_extension("beside");
     copy(dir, &beside);

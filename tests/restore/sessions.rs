@@ -18,7 +18,7 @@ fn node() -> Option<Node> {
     Some(node)
 }
 
-/// A restore in a session of its own, which has come to this step.
+/// A restore in its own session, which has come to this step.
 fn running(node: &Node, until: &str) -> Child {
     let mut command = node.command();
     command
@@ -101,7 +101,7 @@ fn a_killed_restore_resumes_by_the_hint() {
     node.assert_backed_up_state();
 }
 
-/// `systemd-run`, as far as the tool uses it: the command goes on in a session of its own. There
+/// `systemd-run`, as far as the tool uses it: the command continues in its own session. There
 /// is no systemd on the machines that the suites run on.
 fn stand_in_systemd(node: &Node) -> PathBuf {
     let dir = node.cluster.scratch().join("bin");

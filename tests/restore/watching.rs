@@ -47,7 +47,7 @@ impl Watcher {
                 while !stopped.load(Ordering::SeqCst) {
                     let client = Client::connect([endpoint.clone()], Some(options.clone())).await;
                     if let Ok(client) = client {
-                        // Whatever ends it, the next connection goes on from there.
+                        // Whatever ends it, the next connection continues from there.
                         let _ = follow(client, &held, &mut from, &stopped).await;
                     }
                     tokio::time::sleep(Duration::from_millis(250)).await;

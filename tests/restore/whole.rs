@@ -6,7 +6,7 @@ use testbench::tmpfs::Tmpfs;
 
 const FAMILIES: [&str; 2] = ["3.4", "3.5"];
 
-/// Takes a backup, then goes on as a cluster does: more data, newer revisions.
+/// Takes a backup, then continues as a cluster does: more data, newer revisions.
 fn backed_up(node: &Node) {
     node.expect(0, &["backup"]);
     node.cluster.etcdctl_ok(&["put", "later", "1"]);

@@ -513,7 +513,7 @@ fn an_etcd_behind_a_shell_is_restored_by_the_hints_alone() {
     panic!("the hints lead nowhere: {args:?}");
 }
 
-/// Writes a journal anew, each record changed.
+/// Writes a journal again, each record changed.
 fn rewritten(journal: &std::path::Path, change: impl Fn(usize, &mut Value)) {
     let whole = std::fs::read_to_string(journal).expect("a journal");
     let record = |(number, line): (usize, &str)| {

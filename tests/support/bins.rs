@@ -95,7 +95,7 @@ pub fn require(family: &str) -> Option<EtcdBins> {
     newest.cloned()
 }
 
-/// All releases, or the same announcement as [`require`] where there is none at all.
+/// All releases, or the same announcement as [`require`] if there is none at all.
 pub fn require_all() -> &'static [EtcdBins] {
     let all = all_versions();
     if all.is_empty() {

@@ -130,7 +130,7 @@ fn put(key: String, value: Vec<u8>) -> TxnOp {
     TxnOp::put(key, value, None::<PutOptions>)
 }
 
-/// Runs a future to its end on a runtime of its own; on a thread of its own too, as the caller
+/// Runs a future to its end on its own runtime; on its own thread too, as the caller
 /// may be inside another runtime.
 pub fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {

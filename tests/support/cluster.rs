@@ -504,7 +504,7 @@ impl Cluster {
         self.signal(i, Signal::STOP);
     }
 
-    /// Lets a frozen member go on.
+    /// Lets a frozen member continue.
     pub fn resume(&self, i: usize) {
         self.signal(i, Signal::CONT);
     }

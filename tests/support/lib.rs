@@ -1,7 +1,7 @@
 //! The test bench: real etcd servers on loopback addresses, certificates as OpenShift's are,
 //! data to put in, scratch nodes around the members, and golden files.
-//! A crate of its own, so that it is compiled once for all suites; the demo's example takes it too,
-//! so that tests and demo drive one cluster starter. Whatever goes wrong here is a failed test, hence
+//! Its own crate, so that it is compiled once for all suites; the demo's example takes it too,
+//! so that tests and demo drive one cluster starter. Whatever goes wrong here is a failed test, so
 //! a panic that says what was being done.
 
 use std::path::{Path, PathBuf};

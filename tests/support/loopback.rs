@@ -41,7 +41,7 @@ impl Loopback {
         panic!("no free 127.x.y.0/24 for a cluster");
     }
 
-    /// `10.77.0.0/24`, for a test in a namespace of its own, which adds the addresses. Other than
+    /// `10.77.0.0/24`, for a test in its own namespace, which adds the addresses. Other than
     /// 127.0.0.0/8 each is somebody's, and can be gone.
     pub fn of_machines() -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! A test in namespaces of its own: addresses that come and go, and a machine's own hosts file
+//! A test in its own namespaces: addresses that come and go, and a machine's own hosts file
 //! and resolver, without a change to the machine that the suite runs on.
 //!
 //! The test's process starts itself again, that one test only, below `unshare --net --mount`; all

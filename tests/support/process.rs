@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Starts a program that is killed when this process ends, however it ends.
 ///
 /// `setpriv --pdeathsig` asks the kernel for that. The kernel watches the *thread* that forked,
-/// not the process, and a test's thread ends with its test: hence one thread that never ends
+/// not the process, and a test's thread ends with its test: so one thread that never ends
 /// starts them all.
 pub fn spawn_bound(command: Command) -> std::io::Result<Child> {
     type Request = (Command, Sender<std::io::Result<Child>>);
@@ -25,7 +25,7 @@ pub fn spawn_bound(command: Command) -> std::io::Result<Child> {
             .name("spawner".to_owned())
             .spawn(move || {
                 for (mut command, answer) in requests {
-                    // The one who asked may have panicked meanwhile.
+                    // The one who asked may have panicked in the meantime.
                     let _ = answer.send(command.spawn());
                 }
             })
@@ -71,7 +71,7 @@ pub fn bound_command(program: &Path) -> Command {
     command
 }
 
-/// Polls until `check` yields a value; what it says meanwhile is shown when time runs out.
+/// Polls until `check` yields a value; what it says in the meantime is shown when time runs out.
 pub fn wait_for<T, E: Display>(
     what: &str,
     limit: Duration,

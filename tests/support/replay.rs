@@ -344,7 +344,7 @@ pub fn clean(path: &Path) -> PathBuf {
 /// A recording laid out as changes on inodes, each with the calls at which it became durable.
 pub struct Replay {
     start: Disk,
-    /// One a call; `None` for syncs and for what lies outside the base.
+    /// One a call; `None` for syncs and for what is outside the base.
     changes: Vec<Option<Change>>,
     /// For each call: the inodes whose sync makes it durable.
     covers: Vec<BTreeSet<Inode>>,
@@ -550,7 +550,7 @@ impl Replay {
 pub struct Loss {
     /// These calls.
     pub lost: BTreeSet<usize>,
-    /// What lies behind so many bytes of this write.
+    /// What is behind so many bytes of this write.
     pub torn: Option<(usize, usize)>,
 }
 

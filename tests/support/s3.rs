@@ -26,7 +26,7 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// Starts one; none where the program is not there, which is announced.
+    /// Starts one; none if the program is not there, which is announced.
     pub fn start() -> Option<Self> {
         let scratch = tempfile::tempdir().expect("a folder");
         let root = scratch.path().join("root");

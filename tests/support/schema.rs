@@ -28,7 +28,7 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// A schema as it lies there.
+/// A schema as it is there.
 pub fn read(name: &str) -> Value {
     let path = folder().join(format!("{name}.json"));
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -1,4 +1,4 @@
-//! A real sshd on loopback, with keys of its own, for one user: the one who runs the tests.
+//! A real sshd on loopback, with its own keys, for one user: the one who runs the tests.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts one; none where that cannot be, which is announced.
+    /// Starts one; none if that cannot be, which is announced.
     pub fn start() -> Option<Self> {
         Self::start_on(|_| {})
     }
@@ -148,7 +148,7 @@ impl Sshd {
             let Some(session) = rustix::process::Pid::from_raw(session) else {
                 continue;
             };
-            // One that has ended meanwhile is gone, as it should be.
+            // One that has ended in the meantime is gone, as it should be.
             let _ = rustix::process::kill_process(session, rustix::process::Signal::KILL);
         }
     }
@@ -184,6 +184,6 @@ impl Drop for Sshd {
 
 /// The sshd that was fetched.
 fn program() -> Option<PathBuf> {
-    // It runs itself anew for each connection, by its whole path.
+    // It runs itself again for each connection, by its whole path.
     cache().join("sshd/usr/sbin/sshd").canonicalize().ok()
 }

@@ -1,4 +1,4 @@
-//! Small file systems: full ones, read-only ones, mounts of their own.
+//! Small file systems: full ones, read-only ones, their own mounts.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -149,7 +149,7 @@ fn what_prune_removes_is_not_missing_and_a_record_counts_only_if_it_is_signed() 
         records()
     );
 
-    // Somebody who can write and delete makes a record of his own: it says nothing to one who asks whose.
+    // Somebody who can write and delete makes his own record: it says nothing to one who asks whose.
     for record in records().iter().filter(|path| text(path).ends_with(".sig")) {
         std::fs::remove_file(record).expect("removing");
     }

@@ -160,7 +160,7 @@ fn works(service: Service, scheme: &str) {
     let place = format!("{url}/{cluster}/{node}");
     let trusting = ["--allowed-signers", text(&signers)];
     let verify = |set: &str| run(&[&["verify", &format!("{place}/{set}")][..], &trusting].concat());
-    // The second result cannot replace the first one, and counts all the same.
+    // The second result cannot replace the first one, and counts nevertheless.
     let listed = || {
         run(&[&["list", &url, "-o", "json"][..], &trusting].concat())
             .expect(0)
@@ -179,7 +179,7 @@ fn works(service: Service, scheme: &str) {
     assert!(verified() > first, "{first}");
     assert!(store.refused().contains("overwrite"));
 
-    // What no rule keeps is retained, and that is no failure.
+    // What no rule keeps is retained, and that is not a failure.
     let prune = ["prune", &url, "--keep-last", "1", "--yes"];
     let done = run(&prune).expect(0);
     for set in ["backup-1", "backup-2"] {

@@ -1,4 +1,4 @@
-//! Real etcd: found, started on an address of its own, asked, killed when dropped.
+//! Real etcd: found, started on its own address, asked, killed when dropped.
 
 use std::env;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// Every release that is at hand; says so and gives none if there is none.
+    /// Every release that is available; says so and gives none if there is none.
     pub(crate) fn all() -> Vec<Release> {
         let mut dirs: Vec<PathBuf> = match env::var_os("ETCD_DR_ETCD_BINS") {
             Some(dirs) => env::split_paths(&dirs).collect(),

@@ -11,9 +11,9 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use crate::sys::yaml::{self, YamlError};
 
-/// Larger files are no certificates.
+/// Larger files are not certificates.
 const MAX_FILE: u64 = 4 << 20;
-/// Larger files are no kubeconfigs; one with ten certificates has some 30 KiB.
+/// Larger files are not kubeconfigs; one with ten certificates has some 30 KiB.
 const MAX_KUBECONFIG: u64 = 256 << 10;
 /// As many as are kept; a node has some hundreds.
 const MAX_CERTIFICATES: usize = 20_000;
@@ -182,7 +182,7 @@ impl Certificates {
     }
 
     fn add_kubeconfig(&mut self, path: &Path, text: &[u8]) {
-        // Other programs' .conf files are no kubeconfigs.
+        // Other programs' .conf files are not kubeconfigs.
         let config = match yaml::from_slice::<Kubeconfig>(text) {
             Ok(config) => config,
             Err(YamlError::Aliases) => return self.fail(path, YamlError::Aliases.to_string()),

@@ -59,7 +59,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Adds an entry; says what is wrong if its name is taken or its parent is no directory.
+    /// Adds an entry; says what is wrong if its name is taken or its parent is not a directory.
     pub(super) fn add(&mut self, name: &Path, role: Role) -> Result<(), &'static str> {
         for parent in name
             .ancestors()

@@ -13,7 +13,7 @@ pub struct Selection {
     pub entries: Vec<PathBuf>,
     /// Left out, with all it holds.
     pub skip: Vec<PathBuf>,
-    /// Sources with names of their own in the archive, after `entries`.
+    /// Sources with their own names in the archive, after `entries`.
     pub elsewhere: Vec<(PathBuf, PathBuf)>,
 }
 

@@ -1,12 +1,12 @@
-//! `member-add`: a new member, first without a vote.
+//! `member-add`: adds a member, first as a learner.
 //!
 //! 1. [`plan`] looks and refuses; nothing has changed.
 //! 2. [`begin`] adds the member, and says what it must start with.
-//! 3. [`finish`] waits until it has started and caught up, and promotes it. When that fails the
-//!    member is removed again, unless it was there before this run.
+//! 3. [`finish`] waits until it has started and caught up, and promotes it. If that fails, it
+//!    removes the member again, unless the member was there before this run.
 //!
-//! If a run was killed, the next one with the same name and peer URLs continues it: a learner that
-//! has them is waited for, not added again.
+//! If a run was killed, the next one with the same name and peer URLs continues: it waits for the
+//! learner that has them instead of adding another.
 
 mod plan;
 
@@ -28,7 +28,7 @@ use crate::etcd::membership::Member;
 pub use self::plan::{Action, AddRequest, Plan, plan};
 pub(crate) use self::plan::{judge, well};
 
-/// A member that is in the cluster's list, and has yet to vote.
+/// A member that is in the cluster's list and does not vote yet.
 #[derive(Debug, Clone)]
 pub struct Added {
     /// Its id.
@@ -70,7 +70,7 @@ pub struct Outcome {
 pub enum AddResult {
     /// It votes, by this run.
     Promoted,
-    /// It votes; not this run has promoted it, or it was added with a vote.
+    /// It votes, but this run did not promote it, or it was added as a voting member.
     Votes,
     /// It is a learner, as was asked for.
     Learner,
@@ -78,11 +78,10 @@ pub enum AddResult {
     VoterNotStarted,
 }
 
-/// Adds the member, where that is still to be done.
+/// Adds the member, unless an earlier run has done so.
 ///
-/// # Errors
-/// [`Kind::Refused`] where etcd refuses; [`Kind::Unreachable`]. The cluster is as before then, or
-/// the failure says what remains.
+/// # Errors [`Kind::Refused`] if etcd refuses; [`Kind::Unreachable`]. Then the cluster is as
+/// before, or the failure says what remains.
 pub async fn begin(context: &Context, request: &AddRequest, plan: Plan) -> Result<Added> {
     let Plan {
         action,
@@ -122,7 +121,7 @@ async fn add(
     peer_urls: &[String],
     new: NewMember,
 ) -> Result<(MemberId, Vec<Member>)> {
-    // Until it is known whether the member was added, the wish to stop waits.
+    // A request to stop waits until it is known whether the member was added.
     let unstopped = context.unstopped();
     let answer = until_certain(
         &unstopped,
@@ -190,8 +189,8 @@ fn refused_by_etcd(request: &AddRequest, survey: &Survey, not: NotChanged) -> Fa
     })
 }
 
-/// Why etcd finds its cluster unhealthy. A member that answers is not lost: its peers do not reach
-/// it, and its removal would cost a vote for nothing.
+/// Why etcd considers its cluster unhealthy. A member that answers is not lost, only out of reach
+/// of its peers; to remove it would cost a vote for nothing.
 fn not_connected(survey: &Survey) -> String {
     let rule = "etcd itself accepts no new member while two voting members are not connected";
     let silent = survey.members.iter().find(|state| !state.is_healthy());
@@ -205,12 +204,11 @@ fn not_connected(survey: &Survey) -> String {
     }
 }
 
-/// Waits until the member votes; removes it again when that fails.
+/// Waits until the member votes; removes it again if that fails.
 ///
-/// # Errors
-/// [`Kind::RolledBack`] where it was removed again, [`Kind::RollbackFailed`] with
-/// [`Fact::MemberRemains`] where it could not be, or was there before this run;
-/// [`Kind::Interrupted`] where the wish to stop came and all is as before.
+/// # Errors [`Kind::RolledBack`] if it was removed again, [`Kind::RollbackFailed`] with
+/// [`Fact::MemberRemains`] if it could not be, or was there before this run; [`Kind::Interrupted`]
+/// on a request to stop, with everything as before.
 pub async fn finish(context: &Context, request: &AddRequest, added: Added) -> Result<Outcome> {
     let outcome = |result, after| Outcome {
         result,
@@ -256,7 +254,7 @@ pub async fn finish(context: &Context, request: &AddRequest, added: Added) -> Re
 }
 
 enum Undone {
-    /// It had got its vote before it could be removed, and is healthy.
+    /// It was promoted before the removal, and is healthy.
     VotesAfterAll,
     /// What the run fails with.
     Failed(Failure),
@@ -305,17 +303,16 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
 pub(crate) enum Gone {
     /// It is not in the list.
     Removed,
-    /// It got its vote before.
+    /// It was promoted before.
     Votes {
         /// Whether it answers.
         healthy: bool,
     },
 }
 
-/// Removes the member unless it votes by now and was to be a learner.
+/// Removes the member, unless it was added as a learner and votes by now.
 ///
-/// # Errors
-/// [`Kind::Unreachable`]; what etcd refuses.
+/// # Errors [`Kind::Unreachable`]; those of etcd's refusal.
 pub(crate) async fn remove_again(survey: &Survey, id: MemberId, was_learner: bool) -> Result<Gone> {
     let now = survey.again().await?;
     let Some(state) = now.find(id) else {
@@ -326,7 +323,7 @@ pub(crate) async fn remove_again(survey: &Survey, id: MemberId, was_learner: boo
             healthy: state.is_healthy(),
         });
     }
-    // The wish to stop has been heard; a second signal ends the process.
+    // The first request to stop has led here; a second signal ends the process.
     let context = Context {
         observer: std::sync::Arc::new(crate::event::Silent),
         now: jiff::Timestamp::UNIX_EPOCH,

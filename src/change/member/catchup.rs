@@ -1,4 +1,4 @@
-//! The wait for a new member: it starts, catches up, gets its vote.
+//! Waits for a new member to start and catch up, and promotes it.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use crate::event::Event;
 const PHASE: &str = "catch-up";
 /// How often the members are looked at.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a look that has begun may go on when time is over.
+/// How long a survey may continue after the deadline.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
-/// How many raft entries a learner may be behind when it is to vote. etcd itself is content with
-/// nine tenths of the leader's index (`isLearnerReady`, server/etcdserver/server.go), which leaves
-/// many behind where entries are many.
+/// How many raft entries a learner may be behind when it is promoted. etcd itself accepts nine
+/// tenths of the leader's index (`isLearnerReady`, server/etcdserver/server.go), which can be very
+/// many entries.
 pub(crate) const CAUGHT_UP: u64 = 1000;
 
 /// What is waited for.
@@ -31,7 +31,7 @@ pub(crate) struct Awaited<'a> {
     pub(crate) name: &'a str,
     /// The bound on all of it.
     pub(crate) wait: Duration,
-    /// The node that runs it, where that is this one: its container runtime knows more.
+    /// This node, if it runs the member: its container runtime knows more.
     pub(crate) node: Option<&'a StepContext>,
 }
 
@@ -44,10 +44,9 @@ pub(crate) enum Ended {
     VotesAlready,
 }
 
-/// Waits until the member has its vote and is healthy; promotes it as soon as it has caught up.
+/// Promotes the member as soon as it has caught up, and waits until it votes and is healthy.
 ///
-/// # Errors
-/// [`Kind::Unexpected`] when time runs out, with what it waited for last; [`Kind::Interrupted`].
+/// # Errors [`Kind::Unexpected`] when time runs out, with the last state; [`Kind::Interrupted`].
 pub(crate) async fn until_it_votes(
     context: &Context,
     survey: &Survey,
@@ -139,7 +138,7 @@ async fn step(
     };
     if !state.member.is_learner {
         return Ok(match status.is_learner {
-            // The list is the majority's; the member itself hears of it a moment later.
+            // The list is the majority's; the member itself learns of it a moment later.
             true => Step::Not(format!("{name} does not know yet that it was promoted")),
             false => Step::Votes,
         });
@@ -158,7 +157,7 @@ async fn step(
             }
             Some(Refusal::NotALearner) => {}
             Some(refusal) if refusal.may_pass() => return Ok(Step::Not(not.to_string())),
-            // The list tells at the next look.
+            // The next survey's list tells.
             _ if not.perhaps_done => *promoted = true,
             _ => return Err(not.failure),
         },

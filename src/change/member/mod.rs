@@ -1,8 +1,8 @@
 //! Members: add, remove and move them without losing quorum.
 //!
-//! Each operation looks at the cluster, judges the change by the arithmetic of votes, asks etcd for
-//! it, and waits until it shows. etcd's own checks come on top; what it refuses gets a name
-//! too.
+//! Each operation surveys the cluster, judges the change by the arithmetic of votes, asks etcd for
+//! it, and waits until its effect is visible. etcd makes its own checks, too; its refusals get
+//! names as well.
 
 pub mod add;
 pub(crate) mod catchup;
@@ -17,13 +17,13 @@ use crate::error::{Fact, Failure, Result};
 use crate::event::Event;
 use crate::node::detection::Detection;
 
-/// A voting member does not answer, sees no leader or complains, or an alarm is raised.
+/// A voting member does not answer, sees no leader or reports an error, or an alarm is raised.
 pub const UNHEALTHY_CLUSTER: &str = "unhealthy-cluster";
 /// A member has the name.
 pub const NAME_TAKEN: &str = "name-taken";
 /// A member has the peer URL.
 pub const PEER_URL_TAKEN: &str = "peer-url-taken";
-/// Other machines find a member, or would, at nothing but their own `localhost`.
+/// A member has peer URLs at `localhost` only, where other machines find themselves.
 pub const PEER_URL_LOOPBACK: &str = "peer-url-loopback";
 /// etcd takes no further learner.
 pub const TOO_MANY_LEARNERS: &str = "too-many-learners";
@@ -43,7 +43,7 @@ pub const ALLOWABLE: [&str; 5] = [
     TWO_NODE_FENCING,
 ];
 
-/// What was to be refused: passed over, with a warning, where it is allowed by its name.
+/// Turns a refusal that is allowed by its name into a warning.
 fn unless_allowed(context: &Context, allow: &[String], refusal: Failure) -> Result<()> {
     let allowable = |fact: &Fact| match fact {
         Fact::Refusal {

@@ -1,8 +1,8 @@
-//! What is left to do on OpenShift when a member is gone: its secrets, its node, its machine.
+//! What remains to do on OpenShift after a member is removed: its secrets, its node, its machine.
 //!
 //! The order is that of "Replacing an unhealthy etcd member" in the OpenShift documentation. The
-//! operator of etcd keeps a guard that blocks a rollout while it sees too few members; it is taken
-//! off for the while.
+//! etcd operator's quorum guard blocks rollouts while it sees too few members; it is turned off for
+//! that time.
 
 use serde::Serialize;
 

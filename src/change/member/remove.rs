@@ -1,8 +1,8 @@
-//! `member-remove`: one member, named by the whole of its name, id or peer URL.
+//! `member-remove`: removes one member, given by its full name, id or peer URL.
 //!
-//! [`plan`] looks and refuses; [`carry_out`] looks and refuses again (a question to the operator
-//! may lie between), moves leadership away where the member leads, removes it, and waits until no
-//! remaining member lists it.
+//! [`plan`] surveys and refuses. [`carry_out`] does both again, since the operator may have been
+//! asked in between; then it moves leadership away if the member leads, removes it, and waits until
+//! no remaining member lists it.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The phase's name in events.
 const PHASE: &str = "removal";
 
-/// What is wanted.
+/// The request.
 #[derive(Debug, Clone)]
 pub struct RemoveRequest {
     /// A node of the cluster, or how to reach one.
@@ -82,13 +82,13 @@ pub struct Outcome {
     pub before: Tally,
     /// The votes now.
     pub after: Tally,
-    /// The remaining members that were seen not to list it any more.
+    /// The remaining members that no longer list it.
     pub gone_from: Vec<String>,
     /// What is left for the operator to do; OpenShift only.
     pub next_steps: Vec<NextStep>,
 }
 
-/// Looks at the cluster and says what would be done; changes nothing.
+/// Surveys the cluster and plans the removal; changes nothing.
 ///
 /// # Errors
 /// [`Kind::Refused`] with the refusal's name, [`Kind::Unreachable`].
@@ -141,7 +141,7 @@ fn judge(
     })
 }
 
-/// Who can lead best: the healthy voting member that has applied most.
+/// The best new leader: the healthy voting member that has applied most.
 fn heir(survey: &Survey, leader: MemberId) -> Option<&MemberState> {
     survey
         .members
@@ -156,10 +156,10 @@ fn heir(survey: &Survey, leader: MemberId) -> Option<&MemberState> {
         })
 }
 
-/// Does it, after looking once more.
+/// Removes the member, after another survey.
 ///
 /// # Errors
-/// As of [`plan`]; [`Kind::Partial`] where it was removed and a member still lists it.
+/// As of [`plan`]; [`Kind::Partial`] if it was removed and a member still lists it.
 pub async fn carry_out(context: &Context, request: &RemoveRequest, plan: Plan) -> Result<Outcome> {
     let doing = format!("removing member {}", select::described(&plan.member));
     let (id, before) = (plan.member.id, plan.votes.before);
@@ -212,7 +212,7 @@ fn named(failure: Failure, name: &'static str) -> Failure {
     })
 }
 
-/// Moves leadership, and waits until the member that goes leads no more.
+/// Moves leadership, and waits until the member no longer leads.
 async fn move_leadership(plan: &Plan, next: MemberId) -> Result<()> {
     let id = plan.member.id;
     let Some(leader) = plan.survey.find(id) else {
@@ -221,7 +221,7 @@ async fn move_leadership(plan: &Plan, next: MemberId) -> Result<()> {
     let connection = plan.survey.connect_to(leader).await?;
     let asked = connection.move_leader(next).await;
     let deadline = Instant::now() + LEADER_LIMIT;
-    // The answer may be lost, or it may have stepped down in between: who leads is what counts.
+    // The answer may be lost, or the member may have stepped down by itself: only who leads counts.
     let mut other = plan.survey.connect_to_other_than(id).await?;
     loop {
         match other.status().await {
@@ -245,7 +245,7 @@ async fn move_leadership(plan: &Plan, next: MemberId) -> Result<()> {
 
 async fn remove(context: &Context, plan: &Plan) -> Result<()> {
     let id = plan.member.id;
-    // Until it is known whether the member is removed, the wish to stop waits.
+    // A request to stop waits until it is known whether the member is removed.
     let unstopped = context.unstopped();
     let removed = until_certain(
         &unstopped,
@@ -280,7 +280,8 @@ async fn remove(context: &Context, plan: &Plan) -> Result<()> {
     }
 }
 
-/// Waits until no healthy remaining member lists it: their names, and those that still do.
+/// Waits until no healthy remaining member lists it. Returns the names of those that do not, and of
+/// those that still do.
 async fn gone(context: &Context, plan: &Plan, wait: Duration) -> (Vec<String>, Vec<String>) {
     let id = plan.member.id;
     let deadline = Instant::now() + wait;

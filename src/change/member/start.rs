@@ -8,7 +8,7 @@ use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::sys::quote;
 
-/// What etcd on the new member's machine must be given at its first start, with an empty data
+/// The settings that etcd on the new member's machine needs at its first start, with an empty data
 /// directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,13 +24,13 @@ pub struct StartWith {
 }
 
 impl StartWith {
-    /// For the member `id`, which is to be called `name`, among all members.
+    /// The settings of the member `id`, which gets the name `name`, among all members.
     pub fn new(members: &[Member], id: MemberId, name: &str) -> Self {
         let own = members.iter().find(|member| member.id == id);
         let mut pairs = Vec::new();
         for member in members {
-            // Of the others etcd compares the URLs only. A name that is empty, as before a member's first
-            // start, or would break the list is named by its id.
+            // etcd compares only the URLs of the others. A member whose name is empty, as before
+            // its first start, or would break the list is listed by its id.
             let called = if member.id == id {
                 name.to_owned()
             } else if is_name(&member.name) {
@@ -67,7 +67,7 @@ impl StartWith {
         ]
     }
 
-    /// `ETCD_NAME="…"` and so on, a line each: a shell can source it, systemd read it.
+    /// `ETCD_NAME="…"` and so on, one per line, as a shell can source and systemd can read them.
     pub fn env(&self) -> String {
         let mut text = String::new();
         for (flag, value) in self.pairs() {
@@ -96,7 +96,7 @@ impl StartWith {
     }
 }
 
-/// Whether a name can stand in `--initial-cluster`, and needs no quoting anywhere.
+/// Whether a name can be part of `--initial-cluster` and needs no quoting anywhere.
 pub fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name

@@ -1,8 +1,8 @@
-//! `member-update`: other peer URLs for a member, after its address has changed.
+//! `member-update`: gives a member other peer URLs, after its address has changed.
 //!
-//! The peers of a member find it by these URLs alone. One that is healthy and gets URLs at which
-//! nothing listens loses contact; hence the new place is dialled first, and where nobody listens the
-//! votes are counted without the member.
+//! Its peers find a member by these URLs alone. A healthy member that gets URLs at which nothing
+//! listens is cut from them, so the new URLs are dialled first; if nothing listens there, the
+//! quorum is judged without the member.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::node::endpoint::Endpoint;
 /// How long the new place has to take a connection.
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
 
-/// What is wanted.
+/// The request.
 #[derive(Debug, Clone)]
 pub struct UpdateRequest {
     /// A node of the cluster, or how to reach one.
@@ -50,7 +50,7 @@ pub struct Plan {
     pub unchanged: bool,
     /// Those of the new places where nobody listens.
     pub silent: Vec<String>,
-    /// The votes before, and if the member is not to be reached where nobody listens.
+    /// The votes before, and after if nothing listens at the new URLs.
     pub votes: Change,
     /// The members as they are.
     pub members: Vec<MemberState>,
@@ -58,10 +58,9 @@ pub struct Plan {
     survey: Survey,
 }
 
-/// Looks at the cluster and says what would be done; changes nothing.
+/// Surveys the cluster and plans the update; changes nothing.
 ///
-/// # Errors
-/// [`crate::error::Kind::Refused`] with the refusal's name, `Usage` for what is no URL,
+/// # Errors [`crate::error::Kind::Refused`] with the refusal's name, `Usage` for an invalid URL,
 /// `Unreachable`.
 pub async fn plan(context: &Context, request: &UpdateRequest) -> Result<Plan> {
     let peer_urls = peer_url::parse(&request.peer_urls)?;
@@ -135,7 +134,7 @@ async fn silent(urls: &[String]) -> Vec<String> {
     silent
 }
 
-/// Does it, after looking once more.
+/// Updates the member, after another survey.
 ///
 /// # Errors
 /// As of [`plan`].

@@ -1,4 +1,4 @@
-//! What the plan of a restore from a backup is made from, and what it says of itself.
+//! What the plan of a restore from a backup is made from, and the notes that explain it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::sys::tree;
 /// Room beyond the database itself, in bytes: the WAL's first segment, which is allocated at once, and
 /// the pages that are added.
 const DATA_ROOM: u64 = SEGMENT_SIZE + (8 << 20);
-/// What a file takes at least, in bytes: a block of ext4 and XFS as they are made by default.
+/// The least space that a file takes, in bytes: the default block size of ext4 and XFS.
 const BLOCK: u64 = 4096;
 /// How much more than the estimate must be free, in per cent.
 const HEADROOM_PER_CENT: u64 = 10;
@@ -58,11 +58,10 @@ pub(super) struct ForwardWal {
 }
 
 impl BackupPlanner<'_> {
-    /// Looks at the WAL that is to be applied, so that what is refused is refused before anything
-    /// stops. The data is built while the node's etcd is down, from a WAL that does not grow.
+    /// Looks at the WAL that will be applied, so that refusals come before anything stops. The data
+    /// is built later, while the node's etcd is down and its WAL does not grow.
     ///
-    /// # Errors
-    /// The refusal `etcd-running`, not to be allowed, if the WAL is that of an etcd that serves, and
+    /// # Errors The refusal `etcd-running` for good if the WAL belongs to an etcd that serves;
     /// those of [`Joined::open`].
     pub(super) fn forward_wal(&self, data_dir: &Path) -> Result<Option<ForwardWal>> {
         let Some(named) = &self.request.roll_forward else {
@@ -136,7 +135,7 @@ impl BackupPlanner<'_> {
         notes
     }
 
-    /// What becomes of the revision, and why; the step decides the same way.
+    /// How the revision is bumped, and why; the step decides in the same way.
     pub(super) fn revision_notes(&self) -> Result<Vec<String>> {
         let bump = self.request.options.bump;
         let question = Question {
@@ -175,7 +174,7 @@ impl BackupPlanner<'_> {
         pods.iter().filter_map(|pod| self.manifest(pod)).collect()
     }
 
-    /// Refuses where the data or the unpacked files would not fit.
+    /// Refuses if the data or the unpacked files would not fit.
     pub(super) fn check_space(&self, data_dir: &Path, folders: &Folders) -> Result<()> {
         let database = self.survey.facts.total_size.saturating_add(DATA_ROOM);
         let unpacked: u64 = tree::describe(

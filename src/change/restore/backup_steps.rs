@@ -107,12 +107,12 @@ impl BackupPlanner<'_> {
         }
     }
 
-    /// The manifests of the scope that are there, and where they are kept.
+    /// Moves the existing manifests of the scope away.
     fn stops(&self, planner: &Planner<'_>) -> Vec<Exchange> {
         let all: Vec<&PodSeen> = self.survey.pods.iter().collect();
         let mut manifests = self.manifests(&all);
         if self.survey.scope == Scope::ControlPlane && self.survey.profile == Profile::Openshift {
-            // On a single node it watches a rollout, and would put an older manifest back.
+            // It would put an older manifest back.
             manifests.insert(0, self.layout().manifests().join(STARTUP_MONITOR));
         }
         planner.stops(manifests)
@@ -123,7 +123,8 @@ impl BackupPlanner<'_> {
         let resources = self.node_path(&folders.incoming().join("resources"));
         let copies = self.survey.pods.iter().filter_map(|pod| {
             let place = self.manifest(pod)?;
-            // Of a snapshot alone it is the node's own, whose path is absolute.
+            // With a snapshot alone it is the node's own manifest, whose path is absolute: `join`
+            // yields just that.
             Some((
                 resources.join(&pod.manifest),
                 self.node_path(&folders.manifests_new().join(file_name(&place))),

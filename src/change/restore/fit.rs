@@ -1,5 +1,5 @@
-//! Whether a backup's static pods are made for this node: pods of another node, or of an address
-//! that this machine does not have, would never run here.
+//! Whether a backup's static pods fit this node: pods made for another node, or for an address that
+//! this machine does not have, would never run here.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::node::component::Component;
 use crate::node::endpoint::{Endpoint, parse_ip, split_list};
 use crate::node::pod::Container;
 
-/// Why the backup's static pods are not this node's, by the name of the refusal.
+/// The refusal of static pods that are not this node's, by name, and why.
 pub(super) fn misfit(
     request: &Request,
     access: &EtcdAccess,
@@ -22,7 +22,8 @@ pub(super) fn misfit(
     let etcd = etcd.and_then(|seen| seen.pod.container("etcd").or(seen.pod.containers.first()));
     let manifest = request.set.manifest.as_ref();
     let taken_on = manifest.and_then(|manifest| manifest.node.name.clone());
-    // A set without a Manifest still has its member's name; OpenShift's is a variable.
+    // Without a backup's Manifest the pod manifest still names the member; OpenShift's has a
+    // variable there.
     let named = || {
         let name = etcd.and_then(|etcd| etcd.flag("name"));
         name.filter(|name| !name.contains('$')).map(str::to_owned)
@@ -48,8 +49,8 @@ pub(super) fn misfit(
     ))
 }
 
-/// Addresses that etcd would listen on and this machine does not have; of those that it would only
-/// advertise, the ones that the node's own manifest does not advertise either.
+/// The addresses that etcd would listen on and this machine does not have, and those that it would
+/// advertise although neither the machine nor the node's own manifest has them.
 fn missing_addresses(
     etcd: &Container,
     node: &str,
@@ -68,7 +69,7 @@ fn missing_addresses(
         value.map(split_list).unwrap_or_default()
     };
     let mut missing = Vec::new();
-    // OpenShift's listens everywhere, and has the node's address in a variable.
+    // OpenShift's etcd listens on all addresses; a variable has the node's.
     let safe = node.replace(['-', '.'], "_");
     let of_node = etcd.env(&format!("NODE_{safe}_IP")).and_then(parse_ip);
     let elsewhere =

@@ -1,8 +1,8 @@
 //! `restore --from-data-dir` on a node: a member's own disk becomes a cluster of that member alone,
-//! by the same steps and with the same way back as a restore from a backup.
+//! by the same steps as a restore from a backup, and with the same rollback.
 //!
-//! The new data is made once etcd has stopped and its data is in the safety folder, which is what
-//! is read. What goes into place is a plain etcd pod: a restart later does nothing special.
+//! The new data is built from the safety folder, after etcd has stopped and its data was set aside.
+//! The pod that starts then is a plain etcd pod, so later restarts do nothing special.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ use crate::sys::space::space;
 /// that etcd allocates next, and pages.
 const ROOM: u64 = 2 * SEGMENT_SIZE + (8 << 20);
 
-/// What is asked for.
+/// The request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// What every restore of a node is asked for.
@@ -115,8 +115,8 @@ async fn planned(
     Ok(plan)
 }
 
-/// Reads the member's data as the step will, where no etcd writes to it: what cannot be used is
-/// refused before anything stops.
+/// Reads the member's data as the step will, unless an etcd writes to it, so that refusals come
+/// before anything stops.
 async fn examine(context: &Context, request: &Request, plan: &RestorePlan) -> Result<()> {
     let surviving = plan.plan.steps.iter().find_map(|step| match step {
         NodeStep::BuildFromMember(surviving) => Some(surviving),
@@ -270,7 +270,7 @@ impl MemberPlanner<'_> {
         pods.map(|pod| self.state.live(pod.component)).collect()
     }
 
-    /// Whose the new data is to be, by the manifest that etcd starts from.
+    /// The owner of the new data, by the manifest that etcd starts from.
     fn whose(&self) -> Result<Whose> {
         let etcd = |plain: &&PlainPod| plain.component == Component::Etcd;
         let Some(etcd) = self.pods.iter().find(etcd) else {
@@ -313,9 +313,9 @@ impl MemberPlanner<'_> {
         }
     }
 
-    /// What backups say of revisions that were served, and what this node's operations do; a store
-    /// that cannot be read says nothing. The node's own data may be another disk than the one that
-    /// is read, and then says how far clients were served here.
+    /// The revisions that were served, by the backups, by this node's operations and by its own
+    /// data, which may be another disk than the one restored from. A store that cannot be read is a
+    /// warning.
     fn evidence(&self) -> Vec<Evidence> {
         let mut known = served::of_operations(self.context, &self.state.layout);
         known.extend(served::of_data(self.context, &self.state.data_dir));

@@ -1,4 +1,4 @@
-//! Whether the set and the node belong together, and who else still serves.
+//! Whether the backup and the node belong together, and which other members still serve.
 
 use std::path::Path;
 
@@ -53,7 +53,7 @@ pub(crate) struct NodeSays {
 pub(crate) async fn of_node(context: &Context, access: &EtcdAccess, data_dir: &Path) -> NodeSays {
     let files_say = member_id(data_dir).await;
     match live(access).await {
-        // What answers there may be another member: the files say whose they are.
+        // Another member may answer there: the files tell which member this node's is.
         Ok(says) => NodeSays {
             member_id: files_say.or(says.member_id),
             ..says
@@ -133,7 +133,7 @@ pub(crate) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
         let members = files
             .as_ref()
             .and_then(|files| files.membership(facts.as_ref()));
-        // Without its log the database still has the members that it was told of.
+        // The database alone still lists the members.
         let members = members.or(facts.map(|facts| facts.members));
         let members = members.filter(|members| !members.is_empty());
         NodeSays {
@@ -150,7 +150,7 @@ pub(crate) async fn from_files(context: &Context, data_dir: &Path) -> NodeSays {
     read.await.unwrap_or_default()
 }
 
-/// What does not fit between the set and the node: refusals by name, each with why.
+/// The differences between the backup and the node, as refusals.
 pub(crate) fn mismatches(request: &Request, survey: &Survey, node: &NodeSays) -> Refusals {
     let mut found = Vec::new();
     let manifest = request.set.manifest.as_ref();
@@ -203,7 +203,7 @@ pub(crate) fn mismatches(request: &Request, survey: &Survey, node: &NodeSays) ->
     found
 }
 
-/// Whether a backup of another id is of what the node's cluster was before.
+/// Whether a backup with another cluster id is of this node's cluster before a restore.
 fn is_own_lineage(request: &Request, survey: &Survey, node: &NodeSays, id: &str) -> bool {
     let uids = survey
         .kube_system_uid
@@ -249,8 +249,8 @@ fn initial_cluster_of(pod: &PodManifest) -> Vec<(String, String)> {
     container.and_then(flag).unwrap_or_default()
 }
 
-/// All that is known of revisions that clients have seen: other sets, this node's operations, its
-/// etcd and its data, and the raft index that OpenShift writes beside that.
+/// All evidence of revisions that clients have seen: other backups, this node's operations, its
+/// etcd and its data, and the raft index that OpenShift writes next to it.
 pub(crate) fn evidence(
     context: &Context,
     request: &Request,

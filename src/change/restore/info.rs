@@ -14,7 +14,7 @@ use crate::change::transaction::info::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreInfo {
-    /// What is restored; none where nothing is, as by `disable`.
+    /// What is restored; none if nothing is, as by `disable`.
     #[serde(
         rename = "set",
         default,
@@ -26,7 +26,7 @@ pub struct RestoreInfo {
     pub profile: String,
     /// The node's name.
     pub node: String,
-    /// All control-plane nodes that are known, this one among them.
+    /// All known control-plane nodes, including this one.
     pub nodes: Vec<String>,
     /// What is rolled back.
     pub scope: Scope,
@@ -48,12 +48,11 @@ pub struct RestoreInfo {
     pub alarms_allowed: bool,
     /// Where the old data and the revisions taken away are kept.
     pub safety: Vec<PathBuf>,
-    /// Ids of etcd's cluster from which this makes another: the node's and the backup's, and those
-    /// before them.
+    /// The former ids of etcd's cluster: the node's and the backup's, and those before them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_clusters: Vec<String>,
-    /// The other members, which must not run when the restored etcd starts; none where the operator
-    /// has allowed them to.
+    /// The other members, which must not run when the restored etcd starts; empty if the operator
+    /// has allowed it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Known>,
     /// Whether the node runs etcd and no other component of a control plane.
@@ -82,7 +81,7 @@ impl OperationInfo for RestoreInfo {
             grace: self.grace_seconds.map(Duration::from_secs),
             etcd_served: self.etcd_served,
             alarms_allowed: self.alarms_allowed,
-            // Enabling etcd waits for it by itself, and fails where it does not serve.
+            // `enable` itself waits for etcd, and fails if it does not serve.
             proves_rollback: self.source.is_some(),
             joins: None,
         }
@@ -93,8 +92,8 @@ impl OperationInfo for RestoreInfo {
     }
 }
 
-/// Where nothing is restored, journals and documents name a backup without a directory: so does every
-/// version.
+/// If nothing is restored, journals and documents name a backup without a directory, as every
+/// version has done.
 const NO_BACKUP: &str = "no backup";
 
 fn read_source<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SourceInfo>, D::Error> {

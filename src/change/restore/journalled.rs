@@ -15,7 +15,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::etcd::client::Consistency;
 use crate::journal::{Known, Operation, State, StepState};
 
-/// A plan of this age was made with the other members asked.
+/// A plan that is no older was made just after the other members were asked.
 const JUST_BEGUN: SignedDuration = SignedDuration::from_secs(60);
 
 /// A restore from a backup or from a member's own data directory.
@@ -93,8 +93,8 @@ impl Facts {
     }
 }
 
-/// Refuses to resume what was interrupted where other members have been started since: with the
-/// restored one beside them the cluster would be two. One that has just been begun was asked.
+/// Refuses to resume if other members have been started since: next to them, the restored member
+/// would be a second cluster. A plan that was just made needs no second look.
 ///
 /// # Errors
 /// [`Kind::Refused`], after which only a rollback is left.
@@ -131,7 +131,7 @@ async fn refuse_beside_others(
     refused.map_or(Ok(()), |failure| Err(failure.firmly()))
 }
 
-/// Refuses to take a cluster away from members that have joined it since.
+/// Refuses to roll back if other members have joined: they would be left without their cluster.
 async fn refuse_if_joined(node: &StepContext) -> Result<()> {
     let listed = async {
         let connection = node.etcd().await?;

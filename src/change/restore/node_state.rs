@@ -94,7 +94,7 @@ impl NodeState {
             .collect()
     }
 
-    /// How etcd is reached, for the journal; at other peer URLs if those are given.
+    /// How to reach etcd, for the journal; with other peer URLs, if given.
     pub(crate) fn etcd(&self, peer_urls: Option<&[String]>) -> EtcdInfo {
         let own = || {
             let urls = self.access.peer_urls.as_ref();
@@ -115,8 +115,8 @@ impl NodeState {
         path.ok_or_else(|| Failure::new(Kind::Unexpected, "this profile has no manifests"))
     }
 
-    /// The pods of a scope that this node has, etcd's always: where its live manifest is gone or is
-    /// a restore pod's, the one that `disable` keeps, or the newest revision's.
+    /// The pods of a scope that this node has, always with etcd's: if its live manifest is missing
+    /// or a restore pod's, the one that `disable` keeps, or the newest revision's.
     pub(crate) fn pods(&self, scope: Scope) -> Result<Vec<PlainPod>> {
         let mut pods = Vec::new();
         for component in scope.components() {
@@ -135,7 +135,7 @@ impl NodeState {
         Ok(pods)
     }
 
-    /// The manifest as a plain pod's; none where it is not there or is a restore pod's.
+    /// The manifest as a plain pod's; none if it is not there or is a restore pod's.
     fn plain(&self, component: Component, path: &Path) -> Result<Option<PlainPod>> {
         let doing = |failure: Failure| failure.doing(format!("reading {}", path.display()));
         let Some(found) = pods::read(&self.layout, component, path).map_err(doing)? else {
@@ -171,7 +171,8 @@ impl NodeState {
         })
     }
 
-    /// Where etcd's peer certificate is not for the new peer URLs: other members could not reach it.
+    /// Hosts of the new peer URLs that etcd's peer certificate lacks: other members could not
+    /// connect to them.
     pub(crate) fn names_that_lack(
         &self,
         context: &Context,
@@ -187,7 +188,7 @@ impl NodeState {
             return Ok(Vec::new());
         }
         let detection = self.target.detect(context)?;
-        // The node's own names are those of before; unreadable files are told when they are used.
+        // The node's own names have not changed; unreadable files are reported when they are used.
         let wanted = wanted_by_etcd(&self.layout, &detection, &self.target.overrides);
         let peers = wanted.unwrap_or_default().into_iter();
         let peers = peers.filter(|wanted| wanted.uses.contains(&Use::Client));

@@ -1,11 +1,11 @@
-//! Whether other members of the cluster live: a restored single member beside them would make two
-//! clusters of one.
+//! Whether other members of the cluster run: next to them, a restored single member would be a
+//! second cluster.
 //!
-//! Everything that may know of members is asked for them (the backup, the member's own list or
-//! files, the manifest's `--initial-cluster` or `etcd.env`), and then each member at each of its
-//! addresses: at client URLs for its status, at peer URLs for the members. A member's address that
-//! was asked and is silent is a member that does not live; what could not be asked is never taken
-//! for silence.
+//! First every source that may know of members is read (the backup, the member's own list or files,
+//! the manifest's `--initial-cluster` or `etcd.env`). Then each member is asked at each of its
+//! addresses: at client URLs for its status, at peer URLs for the members. An address that refuses
+//! or times out means a member that does not run; an address that could not be asked proves
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,8 +22,8 @@ use crate::etcd::snapshot;
 use crate::node::access::EtcdAccess;
 use crate::node::endpoint::Endpoint;
 
-/// How long a member may take to answer before it counts as silent: two round trips over a bad
-/// line, and a server that is busy.
+/// How long a member may take to answer before it counts as not running: two round trips over a bad
+/// line to a busy server.
 pub(crate) const ANSWER: Duration = Duration::from_secs(3);
 
 /// A member as one source knows it.
@@ -32,7 +32,7 @@ pub struct Known {
     /// Its id.
     #[serde(skip)]
     pub id: Option<u64>,
-    /// Its name; empty where it is not known.
+    /// Its name; empty if it is not known.
     pub name: String,
     /// Where it serves clients.
     #[serde(rename = "clientURLs")]
@@ -108,10 +108,10 @@ impl Known {
     }
 }
 
-/// What is known of this node's own member, which is never another.
+/// What is known of this node's own member, so that it is not taken for another.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Own {
-    /// Its ids: the one that it has, and the one that it had in the backup.
+    /// Its id now, and its id in the backup.
     pub(crate) ids: BTreeSet<u64>,
     /// Its name, which is the node's.
     pub(crate) name: String,
@@ -122,7 +122,7 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// What the node says. An endpoint that the caller gave may be another member's.
+    /// By the node's files. A configured endpoint may be another member's.
     pub(crate) fn of(access: &EtcdAccess, name: &str, target: &connect::Target) -> Self {
         let endpoint = target
             .overrides
@@ -146,12 +146,12 @@ impl Own {
             || (!known.name.is_empty() && known.name == self.name)
     }
 
-    /// Whether an address leads to this machine, whoever is said to be there.
+    /// Whether an address leads to this machine, whichever member it is listed for.
     fn is_here(&self, url: &str) -> bool {
         let Some(place) = Endpoint::parse(url) else {
             return false;
         };
-        // Only these two of all loopback addresses are every machine's own.
+        // Of all loopback addresses, only these two are sure to be every machine's own.
         let loopback = ["localhost", "127.0.0.1", "::1"].contains(&place.host.as_str());
         let ip = place.ip();
         loopback
@@ -162,14 +162,14 @@ impl Own {
     }
 }
 
-/// Everyone that some source knows, and who they are now, where the member itself knows that.
+/// All members that some source knows, and the current ones, if the member itself knows them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Circle {
     pub(crate) own: Own,
     pub(crate) members: Vec<Known>,
     /// Client URLs of which nobody says whose they are.
     pub(crate) endpoints: Vec<String>,
-    /// The members by the node's own member; one that is not among them was removed.
+    /// The members as the node's own member lists them; one that is missing was removed.
     pub(crate) current: Option<Vec<Known>>,
 }
 
@@ -189,7 +189,7 @@ impl Circle {
         }));
     }
 
-    /// The other members, each once, with all addresses that any source has for it.
+    /// The other members, each once, with all addresses from all sources.
     pub(crate) fn others(&self) -> Vec<Known> {
         let current = self.current.iter().flatten();
         let all: Vec<&Known> = self.members.iter().chain(current).collect();
@@ -216,7 +216,7 @@ impl Circle {
             let had = known.urls().count();
             known.client_urls.retain(|url| !self.own.is_here(url));
             known.peer_urls.retain(|url| !self.own.is_here(url));
-            // All that it had led here: it is this machine under another name.
+            // All its addresses lead here: it is this machine under another name.
             if had == 0 || known.urls().count() > 0 {
                 add(known);
             }
@@ -300,7 +300,7 @@ pub(crate) struct Others {
 }
 
 impl Others {
-    /// Those that must stay away, for the journal; none where the operator has let them be.
+    /// The members that must not run, for the journal; empty if the operator has allowed them.
     pub(crate) fn to_stay_away(&self, allows: impl Fn(&str) -> bool) -> Vec<Known> {
         match allows(OTHER_MEMBERS_RUNNING) || allows(OTHER_MEMBERS_UNKNOWN) {
             true => Vec::new(),
@@ -308,7 +308,7 @@ impl Others {
         }
     }
 
-    /// The refusals that follow; `then` says what is to be done about members that answer.
+    /// The refusals; `then` says what to do about members that answer.
     pub(crate) fn refusals(&self, then: &str) -> Refusals {
         let mut refusals = Vec::new();
         if !self.living.is_empty() {
@@ -327,7 +327,7 @@ impl Others {
     }
 }
 
-/// The same way of asking, with the patience for members that may be gone.
+/// The same connection options, with short timeouts for members that may be gone.
 pub(crate) fn patiently(options: ConnectOptions) -> ConnectOptions {
     let mut options = options;
     options.connect_timeout = ANSWER;
@@ -340,7 +340,7 @@ pub(crate) fn patiently(options: ConnectOptions) -> ConnectOptions {
 enum Answer {
     /// This node's own member is there.
     Own,
-    /// A member that votes, or something that does not say that it does not.
+    /// A voting member, or a server that does not say that it is a learner.
     Voter {
         at: String,
         /// The id of its cluster, where it said so.
@@ -448,7 +448,7 @@ async fn peer(url: &str, own: &BTreeSet<u64>, options: Option<&ConnectOptions>) 
     match member {
         Some(member) if own.contains(&member.id) => Answer::Own,
         Some(member) if member.is_learner => Answer::Learner,
-        // It answers, and only etcd itself could say that it has no vote.
+        // It answers, and only a status could tell that it is a learner.
         _ => Answer::Voter {
             at: url.to_owned(),
             cluster,

@@ -4,23 +4,23 @@ use super::journalled::Restore;
 use crate::change::transaction::runner::Plan;
 use crate::error::{Failure, Result};
 
-/// What a plan says of its rollback.
+/// The note on the rollback in every plan.
 pub(super) const WAY_BACK: &str = "rollback: until etcd serves the restored data, the present data comes back byte for byte; after that, with its revision bumped above all that was served, so that clients re-list";
 
-/// A plan, and what people must know of it.
+/// A plan, and what the operator must know of it.
 #[derive(Debug)]
 pub struct RestorePlan {
     /// What is carried out.
     pub plan: Plan<Restore>,
-    /// What was decided and why, for people.
+    /// What was decided and why, as sentences.
     pub notes: Vec<String>,
-    /// What the operation itself is refused for, where the plan is only shown.
+    /// Why the operation would be refused, if the plan is only shown.
     pub refused: Option<Failure>,
 }
 
 impl RestorePlan {
-    /// What comes of a plan and of what was found against it: a refusal ends a real run, and comes with
-    /// the plan where that is only shown.
+    /// Combines a plan that is only shown with its refusal. If there is no plan, the refusal is the
+    /// failure: it explains more.
     pub(super) fn unless_refused(plan: Result<Self>, refused: Option<Failure>) -> Result<Self> {
         match (refused, plan) {
             (None, plan) => plan,

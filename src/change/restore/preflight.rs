@@ -1,4 +1,4 @@
-//! What is looked at before a plan is made: the set, read to its last byte, and the node.
+//! The survey before a plan: reads the whole backup, and looks at the node.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -35,14 +35,14 @@ use crate::sys::space::space;
 pub(super) struct Survey {
     pub(super) profile: Profile,
     pub(super) access: EtcdAccess,
-    /// The same with certificates that can be read now: the backup's where the node has lost its own.
+    /// The same with certificates that can be read now: the backup's, if the node has lost its own.
     pub(super) asking: EtcdAccess,
     /// The node's name.
     pub(super) node: String,
     pub(super) pods: Vec<PodSeen>,
-    /// Whether the set has an archive of resources, and it is used.
+    /// Whether the backup has an archive of resources that is used.
     pub(super) has_resources: bool,
-    /// Why the set's static pods are not this node's, by the name of the refusal.
+    /// The refusal of static pods that are not this node's, and why.
     pub(super) misfit: Option<(&'static str, String)>,
     /// The archives' content, as a node's root.
     pub(super) unpacked: NodeLayout,
@@ -53,13 +53,13 @@ pub(super) struct Survey {
     /// The uid of the namespace `kube-system`.
     pub(super) kube_system_uid: Option<String>,
     pub(super) unsealed: bool,
-    /// What is rolled back: etcd alone where the node, or the backup's, runs nothing else.
+    /// What is rolled back: etcd alone, if this node or the backup's runs nothing else.
     pub(super) scope: Scope,
     _scratch: Scratch,
 }
 
 impl Survey {
-    /// Looks at everything. Changes nothing but a scratch directory that goes again.
+    /// Makes the survey. Writes only to a scratch directory, which is removed again.
     pub(super) async fn make(context: &Context, request: &Request) -> Result<Self> {
         let (facts, version, kube_system_uid, unsealed) = verified(context, request).await?;
         let scratch = Scratch::make(&request.scratch, "plan")?;
@@ -93,7 +93,7 @@ impl Survey {
         if has_resources {
             misfit = fit::misfit(request, &access, &node, &seen);
         }
-        // etcd alone needs none of the backup's pods: the node's own will do.
+        // To restore etcd alone, the node's own pods suffice.
         let own_pod = scope == Scope::Etcd && misfit.is_some();
         if own_pod {
             seen = pods(false)?;
@@ -132,7 +132,7 @@ impl Survey {
         self.pods.iter().find(|pod| pod.component == component)
     }
 
-    /// The control-plane nodes that the set's etcd had as members, and this one.
+    /// The control-plane nodes that are members in the backup, and this one.
     pub(super) fn nodes(&self) -> Vec<String> {
         let members = self.facts.members.iter().map(|member| member.name.clone());
         let all: BTreeSet<String> = members
@@ -212,7 +212,7 @@ async fn verified(
     Ok((facts, version, uid, unsealed))
 }
 
-/// Unpacks the set's archives so that they can be read as a node's `/etc/kubernetes`.
+/// Unpacks the backup's archives into a directory that can be read as a node's root.
 fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<Vec<PathBuf>> {
     let into = unpacked.kubernetes();
     let make = |path: &Path| {
@@ -232,7 +232,7 @@ fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<Vec<PathBuf>> {
     extract_to_look(resources, &into, &rules())?;
     let roots = archive_roots(&looked);
     for root in &roots {
-        // What is from elsewhere on the node lies there below the other root too.
+        // Files from elsewhere on the node are below that root, too.
         let (from, to) = (into.join(root), unpacked.host(node_path(root)));
         if from != to && to.symlink_metadata().is_err() {
             make(crate::sys::fs::parent(&to))?;
@@ -243,7 +243,7 @@ fn unpack(request: &Request, unpacked: &NodeLayout) -> Result<Vec<PathBuf>> {
     let Some(certificates) = certificates else {
         return Ok(roots);
     };
-    // Both begin with the same directory, and an archive goes into an empty one.
+    // Both archives begin with the same directory, and each needs an empty target.
     let beside = unpacked.host("/certificates");
     make(&beside)?;
     extract_to_look(certificates, &beside, &rules())?;
@@ -290,7 +290,7 @@ fn archive_roots(contents: &ArchiveContents) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The node's profile; where the node has lost all that tells it, the set's.
+/// The node's profile; the backup's, if the node has lost all files that tell it.
 fn profile(context: &Context, request: &Request, unpacked: &NodeLayout) -> Result<Profile> {
     let detection = request.options.target.detect(context)?;
     refuse_what_is_not_ours(&detection)?;
@@ -323,7 +323,7 @@ fn bare() -> Failure {
     no_static_pods("only a data directory can be built here")
 }
 
-/// How etcd is reached; where the node does not tell, as the set's certificates do.
+/// How to reach etcd; by the backup's certificates, if the node has none.
 fn access(
     context: &Context,
     request: &Request,
@@ -363,7 +363,7 @@ fn access(
     Ok(access)
 }
 
-/// How members are asked before the backup's files are in place.
+/// How to ask members before the backup's files are in place.
 fn asking(
     context: &Context,
     layout: &NodeLayout,

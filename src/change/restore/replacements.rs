@@ -1,5 +1,5 @@
-//! What a restore puts in place of what, besides manifests and etcd's data: revisions, certificates
-//! and links.
+//! The files that a restore replaces besides manifests and etcd's data: revisions, certificates and
+//! links.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::node::wanted::WantedCertificate;
 use crate::sys::mount::Mounts;
 use crate::sys::tree;
 
-/// Files of kubeadm's certificate folder that data and members depend on.
+/// Files of kubeadm's `pki` that etcd's data and other members depend on.
 const CONSTANT: [&str; 7] = [
     "ca.crt",
     "ca.key",
@@ -35,7 +35,7 @@ const CONSTANT: [&str; 7] = [
 ];
 
 impl BackupPlanner<'_> {
-    /// What is put in place of what, besides manifests and data.
+    /// All replacements besides manifests and data.
     pub(super) fn replacements(
         &self,
         folders: &Folders,
@@ -122,7 +122,7 @@ impl BackupPlanner<'_> {
         Ok(())
     }
 
-    /// Whether the node's and the backup's are the same, owners aside where they cannot be set.
+    /// Whether the node's tree equals the backup's; owners are ignored if they cannot be set.
     fn same(&self, name: &Path) -> Result<bool> {
         let options = tree::Options {
             // Labels follow the place; the archive need not hold them.
@@ -136,7 +136,7 @@ impl BackupPlanner<'_> {
         Ok(tree::describe(&here, &options)? == tree::describe(&there, &options)?)
     }
 
-    /// On a single node the API server's startup monitor falls back to what this link leads to.
+    /// On a single node the API server's startup monitor falls back to the target of this link.
     fn last_known_good(&self, folders: &Folders, puts: &mut Vec<Put>) -> Result<()> {
         let Some(revision) = self
             .survey
@@ -171,8 +171,8 @@ impl BackupPlanner<'_> {
         Ok(())
     }
 
-    /// kubeadm: the authorities and the keys must be those that the data was made with. What is
-    /// here and fits stays: it may have been renewed since.
+    /// kubeadm: the CAs and the keys must be those that the data was written with. Certificates
+    /// here that fit stay, since they may have been renewed.
     fn kubeadm_puts(
         &self,
         folders: &Folders,
@@ -242,7 +242,7 @@ impl BackupPlanner<'_> {
         self.survey.unpacked.host(node_path(name))
     }
 
-    /// Whether a name is, on the node, a link to something that another root of the archive is.
+    /// Whether a name is, on the node, a link into another root of the archive.
     fn is_another(&self, name: &Path, puts: &[Put]) -> Result<bool> {
         if !self.ours(name).is_symlink() {
             return Ok(false);
@@ -253,8 +253,8 @@ impl BackupPlanner<'_> {
             || puts.iter().any(|put| self.ours(&put.name) == real))
     }
 
-    /// What the manifests use besides `pki` and kubeconfigs: certificates stay where they are of
-    /// the backup's authorities and fit; configuration goes back with the manifests that name it.
+    /// What the manifests use besides `pki` and kubeconfigs. Certificates stay if the backup's CAs
+    /// signed them and they fit; configuration files go back with the manifests that name them.
     fn other_puts(
         &self,
         folders: &Folders,
@@ -293,8 +293,7 @@ impl BackupPlanner<'_> {
         Ok(())
     }
 
-    /// Of certificates and keys, the authorities and keys that differ from the backup's; none of
-    /// what is no such thing.
+    /// The CAs and keys that differ from the backup's; empty for other kinds of files.
     fn certificates(&self, root: &Path) -> Result<Option<Vec<String>>> {
         let theirs = self.theirs(root);
         let is_pem = |path: &Path| {
@@ -341,8 +340,8 @@ impl BackupPlanner<'_> {
         Ok(defects(self.context, &inside))
     }
 
-    /// Refuses to put something in place of what this node's own manifests do not use: it may be
-    /// another program's.
+    /// Refuses to replace what this node's own manifests do not use: it may belong to another
+    /// program.
     fn refuse_foreign(&self, root: &Path, notes: &mut Vec<String>) -> Result<()> {
         let here = self.ours(root);
         if !root.starts_with(OUTSIDE) || here.symlink_metadata().is_err() {
@@ -368,8 +367,8 @@ impl BackupPlanner<'_> {
         Err(Failure::refused(OUTSIDE_IN_THE_WAY, what))
     }
 
-    /// Stages what goes outside of `/etc/kubernetes` on the mount of its place: no rename crosses
-    /// a mount.
+    /// Stages files that go outside of `/etc/kubernetes` on the mount of their place: no rename
+    /// crosses a mount.
     fn stage(&self, folders: &Folders, mounts: &Mounts, put: &mut Put) -> Result<()> {
         if !put.name.starts_with(OUTSIDE) {
             return Ok(());
@@ -416,20 +415,20 @@ impl BackupPlanner<'_> {
         Ok(())
     }
 
-    /// What is wrong with the certificates that etcd starts with, as they are below a root.
+    /// The problems of the certificates that etcd starts with, below a root.
     fn unfit(&self, layout: &NodeLayout) -> Result<Vec<String>> {
         let detection = look(layout, Some(self.survey.profile))?;
         Ok(
             match wanted_by_etcd(layout, &detection, &self.request.options.target.overrides) {
                 Ok(wanted) => defects(self.context, &wanted),
-                // Where the node does not even tell their names they are not there.
+                // If the node does not even name them, they are missing.
                 Err(failure) => vec![failure.to_string()],
             },
         )
     }
 
-    /// OpenShift: the unrevisioned directories that the manifests mount must be there, and etcd's
-    /// must fit; those that are not come from the backup.
+    /// OpenShift: the unrevisioned directories that the manifests mount must exist, and etcd's must
+    /// fit; otherwise they come from the backup.
     fn certificate_puts(
         &self,
         folders: &Folders,

@@ -1,6 +1,6 @@
-//! Which paths a journal may name: an operation changes `/etc/kubernetes`, etcd's data directory,
-//! files that come from just that place in a backup, and this tool's own state, and nothing else. A journal that names more was not written by this tool,
-//! or not for this node.
+//! Which paths a journal may name: an operation changes only `/etc/kubernetes`, etcd's data
+//! directory, files from the same place in a backup, and etcd-dr's own state. A journal that names
+//! more was written by another program, or for another node.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -19,10 +19,10 @@ const NO_DATA: [&str; 11] = [
 const NO_FILES: [&str; 10] = [
     "/bin", "/boot", "/dev", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr",
 ];
-/// Fields of a step that are read only, or are no paths.
+/// Fields of a step that are read only, or are not paths.
 const READ_ONLY: [&str; 6] = ["allow", "archive", "evidence", "from", "snapshot", "what"];
 
-/// Refuses an operation whose journal names other places.
+/// Refuses an operation whose journal names other paths.
 ///
 /// # Errors
 /// [`Kind::Refused`], which nothing overrides.
@@ -48,7 +48,7 @@ pub(crate) fn check(layout: &NodeLayout, progress: &Progress) -> Result<()> {
             .components()
             .all(|part| !matches!(part, Component::ParentDir));
         let below = roots.iter().any(|root| path.starts_with(root));
-        // What leads to them may have to be made, and goes again only when it is empty.
+        // Their parents may have to be made; they are removed again only if they are empty.
         let mut ends = roots
             .iter()
             .map(PathBuf::as_path)
@@ -73,8 +73,8 @@ pub(crate) fn check(layout: &NodeLayout, progress: &Progress) -> Result<()> {
     Err(Failure::refused_for_good("journal-out-of-bounds", what))
 }
 
-/// The place of a file from elsewhere on the node, which comes from just that name of the unpacked
-/// archive, and for which what is there is set aside in this tool's own folders.
+/// The place of a file from elsewhere on the node. It must come from the same name in the unpacked
+/// archive, and what it replaces must be set aside in etcd-dr's own folders.
 fn outside<'a>(step: &'a Value, roots: &[PathBuf]) -> Option<&'a Path> {
     let field = |name: &str| step.pointer(name).and_then(Value::as_str).map(Path::new);
     let place = field("/exchange/place")?;
@@ -101,7 +101,7 @@ fn roots(layout: &NodeLayout, data_dir: Option<&Path>) -> Vec<PathBuf> {
     };
     let data_dir = data_dir.filter(|dir| holds(dir)).map(Path::to_owned);
     roots.extend(data_dir);
-    // Any of them may be a link, and plans are made with links followed.
+    // Any of them may be a link, and plans have links resolved.
     let resolved: Vec<PathBuf> = roots
         .iter()
         .filter_map(|root| layout.resolve(root).ok())
@@ -115,7 +115,7 @@ fn roots(layout: &NodeLayout, data_dir: Option<&Path>) -> Vec<PathBuf> {
     roots
 }
 
-/// All paths in a value that are changed, each with the name of its field.
+/// All paths in a value that a step changes, each with the name of its field.
 fn gather<'a>(key: &'a str, value: &'a Value, found: &mut Vec<(&'a str, &'a Path)>) {
     if READ_ONLY.contains(&key) {
         return;

@@ -1,4 +1,4 @@
-//! The end of the way back: what a change kept of the state before is removed.
+//! Committing: removes what a change kept for its rollback.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,10 @@ use crate::journal::{Operation, State, registry};
 use crate::node::layout::NodeLayout;
 use crate::sys::fs;
 
-/// Removes what an operation kept for the way back, and says what that was.
+/// Removes what an operation kept for its rollback, and returns the paths.
 ///
 /// # Errors
-/// [`Kind::Busy`] where it is unfinished; [`Kind::Store`].
+/// [`Kind::Busy`] if it is unfinished; [`Kind::Store`].
 pub(crate) fn commit(
     layout: &NodeLayout,
     operation: &mut Operation<NodeStep>,
@@ -49,7 +49,7 @@ pub(crate) fn commit(
     Ok(removed)
 }
 
-/// The hidden directory, and the operation's own in it, go with the last that was in them.
+/// The operation's hidden directory and its parent are removed once they are empty.
 fn remove_hidden(folder: &Path) -> Result<()> {
     let is_hidden = |path: &Path| path.file_name().is_some_and(|name| name == HIDDEN);
     let above: Vec<&Path> = folder.ancestors().skip(1).take(2).collect();
@@ -60,8 +60,8 @@ fn remove_hidden(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Commits the disablings that are not in force any more: etcd's manifest is back, and nothing that
-/// put it there can be rolled back.
+/// Commits the disablings that are no longer in force: etcd's manifest is back, and no operation
+/// that put it there can be rolled back.
 ///
 /// # Errors
 /// Those of listing the operations, and of removing what one kept.

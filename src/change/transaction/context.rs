@@ -18,10 +18,10 @@ use crate::node::kubelet::node_names;
 use crate::node::layout::NodeLayout;
 use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox, static_pod_name};
 
-/// How often the node is looked at while something is waited for, at first and later.
+/// The interval of a wait's looks at the node, at first and later.
 const LOOK: Duration = Duration::from_millis(100);
 const LATER_LOOK: Duration = Duration::from_millis(500);
-/// For how long a wait looks often: in that time a node that is well has done what is waited for.
+/// How long a wait looks often: a healthy node needs no longer.
 const OFTEN: Duration = Duration::from_secs(60);
 /// How often the missing parts are reported.
 const TELL: Duration = Duration::from_secs(5);
@@ -46,13 +46,11 @@ pub(crate) enum Look {
     There,
     /// It is not, and what is missing.
     NotYet(String),
-    /// It is not, but the kubelet has begun to make it so: from the first time that this is seen,
-    /// the bound counts from there.
+    /// Not yet, but the kubelet has begun: the bound counts from the first look that sees this.
     Begun(String),
 }
 
-/// What explains a wait: asked for less often than the node is looked at, since it costs more and is
-/// only shown.
+/// Explains a wait to the operator: asked less often than the node, since it costs more.
 #[derive(Default)]
 pub(crate) struct Explanation(RefCell<Option<(Instant, Option<String>)>>);
 
@@ -95,8 +93,8 @@ impl StepContext {
         self.layout.host(path)
     }
 
-    /// Looks again and again until it is there, the bound is reached, or the operator wants it to
-    /// stop. An error while looking is an error, not an absence.
+    /// Looks until `look` finds it, the bound is reached, or the operator asks to stop. An error of
+    /// `look` ends the wait: it is not taken for an absence.
     pub(crate) async fn wait<F: Future<Output = Result<Look>>>(
         &self,
         what: &'static str,
@@ -158,8 +156,8 @@ impl StepContext {
         StaticPods::of(&self.layout, &self.facts.node)
     }
 
-    /// Ends the running containers of this name in the namespaces of the control plane, and says
-    /// how many there were. The kubelet starts them again.
+    /// Ends the running containers of this name in the control plane's namespaces, and returns
+    /// their number. The kubelet starts them again.
     pub(crate) async fn end_containers(&self, name: &str, grace: Duration) -> Result<usize> {
         let runtime = self.runtime().await?;
         let containers = runtime.containers().await?;
@@ -176,7 +174,8 @@ impl StepContext {
         Ok(ours.len())
     }
 
-    /// Whether the kubelet has begun to start one of these pods: it stands, or has a container.
+    /// Whether the kubelet has begun to start one of these pods: it has a ready sandbox or a
+    /// container.
     pub(crate) async fn is_begun(&self, pods: &[&PodInfo]) -> Result<bool> {
         let runtime = self.runtime().await?;
         let sandboxes = runtime.sandboxes().await?;
@@ -202,9 +201,9 @@ impl StepContext {
         Ok(standing.any(|sandbox| containers.iter().any(|c| c.sandbox_id == sandbox.id)))
     }
 
-    /// The failure of a wait for pods that nobody has begun to start, which says so.
+    /// The failure of a wait for pods that the kubelet has not begun to start.
     pub(crate) fn if_nobody_acts(begun: bool, failure: Failure) -> Failure {
-        // Where the container runtime has told so already, once is enough.
+        // The container runtime's failure may say so already.
         let told = failure.to_string().contains("systemctl status kubelet");
         match failure.kind() == Kind::Unreachable && !begun && !told {
             true => Failure::new(Kind::Unreachable, format!("{failure}; {NOBODY_ACTS}")),
@@ -236,7 +235,7 @@ impl StepContext {
         Ok(options)
     }
 
-    /// Runs work that blocks on a thread of its own.
+    /// Runs work that blocks on its own thread.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -246,7 +245,7 @@ impl StepContext {
     }
 }
 
-/// How the kubelet calls the node's static pods: the manifest's name, a hyphen, the node's.
+/// The kubelet's names of the node's static pods: the manifest's name, a hyphen, the node's name.
 pub(crate) struct StaticPods {
     /// The names that the node may go by.
     nodes: Vec<String>,
@@ -255,7 +254,7 @@ pub(crate) struct StaticPods {
 }
 
 impl StaticPods {
-    /// What the node's files tell of them; `node` is the name that it is thought to have.
+    /// The names by the node's files; `node` is the assumed name of the node.
     pub(crate) fn of(layout: &NodeLayout, node: &str) -> Self {
         let mut nodes = vec![node.to_lowercase()];
         nodes.extend(node_names(layout));
@@ -264,7 +263,7 @@ impl StaticPods {
     }
 
     /// Whether a sandbox is this static pod's. Another pod's name may begin with this one's
-    /// (`etcd`, `etcd-events`), so that it is its own only if what follows is the node's name.
+    /// (`etcd`, `etcd-events`), so the rest must be the node's name.
     pub(crate) fn is_sandbox(&self, pod: &PodInfo, sandbox: &Sandbox) -> bool {
         if sandbox.pod_namespace != pod.namespace {
             return false;
@@ -285,7 +284,7 @@ impl StaticPods {
             let rest = name.strip_prefix(with);
             rest.is_some_and(|rest| rest.starts_with('-'))
         };
-        // Should the node go by a name that nothing here tells, what is no other pod's is this one's.
+        // If no file tells the node's name, a sandbox that fits no other pod is this one's.
         let ends_as_ours = self.nodes.iter().any(|node| {
             let rest = name.strip_suffix(node.as_str());
             rest.is_some_and(|rest| rest.ends_with('-'))

@@ -1,4 +1,4 @@
-//! The data directory as an operation finds it: what in it is etcd's, and whose that is.
+//! The data directory as an operation finds it: which entries are etcd's, and who owns them.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub(crate) fn describe_aside(data_dir: &Path, aside: &Path, only: &[String]) -> 
     }
 }
 
-/// What people keep in a data directory, in a sentence; nothing where it has only etcd's.
+/// A note on entries in the data directory that are not etcd's, if there are any.
 pub(crate) fn strangers(layout: &NodeLayout, data_dir: &Path) -> Result<Option<String>> {
     let doing = || format!("listing {}", data_dir.display());
     let entries = match std::fs::read_dir(data_dir) {
@@ -66,7 +66,8 @@ pub(crate) fn strangers(layout: &NodeLayout, data_dir: &Path) -> Result<Option<S
     )))
 }
 
-/// Refuses a source that the operation itself would move away, and `--commit` would remove.
+/// Refuses a source inside the data directory: the operation would move it away, and `--commit`
+/// would delete it.
 pub(crate) fn refuse_inside(data_dir: &Path, source: &Path) -> Result<()> {
     let member = data_dir.join(MEMBER);
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -83,7 +84,7 @@ pub(crate) fn refuse_inside(data_dir: &Path, source: &Path) -> Result<()> {
     ))
 }
 
-/// The data directory's new owner, where the pod could not write to it otherwise.
+/// The data directory's new owner, if the pod could not write to it otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Owning {
@@ -117,17 +118,17 @@ impl Owning {
 
 /// Whose new data is to be.
 pub(crate) struct Whose {
-    /// The owner and the modes of the new data; `None`: as this program makes it.
+    /// The owner and the modes of the new data; `None` keeps those of this process.
     pub(crate) data: Option<Owner>,
     /// What becomes of the data directory itself.
     pub(crate) dir: Option<Owning>,
 }
 
-/// Whose etcd's new data is to be: the user's that its pod runs as; where the manifest does not say,
-/// whose the old data is, or the data directory.
+/// The owner of etcd's new data: the user that its pod runs as; if the manifest does not say, the
+/// owner of the old data, or of the data directory.
 ///
-/// A pod of another user than root cannot have data that is not its own, so that what the manifest
-/// says goes before what a restore by another tool may have left.
+/// A pod that runs as another user than root cannot use data of a different owner. So the manifest
+/// counts more than owners that a restore by another tool may have left.
 pub(crate) fn whose(layout: &NodeLayout, data_dir: &Path, pod: &PodManifest) -> Result<Whose> {
     let member = data_dir.join(MEMBER);
     let old = Owner::of(&member, &Layout::new(data_dir, None).db())?;
@@ -177,13 +178,13 @@ mod tests {
         let layout = NodeLayout::new(dir.path());
         let data = dir.path().join("var/lib/etcd");
         let rootless = pod("{runAsUser: 52034, runAsGroup: 52035}");
-        // Nothing is there: the directory is made for the pod's user.
+        // No data directory yet: it is made for the pod's user.
         let found = whose(&layout, &data, &rootless).unwrap();
         assert_eq!(found.data, Some(Owner::private(52034, 52035)));
         assert_eq!(found.dir.unwrap().before, None);
         let plain = whose(&layout, &data, &pod("{}")).unwrap();
         assert!(plain.data.is_none() && plain.dir.is_none());
-        // It is there, and ours: its owner counts unless the manifest says more.
+        // It exists, and is ours: its owner counts unless the manifest names a user.
         std::fs::create_dir_all(data.join("member/snap")).unwrap();
         let own = data.metadata().unwrap();
         let plain = whose(&layout, &data, &pod("{}")).unwrap();

@@ -1,4 +1,4 @@
-//! Why etcd does not serve, as far as the container runtime knows it.
+//! Why etcd does not serve, by the container runtime.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,11 +13,12 @@ use crate::sys::quote::printable;
 
 /// Where the kubelet keeps containers' logs (kubernetes, `pkg/kubelet/kuberuntime/helpers.go`).
 const LOGS: &str = "/var/log/pods";
-/// As much of a log's end as is read for its last line, and shown of that.
+/// How much of a log's end is read for its last line (bytes), and how much of the line is shown
+/// (characters).
 const TAIL: u64 = 16 << 10;
 const SHOWN: usize = 300;
 
-/// What keeps etcd's container from serving: it has ended, or was never started.
+/// Why etcd's container does not serve: it has ended, or was never started.
 pub(crate) async fn why(node: &StepContext) -> Option<String> {
     let etcd = Component::Etcd.to_string();
     let pod = node.facts.pods.iter().find(|pod| pod.component == etcd)?;
@@ -50,7 +51,7 @@ async fn listed(node: &StepContext) -> Result<(Vec<Container>, Vec<Sandbox>)> {
     Ok((runtime.containers().await?, runtime.sandboxes().await?))
 }
 
-/// The pod's newest container of etcd itself, and how many have ended.
+/// The pod's newest etcd container, and how many have ended.
 fn newest<'c>(
     ours: &StaticPods,
     pod: &PodInfo,
@@ -83,8 +84,8 @@ fn log(container: &Container) -> PathBuf {
         .join(format!("{}.log", container.attempt))
 }
 
-/// The last line of a log, without the time and the stream that the runtime writes before it. No
-/// log to be read is no failure: the command that shows it is named.
+/// The last line of a log, without the time and the stream that the runtime writes before it. A log
+/// that cannot be read is not a failure: the message names the command that shows it.
 fn last_line(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();

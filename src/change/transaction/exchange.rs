@@ -1,4 +1,5 @@
-//! One thing put in place of another: what most steps of a change consist of.
+//! Puts one file or directory in place of another. Most steps of a change consist of such
+//! exchanges.
 
 use std::path::PathBuf;
 
@@ -43,8 +44,8 @@ impl Exchange {
         )
     }
 
-    /// Whether its place is that of a pod's live manifest, by default `etcd-pod.yaml` on
-    /// OpenShift, `etcd.yaml` on kubeadm's nodes.
+    /// Whether its place is that of a live manifest, by default `etcd-pod.yaml` on OpenShift,
+    /// `etcd.yaml` on kubeadm's nodes.
     pub(crate) fn is_manifest_of(&self, pod: &PodInfo) -> bool {
         if let Some(manifest) = &pod.manifest {
             return *manifest == self.place;

@@ -1,4 +1,4 @@
-//! Directories and trees that steps make and remove, each call repeatable.
+//! Makes and removes directories and trees for steps; each call can be repeated.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::sys::label::{label, relabel};
 use crate::sys::listing::entries;
 use crate::sys::owner::Owner;
 
-/// Makes those of these directories that are not there, durably; those above come first.
+/// Makes the missing ones of these directories durably, parents first.
 pub(crate) fn make_folders(node: &StepContext, folders: &[PathBuf]) -> Result<()> {
     let folders: Vec<PathBuf> = folders.iter().map(|path| node.host(path)).collect();
     for folder in &folders {
@@ -21,7 +21,7 @@ pub(crate) fn make_folders(node: &StepContext, folders: &[PathBuf]) -> Result<()
     sync_above(&folders)
 }
 
-/// Removes those that are empty: one that holds something was not made for this alone.
+/// Removes the empty ones of these directories: the others are used by something else, too.
 pub(crate) fn unmake_folders(node: &StepContext, folders: &[PathBuf]) -> Result<()> {
     for folder in folders.iter().rev() {
         fs::remove_empty_dir(&node.host(folder))?;
@@ -29,7 +29,7 @@ pub(crate) fn unmake_folders(node: &StepContext, folders: &[PathBuf]) -> Result<
     Ok(())
 }
 
-/// Makes a directory, if it is not there; the one above is not synced.
+/// Makes a directory if it does not exist; its parent is not fsynced.
 fn make_folder(path: &Path) -> Result<()> {
     match fs::mkdir(path) {
         Err(failure)
@@ -41,7 +41,7 @@ fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a tree durably, also one that an interrupted process has just removed.
+/// Removes a tree durably; if an interrupted process has removed it already, makes that durable.
 pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         fs::remove_tree(path)?;
@@ -49,7 +49,7 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     sync_above(&[path.to_owned()])
 }
 
-/// Syncs the directories that hold these entries, each once, where they are there.
+/// Fsyncs the parent directories of these entries, each once, if they exist.
 pub(super) fn sync_above(paths: &[PathBuf]) -> Result<()> {
     let dirs: BTreeSet<&Path> = paths.iter().map(|path| fs::parent(path)).collect();
     dirs.into_iter()
@@ -98,7 +98,7 @@ pub(super) fn own_as(owner: Option<Owner>, built: &Path) -> Result<()> {
     }
 }
 
-/// Gives what was built the label of the directory that it goes to, where that has one.
+/// Gives the new data the SELinux label of the directory that it goes to, if that has one.
 pub(super) fn label_as(place: &Path, built: &Path) -> Result<()> {
     match label(place)? {
         Some(wanted) if label(built)?.as_ref() != Some(&wanted) => relabel(built, &wanted),

@@ -43,8 +43,8 @@ pub(crate) struct Folders {
 }
 
 impl Folders {
-    /// Where the operation of this name keeps things, of which some are taken from or put below
-    /// these host paths.
+    /// The folders of the operation of this name, which takes files from these host paths or puts
+    /// some there.
     pub(crate) fn find(
         layout: &NodeLayout,
         mounts: &Mounts,
@@ -98,7 +98,7 @@ impl Folders {
         self.data.join("data-new")
     }
 
-    /// For what goes to the mount of the state directory, where `/etc/kubernetes` is on another one.
+    /// For files that go to the state directory's mount, if `/etc/kubernetes` is on another.
     pub(crate) fn outside(&self, layout: &NodeLayout) -> PathBuf {
         let own = self.own(layout).unwrap_or_else(|| layout.state());
         own.join("outside")
@@ -113,14 +113,14 @@ impl Folders {
         self.etc.join("aside").join(flat(name))
     }
 
-    /// Everything that is kept for the way back, as node paths.
+    /// Everything that is kept for the rollback, as node paths.
     pub(crate) fn safety(&self, layout: &NodeLayout) -> Vec<PathBuf> {
         let all = [self.etc.clone(), self.old_data(), self.new_data()];
         all.iter().map(|path| layout.node_path(path)).collect()
     }
 
-    /// The directories that are to be made, as node paths, those above first. The operation's own
-    /// folder is made with its journal.
+    /// The directories to be made, as node paths, parents first. The operation's own folder is made
+    /// with its journal.
     pub(crate) fn missing(
         &self,
         layout: &NodeLayout,
@@ -173,7 +173,7 @@ impl Folders {
     }
 }
 
-/// One name for a path, so that what lay in different directories can lie in one.
+/// Flattens a path into one name, so that files from different directories can be in one.
 fn flat(path: &Path) -> String {
     let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
     parts.join("+")

@@ -1,8 +1,8 @@
-//! What a change of the node is about, as its journal keeps it: enough to resume it, to roll it back
-//! and to report on it.
+//! What the journal of a change keeps besides its steps: enough to resume it, to roll it back and
+//! to report on it.
 //!
-//! Paths of the node are the node's own, whatever its root is mounted at; those of a backup, and of
-//! the cluster that is joined, are as the process that made the plan finds them.
+//! Paths of the node are node paths, wherever its root is mounted. Paths of a backup, and of the
+//! files for the cluster that is joined, are paths of the process that made the plan.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub trait OperationInfo: Serialize + for<'de> Deserialize<'de> + Clone {
     fn safety(&self) -> &[PathBuf];
 }
 
-/// What the steps need to know of the node, whichever change they belong to.
+/// What the steps of any change need to know of the node.
 #[derive(Debug, Clone)]
 pub struct NodeFacts {
     /// The node's name.
@@ -45,9 +45,9 @@ pub struct NodeFacts {
     pub scope: Scope,
     /// The bound of each wait.
     pub wait: Duration,
-    /// The time that pods other than etcd's get to end, where it is shorter than the kubelet's.
+    /// The grace period of pods other than etcd's, if it is shorter than the kubelet's.
     pub grace: Option<Duration>,
-    /// Whether etcd served when the plan was made, where that is known.
+    /// Whether etcd served when the plan was made, if known.
     pub etcd_served: Option<bool>,
     /// Whether alarms in the data are no failure.
     pub alarms_allowed: bool,
@@ -72,7 +72,7 @@ pub struct Joining {
 pub enum Scope {
     /// All four.
     ControlPlane,
-    /// etcd alone, as the stock script of OpenShift 4.18 and later does.
+    /// etcd alone, as `cluster-restore.sh` of OpenShift 4.18 and later does.
     Etcd,
 }
 
@@ -85,8 +85,7 @@ impl Scope {
         }
     }
 
-    /// The components that are rolled back, in the order in which they are stopped: what uses etcd
-    /// before etcd.
+    /// The components that are rolled back, in the order in which they stop: etcd last.
     pub(crate) fn components(self) -> &'static [Component] {
         match self {
             Self::ControlPlane => &Component::ALL,
@@ -160,7 +159,8 @@ pub struct EtcdInfo {
 }
 
 impl EtcdInfo {
-    /// The member of this name and these peer URLs in this data directory, reached as `access` says.
+    /// Describes the member with this name, these peer URLs and this data directory, reached by
+    /// `access`.
     pub(crate) fn of(
         access: &EtcdAccess,
         layout: &NodeLayout,
@@ -193,11 +193,11 @@ pub struct PodInfo {
     pub namespace: String,
     /// Its name, without the node's.
     pub name: String,
-    /// The PodRevision that is put back, where there are revisions.
+    /// The PodRevision that is put back, if the profile has revisions.
     pub revision: Option<u32>,
     /// The containers that must run at the end.
     pub containers: Vec<String>,
-    /// Where its manifest goes; journals of earlier versions do not tell.
+    /// Where its manifest goes; journals of earlier versions lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PathBuf>,
 }
@@ -211,7 +211,7 @@ impl PodInfo {
         }
     }
 
-    /// The pod of a component as its manifest has it, which goes to this node path.
+    /// Describes the pod of a component by its manifest, which goes to this node path.
     pub(crate) fn of(
         component: Component,
         revision: Option<u32>,
@@ -236,7 +236,7 @@ impl PodInfo {
 pub struct ClusterInfo {
     /// Its id, in hexadecimal.
     pub id: String,
-    /// Client URLs of its healthy members, this node's own not among them.
+    /// Client URLs of its healthy members, without this node's own.
     pub endpoints: Vec<String>,
     /// The CA's file.
     pub ca: Option<PathBuf>,

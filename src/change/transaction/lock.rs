@@ -9,7 +9,7 @@ use crate::node::profile::Profile;
 use crate::sys::fs;
 use crate::sys::lock::Lock;
 
-/// The node, locked against other runs and against OpenShift's installers.
+/// Holds the node's locks: no other run and no OpenShift installer changes the node meanwhile.
 #[derive(Debug)]
 pub struct Locked {
     _own: Lock,
@@ -17,10 +17,10 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Takes all of them; `doing` names the holder to whoever finds them held.
+    /// Takes all locks; `doing` tells other processes what the holder does.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Busy`] where another process holds one.
+    /// [`crate::error::Kind::Busy`] if another process holds one.
     pub fn take(context: &Context, layout: &NodeLayout, doing: &str) -> Result<Self> {
         let path = layout.lock();
         fs::mkdir_all(fs::parent(&path))?;
@@ -32,10 +32,11 @@ impl Locked {
     }
 }
 
-/// OpenShift's installer pods hold a lock a component while they write; other nodes have none.
+/// OpenShift's installer pods hold one lock per component while they write; other nodes have no
+/// such locks.
 fn lock_installers(context: &Context, layout: &NodeLayout) -> Result<Vec<Lock>> {
     let mut held = Vec::new();
-    // While a restore is unfinished the manifests may be away; the revisions are still there.
+    // During an unfinished restore the manifests may be missing; the revisions are still there.
     let has_revisions =
         std::fs::read_dir(layout.resources()).is_ok_and(|mut all| all.next().is_some());
     if !has_revisions && detection::look(layout, None)?.profile != Profile::Openshift {

@@ -1,4 +1,4 @@
-//! What every change of a node has in common: its steps, their journal, and the way back.
+//! What all changes of a node have in common: steps, journal and rollback.
 
 pub(crate) mod bounds;
 pub mod commit;

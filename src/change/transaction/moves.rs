@@ -1,8 +1,8 @@
-//! The renames that a restore is made of, each repeatable and each with its way back.
+//! The renames that changes consist of. Each can be repeated and reverted.
 //!
-//! Nothing here copies or deletes: what was there lies elsewhere on the same mount until the
-//! restore is committed. Between two renames that depend on each other the directories are synced,
-//! so that no crash keeps the later one and loses the earlier.
+//! Nothing here copies or deletes: what was replaced stays on the same mount until the operation is
+//! committed. Between two renames that depend on each other the directories are fsynced, so no
+//! crash keeps the later one and loses the earlier.
 
 use std::ffi::OsString;
 use std::io;
@@ -20,7 +20,7 @@ fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// Somebody else has put something where the plan wants to put or put back its own.
+/// Another program has put a file where the plan has to put one.
 pub(crate) fn in_the_way(path: &Path, other: &Path) -> Failure {
     Failure::new(
         Kind::Unexpected,
@@ -43,8 +43,8 @@ fn durably(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts what is at `incoming` in `place`; what was there goes to `aside`. Without `incoming` the
-/// place stays empty.
+/// Moves `incoming` to `place`, and what was there to `aside`. Without `incoming` the place stays
+/// empty.
 pub(crate) fn swap(incoming: Option<&Path>, place: &Path, aside: &Path) -> Result<()> {
     if let Some(incoming) = incoming
         && !is_there(incoming)?
@@ -84,7 +84,7 @@ pub(crate) fn swap_back(incoming: Option<&Path>, place: &Path, aside: &Path) -> 
         durably(place, incoming)?;
     }
     if !is_there(aside)? {
-        // Already back, or never moved; a process killed after the rename may not have synced.
+        // Already back, or never moved; a process killed after the rename may not have fsynced.
         return synced(place, aside, incoming.unwrap_or(aside));
     }
     if is_there(place)? {
@@ -93,7 +93,7 @@ pub(crate) fn swap_back(incoming: Option<&Path>, place: &Path, aside: &Path) -> 
     durably(aside, place)
 }
 
-/// Syncs the directories that hold these, for renames that a killed process did.
+/// Fsyncs the parent directories, for renames that a killed process made.
 fn synced(one: &Path, two: &Path, three: &Path) -> Result<()> {
     let mut done: Vec<&Path> = Vec::new();
     for path in [one, two, three] {
@@ -106,16 +106,16 @@ fn synced(one: &Path, two: &Path, three: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Moves everything in one directory to another but what is named in `keep`, and what the file
-/// system itself made. The directories themselves stay: either may be a mount point.
+/// Moves the entries of one directory to another, except those in `keep` and the file system's own
+/// (`lost+found`). The directories themselves stay: either may be a mount point.
 pub(crate) fn move_contents(from: &Path, to: &Path, keep: &[OsString]) -> Result<()> {
     move_those(from, to, |name| {
         name != LOST_AND_FOUND && !keep.contains(name)
     })
 }
 
-/// Moves what is etcd's from one directory to another: of what people keep in a data directory
-/// nothing may go. Journals of earlier versions name nothing, and mean all but `keep`.
+/// Moves etcd's entries from one directory to another: other files that people keep in a data
+/// directory stay. Journals of earlier versions have an empty `only`, which means all but `keep`.
 pub(crate) fn move_data(from: &Path, to: &Path, only: &[String], keep: &[OsString]) -> Result<()> {
     if only.is_empty() {
         return move_contents(from, to, keep);

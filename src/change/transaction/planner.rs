@@ -1,5 +1,5 @@
-//! The steps that every change of a node plans alike: where manifests and data go, and where what
-//! was there is kept.
+//! Plans the steps that all changes of a node share: where manifests and data go, and where the old
+//! ones are kept.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,7 @@ use crate::error::{Failure, Result};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::node::layout::NodeLayout;
 
-/// Plans the steps of one operation; paths that it is given are host paths, those in steps the
-/// node's own.
+/// Plans the steps of one operation. It takes host paths; the steps have node paths.
 pub(crate) struct Planner<'a> {
     pub(crate) layout: &'a NodeLayout,
     pub(crate) folders: &'a Folders,
@@ -35,7 +34,7 @@ impl Planner<'_> {
         }
     }
 
-    /// The same for those of these manifests that are there.
+    /// The same for the existing ones of these manifests.
     pub(crate) fn stops(&self, live: impl IntoIterator<Item = PathBuf>) -> Vec<Exchange> {
         live.into_iter()
             .filter(|path| path.symlink_metadata().is_ok())
@@ -48,12 +47,13 @@ impl Planner<'_> {
         self.folders.manifests().join(file_name(live))
     }
 
-    /// Where the manifest is prepared that goes into the place of a live one.
+    /// Where the manifest is prepared that replaces a live one.
     pub(crate) fn prepared(&self, live: &Path) -> PathBuf {
         self.folders.manifests_new().join(file_name(live))
     }
 
-    /// Puts what lies at `incoming` in the place of a live manifest; one that is met there goes aside.
+    /// Moves `incoming` to the place of a live manifest; a manifest that is there by then is set
+    /// aside.
     pub(crate) fn start(&self, live: &Path, incoming: &Path) -> Exchange {
         let mut met = OsString::from("met-");
         met.push(file_name(live));
@@ -104,7 +104,8 @@ pub(crate) fn refuse_wal_apart(wal: Option<&str>) -> Result<()> {
     Err(Failure::refused_for_good("separate-wal-dir", what))
 }
 
-/// A bump as steps keep it: the slack above the highest revision known, or how much is added.
+/// A bump as steps keep it: the slack above the highest known revision, or the number that is
+/// added.
 pub(crate) fn bump(bump: Bump) -> (Option<i64>, i64) {
     match bump {
         Bump::Auto { .. } => (Some(SLACK), 0),

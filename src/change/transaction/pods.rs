@@ -1,5 +1,5 @@
-//! The static pods of a node that is changed: their manifests, read and judged in one place, and what
-//! a node is refused for whatever is to be done to it.
+//! The static pods of a node that is changed: reads and judges their manifests, and has the
+//! refusals that all changes share.
 
 use std::path::{Path, PathBuf};
 
@@ -18,13 +18,13 @@ pub(crate) const NO_STATIC_PODS: &str = "no-static-pods";
 /// The manifest is one that OpenShift's restore script made.
 pub(crate) const RESTORE_POD: &str = "restore-pod";
 
-/// A static pod as a backup has it, or, for a snapshot alone, as the node has it.
+/// A static pod of a backup or, with a snapshot alone, of the node.
 pub(crate) struct PodSeen {
     pub(crate) component: Component,
     /// The revision it is of, where there are revisions.
     pub(crate) revision: Option<PodRevision>,
     pub(crate) pod: PodManifest,
-    /// Its manifest's name in the archive; where the backup has none, the node path of its content.
+    /// Its manifest's name in the archive, or the node path if it is the node's own manifest.
     pub(crate) manifest: PathBuf,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Found {
 /// Reads the manifest at a host path; `None` if there is no such file.
 ///
 /// # Errors
-/// Those of reading it, and of a file that is no pod.
+/// Those of reading it, and of a file that is not a pod.
 pub(crate) fn read(
     layout: &NodeLayout,
     component: Component,
@@ -63,10 +63,9 @@ pub(crate) fn read(
 }
 
 impl Found {
-    /// The revision that it is of, where the profile has revisions.
+    /// Its revision, if the profile has revisions.
     ///
-    /// # Errors
-    /// [`RESTORE_POD`], which nothing overrides; those of a manifest that tells no revision.
+    /// # Errors [`RESTORE_POD`], which nothing overrides; those of a manifest without a revision.
     pub(crate) fn revision(&self, profile: Profile) -> Result<Option<PodRevision>> {
         if profile != Profile::Openshift {
             return Ok(None);
@@ -87,7 +86,7 @@ impl Found {
     }
 }
 
-/// The revisions of a component whose directories are there, by number.
+/// The revisions of a component on the disk, by number.
 ///
 /// # Errors
 /// Those of listing them.
@@ -108,7 +107,8 @@ pub(crate) fn revisions(layout: &NodeLayout, component: Component) -> Result<Vec
     Ok(found)
 }
 
-/// The manifest of etcd's newest revision on the disk, as a host path: OpenShift keeps each one's.
+/// The manifest of etcd's newest revision on the disk, as a host path: OpenShift keeps one for each
+/// revision.
 ///
 /// # Errors
 /// Those of [`revisions`].
@@ -151,7 +151,7 @@ pub(crate) fn refuse_what_is_not_ours(detection: &Detection) -> Result<()> {
     Ok(())
 }
 
-/// The refusal of a node whose etcd is no static pod.
+/// The refusal of a node whose etcd is not a static pod.
 pub(crate) fn external_refusal(external: &ExternalEtcd) -> Failure {
     let failure = Failure::refused_for_good("external-etcd", external.told());
     match &external.service {
@@ -160,7 +160,7 @@ pub(crate) fn external_refusal(external: &ExternalEtcd) -> Failure {
     }
 }
 
-/// Refuses files beside the manifests of these pods that the kubelet would start in their place.
+/// Refuses copies next to the manifests of these pods: the kubelet could start them instead.
 pub(crate) fn refuse_copies(
     layout: &NodeLayout,
     profile: Profile,

@@ -1,5 +1,5 @@
-//! The proof at the end of a restore: etcd serves what was restored, and the pods run what was put
-//! back.
+//! The proof at the end of a restore: etcd serves the restored data, and the pods run the restored
+//! revisions.
 
 use std::cell::{Cell, RefCell};
 
@@ -15,7 +15,7 @@ use crate::journal::Known;
 use crate::node::component::Component;
 use crate::node::runtime::{Container, ContainerState, Sandbox};
 
-/// A database up to this size etcd opens within a few seconds, also from a cold disk (bytes).
+/// The size up to which etcd opens a database within a few seconds, even from a cold disk (bytes).
 const OPENED_SOON: u64 = 1 << 30;
 
 /// What etcd must be found to be.
@@ -27,8 +27,8 @@ struct Expected {
     keys: Option<u64>,
 }
 
-/// Waits until etcd answers, then demands that it is the member that was made, has every key at
-/// the revision that was restored, has no alarm and takes writes.
+/// Waits until etcd answers; then requires that it is the member that was built, has every key at
+/// the restored revision, has no alarm and accepts writes.
 ///
 /// Keys are counted at the restored revision, since leases expire and others write at once.
 pub(crate) async fn etcd(node: &StepContext, known: &Known) -> Result<Value> {
@@ -48,7 +48,7 @@ pub(crate) async fn etcd(node: &StepContext, known: &Known) -> Result<Value> {
     }))
 }
 
-/// Waits until the node's etcd answers and commits: a leader's name is only what it saw last.
+/// Waits until the node's etcd answers and commits: the leader that it names may be gone.
 pub(crate) async fn serving(node: &StepContext) -> Result<(Connection, Status)> {
     let found = RefCell::new(None);
     let begun = Cell::new(false);
@@ -83,7 +83,7 @@ pub(crate) async fn serving(node: &StepContext) -> Result<(Connection, Status)> 
                 }
                 Err(failure) => return Err(failure),
             };
-            // The runtime may be asked in vain here: what is waited for is etcd.
+            // The runtime may fail here: only etcd counts.
             begun.set(begun.get() || node.is_begun(&etcd).await.unwrap_or(true));
             Ok(match begun.get() {
                 true => Look::Begun(missing),
@@ -97,10 +97,10 @@ pub(crate) async fn serving(node: &StepContext) -> Result<(Connection, Status)> 
         .ok_or_else(|| Failure::new(Kind::Unexpected, "etcd answered, but is gone"))
 }
 
-/// Waits until the pods that use etcd may start beside it: the kubelet has started a container of
-/// etcd's pod, and no back-off holds it. They need as long as etcd until they ask for it, and then wait
-/// for it. An API server gives up after 20 s, so that with a database that etcd may open that long they
-/// wait until etcd serves.
+/// Waits until the pods that use etcd may start: as soon as the kubelet has started a container of
+/// etcd's pod, and so does not back off. They take as long as etcd to start, and then wait for it.
+/// But an API server gives up after 20 s, so with a database that etcd may take that long to open,
+/// they wait until etcd serves.
 pub(crate) async fn others_may_start(node: &StepContext) -> Result<()> {
     let data_dir = node.host(&node.facts.etcd.data_dir);
     let database = Layout::new(&data_dir, None).db();
@@ -128,7 +128,7 @@ pub(crate) async fn others_may_start(node: &StepContext) -> Result<()> {
     waited.map_err(|failure| StepContext::if_nobody_acts(false, failure))
 }
 
-/// Whether something that goes through the log is answered, and a linearizable read.
+/// Whether etcd answers a request that goes through raft, and a linearizable read.
 async fn agrees(connection: &Connection) -> Result<()> {
     connection.alarms().await?;
     connection.prove_readable().await
@@ -178,8 +178,8 @@ async fn held_against(
     Ok(Some(keys))
 }
 
-/// Demands that no alarm is raised and that writes go through; where the backup's own alarms were
-/// let pass, what they block is only told.
+/// Requires that no alarm is raised and that writes succeed. If the backup's own alarms were
+/// allowed, reports what they block instead.
 async fn takes_writes(node: &StepContext, connection: &Connection) -> Result<()> {
     let alarms = connection.alarms().await?;
     let Some(alarm) = alarms.first() else {
@@ -196,7 +196,7 @@ async fn takes_writes(node: &StepContext, connection: &Connection) -> Result<()>
     Err(Failure::new(Kind::Unexpected, what).doing("proving that etcd accepts writes"))
 }
 
-/// Waits until every pod's containers run, of the revision that was put back.
+/// Waits until every pod's containers run at the restored revision.
 pub(crate) async fn pods(node: &StepContext) -> Result<Value> {
     pods_run(node, &node.facts.pods).await?;
     Ok(json!({ "podsProved": node.facts.pods.len() }))

@@ -1,15 +1,15 @@
-//! How the data from before comes back, and the pods on it.
+//! Rolling back: the previous data returns, and the pods start on it.
 //!
-//! As long as nobody was served from what was restored, the data from before is moved back, and
-//! the node is what it was to the byte. Once an etcd has served from it, clients know revisions
-//! that the data from before has never had, or has had with another meaning: they would wait for
-//! what does not come, and keep what is gone. So then that data comes back bumped: a copy of it,
-//! its log applied, its revision above all that was served and everything up to there marked as
-//! compacted, so that every client lists again. Its own bytes stay in the safety folder.
+//! As long as the restored data has served no client, the previous data is moved back, byte for
+//! byte. Once it has, clients know revisions that the previous data lacks or has with another
+//! content: they would wait for changes that never come, and keep objects that are gone. So the
+//! previous data is bumped then: a copy gets its WAL applied, a revision above all that was served,
+//! and everything up to there marked as compacted, so that every client lists again. The original
+//! bytes stay in the safety folder.
 //!
-//! The copy is made beside its place and comes into it by one rename. A member of several cannot be
-//! bumped by itself: its peers, whose disks are elsewhere, would then disagree with it about every
-//! later revision. Its data comes back as it was, and it is said who does not notice.
+//! The copy is made next to its place and moved there by one rename. A member of several cannot be
+//! bumped alone: its peers, whose disks are elsewhere, would disagree with it about every later
+//! revision. Its data comes back unchanged, with a warning about the clients that do not notice.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -40,15 +40,15 @@ use crate::sys::random::bytes;
 
 /// Why the data from before came back without a bump.
 const NOT_BUMPED: &str = "notBumped";
-/// What did not serve at the end of the way back.
+/// The components that did not serve at the end of the rollback.
 const NOT_SERVING: &str = "notServing";
-/// The time an API server gets to end that is stopped so that it starts again.
+/// The grace period of an API server that is restarted.
 const RESTART: Duration = Duration::from_secs(2);
 
 /// What came back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Returned {
-    /// The highest revision that clients can have seen of what was restored, if they were served.
+    /// The highest revision of the restored data that clients can have seen, if any were served.
     pub served: Option<i64>,
     /// The revision that the data from before was bumped to.
     pub bumped_to: Option<i64>,
@@ -99,7 +99,7 @@ impl Returned {
     }
 }
 
-/// What taking the new data out of its place finds out about it.
+/// What is found out about the new data when it is moved out of its place.
 pub(crate) fn taken_out(node: &StepContext, known: &Known, built: &Path) -> Option<Value> {
     let index = known.field(LOG_INDEX).and_then(Value::as_u64);
     let told = known.field("revisionNow").and_then(Value::as_i64);
@@ -109,8 +109,8 @@ pub(crate) fn taken_out(node: &StepContext, known: &Known, built: &Path) -> Opti
     }
 }
 
-/// Puts the data from before back into its directory, bumped where clients have been served
-/// meanwhile. What was there is gone from it by then.
+/// Puts the previous data back into its directory, bumped if clients were served in the meantime.
+/// The new data has been moved out by then.
 pub(crate) async fn data(
     node: &StepContext,
     data_dir: &Path,
@@ -124,7 +124,7 @@ pub(crate) async fn data(
     let place = data_dir.join(MEMBER);
     if !aside.join(MEMBER).is_dir() {
         moves::move_contents(aside, data_dir, &[])?;
-        // There was no data, or an attempt that was killed has moved it back as it was.
+        // There was no data, or a killed attempt has moved it back unchanged.
         return Ok(place.is_dir().then(|| {
             let why = alone(node, data_dir).err();
             json!({ NOT_BUMPED: why.unwrap_or_else(|| "it could not be bumped".to_owned()) })
@@ -148,7 +148,7 @@ pub(crate) async fn data(
     } else if ready.symlink_metadata().is_ok() {
         return Err(moves::in_the_way(&place, &ready));
     }
-    // What else was in the directory goes back as it was; the member's own bytes are kept.
+    // Other entries of the directory go back unchanged; the member's original bytes are kept.
     moves::move_contents(aside, data_dir, &[OsString::from(MEMBER)])?;
     remove_if_there(&bumped)?;
     let revision = revision_of(data_dir).filter(|revision| *revision > served);
@@ -166,8 +166,8 @@ fn revision_of(dir: &Path) -> Option<i64> {
     Some(evidence.ok()??.revision)
 }
 
-/// Makes a bumped copy of the data in `aside`, whole or not at all; says why where that data cannot
-/// be bumped.
+/// Makes a bumped copy of the data in `aside`, completely or not at all. The inner error says why
+/// that data cannot be bumped.
 async fn build(
     node: &StepContext,
     aside: &Path,
@@ -218,7 +218,7 @@ async fn build(
     }
 }
 
-/// The cluster of a member that is alone in it, or why it cannot be bumped by itself.
+/// The cluster id of a member that is alone in its cluster, or why it cannot be bumped alone.
 fn alone(node: &StepContext, dir: &Path) -> Result<ClusterId, String> {
     let report = files::check(&Layout::new(dir, None), None).map_err(|e| e.to_string())?;
     let identity = report.wal.scan.metadata;
@@ -233,8 +233,8 @@ fn alone(node: &StepContext, dir: &Path) -> Result<ClusterId, String> {
     }
 }
 
-/// Makes the bumped copy while everything still runs, so that what fails has cost nothing: of the data
-/// in `aside`, which is to go back to `data_dir` after a change whose steps were all done.
+/// Makes the bumped copy of the data in `aside` before a completed change is rolled back, while
+/// everything still runs, so that a failure costs nothing. The copy goes to `data_dir` later.
 ///
 /// # Errors
 /// [`Kind::Store`] without room for the copy.
@@ -267,11 +267,11 @@ pub(crate) async fn prepare(
     Ok(())
 }
 
-/// Takes the manifests that a step has put in place out again, and waits until their pods have
+/// Moves the manifests that a step has put in place out again, and waits until their pods have
 /// stopped.
 ///
-/// A plan starts etcd before the others, so that they are undone first: as long as etcd's manifest is
-/// in place, the wait is left to its step, which then waits for all of them at once.
+/// A plan starts etcd's pod before the others, so their step is undone first. As long as etcd's
+/// manifest is in place, that step does not wait: etcd's then waits for all of them at once.
 ///
 /// # Errors
 /// Those of moving the manifests, and of [`StepContext::stopped`].
@@ -302,9 +302,9 @@ fn is_of(pod: &PodInfo, component: Component) -> bool {
     pod.component == component.name()
 }
 
-/// Puts manifests back: etcd's first, and the others once its pod has begun to start, the API server's
-/// before the rest since it takes the longest. What does not serve in time
-/// is told; the manifests are all in place nevertheless.
+/// Puts manifests back: etcd's first; then, once its pod has begun to start, the API server's,
+/// which takes the longest, and the others. Reports what does not serve in time; the manifests are
+/// all in place in any case.
 pub(crate) async fn pods(
     node: &StepContext,
     stops: &[Exchange],
@@ -363,7 +363,7 @@ pub(crate) async fn pods(
     Ok((!facts.is_empty()).then_some(Value::Object(facts)))
 }
 
-/// The pod of a manifest that is back in its place, where it is one that is known.
+/// The known pod of a manifest that is back in its place.
 fn as_it_came_back(node: &StepContext, exchange: &Exchange) -> Option<PodInfo> {
     let mut pods = node.facts.pods.iter();
     let known = pods.find(|pod| exchange.is_manifest_of(pod))?;

@@ -1,5 +1,5 @@
-//! A change of a node as one transaction, whichever change it is: planned under the node's lock, agreed
-//! to, written to a journal, carried out, and rolled back where it fails or on request.
+//! Runs any change of a node as one transaction: planned under the node's lock, confirmed, written
+//! to a journal, carried out, and rolled back if it fails or on request.
 //!
 //! ```text
 //! Transaction::begin ─> run ─> commit
@@ -32,13 +32,13 @@ pub trait Journalled {
     type Info: OperationInfo;
     /// Its name in journals.
     const KIND: &'static str;
-    /// The command that it is part of, for whoever finds the node locked.
+    /// The command, for the message of other processes that find the node locked.
     const COMMAND: &'static str;
 
     /// What is true after a failed run was rolled back.
     fn rolled_back(known: &Known) -> String;
 
-    /// Why what has failed may not be rolled back by itself, where it may not.
+    /// Why a failed change must not be rolled back automatically, if so.
     fn stays(
         _node: &StepContext,
         _operation: &Operation<NodeStep>,
@@ -46,7 +46,7 @@ pub trait Journalled {
         async { None }
     }
 
-    /// Refuses to resume what must not go on.
+    /// Refuses to resume if that would do harm.
     fn check_resume(
         _node: &StepContext,
         _info: &Self::Info,
@@ -55,8 +55,8 @@ pub trait Journalled {
         async { Ok(()) }
     }
 
-    /// Refuses to roll back what others depend on; prepares what can be prepared while everything
-    /// still runs.
+    /// Refuses a rollback if other members depend on the change; prepares it while everything still
+    /// runs.
     fn check_rollback(
         _node: &StepContext,
         _operation: &Operation<NodeStep>,
@@ -87,7 +87,7 @@ pub struct Done<I> {
     pub known: Known,
 }
 
-/// A change of a node whose journal is there, locked against all others.
+/// A change of a node with a journal, which holds the node's locks.
 pub struct Transaction<J> {
     context: Context,
     layout: NodeLayout,
@@ -108,7 +108,7 @@ pub fn lock<J: Journalled>(context: &Context, layout: &NodeLayout) -> Result<Loc
 /// What a journal of this kind is about.
 ///
 /// # Errors
-/// [`Kind::Busy`] where another version wrote it.
+/// [`Kind::Busy`] if another version wrote it.
 pub fn info<I: DeserializeOwned>(progress: &Progress) -> Result<I> {
     serde_json::from_value(progress.begin.about.clone()).map_err(|cause| {
         let what = format!("reading the plan of {}", progress.begin.id);
@@ -116,7 +116,7 @@ pub fn info<I: DeserializeOwned>(progress: &Progress) -> Result<I> {
     })
 }
 
-/// What a change whose steps are done found out.
+/// The result of a change whose steps are done.
 ///
 /// # Errors
 /// As those of [`info`].
@@ -129,8 +129,8 @@ pub fn done<I: DeserializeOwned>(progress: &Progress) -> Result<Done<I>> {
 }
 
 impl<J: Journalled> Transaction<J> {
-    /// Makes a plan's journal durable; nothing else has changed then. Leftovers of earlier changes
-    /// that came to no journal are removed, and reported.
+    /// Makes a plan's journal durable; nothing else has changed then. Removes and reports the
+    /// leftovers of earlier changes that were interrupted before they had a journal.
     ///
     /// # Errors
     /// [`Kind::Store`].
@@ -165,11 +165,12 @@ impl<J: Journalled> Transaction<J> {
         Ok(Self::of(context, layout, locked, operation))
     }
 
-    /// Opens the one that is meant: by its name, or the one that waits for it.
+    /// Opens an operation by its name, or the one that a flag such as `--rollback` means by
+    /// default.
     ///
     /// # Errors
-    /// [`Kind::Busy`] where another process changes the node, or an operation of another kind is
-    /// unfinished; [`Kind::Usage`] where there is none.
+    /// [`Kind::Busy`] if another process changes the node, or an operation of another kind is
+    /// unfinished; [`Kind::Usage`] if there is none.
     pub fn open(
         context: &Context,
         layout: &NodeLayout,
@@ -184,7 +185,7 @@ impl<J: Journalled> Transaction<J> {
     /// Opens one that was found under the node's locks.
     ///
     /// # Errors
-    /// [`Kind::Busy`] where its journal cannot be read.
+    /// [`Kind::Busy`] if its journal cannot be read.
     pub fn open_found(
         context: &Context,
         layout: &NodeLayout,
@@ -224,7 +225,7 @@ impl<J: Journalled> Transaction<J> {
     /// What it is about.
     ///
     /// # Errors
-    /// [`Kind::Busy`] where another version wrote the journal.
+    /// [`Kind::Busy`] if another version wrote the journal.
     pub fn info(&self) -> Result<J::Info> {
         info(self.progress())
     }
@@ -242,8 +243,7 @@ impl<J: Journalled> Transaction<J> {
 
     /// Records that this process resumes an interrupted run.
     ///
-    /// # Errors
-    /// [`Kind::Usage`] where it is settled; [`Kind::Busy`] where it is rolled back, or was;
+    /// # Errors [`Kind::Usage`] if it is settled; [`Kind::Busy`] if it is rolled back, or was; and
     /// those of [`Journalled::check_resume`].
     pub async fn resume(&mut self) -> Result<()> {
         let progress = self.progress();
@@ -264,13 +264,12 @@ impl<J: Journalled> Transaction<J> {
         self.operation.resumed()
     }
 
-    /// Does the steps that are not done; rolls back if one fails, unless `keep_failed` or the change
-    /// itself says otherwise.
+    /// Runs the steps that are not done. If one fails, rolls back, unless `keep_failed` or
+    /// [`Journalled::stays`] prevents it.
     ///
-    /// # Errors
-    /// [`Kind::RolledBack`] where it failed and everything is as before; [`Kind::Interrupted`] where
-    /// the operator wanted that; [`Kind::RollbackFailed`] where the rollback failed too;
-    /// [`Kind::Busy`] where it was left as it is.
+    /// # Errors [`Kind::RolledBack`] if it failed and everything is as before;
+    /// [`Kind::Interrupted`] if the operator interrupted it; [`Kind::RollbackFailed`] if the
+    /// rollback failed too; [`Kind::Busy`] if it was not rolled back.
     pub async fn run(&mut self, keep_failed: bool) -> Result<Done<J::Info>> {
         let node = self.node(&self.context)?;
         self.refuse_if_undone()?;
@@ -291,7 +290,7 @@ impl<J: Journalled> Transaction<J> {
         Err(self.fail_and_roll_back(&unstopped, failed).await)
     }
 
-    /// Refuses to resume what is undone without a record of it: the steps would be taken for done.
+    /// Refuses to resume what was undone without a record: its steps would be taken for done.
     fn refuse_if_undone(&self) -> Result<()> {
         let progress = self.progress();
         if unsettled::is_undone(&self.layout, progress)? {
@@ -304,9 +303,9 @@ impl<J: Journalled> Transaction<J> {
         Ok(())
     }
 
-    /// Rolls back after a failure, and makes of it the one to end with: [`Kind::Interrupted`] where
-    /// the operator wanted it to stop, [`Kind::RolledBack`] otherwise, both with what is as before;
-    /// [`Kind::RollbackFailed`] where the rollback failed too.
+    /// Rolls back after a failure, and returns the failure to report: [`Kind::Interrupted`] if the
+    /// operator interrupted the change, [`Kind::RolledBack`] otherwise; [`Kind::RollbackFailed`] if
+    /// the rollback failed too.
     async fn fail_and_roll_back(&mut self, unstopped: &StepContext, failed: Failure) -> Failure {
         self.context.warn("rolling-back", failed.to_string());
         if let Err(second) = self.undo(unstopped, &failed.to_string()).await {
@@ -321,7 +320,7 @@ impl<J: Journalled> Transaction<J> {
             .doing(J::rolled_back(&self.progress().known))
     }
 
-    /// Undoes everything. A request to stop must not reach the context.
+    /// Undoes everything, in a context that a request to stop does not reach.
     async fn undo(&mut self, unstopped: &StepContext, why: &str) -> Result<()> {
         let undone = self.operation.roll_back(unstopped, why).await;
         undone.map_err(|failure| {
@@ -330,11 +329,10 @@ impl<J: Journalled> Transaction<J> {
         })
     }
 
-    /// Rolls back on request: what is unfinished, or what is completed as long as nothing depends on
-    /// it.
+    /// Rolls back on request: an unfinished change, or a completed one that nothing depends on.
     ///
     /// # Errors
-    /// [`Kind::Refused`] where it is committed, or others depend on it; [`Kind::Busy`] where a later
+    /// [`Kind::Refused`] if it is committed, or others depend on it; [`Kind::Busy`] if a later
     /// operation goes first; [`Kind::RollbackFailed`].
     pub async fn rollback(&mut self) -> Result<Done<J::Info>> {
         unsettled::refuse_without_way_back(self.progress())?;
@@ -351,11 +349,11 @@ impl<J: Journalled> Transaction<J> {
         self.done()
     }
 
-    /// Removes what was kept for the way back, and ends the disablings that it has superseded. Says
-    /// what was removed.
+    /// Removes what was kept for the rollback, and commits the disablings that this change has
+    /// superseded. Returns the removed paths.
     ///
     /// # Errors
-    /// [`Kind::Busy`] where it is unfinished; [`Kind::Store`].
+    /// [`Kind::Busy`] if it is unfinished; [`Kind::Store`].
     pub fn commit(&mut self) -> Result<Vec<PathBuf>> {
         let removed = commit::commit(&self.layout, &mut self.operation)?;
         commit::settle_disablings(&self.context, &self.layout)?;

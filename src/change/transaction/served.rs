@@ -1,8 +1,9 @@
-//! What clients of this node's etcd can have seen: the evidence that every new history starts above.
+//! The revisions that clients of this node's etcd can have seen. Every new history starts above
+//! them.
 //!
-//! A revision means one thing only as long as it is served with one history. So what operations of
-//! this node have served counts, whatever became of them: their journals stay when all that was
-//! kept for them is gone, and until then the data itself is there to be asked.
+//! A revision has one meaning only as long as one history serves it. So the revisions that
+//! operations of this node have served count, even if those were rolled back or committed: their
+//! journals stay after everything else is deleted, and until then the data itself tells.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,13 +23,13 @@ const FIELDS: [&str; 4] = ["revision", "revisionNow", SERVED, BUMPED_TO];
 pub(crate) const SERVED: &str = "served";
 /// The revision that the data from before was bumped to, so that clients notice.
 pub(crate) const BUMPED_TO: &str = "bumpedTo";
-/// The last entry of the log of data that was built and has never run.
+/// The last WAL entry of data that was built and has never run.
 pub(crate) const LOG_INDEX: &str = "logIndex";
-/// The names under which operations keep data, in their own folders.
+/// The names of kept data in operations' folders.
 pub(crate) const KEPT: [&str; 4] = ["data", "data-new", "data-bumped", "data-joined"];
 
-/// What the journals of this node's operations say, settled or not, and the data that they keep.
-/// What cannot be read is told: it may hide a higher revision.
+/// The revisions in the journals of this node's operations, settled or not, and in the data that
+/// they keep. Warns of what cannot be read: it may hide a higher revision.
 pub fn of_operations(context: &Context, layout: &NodeLayout) -> Vec<Evidence> {
     let found = match registry::list(&layout.state()) {
         Ok(found) => found,
@@ -60,7 +61,7 @@ pub fn of_operations(context: &Context, layout: &NodeLayout) -> Vec<Evidence> {
     known
 }
 
-/// Where an operation keeps data: beside its journal, and where its plan says.
+/// Where an operation keeps data: next to its journal, and in the folders of its plan.
 fn kept(layout: &NodeLayout, about: &Value, own: &Path) -> BTreeSet<PathBuf> {
     let safety = about.get("safety").and_then(Value::as_array);
     let told = safety.into_iter().flatten().filter_map(Value::as_str);
@@ -87,21 +88,21 @@ pub(crate) fn of_data(context: &Context, dir: &Path) -> Option<Evidence> {
 /// What data that was put in place has served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// Nothing: no etcd has led on it, and one that does not lead answers nobody.
+    /// Nothing: no etcd has led with this data, and one that does not lead answers no client.
     Nothing,
     /// Revisions up to this one.
     UpTo(i64),
 }
 
-/// What the data in `dir` has served since it was built with a log up to entry `built`; where that
-/// is not known, it counts as having served. `told` are revisions that are known from it.
+/// What the data in `dir` has served since it was built with a WAL up to entry `built`. If that is
+/// not known, it counts as having served. `told` are the revisions known from the journal.
 ///
-/// An etcd serves once it leads, and a leader's first act is an entry in its log, which is durable
-/// before anybody gets an answer.
+/// An etcd serves once it leads, and a leader's first act is a WAL entry, which is durable before
+/// any client gets an answer.
 pub(crate) fn by(context: &Context, dir: &Path, built: Option<u64>, told: Option<i64>) -> Served {
     let last = files::check(&Layout::new(dir, None), None).map(|report| report.wal.last_entry());
     match last {
-        // Not every journal tells; a log that was founded here ends in term 1.
+        // Not every journal has it; a WAL that was founded here ends in term 1.
         Ok(last) if told.is_none() && built.map_or(last.term <= 1, |built| last.index <= built) => {
             Served::Nothing
         }
@@ -144,7 +145,7 @@ mod tests {
     }
 
     impl Step for Says {
-        /// What the restored data has served by the time it is taken out.
+        /// What the restored data has served by the time it is moved out.
         type World = Option<(i64, i64)>;
 
         fn name(&self) -> &'static str {
@@ -182,7 +183,7 @@ mod tests {
         layout: NodeLayout,
         context: Context,
         now: i64,
-        /// The data's revision; none where it is lost.
+        /// The data's revision; none if it is lost.
         live: Option<i64>,
         backups: Vec<i64>,
         /// The highest revision that any client has seen.

@@ -1,5 +1,5 @@
-//! The steps of every change of a node. Each is data: its journal holds all that is needed to resume
-//! it or to roll it back.
+//! The steps of every change of a node. Each step is data: the journal holds all that is needed to
+//! resume it or to undo it.
 //!
 //! | step | does | undone by |
 //! | --- | --- | --- |
@@ -17,7 +17,7 @@
 //! | `prove-etcd` | waits until etcd serves what was restored, and accepts writes | - |
 //! | `prove-pods` | waits until every pod runs the revision that was put back | - |
 //!
-//! Of a join besides, whose etcd does not bring its data but receives it:
+//! Only a join has these, since its etcd receives the data from the cluster:
 //!
 //! | step | does | undone by |
 //! | --- | --- | --- |
@@ -28,8 +28,8 @@
 //! | `await-vote` | waits until the member has caught up, and promotes it | - |
 //! | `prove-member` | compares its data with another member's | - |
 //!
-//! Undone after they were all done once, what was built is kept in the safety folder instead of
-//! being removed: it may have accepted writes.
+//! If a completed change is rolled back, the data that was built is kept in the safety folder
+//! instead of being removed: it may have accepted writes.
 
 pub(crate) mod build;
 pub(crate) mod join;
@@ -82,7 +82,7 @@ pub enum NodeStep {
     },
     /// Makes etcd's new data.
     BuildData(Box<Building>),
-    /// Makes etcd's new data from the member's own, which nobody holds any more.
+    /// Builds etcd's new data from the member's own, once no process holds that.
     BuildFromMember(Box<Surviving>),
     /// Moves manifests away.
     StopPods {

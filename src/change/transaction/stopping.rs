@@ -1,5 +1,5 @@
-//! The end of pods whose manifests are away: the wait for it, the containers that are asked to end
-//! sooner, and those that the runtime forgets.
+//! Waits for the end of pods whose manifests were moved away, asks containers to end sooner, and
+//! has the runtime forget those that have ended.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,18 +19,18 @@ use crate::event::Event;
 use crate::node::component::Component;
 use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox};
 
-/// For how long nothing may be seen of pods before they count as stopped: the kubelet may be about to
-/// start a container of a pod whose manifest has just gone.
+/// How long pods must be gone before they count as stopped: the kubelet may be about to start a
+/// container of a pod whose manifest was just moved.
 const QUIET: Duration = Duration::from_millis(500);
-/// The same where something of them was removed: the kubelet lists what the runtime has once a second
-/// (kubernetes, `pkg/kubelet/kubelet.go`, `plegRelistPeriod`). Until then it takes what is removed for
-/// there: it would wait as after a crash, or, up to 1.21, fail on the pod that is gone and try again
-/// after ten seconds.
+/// The same if something of them was removed: the kubelet lists the runtime's containers once a
+/// second (kubernetes, `pkg/kubelet/kubelet.go`, `plegRelistPeriod`). Until then it believes that
+/// they still exist: it would wait as after a crash or, up to 1.21, fail on the pod that is gone
+/// and try again after ten seconds.
 const RELIST: Duration = Duration::from_millis(1300);
 
 impl StepContext {
-    /// Notes what runs now, before manifests are moved away: what has ended since then was ended by
-    /// a kubelet that has seen them go. A runtime that does not answer is met again by the wait.
+    /// Records what runs before manifests are moved away: if a container ends after that, the
+    /// kubelet has seen them go. The wait reports a runtime that does not answer.
     pub(crate) async fn note_running(&self) {
         let listed = match self.runtime().await {
             Ok(runtime) => runtime.containers().await,
@@ -44,9 +44,9 @@ impl StepContext {
         }
     }
 
-    /// Waits until no container of these pods is left and, where etcd's is among them, no process
-    /// holds the database. What the runtime remembers of them is removed then: the kubelet would
-    /// count it as crashes and start them late.
+    /// Waits until no container of these pods is left and, if etcd's is among them, no process
+    /// holds the database. Then has the runtime forget their containers: the kubelet would count
+    /// them as crashes and start the pods late.
     ///
     /// # Errors
     /// [`Kind::Unreachable`] after the bound, with what is left; those of asking the runtime.
@@ -66,10 +66,10 @@ impl StepContext {
         Ok(())
     }
 
-    /// Has the runtime forget what is left of these pods. The kubelet takes each container that has
-    /// exited for a crash of a pod with the same manifest, and waits up to five minutes before it
-    /// starts the next (kubernetes, `pkg/kubelet/kuberuntime/kuberuntime_manager.go`, `doBackOff`).
-    /// Where the runtime refuses, the pods only start later, and a note says so.
+    /// Has the runtime forget what is left of these pods. The kubelet takes each exited container
+    /// for a crash of a pod with the same manifest, and waits up to five minutes before it starts
+    /// the next (kubernetes, `pkg/kubelet/kuberuntime/kuberuntime_manager.go`, `doBackOff`). If the
+    /// runtime refuses, the pods only start later, and a note says so.
     pub(crate) async fn forget_exited(&self, pods: &[&PodInfo]) {
         let forget = async {
             let runtime = self.runtime().await?;
@@ -166,7 +166,7 @@ impl<'a> Stopping<'a> {
         })
     }
 
-    /// Whether the runtime answers, and no kubelet was seen to act on the manifests.
+    /// Whether the runtime answers, but the kubelet has not acted on the manifests.
     fn nobody_acts(&self) -> bool {
         self.answered.get() && !self.shorten.acts.get()
     }
@@ -196,8 +196,9 @@ impl<'a> Stopping<'a> {
         })
     }
 
-    /// What of the pods has not ended, and who holds the database if one is etcd's. Where the
-    /// kubelet is seen to end them, those that are not etcd's are asked with a shorter grace.
+    /// The containers that have not ended, and the holder of the database if one is etcd's. Once
+    /// the kubelet is ending them, those that are not etcd's are asked to end with a shorter grace
+    /// period.
     async fn still_there(&self) -> Result<Vec<String>> {
         let containers = self.runtime.containers().await?;
         let sandboxes = self.runtime.sandboxes().await?;
@@ -219,7 +220,7 @@ impl<'a> Stopping<'a> {
             .filter(|pod| held.is_none() || !is_etcd(pod))
             .collect();
         for left in Left::of(&self.names, &ended, &containers, &sandboxes) {
-            // With what still stands, the kubelet and the runtime may be busy.
+            // The kubelet and the runtime may still be busy with these.
             if matches!(left, Left::Sandbox(_)) {
                 self.forget.ask(&self.runtime, left);
             }
@@ -228,7 +229,7 @@ impl<'a> Stopping<'a> {
         Ok(there)
     }
 
-    /// The containers that have not exited, and the pods that stand without one.
+    /// The containers that have not exited, and the sandboxes that are ready without one.
     fn standing(&self, ours: &[(&Container, &&PodInfo)], sandboxes: &[Sandbox]) -> Vec<String> {
         let mut there = Vec::new();
         let exited = |container: &Container| container.state == ContainerState::Exited;
@@ -247,7 +248,7 @@ impl<'a> Stopping<'a> {
                 self.shorten.ask(&self.runtime, &container.id, grace);
             }
         }
-        // The kubelet may have made one, and be about to start the first container in it.
+        // The kubelet may have just made a sandbox, and be about to start its first container.
         let ready = sandboxes.iter().filter(|sandbox| {
             let empty = !left.iter().any(|(c, _)| c.sandbox_id == sandbox.id);
             let mut pods = self.pods.iter();
@@ -263,7 +264,7 @@ impl<'a> Stopping<'a> {
         if !is_held(&data_dir)? {
             return Ok(None);
         }
-        // To find out who it is, every process of the node is looked at.
+        // Finding the holder means looking at every process of the node.
         let who = async { holders(&data_dir).ok()?.map(|holder| holder.to_string()) };
         let who = self.holder.get(who).await;
         Ok(Some(format!(
@@ -278,10 +279,10 @@ fn is_etcd(pod: &PodInfo) -> bool {
     pod.component == Component::Etcd.name()
 }
 
-/// The containers that are asked to end sooner than the kubelet asks them.
+/// Asks containers to end sooner than the kubelet would have it.
 ///
-/// Only once the kubelet is seen to act: asked before, a container would be started again by a
-/// kubelet that has not seen its manifest go, or, where none runs, by nobody at all.
+/// Only once the kubelet acts: before that, a kubelet that has not seen the manifest go would start
+/// the container again, or, if no kubelet runs, none would.
 #[derive(Default)]
 struct Shorten {
     /// Whether the kubelet is seen to act.
@@ -318,8 +319,8 @@ impl Shorten {
         asked.insert(id.to_owned(), tokio::spawn(call));
     }
 
-    /// Tells what the runtime refused. What is still under way is given up: the pods have ended, or
-    /// the wait for that has.
+    /// Reports what the runtime refused. Abandons requests that are still under way: the pods have
+    /// ended, or the wait has.
     fn report(&self, context: &Context) {
         use futures_util::FutureExt;
         for (_, call) in std::mem::take(&mut *self.asked.borrow_mut()) {
@@ -335,7 +336,7 @@ impl Shorten {
     }
 }
 
-/// What the runtime was asked to forget while others are still waited for.
+/// What the runtime was asked to forget while other pods are still waited for.
 #[derive(Default)]
 struct Forget(RefCell<BTreeMap<Left, JoinHandle<Result<()>>>>);
 
@@ -354,8 +355,8 @@ impl Forget {
         self.0.borrow().is_empty()
     }
 
-    /// Whether an answer is still due. What was refused is listed still, and
-    /// [`StepContext::forget_exited`], which follows, asks once more and tells why.
+    /// Whether an answer is still due. A refused container is still listed, and
+    /// [`StepContext::forget_exited`] asks again later and reports why.
     fn is_pending(&self) -> bool {
         !self.0.borrow().values().all(JoinHandle::is_finished)
     }

@@ -1,5 +1,5 @@
-//! Which changes of this node are not settled: unfinished, or done and neither committed nor rolled
-//! back; and what each still keeps.
+//! The changes of this node that are not settled (unfinished, or completed and neither committed
+//! nor rolled back), and what each still keeps.
 
 use std::path::PathBuf;
 
@@ -18,10 +18,9 @@ pub const DISABLE: &str = "disable";
 /// The kind of a join.
 pub const JOIN: &str = "member-join";
 
-/// Refuses a further change of the node while an earlier one is unfinished, or is done and neither
-/// committed nor rolled back: two changes on top of each other would leave a way back to the state
-/// between them, and none to the first. `disable` keeps nothing but a manifest, and is no such
-/// change.
+/// Refuses another change of the node while an earlier one is not settled: the rollback of the
+/// second would lead to the state between them, and none to the first. `disable` does not count,
+/// since it keeps only a manifest.
 ///
 /// # Errors
 /// [`Kind::Busy`] with [`Fact::Unfinished`] or [`Fact::Unsettled`] that names it.
@@ -51,7 +50,7 @@ pub(crate) fn free_name(context: &Context, layout: &NodeLayout, kind: &str) -> S
     registry::free_id(&layout.state(), &format!("{kind}-{stamp}"))
 }
 
-/// Refuses to roll back what a later operation was built upon, until that one is settled.
+/// Refuses to roll back an operation while a later one, which builds on it, is not settled.
 ///
 /// # Errors
 /// [`Kind::Busy`] with [`Fact::Unsettled`].
@@ -78,7 +77,7 @@ pub(crate) fn refuse_under_later(layout: &NodeLayout, progress: &Progress) -> Re
     Ok(())
 }
 
-/// Refuses to roll back where nothing is kept for that any more.
+/// Refuses to roll back if nothing is kept for that any longer.
 pub(crate) fn refuse_without_way_back(progress: &Progress) -> Result<()> {
     if progress.state.can_roll_back() {
         return Ok(());
@@ -111,8 +110,8 @@ pub fn undone_by_others(layout: &NodeLayout, found: &Found) -> Result<bool> {
         }))
 }
 
-/// The later operation that has put etcd's manifest back, as a restore does: what was disabled
-/// runs again by the tool's own doing.
+/// The later operation that has put etcd's manifest back, as a restore does: etcd runs again
+/// because of etcd-dr itself.
 ///
 /// # Errors
 /// Those of listing the operations.
@@ -160,7 +159,7 @@ pub fn in_force(layout: &NodeLayout) -> Result<Option<String>> {
     Ok((completed && !undone_by_others(layout, &found)?).then_some(found.id))
 }
 
-/// Folders of this tool that keep something and whose operation is not known any more.
+/// Folders of etcd-dr that keep something and whose operation is no longer known.
 ///
 /// # Errors
 /// Those of listing them.
@@ -187,7 +186,7 @@ pub fn strays(layout: &NodeLayout) -> Result<Vec<PathBuf>> {
 /// The folders in which an operation keeps what it replaced, as node paths.
 ///
 /// # Errors
-/// [`Kind::Busy`] where another version wrote the journal.
+/// [`Kind::Busy`] if another version wrote the journal.
 pub(crate) fn safety(progress: &Progress) -> Result<Vec<PathBuf>> {
     let safety = progress.begin.about.get("safety").cloned();
     serde_json::from_value(safety.unwrap_or_default()).doing(Kind::Busy, || {
@@ -195,8 +194,8 @@ pub(crate) fn safety(progress: &Progress) -> Result<Vec<PathBuf>> {
     })
 }
 
-/// The folders in which an operation still keeps something, as host paths; of one that cannot be
-/// read, none.
+/// The folders in which an operation still keeps something, as host paths; empty if its journal
+/// cannot be read.
 pub fn kept(layout: &NodeLayout, found: &Found) -> Vec<PathBuf> {
     let Ok(progress) = &found.progress else {
         return Vec::new();
@@ -211,14 +210,14 @@ pub fn kept(layout: &NodeLayout, found: &Found) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether a rollback has undone everything without its journal knowing of it: steps act only once the
-/// folders are there that keep what they replace, and undoing the first step removes those folders.
+/// Whether a rollback has undone everything without a record in the journal. Steps act only once
+/// their safety folders exist, and undoing the first step removes those folders.
 ///
-/// To undo again would take the node apart: the original files would be taken for restored ones.
+/// To undo again would destroy the node: the original files would be taken for restored ones.
 pub(crate) fn is_undone(layout: &NodeLayout, progress: &Progress) -> Result<bool> {
     let safety = safety(progress)?;
     Ok(progress.state.is_unfinished()
-        // Its own undoing is recorded before it begins, where anything can be.
+        // The undoing of a step is recorded before it begins, if the disk lets us write.
         && progress.steps.first() == Some(&StepState::Done)
         && !safety.is_empty()
         && safety
@@ -226,7 +225,7 @@ pub(crate) fn is_undone(layout: &NodeLayout, progress: &Progress) -> Result<bool
             .all(|folder| layout.host(folder).symlink_metadata().is_err()))
 }
 
-/// The kind of an operation, also where its journal cannot be read.
+/// The kind of an operation, even if its journal cannot be read.
 fn is_of(found: &Found, kind: &str) -> bool {
     match &found.progress {
         Ok(progress) => progress.begin.kind == kind,
@@ -246,12 +245,11 @@ pub fn refuse_of_other_kind(layout: &NodeLayout, kind: &str) -> Result<()> {
     Ok(())
 }
 
-/// The operation of a kind that a flag such as `--rollback` means: the one of this name, or the one
-/// that is unfinished, or the newest that is not committed, or that still keeps something, or the
-/// newest.
+/// The operation that a flag such as `--rollback` means: the one with this name; otherwise the
+/// unfinished one, the newest that is not committed or still keeps something, or the newest.
 ///
 /// # Errors
-/// [`Kind::Busy`] where one of another kind is unfinished; [`Kind::Usage`] where there is none.
+/// [`Kind::Busy`] if one of another kind is unfinished; [`Kind::Usage`] if there is none.
 pub fn current(layout: &NodeLayout, kind: &str, id: Option<&str>) -> Result<Found> {
     refuse_of_other_kind(layout, kind)?;
     let mut all: Vec<Found> = registry::list(&layout.state())?

@@ -7,7 +7,7 @@ use crate::sys::quote::printable;
 /// What stands where nothing is known.
 const NOTHING: &str = "-";
 
-/// How many columns standard output has; `None` if it is no terminal.
+/// How many columns standard output has; `None` if it is not a terminal.
 pub(crate) fn terminal_width() -> Option<usize> {
     let out = console::Term::stdout();
     let width = out.is_term().then(|| out.size_checked()).flatten()?.1;
@@ -68,7 +68,7 @@ impl Table {
         self.blocks()
     }
 
-    /// Every row as lines of its own: its first cell, and below it what else is known.
+    /// Every row as its own lines: its first cell, and below it what else is known.
     fn blocks(&self) -> String {
         let Some((head, rows)) = self.rows.split_first() else {
             return String::new();

@@ -1,4 +1,4 @@
-//! Alarms: raised and cleared by requests, and what they refuse meanwhile.
+//! Alarms: raised and cleared by requests, and what they refuse in the meantime.
 //!
 //! Bucket `alarm`: the key is an `AlarmMember` {memberID=1, alarm=2}, the value empty (etcd,
 //! `server/etcdserver/api/v3alarm/alarms.go`).

@@ -86,7 +86,7 @@ impl Cluster {
 
     pub(super) fn change(&mut self, index: u64, change: &ConfChange, now: bool) -> Result<()> {
         let id = MemberId(change.node);
-        // A change that does not hold is no error, but one without effect.
+        // A change that does not hold is not an error, but one without effect.
         if self.removed.contains(&id) {
             return Ok(());
         }

@@ -24,7 +24,7 @@
 //! | entry | up to | from then on |
 //! | --- | --- | --- |
 //! | nested transaction that puts keys while NOSPACE is raised | 3.5.32, 3.6.13, 3.7.0: applied | refused |
-//! | transaction that writes, with a range of its own at a compacted or future revision | 3.6: refused by the member that answered, applied by all others and at its next start | 3.7, which the cluster version tells: refused |
+//! | transaction that writes, with its own range at a compacted or future revision | 3.6: refused by the member that answered, applied by all others and at its next start | 3.7, which the cluster version tells: refused |
 
 mod alarms;
 mod base;

@@ -45,7 +45,7 @@ impl Evidence {
     /// a restore, which begins a new history at index 1, it says nothing: the caller must know
     /// that both are of one cluster id.
     ///
-    /// `None` if the sum is no revision any more.
+    /// `None` if the sum is not a revision any more.
     pub fn from_raft_index(
         source: impl Into<String>,
         index: u64,
@@ -75,7 +75,7 @@ pub struct Question<'a> {
     /// What was asked for.
     pub bump: Bump,
     /// Whether everything up to the new revision is to be marked as compacted. It must be where
-    /// the revision is raised by a number, and cannot be where it is not raised.
+    /// the revision is bumped by a number, and cannot be where it is not raised.
     pub mark_compacted: bool,
     /// The snapshot's current revision.
     pub snapshot: i64,
@@ -124,7 +124,7 @@ fn check_options(bump: Bump, mark_compacted: bool) -> Result<()> {
 /// Decides on the new revision.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the options do not go together, and the refusals `bump-too-small` and,
+/// [`Kind::Usage`] if the options do not go together, and the refusals `bump-too-small` and,
 /// not to be allowed, `bump-too-large`.
 pub fn decide(question: &Question<'_>) -> Result<Decision> {
     let Question {

@@ -42,10 +42,10 @@ impl fmt::Display for Holder {
 /// neither database nor log is there. Writes nothing and waits for nothing.
 ///
 /// Only locks count: etcd, and `etcdutl defrag`, lock the database for themselves. A reader such
-/// as `etcdutl snapshot status` shares its lock, and is no holder.
+/// as `etcdutl snapshot status` shares its lock, and is not a holder.
 ///
 /// # Errors
-/// [`Kind::NotChecked`] where a lock cannot be asked for: then it is not known to be free.
+/// [`Kind::NotChecked`] if a lock cannot be asked for: then it is not known to be free.
 pub fn holders(data_dir: &Path) -> Result<Option<Holder>> {
     Layout::new(data_dir, None).holders()
 }

@@ -81,7 +81,7 @@ impl Layout {
     /// lock on the database, which etcd opens first; `None` if one runs. Writes nothing.
     ///
     /// # Errors
-    /// [`Kind::NotChecked`] where the database cannot be opened or locked.
+    /// [`Kind::NotChecked`] if the database cannot be opened or locked.
     pub fn hold(&self) -> Result<Option<Held>> {
         let held = Held::take(&self.db())?;
         Ok(held.filter(|_| !matches!(self.locks(), Ok(locks) if locks.wal == LockState::Held)))

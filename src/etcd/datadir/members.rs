@@ -27,7 +27,7 @@ use crate::finding::Finding;
 /// The database's members are not raft's.
 pub const MEMBERSHIP_DIFFERS: &str = "membership-differs";
 
-/// How often a database that is written to meanwhile is read again.
+/// How often a database that is written to in the meantime is read again.
 const ATTEMPTS: u32 = 50;
 
 /// Where each member is reached by its peers, as far as `.snap` file and log tell up to an index.
@@ -149,7 +149,7 @@ fn other_urls(
 /// the same afterwards tells that there was none.
 ///
 /// # Errors
-/// [`Kind::NotChecked`] where it cannot be read, or never rests for long enough.
+/// [`Kind::NotChecked`] if it cannot be read, or never rests for long enough.
 pub fn stored(path: &Path) -> Result<DbFacts> {
     let doing = || format!("reading {}", path.display());
     let file = FileSource::open(path).doing(Kind::NotChecked, doing)?;

@@ -48,7 +48,7 @@ impl<'a> Start<'a> {
         self.chosen.map(|snap| snap.id)
     }
 
-    /// What is wrong with the `.snap` files. One that cannot be read is no damage where the log has
+    /// What is wrong with the `.snap` files. One that cannot be read is not damage where the log has
     /// no record of it, or where etcd reads none.
     pub(super) fn findings_of(&self, snaps: &[SnapFile], scan: &Scan) -> Vec<Finding> {
         let mut findings = Vec::new();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 
-/// Where the bytes go. It lives on a thread of its own, which may block.
+/// Where the bytes go. It lives on its own thread, which may block.
 ///
 /// [`Write::write_vectored`] should be passed on to the file: the pieces are as small as HTTP/2's
 /// frames (16 KiB), and a batch of them is written by one call. Making the file durable is the

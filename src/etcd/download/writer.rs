@@ -1,4 +1,4 @@
-//! The thread that hashes and writes, so that the network is read meanwhile.
+//! The thread that hashes and writes, so that the network is read in the meantime.
 
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;

@@ -16,7 +16,7 @@ pub enum Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads the data of a normal entry, as etcd does: what is no `InternalRaftRequest` is a v2
+    /// Reads the data of a normal entry, as etcd does: what is not an `InternalRaftRequest` is a v2
     /// request.
     pub fn decode(data: &'a [u8]) -> Result<Self, WireError> {
         if data.is_empty() {

@@ -36,7 +36,7 @@ pub struct V2Store {
 /// Children kept of one directory; a hostile file has more.
 const CHILDREN_KEPT: usize = 1000;
 
-/// The named children of a node, of very many the first.
+/// The named children of a node, of many the first.
 struct Children<T> {
     named: BTreeMap<String, T>,
 }

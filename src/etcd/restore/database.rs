@@ -186,7 +186,7 @@ impl Database {
         } else {
             None
         };
-        // What is judged from here on is the copy: somebody may write to the snapshot meanwhile.
+        // What is judged from here on is the copy: somebody may write to the snapshot in the meantime.
         let copy = out.file().try_clone().doing(Kind::Store, writing)?;
         let source = Source {
             copy: Some((&copy, length)),
@@ -248,7 +248,7 @@ impl Database {
     }
 
     /// Copies the database. One with a trailer is hashed as it passes, so that what the trailer
-    /// vouches for is the very bytes that were written, and its trees are walked meanwhile. One
+    /// vouches for is the very bytes that were written, and its trees are walked in the meantime. One
     /// without could change between a walk and the copy: then nothing is said of it yet.
     fn copy(
         &self,
@@ -281,7 +281,7 @@ impl Database {
             let walk = scope.spawn(|| inspect(&source, &options, &|_| {}));
             let mut hash = |piece: &[u8]| hasher.update(piece);
             let copied = self.pass(&source, out, length, &mut hash, watch);
-            // A full disk ends the copy early; the walk of a large database must not go on for
+            // A full disk ends the copy early; the walk of a large database must not continue for
             // minutes before that is reported.
             halt.store(copied.is_err(), Ordering::Relaxed);
             (walk.join(), copied)

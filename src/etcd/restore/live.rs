@@ -10,7 +10,7 @@ use crate::etcd::mvcc::RevisionKey;
 use crate::finding::Findings;
 
 /// The newest revision that a member's database has an entry or a compaction of; at least 1. Also
-/// of one in use: then a moment's view, or an error where pages changed meanwhile.
+/// of one in use: then a moment's view, or an error where pages changed in the meantime.
 pub fn newest_revision(source: &dyn ReadAt) -> Result<i64> {
     let reading = || "reading the database";
     let mut findings = Findings::keeping(1);

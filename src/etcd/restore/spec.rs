@@ -29,7 +29,7 @@ pub struct Spec<'a> {
     pub roll_forward: Option<Forward<'a>>,
     /// Whether the trailer is not checked, and need not be there.
     pub skip_hash_check: bool,
-    /// How the revision is raised.
+    /// How the revision is bumped.
     pub bump: Bump,
     /// Whether all below the new revision is marked as compacted.
     pub mark_compacted: bool,
@@ -47,7 +47,7 @@ pub struct Spec<'a> {
     pub tag: u64,
 }
 
-/// What was made.
+/// The result.
 #[derive(Debug, Clone)]
 pub struct Restored {
     /// The snapshot, as it was found.

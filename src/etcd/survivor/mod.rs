@@ -32,7 +32,7 @@
 //! cluster id, so that no former member can reach this one: neither one that continues with entries
 //! of its own, which would contradict those committed here, nor one that believes to be a member
 //! still. OpenShift's start-up of such a member moves data of another cluster aside and joins
-//! anew, where for data of the same cluster it gives up. The removed ids are in the log, hence in
+//! again, where for data of the same cluster it gives up. The removed ids are in the log, so in
 //! etcd's list of ids that never come back.
 //!
 //! The WAL is rewritten rather than continued: the cluster id stands in each segment, and
@@ -66,7 +66,7 @@ use crate::sys::owner::Owner;
 /// The refusals `etcd-running`, `damaged-survivor`, `unknown-membership`, `learner-survivor`,
 /// `not-a-member`, `other-member`, `unknown-entry` and `long-tail`, none to be allowed, those of a
 /// place that is taken and of a bump, and
-/// [`Kind::Store`] where the disk is at fault; whichever, nothing is in place then.
+/// [`Kind::Store`] if the disk is at fault; whichever, nothing is in place then.
 pub fn make(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> Result<Survivor> {
     let source = Source::hold(spec.source)?;
     let target = TargetDir::prepare(spec.data_dir, spec.wal_dir, spec.tag, removed)?;

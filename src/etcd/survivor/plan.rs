@@ -17,7 +17,7 @@ pub(super) struct Plan {
     pub(super) removed: Vec<Member>,
     /// The changes, in order.
     pub(super) changes: Vec<ConfChange>,
-    /// The term of the entries that are added: as if the member had been elected once more.
+    /// The term of the entries that are added: as if the member had been elected again.
     pub(super) term: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The stopped member's files: held, so that no etcd starts on them meanwhile, copied and judged.
+//! The stopped member's files: held, so that no etcd starts on them in the meantime, copied and judged.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -121,7 +121,7 @@ impl Source {
         })
     }
 
-    /// Demands once more that nobody has taken the log.
+    /// Demands again that nobody has taken the log.
     pub(super) fn still_free(&self, layout: &Layout) -> Result<()> {
         match layout.locks()?.any_held() {
             true => Err(refuse(
@@ -339,7 +339,7 @@ fn database_of(layout: &Layout) -> Result<PathBuf> {
 /// A database's consistent index, without reading all of it.
 ///
 /// # Errors
-/// [`Kind::NotChecked`] where it cannot be read.
+/// [`Kind::NotChecked`] if it cannot be read.
 pub fn applied(path: &Path) -> Result<u64> {
     let doing = || format!("reading {}", path.display());
     let file = FileSource::open(path).doing(Kind::NotChecked, doing)?;

@@ -25,14 +25,14 @@ pub struct Spec<'a> {
     pub name: Option<&'a str>,
     /// The member's own peer URLs where they have changed.
     pub peer_urls: Option<&'a PeerUrls>,
-    /// How the revision is raised, for which the tail is applied here; without it etcd applies the
+    /// How the revision is bumped, for which the tail is applied here; without it etcd applies the
     /// tail when it starts.
     pub raise: Option<Raise<'a>>,
     /// A random number, for hidden names.
     pub tag: u64,
 }
 
-/// How the revision is raised.
+/// How the revision is bumped.
 #[derive(Debug, Clone, Copy)]
 pub struct Raise<'a> {
     /// By how much.
@@ -45,7 +45,7 @@ pub struct Raise<'a> {
     pub allow_low: bool,
 }
 
-/// What was made.
+/// The result.
 #[derive(Debug, Clone)]
 pub struct Survivor {
     /// The member that is left, as the new cluster knows it.

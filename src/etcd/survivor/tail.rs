@@ -21,7 +21,7 @@ use crate::sys::fs::OutFile;
 /// What became of the database.
 pub(super) struct Raised {
     pub(super) decision: Decision,
-    /// The revision after the tail, before it was raised.
+    /// The revision after the tail, before it was bumped.
     pub(super) applied: i64,
     /// How many entries were applied.
     pub(super) entries: u64,

@@ -7,7 +7,7 @@
 //!
 //! | offset | size | content |
 //! | --- | --- | --- |
-//! | 0 | 8 | little-endian: the low 56 bits are the record's size *n*; if *n* is no multiple of 8 the top byte is `0x80 \| pad` |
+//! | 0 | 8 | little-endian: the low 56 bits are the record's size *n*; if *n* is not a multiple of 8 the top byte is `0x80 \| pad` |
 //! | 8 | *n* | [`Record`](super::proto::wal::Record) |
 //! | 8 + *n* | pad | zeros up to a multiple of 8 |
 //!

@@ -75,7 +75,7 @@ pub enum Fault {
         /// Bytes that the record claims.
         claimed: u64,
     },
-    /// The record is no record.
+    /// The record is not a record.
     Undecodable(WireError),
     /// The running checksum differs from the record's.
     Crc {

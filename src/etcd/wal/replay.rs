@@ -54,7 +54,7 @@ pub struct Log {
     pub last: u64,
     /// The log's stretches, in order.
     pub runs: Vec<Run>,
-    /// Changes of the membership, in order; of very many the newest.
+    /// Changes of the membership, in order; of many the newest.
     pub changes: VecDeque<MembershipChange>,
     /// How many entries were overwritten by a later leader's.
     pub overwritten: u64,

@@ -71,7 +71,7 @@ pub struct Scan {
     pub metadata: Option<Metadata>,
     /// The last hard state.
     pub hard_state: Option<HardState>,
-    /// The snapshot records, in their order; of very many the newest.
+    /// The snapshot records, in their order; of many the newest.
     pub snapshots: Vec<SnapshotId>,
     /// Where and how the log ends; `None` without any segment.
     pub end: Option<End>,

@@ -22,7 +22,7 @@ use crate::node::endpoint::Endpoint;
 pub const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How long one server has to present its certificate.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Larger files are no certificates.
+/// Larger files are not certificates.
 const MAX_FILE: u64 = 4 << 20;
 /// As many files as are looked at, and how deep below a directory.
 const MAX_FILES: usize = 2000;

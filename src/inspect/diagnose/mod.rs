@@ -43,7 +43,7 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(30);
 /// Looks at everything. `disabled_by` is the operation that keeps etcd from running on this node.
 ///
 /// # Errors
-/// [`Kind::Usage`] where it is not known how to reach etcd; what is wrong with the cluster is a
+/// [`Kind::Usage`] if it is not known how to reach etcd; what is wrong with the cluster is a
 /// finding.
 pub async fn run(
     context: &Context,

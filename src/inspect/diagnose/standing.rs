@@ -59,7 +59,7 @@ pub(super) async fn check(survey: &Survey, serving: &Serving, report: &mut Repor
     told(&pages, began, report);
 }
 
-/// What a member reports itself, except alarms and a missing leader, which have findings of their own.
+/// What a member reports itself, except alarms and a missing leader, which have their own findings.
 fn reported(state: &MemberState) -> Vec<Finding> {
     let errors = state.status.iter().flat_map(|status| &status.errors);
     let others = errors.filter(|error| !error.contains("alarm:") && !error.contains("no leader"));

@@ -139,7 +139,7 @@ fn older_names_of_certificates_are_found() {
     let (ca, cert, _) = tls(&access);
     assert!(ca.ends_with("etcd-serving-ca/ca-bundle.crt"));
     assert!(cert.ends_with("etcd-all-peer/etcd-peer-master-0.crt"));
-    // Half of a pair is no identity.
+    // Half of a pair is not an identity.
     let node = openshift(&[CA, PEER[0]]);
     let failure = node.access(&told(&["10.0.0.1"])).unwrap_err();
     assert!(

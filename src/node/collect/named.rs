@@ -2,7 +2,7 @@
 //! files that flags and variables name, and files that those files name.
 //!
 //! Nothing here knows the names of flags or the form of configuration files: whatever looks like a
-//! path and leads to a file that the pod sees counts. Bounds keep what is no configuration out, and
+//! path and leads to a file that the pod sees counts. Bounds keep what is not a configuration out, and
 //! what is left out is said.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -323,7 +323,7 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Why a folder is no configuration.
+/// Why a folder is not a configuration.
 fn too_big(folder: &Path) -> Result<Option<String>> {
     let (mut entries, mut bytes) = (0, 0_u64);
     let mut todo = vec![folder.to_owned()];

@@ -21,7 +21,7 @@ pub struct CollectList {
     pub elsewhere: Vec<Elsewhere>,
 }
 
-/// A file or directory that is archived under a name of its own.
+/// A file or directory that is archived under its own name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Elsewhere {
     /// Its local path; never a symbolic link.

@@ -125,7 +125,7 @@ fn a_rollout_in_between_shows() {
     let take = || rollout_fingerprint(&layout, Profile::Openshift).unwrap();
     let before = take();
     assert_eq!(before.differences(&take()), Vec::<String>::new());
-    // What no pod uses is no rollout.
+    // What no pod uses is not a rollout.
     write(
         &layout,
         "/etc/kubernetes/static-pod-resources/etcd-pod-10/x",

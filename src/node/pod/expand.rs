@@ -1,7 +1,7 @@
 //! The kubelet's references to variables, `$(NAME)`, in a container's command and variables.
 //!
 //! As the kubelet does it (kubernetes, `third_party/forked/golang/expansion`): `$$` is a dollar
-//! sign, so that `$$(NAME)` is no reference, and a name that no variable has stays as it is
+//! sign, so that `$$(NAME)` is not a reference, and a name that no variable has stays as it is
 //! written.
 
 /// The text with each reference replaced by what `value` says; where it says nothing the reference

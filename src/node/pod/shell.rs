@@ -69,7 +69,7 @@ impl Word {
     }
 }
 
-/// The simple commands of a script; nothing where a quote does not end.
+/// The simple commands of a script; nothing if a quote does not end.
 fn commands(script: &str) -> Option<Vec<Vec<Word>>> {
     let mut commands = vec![Vec::new()];
     let mut word: Option<Word> = None;

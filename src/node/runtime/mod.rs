@@ -172,7 +172,7 @@ impl Runtime {
     /// came back, its earlier containers are still among them.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] where there is no answer in time, or one that cannot be relied on.
+    /// [`Kind::Unreachable`] if there is no answer in time, or one that cannot be relied on.
     pub async fn containers(&self) -> Result<Vec<Container>> {
         self.bounded("containers", self.list_containers()).await
     }
@@ -189,7 +189,7 @@ impl Runtime {
     /// has ended.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] where the runtime refuses, or has not answered long after the grace.
+    /// [`Kind::Unreachable`] if the runtime refuses, or has not answered long after the grace.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         let request = messages::StopContainerRequest {
             container_id: id.to_owned(),
@@ -204,7 +204,7 @@ impl Runtime {
     /// have seen it exited: one that runs would be killed.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] where the runtime refuses or does not answer in time.
+    /// [`Kind::Unreachable`] if the runtime refuses or does not answer in time.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
         let request = messages::RemoveContainerRequest {
             container_id: id.to_owned(),
@@ -222,7 +222,7 @@ impl Runtime {
     /// them all exited: those that run would be killed.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] where the runtime refuses or does not answer in time.
+    /// [`Kind::Unreachable`] if the runtime refuses or does not answer in time.
     pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
         let request = messages::RemovePodSandboxRequest {
             pod_sandbox_id: id.to_owned(),

@@ -21,7 +21,7 @@ const FLAG: &str = "--container-runtime-endpoint";
 /// The socket of the container runtime that the node's kubelet uses.
 ///
 /// # Errors
-/// [`Kind::Unreachable`] where there is none, naming every place that was looked at; or where two
+/// [`Kind::Unreachable`] if there is none, naming every place that was looked at; or where two
 /// runtimes listen and nothing says which is the kubelet's.
 pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
     let mut looked: Vec<String> = Vec::new();
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn without_it_the_one_usual_socket_is_taken() {
         let mut node = Node::new();
-        // A file is no socket, a kubeconfig no configuration.
+        // A file is not a socket, a kubeconfig no configuration.
         node.write("/run/containerd/containerd.sock", "");
         node.write(
             "/etc/kubernetes/kubelet.conf",

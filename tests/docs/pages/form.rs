@@ -82,7 +82,7 @@ pub fn check(line: &str) {
     }
 }
 
-/// Words that are no options, nor the values of those that take one.
+/// Words that are not options, nor the values of those that take one.
 fn plain_words<'a>(rest: &[&'a str]) -> Vec<&'a str> {
     let mut plain = Vec::new();
     let mut skip = false;

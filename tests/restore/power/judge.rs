@@ -143,7 +143,7 @@ fn same(wanted: &Found, found: &Found) -> Result<(), String> {
 }
 
 /// A tree without what differs from one attempt to another: the content of etcd's new data, and
-/// what lies in the safety folders.
+/// what is in the safety folders.
 pub(super) fn outline(tree: Found) -> Found {
     tree.into_iter()
         .filter(|(path, _)| !path.starts_with("etc/kubernetes/.etcd-dr"))

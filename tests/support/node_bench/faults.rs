@@ -57,7 +57,7 @@ pub enum Stop {
     Prompt,
     /// Asked only so long after the manifest went.
     After(Duration),
-    /// Never asked; they go on serving.
+    /// Never asked; they continue serving.
     Never,
 }
 

@@ -1,4 +1,4 @@
-//! The stand-in kubelet: runs what lies in the manifests' directory, and stops what does not.
+//! The stand-in kubelet: runs what is in the manifests' directory, and stops what does not.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -460,7 +460,7 @@ fn pod_labels(pod: &PodText, uid: &str, node: &str) -> BTreeMap<String, String> 
     ])
 }
 
-/// Reads a manifest, JSON or YAML; nothing where it is none, or not yet whole.
+/// Reads a manifest, JSON or YAML; nothing if it is none, or not yet whole.
 fn parse(bytes: &[u8]) -> Option<PodText> {
     // Without a byte order mark, and the first of several documents.
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);

@@ -10,7 +10,7 @@
 //!
 //! What differs from a true kubelet: changes are seen within 50 ms and not seconds; a manifest
 //! that goes and comes back between two looks is not seen to have gone; nothing is probed or
-//! pulled; a manifest that cannot be read counts as absent at once, where the kubelet may go on
+//! pulled; a manifest that cannot be read counts as absent at once, where the kubelet may continue
 //! with what it has for a while.
 
 mod faults;
@@ -313,7 +313,7 @@ impl Drop for NodeBench {
     }
 }
 
-/// Serves the CRI from a thread of its own, so that suites without a runtime can use the bench.
+/// Serves the CRI from its own thread, so that suites without a runtime can use the bench.
 fn start_runtime(
     root: &Path,
     shared: Arc<Shared>,

@@ -63,7 +63,7 @@ fn what_gnu_tar_writes_is_accepted() {
             "{format}"
         );
     }
-    // Written by this crate, each name is a file of its own.
+    // Written by this crate, each name is its own file.
     let (bytes, _) = written(&tree.selection());
     let read = good(&bytes);
     assert!(

@@ -1,4 +1,4 @@
-//! What adding a member is refused for, and what it would change.
+//! When adding a member is refused, and what it would change.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
 use crate::inspect::diagnose;
 
-/// What is wanted.
+/// The request.
 #[derive(Debug, Clone)]
 pub struct AddRequest {
     /// A node of the cluster, or how to reach one.
@@ -78,10 +78,9 @@ impl Action {
     }
 }
 
-/// Looks at the cluster and at what is wanted; changes nothing.
+/// Compares the request with the cluster; changes nothing.
 ///
-/// # Errors
-/// [`Kind::Usage`] for what is no name or URL, [`Kind::Refused`] with the refusal's name,
+/// # Errors [`Kind::Usage`] for an invalid name or URL, [`Kind::Refused`] with the refusal's name,
 /// [`Kind::Unreachable`].
 pub async fn plan(context: &Context, request: &AddRequest) -> Result<Plan> {
     if !is_name(&request.name) {
@@ -92,7 +91,8 @@ pub async fn plan(context: &Context, request: &AddRequest) -> Result<Plan> {
     let detection = request.target.detect(context)?;
     refuse_fencing(context, &request.allow, &detection)?;
     let mut survey = Survey::take(context, &request.target, &detection).await?;
-    // etcd asks the member alone that is asked for its connections, and one may be up one way only.
+    // etcd checks only the connections of the member that receives the request, and a connection
+    // may work in one direction only.
     let apart = async { Ok(diagnose::connections_down(&survey).await) };
     let apart = context.cancel.guard(apart).await?;
     survey.apart = apart;
@@ -156,7 +156,8 @@ pub(crate) fn judge(
     })
 }
 
-/// Whether it is to be added, or is there from an earlier run, or its name or URL is another's.
+/// Whether to add the member, or to continue with one from an earlier run; refuses a name or URL
+/// that another member has.
 fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result<Action> {
     let members = survey.list();
     let same = survey.members.iter().find(|state| {
@@ -207,7 +208,7 @@ pub(crate) fn well(context: &Context, request: &AddRequest, survey: &Survey) -> 
     unless_allowed(context, &request.allow, refusal)
 }
 
-/// Refuses a new member that would look for another one at `localhost`, or be looked for there.
+/// Refuses peer URLs at `localhost`, on either side: from another machine they lead nowhere.
 fn found_by_others(
     context: &Context,
     request: &AddRequest,
@@ -242,7 +243,7 @@ fn found_by_others(
     Ok(())
 }
 
-/// A server before 3.4 would take no notice of the wish for a learner and add a voter.
+/// A server before 3.4 ignores the field `isLearner` and adds a voting member.
 fn knows_learners(members: &[MemberState]) -> Result<()> {
     for state in members {
         let Some(status) = &state.status else {

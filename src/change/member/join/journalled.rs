@@ -12,7 +12,7 @@ use crate::error::{Failure, Result};
 use crate::etcd::client::Id;
 use crate::journal::{Known, Operation};
 
-/// The member votes and is healthy, or has got its vote since.
+/// The member votes: refused when a join is planned, and when one is rolled back.
 pub const MEMBER_VOTES: &str = "already-voting";
 
 /// A node's member joins its cluster.
@@ -53,7 +53,7 @@ impl Journalled for Join {
     }
 }
 
-/// Whether the member that this operation added votes; nothing before it has added one.
+/// The id of the member that this operation added, if it votes by now.
 async fn has_vote(node: &StepContext, operation: &Operation<NodeStep>) -> Result<Option<Id>> {
     let known = &operation.progress().known;
     match known.field("memberId") {

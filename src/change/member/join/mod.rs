@@ -1,10 +1,10 @@
-//! `member-add --join` on the node that joins: one transaction with a way back.
+//! `member-add --join` on the node that joins: one transaction that can be rolled back.
 //!
 //! [`plan::plan`] looks at the node and the cluster, refuses what must be refused and plans the steps;
 //! [`Join`](journalled::Join) is what the runner carries out.
 //!
-//! There is no way back once the member votes: taken out of a cluster that counts on it, it could
-//! cost the quorum. `member-remove` weighs that; after it the way back is open again.
+//! Once the member votes, a rollback is refused: to remove it could cost the quorum.
+//! `member-remove` judges that; after it, the rollback is possible again.
 
 pub mod info;
 pub mod journalled;

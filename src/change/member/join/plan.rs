@@ -1,4 +1,4 @@
-//! What a join is refused for, and what it plans.
+//! When a join is refused, and what it plans.
 
 use std::time::Duration;
 
@@ -28,20 +28,20 @@ use crate::node::profile::Profile;
 use crate::node::runtime::{Runtime, find_socket};
 use crate::node::settings::Settings;
 
-/// A certificate that etcd starts with is absent, over, or for another name.
+/// A certificate that etcd starts with is missing, expired, or for another name.
 pub const CERTIFICATES_UNFIT: &str = "certificates-invalid";
-/// An operator may do the same at the same time: a warning.
+/// A warning: an operator may add the member at the same time.
 pub const OPERATOR_IN_CHARGE: &str = "operator-in-charge";
 
-/// Refusals of this operation that can be allowed, besides those of [`crate::change::member::ALLOWABLE`].
+/// Refusals of a join that can be allowed, in addition to [`crate::change::member::ALLOWABLE`].
 pub const ALLOWABLE: [&str; 1] = [CERTIFICATES_UNFIT];
 
-/// What is asked for.
+/// The request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The node, and how a member that lives is reached.
+    /// The node, and how to reach a running member.
     pub target: Target,
-    /// What its member must be called, where that was said.
+    /// The name that its member must have, if one is given.
     pub name: Option<String>,
     /// The longest wait for the pod to end, and for the member to vote.
     pub wait: Duration,
@@ -123,7 +123,7 @@ pub async fn plan(context: &Context, request: &Request) -> Result<JoinPlan> {
     })
 }
 
-/// What the cluster has of the member already, if it can be taken up.
+/// The id of the member, if an earlier run has added it and it can be continued with.
 fn judge(addition: &add::Plan, name: &str, members: &[MemberState]) -> Result<Option<Id>> {
     let found = |id| members.iter().find(|state| state.member.id == id);
     let id = match addition.action {
@@ -154,7 +154,7 @@ fn judge(addition: &add::Plan, name: &str, members: &[MemberState]) -> Result<Op
     Ok(id)
 }
 
-/// Refuses certificates that etcd would not get far with.
+/// Refuses certificates with which etcd would not start or not reach its peers.
 fn fit_certificates(context: &Context, request: &Request, detection: &Detection) -> Result<()> {
     let target = &request.target;
     let wanted = wanted_by_etcd(&target.layout, detection, &target.overrides)?;
@@ -170,8 +170,8 @@ fn fit_certificates(context: &Context, request: &Request, detection: &Detection)
     unless_allowed(context, &request.allow, refusal)
 }
 
-/// How the node's own member is reached once it runs: by what the node says alone, for what was
-/// told are the others' endpoints.
+/// How to reach the node's own member once it runs: by the node's files alone, since configured
+/// endpoints are those of other members.
 fn own_access(request: &Request, detection: &Detection) -> Result<EtcdAccess> {
     let target = &request.target;
     let mut told = target.overrides.clone();
@@ -179,10 +179,10 @@ fn own_access(request: &Request, detection: &Detection) -> Result<EtcdAccess> {
     find_access(&target.layout, detection, &told)
 }
 
-/// Refuses to join by another name than the node's etcd has.
+/// Refuses a name that differs from the one in the node's files.
 fn named(request: &Request, own: &EtcdAccess, manifest: &Found) -> Result<()> {
     let main = manifest.pod.container("etcd");
-    // OpenShift's manifests have the name in a variable of the shell.
+    // In OpenShift's manifests the name is a shell variable.
     let flag = main
         .and_then(|container| container.flag("name"))
         .filter(|name| !name.contains('$'));

@@ -1,8 +1,8 @@
-//! From what was seen to the steps of a join.
+//! Plans the steps of a join.
 //!
-//! Its folders are those of a restore ([`crate::change::transaction::folders`]): `manifests` has what
-//! was there, `manifests-new` what comes, `data` the old data, and `data-new` what etcd made if it is
-//! rolled back.
+//! Its folders are those of a restore ([`crate::change::transaction::folders`]): `manifests` has
+//! the old manifest, `manifests-new` the new one, `data` the old data, and `data-new` what etcd had
+//! written when it was rolled back.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,11 +26,10 @@ use crate::node::layout::NodeLayout;
 use crate::node::profile::Profile;
 use crate::sys::mount::Mounts;
 
-/// Finds etcd's manifest: where the kubelet reads it, or `disable` keeps it; on OpenShift also where the documented
-/// procedure moves it, or in the newest revision.
+/// Finds etcd's manifest where the kubelet reads it or `disable` keeps it; on OpenShift also where
+/// the documented procedure moves it, and in the newest revision.
 ///
-/// # Errors
-/// [`Kind::Refused`] where there is none, or one that cannot join.
+/// # Errors [`Kind::Refused`] if there is no manifest, or one that cannot join.
 pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Found> {
     let Some(place) = layout.manifest(Component::Etcd, profile) else {
         return Err(no_static_pods(
@@ -57,7 +56,7 @@ pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Fou
     Err(Failure::refused_for_good(NO_MANIFEST, what))
 }
 
-/// How the members of the cluster that is joined are reached.
+/// How to reach the members of the cluster that is joined.
 pub(super) fn cluster(survey: &Survey, tls: Option<&TlsFiles>) -> ClusterInfo {
     let identity = tls.and_then(|tls| tls.identity.as_ref());
     let endpoints = survey
@@ -126,7 +125,7 @@ impl JoinPlanner<'_> {
         Ok((JoinInfo { safety, ..info }, steps))
     }
 
-    /// What is done once the folders are there.
+    /// All steps after the creation of the folders.
     fn steps(&self, planner: &Planner<'_>, existing: Option<Id>) -> Result<Vec<NodeStep>> {
         let (layout, found) = (self.layout, self.manifest);
         let flags = self.profile == Profile::Kubeadm;
@@ -182,8 +181,7 @@ impl JoinPlanner<'_> {
 
     /// What the journal keeps, but for the safety folders.
     ///
-    /// # Errors
-    /// [`Kind::Usage`] where the node does not tell what is needed; the refusals.
+    /// # Errors [`Kind::Usage`] if the node's files lack a name or a peer URL; the refusals.
     pub(super) fn info(
         &self,
         cluster: ClusterInfo,
@@ -213,7 +211,7 @@ impl JoinPlanner<'_> {
         refuse_wal_apart(flag.or(self.own.wal_dir.as_deref()))?;
         let revision = match self.manifest.revision(self.profile) {
             Err(failure) if failure.refusal() == Some(RESTORE_POD) => return Err(failure),
-            // A manifest that tells no revision can still join.
+            // A manifest without a revision can join, too.
             other => other.ok().flatten().map(|revision| revision.number),
         };
         let place = self.layout.manifest(Component::Etcd, self.profile);

@@ -56,7 +56,7 @@ pub struct Building {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Surviving {
-    /// The member's files, as a node path, or elsewhere as the process finds them.
+    /// The member's files: a node path, or a path of the process.
     pub from: PathBuf,
     /// Whether `from` is a node path.
     pub on_node: bool,
@@ -74,7 +74,7 @@ pub struct Surviving {
     /// Refusals that are allowed.
     #[serde(deserialize_with = "crate::error::names::list")]
     pub allow: Vec<String>,
-    /// Randomness that the new cluster's id is made from, in hexadecimal.
+    /// Randomness for the new cluster's id, in hexadecimal.
     pub random: String,
     /// Whose the new data is to be, and with which modes; none: as this program makes it.
     #[serde(default)]
@@ -96,7 +96,7 @@ pub(crate) async fn build(node: &StepContext, building: &Building) -> Result<Opt
     let owner = building.owner;
     let outcome = node
         .blocking(move || {
-            // Built by an attempt that was killed before it could say so.
+            // Left by an attempt that was killed before its record.
             remove_if_there(&into)?;
             let outcome = datadir::run(&context, &request)?;
             own_as(owner, &into)?;
@@ -129,7 +129,7 @@ pub(crate) async fn survive(node: &StepContext, surviving: &Surviving) -> Result
             Ok((outcome, report.and_then(|report| Some(report.facts?.keys))))
         })
         .await?;
-    // Where etcd itself applies the end of the log, how many keys there will be is not known.
+    // If etcd itself applies the WAL's end, the number of keys is not known yet.
     let keys = outcome.applied.and(keys);
     Ok(Some(json!({
         "clusterId": outcome.cluster_id,
@@ -144,7 +144,7 @@ pub(crate) async fn survive(node: &StepContext, surviving: &Surviving) -> Result
     })))
 }
 
-/// What the step asks for, of the member's data where it is now.
+/// The step's request, for the member's data at `from`.
 pub(crate) fn surviving_request(
     surviving: &Surviving,
     member: &str,

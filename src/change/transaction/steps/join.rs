@@ -39,7 +39,7 @@ pub enum JoinStep {
     },
     /// Adds the member as a learner.
     AddLearner {
-        /// Its id in hexadecimal, where an earlier attempt has left it in the list.
+        /// Its id in hexadecimal, if an earlier attempt has left it in the list.
         existing: Option<String>,
     },
     /// Writes the manifest that goes into place.
@@ -48,7 +48,7 @@ pub enum JoinStep {
         from: PathBuf,
         /// Where it is written.
         to: PathBuf,
-        /// Whether it must say how the cluster is joined; otherwise it is a copy.
+        /// Whether it gets the flags of a joining member; otherwise it is a copy.
         flags: bool,
     },
     /// Puts etcd's manifest in place.
@@ -159,7 +159,7 @@ impl JoinStep {
                 let made = node.host(made);
                 moves::move_data(&node.host(data_dir), &made, only, keep)?;
                 if !known.completed {
-                    // A copy of what the cluster has, of a member that never voted.
+                    // It is only a copy of the cluster's data: the member never voted.
                     clear(&made)?;
                     return Ok(None);
                 }
@@ -184,8 +184,8 @@ fn joining(facts: &NodeFacts) -> Result<&Joining> {
     })
 }
 
-/// The member in the cluster, if this operation has added it as far as is known. If no answer gave its
-/// id, it is found by its peer URLs while it has not started.
+/// The member that this operation has added, if any. If etcd's answer with its id was lost, it is
+/// found by its peer URLs as long as it has not started.
 fn added<'a>(
     node: &StepContext,
     survey: &'a Survey,
@@ -211,7 +211,7 @@ pub(crate) fn member_id(known: &Known) -> Result<MemberId> {
         })
 }
 
-/// What is asked of the cluster.
+/// The request to the cluster.
 pub(crate) fn request(facts: &NodeFacts, layout: &NodeLayout) -> Result<AddRequest> {
     Ok(AddRequest {
         // The cluster has been found already.
@@ -245,7 +245,7 @@ async fn add_learner(node: &StepContext) -> Result<Value> {
     }))
 }
 
-/// Removes the member again. What an earlier attempt had left in the list stays there.
+/// Removes the member again. One that an earlier attempt had left in the list stays there.
 async fn take_out(node: &StepContext, known: &Known, existing: Option<&str>) -> Result<()> {
     if let Some(id) = existing {
         let what = format!("member {id} stays in the member list, as before");
@@ -287,7 +287,7 @@ fn write_manifest(
     } else {
         text
     };
-    // Written by an attempt that was killed before it could say so.
+    // Left by an attempt that was killed before its record.
     fs::unlink(&to)?;
     fs::write_like(&from, &to, text.as_bytes())?;
     fs::sync_dir(fs::parent(&to))
@@ -306,7 +306,7 @@ async fn await_vote(node: &StepContext, known: &Known) -> Result<()> {
         .map(drop)
 }
 
-/// Whether the member votes by now, and may not be taken out any more.
+/// The member's id if it votes by now, and so must not be removed.
 ///
 /// # Errors
 /// [`Kind::Unreachable`].

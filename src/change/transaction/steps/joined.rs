@@ -1,4 +1,4 @@
-//! The proof at the end of a join: the member votes, and has what another member has.
+//! The proof at the end of a join: the member votes, and has the same data as another member.
 
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ const ATTEMPTS: u32 = 3;
 /// How long between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Demands that the member votes and is well, that its pod runs, and that its HashKV is another
-/// member's at one revision. If there are no two hashes to compare, that is a note and no failure.
+/// Requires that the member votes and is healthy, that its pod runs, and that its HashKV equals
+/// another member's at one revision. If there are no two hashes to compare, reports a note, not a
+/// failure.
 pub(super) async fn prove(node: &StepContext, survey: &Survey, id: MemberId) -> Result<Value> {
     let wrong = |what: String| Failure::new(Kind::Unexpected, what).doing("proving the new member");
     let Some(state) = survey.find(id) else {
@@ -62,8 +63,7 @@ pub(super) async fn prove(node: &StepContext, survey: &Survey, id: MemberId) -> 
     }
 }
 
-/// The revision, and whether both members have the same hash at it; nothing where either cannot
-/// tell.
+/// The revision, and whether both members have the same hash at it; `None` if either has no hash.
 async fn hashes(own: &Connection, other: &Connection) -> Result<Option<(i64, bool)>> {
     let (ours, theirs) = (own.status().await?, other.status().await?);
     let revision = ours.header.revision.min(theirs.header.revision);

@@ -1,7 +1,7 @@
 //! kubeadm's manifest of etcd with the flags of a joining member.
 //!
-//! kubeadm writes one flag a line (`cmd/kubeadm/app/phases/etcd/local.go`); only the lines of two
-//! flags are changed, so that everything else stays as the operator knows it.
+//! kubeadm writes one flag per line (`cmd/kubeadm/app/phases/etcd/local.go`). Only the lines of two
+//! flags change, so everything else stays as the operator knows it.
 
 use crate::error::{Failure, Result};
 use crate::node::pod::PodManifest;
@@ -11,8 +11,7 @@ const STATE: &str = "initial-cluster-state";
 
 /// The text with `--initial-cluster` set to this, and `--initial-cluster-state=existing`.
 ///
-/// # Errors
-/// [`Kind::Refused`] where the flags are not to be found, a line each.
+/// # Errors [`Kind::Refused`] if the flags are not on lines of their own.
 pub(crate) fn joining(text: &str, initial_cluster: &str) -> Result<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut cluster_at = None;
@@ -64,7 +63,7 @@ fn flag(line: &str) -> Option<(&str, &str)> {
 }
 
 fn item(indent: &str, name: &str, value: &str) -> String {
-    // Names and URLs hold nothing that YAML's single quotes would mind.
+    // Names and URLs contain nothing that YAML's single quotes would need to escape.
     format!("{indent}- '--{name}={}'", value.replace('\'', "''"))
 }
 

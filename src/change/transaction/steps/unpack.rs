@@ -1,4 +1,4 @@
-//! What goes into place, unpacked and copied beside it while everything still runs.
+//! Unpacks and copies what will go into place next to it, while everything still runs.
 
 use std::path::PathBuf;
 
