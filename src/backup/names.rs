@@ -23,6 +23,8 @@ pub const ENVIRONMENT: &str = "backup.env";
 pub const SUMS: &str = "SHA256SUMS";
 /// What the last verification found; written after the set, may be absent.
 pub const VERIFIED: &str = "verified.json";
+/// What the last rehearsal found: whether a real etcd served the set; written after it, may be absent.
+pub const REHEARSED: &str = "rehearsed.json";
 /// How much of the snapshot shares its blocks with the set before; written after the set.
 pub const SHARED: &str = "shared.json";
 /// Which copies were asked for and which were made; written with the set and after it, may be absent.
@@ -203,6 +205,7 @@ pub fn is_of_a_set(name: &str) -> bool {
         ENVIRONMENT,
         SUMS,
         VERIFIED,
+        REHEARSED,
         SHARED,
         COPIES,
         PINNED,

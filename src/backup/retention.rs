@@ -59,6 +59,8 @@ pub struct Candidate {
     pub standing: Standing,
     /// Whether the last verification found nothing.
     pub verified: bool,
+    /// Whether a real etcd served it.
+    pub rehearsed: bool,
     /// Whether the last verification found damage.
     pub failed: bool,
     /// Whether it is in a store away from the node, where others may have written what was learnt
@@ -177,12 +179,16 @@ impl Rules {
 pub fn decide(sets: &[Candidate], rules: &Rules, now: Timestamp) -> Result<Vec<Decision>> {
     rules.check()?;
     let mut decisions = by_rules(sets, rules, now);
-    let learnt = |set: &Candidate| set.failed || set.away && (set.verified || set.pinned);
+    let learnt = |set: &Candidate| {
+        let learnt = set.verified || set.rehearsed || set.pinned;
+        set.failed || set.away && learnt
+    };
     if sets.iter().any(learnt) {
         // Rules added later, and facts from elsewhere, may keep more backups and never fewer.
         let unlearnt = |set: &Candidate| Candidate {
             failed: false,
             verified: false,
+            rehearsed: false,
             pinned: set.pinned && !set.away,
             ..set.clone()
         };
@@ -368,6 +374,11 @@ impl<'a> Sorting<'a> {
         if let Some((index, _)) = self.sets_of(group).find(|(_, set)| set.verified) {
             let detail = "it is the newest verified backup";
             found.push((index, reason("newest-verified", detail)));
+        }
+        // Its record tells when a rehearsal is due again.
+        if let Some((index, _)) = self.sets_of(group).find(|(_, set)| set.rehearsed) {
+            let detail = "it is the newest backup that etcd served in a rehearsal";
+            found.push((index, reason("newest-rehearsed", detail)));
         }
     }
 

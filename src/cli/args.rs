@@ -40,7 +40,7 @@ pub use self::schedule::ScheduleArgs;
 pub use self::sign::{SignArgs, SignersArgs, TrustArgs};
 pub use self::source::SourceArgs;
 pub use self::values::{When, parse_duration, parse_size, parse_when, parse_zone};
-pub use self::verify::VerifyArgs;
+pub use self::verify::{RehearseArgs, VerifyArgs};
 
 /// Examples shown below the top-level help.
 const EXAMPLES: &str = "\

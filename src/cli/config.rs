@@ -40,6 +40,8 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) sign: Sign,
     #[serde(default)]
+    pub(super) schedule: Schedule,
+    #[serde(default)]
     pub(super) s3: S3,
     #[serde(default)]
     pub(super) sftp: Sftp,
@@ -129,6 +131,17 @@ pub(super) struct Sign {
     pub(super) require: bool,
 }
 
+/// `[schedule]`: what `schedule` does besides taking backups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Schedule {
+    /// How long after a rehearsal the next one is due.
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) rehearse: Option<Duration>,
+    pub(super) etcd: Option<PathBuf>,
+    pub(super) scratch: Option<PathBuf>,
+}
+
 /// `[s3]`: where credentials are, for a service that has neither variables nor a home.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -166,7 +179,7 @@ impl Config {
 }
 
 /// The keys of each table, for the nearest-name hint.
-const KEYS: [(&str, &[&str]); 7] = [
+const KEYS: [(&str, &[&str]); 8] = [
     (
         "",
         &[
@@ -183,6 +196,7 @@ const KEYS: [(&str, &[&str]); 7] = [
             "keep",
             "copy",
             "sign",
+            "schedule",
             "s3",
             "sftp",
         ],
@@ -219,6 +233,7 @@ const KEYS: [(&str, &[&str]); 7] = [
         ],
     ),
     ("sign", &["key", "allowed-signers", "require"]),
+    ("schedule", &["rehearse", "etcd", "scratch"]),
     ("s3", &["credentials-file", "profile", "region", "endpoint"]),
     ("sftp", &["identity", "known-hosts", "fingerprint"]),
 ];

@@ -16,11 +16,15 @@ use super::{
     restore, schedule, verify,
 };
 use crate::error::{Doing, Failure, Kind, Result, exit};
-use crate::sys::limits;
+use crate::sys::{bound, limits};
 
 /// Runs the command line; what is returned is the process's exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(error) = bound::become_program(&arguments) {
+        terminal::tell_line(format_args!("error: {error}"));
+        return ExitCode::from(exit::UNEXPECTED);
+    }
     if complete::answer(&arguments) {
         return ExitCode::from(exit::DONE);
     }

@@ -18,7 +18,7 @@ use crate::backup::manifest::Manifest;
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::history::Span;
 use crate::finding::printable;
-use crate::keep::catalog::{self, BackupSet, SetSignature, SetState, Verified};
+use crate::keep::catalog::{self, BackupSet, Rehearsed, SetSignature, SetState, Verified};
 use crate::node::layout::NodeLayout;
 use crate::store::local::SET_PREFIX;
 use crate::store::objects::Scheme;
@@ -199,8 +199,9 @@ fn local_sets(store: &LocalStore, named: bool) -> Result<Vec<BackupSet>> {
 }
 
 /// The columns of `list` that a narrow terminal does without, the least needed first.
-const LESS_NEEDED: [&str; 8] = [
+const LESS_NEEDED: [&str; 9] = [
     "REACHABLE",
+    "REHEARSED",
     "SHARED",
     "OCP",
     "KEYS",
@@ -234,19 +235,21 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, shown: 
     ];
     head.extend(shown.verbose.then_some("SHARED"));
     head.extend(shown.verbose.then_some("REACHABLE"));
+    head.extend(shown.verbose.then_some("REHEARSED"));
     head.extend(shown.signer.then_some("SIGNER"));
     let mut table = Table::new(&head).giving_up(&LESS_NEEDED);
     let is_newest = |set: &BackupSet| newest.is_some_and(|newest| newest.name == set.name);
     for set in sets {
         let manifest = set.manifest.as_ref();
         let database = manifest.map(|manifest| &manifest.database);
-        let verified = set.verified.as_ref().map(|verified| {
-            let when = ago(verified.time, now);
-            if verified.good {
-                when
-            } else {
-                format!("FAILED {when}")
-            }
+        let when = |time, good| {
+            let when = ago(time, now);
+            if good { when } else { format!("FAILED {when}") }
+        };
+        let verified = set.verified.as_ref().map(|last| when(last.time, last.good));
+        let rehearsed = set.rehearsed.as_ref().map(|last| {
+            let (when, release) = (when(last.time, last.good), &last.etcd_version);
+            printable(format!("{when}, etcd {release}"))
         });
         let expiry = manifest.and_then(|manifest| manifest.earliest_certificate_expiry.as_ref());
         let shared = set.shared.map(|bytes| HumanBytes(bytes).to_string());
@@ -280,6 +283,7 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, shown: 
             None => nothing(),
         };
         row.extend(shown.verbose.then(reachable));
+        row.extend(shown.verbose.then(|| rehearsed.unwrap_or_else(nothing)));
         row.extend(shown.signer.then(|| signer(set)));
         table.row(row);
     }
@@ -382,6 +386,7 @@ struct Set<'a> {
     pinned: bool,
     problems: &'a [String],
     reachable: Option<Span>,
+    rehearsed: Option<&'a Rehearsed>,
     shared_bytes: Option<u64>,
     signature: Signed<'a>,
     size: u64,
@@ -470,6 +475,7 @@ impl<'a> Set<'a> {
             pinned: set.pinned,
             problems: &set.problems,
             reachable: reachable(set),
+            rehearsed: set.rehearsed.as_ref(),
             shared_bytes: set.shared,
             signature: Signed::new(set),
             size: set.size,

@@ -24,6 +24,7 @@ mod member;
 mod operation;
 mod output;
 mod prune;
+mod rehearsals;
 mod remote;
 mod restore;
 mod schedule;

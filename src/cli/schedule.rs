@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::args::ScheduleArgs;
 use super::output::{error, error_json, json};
 use super::session::{Session, Shown, host_name};
-use super::{backup, copies, target};
+use super::{backup, copies, rehearsals, target};
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
@@ -22,11 +22,12 @@ use crate::keep::backup::Outcome;
 use crate::keep::metrics::serve::{self, Served};
 use crate::keep::metrics::{self, Tls, TlsFiles};
 use crate::keep::schedule::{
-    self, Beside, Ended, GRACE, Notifier, Pace, Period, Run, Schedule, SideReport, SideWork, Turns,
-    Waited, Work, on_a_thread,
+    self, Beside, Ended, GRACE, Notifier, Pace, Period, Rehearsals, Run, Schedule, SideReport,
+    SideWork, Turns, Waited, Work, on_a_thread,
 };
 use crate::keep::{backup as taking, catalog};
 use crate::store::LocalStore;
+use crate::sys::{bound, scratch};
 
 /// A backup is given no less time than this.
 const SHORTEST: Duration = Duration::from_secs(600);
@@ -58,6 +59,7 @@ pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
         beside: Beside::default(),
         verifying: Arc::default(),
         passed_over: BTreeSet::new(),
+        rehearsals: rehearsals::of(session, args, &served.metrics),
     };
     session.block_on(async {
         if let Some(address) = args.metrics_listen {
@@ -76,6 +78,9 @@ pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
         notifier.insist("STOPPING=1").await;
         ended
     })?;
+    // A rehearsal that was left to itself ends with this process, and its folder with it.
+    bound::kill_all();
+    scratch::remove_all();
     Ok(Shown::done(String::new(), Value::Null))
 }
 
@@ -187,6 +192,7 @@ struct Hands<'a> {
     verifying: Arc<Mutex<Option<String>>>,
     /// Sets whose verification did not end: the others come first.
     passed_over: BTreeSet<String>,
+    rehearsals: Option<Rehearsals>,
 }
 
 impl Hands<'_> {
@@ -261,13 +267,14 @@ impl Hands<'_> {
                 verifying: Arc::clone(&self.verifying),
                 passed_over: self.passed_over.clone(),
             },
+            rehearsals: self.rehearsals.clone(),
             until: run.period.end,
         };
         self.beside
             .start(&context, move |context| work.run(context));
         let left = run.period.end.duration_since(Timestamp::now());
         let left = Duration::try_from(left).unwrap_or_default();
-        let what = "waiting for copies and verification";
+        let what = "waiting for copies, verification and rehearsals";
         self.served.pulse.does(what, left);
         let stop = context.cancel.clone();
         match self.beside.wait(&stop, left).await {
@@ -486,6 +493,9 @@ fn described(outcome: &Outcome, came: SideReport) -> Told {
     let before = remarks.len();
     remarks.extend(rendered(&came.problems));
     document["verified"] = verified(came.verified, &mut remarks);
+    if let Some(came) = came.rehearsed {
+        document["rehearsed"] = rehearsals::told(came, &mut remarks);
+    }
     let failed = partial || remarks.len() > before;
     Told {
         document,
@@ -503,6 +513,9 @@ fn caught_up(came: SideReport) -> Told {
     let mut document = json!({"result": "caught-up", "caughtUp": copies});
     if !came.verified.is_empty() {
         document["verified"] = verified(came.verified, &mut problems);
+    }
+    if let Some(came) = came.rehearsed {
+        document["rehearsed"] = rehearsals::told(came, &mut problems);
     }
     Told {
         document: json::document("schedule", &document),

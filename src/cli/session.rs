@@ -264,6 +264,8 @@ async fn stop_on_signals(cancel: Cancel) {
     loop {
         signals.next().await;
         if cancel.is_cancelled() {
+            // What they run in goes once they are gone.
+            crate::sys::bound::kill_all();
             crate::sys::scratch::remove_all();
             std::process::exit(exit::INTERRUPTED.into());
         }

@@ -59,7 +59,11 @@ pub async fn compare(
     }
 }
 
-async fn ask(
+/// Asks one member whether its history holds a snapshot.
+///
+/// # Errors
+/// [`Kind::Unreachable`]; [`Kind::NotChecked`] where the snapshot cannot be read.
+pub(crate) async fn ask(
     connection: &Connection,
     snapshot: &Path,
     known: Computed,

@@ -16,7 +16,7 @@ use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::store::local::{self, LocalStore, STAGING_PREFIX, StoreEntry};
 
 use look::{bare, group, numbered, of_others, staging};
-pub use set::{BackupSet, Distrust, SetFiles, SetSignature, SetState, Shared, Verified};
+pub use set::{BackupSet, Distrust, Rehearsed, SetFiles, SetSignature, SetState, Shared, Verified};
 
 /// Threads that look at the sets of a store.
 const THREADS: usize = 4;

@@ -180,6 +180,7 @@ fn candidate(
         size: set.size,
         standing,
         verified: verified.is_some_and(|last| last.good),
+        rehearsed: set.believed_rehearsal(now).is_some_and(|last| last.good),
         failed: verified.is_some_and(|last| !last.good),
         away: set.name.contains('/'),
         pinned: set.pinned,

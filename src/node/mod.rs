@@ -29,6 +29,7 @@ mod openshift;
 pub mod overrides;
 pub mod pod;
 pub mod profile;
+pub mod running_etcd;
 pub mod runtime;
 pub mod settings;
 pub mod wanted;

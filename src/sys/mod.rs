@@ -5,6 +5,7 @@
 //! record them to replay every legal loss of what was not yet fsynced.
 
 pub mod blocking;
+pub mod bound;
 mod copy;
 pub mod crypto;
 pub mod digest;

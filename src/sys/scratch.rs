@@ -47,8 +47,8 @@ impl Scratch {
     /// # Errors
     /// [`Kind::Store`].
     pub fn make(base: &Path, purpose: &str) -> Result<Self> {
-        let prefix = format!(".etcd-dr-{purpose}-");
-        sweep(base, &prefix);
+        let prefix = prefix(purpose);
+        sweep(base, purpose);
         loop {
             let random = hex::encode(random::bytes::<RANDOM>()?);
             let path = base.join(format!("{prefix}{random}"));
@@ -105,13 +105,22 @@ fn is_same(path: &Path, open: &File) -> bool {
     matches!((there.map(identity), here.map(identity)), (Ok(there), Ok(here)) if there == here)
 }
 
+/// What the names of the folders for a purpose begin with.
+fn prefix(purpose: &str) -> String {
+    format!(".etcd-dr-{purpose}-")
+}
+
 /// Removes leftovers in a folder that others may write to as well: only directories of this user with
 /// a whole name of ours that nobody has locked. Failures leave a leftover, and are no reason to fail.
-fn sweep(base: &Path, prefix: &str) {
+pub fn sweep(base: &Path, purpose: &str) {
+    let prefix = prefix(purpose);
     let own = rustix::process::geteuid().as_raw();
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(random) = name.to_str().and_then(|name| name.strip_prefix(prefix)) else {
+        let Some(random) = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(prefix.as_str()))
+        else {
             continue;
         };
         let path = entry.path();

@@ -35,6 +35,7 @@ fn every_kind_of_backup_is_listed() {
             "pinned",
             "problems",
             "reachable",
+            "rehearsed",
             "sharedBytes",
             "signature",
             "size",

@@ -121,7 +121,7 @@ fn pod(spec: &Value) -> Cli {
 
 #[test]
 fn the_daemonset_renders_with_each_of_its_overlays() {
-    for overlay in ["hostpath", "s3", "mirrors"] {
+    for overlay in ["hostpath", "rehearse", "s3", "mirrors"] {
         let Some(documents) = rendered(overlay) else {
             return;
         };
@@ -147,7 +147,11 @@ fn the_daemonset_renders_with_each_of_its_overlays() {
         assert!(args.backup.keep.is_given());
         let role = &spec["nodeSelector"]["etcd-dr/role"];
         assert_eq!(role.as_str(), (overlay == "mirrors").then_some("snapshot"));
-        if overlay != "hostpath" {
+        let week = std::time::Duration::from_secs(7 * 86_400);
+        let rehearses = overlay == "rehearse";
+        assert_eq!(args.rehearse, rehearses.then_some(week));
+        assert_eq!(spec["hostPID"].as_bool(), rehearses.then_some(true));
+        if !["hostpath", "rehearse"].contains(&overlay) {
             assert_eq!(args.backup.copy_to, ["s3://bucket/path"]);
             let secret = &spec["containers"][0]["envFrom"][0]["secretRef"]["name"];
             assert_eq!(secret, "etcd-dr-s3");
@@ -407,7 +411,7 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
     }
     let dashboard: serde_json::Value =
         serde_json::from_str(&text("monitoring/dashboard.json")).expect("JSON");
-    assert_eq!(dashboard["panels"].as_array().map(Vec::len), Some(12));
+    assert_eq!(dashboard["panels"].as_array().map(Vec::len), Some(13));
 }
 
 #[test]

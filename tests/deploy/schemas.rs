@@ -67,7 +67,7 @@ fn kubernetes_knows_every_field_of_every_overlay() {
         assert!(!output.status.success(), "{overlay:?}");
         count += 1;
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 7);
 }
 
 /// Takes the folder of packages, and the object on standard input.

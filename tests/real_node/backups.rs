@@ -23,6 +23,13 @@ fn a_backup_needs_no_options() {
     );
     node.etcd_dr(&["verify", "latest", "--live"]).expect(0);
 
+    // The container's own program serves the backup, by the loader of its image if it has one.
+    let rehearsed = node.etcd_dr(&["verify", "latest", "--rehearse", "-o", "json"]);
+    let rehearsal = rehearsed.expect(0).json()["sets"][0]["rehearsal"].clone();
+    assert_eq!(rehearsal["good"], true, "{rehearsal:#}");
+    assert_eq!(rehearsal["etcd"]["from"], "node");
+    assert_eq!(rehearsal["etcd"]["version"], node.bins().version);
+
     // The node's own path of the default store is a link; seen from outside it is below root.
     let set = node.path("/var/lib/etcd-dr/static-pod-backups/backup-1");
     let sums = Command::new("sha256sum")

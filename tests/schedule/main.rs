@@ -8,6 +8,7 @@ mod leader;
 mod long;
 mod monitor;
 mod periods;
+mod rehearsals;
 mod secured;
 mod suspended;
 mod troubles;

@@ -1,6 +1,8 @@
 //! `verify` against real members: a set compared with the running cluster, a stopped or killed
 //! member's own files, and what is recorded of a verification.
 
+mod rehearse;
+
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

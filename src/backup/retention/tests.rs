@@ -22,6 +22,7 @@ fn good(number: u64, created: &str) -> Candidate {
         size: 100,
         standing: Standing::Good,
         verified: false,
+        rehearsed: false,
         failed: false,
         away: false,
         pinned: false,
@@ -211,6 +212,11 @@ fn what_is_protected_stays() {
         ..Rules::default()
     };
     assert_eq!(kept(&sets, &rules, NOW), [1, 2, 3, 5, 9]);
+    sets[3].rehearsed = true;
+    assert_eq!(kept(&sets, &rules, NOW), [1, 2, 3, 4, 5, 9]);
+    let decided = decide(&sets, &rules, NOW.parse().unwrap()).unwrap();
+    assert_eq!(decided[3].reasons[0].rule, "newest-rehearsed");
+    sets[3].rehearsed = false;
     let versions = Rules {
         ocp_versions: true,
         max_size: Some(1),
@@ -371,6 +377,7 @@ fn any_set() -> impl Strategy<Value = Candidate> {
             size,
             standing,
             verified,
+            rehearsed: false,
             pinned,
             in_use,
             doubt: None,
@@ -507,6 +514,7 @@ proptest! {
     ) {
         let untold = sets.iter().cloned().map(|set| Candidate {
             verified: false,
+            rehearsed: false,
             pinned: false,
             away: true,
             ..set
@@ -514,6 +522,7 @@ proptest! {
         let untold: Vec<_> = untold.collect();
         let told = untold.iter().cloned().zip(flags).map(|(set, (looked_at, bad, pinned))| Candidate {
             verified: looked_at && !bad,
+            rehearsed: looked_at && !bad,
             failed: looked_at && bad,
             pinned,
             ..set

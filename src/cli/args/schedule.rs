@@ -37,6 +37,28 @@ pub struct ScheduleArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub verify_sets: u32,
 
+    /// Rehearse the newest good backup this often (verify --rehearse)
+    ///
+    /// A rehearsal is due once no backup in the store was rehearsed for this time, such as 7d. It
+    /// runs after a backup, its copies and verification, next to the schedule, and never delays
+    /// the next backup. If it cannot be made, for instance because no etcd is found, it is tried
+    /// again after a day.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub rehearse: Option<Duration>,
+
+    /// etcd to rehearse with
+    /// [default: the one that runs on this node, or the one in PATH]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub etcd: Option<PathBuf>,
+
+    /// Stop a rehearsal after this time
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
+    pub rehearse_timeout: Duration,
+
+    /// Directory for what is restored in a rehearsal [default: /var/tmp]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub scratch: Option<PathBuf>,
+
     /// Start no run while this file exists, on a local file system
     ///
     /// It is looked for before each run. A run that has begun ends; once the file is gone, the

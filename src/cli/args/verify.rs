@@ -1,10 +1,12 @@
 //! `verify`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
 use super::source::SourceArgs;
+use super::values::parse_duration;
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -13,6 +15,7 @@ Examples:
   etcd-dr verify /home/core/backup             a pair made by cluster-backup.sh
   etcd-dr verify snapshot.db
   etcd-dr verify latest --live                 does it match the live member?
+  etcd-dr verify latest --rehearse             does etcd start from it?
   etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
   etcd-dr verify --chain s3://bucket/etcd      is one missing or replaced?
   etcd-dr verify --compare a.json b.json       which disk to recover from?
@@ -78,7 +81,34 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "DIR", requires = "data_dir", value_hint = ValueHint::DirPath)]
     pub wal_dir: Option<PathBuf>,
 
+    /// Whether etcd serves it.
+    #[command(flatten)]
+    pub rehearse: RehearseArgs,
+
     /// Where backups come from, and what they are read with.
     #[command(flatten)]
     pub source: SourceArgs,
+}
+
+/// Whether a real etcd serves the backup.
+#[derive(Debug, Clone, Args)]
+pub struct RehearseArgs {
+    /// Also restore the backup to scratch space and start a real etcd from it
+    ///
+    /// Builds the data directory as restore does, in --scratch, and starts etcd from it on
+    /// sockets that nobody else can reach. etcd must serve the backup's revision, keys and
+    /// HashKV, and accept a write and a compaction. Then it is stopped, and everything removed.
+    /// The result is recorded beside the backup. Exit status 3: etcd does not serve it; 12: it
+    /// could not be found out.
+    #[arg(long, conflicts_with_all = ["data_dir", "compare", "cluster", "upgrade_to", "chain"])]
+    pub rehearse: bool,
+
+    /// etcd to rehearse with
+    /// [default: the one that runs on this node, or the one in PATH]
+    #[arg(long, value_name = "FILE", requires = "rehearse", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub etcd: Option<PathBuf>,
+
+    /// Stop a rehearsal after this time
+    #[arg(long, value_name = "TIME", requires = "rehearse", value_parser = parse_duration, default_value = "10m")]
+    pub rehearse_timeout: Duration,
 }

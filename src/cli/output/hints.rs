@@ -387,6 +387,16 @@ fn way_around(typed: &Line, name: &str, failure: &Failure) -> Option<String> {
             let line = typed.other("member-add --join");
             format!("to join that cluster, with the old data set aside: {line}")
         }
+        "no-etcd" | "etcd-unusable" | "etcd-too-old" => {
+            format!(
+                "to use another etcd: {}",
+                typed.clone().with("--etcd", "FILE")
+            )
+        }
+        "rehearsal-timeout" => {
+            let line = typed.clone().with("--rehearse-timeout", "1h");
+            format!("to give it more time: {line}")
+        }
         "state-not-trusted" => {
             let path = failure.facts().iter().find_map(|fact| match fact {
                 Fact::Path(path) => Some(path.display().to_string()),

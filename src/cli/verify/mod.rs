@@ -4,6 +4,7 @@ mod chain;
 mod cluster;
 mod compare;
 mod data_dir;
+pub(in crate::cli) mod rehearse;
 mod upgrade;
 
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use super::output::{json, layers, words};
 use super::session::{Session, Shown, scratch};
 use super::{remote, sign, target};
 use crate::backup::names::MANIFEST;
+use crate::change::rehearse::Rehearsal;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
 use crate::inspect::live::{self, Live};
@@ -67,31 +69,27 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let mut checked = Vec::new();
     for set in sets {
         let name = set.name.clone();
-        let one = check(
-            session,
-            set,
-            args.live,
-            &scratch(args.source.scratch.as_deref()),
-        );
+        let one = check(session, set, args, &scratch(args.source.scratch.as_deref()));
         checked.push(one.map_err(|failure| failure.doing(format!("verifying {name}")))?);
     }
     Ok(shown(session, &checked, remark(&passed_over)))
 }
 
+/// What was found of one set.
+struct Checked {
+    report: Report,
+    live: Option<Live>,
+    rehearsal: Option<Rehearsal>,
+}
+
 /// What was found of several sets.
-fn shown(session: &Session, checked: &[(Report, Option<Live>)], remark: Option<String>) -> Shown {
-    let good = checked.iter().all(|(report, _)| report.good);
-    let text: Vec<String> = checked
-        .iter()
-        .map(|(report, live)| text(report, live.as_ref(), session))
-        .collect();
-    let sets: Vec<Value> = checked
-        .iter()
-        .map(|(report, live)| document(report, live.as_ref()))
-        .collect();
+fn shown(session: &Session, checked: &[Checked], remark: Option<String>) -> Shown {
+    let good = checked.iter().all(|one| one.report.good);
+    let text: Vec<String> = checked.iter().map(|one| text(one, session)).collect();
+    let sets: Vec<Value> = checked.iter().map(document).collect();
     let status = checked
         .iter()
-        .map(|(report, live)| status(report.good, live.as_ref()));
+        .map(|one| status(one.report.good, one.live.as_ref()));
     Shown {
         text: text.join("\n"),
         problems: Vec::new(),
@@ -131,7 +129,7 @@ fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
             name: format!("{}", brought.dir.display()),
             ..catalog::resolve(&LocalStore::at(scratch), &path)?
         };
-        checked.push(check(session, set, args.live, scratch)?);
+        checked.push(check(session, set, args, scratch)?);
         if brought.state == SetState::Foreign {
             continue;
         }
@@ -191,30 +189,40 @@ fn status(good: bool, live: Option<&Live>) -> u8 {
     }
 }
 
-/// Checks one set, and compares it with the running member where that is asked for.
-fn check(
-    session: &Session,
-    set: BackupSet,
-    live: bool,
-    scratch: &Path,
-) -> Result<(Report, Option<Live>)> {
+/// Checks one set, and rehearses it and compares it with the running member where that is asked for.
+fn check(session: &Session, set: BackupSet, args: &VerifyArgs, scratch: &Path) -> Result<Checked> {
     let (set, _unpacked) = foreign::unpacked(&session.context, set, scratch)?;
+    let checking = set.clone();
+    let mut report = session.blocking(move |context| verify::run(&context, &checking))?;
+    let live = match args.live {
+        true => Some(compared(session, &set, &report)?),
+        false => None,
+    };
+    let rehearsal = match args.rehearse.rehearse {
+        true => rehearse::run(session, &args.rehearse, set, &mut report, scratch)?,
+        false => None,
+    };
+    Ok(Checked {
+        report,
+        live,
+        rehearsal,
+    })
+}
+
+/// Compares a set with the running member.
+fn compared(session: &Session, set: &BackupSet, report: &Report) -> Result<Live> {
     let cluster = set
         .manifest
         .as_ref()
         .map(|manifest| manifest.cluster.etcd_id.clone());
     let snapshot = set.files.snapshot.clone();
-    let report = session.blocking(move |context| verify::run(&context, &set))?;
-    if !live {
-        return Ok((report, None));
-    }
     let hash = report
         .database
         .as_ref()
         .and_then(|database| database.hash_kv);
     let (Some(snapshot), Some(hash)) = (snapshot, hash) else {
         let detail = "the snapshot has no HashKV".to_owned();
-        return Ok((report, Some(Live::NotChecked { detail })));
+        return Ok(Live::NotChecked { detail });
     };
     let target = target::target(session)?;
     let compared = live::compare(
@@ -224,21 +232,28 @@ fn check(
         hash,
         cluster.as_deref(),
     );
-    Ok((report, Some(session.block_on(compared)?)))
+    session.block_on(compared)
 }
 
-fn document(report: &Report, live: Option<&Live>) -> Value {
-    let mut value = json!(report);
-    if let (Some(object), Some(live)) = (value.as_object_mut(), live) {
-        object.insert("live".to_owned(), json!(live));
+fn document(checked: &Checked) -> Value {
+    let mut value = json!(checked.report);
+    if let Some(live) = &checked.live {
+        value["live"] = json!(live);
+    }
+    if let Some(rehearsal) = &checked.rehearsal {
+        value["rehearsal"] = json!(rehearsal);
     }
     value
 }
 
-fn text(report: &Report, live: Option<&Live>, session: &Session) -> String {
+fn text(checked: &Checked, session: &Session) -> String {
+    let report = &checked.report;
     let mut text = layers::head(&report.set, report.good);
     layers::layers(&mut text, &report.layers, &report.findings);
-    let compared = live.map(|live| match live {
+    if let Some(rehearsal) = &checked.rehearsal {
+        rehearse::text(&mut text, rehearsal);
+    }
+    let compared = checked.live.as_ref().map(|live| match live {
         Live::Same { detail } => (console::style("same").green(), detail),
         Live::Differs { detail } => (console::style("DIFFERS").red().bold(), detail),
         Live::NotChecked { detail } => (console::style("not checked").yellow(), detail),

@@ -22,6 +22,7 @@ mod refusal;
 mod tls;
 mod transport;
 mod types;
+mod write;
 
 pub use self::change::{AddedMember, NewMember};
 pub use self::connection::Connection;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
-use super::set::{BackupSet, SetSignature, SetState, Shared, Verified};
+use super::set::{BackupSet, SetSignature, SetState, Shared};
 use crate::backup::Manifest;
 use crate::backup::foreign;
 use crate::backup::manifest::{MAX_BYTES, QualityState};
@@ -43,8 +44,12 @@ pub(super) fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
         .flatten()
         .and_then(|bytes| serde_json::from_slice::<Shared>(&bytes).ok())
         .map(|shared| shared.bytes);
-    match read_verified(&entry.path.join(names::VERIFIED)) {
+    match read_record(&entry.path.join(names::VERIFIED)) {
         Ok(verified) => set.verified = verified,
+        Err(failure) => set.problems.push(failure.to_string()),
+    }
+    match read_record(&entry.path.join(names::REHEARSED)) {
+        Ok(rehearsed) => set.rehearsed = rehearsed,
         Err(failure) => set.problems.push(failure.to_string()),
     }
     set
@@ -232,7 +237,8 @@ fn read_manifest(path: &Path) -> Result<Option<(Manifest, Vec<u8>)>> {
     }
 }
 
-fn read_verified(path: &Path) -> Result<Option<Verified>> {
+/// Reads what was learnt of a set after it was taken.
+fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match small::read(path, MAX_BYTES)? {
         Some(bytes) => serde_json::from_slice(&bytes)
             .map(Some)

@@ -54,6 +54,28 @@ pub struct Verified {
     pub failed: Vec<String>,
 }
 
+/// When a real etcd last served a set, and with what result; kept beside the Manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsed {
+    /// The schema version of this document.
+    pub schema_version: u32,
+    /// When.
+    pub time: Timestamp,
+    /// Whether nothing failed.
+    pub good: bool,
+    /// The version of the tool that rehearsed.
+    pub tool_version: String,
+    /// The release of the etcd that served it.
+    pub etcd_version: String,
+    /// Seconds from the start of the restore until etcd served; none if it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_after_seconds: Option<f64>,
+    /// The questions that were answered wrongly.
+    #[serde(default)]
+    pub failed: Vec<String>,
+}
+
 /// The signature beside a Manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SetSignature {
@@ -123,6 +145,8 @@ pub struct BackupSet {
     pub problems: Vec<String>,
     /// When it was last verified.
     pub verified: Option<Verified>,
+    /// When a real etcd last served it.
+    pub rehearsed: Option<Rehearsed>,
     /// Whether it is pinned: no retention removes it.
     pub pinned: bool,
     /// Bytes of its snapshot that share their blocks with the set before.
@@ -166,6 +190,7 @@ impl BackupSet {
             latest: false,
             problems: Vec::new(),
             verified: None,
+            rehearsed: None,
             pinned: false,
             shared: None,
             manifest_sha256: None,
@@ -191,6 +216,12 @@ impl BackupSet {
     pub fn is_verified_in_future(&self, now: Timestamp) -> bool {
         let verified = self.verified.as_ref();
         verified.is_some_and(|last| newest::is_future(last.time, now))
+    }
+
+    /// Its last rehearsal, unless that is of a time that has not come: then it says nothing.
+    pub fn believed_rehearsal(&self, now: Timestamp) -> Option<&Rehearsed> {
+        let rehearsed = self.rehearsed.as_ref();
+        rehearsed.filter(|last| !newest::is_future(last.time, now))
     }
 
     /// Its number, where it is ours; away from the node its name is the last part of a path.

@@ -103,6 +103,9 @@ pub struct Metrics {
     last_verified: Number,
     unverified: Number,
     failed_verification: Number,
+    last_rehearsed: Number,
+    failed_rehearsals: Number,
+    rehearsal_interval: Family<Unlabelled, Number>,
     owed_copies: Family<Unlabelled, Number>,
     copies_reachable: Family<OfStore, Number>,
     copies_size: Family<OfStore, Number>,
@@ -145,6 +148,9 @@ impl Metrics {
             last_verified: Number::default(),
             unverified: Number::default(),
             failed_verification: Number::default(),
+            last_rehearsed: Number::default(),
+            failed_rehearsals: Number::default(),
+            rehearsal_interval: Family::default(),
             owed_copies: Family::default(),
             copies_reachable: Family::default(),
             copies_size: Family::default(),
@@ -161,6 +167,7 @@ impl Metrics {
         };
         metrics.register_backups();
         metrics.register_store();
+        metrics.register_rehearsals();
         metrics.register_copies();
         metrics.register_runs();
         metrics
@@ -242,6 +249,22 @@ impl Metrics {
             expiry,
             self.expiry.clone(),
         );
+    }
+
+    fn register_rehearsals(&mut self) {
+        let r = &mut self.registry;
+        let last = "When etcd last served a backup in a rehearsal; 0: never";
+        r.register(
+            "etcd_dr_last_rehearsed_timestamp_seconds",
+            last,
+            self.last_rehearsed.clone(),
+        );
+        let failed = "Backups that etcd did not serve in their last rehearsal";
+        let family = self.failed_rehearsals.clone();
+        r.register("etcd_dr_unservable_backups", failed, family);
+        let interval = "Seconds after which the schedule rehearses again";
+        let family = self.rehearsal_interval.clone();
+        r.register("etcd_dr_rehearsal_interval_seconds", interval, family);
     }
 
     fn register_copies(&mut self) {
@@ -337,6 +360,13 @@ impl Metrics {
         if !enabled {
             self.next_run.clear();
         }
+    }
+
+    /// How long after a rehearsal the schedule makes the next one.
+    pub fn rehearses(&self, every: Duration) {
+        let _whole = self.lock();
+        let interval = self.rehearsal_interval.get_or_create(&Vec::new());
+        interval.set(every.as_secs_f64());
     }
 
     /// How many sets lack a copy that was asked for.
@@ -443,6 +473,12 @@ impl Metrics {
         self.unverified.set(never.count() as f64);
         self.failed_verification
             .set(verified().filter(|verified| !verified.good).count() as f64);
+        let rehearsed = || ours().filter_map(|set| set.believed_rehearsal(now));
+        let served = rehearsed().filter(|last| last.good);
+        let last = served.map(|last| seconds(last.time));
+        self.last_rehearsed.set(last.fold(0.0, f64::max));
+        self.failed_rehearsals
+            .set(rehearsed().filter(|last| !last.good).count() as f64);
         let newest = catalog::newest_good(sets, now);
         self.last_success
             .set(newest.and_then(|set| set.created).map_or(0.0, seconds));

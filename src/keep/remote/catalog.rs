@@ -14,7 +14,7 @@ use crate::backup::names::{BackupId, FileKind};
 use crate::backup::{Manifest, foreign, names, newest, signature};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::keep::catalog;
-use crate::keep::catalog::{BackupSet, SetFiles, SetSignature, SetState, Verified};
+use crate::keep::catalog::{BackupSet, Rehearsed, SetFiles, SetSignature, SetState, Verified};
 use crate::keep::chain::record;
 use crate::keep::trust::Trust;
 use crate::store::objects::{self, Listed, Store};
@@ -223,6 +223,7 @@ fn listed(store: &dyn Store, name: &str, folder: &Folder) -> BackupSet {
         latest: false,
         problems: Vec::new(),
         verified: None,
+        rehearsed: None,
         pinned: folder.contains_key(names::PINNED),
         shared: None,
         manifest_sha256: None,
@@ -275,18 +276,35 @@ async fn set(
             set.manifest = manifest;
         }
     }
-    if folder.contains_key(names::VERIFIED) {
-        // What cannot be read says nothing; the set is what it is.
-        set.verified = document::<Verified>(store, name, names::VERIFIED).await?;
-    }
-    if let Some(later) = place::last_verified(folder.keys()) {
-        let later = document::<Verified>(store, name, later).await?;
-        let time = |verified: &Option<Verified>| verified.as_ref().map(|verified| verified.time);
-        if time(&later) > time(&set.verified) {
-            set.verified = later;
-        }
-    }
+    let time = |verified: &Verified| verified.time;
+    set.verified = last_record(store, name, folder, names::VERIFIED, time).await?;
+    let time = |rehearsed: &Rehearsed| rehearsed.time;
+    set.rehearsed = last_record(store, name, folder, names::REHEARSED, time).await?;
     Ok(set)
+}
+
+/// The later of a record beside the set and of the newest one that could not replace it. What cannot be read
+/// says nothing; the set is what it is.
+async fn last_record<T: DeserializeOwned>(
+    store: &dyn Store,
+    name: &str,
+    folder: &Folder,
+    record: &str,
+    time: impl Fn(&T) -> Timestamp,
+) -> Result<Option<T>> {
+    let first = match folder.contains_key(record) {
+        true => document::<T>(store, name, record).await?,
+        false => None,
+    };
+    let later = match place::last_of(record, folder.keys()) {
+        Some(later) => document::<T>(store, name, later).await?,
+        None => None,
+    };
+    let time = |record: &Option<T>| record.as_ref().map(&time);
+    Ok(match time(&later) > time(&first) {
+        true => later,
+        false => first,
+    })
 }
 
 /// When a transfer that has not ended last brought something: by the clock of whoever sends it and

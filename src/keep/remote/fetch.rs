@@ -97,20 +97,32 @@ pub async fn import(
     Ok(BackupId(number))
 }
 
-/// Puts what a verification of a fetched set found beside the set, where there is such a record: in the place
-/// of the one before, or under a name of its own where that cannot be replaced.
+/// Puts what a verification and a rehearsal of a fetched set found beside the set, where there are such
+/// records.
 ///
 /// # Errors
 /// [`Kind::Store`]: a store that may not be written to is no reason to fail.
 pub async fn record(store: &dyn Store, name: &str, fetched: &Path, now: Timestamp) -> Result<()> {
-    let record = small::read(&fetched.join(names::VERIFIED), MAX_BYTES)?;
-    let Some(bytes) = record else {
-        return Ok(());
-    };
-    let put = objects::put(store, &format!("{name}/{}", names::VERIFIED), bytes.clone()).await;
+    for record in [names::VERIFIED, names::REHEARSED] {
+        if let Some(bytes) = small::read(&fetched.join(record), MAX_BYTES)? {
+            put_record(store, name, record, bytes, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a record in the place of the one before, or under a name of its own where that cannot be replaced.
+async fn put_record(
+    store: &dyn Store,
+    name: &str,
+    record: &str,
+    bytes: Vec<u8>,
+    now: Timestamp,
+) -> Result<()> {
+    let put = objects::put(store, &format!("{name}/{record}"), bytes.clone()).await;
     match put {
         Err(failure) if failure.kind() == Kind::Store => {
-            let other = format!("{name}/{}", place::verified_at(now));
+            let other = format!("{name}/{}", place::at(record, now));
             objects::put(store, &other, bytes)
                 .await
                 .map_err(|_| failure)

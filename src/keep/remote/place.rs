@@ -18,8 +18,6 @@ const CLAIM_SUFFIX: &str = ".json";
 const CLAIM_DIGITS: usize = 16;
 /// The object that lists a set's objects as they are stored.
 pub const INDEX: &str = "remote.json";
-/// What the name of a later result of a verification begins with; its time follows.
-const VERIFIED_PREFIX: &str = "verified-";
 /// What the name of the index's signature begins with; digits of the index's SHA-256 follow.
 const INDEX_SIGNATURE: (&str, &str) = ("remote-", ".json.sig");
 /// What follows an object's name in the name of the record of its arrival.
@@ -36,17 +34,25 @@ pub(super) fn claim(manifest_sha256: &str) -> String {
     format!("{CLAIM_PREFIX}{digits}{CLAIM_SUFFIX}")
 }
 
-/// The name of a result of a verification at a time, where `verified.json` cannot be replaced.
-pub(super) fn verified_at(time: Timestamp) -> String {
+/// The name of a record at a time, where the one before cannot be replaced: `verified-<time>.json` for
+/// `verified.json`.
+pub(super) fn at(record: &str, time: Timestamp) -> String {
+    let stem = record.strip_suffix(CLAIM_SUFFIX).unwrap_or(record);
     let stamp = time.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ");
-    format!("{VERIFIED_PREFIX}{stamp}{CLAIM_SUFFIX}")
+    format!("{stem}-{stamp}{CLAIM_SUFFIX}")
 }
 
-/// The newest of such results in a folder.
-pub(super) fn last_verified<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-    names
-        .filter(|name| name.starts_with(VERIFIED_PREFIX) && name.ends_with(CLAIM_SUFFIX))
-        .max()
+/// The newest of such records in a folder.
+pub(super) fn last_of<'a>(
+    record: &str,
+    names: impl Iterator<Item = &'a String>,
+) -> Option<&'a String> {
+    let stem = record.strip_suffix(CLAIM_SUFFIX).unwrap_or(record);
+    let is_later = |name: &&String| {
+        let rest = name.strip_prefix(stem);
+        rest.is_some_and(|rest| rest.starts_with('-') && rest.ends_with(CLAIM_SUFFIX))
+    };
+    names.filter(is_later).max()
 }
 
 /// The name of the signature of the index with this SHA-256, hex. Two who encrypt a copy at once write

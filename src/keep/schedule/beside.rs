@@ -103,7 +103,12 @@ struct Counting {
 
 impl Observer for Counting {
     fn event(&self, event: Event) {
-        if matches!(event, Event::PhaseProgress { .. } | Event::PhaseDone { .. }) {
+        // A wait that is told of has a limit of its own.
+        let moves = matches!(
+            event,
+            Event::PhaseProgress { .. } | Event::PhaseDone { .. } | Event::Waiting { .. }
+        );
+        if moves {
             self.moved.fetch_add(1, Ordering::Relaxed);
         }
         self.observer.event(event);

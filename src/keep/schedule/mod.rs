@@ -5,7 +5,7 @@
 //!   └────────────────────────────────── and what the runs before came to
 //! rotation ── which old set is verified next          runner ── the loop around both
 //! leader ── whether the others go first           beside ── work that outlasts a run, and deadlines
-//! side_work ── copies and verification
+//! side_work ── copies, verification and rehearsals
 //! pulse ── whether all of it is alive
 //! ```
 
@@ -15,6 +15,7 @@ mod leader;
 mod notify;
 mod pace;
 mod pulse;
+mod rehearsals;
 mod rotation;
 mod runner;
 mod side_work;
@@ -25,6 +26,7 @@ pub use leader::leads_others;
 pub use notify::Notifier;
 pub use pace::{Due, Pace, spread};
 pub use pulse::Pulse;
-pub use rotation::{newest_whole, next_to_verify};
+pub use rehearsals::{Rehearsals, Rehearse};
+pub use rotation::{newest_whole, next_to_rehearse, next_to_verify};
 pub use runner::{Ended, GRACE, Run, Work, run};
 pub use side_work::{SideReport, SideWork, Turns, Verify};

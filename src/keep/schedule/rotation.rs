@@ -1,5 +1,7 @@
 //! Which sets count, and which is verified next.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use crate::backup::newest;
@@ -30,10 +32,24 @@ pub fn next_to_verify<'a>(
         })
 }
 
+/// The set to rehearse: the newest good one, if no rehearsal of any was within a time.
+pub fn next_to_rehearse(sets: &[BackupSet], every: Duration, now: Timestamp) -> Option<&BackupSet> {
+    let times = sets.iter().filter_map(|set| set.believed_rehearsal(now));
+    let last = times.map(|rehearsed| rehearsed.time).max();
+    let recent = |last| {
+        let age = Duration::try_from(now.duration_since(last));
+        age.is_ok_and(|age| age < every)
+    };
+    match last.is_some_and(recent) {
+        true => None,
+        false => catalog::newest_good(sets, now),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keep::catalog::{SetFiles, SetSignature, Verified};
+    use crate::keep::catalog::{Rehearsed, SetFiles, SetSignature, Verified};
 
     fn set(name: &str, created: i64, verified: Option<i64>) -> BackupSet {
         let time = |second| Timestamp::from_second(second).unwrap();
@@ -55,6 +71,7 @@ mod tests {
                 tool_version: String::new(),
                 failed: Vec::new(),
             }),
+            rehearsed: None,
             pinned: false,
             shared: None,
             manifest_sha256: None,
@@ -85,6 +102,37 @@ mod tests {
         sets.push(set("d", 4, Some(4_102_444_800)));
         let next = next_to_verify(&sets, Some("c"), now);
         assert_eq!(next.map(|set| set.name.as_str()), Some("d"));
+    }
+
+    #[test]
+    fn the_newest_good_one_is_rehearsed_once_the_last_rehearsal_is_long_ago() {
+        let mut sets = vec![set("a", 1, None), set("b", 5, None)];
+        let week = Duration::from_secs(7 * 86_400);
+        let now = Timestamp::from_second(800_000).unwrap();
+        let next =
+            |sets: &[BackupSet]| next_to_rehearse(sets, week, now).map(|set| set.name.clone());
+        assert_eq!(next(&sets).as_deref(), Some("b"));
+        let rehearsed = |second| {
+            Some(Rehearsed {
+                schema_version: 1,
+                time: Timestamp::from_second(second).unwrap(),
+                good: false,
+                tool_version: String::new(),
+                etcd_version: String::new(),
+                served_after_seconds: None,
+                failed: Vec::new(),
+            })
+        };
+        // One that failed counts as well: it is told, and not made every hour.
+        sets[0].rehearsed = rehearsed(200_000);
+        assert_eq!(next(&sets), None);
+        sets[0].rehearsed = rehearsed(100_000);
+        assert_eq!(next(&sets).as_deref(), Some("b"));
+        sets[0].rehearsed = rehearsed(4_102_444_800);
+        assert_eq!(next(&sets).as_deref(), Some("b"));
+        sets[1].state = SetState::Dirty;
+        assert_eq!(next(&sets).as_deref(), Some("a"));
+        assert_eq!(next(&[]), None);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! The work beside a backup: copies, then the verification of other sets.
+//! The work beside a backup: copies, then the verification of other sets, then a rehearsal.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use super::rehearsals::Rehearsals;
 use super::rotation::next_to_verify;
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
@@ -25,6 +26,8 @@ pub struct SideWork {
     pub verify: Option<(String, u32)>,
     /// Which others they are.
     pub turns: Turns,
+    /// What is rehearsed once that is due.
+    pub rehearsals: Option<Rehearsals>,
     /// When the period ends: no further copy is begun then.
     pub until: Timestamp,
 }
@@ -48,6 +51,8 @@ pub struct SideReport {
     pub tried: Vec<Tried>,
     /// The sets that were verified, and whether each is good.
     pub verified: Vec<(String, Result<bool>)>,
+    /// The set that was rehearsed, and whether etcd served it.
+    pub rehearsed: Option<(String, Result<bool>)>,
     /// What else went wrong.
     pub problems: Vec<Failure>,
     /// How the copies stand.
@@ -57,7 +62,8 @@ pub struct SideReport {
 impl SideReport {
     /// Whether there is nothing to tell.
     pub fn is_nothing(&self) -> bool {
-        self.tried.is_empty() && self.verified.is_empty() && self.problems.is_empty()
+        let checked = !self.verified.is_empty() || self.rehearsed.is_some();
+        self.tried.is_empty() && !checked && self.problems.is_empty()
     }
 
     /// Nothing but something that went wrong.
@@ -84,7 +90,7 @@ impl SideReport {
 }
 
 impl SideWork {
-    /// Makes the copies, then verifies.
+    /// Makes the copies, then verifies, then rehearses.
     ///
     /// # Errors
     /// None of its own: what fails is in the report.
@@ -101,6 +107,11 @@ impl SideWork {
         }
         if let Some((own, sets)) = &self.verify {
             report.verified = self.turns.verify_others(&context, own, *sets);
+        }
+        if let Some(rehearsals) = self.rehearsals
+            && !context.cancel.is_cancelled()
+        {
+            report.rehearsed = rehearsals.run(&context, &self.turns.store).await;
         }
         Ok(report)
     }

@@ -1,0 +1,212 @@
+//! The etcd processes that run on this machine, as `/proc` shows them (proc(5)): their own program can be
+//! started again, also where it is in a container.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+/// The name of etcd's program.
+const NAME: &str = "etcd";
+/// Words on a command line by which etcd's program is no server.
+const NO_SERVER: [&str; 2] = ["grpc-proxy", "gateway"];
+
+/// An etcd that runs. What it was started from stays reachable after it has ended.
+#[derive(Debug)]
+pub struct RunningEtcd {
+    /// Its process id.
+    pub pid: u32,
+    /// Its program, by the path that its container has.
+    pub path: PathBuf,
+    exe: File,
+    root: File,
+    /// The loader that it was started with, and the folders of its libraries; none of a static program.
+    loader: Option<PathBuf>,
+    libraries: Vec<PathBuf>,
+}
+
+impl RunningEtcd {
+    /// Its program, as this machine reaches it.
+    pub fn program(&self) -> PathBuf {
+        descriptor(&self.exe)
+    }
+
+    /// The loader of its container, which runs the program with its own libraries; none of a static
+    /// program.
+    pub fn loader(&self) -> Option<PathBuf> {
+        let loader = self.loader.as_ref()?;
+        Some(below(&descriptor(&self.root), loader))
+    }
+
+    /// The folders of its libraries, as `LD_LIBRARY_PATH` has them.
+    pub fn library_path(&self) -> OsString {
+        let root = descriptor(&self.root);
+        let folders: Vec<Vec<u8>> = self
+            .libraries
+            .iter()
+            .map(|folder| below(&root, folder).into_os_string().into_vec())
+            .collect();
+        OsString::from_vec(folders.join(&b':'))
+    }
+}
+
+/// The path by which any process of this user reaches what a file of ours leads to.
+fn descriptor(file: &File) -> PathBuf {
+    let own = Path::new("/proc").join(std::process::id().to_string());
+    own.join("fd").join(file.as_raw_fd().to_string())
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The servers that run, by process id, one for each program file. `proc` is where procfs is mounted; a
+/// process that may not be looked at is passed over.
+pub fn running(proc: &Path) -> Vec<RunningEtcd> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut pids: Vec<u32> = pids.collect();
+    pids.sort_unstable();
+    let mut seen = Vec::new();
+    let mut found = Vec::new();
+    for pid in pids {
+        let dir = proc.join(pid.to_string());
+        let Ok(Some(etcd)) = look(&dir, pid) else {
+            continue;
+        };
+        let identity = etcd.exe.metadata().map(|meta| (meta.dev(), meta.ino()));
+        if let Ok(identity) = identity
+            && !seen.contains(&identity)
+        {
+            seen.push(identity);
+            found.push(etcd);
+        }
+    }
+    found
+}
+
+/// A process, if it is a server.
+fn look(dir: &Path, pid: u32) -> io::Result<Option<RunningEtcd>> {
+    let link = dir.join("exe");
+    let path = fs::read_link(&link)?;
+    // The kernel marks a file that was removed since.
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    if name.strip_suffix(b" (deleted)").unwrap_or(name) != NAME.as_bytes() {
+        return Ok(None);
+    }
+    let words = fs::read(dir.join("cmdline"))?;
+    let mut words = words.split(|byte| *byte == 0);
+    if words.any(|word| NO_SERVER.iter().any(|other| other.as_bytes() == word)) {
+        return Ok(None);
+    }
+    // Seen from here, a process in another mount namespace has the root "/", and one after chroot(2) its path.
+    let root = fs::read_link(dir.join("root"))?;
+    let (loader, libraries) = mapped(&fs::read(dir.join("maps"))?, &root);
+    Ok(Some(RunningEtcd {
+        pid,
+        path,
+        exe: hold(&link)?,
+        root: hold(&dir.join("root"))?,
+        loader,
+        libraries,
+    }))
+}
+
+/// Opens what a link of procfs leads to, only to reach it.
+fn hold(link: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::PATH.bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(flags).open(link)
+}
+
+/// The loader and the folders of the libraries that a process has mapped, by its own paths, from `maps`:
+/// `address permissions offset device inode path`.
+fn mapped(maps: &[u8], root: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
+    let (mut loader, mut folders) = (None, Vec::new());
+    for line in maps.split(|byte| *byte == b'\n') {
+        let Some(path) = line.splitn(6, |byte| *byte == b' ').nth(5) else {
+            continue;
+        };
+        let path = PathBuf::from(OsString::from_vec(path.trim_ascii_start().to_vec()));
+        let path = match path.strip_prefix(root) {
+            Ok(inside) => Path::new("/").join(inside),
+            Err(_) => path,
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !path.is_absolute() || !name.contains(".so") {
+            continue;
+        }
+        if name.starts_with("ld-") || name.starts_with("ld.so") {
+            loader.get_or_insert(path.clone());
+        }
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    match loader {
+        Some(loader) => (Some(loader), folders),
+        // A static program may still have mapped one for a lookup of names.
+        None => (None, Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_dynamic_program_has_a_loader_and_folders() {
+        let maps = b"\
+00400000-01e1f000 r-xp 00000000 00:2f 524 /usr/bin/etcd
+7f0a00000000-7f0a00021000 rw-p 00000000 00:00 0 
+7f0a10000000-7f0a10100000 r-xp 00000000 00:2f 99   /usr/lib64/libc-2.28.so
+7f0a10200000-7f0a10300000 r-xp 00000000 00:2f 98                 /usr/lib64/ossl modules/fips.so
+7f0a20000000-7f0a20020000 r-xp 00000000 00:2f 97   /usr/lib64/ld-2.28.so
+7ffd00000000-7ffd00002000 r-xp 00000000 00:00 0    [vdso]
+";
+        let (loader, folders) = mapped(maps, Path::new("/"));
+        assert_eq!(loader, Some("/usr/lib64/ld-2.28.so".into()));
+        let wanted: [PathBuf; 2] = ["/usr/lib64".into(), "/usr/lib64/ossl modules".into()];
+        assert_eq!(folders, wanted);
+        let chrooted = String::from_utf8_lossy(maps).replace("/usr", "/srv/root/usr");
+        let inside = mapped(chrooted.as_bytes(), Path::new("/srv/root"));
+        assert_eq!(inside, (loader, folders));
+        let own = b"00400000-01e1f000 r-xp 00000000 00:2f 524 /usr/bin/etcd";
+        assert_eq!(mapped(own, Path::new("/")), (None, Vec::new()));
+    }
+
+    #[test]
+    fn servers_are_found_once_each_and_proxies_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("etcd");
+        fs::write(&program, "x").unwrap();
+        let other = dir.path().join("other");
+        fs::write(&other, "x").unwrap();
+        let process = |pid: u32, exe: &Path, words: &str| {
+            let at = dir.path().join("proc").join(pid.to_string());
+            fs::create_dir_all(&at).unwrap();
+            symlink(exe, at.join("exe")).unwrap();
+            symlink(dir.path(), at.join("root")).unwrap();
+            fs::write(at.join("cmdline"), words).unwrap();
+            fs::write(at.join("maps"), "").unwrap();
+        };
+        process(7, &program, "etcd\0--data-dir=/x\0");
+        process(8, &program, "etcd\0--data-dir=/y\0");
+        process(9, &program, "etcd\0grpc-proxy\0start\0");
+        process(10, &other, "other\0");
+        fs::create_dir_all(dir.path().join("proc/11")).unwrap();
+        let found = running(&dir.path().join("proc"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].pid, &found[0].path), (7, &program));
+        assert_eq!(found[0].loader(), None);
+        assert_eq!(fs::read(found[0].program()).unwrap(), b"x");
+        fs::remove_file(&program).unwrap();
+        assert_eq!(fs::read(found[0].program()).unwrap(), b"x");
+    }
+}
