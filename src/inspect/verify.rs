@@ -236,7 +236,12 @@ impl Check<'_> {
             return Ok(());
         };
         let name = file_name(&path);
-        let Some(report) = database::read(self.context, &path, database::cluster_keys())? else {
+        let Some(report) = database::read(
+            self.context,
+            &path,
+            encryption::wanted(database::cluster_keys()),
+        )?
+        else {
             let finding =
                 Finding::error(Layer::Trailer, "the snapshot", "no such file").in_file(name);
             self.layers.findings.push(finding);
@@ -265,8 +270,8 @@ impl Check<'_> {
         let files = &self.set.files;
         let archives = [&files.resources, &files.certificates];
         let archives: Vec<PathBuf> = archives.into_iter().flatten().cloned().collect();
-        match &files.snapshot {
-            Some(snapshot) if self.layers.good() => encryption::survey(snapshot, &archives),
+        match &self.database {
+            Some(report) if self.layers.good() => encryption::survey(&report.collected, &archives),
             _ => Ok(Vec::new()),
         }
     }

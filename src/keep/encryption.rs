@@ -7,7 +7,6 @@
 //! | kube-apiserver elsewhere | the file that `--encryption-provider-config` names, in the archive |
 //! | OpenShift's other API servers | Secrets `openshift-config-managed/encryption-config-*` in the database, which kube-apiserver encrypted |
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,8 +17,9 @@ use flate2::read::GzDecoder;
 use serde::Serialize;
 
 use crate::error::{Doing, Kind, Result};
-use crate::etcd::bbolt::FileSource;
 use crate::etcd::keyspace::{Database, Keyspace};
+use crate::etcd::kubernetes::PREFIXES;
+use crate::etcd::snapshot::{Collected, KeyFilter};
 use crate::objects::atrest::{Keys, described};
 use crate::objects::{Unread, decode};
 
@@ -31,8 +31,9 @@ const MAX_ARCHIVE: u64 = 4 << 30;
 const MARK: &[u8] = b"EncryptionConfig";
 /// Where OpenShift's operators keep the configurations of its other API servers.
 const MANAGED: &str = "/secrets/openshift-config-managed/encryption-config-";
-/// Keys and plugins that are told of.
-const MAX_PROVIDERS: usize = 64;
+
+/// The warning about objects that a backup cannot decrypt.
+pub const CANNOT_DECRYPT: &str = "cannot-decrypt";
 
 /// Objects that were encrypted with one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,6 +41,8 @@ const MAX_PROVIDERS: usize = 64;
 pub struct EncryptedWith {
     /// `aescbc:v1:KEY`, `kms:v2:PLUGIN`, …
     pub key: String,
+    /// What the objects' keys in etcd begin with: API servers name their keys alike.
+    pub under: String,
     /// How many objects.
     pub objects: u64,
     /// Why the backup cannot decrypt them; nothing where it can.
@@ -47,41 +50,77 @@ pub struct EncryptedWith {
     pub why: Option<String>,
 }
 
-/// Looks for encrypted objects and tries one of each key.
+impl EncryptedWith {
+    /// What is lost without the key, for [`CANNOT_DECRYPT`].
+    pub fn warning(&self) -> Option<String> {
+        let why = self.why.as_deref()?;
+        Some(format!(
+            "the backup cannot decrypt {} of its objects, under {}, {why}: keep the API server's encryption configuration with the backup",
+            self.objects, self.under
+        ))
+    }
+}
+
+/// What a pass over a snapshot collects for [`survey`]: how many values are encrypted with each key, one of each, and the
+/// configurations that the database holds.
+pub fn wanted(filter: KeyFilter) -> KeyFilter {
+    let managed = PREFIXES.map(|prefix| format!("{prefix}{MANAGED}").into_bytes());
+    let prefixes = filter.prefixes.into_iter().chain(managed);
+    KeyFilter {
+        prefixes: prefixes.collect(),
+        classify: Some(class),
+        ..filter
+    }
+}
+
+/// How a value is encrypted, and by which API server.
+fn class(key: &[u8], value: &[u8]) -> Option<(String, String)> {
+    described(value).map(|with| (with, under(key)))
+}
+
+/// What the keys of an API server's objects begin with, as far as that tells OpenShift's API servers apart.
+fn under(key: &[u8]) -> String {
+    const OAUTH: &[u8] = b"/openshift.io/oauth/";
+    let end = match key.starts_with(OAUTH) {
+        true => OAUTH.len(),
+        false => {
+            let slash = key.iter().skip(1).position(|byte| *byte == b'/');
+            slash.map_or(0, |at| at + 2)
+        }
+    };
+    String::from_utf8_lossy(key.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// Tries one value of each key that a pass over the snapshot met ([`wanted`]).
 ///
 /// # Errors
-/// As [`Database::open`] and [`from_archives`].
-pub fn survey(snapshot: &Path, archives: &[PathBuf]) -> Result<Vec<EncryptedWith>> {
-    let doing = || format!("reading {}", snapshot.display());
-    let file = FileSource::open(snapshot).doing(Kind::NotChecked, doing)?;
-    let database = Database::open(&file)?;
-    let encrypted = Keyspace::by_value(&database, &|value| described(value).is_some())?;
-    if encrypted.is_empty() {
+/// As [`from_archives`].
+pub fn survey(collected: &Collected, archives: &[PathBuf]) -> Result<Vec<EncryptedWith>> {
+    if collected.classes.is_empty() {
         return Ok(Vec::new());
     }
     let mut keys = from_archives(archives)?;
-    keys.merge(from_database(&database, &keys)?);
-    let mut found: BTreeMap<String, EncryptedWith> = BTreeMap::new();
-    for key in encrypted.keys() {
-        let value = encrypted.value(key.value)?;
-        let name = described(&value).unwrap_or_default();
-        if let Some(known) = found.get_mut(&name) {
-            known.objects += 1;
-        } else if found.len() < MAX_PROVIDERS {
-            let why = match decode(key.name, &value, &keys) {
+    let managed = collected
+        .values
+        .iter()
+        .filter(|found| is_managed(&found.key));
+    let managed = managed.filter_map(|found| Some((found.key.as_slice(), found.value.as_deref()?)));
+    keys.merge(from_secrets(managed, &keys));
+    let tried = collected
+        .classes
+        .iter()
+        .map(|((with, under), class)| EncryptedWith {
+            key: with.clone(),
+            under: under.clone(),
+            objects: class.count,
+            why: match decode(&class.key, &class.value, &keys) {
                 Err(Unread::Locked(why)) => Some(why.to_string()),
                 _ => None,
-            };
-            let with = EncryptedWith {
-                key: name.clone(),
-                objects: 1,
-                why,
-            };
-            found.insert(name, with);
-        }
-    }
-    Ok(found.into_values().collect())
+            },
+        });
+    Ok(tried.collect())
 }
+
 /// The keys of every EncryptionConfiguration in archives.
 ///
 /// # Errors
@@ -118,11 +157,24 @@ fn from_archive(path: &Path, keys: &mut Keys) -> std::io::Result<()> {
 /// # Errors
 /// As [`Keyspace::read`].
 pub fn from_database(database: &Database<'_>, known: &Keys) -> Result<Keys> {
-    let managed = |key: &[u8]| std::str::from_utf8(key).is_ok_and(|key| key.contains(MANAGED));
-    let secrets = Keyspace::read(database, None, &managed)?;
-    let mut keys = Keys::default();
+    let secrets = Keyspace::read(database, None, &is_managed)?;
+    let mut values = Vec::new();
     for secret in secrets.keys() {
-        let Ok(object) = decode(secret.name, &secrets.value(secret.value)?, known) else {
+        values.push((secret.name, secrets.value(secret.value)?));
+    }
+    let values = values.iter().map(|(name, value)| (*name, value.as_slice()));
+    Ok(from_secrets(values, known))
+}
+
+fn is_managed(key: &[u8]) -> bool {
+    std::str::from_utf8(key).is_ok_and(|key| key.contains(MANAGED))
+}
+
+/// The keys in Secrets that hold an EncryptionConfiguration each, as far as the keys that are known open them.
+fn from_secrets<'a>(secrets: impl Iterator<Item = (&'a [u8], &'a [u8])>, known: &Keys) -> Keys {
+    let mut keys = Keys::default();
+    for (name, value) in secrets {
+        let Ok(object) = decode(name, value, known) else {
             continue;
         };
         let file = object
@@ -134,5 +186,5 @@ pub fn from_database(database: &Database<'_>, known: &Keys) -> Result<Keys> {
             let _ = keys.add(&file);
         }
     }
-    Ok(keys)
+    keys
 }

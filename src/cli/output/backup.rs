@@ -56,6 +56,9 @@ pub(crate) fn document(taken: &Taken) -> Value {
             "archives": timings.archives.as_secs_f64(),
         },
     });
+    if !taken.encrypted.is_empty() {
+        document["encrypted"] = json!(taken.encrypted);
+    }
     if !taken.problems.is_empty() {
         document["problems"] = json!(taken.problems);
     }

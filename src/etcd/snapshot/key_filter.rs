@@ -1,7 +1,15 @@
-//! Collecting the latest values of a few keys while the store is read.
+//! Collecting the latest values of a few keys while the store is read, and counting values by what they begin with.
+
+use std::collections::BTreeMap;
+
+/// The class of a value, by its key and its first bytes, in two words; most values have none.
+pub type Classify = fn(&[u8], &[u8]) -> Option<(String, String)>;
+
+/// Classes that are counted; values of more are passed over.
+const MAX_CLASSES: usize = 64;
 
 /// Which keys' latest values a caller wants, and how much of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct KeyFilter {
     /// Keys, exactly.
     pub keys: Vec<Vec<u8>>,
@@ -11,6 +19,8 @@ pub struct KeyFilter {
     pub max_value: usize,
     /// Bytes of all collected keys and values; what comes after is left out.
     pub max_total: usize,
+    /// Counts the values of keys that are alive by their classes.
+    pub classify: Option<Classify>,
 }
 
 impl Default for KeyFilter {
@@ -20,6 +30,7 @@ impl Default for KeyFilter {
             prefixes: Vec::new(),
             max_value: 1 << 20,
             max_total: 8 << 20,
+            classify: None,
         }
     }
 }
@@ -48,6 +59,19 @@ pub struct Collected {
     pub values: Vec<LatestValue>,
     /// Keys left out because there was no room for them.
     pub left_out: u64,
+    /// The values that have a class.
+    pub classes: BTreeMap<(String, String), Class>,
+}
+
+/// Values of one class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// How many.
+    pub count: u64,
+    /// The key of one of them.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
 }
 
 impl Collected {
@@ -83,6 +107,25 @@ impl Collector {
                     .keys
                     .binary_search_by(|k| k.as_slice().cmp(key))
                     .is_ok())
+    }
+
+    /// Counts the value of a key that is alive.
+    pub(super) fn classify(&mut self, key: &[u8], value: &[u8]) {
+        let Some(class) = self.wanted.classify.and_then(|class| class(key, value)) else {
+            return;
+        };
+        let classes = &mut self.collected.classes;
+        if let Some(known) = classes.get_mut(&class) {
+            known.count += 1;
+        } else if classes.len() < MAX_CLASSES {
+            let (key, value) = (key.to_vec(), value.to_vec());
+            let first = Class {
+                count: 1,
+                key,
+                value,
+            };
+            classes.insert(class, first);
+        }
     }
 
     /// Takes a key that is wanted. `value` is nothing if it could not be held.

@@ -288,6 +288,9 @@ impl<'a> KeyPass<'a> {
                         });
                     }
                 }
+                if let Some(value) = record.value {
+                    self.collector.classify(key, value);
+                }
                 if self.collector.wants(key) {
                     let latest = LatestValue {
                         key: key.to_vec(),

@@ -36,7 +36,7 @@ pub use facts::{
     Status,
 };
 pub use inspect::{hash_kv, inspect, is_raw_copy};
-pub use key_filter::{Collected, KeyFilter, LatestValue};
+pub use key_filter::{Class, Classify, Collected, KeyFilter, LatestValue};
 pub use options::{Options, Progress};
 pub use packed::Packed;
 pub use prefixes::{PrefixUsage, Usage};

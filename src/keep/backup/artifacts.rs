@@ -17,9 +17,11 @@ use crate::context::{Cancel, Context};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::download::{DownloadOptions, Downloaded, SnapshotSink, download, write_behind};
 use crate::etcd::kubernetes::ClusterVersion;
+use crate::etcd::snapshot::Collected;
 use crate::event::Event;
 use crate::finding::Severity;
 use crate::keep::database;
+use crate::keep::encryption::{self, EncryptedWith};
 use crate::node::collect::CollectList;
 use crate::sys::blocking::blocking;
 use crate::sys::fs::{self, FILE_MODE, OutFile};
@@ -39,6 +41,10 @@ pub(super) struct Artifacts {
     pub(super) version: Option<ClusterVersion>,
     pub(super) kube_system_uid: Option<String>,
     pub(super) timings: Timings,
+    /// The objects that the API server encrypted, and whether the backup can decrypt them.
+    pub(super) encrypted: Vec<EncryptedWith>,
+    /// What the check of the snapshot collected.
+    collected: Collected,
 }
 
 /// A snapshot that is not whole is no backup, whatever is allowed.
@@ -116,7 +122,39 @@ impl Artifacts {
             artifacts.expiry = earlier(artifacts.expiry.take(), expiry);
         }
         artifacts.timings.archives = began.elapsed();
+        artifacts.try_keys(run, dir).await?;
         Ok(artifacts)
+    }
+
+    /// Tries the keys in the archives on what the API server encrypted. A backup that does not hold them is as good as
+    /// any other, and useless for those objects once the node is gone.
+    async fn try_keys(&mut self, run: &Run<'_>, dir: &Path) -> Result<()> {
+        let collected = std::mem::take(&mut self.collected);
+        let archives = self
+            .files
+            .iter()
+            .filter(|file| matches!(file.kind, FileKind::Resources | FileKind::Certificates));
+        let archives: Vec<PathBuf> = archives.map(|file| dir.join(&file.name)).collect();
+        let tried = blocking(move || Ok(encryption::survey(&collected, &archives))).await?;
+        match tried {
+            Ok(encrypted) => self.encrypted = encrypted,
+            Err(why) => {
+                let what = format!("cannot tell whether the backup can decrypt its objects: {why}");
+                run.context.warn(encryption::CANNOT_DECRYPT, what);
+            }
+        }
+        // What a plugin encrypts has a warning of its own, where the node's configuration names the plugin.
+        let named =
+            |with: &&EncryptedWith| run.node.api.kms.is_empty() || !with.key.starts_with("kms:");
+        for what in self
+            .encrypted
+            .iter()
+            .filter(named)
+            .filter_map(EncryptedWith::warning)
+        {
+            run.context.warn(encryption::CANNOT_DECRYPT, what);
+        }
+        Ok(())
     }
 
     async fn snapshot(
@@ -150,6 +188,7 @@ impl Artifacts {
             downloaded.file_sha256,
         ));
         self.describe(context, downloaded, &report);
+        self.collected = report.collected;
         Ok(())
     }
 
@@ -166,7 +205,8 @@ impl Artifacts {
         // result counts before both are there.
         let checking = {
             let (context, path) = (context.clone(), path.to_owned());
-            blocking(move || database::read(&context, &path, database::cluster_keys()))
+            let wanted = encryption::wanted(database::cluster_keys());
+            blocking(move || database::read(&context, &path, wanted))
         };
         let at = path.to_owned();
         let synced = blocking(move || {

@@ -137,6 +137,7 @@ impl Run<'_> {
             manifest,
             is_set: true,
             timings: Timings::default(),
+            encrypted: Vec::new(),
             shared: None,
             pruned: None,
         })
@@ -180,6 +181,7 @@ impl Run<'_> {
             manifest,
             is_set: false,
             timings: Timings::default(),
+            encrypted: Vec::new(),
             shared: None,
             pruned: None,
         })

@@ -251,6 +251,7 @@ impl Run<'_> {
         };
         Ok(Taken {
             timings: artifacts.timings,
+            encrypted: artifacts.encrypted,
             ..taken
         })
     }

@@ -11,6 +11,7 @@ use crate::backup::manifest::Manifest;
 use crate::backup::retention::Rules;
 use crate::backup::signature::SigningKey;
 use crate::cluster::connect::Target;
+use crate::keep::encryption::EncryptedWith;
 use crate::keep::prune::Pruned;
 use crate::keep::quality::Allowed;
 use crate::keep::trust::Trust;
@@ -88,6 +89,8 @@ pub struct Taken {
     pub is_set: bool,
     /// Where the time went.
     pub timings: Timings,
+    /// The objects that the API server encrypted, by key, and whether the backup can decrypt them.
+    pub encrypted: Vec<EncryptedWith>,
     /// Bytes of the snapshot that share their blocks with the set before; `None` if the file
     /// system shares none.
     pub shared: Option<u64>,

@@ -61,7 +61,7 @@ impl fmt::Display for Locked {
             Self::NoKey { provider, key } => {
                 write!(
                     f,
-                    "encrypted by {provider} with key {key:?}, which was not given"
+                    "encrypted by {provider} with key {key:?}, which is missing"
                 )
             }
             Self::WrongKey { provider, key } => write!(
@@ -227,7 +227,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             locked.to_string(),
-            "encrypted by secretbox with key \"k2\", which was not given"
+            "encrypted by secretbox with key \"k2\", which is missing"
         );
         let locked = keys
             .decrypt(
