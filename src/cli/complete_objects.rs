@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::context::Cancel;
 use crate::inspect::look::{Opened, Reader, Selection, Source, Words};
 use crate::keep::catalog;
 use crate::objects::atrest::Keys;
@@ -43,7 +44,7 @@ fn opened(set: &str, store: &Path) -> Option<Opened> {
         None => Source::of_set(&catalog::resolve(&LocalStore::at(store), set).ok()?).ok()?,
     };
     let size = std::fs::metadata(&source.database).ok()?.len();
-    (size <= MAX_BYTES).then(|| Opened::open(source).ok())?
+    (size <= MAX_BYTES).then(|| Opened::open(source, &Cancel::default()).ok())?
 }
 
 /// Kinds, names after a kind, and `KIND/NAME`, as far as one of them is typed.

@@ -7,16 +7,17 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::args::LogArgs;
+use super::brought::{Reached, bring};
 use super::output::json;
-use super::session::{Session, Shown, scratch};
-use super::{remote, sign};
+use super::session::{Session, Shown};
+use super::sign;
 use crate::error::Result;
 use crate::etcd::history::log::{Filter, Group, groups};
 use crate::etcd::history::{Reach, moments, revision_since};
 use crate::finding::printable;
-use crate::keep::catalog::{self, BackupSet};
+use crate::keep::catalog::BackupSet;
 use crate::keep::{reach, remote as sets};
-use crate::store::{Address, LocalStore};
+use crate::store::Address;
 use crate::sys::scratch::Scratch;
 
 /// Shows the changes in a backup.
@@ -57,22 +58,9 @@ fn find(session: &Session, args: &LogArgs) -> Result<(BackupSet, Option<Scratch>
         return Ok((trust.resolve(&store, &args.set)?, None));
     }
     let address = Address::parse(&args.set)?;
-    let settings = remote::settings(session, &args.source.remote)?;
-    let identities = remote::identities(&args.source.identity)?;
-    let scratch = scratch(args.source.scratch.as_deref());
-    let here = Scratch::make(&scratch, "log")?;
-    session.block_on(async {
-        let (store, set) = remote::resolve(session, &address, &settings, &trust).await?;
-        let (context, store, into) = (&session.context, store.as_ref(), here.path());
-        let part = sets::Part::Data;
-        sets::fetch(context, store, &set.name, into, identities, &trust, part).await
-    })?;
-    let path = here.path().display().to_string();
-    let set = BackupSet {
-        name: address.to_string(),
-        ..catalog::resolve(&LocalStore::at(&scratch), &path)?
-    };
-    Ok((set, Some(here)))
+    let reached = Reached::of(&args.source, &trust);
+    let brought = bring(session, &address, &reached, sets::Part::Data, "log")?;
+    Ok((brought.set, Some(brought.here)))
 }
 
 fn text(set: &BackupSet, reachable: &Reach, groups: &[Group]) -> String {

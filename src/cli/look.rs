@@ -1,19 +1,21 @@
 //! Opening what `get` and `diff` look into.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::args::{IdentityArgs, RemoteArgs, SourceArgs};
+use tokio::time::timeout;
+
+use super::brought::{Reached, bring};
 use super::session::{Session, scratch};
-use super::{remote, target, verify};
+use super::target;
 use crate::backup::manifest::HashKv;
 use crate::error::{Failure, Kind, Result};
 use crate::inspect::look::{Source, live};
-use crate::keep::catalog::{self, BackupSet, SetState};
-use crate::keep::trust::Trust;
+use crate::keep::catalog::BackupSet;
 use crate::keep::{foreign, remote as sets};
 use crate::objects::atrest::Keys;
 use crate::objects::kinds::Kinds;
-use crate::store::{Address, LocalStore};
+use crate::store::Address;
 use crate::sys::scratch::Scratch;
 use crate::sys::small::read_given;
 
@@ -27,28 +29,6 @@ pub(super) struct Looked {
     pub(super) hash_kv: Option<HashKv>,
     _brought: Option<Scratch>,
     _unpacked: Option<Scratch>,
-}
-
-/// Where backups are and how they are reached.
-#[derive(Clone, Copy)]
-pub(super) struct Reached<'a> {
-    pub(super) store: Option<&'a Path>,
-    pub(super) scratch: Option<&'a Path>,
-    pub(super) identity: &'a IdentityArgs,
-    pub(super) remote: &'a RemoteArgs,
-    pub(super) trust: &'a Trust,
-}
-
-impl<'a> Reached<'a> {
-    pub(super) fn of(source: &'a SourceArgs, trust: &'a Trust) -> Self {
-        Self {
-            store: source.store.as_deref(),
-            scratch: source.scratch.as_deref(),
-            identity: &source.identity,
-            remote: &source.remote,
-            trust,
-        }
-    }
 }
 
 /// Finds what a word means: a backup, a snapshot file, a data directory, a URL.
@@ -85,17 +65,31 @@ fn recorded(set: &BackupSet) -> Option<HashKv> {
     set.manifest.as_ref()?.database.hash_kv
 }
 
-/// A snapshot of this node's running etcd, taken only to be looked into.
-pub(super) fn live(session: &Session, reached: &Reached<'_>) -> Result<Looked> {
-    let here = Scratch::make(&scratch(reached.scratch), "look")?;
+/// A snapshot of this node's running etcd, taken only to be looked into, within a time if that is limited.
+pub(super) fn live(session: &Session, scratch: &Path, limit: Option<Duration>) -> Result<Looked> {
+    let here = Scratch::make(scratch, "look")?;
     let target = target::target(session)?;
-    let source = session.block_on(live::snapshot(&session.context, &target, here.path()))?;
+    let taking = live::snapshot(&session.context, &target, here.path());
+    let source = session.block_on(async {
+        match limit {
+            None => taking.await,
+            Some(limit) => timeout(limit, taking)
+                .await
+                .unwrap_or_else(|_| Err(too_slow())),
+        }
+    })?;
     Ok(Looked {
         source,
         hash_kv: None,
         _brought: Some(here),
         _unpacked: None,
     })
+}
+
+/// Reading the running etcd took longer than was allowed.
+pub(super) fn too_slow() -> Failure {
+    let what = "reading its data takes too long here; etcd-dr diff does it without a limit";
+    Failure::new(Kind::NotChecked, what)
 }
 
 /// Whether a word names kinds and not a backup.
@@ -108,44 +102,15 @@ pub(super) fn is_kind(word: &str) -> bool {
 }
 
 fn fetch(session: &Session, word: &str, reached: &Reached<'_>) -> Result<Looked> {
-    let address = Address::parse(word)?;
-    let settings = remote::settings(session, reached.remote)?;
-    let identities = remote::identities(reached.identity)?;
+    // Whoever reads objects need not hold the keys in the archives.
+    let part = sets::Part::Readable;
+    let brought = bring(session, &Address::parse(word)?, reached, part, "look")?;
     let scratch = scratch(reached.scratch);
-    let here = Scratch::make(&scratch, "look")?;
-    let brought = session.block_on(async {
-        let (from, set) = remote::resolve(session, &address, &settings, reached.trust).await?;
-        let (context, from, into) = (&session.context, from.as_ref(), here.path());
-        if set.state == SetState::Foreign {
-            foreign::fetch(context, from, &set.name, into).await?;
-            return Ok(set);
-        }
-        // Whoever reads objects need not hold the keys in the archives.
-        let part = sets::Part::Readable;
-        let brought = sets::fetch(
-            context,
-            from,
-            &set.name,
-            into,
-            identities,
-            reached.trust,
-            part,
-        );
-        brought.await.map(|_| set.clone())
-    })?;
-    let path = verify::brought_to(here.path(), &brought);
-    let mut set = catalog::resolve(&LocalStore::at(&scratch), &path)?;
-    for archive in [&mut set.files.resources, &mut set.files.certificates] {
-        archive.take_if(|path| !path.exists());
-    }
-    let (set, unpacked) = foreign::unpacked(&session.context, set, &scratch)?;
+    let (set, unpacked) = foreign::unpacked(&session.context, brought.set, &scratch)?;
     Ok(Looked {
-        source: Source {
-            name: address.to_string(),
-            ..Source::of_set(&set)?
-        },
+        source: Source::of_set(&set)?,
         hash_kv: recorded(&set),
-        _brought: Some(here),
+        _brought: Some(brought.here),
         _unpacked: unpacked,
     })
 }

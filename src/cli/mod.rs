@@ -4,6 +4,7 @@
 mod allow;
 pub mod args;
 mod backup;
+mod brought;
 mod complete;
 mod complete_objects;
 mod config;

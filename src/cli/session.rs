@@ -118,6 +118,26 @@ impl Session {
         self.drive(stop_on_signals(self.context.cancel.clone()), work)
     }
 
+    /// Runs work that blocks on this thread, and stops it as [`Self::block_on`] does: another thread listens to
+    /// signals, which earlier work may have caught for good.
+    pub(super) fn attended<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let cancel = self.context.cancel.clone();
+        let (working, done) = tokio::sync::oneshot::channel::<()>();
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                self.drive(stop_on_signals(cancel), async {
+                    // Its sender is dropped when the work is done.
+                    let _ = done.await;
+                    Ok(())
+                })
+            });
+            let result = work();
+            drop(working);
+            result
+        });
+        result.map_err(|failure| self.context.cancel.check().err().unwrap_or(failure))
+    }
+
     /// Runs what must come to an end of its own: a terminal that goes is no reason to stop, the
     /// first Ctrl-C asks it to roll back, and a second one says why it waits.
     pub(super) fn block_on_uninterruptible<T>(

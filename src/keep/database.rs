@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Instant;
 
 use crate::backup::manifest::{Database, HashKv};
 use crate::context::{Cancel, Context};
@@ -29,10 +30,7 @@ pub fn read(context: &Context, path: &Path, wanted: KeyFilter) -> Result<Option<
         about: format!("checking {}", path.display()),
         total: Some(total),
     });
-    let source = Stoppable {
-        inner: file,
-        cancel: context.cancel.clone(),
-    };
+    let source = Stoppable::new(file, context.cancel.clone());
     let options = Options {
         wanted,
         ..Options::default()
@@ -114,10 +112,36 @@ pub fn describe(report: &Report, database: &mut Database) {
     });
 }
 
-/// A source whose reads fail once the operator wants it to stop.
-struct Stoppable {
+/// A database's file, whose reads fail once the operator wants it to stop, or at a moment that is set.
+#[derive(Debug)]
+pub struct Stoppable {
     inner: FileSource,
     cancel: Cancel,
+    end: Option<Instant>,
+}
+
+impl Stoppable {
+    /// A file that is read until the operator wants it to stop.
+    pub fn new(inner: FileSource, cancel: Cancel) -> Self {
+        let end = None;
+        Self { inner, cancel, end }
+    }
+
+    /// The same, and no longer than until then.
+    pub fn until(self, end: Instant) -> Self {
+        let end = Some(end);
+        Self { end, ..self }
+    }
+
+    fn going_on(&self) -> io::Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("interrupted"));
+        }
+        match self.end {
+            Some(end) if Instant::now() > end => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl ReadAt for Stoppable {
@@ -126,9 +150,12 @@ impl ReadAt for Stoppable {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        if self.cancel.is_cancelled() {
-            return Err(io::Error::other("interrupted"));
-        }
+        self.going_on()?;
         self.inner.read_exact_at(buf, offset)
+    }
+
+    fn read_in_memory(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.going_on()?;
+        self.inner.read_in_memory(buf, offset)
     }
 }

@@ -18,6 +18,7 @@ pub mod mask;
 mod scalars;
 pub mod selector;
 pub mod served;
+pub mod unified;
 mod walk;
 pub mod yaml;
 

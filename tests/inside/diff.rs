@@ -90,7 +90,7 @@ fn a_page_needs_nothing_else() {
         .expect(11)
         .stdout;
     assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
-    for outside in ["src=", "href=", "url(", "@import"] {
+    for outside in ["src=", "href=", "url(", "@import", "<script"] {
         assert!(!page.contains(outside), "{outside}");
     }
 }
@@ -350,7 +350,7 @@ fn what_a_restore_would_lose_is_named() {
     assert_eq!(shown["loss"], expected);
     let text = diff(&[&before, &after]).expect(11).stdout;
     assert!(
-        text.contains("1 pods run on n1") && text.contains("restart its kubelet"),
+        text.contains("1 pod runs on n1") && text.contains("restart its kubelet"),
         "{text}"
     );
     assert!(

@@ -324,7 +324,7 @@ fn encrypted_objects_need_their_keys() {
 }
 
 /// Makes a pair as OpenShift's script does, whose archive has an EncryptionConfiguration; returns its folder.
-fn pair(set: &Unpacked, config: &str) -> String {
+pub(crate) fn pair(set: &Unpacked, config: &str) -> String {
     let stamp = "2026-11-29_141712";
     let dir = set.dir.path().join("backup");
     std::fs::create_dir(&dir).expect("a folder");
@@ -381,7 +381,7 @@ fn a_backup_says_whether_it_can_decrypt_itself() {
     assert!(encrypted.iter().all(|with| {
         with["why"]
             .as_str()
-            .is_some_and(|why| why.contains("not given"))
+            .is_some_and(|why| why.contains("which is missing"))
     }));
     let dir = pair(&set, "encrypted-secretbox-config.json");
     let whole = run(&["verify", &dir, "-o", "json"]).json();
@@ -392,7 +392,7 @@ fn a_backup_says_whether_it_can_decrypt_itself() {
     );
     let text = run(&["verify", &dir]).stdout;
     assert!(
-        text.contains("17 objects by secretbox:v1:key1: can be decrypted"),
+        text.contains("17 objects under /registry/ by secretbox:v1:key1: can be decrypted"),
         "{text}"
     );
     let plain = Unpacked::of("objects");

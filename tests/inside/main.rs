@@ -2,8 +2,12 @@
 //! answered (fixtures/objects).
 
 mod apply;
+mod bound;
+mod browser;
 mod diff;
 mod get;
+mod places;
+mod two_step;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -33,11 +37,20 @@ struct Unpacked {
 
 impl Unpacked {
     fn of(name: &str) -> Self {
+        let answers = answers(name);
+        Self {
+            answers,
+            ..Self::database(name)
+        }
+    }
+
+    /// One that no API server was asked about.
+    fn database(name: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let file = File::open(fixture(&format!("{name}.db.zst"))).expect("the fixture");
         let bytes = zstd::decode_all(file).expect("a compressed file");
         std::fs::write(dir.path().join("snapshot.db"), bytes).expect("the database");
-        let answers = answers(name);
+        let answers = Vec::new();
         Self { dir, answers }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::node::{Node, etcd};
@@ -79,6 +80,18 @@ fn enable_waits_for_what_etcd_commits_and_says_why_it_does_not() {
     );
 }
 
+/// The process with a word in its arguments.
+fn process_of(word: &str) -> Pid {
+    let has_word = |pid: &i32| {
+        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        arguments.is_ok_and(|arguments| arguments.contains(word))
+    };
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found = pids.into_iter().find(has_word);
+    found.and_then(Pid::from_raw).expect("a process")
+}
+
 /// A question on a terminal shows the quorum, and the first Ctrl-C or SIGTERM ends it: nothing has
 /// changed, and nothing is locked.
 #[test]
@@ -117,6 +130,14 @@ fn a_signal_ends_every_question_at_once() {
         for by_key in [true, false] {
             let (terminal, screen) = ask(command);
             assert!(screen.contains(shown), "{command}:\n{screen}");
+            if command.starts_with("restore") {
+                // What would be lost, and where the rest is.
+                assert!(
+                    screen.contains("Compared with the running etcd, revision")
+                        && screen.contains("for the rest: etcd-dr diff latest"),
+                    "{screen}"
+                );
+            }
             if by_key {
                 terminal.keys(&["C-c"]);
             } else {
@@ -128,6 +149,17 @@ fn a_signal_ends_every_question_at_once() {
             assert!(screen.contains("nothing was changed"), "{screen}");
         }
     }
+    // An etcd that hangs is not waited for.
+    let etcd = process_of(&node.cluster.data_dir(0).display().to_string());
+    kill_process(etcd, Signal::STOP).expect("stopping etcd");
+    let (terminal, screen) = ask("restore latest --scope etcd");
+    assert!(
+        screen.contains("Not compared with the running etcd"),
+        "{screen}"
+    );
+    terminal.keys(&["C-c"]);
+    terminal.wait("the end", |screen| screen.contains("[exit 130]"));
+    kill_process(etcd, Signal::CONT).expect("continuing etcd");
     let free = wait_for("the lock", Duration::from_secs(5), || {
         let output = node.run(&["disable", "--dry-run"]);
         if output.status.success() {

@@ -102,6 +102,11 @@ const MEMORY: u64 = 256 << 20;
 
 /// Runs it with arguments and further variables; at most five minutes, and within [`MEMORY`].
 pub fn run<S: AsRef<str>>(args: &[S], env: &[(&str, String)]) -> Run {
+    run_within(args, env, MEMORY)
+}
+
+/// The same within so many bytes of private memory.
+pub fn run_within<S: AsRef<str>>(args: &[S], env: &[(&str, String)], memory: u64) -> Run {
     let mut command = etcd_dr();
     let args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
     command
@@ -110,7 +115,7 @@ pub fn run<S: AsRef<str>>(args: &[S], env: &[(&str, String)]) -> Run {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let child = command.spawn().expect("starting etcd-dr");
-    bound_memory(&child);
+    bound_memory(&child, memory);
     let (pid, done) = (child.id(), std::sync::mpsc::channel::<()>());
     let (finished, watch) = done;
     let started = Instant::now();
@@ -143,12 +148,12 @@ pub fn run<S: AsRef<str>>(args: &[S], env: &[(&str, String)]) -> Run {
 }
 
 /// Lowers a child's RLIMIT_DATA, setrlimit(2).
-fn bound_memory(child: &std::process::Child) {
+fn bound_memory(child: &std::process::Child, memory: u64) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let limit = Rlimit {
-        current: Some(MEMORY),
-        maximum: Some(MEMORY),
+        current: Some(memory),
+        maximum: Some(memory),
     };
     // It may have ended already.
     let _ = prlimit(pid, Resource::Data, limit);

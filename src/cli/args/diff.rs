@@ -1,9 +1,8 @@
 //! `diff`.
 
-use std::path::PathBuf;
+use clap::Args;
 
-use clap::{Args, ValueHint};
-
+use super::objects::ObjectArgs;
 use super::source::SourceArgs;
 
 const DIFF_EXAMPLES: &str = "\
@@ -29,9 +28,9 @@ pub struct DiffArgs {
     #[arg(value_name = "SET|KIND[/NAME]", verbatim_doc_comment)]
     pub words: Vec<String>,
 
-    /// Only objects in this namespace [default: all namespaces]
-    #[arg(short, long, value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
+    /// Which objects are read, and how they are shown.
+    #[command(flatten)]
+    pub shown: ObjectArgs,
 
     /// List each object that differs
     #[arg(long)]
@@ -45,15 +44,6 @@ pub struct DiffArgs {
     /// elections, managedFields, revisions
     #[arg(long, verbatim_doc_comment)]
     pub all: bool,
-
-    /// Show the values of Secrets, which are masked otherwise
-    #[arg(long)]
-    pub show_secrets: bool,
-
-    /// Decrypt objects with the keys in this EncryptionConfiguration, in
-    /// addition to those in the backups themselves; repeatable
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
-    pub encryption_config: Vec<PathBuf>,
 
     /// Where backups come from, and what they are read with.
     #[command(flatten)]

@@ -1,9 +1,8 @@
 //! `get`.
 
-use std::path::PathBuf;
+use clap::Args;
 
-use clap::{Args, ValueHint};
-
+use super::objects::ObjectArgs;
 use super::source::SourceArgs;
 
 const GET_EXAMPLES: &str = "\
@@ -33,9 +32,9 @@ pub struct GetArgs {
     #[arg(value_name = "KIND[/NAME]", verbatim_doc_comment)]
     pub objects: Vec<String>,
 
-    /// Only objects in this namespace [default: all namespaces]
-    #[arg(short, long, value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
+    /// Which objects are read, and how they are shown.
+    #[command(flatten)]
+    pub shown: ObjectArgs,
 
     /// Objects in all namespaces; this is the default
     #[arg(short = 'A', long, conflicts_with = "namespace")]
@@ -65,15 +64,6 @@ pub struct GetArgs {
     /// out is counted on standard error.
     #[arg(long, verbatim_doc_comment)]
     pub for_apply: bool,
-
-    /// Show the values of Secrets, which are masked otherwise
-    #[arg(long)]
-    pub show_secrets: bool,
-
-    /// Decrypt objects with the keys in this EncryptionConfiguration, in
-    /// addition to those in the backup itself; repeatable
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
-    pub encryption_config: Vec<PathBuf>,
 
     /// Where backups come from, and what they are read with.
     #[command(flatten)]

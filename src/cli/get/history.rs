@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use similar::TextDiff;
 
 use super::super::args::GetArgs;
 use super::super::output::table::{Table, nothing, terminal_width};
@@ -11,7 +10,7 @@ use super::super::output::{json, words};
 use super::super::session::{Session, Shown};
 use crate::error::{Failure, Kind, Result};
 use crate::inspect::look::{Change, Reader, Selection, history};
-use crate::objects::{mask, yaml};
+use crate::objects::{mask, unified};
 use crate::sys::quote::printable;
 
 pub(super) fn run(
@@ -47,12 +46,12 @@ pub(super) fn run(
         let _ = writeln!(text, "revisions before {compacted} are compacted");
     }
     if session.global.verbose > 0 {
-        text.push_str(&diffs(&history.changes, args.show_secrets));
+        text.push_str(&diffs(&history.changes, args.shown.show_secrets));
     }
     let changes: Vec<Value> = history
         .changes
         .iter()
-        .map(|change| document(change, args.show_secrets))
+        .map(|change| document(change, args.shown.show_secrets))
         .collect();
     let document = json!({
         "set": reader.source().name,
@@ -77,20 +76,16 @@ fn diffs(changes: &[Change], show_secrets: bool) -> String {
     let mut text = String::new();
     let mut before = String::new();
     for change in changes {
-        let mut after = String::new();
-        if let Some(mut object) = object(change, show_secrets) {
-            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-                metadata.remove("managedFields");
-            }
-            yaml::write(&mut after, &object);
-        }
-        let diff = TextDiff::from_lines(&before, &after);
+        let after = match &change.object {
+            Some(object) => unified::text(object.json.clone(), show_secrets),
+            None => String::new(),
+        };
         let _ = write!(
             text,
             "\n{} {}\n{}",
             change.revision,
             change.kind.word(),
-            diff.unified_diff()
+            unified::unified(&before, &after)
         );
         before = after;
     }

@@ -65,7 +65,7 @@ pub(super) fn run(
         kind.path == "secrets" || kind.path.starts_with("oauth/")
     };
     if output == OutputArg::Raw
-        && !args.show_secrets
+        && !args.shown.show_secrets
         && (selection.is_every_kind() || selection.kinds().any(secret))
     {
         let what =
@@ -94,11 +94,9 @@ pub(super) fn run(
     let single = selection.is_single();
     match (output, args.for_apply) {
         (OutputArg::Raw, _) => shower.raw(&space, &keys)?,
-        (OutputArg::Name, _) => shower.names(&space, &keys)?,
-        (OutputArg::Yaml, _) | (OutputArg::Json, _) | (_, true) => {
-            shower.printed(&space, &keys, single)?
-        }
-        _ => shower.table(&space, &keys)?,
+        (OutputArg::Name, _) => shower.names(&keys)?,
+        (OutputArg::Yaml, _) | (OutputArg::Json, _) | (_, true) => shower.printed(&keys, single)?,
+        _ => shower.table(&keys)?,
     }
     shower.ended(selection, &space)
 }
@@ -118,9 +116,9 @@ fn rank(reader: &Reader<'_>, key: &Key<'_>) -> u8 {
 
 impl Shower<'_> {
     /// The object under a key, if it is selected and can be shown; what cannot is told of.
-    fn object(&mut self, space: &Keyspace<'_>, key: &Key<'_>) -> Result<Option<Object>> {
+    fn object(&mut self, key: &Key<'_>) -> Result<Option<Object>> {
         self.session.context.cancel.check()?;
-        match self.reader.object(space, key)? {
+        match self.reader.object(key)? {
             Ok(object) => {
                 let selected = self.selector.selects(&object.json);
                 self.seen += u64::from(selected);
@@ -142,12 +140,12 @@ impl Shower<'_> {
         }
     }
 
-    fn printed(&mut self, space: &Keyspace<'_>, keys: &[Key<'_>], single: bool) -> Result<()> {
+    fn printed(&mut self, keys: &[Key<'_>], single: bool) -> Result<()> {
         let form = Form::of(self.session.global.output);
         let single = single && keys.len() == 1;
         let mut printer = Printer::new(form, single, self.args.for_apply);
         for key in keys {
-            let Some(object) = self.object(space, key)? else {
+            let Some(object) = self.object(key)? else {
                 continue;
             };
             if let Some(object) = self.prepared(object) {
@@ -171,12 +169,12 @@ impl Shower<'_> {
                 *self.left_out.entry(reason).or_default() += 1;
                 return None;
             }
-            if !self.args.show_secrets && mask::is_secret(&object.json) {
+            if !self.args.shown.show_secrets && mask::is_secret(&object.json) {
                 self.secrets_left_out += 1;
                 return None;
             }
         }
-        if !self.args.show_secrets {
+        if !self.args.shown.show_secrets {
             mask::mask(&mut object.json);
         }
         if !object.unknown_fields.is_empty() {
@@ -195,14 +193,14 @@ impl Shower<'_> {
         Some(object)
     }
 
-    fn names(&mut self, space: &Keyspace<'_>, keys: &[Key<'_>]) -> Result<()> {
+    fn names(&mut self, keys: &[Key<'_>]) -> Result<()> {
         let mut out = io::stdout().lock();
         for key in keys {
             let Some(place) = place(key.name, &self.reader.kinds) else {
                 continue;
             };
             // Labels are in the value; without a selector it is not read.
-            if self.args.selector.is_some() && self.object(space, key)?.is_none() {
+            if self.args.selector.is_some() && self.object(key)?.is_none() {
                 continue;
             }
             self.seen += u64::from(self.args.selector.is_none());
@@ -238,7 +236,7 @@ impl Shower<'_> {
         written.doing(Kind::Unexpected, || "writing the result")
     }
 
-    fn table(&mut self, space: &Keyspace<'_>, keys: &[Key<'_>]) -> Result<()> {
+    fn table(&mut self, keys: &[Key<'_>]) -> Result<()> {
         let place_of =
             |key: &Key<'_>| place(key.name, &self.reader.kinds).map(|place| place.path.to_owned());
         let mut paths: Vec<_> = keys.iter().map(place_of).collect();
@@ -255,7 +253,7 @@ impl Shower<'_> {
             let Some(place) = place(key.name, &self.reader.kinds) else {
                 continue;
             };
-            let Some(object) = self.object(space, key)? else {
+            let Some(object) = self.object(key)? else {
                 continue;
             };
             let mut row = Vec::new();

@@ -1,6 +1,7 @@
 //! `get SET`: numbers by kind and namespace.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use bytesize::ByteSize;
 
@@ -15,8 +16,9 @@ pub(super) fn run(
     reader: &mut Reader<'_>,
     selection: &Selection,
     revision: Option<i64>,
+    scratch: &Path,
 ) -> Result<Shown> {
-    let overview = look::overview(reader, selection, revision)?;
+    let overview = look::overview(reader, selection, revision, scratch)?;
     Ok(Shown::done(
         text(&overview),
         json::document("get", &overview),

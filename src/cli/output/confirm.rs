@@ -46,7 +46,8 @@ pub(crate) fn confirm_if_possible(what: &str, question: &str, yes: bool) -> Resu
     }
 }
 
-fn is_terminal() -> bool {
+/// Whether somebody can be asked.
+pub(crate) fn is_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 

@@ -8,6 +8,7 @@ pub(super) mod hints;
 pub(super) mod json;
 pub(super) mod layers;
 pub(super) mod members;
+pub(super) mod page;
 pub(super) mod progress;
 pub(super) mod prune;
 pub(super) mod table;

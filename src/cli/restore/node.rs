@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::args::{DetachArg, OWN_WAL, RestoreArgs, ScopeArg};
-use super::super::output::confirm::confirm;
+use super::super::output::confirm::{confirm, is_terminal};
 use super::super::output::words::{numbered, places};
 use super::super::output::{error, error_json, json, terminal};
 use super::super::session::{Session, Shown, scratch};
@@ -35,13 +35,18 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let context = &session.context;
     if args.dry_run {
-        let plan = plan(session, args, false)?;
-        let lost = loss::of(session, args);
+        let (plan, named) = plan(session, args, false)?;
+        let lost = named.map(|named| loss::of(session, args, &named, None));
         return Ok(planned(&plan, lost.as_ref(), context.now));
     }
     let locked = runner::lock::<Restore>(context, &layout)?;
-    let plan = plan(session, args, true)?;
+    let (plan, named) = plan(session, args, true)?;
     terminal::plan(&text::plan(&plan, context.now));
+    // Whoever is not asked does not wait for it.
+    if let Some(named) = named.filter(|_| !args.yes && is_terminal()) {
+        let lost = loss::of(session, args, &named, Some(loss::LIMIT));
+        terminal::plan(&loss::short(&lost, args));
+    }
     let question = format!("Restore {} to this node?", plan.plan.info.source_name());
     confirm("", &question, args.yes)?;
     let version = env!("CARGO_PKG_VERSION");
@@ -54,9 +59,9 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Result<Shown> {
     carry_out(session, restore, args)
 }
 
-/// The plan, from a backup or from a member's own data. A backup from another store is kept here
-/// where the plan will be carried out.
-fn plan(session: &Session, args: &RestoreArgs, keep: bool) -> Result<RestorePlan> {
+/// The plan, from a backup, which comes with it, or from a member's own data. A backup from another store is kept
+/// here where the plan will be carried out.
+fn plan(session: &Session, args: &RestoreArgs, keep: bool) -> Result<(RestorePlan, Option<Named>)> {
     let context = &session.context;
     match &args.from_data_dir {
         Some(from) => {
@@ -64,12 +69,14 @@ fn plan(session: &Session, args: &RestoreArgs, keep: bool) -> Result<RestorePlan
                 options: options(session, args)?,
                 from: session.readable(from),
             };
-            session.block_on(from_member::plan(context, &request))
+            let plan = session.block_on(from_member::plan(context, &request))?;
+            Ok((plan, None))
         }
         None => {
             let named = find(session, args, keep)?;
             let request = request(session, args, &named)?;
-            session.block_on(from_backup::plan(context, &request))
+            let plan = session.block_on(from_backup::plan(context, &request))?;
+            Ok((plan, Some(named)))
         }
     }
 }

@@ -3,15 +3,16 @@
 use jiff::Timestamp;
 
 use super::super::args::{Bump as BumpArg, RestoreArgs};
+use super::super::brought::{Reached, bring};
 use super::super::session::{Session, scratch};
-use super::super::{allow, remote, sign, verify};
+use super::super::{allow, remote, sign};
 use crate::change::datadir;
 use crate::change::dir_options::DirOptions;
 use crate::change::transaction::served;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::history::{Moment, Target};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
-use crate::keep::catalog::{self, BackupSet, SetState};
+use crate::keep::catalog::{self, BackupSet};
 use crate::keep::{backup, foreign, reach, remote as sets, trust};
 use crate::node::layout::NodeLayout;
 use crate::store::{Address, LocalStore};
@@ -91,10 +92,10 @@ fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         return Named::new(session, args, set, None);
     }
     let address = Address::parse(word)?;
-    let settings = remote::settings(session, &args.remote)?;
-    let identities = remote::identities(&args.identity)?;
-    let context = &session.context;
     if keep {
+        let settings = remote::settings(session, &args.remote)?;
+        let identities = remote::identities(&args.identity)?;
+        let context = &session.context;
         let store = session.store_to_read(args.store.as_deref())?;
         if args.store.is_none() && session.config.store.is_none() {
             backup::make_default_store(&NodeLayout::new(&session.root))?;
@@ -107,28 +108,19 @@ fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         let set = catalog::resolve(&store, &id.to_string())?;
         return Named::new(session, args, set, None);
     }
-    let scratch = scratch(args.scratch.as_deref());
-    let here = Scratch::make(&scratch, "fetch")?;
-    let brought = session.block_on(async {
-        let (from, set) = remote::resolve(session, &address, &settings, trust).await?;
-        let (from, into) = (from.as_ref(), here.path());
-        if set.state == SetState::Foreign {
-            foreign::fetch(context, from, &set.name, into).await?;
-            return Ok(set);
-        }
-        let part = match args.data_dir {
-            Some(_) => sets::Part::Data,
-            None => sets::Part::Whole,
-        };
-        let fetched = sets::fetch(context, from, &set.name, into, identities, trust, part);
-        fetched.await.map(|_| set.clone())
-    })?;
-    let path = verify::brought_to(here.path(), &brought);
-    let set = BackupSet {
-        name: address.to_string(),
-        ..catalog::resolve(&LocalStore::at(&scratch), &path)?
+    let part = match args.data_dir {
+        Some(_) => sets::Part::Data,
+        None => sets::Part::Whole,
     };
-    Named::new(session, args, set, Some(here))
+    let reached = Reached {
+        store: args.store.as_deref(),
+        scratch: args.scratch.as_deref(),
+        identity: &args.identity,
+        remote: &args.remote,
+        trust,
+    };
+    let brought = bring(session, &address, &reached, part, "fetch")?;
+    Named::new(session, args, brought.set, Some(brought.here))
 }
 
 /// The set that is named.

@@ -13,6 +13,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
+use super::brought::{Brought, Reached, bring};
 use super::output::{json, layers, words};
 use super::session::{Session, Shown, scratch};
 use super::{remote, sign, target};
@@ -24,9 +25,8 @@ use crate::inspect::live::{self, Live};
 use crate::inspect::verify::{self, Report};
 use crate::keep::catalog::{self, BackupSet, SetState};
 use crate::keep::{foreign, remote as sets};
-use crate::store::{Address, LocalStore};
+use crate::store::Address;
 use crate::sys::quote::printable;
-use crate::sys::scratch::Scratch;
 
 /// Checks what is meant.
 pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
@@ -104,33 +104,21 @@ fn shown(session: &Session, checked: &[Checked], remark: Option<String>) -> Show
 /// Brings each set here, checks it, and leaves nothing of it.
 fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     let settings = remote::settings(session, &args.source.remote)?;
-    let identities = remote::identities(&args.source.identity)?;
     let trust = &sign::trust_only(session, &args.source.trust)?;
+    let reached = Reached::of(&args.source, trust);
     let scratch = &scratch(args.source.scratch.as_deref());
     let mut checked = Vec::new();
     for word in &args.sets {
         let address = Address::parse(word)?;
-        let here = Scratch::make(scratch, "verify")?;
-        let brought = session.block_on(async {
-            let (store, set) = remote::resolve(session, &address, &settings, trust).await?;
-            let (context, identities) = (&session.context, identities.clone());
-            let (store, into) = (store.as_ref(), here.path());
-            if set.state == SetState::Foreign {
-                foreign::fetch(context, store, &set.name, into).await?;
-                return Ok(set);
-            }
-            let part = sets::Part::Whole;
-            sets::fetch(context, store, &set.name, into, identities, trust, part).await?;
-            Ok(set)
-        });
-        let brought = brought.map_err(|failure| failure.doing(format!("verifying {address}")))?;
-        let path = brought_to(here.path(), &brought);
+        let brought = bring(session, &address, &reached, sets::Part::Whole, "verify");
+        let Brought { set, there, here } =
+            brought.map_err(|failure| failure.doing(format!("verifying {address}")))?;
         let set = BackupSet {
-            name: format!("{}", brought.dir.display()),
-            ..catalog::resolve(&LocalStore::at(scratch), &path)?
+            name: there.dir.display().to_string(),
+            ..set
         };
         checked.push(check(session, set, args, scratch)?);
-        if brought.state == SetState::Foreign {
+        if there.state == SetState::Foreign {
             continue;
         }
         let recorded = session.block_on(async {
@@ -143,15 +131,6 @@ fn away(session: &Session, args: &VerifyArgs) -> Result<Shown> {
         }
     }
     Ok(shown(session, &checked, None))
-}
-
-/// Where a backup was brought: a folder, or the file in it that another program made.
-pub(super) fn brought_to(here: &Path, set: &BackupSet) -> String {
-    let path = match set.state {
-        SetState::Foreign => here.join(set.name.rsplit('/').next().unwrap_or_default()),
-        _ => here.to_owned(),
-    };
-    path.display().to_string()
 }
 
 /// Whether it is a backup at all, whole or broken: what is being made, or is the rest of one that
@@ -269,10 +248,10 @@ fn text(checked: &Checked, session: &Session) -> String {
             None => console::style("can be decrypted with the backup's own key".to_owned()).green(),
             Some(why) => console::style(format!("CANNOT BE DECRYPTED: {why}")).red(),
         };
-        let key = printable(with.key.clone());
+        let (key, under) = (printable(with.key.clone()), printable(with.under.clone()));
         let _ = writeln!(
             text,
-            "  encrypted    {} objects by {key}: {verdict}",
+            "  encrypted    {} objects under {under} by {key}: {verdict}",
             with.objects
         );
     }

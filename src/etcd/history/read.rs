@@ -1,19 +1,14 @@
 //! The changes between the compaction and the newest revision, newest first.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::bbolt::write::{root_bucket, small_bucket};
-use crate::etcd::bbolt::{
-    FileSource, Large, Leaf, Meta, Metas, Nested, Order, ReadAt, Root, Visitor, Walker,
-};
-use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
-use crate::etcd::snapshot::{Packed, Shape};
-use crate::finding::Findings;
+use crate::error::{Doing, Kind, Result};
+use crate::etcd::bbolt::{FileSource, Order};
+use crate::etcd::keyspace::{Database, Head};
+use crate::etcd::mvcc::KvRevision;
 
 /// The revisions that a database can be restored to, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,9 +53,7 @@ pub struct Change<'a> {
 /// A database's history, read from its end: what is older than the compaction is not touched.
 pub struct History {
     source: FileSource,
-    data: u64,
-    meta: Meta,
-    keys: Option<Root>,
+    head: Head,
     span: Span,
 }
 
@@ -74,42 +67,15 @@ impl History {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let opening = || "opening the database";
-        let source = FileSource::open(path).doing(Kind::NotChecked, opening)?;
-        if let Some(packed) = Packed::of(&source).doing(Kind::NotChecked, opening)? {
-            let what = format!("it is {}", packed.told(&path.display().to_string()));
-            return Err(Failure::new(Kind::BadBackup, what));
-        }
-        let data = Shape::of(source.size()).data(source.size());
-        let metas = Metas::of_file(&source, data).doing(Kind::NotChecked, opening)?;
-        let Some(meta) = metas.map(|metas| metas.chosen) else {
-            let what = "expected a bbolt database, found no valid meta page";
-            return Err(Failure::new(Kind::BadBackup, what));
+        let source = FileSource::open(path).doing(Kind::NotChecked, || "opening the database")?;
+        let database = Database::open(&source)?;
+        let from = database.compacted().unwrap_or(1).max(1);
+        let span = Span {
+            from,
+            to: database.revision()?.max(from),
         };
-        let keys = root_bucket(&source, data, &meta, b"key")?;
-        let mut compacted = None;
-        for (key, value) in small_bucket(&source, data, &meta, b"meta")? {
-            if matches!(&*key, b"scheduledCompactRev" | b"finishedCompactRev") {
-                let revision = RevisionKey::parse(&value).map(|key| key.revision.main);
-                compacted = compacted.max(revision);
-            }
-        }
-        let mut history = Self {
-            source,
-            data,
-            meta,
-            keys,
-            span: Span { from: 1, to: 1 },
-        };
-        let from = compacted.unwrap_or(1).max(1);
-        history.span = Span { from, to: from };
-        let mut newest = 0;
-        history.walk(0, &mut |key, _| {
-            newest = key.revision.main;
-            Ok(ControlFlow::Break(()))
-        })?;
-        history.span.to = from.max(newest);
-        Ok(history)
+        let head = database.head();
+        Ok(Self { source, head, span })
     }
 
     /// The revisions that can be reached.
@@ -127,92 +93,22 @@ impl History {
         above: i64,
         each: &mut dyn FnMut(&Change<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        self.walk(above, &mut |key, value| {
-            let (kv, _) = KeyValue::decode(value).doing(Kind::BadBackup, || {
-                format!("reading the entry at revision {}", key.revision)
-            })?;
-            // The mark of a bumped revision has no key.
-            if kv.key.is_empty() {
-                return Ok(ControlFlow::Continue(()));
+        let database = Database::again(&self.source, self.head);
+        database.walk(Order::Descending, &mut |version| {
+            if version.revision.main <= above {
+                return Ok(false);
             }
-            each(&Change {
-                revision: key.revision,
-                key: kv.key,
-                put: (!key.tombstone).then_some(Put {
-                    create_revision: kv.create_revision,
-                    version: kv.version,
-                    lease: kv.lease,
-                    value: kv.value,
+            let flow = each(&Change {
+                revision: version.revision,
+                key: version.key,
+                put: (!version.tombstone).then_some(Put {
+                    create_revision: version.create_revision,
+                    version: version.version,
+                    lease: version.lease,
+                    value: version.value,
                 }),
-            })
+            });
+            Ok(flow?.is_continue())
         })
-    }
-
-    fn walk(&self, above: i64, each: &mut Each<'_>) -> Result<()> {
-        let Some(root) = self.keys else { return Ok(()) };
-        let mut visitor = Descent {
-            above,
-            each,
-            ended: None,
-        };
-        let mut findings = Findings::keeping(1);
-        let mut walker = Walker::new(&self.source, self.data, &self.meta, &|_| {});
-        let order = Order::Descending;
-        let walked = walker.walk(root, order, Nested::Leave, &mut visitor, &mut findings);
-        if let Some(ended) = visitor.ended {
-            return ended;
-        }
-        walked.doing(Kind::NotChecked, || "reading the database")?;
-        match findings.listed().first() {
-            Some(first) if findings.errors() > 0 => {
-                Err(Failure::new(Kind::BadBackup, first.to_string()))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-type Each<'a> = dyn FnMut(&RevisionKey, &[u8]) -> Result<ControlFlow<()>> + 'a;
-
-struct Descent<'a, 'b> {
-    above: i64,
-    each: &'a mut Each<'b>,
-    /// How it ended before the bucket did.
-    ended: Option<Result<()>>,
-}
-
-impl Descent<'_, '_> {
-    /// Takes an entry; an error stops the walk.
-    fn entry(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        let Some(key) = RevisionKey::parse(key) else {
-            let what = format!("expected a revision as key, found {}", hex::encode(key));
-            return self.end(Err(Failure::new(Kind::BadBackup, what)));
-        };
-        if key.revision.main <= self.above {
-            return self.end(Ok(()));
-        }
-        match (self.each)(&key, value) {
-            Ok(ControlFlow::Continue(())) => Ok(()),
-            Ok(ControlFlow::Break(())) => self.end(Ok(())),
-            Err(failure) => self.end(Err(failure)),
-        }
-    }
-
-    fn end(&mut self, result: Result<()>) -> io::Result<()> {
-        self.ended = Some(result);
-        Err(io::Error::other("enough was read"))
-    }
-}
-
-impl Visitor for Descent<'_, '_> {
-    fn leaf(&mut self, leaf: &Leaf<'_>, _: &mut Findings) -> io::Result<()> {
-        for entry in leaf.entries().rev() {
-            self.entry(entry.key, entry.value)?;
-        }
-        Ok(())
-    }
-
-    fn large(&mut self, element: &Large<'_>, _: &mut Findings) -> io::Result<()> {
-        self.entry(element.key, &element.value()?)
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::{
-    Large, Leaf, Metas, Nested, Order, Origin, ReadAt, Root, Visitor, Walker,
+    Large, Leaf, Meta, Metas, Nested, Order, Origin, ReadAt, Root, Visitor, Walker,
 };
 use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
 use crate::etcd::snapshot::{Packed, Shape};
@@ -34,10 +34,17 @@ pub struct Version<'a> {
 }
 
 /// A snapshot, or a member's database that no etcd writes to.
+#[derive(Clone, Copy)]
 pub struct Database<'a> {
     source: &'a dyn ReadAt,
+    head: Head,
+}
+
+/// What was read of a database to open it, apart from the file: whoever owns that keeps this beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
     data: u64,
-    meta: crate::etcd::bbolt::Meta,
+    meta: Meta,
     keys: Option<Root>,
     compacted: Option<i64>,
 }
@@ -65,22 +72,32 @@ impl<'a> Database<'a> {
         let Some(metas) = metas else {
             return Err(damaged(&findings));
         };
-        let mut database = Self {
-            source,
+        let head = Head {
             data,
             meta: metas.chosen,
             keys: None,
             compacted: None,
         };
+        let mut database = Self { source, head };
         let mut top = Top::default();
         database.tree(Root::Page(metas.chosen.root), Order::Ascending, &mut top)?;
-        database.keys = top.keys;
+        database.head.keys = top.keys;
         if let Some(root) = top.meta {
             let mut compaction = Compaction::default();
             database.tree(root, Order::Ascending, &mut compaction)?;
-            database.compacted = compaction.0;
+            database.head.compacted = compaction.0;
         }
         Ok(database)
+    }
+
+    /// A database that was opened before, from the same file.
+    pub fn again(source: &'a dyn ReadAt, head: Head) -> Self {
+        Self { source, head }
+    }
+
+    /// What [`Database::again`] needs.
+    pub fn head(&self) -> Head {
+        self.head
     }
 
     /// Where its bytes come from.
@@ -90,7 +107,7 @@ impl<'a> Database<'a> {
 
     /// The revision it is compacted at, if it is.
     pub fn compacted(&self) -> Option<i64> {
-        self.compacted
+        self.head.compacted
     }
 
     /// Its current revision: that of its newest entry.
@@ -100,7 +117,7 @@ impl<'a> Database<'a> {
     pub fn revision(&self) -> Result<i64> {
         let mut newest = Newest::default();
         self.entries(Order::Descending, &mut newest)?;
-        Ok(newest.0.unwrap_or(1).max(self.compacted.unwrap_or(1)))
+        Ok(newest.0.unwrap_or(1).max(self.head.compacted.unwrap_or(1)))
     }
 
     /// A revision that was asked for, and the current one.
@@ -110,9 +127,11 @@ impl<'a> Database<'a> {
     pub(super) fn at(&self, revision: Option<i64>) -> Result<(Option<i64>, i64)> {
         let current = self.revision()?;
         if let Some(at) = revision
-            && (at > current || at < 1 || self.compacted.is_some_and(|compacted| at < compacted))
+            && (at > current
+                || at < 1
+                || self.head.compacted.is_some_and(|compacted| at < compacted))
         {
-            return Err(unreachable(at, self.compacted, current));
+            return Err(unreachable(at, self.head.compacted, current));
         }
         Ok((revision, current))
     }
@@ -128,7 +147,7 @@ impl<'a> Database<'a> {
         take: &mut dyn FnMut(&Version<'_>) -> Result<bool>,
     ) -> Result<()> {
         let mut visitor = Versions {
-            page_size: u64::from(self.meta.page_size),
+            page_size: u64::from(self.head.meta.page_size),
             order,
             take,
             failed: None,
@@ -141,7 +160,7 @@ impl<'a> Database<'a> {
     }
 
     fn entries(&self, order: Order, visitor: &mut dyn Visitor) -> Result<()> {
-        match self.keys {
+        match self.head.keys {
             Some(root) => self.tree(root, order, visitor),
             None => Ok(()),
         }
@@ -149,7 +168,7 @@ impl<'a> Database<'a> {
 
     fn tree(&self, root: Root, order: Order, visitor: &mut dyn Visitor) -> Result<()> {
         let mut findings = Findings::keeping(1);
-        let mut walker = Walker::new(self.source, self.data, &self.meta, &|_| {});
+        let mut walker = Walker::new(self.source, self.head.data, &self.head.meta, &|_| {});
         let walked = walker.walk(root, order, Nested::Leave, visitor, &mut findings);
         match walked {
             Err(e) if is_end(&e) => Ok(()),
@@ -277,12 +296,14 @@ impl Versions<'_> {
     fn entry(&mut self, key: &[u8], value: &[u8], place: &Place) -> io::Result<()> {
         let revision = RevisionKey::parse(key)
             .ok_or_else(|| invalid("expected a revision for a key of the bucket key"))?;
+        let (kv, _) = KeyValue::decode(value).map_err(|fault| {
+            let what = format!("the entry at revision {}: {fault}", revision.revision);
+            invalid(&what)
+        })?;
         // What a bumped revision leaves has no key.
-        if value.is_empty() {
+        if kv.key.is_empty() {
             return Ok(());
         }
-        let (kv, _) = KeyValue::decode(value)
-            .map_err(|fault| invalid(&format!("expected a key and its value: {fault:?}")))?;
         let Place::Page { page, offset } = place else {
             return Err(invalid("expected an element in a page"));
         };

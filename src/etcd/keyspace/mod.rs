@@ -4,18 +4,20 @@
 //! newest revision to the oldest: the first version of a key that it meets is the key's latest, and a search
 //! for one key ends there. Values stay in the file and are read one by one ([`Keyspace::value`]).
 //!
-//! Memory: 16 bytes a distinct key, alive or not, and the name and 56 bytes of each that is wanted. A server has
-//! more of each in memory.
+//! Memory of a [`Keyspace`]: the name and some 80 bytes of each key that is wanted; of the others nothing. All keys of a store,
+//! however many, are read in order by [`sorted`], whose memory is bounded.
 
 mod database;
+mod sorted;
 mod value;
 mod versions;
 
 use std::collections::HashSet;
-use std::collections::hash_map::{DefaultHasher, RandomState};
-use std::hash::{BuildHasher, Hasher};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
-pub use database::{Database, Version};
+pub use database::{Database, Head, Version};
+pub use sorted::{Ask, ROOM, Sorted, sorted};
 pub use value::{ValueAt, read_value};
 pub use versions::{At, versions};
 
@@ -37,7 +39,7 @@ pub struct Key<'a> {
     pub version: i64,
     /// Where its value is.
     pub value: ValueAt,
-    /// A hash of the value, by [`Keyspace::hashed`]; otherwise 0.
+    /// A hash of the value, where [`Ask::hasher`] was given; otherwise 0.
     pub hash: u64,
 }
 
@@ -49,7 +51,6 @@ struct Row {
     create_revision: i64,
     mod_revision: i64,
     version: i64,
-    hash: u64,
 }
 
 /// The keys that were wanted, ascending.
@@ -83,7 +84,16 @@ impl<'a> Keyspace<'a> {
         revision: Option<i64>,
         wants: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self> {
-        Self::pass(database, revision, &|version| wants(version.key), false)
+        let (at, current) = database.at(revision)?;
+        let mut collector = Self::collector(database, at.unwrap_or(current));
+        database.walk(Order::Descending, &mut |version| {
+            let later = at.is_some_and(|at| version.revision.main > at);
+            if !later && wants(version.key) {
+                collector.take(version);
+            }
+            Ok(true)
+        })?;
+        Ok(collector.done())
     }
 
     /// The one key for which `wants` is true: reads from the newest revision backwards and stops at the key's latest
@@ -104,7 +114,7 @@ impl<'a> Keyspace<'a> {
                 return Ok(true);
             }
             if !version.tombstone {
-                space.push(version, false);
+                space.push(version);
             }
             Ok(false)
         })?;
@@ -120,56 +130,15 @@ impl<'a> Keyspace<'a> {
         }
     }
 
-    /// As [`Keyspace::read`] at the current revision, with a hash of each value. Two databases hash alike.
-    ///
-    /// # Errors
-    /// As [`Keyspace::read`].
-    pub fn hashed(database: &Database<'a>, wants: &dyn Fn(&[u8]) -> bool) -> Result<Self> {
-        Self::pass(database, None, &|version| wants(version.key), true)
+    fn collector(database: &Database<'a>, revision: i64) -> Collector<'a> {
+        Collector {
+            space: Self::empty(database, revision),
+            seen: HashSet::new(),
+            keyed: (RandomState::new(), RandomState::new()),
+        }
     }
 
-    /// The keys at the current revision for whose values `wants` is true.
-    ///
-    /// # Errors
-    /// As [`Keyspace::read`].
-    pub fn by_value(database: &Database<'a>, wants: &dyn Fn(&[u8]) -> bool) -> Result<Self> {
-        Self::pass(database, None, &|version| wants(version.value), false)
-    }
-
-    fn pass(
-        database: &Database<'a>,
-        revision: Option<i64>,
-        wants: &dyn Fn(&Version<'_>) -> bool,
-        hashed: bool,
-    ) -> Result<Self> {
-        let (at, current) = database.at(revision)?;
-        let (first, second) = (RandomState::new(), RandomState::new());
-        let fingerprint = |key: &[u8]| {
-            let hash = |state: &RandomState| {
-                let mut hasher = state.build_hasher();
-                hasher.write(key);
-                u128::from(hasher.finish())
-            };
-            hash(&first) << 64 | hash(&second)
-        };
-        let mut seen: HashSet<u128> = HashSet::new();
-        let mut space = Self::empty(database, at.unwrap_or(current));
-        database.walk(Order::Descending, &mut |version| {
-            if at.is_some_and(|at| version.revision.main > at) {
-                return Ok(true);
-            }
-            if seen.insert(fingerprint(version.key)) && !version.tombstone && wants(version) {
-                space.push(version, hashed);
-            }
-            Ok(true)
-        })?;
-        let Self { names, rows, .. } = &mut space;
-        rows.sort_unstable_by(|a, b| name(names, a).cmp(name(names, b)));
-        Ok(space)
-    }
-
-    fn push(&mut self, version: &Version<'_>, hashed: bool) {
-        let hash = if hashed { hash_of(version.value) } else { 0 };
+    fn push(&mut self, version: &Version<'_>) {
         self.rows.push(Row {
             name: self.names.len(),
             name_len: u32::try_from(version.key.len()).unwrap_or(u32::MAX),
@@ -177,7 +146,6 @@ impl<'a> Keyspace<'a> {
             create_revision: version.create_revision,
             mod_revision: version.revision.main,
             version: version.version,
-            hash,
         });
         self.names.extend_from_slice(version.key);
     }
@@ -200,7 +168,7 @@ impl<'a> Keyspace<'a> {
             mod_revision: row.mod_revision,
             version: row.version,
             value: row.value,
-            hash: row.hash,
+            hash: 0,
         })
     }
 
@@ -213,10 +181,28 @@ impl<'a> Keyspace<'a> {
     }
 }
 
-fn hash_of(value: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(value);
-    hasher.finish()
+/// Takes the versions of wanted keys, newest first, and keeps the newest of each.
+struct Collector<'a> {
+    space: Keyspace<'a>,
+    /// The keys that were met, by 128 bits of keyed hashes, which nobody can make collide.
+    seen: HashSet<u128>,
+    keyed: (RandomState, RandomState),
+}
+
+impl<'a> Collector<'a> {
+    fn take(&mut self, version: &Version<'_>) {
+        let (first, second) = &self.keyed;
+        let hash = |state: &RandomState| u128::from(state.hash_one(version.key));
+        if self.seen.insert(hash(first) << 64 | hash(second)) && !version.tombstone {
+            self.space.push(version);
+        }
+    }
+
+    fn done(mut self) -> Keyspace<'a> {
+        let Keyspace { names, rows, .. } = &mut self.space;
+        rows.sort_unstable_by(|a, b| name(names, a).cmp(name(names, b)));
+        self.space
+    }
 }
 
 fn name<'n>(names: &'n [u8], row: &Row) -> &'n [u8] {

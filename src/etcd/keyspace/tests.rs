@@ -108,3 +108,37 @@ fn what_is_not_a_database_is_bad() {
     let database = Database::open(&source).unwrap();
     assert!(Keyspace::read(&database, None, &|_| true).unwrap().len() > 3);
 }
+
+/// The keys in order, however many runs they are merged from, are those that are read at once.
+#[test]
+fn sorted_keys_are_the_same_from_memory_and_from_many_runs() {
+    let (bytes, _) = history();
+    let database = Database::open(&bytes).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let hasher = RandomState::new();
+    for (revision, room) in [(None, ROOM), (None, 0), (None, 3_000), (Some(200), 3_000)] {
+        let ask = Ask {
+            revision,
+            wants: &|key| !key.ends_with(b"0"),
+            aside: &|key| key.contains(&b'1'),
+            hasher: Some(&hasher),
+            scratch: dir.path(),
+            room,
+        };
+        let (mut sorted, aside) = sorted(&database, &ask).unwrap();
+        let spilled = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(spilled, usize::from(room < ROOM));
+        let expected = Keyspace::read(&database, revision, ask.wants).unwrap();
+        assert_eq!(sorted.revision, expected.revision);
+        assert!(expected.len() > 30);
+        for key in expected.keys() {
+            let hash = hasher.hash_one(expected.value(key.value).unwrap().as_slice());
+            assert_eq!(sorted.next_key().unwrap(), Some(Key { hash, ..key }));
+        }
+        assert_eq!(sorted.next_key().unwrap(), None);
+        let expected = Keyspace::read(&database, revision, ask.aside).unwrap();
+        assert!(aside.keys().eq(expected.keys()) && !aside.is_empty());
+        drop(sorted);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -3,17 +3,22 @@
 //! Keys are compared in order: a key of one side only is removed or added. A key of both sides is the same if its
 //! revisions and a hash of its value are. Of the others both values are decoded: an encrypted value differs after
 //! each write, and only the plain object says whether it does.
+//!
+//! Both databases are read at once, each in one pass, in bounded memory ([`crate::etcd::keyspace::sorted`]).
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::hash::RandomState;
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::reader::Reader;
+use super::reader::is_definition;
 use super::select::Selection;
-use crate::error::Result;
-use crate::etcd::keyspace::{Key, Keyspace};
+use crate::error::{Failure, Kind, Result};
+use crate::etcd::keyspace::{self, Ask, Database, Key, Keyspace, Sorted};
 use crate::objects::Object;
 use crate::objects::kinds::{Kinds, Place, Resource, place};
 
@@ -101,69 +106,183 @@ pub struct Summary {
 }
 
 /// What is compared.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Rules {
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
     /// Also what changes all the time: Leases, Events, leader elections, managedFields.
     pub all: bool,
     /// Decode objects of one side as well.
     pub objects: bool,
+    /// The first database as it was at this revision; by default the current one.
+    pub revision: Option<i64>,
+    /// A folder for scratch files, should the keys not fit into memory.
+    pub scratch: &'a Path,
 }
 
-/// Compares two databases and hands over each object that differs, in the order of keys.
+/// Compares two databases and hands over each object that differs, in the order of keys. Both readers learn the kinds of
+/// their databases.
 ///
 /// # Errors
-/// As [`Keyspace::read`], and what `take` returns.
+/// As [`Keyspace::read`], [`Kind::Store`] where scratch files cannot be written, and what `take` returns.
 pub fn diff(
-    first: &Reader<'_>,
-    second: &Reader<'_>,
+    first: &mut Reader<'_>,
+    second: &mut Reader<'_>,
     selection: &Selection,
-    rules: Rules,
+    rules: Rules<'_>,
     take: &mut dyn FnMut(&Differing<'_>) -> Result<()>,
 ) -> Result<Summary> {
-    let wants = |kinds: &Kinds, key: &[u8]| {
-        place(key, kinds).is_some_and(|place| {
-            let restless = !rules.all && RESTLESS.contains(&place.path);
-            !restless && selection.takes_place(&place)
-        })
+    let hasher = RandomState::new();
+    let pass = Pass {
+        selection,
+        rules,
+        hasher: &hasher,
     };
-    let a = Keyspace::hashed(&first.database, &|key| wants(&first.kinds, key))?;
-    let b = Keyspace::hashed(&second.database, &|key| wants(&second.kinds, key))?;
+    let (of_first, of_second) = (
+        (first.database, first.kinds.clone()),
+        (second.database, second.kinds.clone()),
+    );
+    let (a, b) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| pass.read(&of_second.0, &of_second.1, None));
+        let one = pass.read(&of_first.0, &of_first.1, rules.revision);
+        (one, other.join())
+    });
+    let ended = |_| {
+        let what = "the thread of the second database ended early";
+        Failure::new(Kind::Unexpected, what)
+    };
+    let ((a, of_first), (b, of_second)) = (a?, b.map_err(ended)??);
+    first.learn_from(&of_first)?;
+    second.learn_from(&of_second)?;
     let mut pair = Pair {
-        first: (first, &a),
-        second: (second, &b),
+        first,
+        second,
         rules,
         summary: Summary::default(),
     };
-    let (mut left, mut right) = (a.keys().peekable(), b.keys().peekable());
+    let (mut left, mut right) = (Side::new(a), Side::new(b));
+    left.advance()?;
+    right.advance()?;
     loop {
-        let order = match (left.peek(), right.peek()) {
+        let order = match (left.key(), right.key()) {
             (None, None) => break,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some(left), Some(right)) => left.name.cmp(right.name),
         };
-        let left = if order.is_le() { left.next() } else { None };
-        let right = if order.is_ge() { right.next() } else { None };
-        pair.compare(left, right, take)?;
+        let keys = (
+            left.key().filter(|_| order.is_le()),
+            right.key().filter(|_| order.is_ge()),
+        );
+        pair.compare(keys.0, keys.1, selection, take)?;
+        if order.is_le() {
+            left.advance()?;
+        }
+        if order.is_ge() {
+            right.advance()?;
+        }
     }
     Ok(pair.summary)
 }
 
-struct Pair<'p, 'a> {
-    first: (&'p Reader<'a>, &'p Keyspace<'a>),
-    second: (&'p Reader<'a>, &'p Keyspace<'a>),
-    rules: Rules,
+fn is_restless(place: &Place<'_>, rules: Rules<'_>) -> bool {
+    !rules.all && RESTLESS.contains(&place.path)
+}
+
+/// How both databases are read.
+struct Pass<'p> {
+    selection: &'p Selection,
+    rules: Rules<'p>,
+    hasher: &'p RandomState,
+}
+
+impl Pass<'_> {
+    /// The keys of a database that may be meant, and its definitions.
+    fn read<'a>(
+        &self,
+        database: &Database<'a>,
+        kinds: &Kinds,
+        revision: Option<i64>,
+    ) -> Result<(Sorted, Keyspace<'a>)> {
+        let ask = Ask {
+            revision,
+            wants: &|key| self.may_want(key, kinds),
+            aside: &is_definition,
+            hasher: Some(self.hasher),
+            scratch: self.rules.scratch,
+            room: keyspace::ROOM,
+        };
+        keyspace::sorted(database, &ask)
+    }
+
+    /// Whether a key may be meant. The kinds are not all known yet: one of an unknown kind may be.
+    fn may_want(&self, key: &[u8], kinds: &Kinds) -> bool {
+        match place(key, kinds) {
+            Some(place) if kinds.at(place.path).is_some() => {
+                !is_restless(&place, self.rules) && self.selection.takes_place(&place)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// The keys of one database, one at a time.
+struct Side {
+    keys: Sorted,
+    /// The current key, apart from its name.
+    current: Option<Key<'static>>,
+    name: Vec<u8>,
+}
+
+impl Side {
+    fn new(keys: Sorted) -> Self {
+        Self {
+            keys,
+            current: None,
+            name: Vec::new(),
+        }
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        self.name.clear();
+        self.current = self.keys.next_key()?.map(|key| {
+            self.name.extend_from_slice(key.name);
+            Key { name: b"", ..key }
+        });
+        Ok(())
+    }
+
+    fn key(&self) -> Option<Key<'_>> {
+        self.current.map(|key| Key {
+            name: &self.name,
+            ..key
+        })
+    }
+}
+
+struct Pair<'p, 'a, 'b> {
+    first: &'p Reader<'a>,
+    second: &'p Reader<'b>,
+    rules: Rules<'p>,
     summary: Summary,
 }
 
-impl Pair<'_, '_> {
+impl Pair<'_, '_, '_> {
     fn compare(
         &mut self,
         left: Option<Key<'_>>,
         right: Option<Key<'_>>,
+        selection: &Selection,
         take: &mut dyn FnMut(&Differing<'_>) -> Result<()>,
     ) -> Result<()> {
         let Some(name) = left.or(right).map(|key| key.name) else {
+            return Ok(());
+        };
+        let kinds = match right {
+            Some(_) => &self.second.kinds,
+            None => &self.first.kinds,
+        };
+        let wanted = place(name, kinds)
+            .filter(|place| !is_restless(place, self.rules) && selection.takes_place(place));
+        let Some(place) = wanted else {
             return Ok(());
         };
         let (difference, objects) = match (&left, &right) {
@@ -177,14 +296,6 @@ impl Pair<'_, '_> {
             (Some(left), None) => (Difference::Removed, (self.one(self.first, left)?, None)),
             (None, Some(right)) => (Difference::Added, (None, self.one(self.second, right)?)),
             (None, None) => return Ok(()),
-        };
-        let kinds = if right.is_some() {
-            &self.second.0.kinds
-        } else {
-            &self.first.0.kinds
-        };
-        let Some(place) = place(name, kinds) else {
-            return Ok(());
         };
         let kind = kinds
             .at(place.path)
@@ -212,11 +323,11 @@ impl Pair<'_, '_> {
     }
 
     /// An object of one side, if it is wanted.
-    fn one(&self, side: (&Reader<'_>, &Keyspace<'_>), key: &Key<'_>) -> Result<Option<Object>> {
-        let place = place(key.name, &side.0.kinds);
+    fn one(&self, side: &Reader<'_>, key: &Key<'_>) -> Result<Option<Object>> {
+        let place = place(key.name, &side.kinds);
         let needed = place.is_some_and(|place| DECODED.contains(&place.path));
         match self.rules.objects || needed {
-            true => Ok(side.0.object(side.1, key)?.ok()),
+            true => Ok(side.object(key)?.ok()),
             false => Ok(None),
         }
     }
@@ -228,8 +339,8 @@ impl Pair<'_, '_> {
         if same_value && (!self.rules.all || revisions(left) == revisions(right)) {
             return Ok(None);
         }
-        let before = self.first.0.object(self.first.1, left)?.ok();
-        let after = self.second.0.object(self.second.1, right)?.ok();
+        let before = self.first.object(left)?.ok();
+        let after = self.second.object(right)?.ok();
         let recreated = left.create_revision != right.create_revision;
         let difference = match (&before, &after) {
             (Some(before), Some(after)) => {

@@ -1,14 +1,15 @@
 //! What is in a database, in numbers.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::etcd::keyspace::{Key, Keyspace};
+use crate::etcd::keyspace::{self, Ask, Key};
 use crate::objects::kinds::{Resource, place};
 
-use super::reader::Reader;
+use super::reader::{Reader, is_definition};
 use super::select::Selection;
 
 /// Objects of one kind in one namespace.
@@ -62,22 +63,31 @@ pub struct Overview {
     pub other_keys: Cell,
 }
 
-/// Counts the objects that a selection means.
+/// Counts the objects that a selection means. What does not fit into memory goes to a folder for scratch files.
 ///
 /// # Errors
-/// As [`Keyspace::read`].
+/// As [`keyspace::sorted`].
 pub fn overview(
     reader: &mut Reader<'_>,
     selection: &Selection,
     revision: Option<i64>,
+    scratch: &Path,
 ) -> Result<Overview> {
-    let space = Keyspace::read(&reader.database, revision, &|_| true)?;
-    reader.learn_from(&space)?;
-    let mut kinds: BTreeMap<&str, (Cell, BTreeMap<String, Cell>)> = BTreeMap::new();
+    let ask = Ask {
+        revision,
+        wants: &|_| true,
+        aside: &is_definition,
+        hasher: None,
+        scratch,
+        room: keyspace::ROOM,
+    };
+    let (mut space, definitions) = keyspace::sorted(&reader.database, &ask)?;
+    reader.learn_from(&definitions)?;
+    let mut kinds: BTreeMap<String, (Cell, BTreeMap<String, Cell>)> = BTreeMap::new();
     let (mut namespaces, mut other_keys, mut all) =
         (BTreeMap::new(), Cell::default(), Cell::default());
     let every = selection.is_every_kind();
-    for key in space.keys() {
+    while let Some(key) = space.next_key()? {
         let cell = cell(&key);
         let Some(place) = place(key.name, &reader.kinds) else {
             other_keys.add(cell);
@@ -86,7 +96,12 @@ pub fn overview(
         if !selection.takes_place(&place) {
             continue;
         }
-        let (of_kind, by_namespace) = kinds.entry(place.path).or_default();
+        if !kinds.contains_key(place.path) {
+            kinds.insert(place.path.to_owned(), Default::default());
+        }
+        let Some((of_kind, by_namespace)) = kinds.get_mut(place.path) else {
+            continue;
+        };
         of_kind.add(cell);
         all.add(cell);
         if let Some(namespace) = place.namespace {
@@ -99,9 +114,9 @@ pub fn overview(
         }
     }
     let rows = kinds.into_iter().map(|(path, (all, namespaces))| {
-        let kind = reader.kinds.at(path);
+        let kind = reader.kinds.at(&path);
         KindRow {
-            name: kind.map_or_else(|| path.to_owned(), Resource::name),
+            name: kind.map_or_else(|| path.clone(), Resource::name),
             kind: kind.map(|kind| kind.kind.clone()),
             all,
             namespaces,

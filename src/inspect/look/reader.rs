@@ -2,10 +2,13 @@
 
 use std::cell::RefCell;
 use std::path::PathBuf;
+use std::time::Instant;
 
+use crate::context::Cancel;
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::bbolt::FileSource;
-use crate::etcd::keyspace::{Database, Key, Keyspace};
+use crate::etcd::keyspace::{Database, Key, Keyspace, read_value};
+use crate::keep::database::Stoppable;
 use crate::keep::encryption;
 use crate::objects::atrest::{Keys, Locked};
 use crate::objects::kinds::Kinds;
@@ -16,10 +19,9 @@ use super::source::Source;
 /// Where CustomResourceDefinitions are, after the prefix.
 const DEFINITIONS: &str = "/apiextensions.k8s.io/customresourcedefinitions/";
 
-/// An open file.
-#[derive(Debug)]
+/// An open file, whose reading ends once the operator wants it to stop.
 pub struct Opened {
-    file: FileSource,
+    file: Stoppable,
     source: Source,
 }
 
@@ -28,10 +30,17 @@ impl Opened {
     ///
     /// # Errors
     /// [`Kind::NotChecked`] where it cannot be opened.
-    pub fn open(source: Source) -> Result<Self> {
+    pub fn open(source: Source, cancel: &Cancel) -> Result<Self> {
         let doing = || format!("opening {}", source.database.display());
         let file = FileSource::open(&source.database).doing(Kind::NotChecked, doing)?;
+        let file = Stoppable::new(file, cancel.clone());
         Ok(Self { file, source })
+    }
+
+    /// The same, which is read until a moment and no longer.
+    pub fn until(mut self, end: Instant) -> Self {
+        self.file = self.file.until(end);
+        self
     }
 
     /// What is open.
@@ -126,8 +135,8 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Where the database or an archive cannot be read. An object that cannot be shown is no error.
-    pub fn object(&self, space: &Keyspace<'_>, key: &Key<'_>) -> Result<Found> {
-        let found = self.read(key.name, &space.value(key.value)?)?;
+    pub fn object(&self, key: &Key<'_>) -> Result<Found> {
+        let found = self.read(key.name, &read_value(self.database.source(), key.value)?)?;
         Ok(found.map(|object| at_revision(object, key.mod_revision)))
     }
 
@@ -138,7 +147,10 @@ impl<'a> Reader<'a> {
     pub fn read(&self, key: &[u8], value: &[u8]) -> Result<Found> {
         let found = decode(key, value, &self.keys.borrow().keys);
         match found {
-            Err(Unread::Locked(Locked::NoKey { .. })) if self.search()? => {
+            // Another API server's key may have the name of one that was given.
+            Err(Unread::Locked(Locked::NoKey { .. } | Locked::WrongKey { .. }))
+                if self.search()? =>
+            {
                 Ok(decode(key, value, &self.keys.borrow().keys))
             }
             found => Ok(found),
@@ -169,6 +181,6 @@ pub(super) fn at_revision(mut object: Object, revision: i64) -> Object {
     object
 }
 
-fn is_definition(key: &[u8]) -> bool {
+pub(super) fn is_definition(key: &[u8]) -> bool {
     std::str::from_utf8(key).is_ok_and(|key| key.contains(DEFINITIONS))
 }
