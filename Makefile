@@ -1,6 +1,7 @@
 # make demo    a real three-member etcd behind a scratch node: backup, verify, disaster, restore, rollback
 # make test    everything except the long runs: on two cores 17 minutes once built, half an hour from nothing
 # make test-node   restore on a real kubelet and container runtime: root, about 5 minutes
+# make test-browser   diff's page in a real browser: chromium, half a minute
 # make test-stores   the suite of stores on Ceph's gateway too, with versions and locks: root, 600 MB, a few minutes
 # make fuzz    every fuzz target under libFuzzer for an hour
 # make soak    fuzzers, crash campaigns and the restore matrix in full: hours
@@ -16,7 +17,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test test-node test-stores lint unit suites fuzz fuzz-smoke soak bench bench-parsers docs deps etcd servers node build release reproducible deny screenshots clean
+.PHONY: all demo test test-node test-browser test-stores lint unit suites fuzz fuzz-smoke soak bench bench-parsers docs deps etcd servers node build release reproducible deny screenshots clean
 
 all: build
 
@@ -72,6 +73,10 @@ suites: deps etcd servers
 # One node after another: each is a kubelet, a container runtime and 17 containers.
 test-node: deps etcd node
 	ETCD_DR_REAL_NODE=1 $(CARGO) test --locked $(FEATURES) --test real_node --test inside -- --nocapture --test-threads=1
+
+# Debian's package chromium, which is large.
+test-browser: deps
+	ETCD_DR_BROWSER=1 $(CARGO) test --locked $(FEATURES) --test inside browser:: -- --nocapture
 
 test-stores: deps
 	-@scripts/deps.sh --tests

@@ -1,6 +1,7 @@
 //! Writes a snapshot of a made-up store, for measurements: `make_store FILE REVISIONS KEYS
 //! VALUE_BYTES`. Every key gets revisions in turn; leaf pages are in a scattered order, as
-//! in a database that has been in use, unless `SEQUENTIAL` is given.
+//! in a database that has been in use, unless `SEQUENTIAL` is given. Values are ConfigMaps in JSON where they are
+//! long enough for that, otherwise noise.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -121,12 +122,14 @@ fn write_keys(writer: &mut Writer, revisions: i64, keys: i64, size: usize) -> st
             key % 300
         );
         let from = (n as usize * 31) % 65_536;
+        let noise = noise.get(from..from + size).unwrap_or_default();
+        let value = value(&name, n, noise);
         let kv = KeyValue {
             key: name.as_bytes(),
             create_revision: 2 + key,
             mod_revision: 2 + n,
             version: 1 + round,
-            value: noise.get(from..from + size).unwrap_or_default(),
+            value: &value,
             lease: 0,
         };
         let revision = KvRevision {
@@ -160,6 +163,24 @@ fn write_keys(writer: &mut Writer, revisions: i64, keys: i64, size: usize) -> st
         level = above;
     }
     Ok(level.first().map_or(0, |(_, _, page)| *page))
+}
+
+/// An object of the noise's length, if it has room for one.
+fn value(key: &str, revision: i64, noise: &[u8]) -> Vec<u8> {
+    let name = key.rsplit('/').next().unwrap_or_default();
+    let head = format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","uid":"{name}","generation":{revision}}},"data":{{"k":""#
+    );
+    let tail = r#""}}"#;
+    let Some(room) = noise.len().checked_sub(head.len() + tail.len()) else {
+        return noise.to_vec();
+    };
+    let mut value = head.into_bytes();
+    // 64 characters that need no escape in JSON.
+    let text = noise.iter().take(room).map(|byte| b'0' + byte % 64);
+    value.extend(text.map(|byte| if byte == b'\\' { b'z' } else { byte }));
+    value.extend_from_slice(tail.as_bytes());
+    value
 }
 
 const KINDS: [&str; 5] = [

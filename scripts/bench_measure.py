@@ -50,8 +50,8 @@ class PeakMemory(threading.Thread):
             time.sleep(0.005)
 
 
-def one(command, **more):
-    """Runs one program: wall and CPU seconds, peak MiB, and what it printed."""
+def one(command, expected=0, **more):
+    """Runs one program, which ends with the expected status: wall and CPU seconds, peak MiB, and what it printed."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         start = time.monotonic()
         process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=errors, **more)
@@ -61,7 +61,7 @@ def one(command, **more):
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         text = out.read().decode(errors="replace")
-        if process.returncode:
+        if process.returncode != expected:
             errors.seek(0)
             sys.exit(f"{command} failed:\n{text}\n{errors.read().decode(errors='replace')}")
     peak.join()

@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""Renders docs/images/*.svg: what etcd-dr shows in a real terminal.
+"""Renders docs/images: what etcd-dr shows in a real terminal (.svg), and its page in a real browser (.png).
 
 Commands are typed into tmux, the screen is read back with its colours, and rich (PyPI, in a folder of
 Python's own below .cache) draws it. The store is a real one: three backups of an etcd that runs for
 it on a loopback address; the node that a restore is planned for is the demo's. Nothing is drawn by hand.
 
-usage: screenshots.py          needs root, tmux, etcd (scripts/fetch-etcd.sh) and what `make demo` builds
+usage: screenshots.py [page]   needs root, tmux, chromium, etcd (scripts/fetch-etcd.sh) and what `make demo` builds; with the
+                               word "page" only the page is drawn
 
   ETCD_DR        the binary              (default target/debug/etcd-dr)
   DEMO_CLUSTER   the cluster starter     (default target/debug/examples/demo_cluster)
 """
 
 import base64
+import json
 import os
 import pathlib
 import re
@@ -19,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import browser
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", PROJECT / ".cache"))
@@ -94,10 +98,80 @@ class Screen:
         print(IMAGES / f"{name}.svg")
 
 
+def start_etcd(bins, data):
+    """An etcd of one member, which the caller ends."""
+    return subprocess.Popen(
+        [bins / "etcd", "--data-dir", data, "--listen-client-urls", URL,
+         "--advertise-client-urls", URL, "--listen-peer-urls", f"http://{ADDRESS}:2380",
+         "--initial-advertise-peer-urls", f"http://{ADDRESS}:2380",
+         "--initial-cluster", f"default=http://{ADDRESS}:2380"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+# What the picture of the page shows: a key, what is there before, and what is there afterwards.
+CHANGES = [
+    ("configmaps/shop/settings", {"data": {"currency": "EUR", "theme": "winter"}}, {"data": {"currency": "EUR", "theme": "spring"}}),
+    ("deployments/shop/checkout", {"spec": {"replicas": 2}}, {"spec": {"replicas": 6}}),
+    ("deployments/shop/web", {"spec": {"replicas": 3}}, {"spec": {"replicas": 3}}),
+    ("secrets/shop/payment-provider", {"data": {"token": "b2xk"}}, {"data": {"token": "bmV3"}}),
+    ("configmaps/shop/banner", {"data": {"text": "hello"}}, None),
+    ("jobs/reports/nightly-1204", {"spec": {"completions": 1}}, None),
+    ("pods/shop/checkout-7c9f-x2k8d", None, {"spec": {"nodeName": "worker-1"}, "status": {"phase": "Running"}}),
+    ("pods/shop/checkout-7c9f-p9wvt", None, {"spec": {"nodeName": "worker-2"}, "status": {"phase": "Running"}}),
+    ("persistentvolumes/pvc-81f2", None, {"spec": {"capacity": {"storage": "20Gi"}}}),
+    ("persistentvolumeclaims/shop/orders", None, {"spec": {"volumeName": "pvc-81f2"}}),
+    ("services/specs/shop/checkout", None, {"spec": {"type": "LoadBalancer", "ports": [{"port": 443}]}}),
+    ("minions/worker-3", None, {"spec": {"podCIDR": "10.42.3.0/24"}}),
+]
+KINDS = {"configmaps": "ConfigMap", "deployments": "Deployment", "secrets": "Secret", "jobs": "Job", "pods": "Pod",
+         "persistentvolumes": "PersistentVolume", "persistentvolumeclaims": "PersistentVolumeClaim", "services": "Service",
+         "minions": "Node"}
+VERSIONS = {"Deployment": "apps/v1", "Job": "batch/v1"}
+
+
+def shoot_page(work, bins):
+    """The page of `diff`, as an incident's ticket would have it."""
+    etcdctl = [bins / "etcdctl", "--endpoints", URL, "--dial-timeout", "30s"]
+    call = lambda *args: subprocess.run([*etcdctl, *args], check=True, capture_output=True)
+    (work / "page").mkdir()
+    for moment, database in ((1, "backup-12.db"), (2, "now.db")):
+        for change in CHANGES:
+            key, content = change[0], change[moment]
+            if content is None and change[1] is not None:
+                call("del", f"/registry/{key}")
+            if content is None or content == change[moment - 1]:
+                continue
+            path = key.split("/")
+            kind = KINDS[path[0]]
+            metadata = {"name": path[-1]} | ({"namespace": path[-2]} if len(path) > 2 else {}) | {"uid": key}
+            stored = {"apiVersion": VERSIONS.get(kind, "v1"), "kind": kind, "metadata": metadata, **content}
+            call("put", f"/registry/{key}", json.dumps(stored))
+        call("snapshot", "save", str(work / "page" / database))
+    page = work / "page/diff.html"
+    with open(page, "w") as out:
+        done = subprocess.run([ETCD_DR, "diff", "backup-12.db", "now.db", "--objects", "-o", "html"], stdout=out, cwd=page.parent)
+    if done.returncode != 11:
+        sys.exit(f"screenshots: diff ended with {done.returncode}")
+    seen = browser.look(page, work, only="light-1400", height=1100)
+    (work / "light-1400.png").replace(IMAGES / "diff.png")
+    print(IMAGES / "diff.png", seen["views"][0]["title"])
+
+
 def main():
-    in_own_python()
+    if sys.argv[1:] != ["page"]:
+        in_own_python()
     IMAGES.mkdir(parents=True, exist_ok=True)
     bins = CACHE / "etcd/sid/bin"
+    with tempfile.TemporaryDirectory() as work:
+        work = pathlib.Path(work)
+        etcd = start_etcd(bins, work / "data")
+        try:
+            shoot_page(work, bins)
+        finally:
+            etcd.kill()
+            etcd.wait()
+    if sys.argv[1:] == ["page"]:
+        return
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)
         bin_dir = work / "bin"
@@ -112,12 +186,7 @@ def main():
         wrapper.chmod(0o755)
         (work / "store").mkdir()
         pathlib.Path("/tmp/backups").mkdir(exist_ok=True)
-        etcd = subprocess.Popen(
-            [bins / "etcd", "--data-dir", work / "data", "--listen-client-urls", URL,
-             "--advertise-client-urls", URL, "--listen-peer-urls", f"http://{ADDRESS}:2380",
-             "--initial-advertise-peer-urls", f"http://{ADDRESS}:2380",
-             "--initial-cluster", f"default=http://{ADDRESS}:2380"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        etcd = start_etcd(bins, work / "data")
         try:
             shoot(work, bins, bin_dir)
         finally:

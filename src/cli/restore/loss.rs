@@ -16,7 +16,7 @@ use crate::sys::quote;
 
 /// How long the question of a restore waits for the comparison. Most databases of control planes are read in a second
 /// or two; where etcd hangs, whoever restores it must not wait for it.
-pub(super) const LIMIT: Duration = Duration::from_secs(8);
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Losses that are listed before the question; the rest is in `diff`.
 const SHORT: usize = 6;

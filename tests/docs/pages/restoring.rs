@@ -101,6 +101,21 @@ fn a_namespace_was_deleted() {
     ];
     let pods = node.cluster.etcdctl_ok(&keys);
     assert_eq!(pods.split_whitespace().count(), 5, "{pods}");
+    stage.types("master-0", "etcd-dr backup");
+    for (key, object) in [
+        (
+            "pods/shop/web-1",
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web-1"},"spec":{"nodeName":"worker-1"}}"#,
+        ),
+        (
+            "persistentvolumes/pv-7",
+            r#"{"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"pv-7"}}"#,
+        ),
+    ] {
+        let key = format!("/kubernetes.io/{key}");
+        node.cluster.etcdctl_ok(&["put", &key, object]);
+    }
+    stage.play(&page(RUNBOOK, "What would a restore lose?"), |_| {});
 }
 
 #[test]
