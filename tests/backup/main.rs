@@ -3,11 +3,11 @@
 //! go wrong is made to.
 
 mod bench;
-mod broken;
 mod gate;
 mod keep;
 mod nodes;
 mod oracle;
-mod share;
+mod shared_blocks;
 mod store;
 mod stream;
+mod unreachable;

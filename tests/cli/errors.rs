@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::golden;
-use crate::shelf::Shelf;
+use crate::sample_stores::Shelf;
 use testbench::golden::{Placeholders, run};
 use testbench::node::generator;
 use testbench::process::expect_success;

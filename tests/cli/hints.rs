@@ -7,7 +7,7 @@ use clap::Parser;
 use etcd_dr::cli::args::Cli;
 
 use crate::errors::{NODES, node};
-use crate::shelf::{self, Shelf};
+use crate::sample_stores::{self, Shelf};
 use testbench::bins::skip;
 use testbench::certs::Ca;
 use testbench::golden::{Run, run};
@@ -128,7 +128,7 @@ fn hints_name_other_backups() {
     assert_eq!(typed(&nothing, &[]).status, Some(4));
 
     shelf.good(1);
-    shelf::flip(&shelf::snapshot(&shelf.good(2)), 5000);
+    sample_stores::flip(&sample_stores::snapshot(&shelf.good(2)), 5000);
     let data = shelf.dir().join("data");
     let data = data.to_str().expect("UTF-8");
     let args = ["restore", "backup-2", "--data-dir", data, "--store", &store];

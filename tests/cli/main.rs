@@ -2,13 +2,13 @@
 //! of one run. Needs no etcd: the one real set is a fixture, and all others are made of it.
 
 mod errors;
+mod every_command;
 mod hints;
-mod listing;
-mod promises;
-mod pruning;
-mod renamed;
-mod shelf;
-mod verifying;
+mod list;
+mod old_names;
+mod prune;
+mod sample_stores;
+mod verify;
 
 use testbench::golden::{Placeholders, Run, assert_golden, run};
 

@@ -8,6 +8,6 @@ mod bench;
 mod crash;
 mod generated;
 mod places;
-mod real;
 mod records;
-mod special;
+mod start;
+mod unusual_snapshots;

@@ -1,21 +1,21 @@
 //! Members added, removed and moved in real clusters, by the built binary, on every release at
 //! hand.
 
-mod agreement;
-mod campaign;
-mod checkup;
-mod cutoff;
-mod growth;
+mod add;
+mod add_interrupted;
+mod add_slow;
+mod disasters;
 mod join;
+mod join_faults;
+mod join_journals;
 mod join_refusals;
 mod join_rollback;
-mod journals;
-mod lag;
-mod load;
 mod refusals;
-mod removal;
+mod remove_update;
 mod replace;
-mod situations;
+mod replace_under_load;
+mod verify_cluster;
+mod verify_cluster_divided;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};

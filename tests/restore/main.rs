@@ -2,17 +2,17 @@
 //! container runtime, which can also be made to lie, to hang and to fail.
 
 #[cfg(feature = "faults")]
-mod campaign;
-mod disaster;
-mod faults;
+mod disk_faults;
+mod from_member;
+mod interruptions;
 mod journals;
+mod lost_quorum;
 mod moment;
 mod node;
 #[cfg(feature = "faults")]
-mod power;
+mod power_loss;
 mod refusals;
-mod sessions;
-mod stopping;
-mod survivor;
-mod watching;
-mod whole;
+mod round_trip;
+mod runtime_faults;
+mod stopping_pods;
+mod watching_client;

@@ -231,7 +231,7 @@ fn the_rules_prune_the_copies_only_where_that_is_asked_for() {
     let told = std::fs::read_to_string(&file).expect("the metrics");
     let of = |name: &str| {
         let series = format!("{name}{{store=\"{url}\"}}");
-        crate::monitor::value(&told, &series).unwrap_or_else(|| panic!("{series}\n{told}"))
+        crate::metrics::value(&told, &series).unwrap_or_else(|| panic!("{series}\n{told}"))
     };
     assert_eq!(of("etcd_dr_copies_reachable"), 1.0);
     assert!(of("etcd_dr_copies_size_bytes") > 1000.0);

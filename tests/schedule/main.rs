@@ -2,13 +2,13 @@
 //! etcd, the store or the certificates go, and how it ends.
 
 mod bench;
-mod campaign;
 mod copies;
 mod leader;
-mod long;
-mod monitor;
+mod leaks;
+mod metrics;
+mod metrics_tls;
+mod outages;
 mod periods;
 mod rehearsals;
-mod secured;
+mod sigterm;
 mod suspended;
-mod troubles;

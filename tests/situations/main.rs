@@ -9,3 +9,4 @@ mod cluster;
 mod files;
 mod manifests;
 mod operations;
+mod other_members;

@@ -23,6 +23,7 @@ pub mod namespace;
 pub mod node;
 pub mod node_bench;
 pub mod process;
+pub mod recording;
 pub mod replay;
 pub mod s3;
 pub mod same;

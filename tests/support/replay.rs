@@ -1,6 +1,6 @@
 //! A disk in memory that forgets what was not fsynced.
 //!
-//! A recording from the seam is replayed up to a crash; what a later fsync of the file or of the
+//! A recording of the failpoints is replayed up to a crash; what a later fsync of the file or of the
 //! directory does not cover may or may not have reached the disk. POSIX promises no order among
 //! those, so any subset is legal. For each crash point these are tried: all of them, none, each
 //! one alone, each one missing, and each unsynced write torn in the middle.
@@ -10,95 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-/// One recorded call.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "op", rename_all = "kebab-case")]
-pub enum Call {
-    Mkdir {
-        path: PathBuf,
-    },
-    Create {
-        path: PathBuf,
-    },
-    Write {
-        path: PathBuf,
-        offset: usize,
-        data: String,
-    },
-    /// Room for what is yet to be written, or zeros behind it.
-    Resize {},
-    SyncFile {
-        path: PathBuf,
-    },
-    SyncDir {
-        path: PathBuf,
-    },
-    Rename {
-        path: PathBuf,
-        to: PathBuf,
-    },
-    Symlink {
-        path: PathBuf,
-        to: PathBuf,
-    },
-    Link {
-        path: PathBuf,
-        to: PathBuf,
-    },
-    SetMode {
-        path: PathBuf,
-        mode: u32,
-    },
-    SetOwner {
-        path: PathBuf,
-        uid: u32,
-        gid: u32,
-    },
-    SetModified {
-        path: PathBuf,
-        seconds: i64,
-    },
-    SetXattr {
-        path: PathBuf,
-        name: String,
-        value: String,
-    },
-    Unlink {
-        path: PathBuf,
-    },
-    Rmdir {
-        path: PathBuf,
-    },
-}
-
-/// Reads a recording.
-pub fn read(path: &Path) -> Vec<Call> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-impl Call {
-    pub fn is_sync(&self) -> bool {
-        matches!(self, Self::SyncFile { .. } | Self::SyncDir { .. })
-    }
-
-    /// The attribute that the call sets: of which entry, which one, and to what.
-    fn attribute(&self) -> Option<(&Path, String, String)> {
-        Some(match self {
-            Self::SetMode { path, mode } => (path, "mode".to_owned(), format!("{mode:04o}")),
-            Self::SetOwner { path, uid, gid } => (path, "owner".to_owned(), format!("{uid}:{gid}")),
-            Self::SetModified { path, seconds } => {
-                (path, "modified".to_owned(), seconds.to_string())
-            }
-            Self::SetXattr { path, name, value } => (path, name.clone(), value.clone()),
-            _ => return None,
-        })
-    }
-}
+pub use crate::recording::{Call, read};
 
 type Inode = usize;
 
@@ -302,6 +214,64 @@ impl Disk {
     }
 
     /// What is reachable from the base.
+    /// What a call changes here, and the inodes whose sync makes that durable; nothing for syncs and for
+    /// what is outside the base.
+    fn change(&mut self, call: &Call, covers: &mut BTreeSet<Inode>) -> Option<Change> {
+        match call {
+            Call::SyncFile { .. } | Call::SyncDir { .. } => None,
+            // Zeros at a file's end are left out: no reader here minds them.
+            Call::Resize { .. } => None,
+            Call::Write { path, offset, data } => self.find(path).map(|file| {
+                covers.insert(file);
+                Change::Write {
+                    file,
+                    offset: *offset,
+                    data: hex::decode(data).unwrap(),
+                }
+            }),
+            Call::SetMode { .. }
+            | Call::SetOwner { .. }
+            | Call::SetModified { .. }
+            | Call::SetXattr { .. } => call.attribute().and_then(|(path, name, value)| {
+                let of = self.entry(path).or_else(|| self.find(path))?;
+                // A link cannot be synced; its directory's sync covers it.
+                covers.insert(match self.nodes[of] {
+                    Node::Link(_) => self.parent(path)?.0,
+                    _ => of,
+                });
+                Some(Change::Attribute { of, name, value })
+            }),
+            Call::Link { path, to } => self.entry(to).and_then(|file| {
+                let (dir, name) = self.parent(path)?;
+                covers.insert(dir);
+                Some(Change::Entries(vec![(dir, name, Some(file))]))
+            }),
+            Call::Mkdir { path } => self.made(path, Node::Dir(BTreeMap::new()), covers),
+            Call::Create { path } => self.made(path, Node::File(Arc::default()), covers),
+            Call::Symlink { path, to } => self.made(path, Node::Link(to.clone()), covers),
+            Call::Unlink { path } | Call::Rmdir { path } => self.parent(path).map(|(dir, name)| {
+                covers.insert(dir);
+                Change::Entries(vec![(dir, name, None)])
+            }),
+            Call::Rename { path, to } => self.entry(path).and_then(|inode| {
+                let (from_dir, from_name) = self.parent(path)?;
+                let (to_dir, to_name) = self.parent(to)?;
+                covers.extend([from_dir, to_dir]);
+                Some(Change::Entries(vec![
+                    (from_dir, from_name, None),
+                    (to_dir, to_name, Some(inode)),
+                ]))
+            }),
+        }
+    }
+
+    fn made(&mut self, path: &Path, node: Node, covers: &mut BTreeSet<Inode>) -> Option<Change> {
+        let (dir, name) = self.parent(path)?;
+        covers.insert(dir);
+        let inode = self.add(node);
+        Some(Change::Entries(vec![(dir, name, Some(inode))]))
+    }
+
     fn tree(&self) -> Dressed {
         let mut tree = Tree::new();
         let mut dressed = BTreeMap::new();
@@ -365,65 +335,18 @@ impl Replay {
             synced: BTreeMap::new(),
         };
         for call in calls {
-            let mut sync = None;
-            let mut covers = BTreeSet::new();
-            let change = match call {
-                // Zeros at a file's end are left out: no reader here minds them.
-                Call::Resize { .. } => None,
-                Call::SyncFile { path } | Call::SyncDir { path } => {
-                    sync = now.find(path);
-                    None
-                }
-                Call::Write { path, offset, data } => now.find(path).map(|file| {
-                    covers.insert(file);
-                    Change::Write {
-                        file,
-                        offset: *offset,
-                        data: hex::decode(data).unwrap(),
-                    }
-                }),
-                Call::SetMode { .. }
-                | Call::SetOwner { .. }
-                | Call::SetModified { .. }
-                | Call::SetXattr { .. } => call.attribute().and_then(|(path, name, value)| {
-                    let of = now.entry(path).or_else(|| now.find(path))?;
-                    // A link cannot be synced; its directory's sync covers it.
-                    covers.insert(match now.nodes[of] {
-                        Node::Link(_) => now.parent(path)?.0,
-                        _ => of,
-                    });
-                    Some(Change::Attribute { of, name, value })
-                }),
-                Call::Link { path, to } => now.entry(to).and_then(|file| {
-                    let (dir, name) = now.parent(path)?;
-                    covers.insert(dir);
-                    Some(Change::Entries(vec![(dir, name, Some(file))]))
-                }),
-                Call::Mkdir { path } => {
-                    replay.made(&mut now, path, Node::Dir(BTreeMap::new()), &mut covers)
-                }
-                Call::Create { path } => {
-                    replay.made(&mut now, path, Node::File(Arc::default()), &mut covers)
-                }
-                Call::Symlink { path, to } => {
-                    replay.made(&mut now, path, Node::Link(to.clone()), &mut covers)
-                }
-                Call::Unlink { path } | Call::Rmdir { path } => {
-                    now.parent(path).map(|(dir, name)| {
-                        covers.insert(dir);
-                        Change::Entries(vec![(dir, name, None)])
-                    })
-                }
-                Call::Rename { path, to } => now.entry(path).and_then(|inode| {
-                    let (from_dir, from_name) = now.parent(path)?;
-                    let (to_dir, to_name) = now.parent(to)?;
-                    covers.extend([from_dir, to_dir]);
-                    Some(Change::Entries(vec![
-                        (from_dir, from_name, None),
-                        (to_dir, to_name, Some(inode)),
-                    ]))
-                }),
+            let sync = match call {
+                Call::SyncFile { path } | Call::SyncDir { path } => now.find(path),
+                _ => None,
             };
+            let mut covers = BTreeSet::new();
+            let known = now.nodes.len();
+            let change = now.change(call, &mut covers);
+            // Inodes are numbered alike in the disk that replays begin from.
+            replay
+                .start
+                .nodes
+                .extend(now.nodes.iter().skip(known).cloned());
             if let Some(change) = &change {
                 now.apply(change);
             }
@@ -439,21 +362,6 @@ impl Replay {
             replay.syncs.push(sync);
         }
         replay
-    }
-
-    fn made(
-        &mut self,
-        now: &mut Disk,
-        path: &Path,
-        node: Node,
-        covers: &mut BTreeSet<Inode>,
-    ) -> Option<Change> {
-        let (dir, name) = now.parent(path)?;
-        covers.insert(dir);
-        let inode = now.add(node.clone());
-        // Inodes are numbered alike in the disk that replays begin from.
-        assert_eq!(self.start.add(node), inode);
-        Some(Change::Entries(vec![(dir, name, Some(inode))]))
     }
 
     /// Every tree that a crash right after the first `count` calls can leave, with call `dropped`

@@ -54,67 +54,18 @@ impl Sshd {
         std::fs::create_dir_all("/run/sshd").expect("sshd's own directory");
         let scratch = tempfile::tempdir().expect("a folder");
         let dir = scratch.path();
-        let more = kinds.iter().map(|kind| (format!("host_{kind}"), *kind));
-        let keys: Vec<_> = ["host", "user"]
-            .map(|name| (name.to_owned(), "ed25519"))
-            .into_iter()
-            .chain(more)
-            .collect();
-        for (name, kind) in &keys {
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-N", "", "-t", kind, "-f"])
-                .arg(dir.join(name))
-                .output();
-            let Ok(made) = made else {
-                skip("no ssh-keygen here");
-                return None;
-            };
-            expect_success("ssh-keygen", &made);
+        if !make_keys(dir, kinds) {
+            skip("no ssh-keygen here");
+            return None;
         }
         std::fs::copy(dir.join("user.pub"), dir.join("authorized")).expect("a copy");
         std::fs::create_dir(dir.join("store")).expect("a store");
         prepare(&dir.join("store"));
         let address = free_port();
-        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-        let ipv6 = format!("[::1]:{}", address.port());
-        let listens_on_ipv6 = std::net::TcpListener::bind(&ipv6).is_ok();
-        let also = match listens_on_ipv6 {
-            true => format!("ListenAddress {ipv6}\n"),
-            false => String::new(),
-        };
-        let more: String = kinds
-            .iter()
-            .map(|kind| format!("HostKey {}\n", text(&dir.join(format!("host_{kind}")))))
-            .collect();
-        let config = format!(
-            "ListenAddress {address}\n{also}{more}HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
-             UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n\
-             Subsystem sftp {sftp}\n",
-            text(&dir.join("host")),
-            text(&dir.join("authorized")),
-        );
-        std::fs::write(dir.join("config"), config).expect("settings");
-        let public = std::fs::read_to_string(dir.join("host.pub")).expect("the host's key");
-        let known = format!("[127.0.0.1]:{} {public}", address.port());
-        std::fs::write(dir.join("known_hosts"), known).expect("known hosts");
+        let listens_on_ipv6 = configure(dir, address, kinds, sftp);
         let log = std::fs::File::create(dir.join("log")).expect("a log");
-        // A user that sshd puts its less trusted part under is there only where the package is
-        // installed: in a mount namespace of its own it has one.
-        let users = std::fs::read_to_string("/etc/passwd").expect("the users");
-        let users = format!("{users}sshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n");
-        std::fs::write(dir.join("passwd"), users).expect("the users");
-        let start = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
-        let mut command = bound_command(Path::new("unshare"));
+        let mut command = in_own_namespace(&sshd, dir);
         command
-            .args(["--mount", "sh", "-c", start])
-            .arg(dir.join("passwd"))
-            .arg(&sshd)
-            .args(["-D", "-e", "-f"])
-            .arg(dir.join("config"))
-            .env(
-                "LD_LIBRARY_PATH",
-                sshd.ancestors().nth(3).expect("its root").join("lib"),
-            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -172,6 +123,75 @@ impl Sshd {
             ("ETCD_DR_STORE_PATIENCE", "2s".to_owned()),
         ]
     }
+}
+
+/// Makes the keys of host and user, and host keys of these kinds; false without ssh-keygen.
+fn make_keys(dir: &Path, kinds: &[&str]) -> bool {
+    let more = kinds.iter().map(|kind| (format!("host_{kind}"), *kind));
+    let keys: Vec<_> = ["host", "user"]
+        .map(|name| (name.to_owned(), "ed25519"))
+        .into_iter()
+        .chain(more)
+        .collect();
+    for (name, kind) in &keys {
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-N", "", "-t", kind, "-f"])
+            .arg(dir.join(name))
+            .output();
+        let Ok(made) = made else {
+            return false;
+        };
+        expect_success("ssh-keygen", &made);
+    }
+    true
+}
+
+/// Writes the settings of both sides; says whether sshd will listen on `[::1]`, too.
+fn configure(dir: &Path, address: SocketAddr, kinds: &[&str], sftp: &str) -> bool {
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let ipv6 = format!("[::1]:{}", address.port());
+    let listens_on_ipv6 = std::net::TcpListener::bind(&ipv6).is_ok();
+    let also = match listens_on_ipv6 {
+        true => format!("ListenAddress {ipv6}\n"),
+        false => String::new(),
+    };
+    let more: String = kinds
+        .iter()
+        .map(|kind| format!("HostKey {}\n", text(&dir.join(format!("host_{kind}")))))
+        .collect();
+    let config = format!(
+        "ListenAddress {address}\n{also}{more}HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
+         UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile none\n\
+         Subsystem sftp {sftp}\n",
+        text(&dir.join("host")),
+        text(&dir.join("authorized")),
+    );
+    std::fs::write(dir.join("config"), config).expect("settings");
+    let public = std::fs::read_to_string(dir.join("host.pub")).expect("the host's key");
+    let known = format!("[127.0.0.1]:{} {public}", address.port());
+    std::fs::write(dir.join("known_hosts"), known).expect("known hosts");
+    listens_on_ipv6
+}
+
+/// sshd in a mount namespace that has the user under which it runs its less trusted part: without the
+/// package there is none.
+fn in_own_namespace(sshd: &Path, dir: &Path) -> Command {
+    let users = std::fs::read_to_string("/etc/passwd").expect("the users");
+    let users = format!("{users}sshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n");
+    std::fs::write(dir.join("passwd"), users).expect("the users");
+    let start = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
+    let mut command = bound_command(Path::new("unshare"));
+    command
+        .args(["--mount", "sh", "-c", start])
+        .arg(dir.join("passwd"))
+        .arg(sshd)
+        .args(["-D", "-e", "-f"])
+        .arg(dir.join("config"))
+        .env(
+            "LD_LIBRARY_PATH",
+            sshd.ancestors().nth(3).expect("its root").join("lib"),
+        );
+    command
 }
 
 impl Drop for Sshd {

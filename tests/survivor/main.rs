@@ -3,11 +3,11 @@
 //!
 //! `ETCD_DR_ROUNDS=100` makes so many rounds in all, instead of a few a release.
 
-mod applied;
+mod apply;
 mod bench;
-mod chaos;
 #[cfg(feature = "faults")]
 mod crash;
-mod cuts;
-mod offline;
+mod cut_wal;
+mod load_and_kill;
+mod refusals;
 mod releases;

@@ -5,7 +5,7 @@
 //! in `.cache/etcd/*/bin`. Without any the suite says SKIPPED, unless `ETCD_DR_REQUIRE=1` forbids
 //! it.
 
-mod cuts;
+mod damage;
 mod etcd;
 mod founding;
-mod real;
+mod servers;

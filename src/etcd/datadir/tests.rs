@@ -139,6 +139,10 @@ fn indexes_out_of_step_are_found() {
         (texts(&report).join("; "), severity)
     };
     assert_eq!(found(at(3, 2)).0, "");
+    // The layer's name is a promise.
+    let report = check(&dir.layout(), Some(&at(9, 2))).unwrap();
+    let layer = serde_json::to_value(report.findings[0].layer).unwrap();
+    assert_eq!(layer, "agreement");
     let (ahead, severity) = found(at(9, 2));
     assert!(ahead.contains("next 6 writes"), "{ahead}");
     assert_eq!(severity, Some(Severity::Error));

@@ -259,12 +259,7 @@ pub fn write_with_free(root: &Bucket, shape: &Shape, before: u64) -> Written {
     let top = builder.tree(root);
     let mut runs = builder.runs;
     let mut random = Random(shape.seed);
-    let mut order: Vec<usize> = (0..runs.len()).collect();
-    if shape.gaps > 0 {
-        for i in (1..order.len()).rev() {
-            order.swap(i, random.below(i as u64 + 1) as usize);
-        }
-    }
+    let order = order(runs.len(), shape, &mut random);
     let page_size = shape.page_size as usize;
     let mut pages = vec![0u64; runs.len()];
     let mut free: Vec<u64> = (2..2 + before).collect();
@@ -317,6 +312,17 @@ pub fn write_with_free(root: &Bucket, shape: &Shape, before: u64) -> Written {
         free,
         high_water: next,
     }
+}
+
+/// In which order the runs of pages are written: shuffled, if the file has gaps.
+fn order(runs: usize, shape: &Shape, random: &mut Random) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..runs).collect();
+    if shape.gaps > 0 {
+        for i in (1..order.len()).rev() {
+            order.swap(i, random.below(i as u64 + 1) as usize);
+        }
+    }
+    order
 }
 
 fn freelist(free: &[u64], shape: &Shape, page: u64) -> Vec<u8> {

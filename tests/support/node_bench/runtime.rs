@@ -87,12 +87,7 @@ impl<const ALPHA: bool> Service<Request<Body>> for Cri<ALPHA> {
             Ok(match method {
                 "Version" => {
                     answer(request, shared, |_: cri::VersionRequest, _| {
-                        Ok(cri::VersionResponse {
-                            version: "0.1.0".to_owned(),
-                            runtime_name: "stand-in".to_owned(),
-                            runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
-                            runtime_api_version: if ALPHA { "v1alpha2" } else { "v1" }.to_owned(),
-                        })
+                        Ok(version(ALPHA))
                     })
                     .await
                 }
@@ -146,6 +141,15 @@ impl<const ALPHA: bool> Service<Request<Body>> for Cri<ALPHA> {
                 other => Status::unimplemented(format!("the stand-in has no {other}")).into_http(),
             })
         })
+    }
+}
+
+fn version(alpha: bool) -> cri::VersionResponse {
+    cri::VersionResponse {
+        version: "0.1.0".to_owned(),
+        runtime_name: "stand-in".to_owned(),
+        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_api_version: if alpha { "v1alpha2" } else { "v1" }.to_owned(),
     }
 }
 

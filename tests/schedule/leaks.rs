@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::bench::{Bench, path};
-use crate::monitor::free_port;
+use crate::metrics::free_port;
 
 /// How many periods, unless told.
 const PERIODS: usize = 20;

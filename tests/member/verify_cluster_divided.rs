@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::checkup::{found, look, pair};
 use crate::member;
+use crate::verify_cluster::{found, look, pair};
 use testbench::bins::{require, require_turn};
 use testbench::certs::Validity;
 use testbench::cluster::{Cluster, ClusterSpec};

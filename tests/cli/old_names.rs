@@ -2,7 +2,7 @@
 
 use etcd_dr::error::names::RENAMED;
 
-use crate::shelf::Shelf;
+use crate::sample_stores::Shelf;
 use testbench::golden::{Run, run};
 
 /// What a run says, whichever of the two names was typed.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::golden;
-use crate::shelf::{Shelf, cut, file, flip, resources, snapshot};
+use crate::sample_stores::{Shelf, cut, file, flip, resources, snapshot};
 use testbench::golden::{Run, run};
 use testbench::process::expect_success;
 

@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use self::judge::{Judge, Way, is_journal, outline};
-use super::campaign::Template;
+use super::disk_faults::Template;
 use super::node::assert_same;
 use testbench::campaign::{share, shared, status};
 use testbench::replay::{self, Call, Disk, Dressed, Entry, Loss, Replay};
@@ -266,13 +266,13 @@ impl Recording {
 
 #[test]
 fn after_every_legal_loss_of_power_a_restore_rolls_back() {
-    every_legal_loss("a restore, gone back", false, Way::Back, SAMPLE);
+    every_legal_loss("a restore, rolled back", false, Way::Back, SAMPLE);
 }
 
 #[test]
 fn after_every_legal_loss_of_power_a_restore_resumes() {
     every_legal_loss(
-        "a restore, gone on and back",
+        "a restore, resumed and rolled back",
         false,
         Way::OnAndBack,
         SAMPLE / 2,
@@ -281,7 +281,7 @@ fn after_every_legal_loss_of_power_a_restore_resumes() {
 
 #[test]
 fn after_every_legal_loss_of_power_a_rollback_continues() {
-    every_legal_loss("a way back, gone on with", true, Way::Back, SAMPLE);
+    every_legal_loss("a rollback, continued", true, Way::Back, SAMPLE);
 }
 
 fn every_legal_loss(name: &str, returning: bool, way: Way, sample: usize) {
@@ -306,7 +306,7 @@ fn what_a_record_confirms_is_on_the_disk_and_each_fsync_is_needed() {
     };
     let (judge, forth, back) = record(&mut template);
     all_confirmed(&forth, "restore");
-    all_confirmed(&back, "way back");
+    all_confirmed(&back, "rollback");
     // A process that is killed leaves renames that nobody synced to the one that comes after it.
     let first = forth
         .calls
@@ -333,10 +333,10 @@ fn what_a_record_confirms_is_on_the_disk_and_each_fsync_is_needed() {
         }
     }
     println!(
-        "what the records confirm is on the disk, kills counted: {there} gone on from, {returned} gone back from"
+        "what the records confirm is on the disk, kills counted: {there} resumed, {returned} rolled back"
     );
     drop_each(&judge, &forth, "restore", &[Way::Back, Way::OnAndBack]);
-    drop_each(&judge, &back, "way back", &[Way::Back]);
+    drop_each(&judge, &back, "rollback", &[Way::Back]);
 }
 
 fn all_confirmed(recording: &Recording, name: &str) {

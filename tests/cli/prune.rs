@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::golden;
-use crate::shelf::{self, Shelf};
+use crate::sample_stores::{self, Shelf};
 use testbench::golden::run;
 
 /// Four good ones of four days, a dirty one between, and what is none of ours.
@@ -165,7 +165,10 @@ fn the_rules_of_the_configuration_hold_where_no_option_says_one() {
 fn a_set_that_failed_its_verification_does_not_count() {
     let shelf = filled();
     let store = shelf.store_text();
-    shelf::flip(&shelf::snapshot(&shelf.store().join("backup-5")), -40);
+    sample_stores::flip(
+        &sample_stores::snapshot(&shelf.store().join("backup-5")),
+        -40,
+    );
     run(&["verify", "backup-5", "--store", &store], &[]).expect(3);
     run(&["verify", "backup-2", "--store", &store], &[]).expect(0);
     run(&["prune", &store, "--keep-last", "1", "--yes"], &[]).expect(0);
@@ -326,13 +329,16 @@ fn of_every_standing(now: jiff::Timestamp) -> Shelf {
     created(2, ago(800));
     dirty(3, ago(700));
     created(4, ago(600));
-    std::fs::remove_file(shelf::snapshot(&shelf.store().join("backup-4"))).expect("a part");
+    std::fs::remove_file(sample_stores::snapshot(&shelf.store().join("backup-4"))).expect("a part");
     created(5, ago(500));
-    shelf::flip(&shelf::snapshot(&shelf.store().join("backup-5")), -40);
+    sample_stores::flip(
+        &sample_stores::snapshot(&shelf.store().join("backup-5")),
+        -40,
+    );
     run(&["verify", "backup-5", "--store", &store], &[]).expect(3);
     std::fs::write(shelf.store().join("backup-5/pinned"), "").expect("a pin");
     created(6, ago(3));
-    std::fs::remove_file(shelf::snapshot(&shelf.store().join("backup-6"))).expect("a part");
+    std::fs::remove_file(sample_stores::snapshot(&shelf.store().join("backup-6"))).expect("a part");
     created(7, ago(2));
     dirty(8, ago(1));
     created(9, ago(-900));

@@ -181,7 +181,7 @@ fn a_restore_killed_at_any_call_rolls_back() {
             backs += 1;
         }
         println!(
-            "going back: {all} changing calls counted, of the node from {first} on, {kills} kills of {} chosen, {backs} rolled back",
+            "rolled back: {all} changing calls counted, of the node from {first} on, {kills} kills of {} chosen, {backs} rolled back",
             chosen.len()
         );
         assert_eq!(kills, chosen.len());
@@ -201,7 +201,7 @@ fn a_restore_killed_at_any_call_rolls_back() {
         for call in &chosen {
             load(&template, &saved);
             let output = template.run(&["restore", "--rollback"], Some(format!("kill:{call}")));
-            assert!(killed(&output), "call {call} of the way back: {output:?}");
+            assert!(killed(&output), "call {call} of the rollback: {output:?}");
             kills += 1;
             let output = template.run(&["restore", "--rollback"], None);
             let (code, told) = status(&output);
@@ -210,10 +210,10 @@ fn a_restore_killed_at_any_call_rolls_back() {
                 code == Some(0) || told.contains("rolled-back"),
                 "call {call}: {told}"
             );
-            template.assert_before(&format!("the way back killed at call {call}"));
+            template.assert_before(&format!("the rollback killed at call {call}"));
         }
         println!(
-            "the way back: {all} changing calls counted, {kills} kills of {} chosen",
+            "the rollback: {all} changing calls counted, {kills} kills of {} chosen",
             chosen.len()
         );
     });
@@ -354,7 +354,7 @@ fn a_rollback_killed_at_any_call_still_bumps_above_all_that_was_served() {
         for call in &chosen {
             load(&template, &saved);
             let output = template.run(&back, Some(format!("kill:{call}")));
-            assert!(killed(&output), "call {call} of the way back: {output:?}");
+            assert!(killed(&output), "call {call} of the rollback: {output:?}");
             let output = template.run(&back, None);
             let (code, told) = status(&output);
             assert!(
@@ -377,7 +377,7 @@ fn a_rollback_killed_at_any_call_still_bumps_above_all_that_was_served() {
             assert_same(&before, &etc(&template.node.tree()), &when);
         }
         println!(
-            "a way back that bumps: {all} changing calls counted, {} kills",
+            "a rollback that bumps: {all} changing calls counted, {} kills",
             chosen.len()
         );
         assert!(!chosen.is_empty());

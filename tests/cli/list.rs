@@ -1,7 +1,7 @@
 //! `list`: every kind of set, in text and as JSON, and how stale is too stale.
 
 use crate::golden;
-use crate::shelf::Shelf;
+use crate::sample_stores::Shelf;
 use testbench::golden::{Placeholders, run};
 
 #[test]
@@ -111,7 +111,10 @@ fn a_stale_listing_exits_with_11() {
     let unasked = run(&["list", &store, "-o", "json"], &[]).expect(0);
     assert_eq!(unasked.json()["stale"], serde_json::Value::Null);
     // A broken one does not count, however good it was.
-    std::fs::remove_file(crate::shelf::snapshot(&shelf.store().join("backup-2"))).expect("loss");
+    std::fs::remove_file(crate::sample_stores::snapshot(
+        &shelf.store().join("backup-2"),
+    ))
+    .expect("loss");
     run(&["list", &store, "--stale-after", "90000d"], &[]).expect(11);
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::shelf::Shelf;
+use crate::sample_stores::Shelf;
 use testbench::bins::skip;
 use testbench::golden::{binary, etcd_dr, run};
 

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::checkup::{found, look, pair};
+use crate::verify_cluster::{found, look, pair};
 use crate::{Adding, Reaper, assert_same_data, listed, member};
 use testbench::bins::{self, EtcdBins, require_turn};
 use testbench::bulk::Bulk;

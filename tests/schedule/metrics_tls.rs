@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::bench::{Bench, LIMIT, path};
-use crate::monitor::{free_port, get};
+use crate::metrics::{free_port, get};
 use testbench::certs::{Ca, PairFiles, strangers_client};
 use testbench::process::{expect_success, wait_for, write_private};
 

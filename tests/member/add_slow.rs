@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
-use crate::load::Writer;
+use crate::replace_under_load::Writer;
 use crate::{Adding, assert_same_data, listed, member};
 use testbench::bins::{EtcdBins, require_turn};
 use testbench::cluster::{Cluster, ClusterSpec};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use etcd_dr::etcd::wal::Wal;
 
 use crate::bench::{client, copy, heads, make, request, runtime, serve};
-use crate::chaos::killed;
+use crate::load_and_kill::killed;
 use testbench::bins::require_turn;
 
 /// How many of the last records are cut at.
@@ -105,7 +105,7 @@ fn a_wal_cut_anywhere_is_used_or_refused() {
                 }
             }
         }
-        println!("{what}: {right} gone on with, {refused} refused");
+        println!("{what}: {right} used, {refused} refused");
         assert!(right > 0, "{what}");
 
         // A flipped byte in the middle.
