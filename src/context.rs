@@ -36,7 +36,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The same, which the request to stop does not reach: for what must come to its end.
+    /// The same context, out of reach of a request to stop: for work that must be finished.
     pub fn unstopped(&self) -> Self {
         Self {
             cancel: Cancel::default(),

@@ -77,7 +77,8 @@ fn k3s(name: &str) -> Option<Foreign> {
     })
 }
 
-/// A bare copy: the time in its name is the host's, in a zone that nothing tells, and read as UTC.
+/// A bare copy of the database file. Its name has the host's local time, whose zone is unknown; it
+/// is read as UTC.
 fn copy(name: &str) -> Option<Foreign> {
     let stamp = name.strip_prefix("snapshot-")?.strip_suffix(".db")?;
     let digits: String = stamp.chars().filter(char::is_ascii_digit).collect();

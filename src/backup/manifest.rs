@@ -1,4 +1,5 @@
-//! The Manifest, `backup.json`: written last, and a set exists if and only if it does.
+//! The Manifest, `backup.json`. It is written last: a backup exists if and only if its Manifest
+//! does.
 //!
 //! JSON, UTF-8, camelCase, one object. `schemaVersion` 1; a reader accepts fields it does not
 //! know within the same schema version and refuses a higher one. 64-bit ids are lower-case hex
@@ -19,7 +20,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// The largest Manifest that is read; a real one is a few KiB.
 pub const MAX_BYTES: u64 = 4 << 20;
 
-/// Everything that is known of a set when it is taken. It never changes afterwards.
+/// Everything that is known about a backup when it is taken. It never changes afterwards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -52,7 +53,7 @@ pub struct Manifest {
     /// The certificate in the archives that expires first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest_certificate_expiry: Option<CertificateExpiry>,
-    /// Objects that their own etcd keeps, and that are not in this backup.
+    /// Objects that are in a separate etcd, and so not in this backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_etcds: Vec<OtherEtcd>,
     /// The KMS plugins without which encrypted objects of this backup cannot be read.
@@ -73,7 +74,7 @@ pub struct Previous {
     pub sha256: String,
 }
 
-/// Objects that another etcd keeps (kube-apiserver's `--etcd-servers-overrides`).
+/// Objects in another etcd (kube-apiserver's `--etcd-servers-overrides`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OtherEtcd {
@@ -122,12 +123,12 @@ pub struct Cluster {
     /// The uid of the namespace `kube-system`, which a restore keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kube_system_uid: Option<String>,
-    /// Ids that etcd's cluster had before it was restored, as far as the node knows them.
+    /// Ids that etcd's cluster had before it was restored, as far as this node knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_ids: Vec<String>,
 }
 
-/// The member that gave the snapshot, as its status said just before.
+/// The member that the snapshot is from, by its status just before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
@@ -190,7 +191,7 @@ pub struct HashKv {
     pub hash: u32,
     /// The revision it was computed at.
     pub revision: i64,
-    /// The compact revision it was computed with; -1 where there was none.
+    /// The compact revision it was computed with; -1 if nothing was compacted.
     pub compact_revision: i64,
 }
 
@@ -305,9 +306,8 @@ impl Manifest {
 
     /// Reads a document; `file` is only for the message.
     ///
-    /// # Errors
-    /// [`Kind::BadBackup`] with line and column where it is not a Manifest, and a message of its
-    /// own where it was written by a newer version.
+    /// # Errors [`Kind::BadBackup`], with line and column if it is not a Manifest, or saying that a
+    /// newer version wrote it.
     pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -321,7 +321,7 @@ impl Manifest {
                 .with(Fact::Path(file.to_owned()))
         };
         let read = serde_json::from_slice::<Self>(bytes);
-        // What cannot be read as one of ours may be a later version's.
+        // A document that this version cannot read may be a later version's.
         let version = match &read {
             Ok(manifest) => manifest.schema_version,
             Err(_) => {
@@ -337,7 +337,7 @@ impl Manifest {
         let manifest = read.doing(Kind::BadBackup, doing)?;
         let mut kinds = BTreeSet::new();
         for entry in &manifest.files {
-            // Nothing else may come with a set: what is learnt later is stored beside these files.
+            // A Manifest may list no other files: what is learnt later is stored next to these.
             if !entry.kind.is_named(&entry.name) {
                 let expected = entry.kind.pattern();
                 return Err(bad(format!(
@@ -358,7 +358,7 @@ impl Manifest {
         self.files.iter().find(|entry| entry.kind == kind)
     }
 
-    /// The cluster, by OpenShift's UUID or etcd's id, and the node: whose backup it is.
+    /// Where the backup is from: the cluster, by OpenShift's UUID or etcd's id, and the node.
     pub fn origin(&self) -> (&str, &str) {
         let cluster = self.cluster.uuid.as_deref();
         let node = self.node.name.as_deref();

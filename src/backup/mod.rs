@@ -1,4 +1,4 @@
-//! A backup set: its name, its files' names, and the Manifest that makes it one.
+//! A backup set: its name, the names of its files, and its Manifest.
 
 pub mod environment;
 pub mod expiry;

@@ -29,10 +29,10 @@ pub const REHEARSED: &str = "rehearsed.json";
 pub const SHARED: &str = "shared.json";
 /// Which copies were asked for and which were made; written with the set and after it, may be absent.
 pub const COPIES: &str = "copies.json";
-/// There where an operator wants the set to stay; what it holds is for people.
+/// Exists if an operator wants to keep the backup; its content is a note for people.
 pub const PINNED: &str = "pinned";
 
-/// A file that is there for a moment, to try whether files can share blocks.
+/// A temporary file, to test whether files can share blocks.
 pub const PROBE: &str = "clone";
 
 const SNAPSHOT: (&str, &str) = ("snapshot_", ".db");
@@ -120,7 +120,7 @@ impl Stamp {
         }
     }
 
-    /// Reads what stands between a file name's prefix and its ending.
+    /// Reads the part between a file name's prefix and its ending.
     pub fn parse(text: &str) -> Option<Self> {
         let (text, dirty) = match text.strip_suffix(DIRTY_SUFFIX) {
             Some(rest) => (rest, true),
@@ -192,8 +192,8 @@ pub fn recognise(name: &str) -> Option<(FileKind, Stamp)> {
     })
 }
 
-/// Whether a set's directory may hold a file of this name because this program made it: the set's own
-/// files, what is learnt later, and either of them while it is being replaced (`.NAME.new`).
+/// Whether etcd-dr makes files of this name in a backup's directory: the backup's own files, the
+/// records that are added later, and either while it is being replaced (`.NAME.new`).
 pub fn is_of_a_set(name: &str) -> bool {
     let name = name
         .strip_prefix('.')

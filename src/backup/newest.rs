@@ -1,10 +1,10 @@
-//! Which backups count now, and which of them is the newest: the one answer for every chooser.
+//! Which backups count now, and which of them is the newest. All choices of a backup use this.
 //!
-//! A Manifest's time is what a clock said, and a clock can be wrong, or a Manifest forged. A
-//! backup from the future does not count: it is shown and kept, and no other gives way to
-//! it. Among those that count, the numbers of a directory are a second witness: the store gives
-//! each backup a higher one than those before, so that a clock that was ahead for a while changes
-//! no order once its time has come.
+//! A Manifest's time comes from a clock, which can be wrong, and a Manifest can be forged. A backup
+//! from the future does not count: it is shown and kept, and replaces no other. Among the others,
+//! the numbers in a directory are a second witness: the store gives each backup a higher number
+//! than those before it, so a clock that was ahead for a while changes no order once its time has
+//! come.
 
 use std::collections::BTreeMap;
 
@@ -29,12 +29,12 @@ pub struct Age<'a> {
     pub name: &'a str,
 }
 
-/// Whether a moment is later than any right clock can say now.
+/// Whether a time is later than a correct clock can show now.
 pub fn is_future(moment: Timestamp, now: Timestamp) -> bool {
     moment.duration_since(now) > TOLERANCE
 }
 
-/// The place of each backup among those that count now, from the oldest, which has 0; none for one
+/// The rank of each backup among those that count now, from 0 for the oldest; none for a backup
 /// without a time, or from the future.
 pub fn ranks(ages: &[Age<'_>], now: Timestamp) -> Vec<Option<usize>> {
     let mut counting: Vec<(usize, Timestamp)> = Vec::with_capacity(ages.len());
@@ -55,8 +55,8 @@ pub fn ranks(ages: &[Age<'_>], now: Timestamp) -> Vec<Option<usize>> {
     ranks
 }
 
-/// Lifts the time of each numbered backup to the latest time of a lower number of its sequence: it
-/// was taken after that one, whatever the clocks said.
+/// Raises the time of each numbered backup to the latest time of a lower number in its sequence: it
+/// was taken later, whatever the clock showed.
 fn raise(counting: &mut [(usize, Timestamp)], ages: &[Age<'_>]) {
     counting.sort_by_key(|(index, _)| ages.get(*index).map(|age| age.sequence));
     let mut latest: BTreeMap<Option<(&str, &str)>, Timestamp> = BTreeMap::new();

@@ -1,13 +1,14 @@
-//! Which sets stay: a pure function of what is known of them, the rules and the time.
+//! Which backups are kept: a pure function of what is known about them, of the rules and of the
+//! time.
 //!
-//! A set stays if any keep rule wants it. `max-size` overrides the keep rules, oldest first. What
-//! is protected stays whatever the rules say, and so do the newest `min-keep` good sets. Only good
-//! sets count for a rule that counts. Time is what a set's Manifest says, never a file's; a set
-//! from the future neither counts nor goes ([`super::newest`]). Each node of each cluster is judged
-//! by itself.
+//! A backup is kept if any keep rule matches it. `max-size` overrides the keep rules, oldest first.
+//! Protected backups are kept whatever the rules say, and so are the newest `min-keep` good ones.
+//! Only good backups count for a rule that counts. Their time is the Manifest's, never a file's;
+//! one from the future neither counts nor is removed ([`super::newest`]). Each node of each cluster
+//! is judged separately.
 //!
-//! A failed verification never removes anything: the set does not count any more, so that an older
-//! one stays in its place, and it goes itself no sooner than if it were good.
+//! A failed verification never removes anything: the backup no longer counts, so an older one is
+//! kept in its place, and it is removed no sooner than if it were good.
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use serde::Serialize;
 use super::newest::{self, Age};
 use crate::error::{Fact, Failure, Kind, Result};
 
-/// How old an incomplete set is before it may go: an upload that takes longer is not one.
+/// The age at which an incomplete backup may be removed: no upload takes longer.
 pub const INCOMPLETE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What a set is, as far as retention cares.
@@ -46,12 +47,11 @@ pub struct Candidate {
     pub name: String,
     /// Its number, which decides between sets of one moment.
     pub number: u64,
-    /// The number again, where the store gave it when the set was taken: it tells what came after
-    /// what.
+    /// The number, if the store gave it when the backup was taken: then it tells the order.
     pub sequence: Option<u64>,
     /// Cluster and node that it is of, where that is known.
     pub origin: Option<(String, String)>,
-    /// When it was taken; of one that is not whole, when it last grew.
+    /// When it was taken; for an incomplete one, when it last grew.
     pub created: Option<Timestamp>,
     /// Bytes of its files.
     pub size: u64,
@@ -63,14 +63,14 @@ pub struct Candidate {
     pub rehearsed: bool,
     /// Whether the last verification found damage.
     pub failed: bool,
-    /// Whether it is in a store away from the node, where others may have written what was learnt
+    /// Whether it is in a remote store, where others may have written the records that are added
     /// later.
     pub away: bool,
     /// Whether an operator has pinned it.
     pub pinned: bool,
     /// Whether a restore uses it.
     pub in_use: bool,
-    /// Why what it says of itself is not believed: it neither counts nor goes.
+    /// Why its Manifest is not trusted: then it neither counts nor is removed.
     pub doubt: Option<Reason>,
     /// Whether the store's link to the newest set leads to it.
     pub latest: bool,
@@ -83,7 +83,7 @@ pub struct Candidate {
 pub struct Rules {
     /// The newest so many.
     pub last: Option<NonZeroU32>,
-    /// The newest of each of the newest so many hours that have one.
+    /// Keeps the newest of each of the newest N hours that have a backup.
     pub hourly: Option<NonZeroU32>,
     /// The same of days.
     pub daily: Option<NonZeroU32>,
@@ -159,7 +159,7 @@ impl Rules {
         counted.iter().any(Option::is_some) || self.within.is_some()
     }
 
-    /// Fails where no rule would ever remove anything.
+    /// Fails if no rule could ever remove anything.
     ///
     /// # Errors
     /// [`Kind::Usage`] with [`Fact::Missing`] `keep-rule`.
@@ -184,7 +184,7 @@ pub fn decide(sets: &[Candidate], rules: &Rules, now: Timestamp) -> Result<Vec<D
         set.failed || set.away && learnt
     };
     if sets.iter().any(learnt) {
-        // Rules added later, and facts from elsewhere, may keep more backups and never fewer.
+        // Facts from elsewhere may keep more backups, never fewer.
         let unlearnt = |set: &Candidate| Candidate {
             failed: false,
             verified: false,
@@ -217,7 +217,7 @@ fn by_rules(sets: &[Candidate], rules: &Rules, now: Timestamp) -> Vec<Decision> 
     sorting.decisions()
 }
 
-/// Decides that all sets of a cluster go which nothing holds: it is gone.
+/// Decides to remove all unprotected backups of a cluster that no longer exists.
 pub fn clear(sets: &[Candidate], of_cluster: impl Fn(&Candidate) -> bool) -> Vec<Decision> {
     let decide = |set: &Candidate| {
         let mut reasons = Vec::new();
@@ -382,7 +382,8 @@ impl<'a> Sorting<'a> {
         }
     }
 
-    /// What protects a set that is not good: that no good backup is newer, and that it may still be in progress.
+    /// What protects a backup that is not good: no good one is newer, or it may still be in
+    /// progress.
     fn not_good(&self, index: usize, set: &Candidate) -> Option<Reason> {
         if !matches!(set.standing, Standing::Dirty | Standing::Incomplete) {
             return None;
@@ -469,7 +470,7 @@ impl<'a> Sorting<'a> {
         }
     }
 
-    /// Takes away what the rules want, oldest first, until all together are small enough.
+    /// Drops what the rules keep, oldest first, until the rest is small enough.
     fn limit(&mut self, most: u64) {
         self.max_size = most;
         let stays =
@@ -480,7 +481,7 @@ impl<'a> Sorting<'a> {
                 let set = self.sets.get(index);
                 set.is_some_and(|set| set.standing != Standing::Unrecognised)
             })
-            // One from the future, or in doubt, must not push out what counts.
+            // A backup from the future, or in doubt, must not displace those that count.
             .filter(|&index| !self.is_future(index))
             .filter(|&index| self.sets.get(index).is_some_and(|set| set.doubt.is_none()))
             .collect();

@@ -1,15 +1,15 @@
 //! Signatures of Manifests, in the format of `ssh-keygen -Y sign` (OpenSSH, `PROTOCOL.sshsig`).
 //!
-//! A signature is its own file beside the file that it signs, so that any Linux checks it without
-//! this program:
+//! A signature is a separate file next to the file that it signs. Any Linux can check it without
+//! etcd-dr:
 //!
 //! ```text
 //! ssh-keygen -Y verify -n etcd-dr -f allowed_signers -I NODE -s backup.json.sig < backup.json
 //! ```
 //!
-//! The namespace `etcd-dr` keeps a signature that the key made for something else (a git commit, a login)
-//! from counting here, and the other way round. Accepted are Ed25519, ECDSA on the NIST curves, and RSA
-//! of 2,048 bits and more with SHA-2.
+//! The namespace `etcd-dr` keeps a signature that the key made for something else (a git commit, a
+//! login) from counting here, and vice versa. Accepted are Ed25519, ECDSA on the NIST curves, and
+//! RSA of 2,048 bits and more with SHA-2.
 
 use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey, SshSig};

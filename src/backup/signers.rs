@@ -36,7 +36,7 @@ struct Options {
     before: Option<Timestamp>,
 }
 
-/// What a signature is judged for: whose backup it is, and when it was taken.
+/// What a signature must be valid for: the backup's cluster and node, and its time.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// The cluster, as its Manifest names it.
@@ -52,7 +52,7 @@ pub struct Subject<'a> {
 pub enum Standing {
     /// It may sign for the subject; the principals of its line.
     Allowed(String),
-    /// No line has the key, or none that holds for this namespace at that time; why.
+    /// No line has the key for this namespace at that time, and why.
     Unknown(String),
     /// The key is known, and signs for others than the subject.
     Wrong(String),
@@ -132,7 +132,7 @@ impl Signer {
 }
 
 impl Options {
-    /// Why the line does not hold for a backup of that time; none: it does.
+    /// Why the line is not valid for a backup of that time, if it is not.
     fn hinders(&self, at: Timestamp) -> Option<String> {
         let namespaces = self.namespaces.as_deref();
         if namespaces.is_some_and(|list| matches(list, NAMESPACE) != Some(true)) {

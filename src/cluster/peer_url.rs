@@ -11,7 +11,7 @@ const RULES: Rules = Rules {
     slash: true,
 };
 
-/// Reads a list as typed; sorted and each once, as etcd keeps them.
+/// Reads a comma-separated list; sorts it and removes duplicates, as etcd does.
 ///
 /// # Errors
 /// [`Kind::Usage`] if one is not valid, or there is none.
@@ -40,7 +40,7 @@ pub fn parse(texts: &[String]) -> Result<Vec<String>> {
     Ok(urls)
 }
 
-/// Whether two URLs are the same place, however they are written.
+/// Whether two URLs mean the same place, however they are written.
 pub fn same(a: &str, b: &str) -> bool {
     let key = |text: &str| {
         Endpoint::parse(text).map(|url| {

@@ -1,8 +1,9 @@
-//! The arithmetic of votes: who votes, how many must agree, how many more may fail. Pure; what is
-//! refused here is refused by name before etcd is asked to change anything.
+//! The arithmetic of votes: who votes, how many must agree, how many more may fail. Pure functions.
+//! Their refusals have names, and come before etcd is asked to change anything.
 //!
-//! A change is agreed on by a majority of the voting members, `voters / 2 + 1` (Raft, section
-//! 5). A learner has no vote. A member that was added and has not started yet votes, and cannot.
+//! A change is agreed on by a majority of the voting members, `voters / 2 + 1` (Raft, section 5). A
+//! learner has no vote. A member that was added and has not started yet counts as a voting member,
+//! but cannot vote.
 
 use serde::Serialize;
 
@@ -103,7 +104,7 @@ impl Against {
         }
     }
 
-    /// Whether an operator may let it pass: what etcd cannot do at all may not.
+    /// Whether an operator may override it: not if etcd cannot make the change at all.
     pub fn allowable(self) -> bool {
         self == Self::WouldLoseQuorum
     }
@@ -285,7 +286,8 @@ mod tests {
             }
         }
 
-        /// What is allowed leaves a quorum; a dead member can always go while there is one.
+        /// Every allowed change leaves a quorum; a dead member can always be removed while there is
+        /// one.
         #[test]
         fn what_passes_keeps_the_quorum(members in any_members()) {
             for member in &members {

@@ -1,4 +1,4 @@
-//! Asking etcd for a change until it is certain what came of it.
+//! Asks etcd for a change until it is certain whether it happened.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const SETTLE: Duration = Duration::from_secs(20);
 /// How long between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What the list of members says of a change whose answer was lost.
+/// Whether a change whose answer was lost has happened, by the member list.
 pub(crate) enum Seen<T> {
     /// It came about.
     Done(T),
@@ -24,11 +24,11 @@ pub(crate) enum Seen<T> {
     Not,
 }
 
-/// Asks for a change. A refusal that may pass is asked again for a while; after a lost answer the
-/// members are looked at, and the change asked for again only if it did not come about.
+/// Asks for a change. Retries for a while after a refusal that may pass. After a lost answer, looks
+/// at the member list, and asks again only if the change did not happen.
 ///
-/// # Errors
-/// The last [`NotChanged`]; the outer one where the request to stop came or nobody answers any more.
+/// # Errors The inner [`NotChanged`] is etcd's last; the outer failure is a request to stop, or
+/// that no member answers any more.
 pub(crate) async fn until_certain<T>(
     context: &Context,
     survey: &Survey,
@@ -38,7 +38,7 @@ pub(crate) async fn until_certain<T>(
     let deadline = Instant::now() + SETTLE;
     let mut connection = survey.connection.clone();
     loop {
-        // An answer that is on its way is not thrown away: the call has its own bound.
+        // A call that is under way is not cancelled: it has its own time limit.
         let not = match ask(&connection).await {
             Ok(done) => return Ok(Ok(done)),
             Err(not) => not,

@@ -1,4 +1,4 @@
-//! Which member is meant: by its name, its id or a peer URL, and only by the whole of it.
+//! Finds a member by its full name, id or peer URL.
 
 use crate::error::{Fact, Failure, Result};
 use crate::etcd::ids::MemberId;

@@ -18,12 +18,12 @@ use crate::node::access::EtcdAccess;
 use crate::node::detection::Detection;
 use crate::node::overrides::Sourced;
 
-/// A failure that came sooner than this was no wait for a majority: it is asked again.
+/// A failure that came sooner than this did not wait for a majority: the call is repeated.
 const RETRY_WITHIN: Duration = Duration::from_secs(3);
 /// How long before that.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// How the cluster is reached: any member that answers will do.
+/// How to reach the cluster: any member that answers serves.
 #[derive(Debug, Clone)]
 pub struct ClusterClient {
     options: ConnectOptions,
@@ -44,7 +44,7 @@ pub struct MemberState {
     pub status: Option<Status>,
     /// Why it does not count as healthy; none if it does.
     pub trouble: Option<String>,
-    /// What another member says of itself that answers in its place.
+    /// The member that answers in its place, if another does.
     #[serde(skip)]
     pub other: Option<Status>,
 }
@@ -80,10 +80,10 @@ pub struct Survey {
     pub alarms: Vec<Alarm>,
     /// The leader, as the member asked sees it.
     pub leader: Option<MemberId>,
-    /// Why nothing is committed although there is a leader; the alarms are then those that the
-    /// member's own status tells.
+    /// Why nothing is committed although there is a leader. Then the alarms are those in the
+    /// member's own status.
     pub stuck: Option<String>,
-    /// Connections between members that are down, where they were looked at: "a to b".
+    /// Connections between members that are down, if they were checked: "a to b".
     pub apart: Vec<String>,
     /// A connection to a voting member that answers.
     pub connection: Connection,
@@ -92,7 +92,8 @@ pub struct Survey {
 }
 
 impl ClusterClient {
-    /// Finds out how the cluster of a node is reached, and what else the node says of its member.
+    /// Finds out how to reach the cluster of a node, and returns what the node says about its
+    /// member.
     ///
     /// # Errors
     /// As of [`Target::access`]. Of several configured endpoints, none needs to be local.
@@ -127,11 +128,10 @@ impl ClusterClient {
         &self.options
     }
 
-    /// Connects to a voting member, one that sees a leader if there is one. All are asked at once:
-    /// one that is dead costs no time while another answers.
+    /// Connects to a voting member, one that sees a leader if there is one. Asks all at once, so a
+    /// dead one costs no time while another answers.
     ///
-    /// # Errors
-    /// The failure of the likeliest endpoint, where none answers.
+    /// # Errors The failure of the likeliest endpoint, if none answers.
     async fn connect(&self) -> Result<(Connection, Status)> {
         let mut asking = tokio::task::JoinSet::new();
         for (order, endpoint) in self.endpoints.iter().cloned().enumerate() {
@@ -140,7 +140,7 @@ impl ClusterClient {
         }
         let mut failures = Vec::new();
         let mut leaderless = None;
-        // What is still asked when one suits is dropped with the set.
+        // Dropping the set cancels the other requests.
         while let Some(asked) = asking.join_next().await {
             match asked.doing(Kind::Unexpected, || "asking the members")? {
                 (_, Ok((connection, status))) if status.leader.is_some() => {
@@ -208,7 +208,7 @@ impl ClusterClient {
     }
 }
 
-/// Connects to a member, and asks for its status; a learner does not count, for it answers little
+/// Connects to a member, and asks for its status; a learner does not count, since it answers little
 /// else.
 async fn ask(endpoint: &Endpoint, options: &ConnectOptions) -> Result<(Connection, Status)> {
     let connection = Connection::open(endpoint, options).await?;
@@ -221,7 +221,7 @@ async fn ask(endpoint: &Endpoint, options: &ConnectOptions) -> Result<(Connectio
     Ok((connection, status))
 }
 
-/// The list that a majority agrees on, or the member's own where there is none.
+/// The list that a majority agrees on or, without a majority, the member's own.
 async fn listed(connection: &Connection, status: &Status) -> Result<Vec<Member>> {
     if status.leader.is_some()
         && let Ok(list) = connection.member_list(Consistency::Linearizable).await
@@ -231,8 +231,9 @@ async fn listed(connection: &Connection, status: &Status) -> Result<Vec<Member>>
     Ok(connection.member_list(Consistency::Local).await?.members)
 }
 
-/// The alarms, the one question that changes nothing and goes through the log: who answers it has
-/// committed and applied an entry. Asked twice, for a leader may just have changed.
+/// The alarms. This is the only request that changes nothing and still goes through raft: a member
+/// that answers it has committed and applied an entry. Asked twice, since the leader may just have
+/// changed.
 async fn agreed(connection: &Connection) -> Result<Vec<Alarm>> {
     let asked = tokio::time::Instant::now();
     match connection.alarms().await {
@@ -266,8 +267,8 @@ fn state(probe: Probe, cluster_id: ClusterId) -> MemberState {
 impl Survey {
     /// Looks at the cluster of a node.
     ///
-    /// # Errors
-    /// As of [`ClusterClient::of`] and [`ClusterClient::survey`]; the request to stop is obeyed.
+    /// # Errors As of [`ClusterClient::of`] and [`ClusterClient::survey`]; ends on a request to
+    /// stop.
     pub async fn take(context: &Context, target: &Target, detection: &Detection) -> Result<Self> {
         let (client, _) = ClusterClient::of(context, target, detection)?;
         context.cancel.guard(client.survey()).await
@@ -303,8 +304,8 @@ impl Survey {
         Tally::of(&self.standings())
     }
 
-    /// What is not well, a sentence each: voting members that do not answer or complain, learners
-    /// aside, and alarms.
+    /// The problems, one sentence each: voting members that do not answer or report errors, and
+    /// alarms.
     pub fn problems(&self) -> Vec<String> {
         let voters = || self.members.iter().filter(|state| !state.member.is_learner);
         let silent = voters().filter_map(|state| {
@@ -351,8 +352,7 @@ impl Survey {
         Connection::open(&endpoint, &self.client.options).await
     }
 
-    /// A connection to a healthy voting member other than this one; where there is none, the one
-    /// available.
+    /// A connection to a healthy voting member other than this one; otherwise the one that exists.
     ///
     /// # Errors
     /// [`Kind::Unreachable`].
@@ -381,7 +381,7 @@ fn access(
 ) -> Result<(EtcdAccess, Vec<String>)> {
     let told = target.overrides.endpoints.as_ref();
     if let Some(list) = told.filter(|list| list.value.len() > 1) {
-        // Any member serves; the first with TLS, if one has it, decides on the certificates.
+        // Any member serves; the first with TLS, if any, decides which certificates are used.
         let first = list
             .value
             .iter()

@@ -1,4 +1,4 @@
-//! Running a plan step by step, so that it can be resumed or rolled back at any point.
+//! Runs a plan step by step, so that it can be resumed or rolled back at any point.
 //!
 //! ```text
 //! begin ─> running ─> completed ─> committed
@@ -7,12 +7,12 @@
 //!
 //! # Invariants
 //!
-//! - A step's intent is durable before it acts and its completion after: a step of which neither
-//!   is recorded has not acted.
-//! - [`Step::apply`] and [`Step::undo`] may be repeated, and each may find the other half done: a
-//!   process can be killed anywhere.
-//! - Going back undoes, last first, the steps that were begun, and nothing else.
-//! - Once it rolls back, it never resumes.
+//! - The intent of a step is durable before it acts, and its completion afterwards. A step without
+//!   either record has not acted.
+//! - [`Step::apply`] and [`Step::undo`] can be repeated, and each may find the other half done,
+//!   since a process can be killed anywhere.
+//! - A rollback undoes the steps that started, last first, and nothing else.
+//! - Once a rollback has started, the plan is never resumed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,14 +42,15 @@ pub trait Step: Serialize + DeserializeOwned {
     /// What it does, in a sentence for people.
     fn describe(&self) -> String;
 
-    /// Acts, and says what it found out. Repeatable: what was done already stays.
+    /// Acts, and returns what it found out. Can be repeated: what is done already stays.
     fn apply(
         &self,
         world: &Self::World,
         known: &Known,
     ) -> impl Future<Output = Result<Option<Value>>>;
 
-    /// Takes the act back, however much of it was done, and says what it found out. Repeatable.
+    /// Undoes the step, however much of it was done, and returns what it found out. Can be
+    /// repeated.
     fn undo(
         &self,
         world: &Self::World,
@@ -61,7 +62,7 @@ pub trait Step: Serialize + DeserializeOwned {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Known {
     facts: BTreeMap<usize, Value>,
-    /// Whether all steps were done once: a rollback then loses what has happened since.
+    /// Whether all steps were done: then a rollback loses what has happened since.
     pub completed: bool,
 }
 
@@ -76,7 +77,7 @@ impl Known {
         self.facts.values().filter_map(move |facts| facts.get(name))
     }
 
-    /// Takes what a step found out, beside what it found out before.
+    /// Adds the facts that a step found out.
     fn learn(&mut self, step: usize, facts: Option<&Value>) {
         let Some(facts) = facts else { return };
         match (self.facts.get_mut(&step), facts) {
@@ -109,7 +110,7 @@ pub enum State {
     Running,
     /// All are done; what a rollback needs is kept.
     Completed,
-    /// Steps are being undone, or a process that did that is gone.
+    /// Steps are being undone, or were when the process ended.
     RollingBack,
     /// All are undone.
     RolledBack,
@@ -269,12 +270,12 @@ pub struct Operation<S> {
     progress: Progress,
     observer: Arc<dyn Observer>,
     clock: Clock,
-    /// Why a record of the rollback could not be written, where one could not.
+    /// Why a record of the rollback could not be written, if so.
     unrecorded: Option<Failure>,
 }
 
 impl<S: Step> Operation<S> {
-    /// Makes the plan durable in an empty folder of its own; nothing is done yet.
+    /// Makes the plan durable in an empty folder; nothing is done yet.
     pub fn begin(
         dir: &Path,
         begin: Begin,
@@ -381,8 +382,8 @@ impl<S: Step> Operation<S> {
         })
     }
 
-    /// Records a step of the rollback. A journal that cannot be written, on a full or read-only file
-    /// system, does not stop it: undoing needs renames only, and may be repeated.
+    /// Records a step of the rollback. A journal that cannot be written, on a full or read-only
+    /// file system, does not stop the rollback: undoing needs only renames, and can be repeated.
     fn record_back(&mut self, record: Record) -> Result<()> {
         let time = (self.clock)();
         let line = match self.journal.append(record.clone(), time) {
@@ -401,10 +402,9 @@ impl<S: Step> Operation<S> {
         self.record(Record::Resumed)
     }
 
-    /// Does what is not done yet. `stop` is asked before each step.
+    /// Runs the steps that are not done. Calls `stop` before each.
     ///
-    /// # Errors
-    /// Those of the step that failed, and of `stop`. Nothing is undone then.
+    /// # Errors Those of the failed step and of `stop`. Nothing is undone then.
     pub async fn run(&mut self, world: &S::World, stop: &dyn Fn() -> Result<()>) -> Result<()> {
         if self.progress.state != State::Running {
             return Err(Failure::new(
@@ -436,17 +436,16 @@ impl<S: Step> Operation<S> {
         self.record(Record::Completed)
     }
 
-    /// Undoes everything that was begun, last first.
+    /// Undoes all steps that started, last first.
     ///
-    /// # Errors
-    /// Those of the step that could not be undone; called again it continues there.
+    /// # Errors Those of the step that could not be undone; the next call continues there.
     pub async fn roll_back(&mut self, world: &S::World, why: &str) -> Result<()> {
         let begins = Record::RollingBack {
             why: why.to_owned(),
         };
         match self.progress.state {
             State::RollingBack => {}
-            // Nothing is broken: better not to begin than to undo what no journal knows of.
+            // Nothing is broken yet: better not to begin than to undo without any record.
             State::Completed => self.record(begins)?,
             _ => self.record_back(begins)?,
         }
@@ -483,8 +482,7 @@ impl<S: Step> Operation<S> {
         self.record(Record::Committed)
     }
 
-    /// Records that everything is undone, where that is known from elsewhere: a rollback whose journal
-    /// could not be written.
+    /// Records that everything is undone, after a rollback whose journal could not be written.
     pub fn settle_undone(&mut self, why: &str) -> Result<()> {
         if self.progress.state != State::RollingBack {
             self.record(Record::RollingBack {
@@ -494,7 +492,7 @@ impl<S: Step> Operation<S> {
         self.record(Record::RolledBack)
     }
 
-    /// Says that all is undone although the journal does not know it.
+    /// Reports that everything is undone although the journal lacks the record.
     fn warn_unrecorded(&mut self) {
         let Some(failure) = self.unrecorded.take() else {
             return;
@@ -523,7 +521,7 @@ impl<S: Step> Operation<S> {
     }
 }
 
-/// Whether a write failed for want of room or because the file system is read-only.
+/// Whether a write failed because the file system is full or read-only.
 fn cannot_be_written(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem)

@@ -1,8 +1,8 @@
-//! The journal of an operation that changes the node: what it intends, what it did.
+//! The journal of an operation that changes the node: what it is about to do, and what it has done.
 //!
 //! # Format
 //!
-//! A text file, mode 0600, one record a line, only ever appended to:
+//! A text file, mode 0600, one record per line, only appended to:
 //!
 //! ```text
 //! <8 hex digits> <JSON object>\n
@@ -24,15 +24,15 @@
 //!
 //! # Invariants
 //!
-//! - The file appears with its first record whole and durable: it is written under another name,
+//! - The file appears with its first record complete and durable: it is written under another name,
 //!   fsynced and renamed.
-//! - Each record is fsynced before what it announces begins, and before what comes after what it
-//!   confirms begins.
-//! - A last line that is incomplete or whose sum is wrong was being written when the machine stopped:
-//!   what it announces had not begun, so it counts for nothing and is overwritten before the next
-//!   record. A wrong line before the last one is damage, and an error.
-//! - The file is longer than its records: zeros behind them hold the room for those of the whole plan
-//!   and of its rollback, so that a full disk cannot stop a rollback. Readers stop at the zeros.
+//! - Each record is durable before the work that it announces begins, and before anything follows
+//!   the work that it confirms.
+//! - A last line that is incomplete or has a wrong sum was being written when the machine stopped.
+//!   The work that it announces had not begun, so the line is ignored, and overwritten by the next
+//!   record. A wrong line before the last is damage, and an error.
+//! - The file is longer than its records: zeros after them reserve the room for all records of the
+//!   plan and of its rollback, so a full disk cannot stop a rollback. Readers stop at the zeros.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -48,14 +48,14 @@ use crate::sys::fs::{self, OutFile};
 
 /// The name of the file in an operation's folder.
 pub const FILE: &str = "journal";
-/// The name of the log beside it: one event a line, for whoever watches.
+/// The name of the log next to it: one event per line, for watchers.
 pub const LOG: &str = "log";
 /// The version of the format.
 pub const SCHEMA: u32 = 1;
 /// Longer journals are not read: a plan has some dozens of steps.
 const MAX_BYTES: u64 = 16 << 20;
-/// The room that is kept for records: so much for reasons and facts, and so much for each step, which
-/// has a record before and after it, forward and back.
+/// The reserved room: bytes for reasons and facts, and bytes for each step, which has a record
+/// before and after it, forward and back.
 const ROOM: u64 = 32 << 10;
 const ROOM_A_STEP: u64 = 1 << 10;
 /// Bytes of the sum and the blank after it.
@@ -106,7 +106,7 @@ pub enum Record {
     Undone {
         /// Which.
         step: usize,
-        /// What undoing it found out, for the steps that are undone after it.
+        /// What undoing the step found out, for the steps that are undone after it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         facts: Option<Value>,
     },
@@ -144,8 +144,8 @@ pub struct Journal {
     file: Writable,
 }
 
-/// Whether records can be added: a journal on a file system that became read-only can still be
-/// rolled back from.
+/// Whether records can be added. A rollback is possible from a journal on a file system that became
+/// read-only, too.
 #[derive(Debug)]
 enum Writable {
     Yes(OutFile),
@@ -217,7 +217,7 @@ fn append(file: &mut OutFile, bytes: &[u8]) -> io::Result<()> {
     let written = file.write_all(bytes).and_then(|()| file.sync());
     if written.is_err() {
         file.rewind_to(start)?;
-        // The next record may be shorter than this one. Where not even this can be written the
+        // The next record may be shorter than this one. If not even zeros can be written, the
         // failure above is the one to report.
         let _ = file.overwrite(bytes.len() as u64);
     }

@@ -1,7 +1,8 @@
 //! The record of a change to a node, and the engine that runs, resumes and rolls back its steps.
 //!
-//! It knows no etcd and no node: the steps are written in `change`. [`file`] is what survives a
-//! crash, [`engine`] runs and undoes the steps, [`registry`] finds the operations of a node.
+//! It knows nothing about etcd or nodes: the steps are in `change`. [`file`] is the record that
+//! survives a crash, [`engine`] runs and undoes the steps, [`registry`] finds the operations of a
+//! node.
 
 pub mod engine;
 pub mod file;

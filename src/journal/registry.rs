@@ -1,4 +1,4 @@
-//! Which operations there are on this node, by the folders of their journals.
+//! The operations of this node, by the folders of their journals.
 
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether other commands that change the node must wait for it. A journal that cannot be read
-    /// may be of an operation that is not finished.
+    /// Whether other changes of the node must wait for it. An operation whose journal cannot be
+    /// read may be unfinished.
     pub fn blocks(&self) -> bool {
         match &self.progress {
             Ok(progress) => progress.state.is_unfinished(),
@@ -28,7 +28,7 @@ impl Found {
         }
     }
 
-    /// Whether it is done, and what it replaced is still kept for a rollback.
+    /// Whether it is completed, and what it replaced is still kept for a rollback.
     pub fn is_uncommitted(&self) -> bool {
         matches!(&self.progress, Ok(progress) if progress.state.is_uncommitted())
     }
@@ -55,7 +55,7 @@ pub fn list(state: &Path) -> Result<Vec<Found>> {
         match dir.join(file::FILE).symlink_metadata() {
             Ok(_) => {}
             Err(e) if is_absent(&e) => continue,
-            // Root's alone: that there is an operation is not known to be untrue.
+            // Only root may read it, so there may be an operation.
             Err(e) => return Err(Failure::wrap(Kind::Store, e, doing())),
         }
         found.push(Found {
@@ -69,7 +69,7 @@ pub fn list(state: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Whether there is no such file; a file in a directory's place has none below it.
+/// Whether the file is missing, also because a parent is not a directory.
 fn is_absent(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
@@ -109,8 +109,8 @@ pub fn free_id(state: &Path, base: &str) -> String {
         .unwrap_or_else(|| base.to_owned())
 }
 
-/// Whether a folder holds a directory: data that an operation has moved there. Before the journal
-/// is there only files are, its own beginnings.
+/// Whether a folder holds a directory, so data that an operation has moved there. Before its
+/// journal exists, a folder holds only files.
 fn holds_data(dir: &Path) -> Result<bool> {
     let doing = || format!("listing {}", dir.display());
     for entry in std::fs::read_dir(dir).doing(Kind::Store, doing)? {
@@ -122,8 +122,8 @@ fn holds_data(dir: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Folders whose names begin so, that hold data, and whose journal is gone: nothing can be rolled
-/// back from them, and nothing removes them by itself.
+/// Folders with this prefix that hold data and have lost their journal: no rollback is possible
+/// from them, and nothing removes them automatically.
 pub fn strays(dir: &Path, prefixes: &[&str]) -> Result<Vec<PathBuf>> {
     let doing = || format!("listing {}", dir.display());
     let mut found = Vec::new();

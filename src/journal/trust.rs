@@ -1,6 +1,7 @@
-//! Whose a journal is. What it says is done as root, so nobody else may have written it: the journal
-//! and its folder are root's (or this user's), and nobody else may write to them; the directories
-//! above likewise, but for those like `/tmp`, whose sticky bit keeps others' hands off.
+//! Who may have written a journal. Its steps run as root, so the journal and its folder must belong
+//! to root (or to this user), and no other user may be able to write to them. The same holds for
+//! the directories above, except those like `/tmp`, whose sticky bit protects the entries of
+//! others.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -48,7 +49,7 @@ fn trusted(dir: &Path, all: &[&Path]) -> Result<()> {
         let meta = path
             .symlink_metadata()
             .doing(Kind::Store, || format!("looking at {}", path.display()))?;
-        // In a directory above, owner and sticky bit tell whose a folder is.
+        // In a sticky parent directory only the owner of a folder can replace it.
         let sticky = meta.mode() & STICKY != 0 && !own;
         if meta.uid() != 0 && meta.uid() != user {
             return Err(foreign(path, &format!("it belongs to user {}", meta.uid())));

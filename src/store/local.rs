@@ -1,4 +1,4 @@
-//! A store that is a directory: one directory a set, made beside and renamed into place.
+//! A store in a directory: one directory for each backup, made under another name and renamed.
 //!
 //! ```text
 //! .etcd-dr.lock        held while the store is changed
@@ -26,11 +26,11 @@ pub const LATEST: &str = "latest-backup";
 pub const STAGING_PREFIX: &str = ".staging-";
 /// What the names of sets that are being removed begin with.
 pub const REMOVING_PREFIX: &str = ".removing-";
-/// Numbers from here on were not reached by counting: one set a second takes 30,000 years. What
-/// bears one leaves room above it, and ends no backups.
+/// Counting does not reach these numbers: at one backup a second it takes 30,000 years. They are
+/// ignored, so that an entry with such a number does not end all backups.
 const UNREACHABLE: u64 = 1_000_000_000_000;
-/// What the names of places begin with that a run makes in a directory which is not a store
-/// (`backup --flat`); 16 random hex digits follow.
+/// The prefix of directories that a run makes in a directory which is not a store (`backup
+/// --flat`); 16 random hex digits follow.
 pub const FLAT_PREFIX: &str = ".etcd-dr-staging-";
 /// What the names of sets begin with.
 pub const SET_PREFIX: &str = "backup-";
@@ -91,9 +91,9 @@ impl LocalStore {
     /// Removes what interrupted runs have left; the lock must be held, since a directory in the
     /// making looks the same. Returns what was removed.
     ///
-    /// Only what is provably ours goes: a directory (no link) that bears a whole name of ours, belongs
-    /// to whom the files belong that this process makes here, and holds nothing but plain files for
-    /// whose names `is_ours` vouches. Anything else under such a name is somebody's, and stays.
+    /// Removes only what is provably etcd-dr's: a directory (not a link) that has exactly such a
+    /// name, belongs to the user whom files belong to that this process makes here, and holds only
+    /// plain files whose names `is_ours` accepts. Anything else under such a name stays.
     pub fn remove_leftovers(
         &self,
         held: &Lock,
@@ -128,9 +128,8 @@ impl LocalStore {
         Ok(removed)
     }
 
-    /// The number of the next set: one above every number that is there in any form, so that a
-    /// number is never used twice while anything still bears it. A number that no store can have
-    /// reached by counting is somebody's name, and is skipped.
+    /// The number of the next backup: one above every number in any name, so that no number is used
+    /// twice while a trace of it exists. Numbers that no store can reach by counting are ignored.
     pub fn next_number(&self) -> Result<u64> {
         let bearing = |name: &str| {
             let digits = name
@@ -188,7 +187,7 @@ impl LocalStore {
         fs::sync_dir(&staging.dir)?;
         fs::rename(&staging.dir, &to)?;
         staging.armed = false;
-        // It is listed from here on, and no failure may claim that it does not exist.
+        // From here on it is listed, and no failure may claim that it does not exist.
         let synced = fs::sync_dir(&self.dir);
         synced.map_err(|failure| {
             let what = format!(
@@ -200,9 +199,9 @@ impl LocalStore {
         Ok(to)
     }
 
-    /// Takes sets out of the store, by their numbers: each is renamed to a hidden name, the store
-    /// synced, and only then is what they hold removed, so that no crash leaves half a set. Returns
-    /// those that are out of the catalogue, and what stopped the rest.
+    /// Removes backups by their numbers: renames each to a hidden name, fsyncs the store, and only
+    /// then removes the contents, so that no crash leaves half a backup. Returns those that are no
+    /// longer listed, and what stopped the rest.
     pub fn remove(&self, numbers: &[u64], _held: &Lock) -> (Vec<u64>, Result<()>) {
         let mut hidden = Vec::new();
         let mut renamed = Ok(());
@@ -234,7 +233,7 @@ impl LocalStore {
     }
 }
 
-/// Whether a name is a whole one that a store gives to what is being made or removed.
+/// Whether a name is exactly one that a store gives to a backup that is being made or removed.
 fn is_leftover(name: &str) -> bool {
     let number = name
         .strip_prefix(STAGING_PREFIX)
@@ -256,8 +255,8 @@ fn is_flat(name: &str) -> bool {
     })
 }
 
-/// Whether a directory belongs to us and holds only plain files of ours. What cannot be looked at is
-/// not provably ours.
+/// Whether a directory belongs to us and holds only plain files of ours. What cannot be read is not
+/// provably ours.
 fn holds_only(dir: &Path, held: &Lock, is_ours: &dyn Fn(&str) -> bool) -> bool {
     let owner = |path: &Path| path.symlink_metadata().ok().map(|meta| meta.uid());
     let own = rustix::process::geteuid().as_raw();
@@ -281,7 +280,7 @@ pub fn entries(dir: &Path) -> Result<Vec<StoreEntry>> {
     for entry in std::fs::read_dir(dir).doing(Kind::Store, doing)? {
         let entry = entry.doing(Kind::Store, doing)?;
         let meta = match entry.metadata() {
-            // Gone since the directory was read: another run's leftover or temporary name.
+            // Gone since the directory was listed: another run's leftover or temporary name.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             other => other.doing(Kind::Store, doing)?,
         };
@@ -299,8 +298,8 @@ pub fn entries(dir: &Path) -> Result<Vec<StoreEntry>> {
     Ok(found)
 }
 
-/// A set in the making. Dropped without being committed, it removes what it can of itself; what
-/// remains is a leftover that the next run removes.
+/// A backup in progress. If dropped without a commit, it removes what it can of itself; the next
+/// run removes the rest.
 #[derive(Debug)]
 pub struct Staging {
     dir: PathBuf,
@@ -416,7 +415,7 @@ mod tests {
         std::fs::remove_dir(dir.path().join("s/backup-7.broken")).unwrap();
         std::fs::remove_dir_all(dir.path().join("s/backup-1")).unwrap();
         assert_eq!(store.next_number().unwrap(), 2, "the link still bears 1");
-        // Names that nobody counted up to, as directories and in the link, take no number.
+        // Names with unreachable numbers, as directories and in the link, are ignored.
         for odd in [u64::MAX, u64::MAX - 1, i64::MAX as u64, UNREACHABLE] {
             std::fs::create_dir(dir.path().join(format!("s/backup-{odd}"))).unwrap();
             std::fs::create_dir(dir.path().join(format!("s/.staging-{odd}"))).unwrap();

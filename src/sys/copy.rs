@@ -1,4 +1,4 @@
-//! Giving a file another's blocks, room, or other bytes in place.
+//! Shares blocks between files, reserves room, and overwrites bytes in place.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};

@@ -155,10 +155,10 @@ impl Dir {
         })
     }
 
-    /// Removes a directory and everything in it. Whoever owns a part of the tree may turn a
-    /// directory into a link while this runs: each is entered through its parent's descriptor and
-    /// never followed, so that nothing outside the tree is touched (CVE-2022-21658 is what
-    /// following them leads to).
+    /// Removes a directory and everything in it. The owner of a part of the tree may replace a
+    /// directory by a link while this runs. Each directory is entered through its parent's
+    /// descriptor and never followed, so nothing outside the tree is touched (CVE-2022-21658 is
+    /// what following them leads to).
     pub fn remove_tree(&self, name: &OsStr) -> io::Result<()> {
         self.enter(name)?.clear(MAX_DEPTH)?;
         self.rmdir(name)
@@ -412,7 +412,7 @@ mod tests {
                 fs::create_dir_all(tree.join(format!("d{dir:03}/below"))).unwrap();
             }
             std::thread::scope(|scope| {
-                // Whoever owns the tree swaps its directories for links while it is removed.
+                // The owner of the tree replaces its directories by links while it is removed.
                 scope.spawn(|| {
                     for dir in (0..100).rev() {
                         let name = tree.join(format!("d{dir:03}"));

@@ -49,8 +49,8 @@ pub fn mkdir_all(path: &Path) -> Result<()> {
     }
     for dir in missing.into_iter().rev() {
         match mkdir(dir) {
-            // Another run made it in this very moment; it is still synced, since that run
-            // may not have come so far.
+            // Another run has just made it; fsync it anyway, since that run may not have done so
+            // yet.
             Err(failure)
                 if failure.io_kind() == Some(io::ErrorKind::AlreadyExists) && dir.is_dir() => {}
             made => made?,
@@ -192,7 +192,7 @@ pub fn write_atomic_with_room(path: &Path, content: &[u8], room: u64) -> Result<
 }
 
 /// The same for a file that others read: with this mode, whatever the umask is. The mode is set
-/// through the open file: whoever owns the directory may have put another one under its name.
+/// through the open file: the owner of the directory may have put another one under its name.
 pub fn write_atomic_for_all(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     replace(path, content, |file| file.attributes().set_mode(mode))
 }

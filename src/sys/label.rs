@@ -1,4 +1,4 @@
-//! SELinux labels: what is built elsewhere gets the label of the place that it goes to.
+//! SELinux labels: new data gets the label of the place that it goes to.
 //!
 //! A file is labelled by the directory it is made in; a rename keeps its label. Labels are the
 //! extended attribute `security.selinux` (selinux(8)).

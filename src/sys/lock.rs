@@ -1,6 +1,6 @@
-//! A lock file: held by `flock`, so that it ends with its process whatever happened to it.
+//! A lock file, held by `flock`: the lock ends with its process, however that ends.
 //!
-//! The file holds one line, `pid` and what the holder is doing, for the one who finds it held.
+//! The file has one line, the holder's process id and what it is doing, for the message of others.
 //! It stays behind when the lock ends: removing it would let two holders have two files.
 
 use std::fs::{File, OpenOptions};
@@ -48,7 +48,7 @@ impl Lock {
             file.set_len(0)?;
             file.write_all(line.as_bytes())
         };
-        // Who holds it is a courtesy; a full disk must not stop a command that frees space.
+        // The line is only informative; a full disk must not stop a command that frees space.
         match write(&mut file) {
             Err(e) if e.kind() != io::ErrorKind::StorageFull => {
                 return Err(Failure::wrap(Kind::Store, e, about()));
@@ -117,7 +117,7 @@ impl Lock {
     }
 }
 
-/// Takes the lock; one that is only asked about ([`Lock::is_held`]) is free again at once.
+/// Takes the lock. [`Lock::is_held`] holds it only for a moment, so this tries again.
 fn exclusively(file: &File) -> Result<(), rustix::io::Errno> {
     for _ in 1..ATTEMPTS {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {

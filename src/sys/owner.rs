@@ -1,4 +1,4 @@
-//! Whose files are, and their modes: what is built elsewhere gets those of what it replaces.
+//! Owners and modes of files: new data gets those of the data that it replaces.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,7 +11,7 @@ use super::dir::{Attributes, Dir, Kind as Entry};
 use super::fs::{DIR_MODE, FILE_MODE, parent};
 use crate::error::{Doing, Kind, Result};
 
-/// Bits of a mode that are passed on: no set-id bits, and nothing that anybody may write.
+/// The mode bits that are passed on: no set-id bits, and no write permission for others.
 const PASSED_ON: u32 = 0o775;
 
 /// An owner, a group, and the modes of directories and files.
@@ -125,7 +125,7 @@ pub fn chown(dir: &Path, uid: u32, gid: u32) -> Result<()> {
         if (meta.uid(), meta.gid()) != (uid, gid) {
             dir.attributes().set_owner(uid, gid)?;
         }
-        // Also where another attempt did it: that one may not have synced.
+        // Even if an earlier attempt has done it: that one may not have fsynced.
         dir.sync()
     };
     give().doing(Kind::Store, doing)

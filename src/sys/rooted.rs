@@ -1,4 +1,4 @@
-//! Paths below their own root, with links followed as a process whose root that is would.
+//! Resolves paths below a root directory, following links as a process in that root would.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,10 +1,10 @@
-//! Letting two files share the blocks in which they are equal, where the file system can (XFS with
-//! reflink, Btrfs). The files stay plain and independent: what is written to one later is the one's.
+//! Lets two files share the blocks in which they are equal, if the file system can (XFS with
+//! reflink, Btrfs). The files stay independent: later writes to one do not change the other.
 //!
 //! `FICLONERANGE` has no safe wrapper; `copy_file_range` does the same on such a file system (it
-//! remaps aligned ranges, Linux `fs/read_write.c`), and copies elsewhere. So it is asked first
-//! whether files can be cloned at all. What is written over is equal to what is there: a crash
-//! leaves either blocks, and the same bytes.
+//! remaps aligned ranges, Linux `fs/read_write.c`), and copies elsewhere. So the first test is
+//! whether files can be cloned at all. The bytes written equal those they replace: a crash leaves
+//! either block, with the same bytes.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -51,7 +51,8 @@ impl Chunk {
     }
 }
 
-/// The near end: takes bytes, and hands them on by the piece. Dropping it waits for the thread.
+/// The writer's side: takes bytes and hands them to the thread in pieces. Dropping it waits for the
+/// thread.
 pub struct StreamOut {
     chunk: Chunk,
     full: Option<SyncSender<Chunk>>,
@@ -79,7 +80,7 @@ impl StreamOut {
         })
     }
 
-    /// Lets `make` put bytes where they will be written from; it says how many.
+    /// Lets `make` fill the buffer that will be written; it returns the number of bytes.
     pub fn fill(&mut self, make: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         let space = self.chunk.space();
         let most = space.len();
@@ -95,7 +96,7 @@ impl StreamOut {
         if self.chunk.len == 0 {
             return Ok(());
         }
-        // Either fails only when the thread has ended, and then it has an error to tell.
+        // Both fail only if the thread has ended, and then it has an error to report.
         let Ok(next) = self.empty.recv() else {
             return Err(self.broken());
         };

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use testbench::cluster::Cluster;
+use testbench::folder;
 use testbench::golden::{self, Run, etcd_dr};
 use testbench::node::{self, NodeOptions};
 
@@ -219,13 +220,8 @@ pub fn assert_only_good(store: &Path, names: &[&str], run: &Run) {
         .iter()
         .map(|name| ((*name).to_owned(), "good".to_owned()))
         .collect();
-    let mut there: Vec<String> = std::fs::read_dir(store)
-        .expect("reading the store")
-        .map(|entry| entry.expect("an entry").file_name().into_string())
-        .map(|name| name.expect("a name in UTF-8"))
-        .filter(|name| name != ".etcd-dr.lock" && name != "latest-backup")
-        .collect();
-    there.sort();
+    let mut there = folder::names(store);
+    there.retain(|name| name != ".etcd-dr.lock" && name != "latest-backup");
     assert_eq!(there, names, "{run}");
     assert_eq!(states(store), expected, "{run}");
 }

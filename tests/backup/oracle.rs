@@ -9,6 +9,7 @@ use crate::bench::{Node, assert_only_good, text};
 use testbench::bins::{self, EtcdBins};
 use testbench::bulk::Bulk;
 use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::folder::names;
 use testbench::golden;
 use testbench::kube::OpenShift;
 use testbench::node::{NodeOptions, REVISIONS};
@@ -84,17 +85,7 @@ fn mode(path: &Path) -> u32 {
 
 /// The set's files: those and no others, private, of the sizes and digests that are told twice.
 fn files(dir: &Path, manifest: &Value) {
-    let mut there: Vec<String> = std::fs::read_dir(dir)
-        .expect("reading the set")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
-        .collect();
-    there.sort();
+    let there = names(dir);
     let created: jiff::Timestamp = manifest["created"]
         .as_str()
         .expect("a time")

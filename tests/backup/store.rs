@@ -9,6 +9,7 @@ use crate::bench::{Node, assert_only_good, listed, text};
 use testbench::bins;
 use testbench::bulk::Bulk;
 use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::folder::names;
 use testbench::golden;
 use testbench::kube::OpenShift;
 use testbench::node::{NodeOptions, generator};
@@ -321,18 +322,8 @@ fn plain_files_as_the_stock_script_leaves_them() {
         (&false.into(), &text(&dir).into())
     );
     let names = |dir: &Path| {
-        let mut names: Vec<String> = std::fs::read_dir(dir)
-            .expect("the directory")
-            .map(|entry| {
-                entry
-                    .expect("an entry")
-                    .file_name()
-                    .into_string()
-                    .expect("UTF-8")
-            })
-            .filter(|name| !name.starts_with('.'))
-            .collect();
-        names.sort();
+        let mut names = names(dir);
+        names.retain(|name| !name.starts_with('.'));
         names
     };
     let stamp = {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::golden;
 use crate::sample_stores::{self, Shelf};
+use testbench::folder::names;
 use testbench::golden::run;
 
 /// Four good ones of four days, a dirty one between, and what is none of ours.
@@ -27,18 +28,8 @@ fn filled() -> Shelf {
 }
 
 fn sets(store: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(store).expect("the store");
-    let mut names: Vec<String> = entries
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
-        .filter(|name| name.starts_with("backup-") || name.starts_with(".removing"))
-        .collect();
-    names.sort();
+    let mut names = names(store);
+    names.retain(|name| name.starts_with("backup-") || name.starts_with(".removing"));
     names
 }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use etcd_dr::etcd::client::{ConnectOptions, Connection, Endpoint};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use sha2::{Digest, Sha256};
@@ -149,4 +150,13 @@ async fn play(script: Arc<Vec<Step>>, frames: mpsc::Sender<FrameResult>) {
             return;
         }
     }
+}
+
+/// A connection to a fake that plays this script.
+pub(crate) async fn connect(script: Vec<Step>) -> Connection {
+    let address = serve(script).await;
+    let endpoint = Endpoint::parse(&format!("http://{address}"), false).unwrap();
+    Connection::open(&endpoint, &ConnectOptions::default())
+        .await
+        .unwrap()
 }

@@ -8,19 +8,10 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use etcd_dr::error::{Failure, Kind};
-use etcd_dr::etcd::client::{ConnectOptions, Connection, Endpoint};
 use etcd_dr::etcd::download::{DownloadOptions, Downloaded, Progress, SnapshotSink, download};
 use sha2::{Digest, Sha256};
 
-use crate::fake::{Message, Step, database, framed, honest, send, serve};
-
-async fn connect(script: Vec<Step>) -> Connection {
-    let address = serve(script).await;
-    let endpoint = Endpoint::parse(&format!("http://{address}"), false).unwrap();
-    Connection::open(&endpoint, &ConnectOptions::default())
-        .await
-        .unwrap()
-}
+use crate::fake::{Message, Step, connect, database, framed, honest, send};
 
 fn quick() -> DownloadOptions {
     let mut options = DownloadOptions::default();

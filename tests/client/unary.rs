@@ -2,18 +2,10 @@
 //! came in between are told apart.
 
 use etcd_dr::error::{Failure, Kind};
-use etcd_dr::etcd::client::{AlarmKind, ConnectOptions, Connection, Endpoint, HashKvAnswer};
+use etcd_dr::etcd::client::{AlarmKind, HashKvAnswer};
 use etcd_dr::etcd::ids::MemberId;
 
-use crate::fake::{Step, serve};
-
-async fn connect(script: Vec<Step>) -> Connection {
-    let address = serve(script).await;
-    let endpoint = Endpoint::parse(&format!("http://{address}"), false).unwrap();
-    Connection::open(&endpoint, &ConnectOptions::default())
-        .await
-        .unwrap()
-}
+use crate::fake::{Step, connect};
 
 /// A message in gRPC's framing.
 fn raw(message: &[u8]) -> Step {

@@ -11,6 +11,7 @@ use etcd_dr::event::Event;
 
 use crate::bench::{changed, context, judge, made_up, put, request, restore, scratch};
 use testbench::database::writer::{Freelist, Shape, seal};
+use testbench::folder::names;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -40,15 +41,6 @@ impl Place {
             .filter(|name| name != "snapshot.db")
             .collect()
     }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]

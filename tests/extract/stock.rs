@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use etcd_dr::backup::resources::{Extracted, check_archive};
 
 use crate::{Options, Path, PathBuf, Rules, STATIC_POD_RESOURCES, extract_archive, fs, tree};
+use testbench::folder::names;
 use testbench::golden;
 use testbench::node;
 use testbench::process::expect_success;
@@ -60,21 +61,6 @@ fn unpack(archive: &Path) -> (tempfile::TempDir, Extracted) {
 fn resources(kubernetes: &Path) -> BTreeMap<PathBuf, tree::Node> {
     let path = kubernetes.join(STATIC_POD_RESOURCES);
     tree::describe(&path, &Options::default()).expect("a description")
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).expect("a folder");
-    let mut names: Vec<String> = entries
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod certs;
 pub mod cluster;
 pub mod database;
 pub mod exfat;
+pub mod folder;
 pub mod golden;
 pub mod journals;
 pub mod kube;

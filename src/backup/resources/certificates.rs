@@ -40,7 +40,7 @@ pub struct Certificate {
     /// When it expires.
     pub not_after: Timestamp,
     /// Whether it signs others: a CA, mostly in a bundle, where expired ones are left over from
-    /// rotations. Otherwise it serves or identifies somebody.
+    /// rotations. Otherwise it identifies a server or a client.
     pub authority: bool,
 }
 
@@ -59,8 +59,7 @@ impl Certificates {
         self.found.iter().min_by_key(|c| c.not_after)
     }
 
-    /// Of those that serve or identify somebody, the one that expires first: with it something
-    /// stops to work.
+    /// The certificate of a server or client that expires first: something stops working then.
     pub fn earliest_leaf(&self) -> Option<&Certificate> {
         self.found
             .iter()
@@ -130,7 +129,7 @@ impl Sieve {
             Some(Form::Kubeconfig) => into.add_kubeconfig(path, &self.bytes),
             Some(form) => {
                 let count = into.add_pem(path, &self.bytes);
-                // An empty bundle is how OpenShift writes one that holds nothing yet.
+                // OpenShift writes an empty file for a bundle without certificates yet.
                 let blank = self.bytes.iter().all(u8::is_ascii_whitespace);
                 if count == 0 && form == Form::Certificates && !blank {
                     into.fail(path, "no certificate in it".to_owned());

@@ -25,7 +25,7 @@ const BLOCK: u64 = 512;
 const MAX_EXTENSION: u64 = 1 << 20;
 /// Archives that unpack to less may be as dense as they like.
 const ALWAYS_FITS: u64 = 16 << 20;
-/// A hostile archive could make any number; these tell enough.
+/// A hostile archive could cause any number of findings; these suffice.
 const MAX_FINDINGS: usize = 100;
 
 /// What an archive must keep to.
@@ -90,8 +90,8 @@ pub fn check_archive(input: impl Read, rules: &Rules) -> Result<ArchiveReport> {
     read_archive(input, rules, &mut Nobody)
 }
 
-/// Who looks on while an archive is read, one accepted entry after the other. An error ends the
-/// reading and is its result.
+/// Called with each accepted entry while an archive is read. An error ends the reading and becomes
+/// its result.
 pub(super) trait Visitor {
     /// An entry begins; a file's hash is still all zeros.
     fn begin(&mut self, entry: &Entry) -> Result<()>;
@@ -314,7 +314,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Gives an entry its place among the others, if it may have it.
+    /// Adds an entry, unless its name or type is refused.
     fn place(&mut self, entry: Entry) -> Result<Entry, Wrong> {
         let tops = &self.rules.tops;
         if !tops.is_empty() && !tops.iter().any(|top| entry.name.starts_with(top)) {

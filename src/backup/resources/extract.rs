@@ -1,8 +1,8 @@
-//! Unpacking an archive that nobody vouches for.
+//! Unpacks an archive that is not trusted.
 //!
-//! The archive is read twice. The first time it is only checked, by [`check_archive`]; what is
-//! found there refuses it whole, before anything is written. The second time it is unpacked, and
-//! each entry and every file's digest must be what the first reading saw.
+//! The archive is read twice. The first time it is only checked, by [`check_archive`]; any finding
+//! refuses the whole archive before anything is written. The second time it is unpacked, and each
+//! entry and every file's digest must be what the first reading saw.
 //!
 //! Nothing is written through a path: each entry goes into an open directory, by its own plain
 //! name, which is never followed ([`Dir`]).
@@ -35,8 +35,8 @@ pub struct Extracted {
     pub entries: usize,
     /// Bytes of content in their files.
     pub bytes: u64,
-    /// Names whose owner or SELinux label could not be put back: not by this user, or not on
-    /// this file system. All else of theirs was, but for set-id bits where the owner was not.
+    /// Names whose owner or SELinux label could not be restored by this user or on this file
+    /// system. All other attributes were, except set-id bits of files with the wrong owner.
     pub skipped: Vec<PathBuf>,
 }
 
@@ -48,10 +48,10 @@ pub struct Extracted {
 /// 0755 and root's. A hard link whose file is not among `only` becomes a file. Everything is
 /// durable when this returns, but for `into`'s own entry in its parent.
 ///
-/// An archive with anything wrong in it (see [`check_archive`]) is a
-/// [`BadBackup`](Kind::BadBackup) with nothing written; so is a name in `only` with nothing at or
-/// below it. Any other failure leaves part of the tree in `into` and nothing anywhere else.
-/// Whether there is room is the caller's question: at most [`Rules::max_unpacked`] bytes.
+/// An archive with anything wrong in it (see [`check_archive`]) is a [`BadBackup`](Kind::BadBackup)
+/// with nothing written; so is a name in `only` with nothing at or below it. Any other failure
+/// leaves part of the tree in `into` and nothing anywhere else. The caller checks that there is
+/// room for at most [`Rules::max_unpacked`] bytes.
 pub fn extract_archive(
     archive: &Path,
     into: &Path,
