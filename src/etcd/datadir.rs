@@ -8,7 +8,7 @@
 //! ```
 //!
 //! With S the snapshot that etcd starts from, L the last entry and *ci* the database's consistent
-//! index, a sound directory has S ≤ *ci* ≤ L: below S the database lacks what the log no longer
+//! index, a sound directory has S ≤ *ci* ≤ L: below S the database lacks what the WAL no longer
 //! has, and beyond L etcd would skip new entries as applied already (etcd,
 //! `server/etcdserver/server.go` and `cindex`).
 

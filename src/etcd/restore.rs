@@ -1,16 +1,16 @@
-//! A member's data directory made from a snapshot, without an etcd binary.
+//! Makes a member's data directory from a snapshot, without an etcd binary.
 //!
 //! ```text
 //! member/snap/db                   the snapshot's database, changed as `changes` tells
 //! member/snap/<term>-<index>.snap  the founding membership, for releases up to 3.6
-//! member/wal/0-0.wal               the founding log, preallocated
+//! member/wal/0-0.wal               the founding WAL, preallocated
 //! ```
 //!
-//! The order: the snapshot is copied beside its future place; the copy is what is checked, all of
-//! it, so that what was checked is what etcd will read; then it is changed, and the log and the
-//! `.snap` file are written; everything is made durable, the result is read again, and one rename
-//! puts it into place. Until then nothing stands there; a failure leaves nothing behind, a crash
-//! at most a hidden directory that the next run removes.
+//! The snapshot is copied next to its future place. The whole copy is checked, so what was checked
+//! is what etcd will read. Then it is changed, WAL and `.snap` file are written, everything is made
+//! durable, the result is read again, and one rename puts it into place. Until then nothing is
+//! there: a failure leaves nothing behind, and a crash at most a hidden directory that the next run
+//! removes.
 //!
 //! Modes are 0700 for directories and 0600 for files; etcd's own `.snap` files are 0644.
 
@@ -44,8 +44,8 @@ use crate::etcd::raftsnap;
 use crate::etcd::wal::{SEGMENT_SIZE, SegmentName, write_founding};
 use crate::sys::fs::{self as change, OutFile};
 
-/// Makes the directory. Leftovers of earlier runs that were removed are reported in `removed`, also
-/// where it fails.
+/// Makes the directory. Adds the leftovers of earlier runs that it removed to `removed`, even if it
+/// fails.
 ///
 /// # Errors
 /// [`Kind::BadBackup`] for a snapshot that is broken, refusals by name, and [`Kind::Store`] where
@@ -60,7 +60,7 @@ pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -
     let mut log = write_log(spec, &layout.wal)?;
     write_snap(spec.cluster, &layout.snap)?;
     agree(&layout, &made.facts, spec.data_dir)?;
-    // Room comes last, so that nobody has to read all the zeros.
+    // The room is reserved last, so that the zeros need not be read.
     log.preallocate(SEGMENT_SIZE)
         .and_then(|()| log.sync())
         .doing(Kind::Store, || format!("writing {}", log.path().display()))?;

@@ -70,8 +70,8 @@ impl Alarms {
         self.raised.iter().filter(of_kind).count()
     }
 
-    /// While CORRUPT is raised a server takes hardly anything, and which release takes what
-    /// differs.
+    /// While CORRUPT is raised a server refuses almost everything, and releases differ in what they
+    /// accept.
     pub(super) fn check(&self, index: u64) -> Result<()> {
         match self.count(CORRUPT) {
             0 => Ok(()),

@@ -7,7 +7,7 @@ use crate::etcd::membership::Member;
 use crate::etcd::proto::raft::ConfState;
 use crate::etcd::snapshot::DatabaseFacts;
 
-/// Bytes of keys and values that a tail may write: they are held until all is worked out.
+/// Bytes of keys and values that a tail may write: they are in memory until the end.
 pub(super) const MAX_WRITTEN: usize = 1 << 30;
 
 /// What a tail is applied to.
@@ -18,7 +18,7 @@ pub struct Base<'a> {
     pub meta: &'a Meta,
     /// What it says of itself.
     pub facts: &'a DatabaseFacts,
-    /// The members that the `.snap` file has which a server would start from; `None` if the log
+    /// The members that the `.snap` file has which a server would start from; `None` if the WAL
     /// complete from its first entry.
     pub members: &'a [Member],
     /// The ids it has of those removed.

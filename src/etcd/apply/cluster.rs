@@ -2,7 +2,7 @@
 //! `server/etcdserver/api/membership/cluster.go` and `storev2.go`).
 //!
 //! Up to 3.5 changes are judged by the v2 store, which a server has from its `.snap` file and the
-//! whole log after it; what it changes there it changes in the database too, from the consistent
+//! whole WAL after it; what it changes there it changes in the database too, from the consistent
 //! index on.
 
 use std::collections::{BTreeMap, BTreeSet};

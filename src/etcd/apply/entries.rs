@@ -1,4 +1,4 @@
-//! The entries of a small bucket, and what makes one set of them of another.
+//! The entries of a small bucket, and the edit that leads from one set of them to another.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What of the database a tail depends on: the newest versions of the keys that it touches.
+//! The part of the database that a tail depends on: the newest versions of the keys that it
+//! touches.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -103,7 +104,7 @@ impl Interest {
     }
 }
 
-/// Reads the newest versions of what a tail touches; keys that are deleted are not among them.
+/// Reads the newest versions of the keys that a tail touches, without deleted ones.
 pub(super) fn read(
     base: &Base<'_>,
     mut interest: Interest,

@@ -14,8 +14,8 @@ use crate::etcd::proto::{Fields, WireError, put_u64};
 
 /// The longest time to live that is granted, in seconds.
 const MAX_TTL: i64 = 9_000_000_000;
-/// The shortest, with etcd's own heartbeat and election timeout. A server with others raises
-/// lower ones to its own when it starts.
+/// The shortest time to live with etcd's default heartbeat and election timeout, in seconds. A
+/// server with other settings raises shorter ones to its own minimum when it starts.
 const LEAST_TTL: i64 = 2;
 
 /// The leases that are there.
@@ -23,7 +23,7 @@ pub(super) struct Leases {
     before: Entries,
     after: Entries,
     known: BTreeMap<i64, ()>,
-    /// Whether any has a remaining time, which is written down only where a flag asks for that.
+    /// Whether any lease has a remaining time, which is stored only if a flag asks for it.
     checkpoints: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The tail of a log applied to a database, as a server does when it starts.
+//! Applies the tail of a WAL to a database, as a server does when it starts.
 //!
 //! A server applies each entry after the database's consistent index, in order, once (etcd,
 //! `server/etcdserver/server.go` and `apply.go`). Here the same is worked out as a set of
@@ -17,9 +17,10 @@
 //! | range, authentication, v2 requests besides | none |
 //! | all | `consistent_index`; `term` in a database that has one (since 3.5) |
 //!
-//! What is not known to the letter is refused by its name: changes of users and roles and all
-//! requests while authentication is on, requests while CORRUPT is raised, what would make a server
-//! panic, and what releases do differently where no file tells which of them wrote the log:
+//! Whatever is not known exactly is refused by name: changes of users and roles and all requests
+//! while authentication is on, requests while CORRUPT is raised, requests at which a server would
+//! panic, and requests that releases treat differently if no file tells which release wrote the
+//! WAL:
 //!
 //! | entry | up to | from then on |
 //! | --- | --- | --- |
@@ -66,7 +67,7 @@ pub struct Applied {
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// The compaction that is to be finished, if the tail asked for one.
+    /// The compaction that the server will finish, if the tail asked for one.
     pub compacted: Option<i64>,
     /// Members afterwards.
     pub members: Vec<Member>,
@@ -187,7 +188,7 @@ impl Replay {
             }
             RequestKind::Alarm => self.alarms.request(index, request.body),
             RequestKind::Range => Ok(()),
-            // Asking changes nothing: status, authenticate, get and list of users and roles.
+            // Requests that change nothing: status, authenticate, get and list of users and roles.
             RequestKind::Auth(1012 | 1013 | 1102 | 1106 | 1107 | 1202) => Ok(()),
             kind => Err(unknown(index, format_args!("{:?}", kind.name()))),
         }

@@ -128,8 +128,8 @@ impl Store {
         Ok(())
     }
 
-    /// `strict`: ranges that cannot be answered refuse their transaction on every member, as from
-    /// 3.7 on.
+    /// `strict`: a range that cannot be answered refuses its transaction on every member, as since
+    /// 3.7.
     pub(super) fn txn(
         &mut self,
         index: u64,
@@ -144,15 +144,15 @@ impl Store {
         if txn.is_read_only() || full && (puts(&txn.success) || puts(&txn.failure)) {
             return Ok(());
         }
-        // Puts within transactions within cost nothing up to 3.5.32, 3.6.13 and 3.7.0, and are
-        // refused from then on (etcd, pull request 22140). No file names the patch release.
+        // Puts in nested transactions cost no quota up to 3.5.32, 3.6.13 and 3.7.0, and are refused
+        // from then on (etcd, pull request 22140). No file names the patch release.
         if full && puts_within(&txn) {
             return Err(unknown(
                 index,
                 "a nested transaction that puts keys while NOSPACE is raised",
             ));
         }
-        // All comparisons come first: nothing that is done decides what else is done.
+        // All comparisons are made first: no operation changes which others run.
         let mut path = Vec::new();
         self.path(&txn, &mut path)?;
         let refused = !taken(&txn, &path).all(|(op, _)| self.accepts_put(op, leases));
@@ -166,8 +166,8 @@ impl Store {
         if !unanswered(false) {
             self.carry_out(&txn, &path, leases)?;
         } else if !strict && writes(&txn, &path) {
-            // Up to 3.6 the member that answered refused it; where nobody waits for the answer,
-            // its own ranges are left out and it is applied (etcd, issue 18667).
+            // Up to 3.6 only the member that answered the client refused it; here no client waits,
+            // so its own ranges are left out and it is applied (etcd, issue 18667).
             return Err(unknown(
                 index,
                 "a transaction with a range at a compacted or future revision, which members up to 3.6 apply differently",

@@ -1,4 +1,4 @@
-//! What was built is read as etcd will read it, before it gets into its place.
+//! Reads the new directory as etcd will, before it is renamed into place.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::{self, DbFacts, Layout, Report};
 use crate::finding::Severity;
 
-/// Demands that database, log and `.snap` files agree; says what they are.
+/// Requires that database, WAL and `.snap` files agree; returns what they hold.
 pub(in crate::etcd) fn agree(layout: &Layout, facts: &DbFacts, data_dir: &Path) -> Result<Report> {
     let report = datadir::check(layout, Some(facts))?;
     let error = |severity| severity == Severity::Error;

@@ -7,7 +7,7 @@ use crate::etcd::bbolt::write::Amendment;
 use crate::etcd::bbolt::{Meta, Metas, ReadAt};
 use crate::sys::fs::OutFile;
 
-/// The meta in force of a database that was found good before.
+/// The valid meta of a database that was checked before.
 pub(in crate::etcd) fn chosen(source: &dyn ReadAt, length: u64) -> Result<Meta> {
     Metas::of_file(source, length)
         .doing(Kind::NotChecked, || "reading the database")?

@@ -1,21 +1,21 @@
-//! Raising the revision above all that clients can have seen.
+//! Bumps the revision above all that clients can have seen.
 //!
-//! A client that watched revision 900 of the lost cluster would, against a store restored at 500,
-//! wait for what it believes to have seen already, and keep a cache of things that never happened.
-//! A restore therefore may raise the revision above all that were ever served and mark everything
-//! below as compacted: such a client gets "compacted" and re-lists. etcd does so for
-//! `etcdutl snapshot restore --bump-revision N --mark-compacted`: one entry with an empty value at
-//! the new revision in the bucket `key`, and the same as `scheduledCompactRev` in `meta`; the
-//! server finishes that compaction when it starts (etcd, `etcdutl/snapshot/v3_snapshot.go`).
+//! A client that has watched the lost cluster up to revision 900 would wait at a store restored to
+//! 500 for what it believes it has seen, and keep a cache of changes that no longer exist. So a
+//! restore can bump the revision above all that were ever served and mark everything below as
+//! compacted: then such a client gets "compacted" and re-lists. etcd does so for `etcdutl snapshot
+//! restore --bump-revision N --mark-compacted`: one entry with an empty value at the new revision
+//! in the bucket `key`, and the same as `scheduledCompactRev` in `meta`; the server finishes that
+//! compaction when it starts (etcd, `etcdutl/snapshot/v3_snapshot.go`).
 
 use crate::error::{Failure, Kind, Result};
 
-/// What is added to the highest revision known: what the lost cluster may have written since. At
-/// a thousand writes a second it is more than eleven days' worth.
+/// Added to the highest known revision, for what the lost cluster may have written since: more than
+/// eleven days at a thousand writes a second.
 pub const SLACK: i64 = 1_000_000_000;
 
-/// The highest revision that a restore raises to. Half of all numbers stay for writes, and for
-/// further restores.
+/// The highest revision that a restore bumps to. Half of all numbers remain for writes and further
+/// restores.
 pub const HIGHEST: i64 = i64::MAX / 2;
 
 /// How the revision is to be raised.
@@ -26,7 +26,7 @@ pub enum Bump {
         /// What is added.
         slack: i64,
     },
-    /// By so many above the snapshot's own; 0 leaves it as it is.
+    /// Adds this to the snapshot's own; 0 keeps it.
     By(i64),
 }
 
@@ -40,12 +40,12 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// What a raft index says of the revision. A raft entry makes one revision at most, so between
-    /// two moments of *one* raft history the revision grows by no more than the index does. Across
-    /// a restore, which begins a new history at index 1, it says nothing: the caller must know
-    /// that both are of one cluster id.
+    /// The bound that a raft index gives for the revision. A raft entry makes one revision at most,
+    /// so between two moments of *one* raft history the revision grows by no more than the index
+    /// does. This does not hold across a restore, which begins a new history at index 1: the caller
+    /// must know that both have the same cluster id.
     ///
-    /// `None` if the sum is not a revision any more.
+    /// `None` if the sum overflows.
     pub fn from_raft_index(
         source: impl Into<String>,
         index: u64,
@@ -74,8 +74,8 @@ pub struct Decision {
 pub struct Question<'a> {
     /// What was asked for.
     pub bump: Bump,
-    /// Whether everything up to the new revision is to be marked as compacted. It must be where
-    /// the revision is bumped by a number, and cannot be where it is not raised.
+    /// Whether everything up to the new revision is marked as compacted. Required if the revision
+    /// is bumped by a number, impossible if it is not bumped.
     pub mark_compacted: bool,
     /// The snapshot's current revision.
     pub snapshot: i64,
@@ -85,7 +85,7 @@ pub struct Question<'a> {
     pub allow_low: bool,
 }
 
-/// The sum, unless it leaves too few numbers for what is to come.
+/// The sum, unless it leaves too few numbers for later writes.
 fn raised(base: i64, more: i64) -> Result<i64> {
     base.checked_add(more)
         .filter(|sum| *sum <= HIGHEST)
@@ -186,8 +186,8 @@ pub fn decide(question: &Question<'_>) -> Result<Decision> {
     })
 }
 
-/// The same for data that goes back to an earlier revision of the snapshot, if `to` names one. Clients
-/// have seen the snapshot's own, whatever is restored of it.
+/// The same for a restore to an earlier revision of the snapshot, if `to` is one. Clients have seen
+/// the snapshot's own revision in any case.
 ///
 /// # Errors
 /// Those of [`decide`].

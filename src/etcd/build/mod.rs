@@ -1,7 +1,7 @@
-//! Building a data directory: what a restore of a snapshot ([`restore`](super::restore)) and one
-//! from a surviving member's disk ([`survivor`](super::survivor)) have in common.
+//! Builds a data directory: the parts that a restore of a snapshot ([`restore`](super::restore))
+//! and one from a surviving member's disk ([`survivor`](super::survivor)) share.
 //!
-//! Both copy a database beside its future place, check the copy, amend it, write a log and a
+//! Both copy a database next to its future place, check the copy, amend it, write a WAL and a
 //! `.snap` file, make all of it durable, read it again as etcd will, and rename it into place.
 
 mod agree;

@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::error::Result;
 use crate::sys::space::space;
 
-/// Room beyond the database and the log: pages added, the `.snap` file, the directories.
+/// Room beyond the database and the WAL: pages added, the `.snap` file, the directories.
 const SPARE: u64 = 4 << 20;
 
-/// Demands room for a database and a log of so many bytes, each on its own file system where the
-/// WAL has another one.
+/// Requires room for a database and a WAL of these sizes, each on its own file system if the WAL
+/// has a separate one.
 pub(in crate::etcd) fn check_room(
     data_dir: &Path,
     wal_dir: Option<&Path>,

@@ -1,10 +1,10 @@
 //! Where a data directory is built, and how it gets into its place.
 //!
-//! An absent directory is built under a hidden name beside its place and renamed. One that is
-//! there and empty keeps its mount, owner and label: `member` is built in a hidden directory
-//! inside of it and renamed. Either way one rename makes it complete. A WAL directory elsewhere is
-//! renamed first; it holds a mark until the data directory is in place, so that the next run can
-//! tell it from one that is somebody's.
+//! A directory that does not exist is built under a hidden name next to its place and renamed. An
+//! empty one keeps its mount, owner and label: `member` is built in a hidden directory inside it
+//! and renamed. Either way one rename makes it complete. A WAL directory elsewhere is renamed
+//! first; it has a mark until the data directory is in place, which tells the next run that it is a
+//! leftover.
 //!
 //! The next run removes what an interrupted one left. A run in progress holds a lock on
 //! what it builds.
@@ -22,7 +22,7 @@ use crate::sys::owner::{Owner, chown};
 
 /// How hidden names begin: of what is being built, and of the mark in a WAL directory.
 pub const HIDDEN: &str = ".etcd-dr-restore-";
-/// What a file system makes on its own account at the root of a mount.
+/// What a file system itself makes at the root of a mount.
 pub const LOST_AND_FOUND: &str = "lost+found";
 const MARK: &str = ".etcd-dr-restore-unfinished";
 
@@ -69,7 +69,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.done {
-            // The failure that led here is the one to tell; the next run removes what is left.
+            // The failure that led here is reported; the next run removes what is left.
             let _ = change::remove_tree(&self.path);
         }
     }
@@ -79,7 +79,7 @@ fn refuse(name: &'static str, path: &Path, what: String) -> Failure {
     Failure::refused_for_good(name, what).with(Fact::Path(path.to_owned()))
 }
 
-/// Removes what earlier runs left in a directory, and says what it was.
+/// Removes what earlier runs left in a directory, and returns the paths.
 fn sweep(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
     let doing = || format!("listing {}", dir.display());
     let entries = match fs::read_dir(dir) {
@@ -126,7 +126,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// Whether a directory is there, after leftovers in it were removed; it must be empty then.
+/// Whether a directory exists; it must be empty once leftovers in it are removed.
 fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
     let doing = || format!("looking at {}", data_dir.display());
     match fs::symlink_metadata(data_dir) {
@@ -156,8 +156,8 @@ fn look(data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<bool> {
 }
 
 impl TargetDir {
-    /// Looks at the places and makes the hidden directories; what earlier runs left is removed and
-    /// added to `removed`. `tag` is random.
+    /// Checks the places and makes the hidden directories; removes what earlier runs left and adds
+    /// it to `removed`. `tag` is random.
     pub(in crate::etcd) fn prepare(
         data_dir: &Path,
         wal_dir: Option<&Path>,
@@ -248,7 +248,7 @@ impl TargetDir {
             .place_wal(staging, &place)
             .and_then(|()| self.place_data());
         if placed.is_err() && !self.root.done && marked(&place) {
-            // The failure that led here is the one to tell; the next run sees the mark.
+            // The failure that led here is reported; the next run sees the mark.
             let _ = change::remove_tree(&place);
         }
         placed?;
@@ -325,8 +325,8 @@ fn marked(wal: &Path) -> bool {
     wal.join(MARK).symlink_metadata().is_ok()
 }
 
-/// A WAL directory with a mark was put in place by an interrupted run. It is removed unless
-/// the data directory got into its place too.
+/// An interrupted run has put a WAL directory with a mark in place. It is removed, unless the data
+/// directory is in place, too.
 fn clear_marked(wal: &Path, data_dir: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
     if wal.symlink_metadata().is_err() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The look itself: each file's own soundness, and whether all agree.
+//! Checks each file of a data directory, and whether all agree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,8 +17,8 @@ use crate::etcd::raftsnap::{self, SnapFile};
 use crate::etcd::wal::{Summary, Wal};
 use crate::finding::Finding;
 
-/// Looks at a data directory: the files' own soundness, and with the database's facts whether all
-/// agree. Changes nothing.
+/// Checks the files of a data directory and, with the database's facts, whether all agree. Changes
+/// nothing.
 pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     let wal = Wal::list(&layout.wal)?;
     let locks = layout.locks_with(&wal);
@@ -74,7 +74,7 @@ pub fn check(layout: &Layout, db: Option<&DbFacts>) -> Result<Report> {
     })
 }
 
-/// What etcd leaves lying about: databases from a leader, interrupted defragmentations, repaired
+/// Files that etcd leaves behind: databases from a leader, interrupted defragmentations, repaired
 /// or refused files.
 fn leftovers(layout: &Layout, wal: &Wal) -> Result<Vec<String>> {
     let doing = || format!("listing {}", layout.snap.display());
@@ -113,7 +113,7 @@ fn check_indexes(
             agreement(expected, applied.to_string())
         });
     }
-    // Of a damaged log the end is not known.
+    // Of a damaged WAL the end is not known.
     let log_is_whole = !summary.is_corrupt() && summary.log.findings.is_empty();
     if applied > last.index && log_is_whole {
         findings.push(agreement(

@@ -1,4 +1,4 @@
-//! Entries of the log that another release does not know.
+//! Entries of the WAL that another release does not know.
 
 use super::{Layout, Report};
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::etcd::proto::raft::EntryKind;
 use crate::etcd::proto::request::{Request, RequestKind};
 use crate::etcd::wal::Wal;
 
-/// How many entries there are that a later or an earlier release cannot read.
+/// Counts the entries that a later or an earlier release cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Foreign {
     /// Requests of the v2 store, which 3.7 does not know any more.
@@ -15,11 +15,10 @@ pub struct Foreign {
     pub newer: u64,
 }
 
-/// Counts them, after the newest snapshot that the log has a record of: a server that starts reads
-/// no others.
+/// Counts them, after the newest snapshot that the WAL records: a starting server reads no others.
 ///
 /// # Errors
-/// Where the log cannot be read.
+/// Where the WAL cannot be read.
 pub fn foreign_entries(layout: &Layout, report: &Report) -> Result<Foreign> {
     let wal = Wal::list(&layout.wal)?;
     let marks = report.wal.scan.usable_snapshots();

@@ -1,4 +1,4 @@
-//! What a member's database says that its log and `.snap` files must agree with.
+//! What a member's database says that its WAL and `.snap` files must agree with.
 
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;

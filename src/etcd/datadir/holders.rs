@@ -1,4 +1,4 @@
-//! Who holds a data directory: the last question before its files are moved or replaced.
+//! Which process holds a data directory: checked last before its files are moved or replaced.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ const PROC: &str = "/proc";
 pub struct Holder {
     /// Whether the database is locked.
     pub db: bool,
-    /// Whether the log is locked.
+    /// Whether the WAL is locked.
     pub wal: bool,
-    /// Who has database or log open, as far as it can be seen; for messages only. It may be empty,
-    /// and may name others beside the one that holds the lock.
+    /// The processes that have database or WAL open, as far as can be seen; for messages only. May
+    /// be empty, and may include others than the holder of the lock.
     pub processes: Vec<Process>,
 }
 
@@ -38,8 +38,8 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who holds a data directory with its log in the usual place; `None` if nobody does, or where
-/// neither database nor log is there. Writes nothing and waits for nothing.
+/// The holder of a data directory with its WAL in the usual place; `None` if there is none, or if
+/// neither database nor WAL exists. Writes nothing and never waits.
 ///
 /// Only locks count: etcd, and `etcdutl defrag`, lock the database for themselves. A reader such
 /// as `etcdutl snapshot status` shares its lock, and is not a holder.
@@ -50,7 +50,7 @@ pub fn holders(data_dir: &Path) -> Result<Option<Holder>> {
     Layout::new(data_dir, None).holders()
 }
 
-/// Whether anybody holds a data directory, without the search for who that is.
+/// Whether any process holds a data directory, without searching for it.
 ///
 /// # Errors
 /// As those of [`holders`].
@@ -59,7 +59,7 @@ pub fn is_held(data_dir: &Path) -> Result<bool> {
 }
 
 impl Layout {
-    /// As [`holders`], with a log anywhere.
+    /// As [`holders`], with a WAL anywhere.
     ///
     /// # Errors
     /// As those of [`holders`].

@@ -16,11 +16,11 @@ pub struct Layout {
     pub wal: PathBuf,
 }
 
-/// More entries of a folder are not looked at for data directories.
+/// How many entries of a folder are searched for data directories.
 const MAX_LOOKED: usize = 1_000;
 
-/// What to say of a folder that is not a data directory, and where the data directory is that may be
-/// meant: below it, as where etcd was started in it without `--data-dir`, or above.
+/// The message about a folder that is not a data directory, with the data directory that may be
+/// meant: below it, if etcd was started there without `--data-dir`, or above.
 pub fn not_a_data_dir(dir: &Path) -> String {
     let is = |dir: &Path| dir.join("member").join("snap").is_dir();
     let below = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -77,8 +77,8 @@ impl Layout {
         Ok(self.locks_with(&wal))
     }
 
-    /// Keeps an etcd from starting on the directory as long as what comes back lives, by a shared
-    /// lock on the database, which etcd opens first; `None` if one runs. Writes nothing.
+    /// Keeps an etcd from starting on the directory as long as the result lives, by a shared lock
+    /// on the database, which etcd opens first; `None` if one runs. Writes nothing.
     ///
     /// # Errors
     /// [`Kind::NotChecked`] if the database cannot be opened or locked.

@@ -67,7 +67,7 @@ impl Held {
     }
 }
 
-/// Opens a regular file; to open a pipe would be to wait for its other end.
+/// Opens a regular file only: opening a pipe would wait for its other end.
 fn opened(path: &Path) -> std::result::Result<File, LockState> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let opened = OpenOptions::new()

@@ -1,9 +1,9 @@
-//! Whether the members that the database has are raft's own.
+//! Whether the members in the database are those of raft.
 //!
-//! Up to 3.5 etcd knows its members from the v2 store, of which the `.snap` file and the log are the
-//! record, and from 3.6 on from the database. So what is wrong in the database shows only after an
-//! upgrade: a removed member that counts again, or one that votes and is a learner again (etcd,
-//! pull requests 19563 and 20995).
+//! Up to 3.5 etcd knows its members from the v2 store, of which the `.snap` file and the WAL are
+//! the record, and from 3.6 on from the database. So a fault in the database shows only after an
+//! upgrade: a removed member counts again, or a voting member is a learner again (etcd, pull
+//! requests 19563 and 20995).
 //!
 //! Ordinary differences are left out: releases from 3.5.1 to 3.5.19 write a member's name and client
 //! URLs to the database once and never again, and every release publishes them at its start.
@@ -30,7 +30,7 @@ pub const MEMBERSHIP_DIFFERS: &str = "membership-differs";
 /// How often a database that is written to in the meantime is read again.
 const ATTEMPTS: u32 = 50;
 
-/// Where each member is reached by its peers, as far as `.snap` file and log tell up to an index.
+/// The peer URLs of each member, by `.snap` file and WAL up to an index.
 pub(super) fn peer_urls(
     summary: &Summary,
     snap: Option<&RaftSnap>,
@@ -117,7 +117,7 @@ pub(super) fn differences(
     found
 }
 
-/// Members whose peer URLs in the database are not those that raft's record has.
+/// Members whose peer URLs in the database differ from raft's record.
 fn other_urls(
     raft: &RaftMembers,
     urls: &BTreeMap<MemberId, Vec<String>>,
@@ -144,12 +144,11 @@ fn other_urls(
     found
 }
 
-/// What a database says of its members, also one that a running etcd writes to: pages of the state
-/// that a meta page leads to stay as they are until the next transaction but one, and a meta that is
-/// the same afterwards tells that there was none.
+/// The members in a database, even if a running etcd writes to it: the pages that a meta page leads
+/// to do not change until the next transaction but one, and a meta that is the same afterwards
+/// proves that there was none.
 ///
-/// # Errors
-/// [`Kind::NotChecked`] if it cannot be read, or never rests for long enough.
+/// # Errors [`Kind::NotChecked`] if it cannot be read, or changes too often.
 pub fn stored(path: &Path) -> Result<DbFacts> {
     let doing = || format!("reading {}", path.display());
     let file = FileSource::open(path).doing(Kind::NotChecked, doing)?;
@@ -175,7 +174,7 @@ fn meta(file: &FileSource, path: &Path) -> Result<Option<Meta>> {
     Ok(metas.map(|metas| metas.chosen))
 }
 
-/// What a database says of its members, read from the state that a meta page leads to.
+/// The members in a database, in the state that a meta page leads to.
 ///
 /// # Errors
 /// As of [`small_bucket`], and for a member that is no JSON.

@@ -1,4 +1,4 @@
-//! The members as raft has them: who votes, and who only follows.
+//! The members by raft: voters and learners.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ impl RaftMembers {
         }
     }
 
-    /// The same as a log and a `.snap` file have it.
+    /// The same as a WAL and a `.snap` file have it.
     pub(in crate::etcd) fn conf_state(&self) -> ConfState {
         let ids = |members: &BTreeSet<MemberId>| members.iter().map(|id| id.0).collect();
         ConfState {

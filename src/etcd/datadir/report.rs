@@ -11,7 +11,7 @@ use crate::etcd::raftsnap::SnapFile;
 use crate::etcd::wal::{SnapshotId, Summary, Tail};
 use crate::finding::{Finding, Layer};
 
-/// What the log holds beyond the database.
+/// What the WAL holds beyond the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beyond {
     /// How many entries.
@@ -27,30 +27,30 @@ pub struct Beyond {
 pub struct Report {
     /// Whether etcd runs on it; then all else is a moment's view.
     pub locks: Locks,
-    /// The log.
+    /// The WAL.
     pub wal: Summary,
     /// The `.snap` files, newest first.
     pub snaps: Vec<SnapFile>,
     /// The snapshot that etcd up to 3.6 would start from, if any `.snap` file is usable.
     pub start: Option<SnapshotId>,
     /// The members as raft knows them at the database's consistent index, or at the end of the
-    /// log without database facts; `None` if nothing tells whom it began with.
+    /// WAL without database facts; `None` if nothing tells whom it began with.
     pub raft_members: Option<RaftMembers>,
     /// The same at the last index known to be committed.
     pub committed_members: Option<RaftMembers>,
-    /// The same at the end of the log, whether committed or not.
+    /// The same at the end of the WAL, whether committed or not.
     pub last_members: Option<RaftMembers>,
-    /// What the log holds beyond the database; `None` without database facts.
+    /// WAL entries beyond the database; `None` without database facts.
     pub beyond: Option<Beyond>,
-    /// Other files beside the database: `*.snap.db`, `db.tmp.*`, `*.broken`.
+    /// Other files next to the database: `*.snap.db`, `db.tmp.*`, `*.broken`.
     pub leftovers: Vec<String>,
     /// Everything that is wrong, in the layers WAL, `.snap` and agreement.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Where a log that is written from this one begins: with the `.snap` file, or at the log's own
-    /// beginning, or with the snapshot that the log has a record of.
+    /// Where a WAL that is written from this one begins: with the `.snap` file, or at the WAL's own
+    /// beginning, or with the snapshot that the WAL has a record of.
     pub fn log_begins(&self) -> SnapshotId {
         let whole = self.wal.scan.segments.first();
         match self.start {
@@ -66,7 +66,7 @@ impl Report {
         self.start.is_none() && self.log_begins().index > 0
     }
 
-    /// The members at the end of the log, with what database, `.snap` file and log tell of each;
+    /// The members at the end of the WAL, with what database, `.snap` file and WAL tell of each;
     /// `None` if the members that the WAL began with are unknown.
     pub fn membership(&self, db: Option<&DbFacts>) -> Option<Vec<Member>> {
         let last = self.last_members.as_ref()?;
@@ -80,7 +80,7 @@ impl Report {
         }
         let applied = db.map_or(0, |db| db.consistent_index);
         for logged in self.wal.log.changes.iter().filter(|c| c.index > applied) {
-            // A promotion or a removal tells less than what is known already.
+            // A promotion or a removal tells less than is known already.
             if let Some(change) = &logged.change
                 && let Ok(member) = Member::from_json(&change.context)
                 && !member.peer_urls.is_empty()

@@ -1,10 +1,10 @@
-//! What etcd starts from: a `.snap` file and the log after it, or from 3.7 on the log's own record
+//! What etcd starts from: a `.snap` file and the WAL after it or, since 3.7, the WAL's own record
 //! of the snapshot and the database.
 //!
-//! etcd writes a `.snap` file in place, and records it in the log once it is durable (etcd,
-//! `server/storage/storage.go`, `SaveSnap`). So a kill in between leaves an empty or short file that
-//! the log does not know. Up to 3.6 a server renames such a file and takes the one before; 3.7 reads
-//! none; later ones write none.
+//! etcd writes a `.snap` file in place, and records it in the WAL once it is durable (etcd,
+//! `server/storage/storage.go`, `SaveSnap`). So a kill in between leaves an empty or short file
+//! that the WAL does not mention. Up to 3.6 a server renames such a file and uses the one before;
+//! 3.7 reads no `.snap` files; later releases write none.
 
 use super::facts::DbFacts;
 use super::raft_members::RaftMembers;
@@ -14,19 +14,19 @@ use crate::etcd::raftsnap::{RaftSnap, SnapFile};
 use crate::etcd::wal::{Scan, SnapshotId, Summary, Wal};
 use crate::finding::{Finding, Layer, Severity};
 
-/// What a directory's log begins with.
+/// What a directory's WAL begins with.
 pub(super) struct Start<'a> {
     /// The `.snap` file, if one is taken.
     pub(super) chosen: Option<&'a RaftSnap>,
-    /// The newest snapshot that the log knows to be committed.
+    /// The newest snapshot that the WAL knows to be committed.
     newest: SnapshotId,
     /// Whether etcd reads no `.snap` file.
     without: bool,
 }
 
 impl<'a> Start<'a> {
-    /// Chooses as etcd does: the newest readable file that the log knows; from 3.7 on whatever the
-    /// log knows, with or without a file.
+    /// Chooses as etcd does: the newest readable file that the WAL mentions; since 3.7 the newest
+    /// snapshot that it mentions, with or without a file.
     pub(super) fn choose(scan: &Scan, snaps: &'a [SnapFile], db: Option<&DbFacts>) -> Self {
         let usable = scan.usable_snapshots();
         let newest = usable.last().copied().unwrap_or_default();
@@ -48,8 +48,8 @@ impl<'a> Start<'a> {
         self.chosen.map(|snap| snap.id)
     }
 
-    /// What is wrong with the `.snap` files. One that cannot be read is not damage where the log has
-    /// no record of it, or where etcd reads none.
+    /// Problems of the `.snap` files. An unreadable one is not damage if the WAL does not mention
+    /// it, or if etcd reads none.
     pub(super) fn findings_of(&self, snaps: &[SnapFile], scan: &Scan) -> Vec<Finding> {
         let mut findings = Vec::new();
         for file in snaps {
@@ -70,8 +70,8 @@ impl<'a> Start<'a> {
         findings
     }
 
-    /// Up to 3.6 etcd starts from the newest `.snap` file that the log knows; without any, from the
-    /// log's beginning, which is there in young members only.
+    /// Up to 3.6 etcd starts from the newest `.snap` file that the WAL knows; without any, from the
+    /// WAL's beginning, which is there in young members only.
     pub(super) fn check(&self, wal: &Wal, findings: &mut Vec<Finding>) {
         let newest = self.newest;
         if self.without || self.id().unwrap_or_default() == newest {
@@ -124,7 +124,7 @@ impl<'a> Start<'a> {
     }
 }
 
-/// Whether nothing of the log was purged.
+/// Whether nothing of the WAL was purged.
 pub(super) fn from_the_beginning(wal: &Wal) -> bool {
     wal.segments().first().is_some_and(|s| s.name.index == 0)
 }

@@ -301,7 +301,7 @@ fn a_snap_file_that_a_kill_cut_short_is_no_damage() {
     let name = |index| raftsnap::SnapName { term: 1, index }.to_string();
     let known = fs::read(snap.join(name(2))).unwrap();
     for cut in [0, 1, known.len() / 2, known.len() - 1] {
-        // Newer than any that the log has a record of.
+        // Newer than any that the WAL has a record of.
         fs::write(snap.join(name(9)), &known[..cut]).unwrap();
         let report = check(&dir.layout(), Some(&dir.db())).unwrap();
         let found = texts(&report);
@@ -315,7 +315,7 @@ fn a_snap_file_that_a_kill_cut_short_is_no_damage() {
         assert_eq!(report.start, Some(SnapshotId { index: 2, term: 1 }));
         fs::remove_file(snap.join(name(9))).unwrap();
 
-        // The one that the log knows is damage, but to etcd from 3.7 on.
+        // The one that the WAL knows is damage, but to etcd from 3.7 on.
         fs::write(snap.join(name(2)), &known[..cut]).unwrap();
         let report = check(&dir.layout(), Some(&dir.db())).unwrap();
         assert_eq!(report.findings[0].severity, Severity::Error, "{cut}");

@@ -1,8 +1,8 @@
 //! A restore to an earlier revision than the snapshot's own.
 //!
-//! A database has every revision since its compaction. Without the entries of the bucket `key` above a
-//! revision it holds what it held then, key by key and version by version: HashKV at that revision is
-//! the same, and is compared. The other buckets have no history:
+//! A database has every revision since its compaction. Without the entries of the bucket `key`
+//! above a revision it is as it was then, key by key and version by version: HashKV at that
+//! revision is the same, and is compared. The other buckets have no history:
 //!
 //! | what | is |
 //! | --- | --- |
@@ -65,7 +65,7 @@ pub(super) fn judge(
     })
 }
 
-/// What an operator should know of the buckets that have no history.
+/// Notes on the buckets that have no history.
 pub(super) fn notes(at: &AtRevision, facts: &DatabaseFacts) -> Vec<String> {
     let mut notes = Vec::new();
     let recreated = &at.recreated_leases;
@@ -99,7 +99,7 @@ pub(super) fn notes(at: &AtRevision, facts: &DatabaseFacts) -> Vec<String> {
     notes
 }
 
-/// Reads the result whole, and holds its HashKV at the revision against the snapshot's.
+/// Reads the whole result, and compares its HashKV at the revision with the snapshot's.
 ///
 /// # Errors
 /// [`Kind::Unexpected`] if it is not the same.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `members` | the founding members, as JSON |
 //! | `members_removed` | empty |
-//! | `meta/consistent_index` | the index that the founding log ends at |
+//! | `meta/consistent_index` | the index that the founding WAL ends at |
 //! | `meta/term` | 1 |
 //! | `meta/confState` | the founding members as voters |
 //! | `meta/scheduledCompactRev`, `key` | the new revision, where it is raised |
@@ -25,11 +25,11 @@ use crate::etcd::founding::FoundingCluster;
 use crate::etcd::mvcc::revision_key;
 use crate::etcd::snapshot::STANDARD;
 
-/// The term of the founding log.
+/// The term of the founding WAL.
 pub(super) const TERM: u64 = 1;
 
-/// The changes for one cluster; `revision` is the one that the store is raised to, `at` the one that
-/// it goes back to.
+/// The changes for one cluster; `revision` is the one that the store is bumped to, `at` the earlier
+/// one that is restored.
 pub(super) fn changes(
     cluster: &FoundingCluster,
     revision: Option<i64>,
@@ -100,7 +100,7 @@ fn keys(raised: Option<i64>, at: Option<&AtRevision>) -> Option<Change> {
     }
 }
 
-/// How long recreated leases live, in seconds. How long they had when they were there is not known.
+/// How long recreated leases live, in seconds. Their original time to live is not known.
 pub(super) const RECREATED_TTL: i64 = 60;
 
 fn leases(at: &AtRevision) -> Option<Edit> {

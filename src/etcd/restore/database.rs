@@ -42,7 +42,7 @@ pub(super) struct Database {
     raw: bool,
 }
 
-/// What is to be known of a copy of a database's own file.
+/// The note on a snapshot that is a copy of a database file.
 pub const RAW_COPY: &str = "the snapshot is a copy of a database file: it has no integrity hash, and may lack the last writes, which are only in the member's WAL; all of it was checked";
 
 /// A database in the making.
@@ -74,7 +74,8 @@ impl Database {
             return Err(Failure::new(Kind::BadBackup, what));
         }
         let shape = Shape::of(source.size());
-        // What never had a hash is checked page by page and key by key, as everything is.
+        // A copy of a database file never had a hash; like everything, it is checked page by page
+        // and key by key.
         let raw = is_raw_copy(&source)?;
         if shape == Shape::Unsealed && !raw && !skip_hash_check {
             return Err(Failure::refused(
@@ -102,7 +103,7 @@ impl Database {
         self.data
     }
 
-    /// Makes the database at a path that must not be there, durable but for its directory's entry.
+    /// Makes the database at a path that must not exist; durable, except for its directory entry.
     pub(super) fn make(&self, spec: &Spec<'_>, to: &Path, watch: &dyn Watch) -> Result<Made> {
         let writing = || format!("writing {}", to.display());
         let Some(length) = self.length()? else {
@@ -176,8 +177,8 @@ impl Database {
     ) -> Result<(Plan, Option<Rolled>, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
-        // A reflink costs nothing, but hands no bytes to a hasher: then the copy is inspected
-        // afterwards. Otherwise the report comes from the bytes as they pass (see `copy`).
+        // A reflink costs nothing, but passes no bytes through the hasher, so the copy is inspected
+        // afterwards. Otherwise the bytes are checked as they are copied (see `copy`).
         let cloned = out.clone_from(&self.file, length);
         let report = if !cloned.doing(Kind::Store, writing)? {
             let (report, copied) = self.copy(out, length, watch)?;
@@ -186,7 +187,8 @@ impl Database {
         } else {
             None
         };
-        // What is judged from here on is the copy: somebody may write to the snapshot in the meantime.
+        // From here on the copy is judged: another process may write to the snapshot in the
+        // meantime.
         let copy = out.file().try_clone().doing(Kind::Store, writing)?;
         let source = Source {
             copy: Some((&copy, length)),
@@ -247,9 +249,9 @@ impl Database {
         Ok((rolled, report))
     }
 
-    /// Copies the database. One with a trailer is hashed as it passes, so that what the trailer
-    /// vouches for is the very bytes that were written, and its trees are walked in the meantime. One
-    /// without could change between a walk and the copy: then nothing is said of it yet.
+    /// Copies the database. One with a trailer is hashed on the way, so the trailer vouches for
+    /// exactly the bytes that were written; its trees are walked at the same time. One without a
+    /// trailer could change between the walk and the copy, so there is no report on it yet.
     fn copy(
         &self,
         mut out: OutFile,
@@ -281,8 +283,8 @@ impl Database {
             let walk = scope.spawn(|| inspect(&source, &options, &|_| {}));
             let mut hash = |piece: &[u8]| hasher.update(piece);
             let copied = self.pass(&source, out, length, &mut hash, watch);
-            // A full disk ends the copy early; the walk of a large database must not continue for
-            // minutes before that is reported.
+            // A full disk ends the copy early; the walk of a large database must not delay that
+            // report for minutes.
             halt.store(copied.is_err(), Ordering::Relaxed);
             (walk.join(), copied)
         });
@@ -296,7 +298,7 @@ impl Database {
     }
 
     /// Sends all bytes before the trailer through `each`, and those up to `length` to the file.
-    /// Says whether those behind are all zero.
+    /// Returns whether the bytes behind `length` are all zero.
     fn pass(
         &self,
         source: &Source<'_>,
@@ -331,7 +333,7 @@ impl Database {
         Ok((stream.finish()?, zeros))
     }
 
-    /// Adds to a report what the trailer says.
+    /// Adds the judgement of the trailer to a report.
     fn sealed(&self, mut report: Report, found: [u8; 32], zeros: bool) -> Result<Report> {
         let mut stored = [0; 32];
         self.source

@@ -9,8 +9,8 @@ use crate::etcd::bbolt::{
 use crate::etcd::mvcc::RevisionKey;
 use crate::finding::Findings;
 
-/// The newest revision that a member's database has an entry or a compaction of; at least 1. Also
-/// of one in use: then a moment's view, or an error where pages changed in the meantime.
+/// The newest revision in a member's database, by its entries or its compaction; at least 1. If the
+/// database is in use, the state of one moment, or an error if pages changed in the meantime.
 pub fn newest_revision(source: &dyn ReadAt) -> Result<i64> {
     let reading = || "reading the database";
     let mut findings = Findings::keeping(1);

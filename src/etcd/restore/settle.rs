@@ -1,4 +1,4 @@
-//! The end of a build: the result is made durable and read again.
+//! Ends a build: makes the result durable and reads it again.
 
 use super::at_revision;
 use super::live::newest_revision;
@@ -18,8 +18,8 @@ pub(super) struct Origin<'a> {
     pub(super) size: u64,
 }
 
-/// Makes the result durable and reads it again: the pages that are new, which lead to those that
-/// were copied; with the database it was rewritten from, every page and every entry.
+/// Makes the result durable and reads it again: the new pages, which lead to the copied ones; of a
+/// rewritten database every page and every entry.
 pub(super) fn settle(
     out: &mut OutFile,
     size: u64,
@@ -99,7 +99,7 @@ fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
     facts_of(source, size, &meta)
 }
 
-/// Checks every page, and holds every bucket that was not edited against the one it was written from.
+/// Checks every page, and compares every bucket that was not edited with its origin.
 fn compare(origin: &Origin<'_>, result: &FileSource, plan: &Plan) -> Result<()> {
     let mut findings = Findings::keeping(1);
     check(result, result.size(), bbolt::Origin::File, &mut findings)

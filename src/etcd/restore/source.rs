@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::etcd::bbolt::{FileSource, ReadAt};
 use crate::etcd::build::Watch;
 
-/// The snapshot as its copy has it; what is not copied, the trailer or padding, as the snapshot.
+/// Reads the copy; what is not copied, the trailer or padding, from the snapshot.
 pub(super) struct Source<'a> {
     /// The copy, and how much of it there is.
     pub(super) copy: Option<(&'a File, u64)>,

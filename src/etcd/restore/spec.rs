@@ -17,7 +17,7 @@ pub struct Spec<'a> {
     pub snapshot: &'a Path,
     /// The directory to be made: absent, or there and empty.
     pub data_dir: &'a Path,
-    /// The WAL's directory where it is not in the data directory; it must not be there.
+    /// The WAL's directory if it is separate; it must not exist.
     pub wal_dir: Option<&'a Path>,
     /// The cluster to be founded.
     pub cluster: &'a FoundingCluster,

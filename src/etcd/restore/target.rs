@@ -1,4 +1,4 @@
-//! Which releases start from a restored database, and what they want to see in it.
+//! Which releases start from a restored database, and what they expect in it.
 //!
 //! | what stands in the database | who minds |
 //! | --- | --- |
@@ -80,7 +80,7 @@ fn numbers(text: &str) -> Option<(u64, u64)> {
     Some((major, minor))
 }
 
-/// What is to be done about the versions that stand in the database.
+/// What to do about the versions in the database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Versions {
     /// Whether `storageVersion` and `clusterVersion` are dropped.
@@ -91,9 +91,8 @@ pub(super) struct Versions {
 
 /// Judges a snapshot's versions against the release that is to start from it; `None`: its own.
 ///
-/// # Errors
-/// The refusal `unknown-version`, which can be allowed, for a snapshot of a release later than
-/// 3.7, whose files may differ in what nobody here knows of; the versions are dropped then.
+/// # Errors The refusal `unknown-version`, which can be allowed, for a snapshot of a release later
+/// than 3.7, whose files may differ in unknown ways; if allowed, the versions are dropped.
 pub(super) fn judge(
     storage: Option<&str>,
     cluster: Option<&str>,

@@ -1,4 +1,5 @@
-//! The new cluster's log: the former one's entries as they were, and the changes behind them.
+//! The new cluster's WAL: the former one's entries unchanged, and the membership changes after
+//! them.
 
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::etcd::wal::{
 };
 use crate::sys::fs::{self as change, OutFile};
 
-/// A log that was written.
+/// A WAL that was written.
 pub(super) struct NewLog {
     /// Its last entry.
     pub(super) end: LastEntry,
@@ -117,7 +118,7 @@ impl<'a> Segments<'a> {
         Ok(())
     }
 
-    /// "The log up to here is in a snapshot", of one with a single member.
+    /// "The WAL up to here is in a snapshot", of one with a single member.
     fn mark_of_end(&self) -> SnapshotMark {
         SnapshotMark {
             index: self.end.index,
@@ -205,7 +206,7 @@ impl NewLog {
         })
     }
 
-    /// What the entries of a log that was read come to, from this one's first on.
+    /// What the entries of a WAL that was read come to, from this one's first on.
     pub(super) fn digest_of(&self, layout: &Layout, scan: &Scan) -> Result<u32> {
         let mut digest = 0;
         let wal = Wal::list(&layout.wal)?;
@@ -217,8 +218,8 @@ impl NewLog {
         Ok(digest)
     }
 
-    /// Writes the `.snap` file that belongs to the end, of the database that has all of the log
-    /// applied. A log without entries ends in the one that it begins with.
+    /// Writes the `.snap` file that belongs to the end, of the database that has all of the WAL
+    /// applied. A WAL without entries ends in the one that it begins with.
     pub(super) fn write_snap(&self, plan: &Plan, facts: &DatabaseFacts, to: &Path) -> Result<()> {
         if self.end.index == self.start.index && !self.bare {
             return Ok(());

@@ -1,42 +1,41 @@
-//! A cluster of one, made from the data of a member that outlived its cluster.
+//! Makes a cluster of one from the data of a surviving member.
 //!
 //! ```text
 //! member/snap/db                   the source's, byte for byte up to its high-water mark
 //! member/snap/<term>-<index>.snap  the source's, the one that etcd would start from; of a raised
-//!                                  revision another at the end of the log
+//!                                  revision another at the end of the WAL
 //! member/wal/<n>-<index>.wal       every entry after that snapshot, then the changes that remove
 //!                                  all other members, all of it committed
 //! ```
 //!
-//! The tail of the log is kept whole, also what the member had not yet heard to be committed: a
-//! write is acknowledged as soon as a majority has it in its log, and the increase of the commit
-//! index reaches the followers only with the next message, and written down later still. A
-//! leader elected from this log would keep and commit these entries; so does this. (etcd's
-//! `--force-new-cluster` drops what is beyond the local commit index: etcd,
-//! `server/etcdserver/raft.go`, `restartAsStandaloneNode`.) etcd applies the tail when it starts,
-//! as after any crash, and the removals come behind it, so that requests are judged by the state
-//! that they were made for.
+//! The whole tail of the WAL is kept, even what the member did not yet know to be committed: a
+//! write is acknowledged as soon as a majority has it in its WAL, but the followers learn the new
+//! commit index only with the next message, and record it later still. A leader elected from this
+//! WAL would keep and commit these entries; so does this. (etcd's `--force-new-cluster` drops what
+//! is beyond the local commit index: etcd, `server/etcdserver/raft.go`, `restartAsStandaloneNode`.)
+//! etcd applies the tail when it starts, as after any crash, and the removals come after it, so
+//! requests are judged by the state that they were made for.
 //!
-//! A raised revision must come behind the tail too: raised before, it would fail every transaction
-//! of the tail that compares a revision, as all of Kubernetes' do. So where it is to be raised the
-//! tail is applied here, to the copy ([`crate::etcd::apply`]), and the database that etcd finds has
-//! all of the log applied. Nothing of this happens in a start of etcd, which would need a program
-//! of the right release, and a second rollback.
+//! A bump must come after the tail, too: made before, it would fail every transaction of the tail
+//! that compares a revision, as all of Kubernetes' do. So for a bump the tail is applied here, to
+//! the copy ([`crate::etcd::apply`]), and etcd finds a database with all of the WAL applied. To
+//! have etcd apply it would need a program of the right release, and a second change of the same
+//! files.
 //!
-//! What was raised is in no entry: a member that joins must get the database, and never the entries
-//! that led to what it was before. So the log's last record is then that of a snapshot, with a
-//! `.snap` file, behind the last entry, and etcd starts with nothing before it to send. (A log
+//! The bump is in no entry: a member that joins must get the database, and not the entries that led
+//! to the state before the bump. So the WAL's last record is then that of a snapshot, with a
+//! `.snap` file, behind the last entry, and etcd starts with nothing before it to send. (A WAL
 //! without one complete from its first entry, and a server that joins would be sent all of it.)
 //!
 //! The cluster gets a new id, the member keeps its own. etcd's peers refuse messages of another
-//! cluster id, so that no former member can reach this one: neither one that continues with entries
-//! of its own, which would contradict those committed here, nor one that believes to be a member
-//! still. OpenShift's start-up of such a member moves data of another cluster aside and joins
-//! again, where for data of the same cluster it gives up. The removed ids are in the log, so in
-//! etcd's list of ids that never come back.
+//! cluster id, so no former member can reach this one: neither one that continues with its own
+//! entries, which would contradict those committed here, nor one that still believes it is a
+//! member. OpenShift's start-up of such a member moves data of another cluster aside and joins
+//! again; for data of the same cluster it gives up. The removed ids are in the WAL, so in etcd's
+//! list of ids that never come back.
 //!
-//! The WAL is rewritten rather than continued: the cluster id stands in each segment, and
-//! every record's checksum depends on it. Each entry is what it was: index, term, kind and bytes.
+//! The WAL is rewritten rather than continued: the cluster id is in each segment, and every
+//! record's checksum depends on it. Each entry stays the same: index, term, kind and bytes.
 
 mod log;
 mod plan;
@@ -59,8 +58,8 @@ use crate::etcd::wal::{LastEntry, SEGMENT_SIZE};
 use crate::sys::fs as change;
 use crate::sys::owner::Owner;
 
-/// Makes the directory. Leftovers of earlier runs that were removed are reported in `removed`, also
-/// where it fails.
+/// Makes the directory. Adds the leftovers of earlier runs that it removed to `removed`, even if it
+/// fails.
 ///
 /// # Errors
 /// The refusals `etcd-running`, `damaged-survivor`, `unknown-membership`, `learner-survivor`,
@@ -136,7 +135,7 @@ pub fn examine(spec: &Spec<'_>, watch: &dyn Watch) -> Result<()> {
     }
 }
 
-/// Demands that etcd will find one member, and every entry as it was, all of them committed.
+/// Requires that etcd will find one member, and every entry unchanged and committed.
 fn check_result(spec: &Spec<'_>, layout: &Layout, db: &DbFacts, new: &NewLog) -> Result<()> {
     let report = agree(layout, db, spec.data_dir)?;
     let state = report.wal.hard_state();

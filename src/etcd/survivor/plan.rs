@@ -1,4 +1,4 @@
-//! Who goes and who stays: the changes of membership behind the tail.
+//! Which members are removed: the membership changes after the tail.
 
 use super::source::Looked;
 use super::spec::{Spec, refuse};

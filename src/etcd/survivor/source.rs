@@ -1,4 +1,5 @@
-//! The stopped member's files: held, so that no etcd starts on them in the meantime, copied and judged.
+//! The stopped member's files: locked, so that no etcd starts on them in the meantime, copied and
+//! judged.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -35,10 +36,10 @@ pub(super) struct Copied {
     pub(super) size: u64,
 }
 
-/// Log and `.snap` files, judged.
+/// WAL and `.snap` files, judged.
 pub(super) struct Looked {
     pub(super) report: Report,
-    /// The log after the snapshot that etcd starts from.
+    /// The WAL after the snapshot that etcd starts from.
     pub(super) log: Log,
     pub(super) torn: bool,
     /// What is wrong with `.snap` files that are not needed.
@@ -121,7 +122,7 @@ impl Source {
         })
     }
 
-    /// Demands again that nobody has taken the log.
+    /// Demands again that nobody has taken the WAL.
     pub(super) fn still_free(&self, layout: &Layout) -> Result<()> {
         match layout.locks()?.any_held() {
             true => Err(refuse(
@@ -211,7 +212,7 @@ impl Source {
         }
     }
 
-    /// What the log comes to on the database, for a refusal before anything is written.
+    /// What the WAL comes to on the database, for a refusal before anything is written.
     pub(super) fn try_tail(&self, looked: &Looked, facts: &DatabaseFacts) -> Result<()> {
         let metas = Metas::of_file(&self.file, self.file.size()).doing(Kind::NotChecked, || {
             format!("reading {}", self.path.display())
@@ -244,11 +245,11 @@ impl Source {
         Ok(out)
     }
 
-    /// Judges log and `.snap` files, and whether they agree with the database.
+    /// Judges WAL and `.snap` files, and whether they agree with the database.
     ///
-    /// A torn end is not a fault; damage before the end is, and what can be done about it
-    /// is the operator's choice to make. A damaged `.snap` file is a fault only where it is needed:
-    /// what it holds is in the log and the database too.
+    /// A torn end is not a fault; damage before the end is, and what to do about it is the
+    /// operator's choice. A damaged `.snap` file is a fault only where it is needed: what it holds
+    /// is in the WAL and the database too.
     pub(super) fn look(&self, db: &DbFacts, raises: bool) -> Result<Looked> {
         let layout = self.layout();
         let report = datadir::check(&layout, Some(db))?;
@@ -326,7 +327,7 @@ fn database_of(layout: &Layout) -> Result<PathBuf> {
     }
     let report = datadir::check(layout, None)?;
     let marks = report.wal.scan.usable_snapshots();
-    // Without a .snap file etcd from 3.7 on starts from the newest that the log has a record of.
+    // Without a .snap file etcd from 3.7 on starts from the newest that the WAL has a record of.
     let starts = [report.start, marks.last().copied()];
     let applied = applied(&own)?;
     let mut starts = starts.into_iter().flatten().map(|start| start.index);
@@ -360,7 +361,7 @@ pub(super) fn damaged(what: String) -> Failure {
     )
 }
 
-/// A copy whose reads fail once the operator wants it to stop.
+/// A copy whose reads fail after a request to stop.
 struct Stoppable<'a> {
     file: FileSource,
     length: u64,

@@ -1,4 +1,4 @@
-//! What is to be made of a surviving member's disk, and what was.
+//! What to make from a surviving member's disk, and what was made.
 
 use std::path::Path;
 
@@ -17,11 +17,11 @@ pub struct Spec<'a> {
     pub source: &'a Layout,
     /// The directory to be made: absent, or there and empty.
     pub data_dir: &'a Path,
-    /// The WAL's directory where it is not in the data directory; it must not be there.
+    /// The WAL's directory if it is separate; it must not exist.
     pub wal_dir: Option<&'a Path>,
     /// The new cluster's id, random.
     pub cluster_id: ClusterId,
-    /// The name that the member must have, if that is known: whose disk it is.
+    /// The name of the member whose disk it must be, if known.
     pub name: Option<&'a str>,
     /// The member's own peer URLs where they have changed.
     pub peer_urls: Option<&'a PeerUrls>,
@@ -54,15 +54,15 @@ pub struct Survivor {
     pub former_cluster: ClusterId,
     /// Those that are members no more.
     pub removed: Vec<Member>,
-    /// The last entry of the source's log.
+    /// The last entry of the source's WAL.
     pub source_end: LastEntry,
     /// The last entry of the new one.
     pub end: LastEntry,
-    /// Entries of the source's log beyond its database.
+    /// Entries of the source's WAL beyond its database.
     pub tail: Tail,
     /// How many of them can make a new key-value revision.
     pub key_writes: u64,
-    /// Whether the log ended in a write that was cut short, which is left out.
+    /// Whether the WAL ended in a torn write, which is left out.
     pub torn: bool,
     /// What is wrong with `.snap` files, none of which is needed.
     pub snaps: Vec<String>,

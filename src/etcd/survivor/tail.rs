@@ -1,4 +1,4 @@
-//! The tail applied to the copied database, and the revision raised behind it.
+//! Applies the tail to the copied database, and bumps the revision after it.
 
 use std::path::Path;
 
@@ -29,8 +29,8 @@ pub(super) struct Raised {
     pub(super) size: u64,
 }
 
-/// Applies the log that was written to the database that was copied, raises the revision, and
-/// reads the result again, all of it.
+/// Applies the new WAL to the copied database, bumps the revision, and reads the whole result
+/// again.
 pub(super) fn raise(
     raise: &Raise<'_>,
     looked: &Looked,
