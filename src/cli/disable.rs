@@ -97,7 +97,7 @@ impl Plan {
         }
     }
 
-    /// Where nobody could be asked, it is said.
+    /// If no terminal was there to ask on, a warning says so.
     fn warn(&self, session: &Session) {
         if self.costs_the_quorum() {
             let what = "the cluster loses quorum, and serves nothing until etcd runs again";

@@ -1,5 +1,5 @@
-//! The command line: reads arguments, environment and configuration, calls one operation, and
-//! shows what came of it.
+//! The command line: reads arguments, environment and configuration, calls one operation, and shows
+//! the result.
 
 mod allow;
 pub mod args;

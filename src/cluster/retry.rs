@@ -18,9 +18,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Whether a change whose answer was lost has happened, by the member list.
 pub(crate) enum Seen<T> {
-    /// It came about.
+    /// It has happened.
     Done(T),
-    /// It did not.
+    /// It has not happened.
     Not,
 }
 

@@ -45,7 +45,7 @@ pub struct HashKv {
     pub hash_before_3_4_34: u32,
     /// The revision it was computed at.
     pub revision: i64,
-    /// The compact revision it was computed with; −1, as servers say it, if there is none.
+    /// The compact revision it was computed with; −1, as servers say it, if nothing was compacted.
     pub compact_revision: i64,
 }
 

@@ -73,7 +73,7 @@ pub struct RaftSnap {
     pub id: SnapshotId,
     /// Raft's membership.
     pub conf_state: ConfState,
-    /// The v2 store; `None` if there is none, as 3.7 may leave it.
+    /// The v2 store; `None` if the file lacks it, as 3.7 may leave it.
     pub store: Option<V2Store>,
 }
 

@@ -129,15 +129,15 @@ pub struct Distance {
 }
 
 impl Distance {
-    /// How a disk stands to the newest good backup among some; `None` if there is none whose
-    /// revision is known.
+    /// How a disk compares with the newest good backup among some; `None` if there is no backup
+    /// whose revision is known.
     pub fn of(revisions: Revisions, cluster: &str, sets: &[BackupSet]) -> Option<Self> {
         let same = |set: &&BackupSet| {
             let manifest = set.manifest.as_ref();
             manifest.is_some_and(|manifest| manifest.cluster.etcd_id == cluster)
         };
         let own: Vec<BackupSet> = sets.iter().filter(same).cloned().collect();
-        // One of another cluster is named only where there is none of this one.
+        // A backup of another cluster is named only if this cluster has none.
         let now = Timestamp::now();
         let newest = catalog::newest_good(&own, now);
         let newest = newest.or_else(|| catalog::newest_good(sets, now))?;

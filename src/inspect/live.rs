@@ -17,7 +17,7 @@ use crate::etcd::client::{Connection, HashKv, HashKvAnswer};
 use crate::etcd::hashkv::{At, HashKv as Computed};
 use crate::etcd::snapshot;
 
-/// What came of the comparison.
+/// The result of the comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum Live {
@@ -129,7 +129,7 @@ async fn hashed_now(connection: &Connection, revision: i64) -> Result<Option<Has
     Ok(unchanged.then_some(answer))
 }
 
-/// The snapshot's hash with the member's compaction, or why there is none.
+/// The snapshot's hash with the member's compaction, or why it has none.
 fn recomputed(
     snapshot: &Path,
     known: Computed,

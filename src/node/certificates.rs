@@ -289,7 +289,7 @@ impl Check<'_> {
         }
     }
 
-    /// The certificates of a PEM text, in DER; an error if there is none.
+    /// The certificates of a PEM text, in DER; an error if it has none.
     fn blocks(&mut self, path: &Path, text: &[u8]) -> Option<Vec<Vec<u8>>> {
         let mut found = Vec::new();
         for block in Pem::iter_from_buffer(text).take(MAX_CERTIFICATES) {

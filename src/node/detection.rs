@@ -168,7 +168,7 @@ fn fencing_signs(layout: &NodeLayout) -> Result<Vec<String>> {
 }
 
 /// The role is among the kubelet's labels for its node (machine-config-operator,
-/// `templates/arbiter`); the node's object is not to be had without the API.
+/// `templates/arbiter`); the node's object needs the API.
 fn arbiter_sign(layout: &NodeLayout) -> Option<String> {
     const ROLE: &str = "node-role.kubernetes.io/arbiter";
     let drop_ins = layout.kubelet_drop_ins().into_iter();

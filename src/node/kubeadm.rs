@@ -93,7 +93,7 @@ impl Live {
         (!list.is_empty()).then(|| Sourced::new(list, format!("--{name} in {}", self.source)))
     }
 
-    /// The directory of the WAL as etcd is given it, whether or not all of it is known here.
+    /// The WAL's directory as etcd is given it, even if it has variables that are not known here.
     fn wal_dir(&self) -> Option<String> {
         let text = match &self.config {
             Some(config) => config.values.get("wal-dir").map(String::as_str),

@@ -80,7 +80,7 @@ impl NodeLayout {
     }
 
     /// Where `disable` keeps a component's manifest while it is in force: the newest one in
-    /// `/etc/kubernetes/.etcd-dr/disable-*/manifests`; `None` if there is none.
+    /// `/etc/kubernetes/.etcd-dr/disable-*/manifests`; `None` if none is disabled.
     pub fn disabled_manifest(&self, component: Component, profile: Profile) -> Option<PathBuf> {
         let file = component.manifest_file(profile)?;
         let entries = fs::read_dir(self.kubernetes().join(".etcd-dr")).ok()?;
@@ -136,7 +136,7 @@ impl NodeLayout {
         pods.map(|pod| (pod.namespace, pod.name)).collect()
     }
 
-    /// What becomes of a manifest that is a symbolic link, in a sentence; nothing for another.
+    /// A note on a manifest that is a symbolic link; none for a regular file.
     pub fn link_note(&self, path: &Path) -> Option<String> {
         let target = fs::read_link(path).ok()?;
         Some(format!(

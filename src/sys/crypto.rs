@@ -61,7 +61,7 @@ impl KeyProvider for Keys {
     }
 }
 
-/// A P-521 key of one's own. Its `Debug` shows nothing of it.
+/// A P-521 private key. Its `Debug` shows nothing of it.
 struct P521 {
     key: Arc<p521::ecdsa::SigningKey>,
     public: Vec<u8>,

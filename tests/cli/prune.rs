@@ -8,7 +8,7 @@ use crate::sample_stores::{self, Shelf};
 use testbench::folder::names;
 use testbench::golden::run;
 
-/// Four good ones of four days, a dirty one between, and what is none of ours.
+/// Four good backups from four days, a dirty one between them, and files of others.
 fn filled() -> Shelf {
     let shelf = Shelf::new();
     for number in 1..=5 {

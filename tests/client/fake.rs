@@ -54,7 +54,7 @@ pub(crate) fn framed(message: &Message) -> Vec<u8> {
     framed
 }
 
-/// A database of so many bytes that is none, but has the right length.
+/// Bytes of a database's length that are no database.
 pub(crate) fn database(length: usize) -> Vec<u8> {
     (0..length)
         .map(|index| u8::try_from((index / 7 + index % 251) % 256).unwrap())

@@ -1,5 +1,5 @@
-//! Calls with one answer against the fake: what is an answer of etcd's, what is none, and what
-//! came in between are told apart.
+//! Calls with one answer against the fake: etcd's answers, other answers, and answers of something
+//! in between are told apart.
 
 use etcd_dr::error::{Failure, Kind};
 use etcd_dr::etcd::client::{AlarmKind, HashKvAnswer};

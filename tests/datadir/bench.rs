@@ -69,7 +69,7 @@ pub(crate) fn restore(request: &Request) -> Result<Outcome> {
     run(&context().0, request)
 }
 
-/// A folder in memory where that is to be had: what is tested there needs no disk.
+/// A folder in memory, if possible: what is tested there needs no disk.
 pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())

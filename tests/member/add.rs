@@ -46,7 +46,7 @@ fn a_cluster_grows_from_one_to_five() {
     }
 }
 
-/// All nodes shut down and started together: nothing stands in the way.
+/// All nodes shut down and started together: no problem is found.
 #[test]
 fn a_grown_cluster_restarts() {
     for bins in require_turn() {

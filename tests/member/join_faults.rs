@@ -1,7 +1,7 @@
 //! A kill, an error and a full disk at the calls of `member-add --join` that change a disk.
 //!
 //! Going back is tried on a node whose etcd does not run for this, so that nothing else writes: it
-//! must be what it was, byte for byte, and the list of members too. Going on is tried with a real
+//! must be what it was, byte for byte, and the list of members too. Resuming is tested with a real
 //! etcd, up to the vote and equal data; then the member is removed and the join taken back, so that
 //! the next one begins where this one did.
 //!
@@ -91,7 +91,7 @@ fn a_join_killed_or_failed_at_any_call_rolls_back() {
     template.run(&short, None);
     let (all, output) = counted(&scratch, |seam| template.run(&short, Some(seam)));
     let (code, told) = status(&output);
-    // Nothing starts: it comes as far as the wait for the vote, and goes all the way back.
+    // Nothing starts: it comes as far as the wait for the vote, and is rolled back completely.
     assert_eq!(code, Some(8), "{told}");
     template.assert_before("undisturbed");
     assert!(all > 60, "{all} calls");

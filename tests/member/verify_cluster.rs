@@ -1,4 +1,4 @@
-//! `verify --cluster`: each thing that stands in the way, made to happen to real members.
+//! `verify --cluster`: each problem, made to happen to real members.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};

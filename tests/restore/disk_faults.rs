@@ -1,7 +1,7 @@
 //! A kill, an error and a full disk at every call of a restore that changes a disk.
 //!
 //! Going back is tried on a node whose etcd does not run for this: so nothing else writes, and the
-//! whole tree must be what it was, byte for byte: content, mode, owner, links, attributes. Going on
+//! whole tree must be what it was, byte for byte: content, mode, owner, links, attributes. Resuming
 //! is tried with a real etcd, and proved by what the tool itself proves and by the tree after an
 //! undisturbed restore.
 //!
@@ -316,7 +316,7 @@ fn a_restore_killed_at_any_call_resumes() {
         );
     }
     println!(
-        "going on: {all} changing calls counted, of the node from {first} on, {kills} kills of {} chosen, {resumed} resumed",
+        "resumed: {all} changing calls counted, of the node from {first} on, {kills} kills of {} chosen, {resumed} resumed",
         chosen.len()
     );
     assert_eq!(kills, chosen.len());

@@ -58,7 +58,7 @@ impl Node {
     /// The program on this node, without colours or questions.
     pub(crate) fn command(&self) -> Command {
         let mut command = golden::etcd_dr();
-        // Whether or not the machine has systemd.
+        // On machines with and without systemd.
         command.env("ETCD_DR_DETACH", "never");
         command
             .args(["--node-name", self.cluster.name(0), "--progress", "auto"])

@@ -1,4 +1,4 @@
-//! etcd, the store and the certificates go and come back: it tells, waits, and goes on.
+//! etcd, the store and the certificates go and come back: it reports, waits, and continues.
 
 use std::collections::BTreeSet;
 

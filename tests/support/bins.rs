@@ -80,7 +80,7 @@ pub fn all_versions() -> &'static [EtcdBins] {
 
 /// The newest release of a family, such as `3.5`; an empty family is any.
 ///
-/// Says on stderr that the suite is skipped where there is none; panics instead where
+/// Says on stderr that the suite is skipped if there is no such program; panics instead where
 /// `ETCD_DR_REQUIRE=1`, as in CI, demands every suite.
 pub fn require(family: &str) -> Option<EtcdBins> {
     let newest = all_versions()
@@ -95,7 +95,7 @@ pub fn require(family: &str) -> Option<EtcdBins> {
     newest.cloned()
 }
 
-/// All releases, or the same announcement as [`require`] if there is none at all.
+/// All releases, or the same message as [`require`] if there is no release at all.
 pub fn require_all() -> &'static [EtcdBins] {
     let all = all_versions();
     if all.is_empty() {

@@ -1,5 +1,5 @@
-//! Faults at each call that changes a disk, or at a sample of them: which calls, and what came of a
-//! run. The calls are counted and met by the seam of the program itself (`ETCD_DR_SEAM`).
+//! Faults at each call that changes a disk, or at a sample of them: which calls, and the result of
+//! a run. The calls are counted and met by the seam of the program itself (`ETCD_DR_SEAM`).
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;

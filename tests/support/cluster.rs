@@ -185,7 +185,7 @@ impl Cluster {
         ip
     }
 
-    /// The same to an address of one's choice.
+    /// The same to a chosen address.
     pub fn readdress_to(&mut self, i: usize, ip: IpAddr) {
         assert!(!self.is_running(i), "a running member has its address");
         self.certify(&self.members[i].name, ip);

@@ -1,4 +1,4 @@
-//! Loopback networks of one's own, so that etcd's standard ports hold for every cluster at once.
+//! Separate loopback networks, so that every cluster can use etcd's standard ports at once.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};

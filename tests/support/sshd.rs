@@ -173,8 +173,8 @@ fn configure(dir: &Path, address: SocketAddr, kinds: &[&str], sftp: &str) -> boo
     listens_on_ipv6
 }
 
-/// sshd in a mount namespace that has the user under which it runs its less trusted part: without the
-/// package there is none.
+/// sshd in a mount namespace that has the user for its less trusted part, who is missing without
+/// the package.
 fn in_own_namespace(sshd: &Path, dir: &Path) -> Command {
     let users = std::fs::read_to_string("/etc/passwd").expect("the users");
     let users = format!("{users}sshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n");

@@ -22,7 +22,7 @@ const GARBAGE: &str = "garbage size after the end";
 /// etcd takes what follows for preallocated space.
 const HIDDEN: &str = "size of the sixth record lost";
 
-/// What becomes of a damaged log.
+/// What a damaged WAL leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Sound,

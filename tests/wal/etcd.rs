@@ -22,7 +22,7 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// Every release that is available; says so and gives none if there is none.
+    /// Every available release; says so if there are none.
     pub(crate) fn all() -> Vec<Release> {
         let mut dirs: Vec<PathBuf> = match env::var_os("ETCD_DR_ETCD_BINS") {
             Some(dirs) => env::split_paths(&dirs).collect(),

@@ -31,7 +31,7 @@ const MAX_FINDINGS: usize = 100;
 /// What an archive must keep to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// Names must start with one of these directories; any name will do if there is none.
+    /// Names must start with one of these directories; if the list is empty, any name is accepted.
     pub tops: Vec<PathBuf>,
     /// What the node calls the directory that names are relative to: an absolute link below it
     /// leads inside.

@@ -120,7 +120,7 @@ impl Owning {
 pub(crate) struct Whose {
     /// The owner and the modes of the new data; `None` keeps those of this process.
     pub(crate) data: Option<Owner>,
-    /// What becomes of the data directory itself.
+    /// What happens to the data directory itself.
     pub(crate) dir: Option<Owning>,
 }
 

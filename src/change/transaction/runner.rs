@@ -168,9 +168,8 @@ impl<J: Journalled> Transaction<J> {
     /// Opens an operation by its name, or the one that a flag such as `--rollback` means by
     /// default.
     ///
-    /// # Errors
-    /// [`Kind::Busy`] if another process changes the node, or an operation of another kind is
-    /// unfinished; [`Kind::Usage`] if there is none.
+    /// # Errors [`Kind::Busy`] if another process changes the node, or an operation of another kind
+    /// is unfinished; [`Kind::Usage`] if there is no operation of this kind.
     pub fn open(
         context: &Context,
         layout: &NodeLayout,

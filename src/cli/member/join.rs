@@ -1,4 +1,4 @@
-//! `member-add --join` on this node: the plan, the question, the run, and what came of it.
+//! `member-add --join` on this node: the plan, the question, the run and its result.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! What came of a backup, and of a copy.
+//! Results of backups and copies.
 
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ pub(crate) fn reasons(manifest: &crate::backup::Manifest) -> String {
         .collect()
 }
 
-/// What came of a copy, for people.
+/// The result of a copy, as text.
 pub(crate) fn copied(copied: &Copied) -> String {
     if copied.already_there {
         return format!("{} exists already\n", copied.url);

@@ -32,7 +32,7 @@ pub(super) fn status(session: &Session, id: Option<&str>) -> Result<Shown> {
     shown(session, &found.dir, &progress)
 }
 
-/// The state as it stands.
+/// The present state.
 fn shown(session: &Session, dir: &Path, progress: &Progress) -> Result<Shown> {
     let info: RestoreInfo = runner::info(progress)?;
     let mut facts = vec![("backup", info.source_name().to_owned())];

@@ -1,4 +1,4 @@
-//! `restore SET` on this node: the plan, the question, the run, and what came of it.
+//! `restore SET` on this node: the plan, the question, the run and its result.
 
 use std::path::{Path, PathBuf};
 

@@ -173,7 +173,7 @@ fn summary(info: &RestoreInfo, facts: &Facts) -> String {
         line("pod", Some(format!("{} runs{revision}", pod.component)));
     }
     line(
-        "way back",
+        "rollback",
         Some(format!(
             "etcd-dr restore --rollback, until --commit; kept in {}",
             places(&info.safety)

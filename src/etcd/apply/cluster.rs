@@ -24,7 +24,7 @@ use crate::etcd::release::Release;
 /// A learner more is refused.
 const MAX_LEARNERS: usize = 1;
 
-/// The members, as the v2 store has them, and what becomes of the database.
+/// The members, as the v2 store has them, and the changes of the database.
 pub(super) struct Cluster {
     members: BTreeMap<MemberId, Member>,
     removed: BTreeSet<MemberId>,

@@ -35,7 +35,7 @@ pub(super) enum Cause {
     SpeaksTls,
     /// An `https` endpoint answered with something other than TLS.
     SpeaksNoTls,
-    /// TLS came about, but no protocol both sides know.
+    /// TLS was established, but without a protocol that both sides know.
     NoHttp2,
     /// The server's certificate was refused by us.
     ServerCertificate(ServerCertificate),

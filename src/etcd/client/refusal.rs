@@ -109,7 +109,7 @@ impl fmt::Display for NotChanged {
     }
 }
 
-/// Whether a change that failed so may have come about: a proposal that etcd has accepted continues
+/// Whether a change that failed so may have happened: a proposal that etcd has accepted continues
 /// when its caller learns that time ran out or that the leader has changed.
 pub(super) fn perhaps_done(cause: &Cause) -> bool {
     match cause {

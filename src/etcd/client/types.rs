@@ -178,7 +178,7 @@ pub struct HashKv {
     pub hash_revision: Option<i64>,
 }
 
-/// What came of asking for a hash at a revision.
+/// The answer to a request for the hash at a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HashKvAnswer {

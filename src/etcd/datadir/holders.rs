@@ -38,7 +38,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The holder of a data directory with its WAL in the usual place; `None` if there is none, or if
+/// The holder of a data directory with its WAL in the usual place; `None` if no process does, or if
 /// neither database nor WAL exists. Writes nothing and never waits.
 ///
 /// Only locks count: etcd, and `etcdutl defrag`, lock the database for themselves. A reader such

@@ -238,7 +238,7 @@ impl Messages {
         Ok(())
     }
 
-    /// Goes on to the next field, or the next message, where the current one is complete.
+    /// Moves to the next field, or the next message, once the current one is complete.
     fn advance(&mut self) -> Result<()> {
         if matches!(
             self.state,

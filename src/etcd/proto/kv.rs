@@ -245,7 +245,7 @@ impl<'a> Op<'a> {
     }
 }
 
-/// A 64-bit number among a message's fields; 0 if there is none.
+/// A 64-bit number among a message's fields; 0 if it is absent.
 pub fn last_number(fields: Fields<'_>, number: u32) -> Result<i64, WireError> {
     let mut found = 0;
     for field in fields {

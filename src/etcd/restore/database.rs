@@ -45,7 +45,7 @@ pub(super) struct Database {
 /// The note on a snapshot that is a copy of a database file.
 pub const RAW_COPY: &str = "the snapshot is a copy of a database file: it has no integrity hash, and may lack the last writes, which are only in the member's WAL; all of it was checked";
 
-/// A database in the making.
+/// A database that is being made.
 pub(super) struct Made {
     pub(super) report: Report,
     pub(super) decision: Decision,

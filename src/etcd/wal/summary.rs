@@ -38,7 +38,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The last hard state; zeros if there is none.
+    /// The last hard state; zeros if the WAL has none yet.
     pub fn hard_state(&self) -> HardState {
         self.scan.hard_state.unwrap_or_default()
     }

@@ -423,7 +423,7 @@ fn every_cut_is_classified() {
     }
 }
 
-/// Every bit of a small log, whether or not etcd would notice.
+/// Every bit of a small WAL, even if etcd would not notice.
 #[test]
 fn every_flip_is_found() {
     let bytes = founding(&cluster(TWO, "tok-1"), "m1");

@@ -39,7 +39,7 @@ impl<W: Write> SegmentWriter<W> {
         Ok(writer)
     }
 
-    /// Goes on with a segment whose good records end at `offset` with the checksum `crc`, as
+    /// Continues a segment whose good records end at `offset` with the checksum `crc`, as
     /// [`Scan::end`](super::Scan::end) tells; `out` must write from that offset on.
     pub fn resume(out: W, crc: u32, offset: u64) -> Self {
         Self {

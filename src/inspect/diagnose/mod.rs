@@ -1,5 +1,5 @@
-//! `verify --cluster`: what stands in the way of a running cluster, each with a stable name and the
-//! evidence. Nothing is changed.
+//! `verify --cluster`: the problems of a running cluster, each with a stable name and the evidence.
+//! Nothing is changed.
 
 mod agreement;
 pub mod certificates;

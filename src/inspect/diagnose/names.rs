@@ -15,8 +15,7 @@ use crate::node::endpoint::Endpoint;
 pub trait Resolver: Send + Sync {
     /// The addresses of a name.
     ///
-    /// # Errors
-    /// Why there are none, in words.
+    /// # Errors Why a name has no addresses, as a sentence.
     fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String>;
 }
 

@@ -13,7 +13,7 @@ use crate::etcd::membership::Member;
 use crate::finding::Severity;
 use crate::node::profile::Profile;
 
-/// One thing that stands in the way.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
@@ -111,7 +111,7 @@ pub struct NotChecked {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Whether nothing stands in the way.
+    /// Whether there are no problems.
     pub good: bool,
     /// The cluster's id, where a member answered.
     pub cluster_id: Option<ClusterId>,
@@ -119,7 +119,7 @@ pub struct Report {
     pub members: Vec<MemberState>,
     /// The votes.
     pub votes: Option<Tally>,
-    /// What stands in the way.
+    /// The problems.
     pub findings: Vec<Finding>,
     /// What stands in nobody's way yet: before an upgrade, or by luck.
     pub advice: Vec<Finding>,

@@ -344,7 +344,7 @@ impl Runtime {
         })
     }
 
-    /// The reply, or why there is none.
+    /// The reply, or why it is missing.
     async fn within<T>(
         &self,
         limit: Duration,

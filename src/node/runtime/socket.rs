@@ -20,9 +20,8 @@ const FLAG: &str = "--container-runtime-endpoint";
 
 /// The socket of the container runtime that the node's kubelet uses.
 ///
-/// # Errors
-/// [`Kind::Unreachable`] if there is none, naming every place that was looked at; or where two
-/// runtimes listen and nothing says which is the kubelet's.
+/// # Errors [`Kind::Unreachable`] if there is no socket, naming every place that was searched, or
+/// if two runtimes listen and nothing says which is the kubelet's.
 pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
     let mut looked: Vec<String> = Vec::new();
     let field: Field = |config| config.container_runtime_endpoint.as_ref();
@@ -83,8 +82,8 @@ fn unix_path(endpoint: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
-/// The local path of a socket; `None` if there is none. `/var/run` is `/run` (FHS 3.0), also
-/// on a node's file system that lacks the link.
+/// The local path of a socket; `None` if it does not exist. `/var/run` is `/run` (FHS 3.0), also on
+/// a node's file system that lacks the link.
 fn live_socket(layout: &NodeLayout, node_path: &Path) -> Result<Option<PathBuf>> {
     let short = node_path
         .strip_prefix("/var/run")

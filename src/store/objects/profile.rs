@@ -16,7 +16,7 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) struct Found {
     /// The keys of the profile, by the names that the variables have.
     pub(super) keys: Vec<(&'static str, String)>,
-    /// Why there are none.
+    /// Why there are no keys.
     pub(super) looked_at: String,
 }
 

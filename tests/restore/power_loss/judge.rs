@@ -46,7 +46,7 @@ impl Judge {
             let (code, told) = self.insist(root, &["restore", "--resume", "--keep-failed"]);
             // The others' manifests wait until the kubelet has begun to start etcd.
             if code != Some(7) || !told.contains("for etcd's pod to start") {
-                return Err(format!("going on: {code:?} {told}"));
+                return Err(format!("resuming: {code:?} {told}"));
             }
             same(&self.half, &outline(tree_at(root))).map_err(|why| format!("went on: {why}"))?;
         }

@@ -460,7 +460,7 @@ fn pod_labels(pod: &PodText, uid: &str, node: &str) -> BTreeMap<String, String> 
     ])
 }
 
-/// Reads a manifest, JSON or YAML; nothing if it is none, or not yet whole.
+/// Reads a manifest, JSON or YAML; nothing if it is not one, or incomplete.
 fn parse(bytes: &[u8]) -> Option<PodText> {
     // Without a byte order mark, and the first of several documents.
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);

@@ -1,11 +1,11 @@
-//! What becomes of a database: its buckets' entries, and the metas that lead to them.
+//! Changes of a database: its buckets' entries, and the metas that lead to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::etcd::bbolt::layout::{META_PAGE, NO_FREELIST};
 use crate::etcd::bbolt::meta::{Meta, encode_meta};
 
-/// What becomes of a bucket.
+/// The change of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Entries are set and removed. The bucket is held in memory, so it must be a small one.

@@ -30,7 +30,7 @@ use crate::error::{self, Doing, Failure, Kind, Result};
 
 /// How long one request may take: a part at 28 KB/s.
 const REQUEST: Duration = Duration::from_secs(300);
-/// How long a connection may take to come about.
+/// How long it may take to connect.
 const CONNECT: Duration = Duration::from_secs(15);
 /// How long one to the machine's own metadata may take: it is a hop away or not there.
 const CONNECT_NEAR: Duration = Duration::from_secs(1);

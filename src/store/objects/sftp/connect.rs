@@ -21,7 +21,7 @@ use super::packets::{MAX_PACKET, Packets, TooLong};
 use super::protocol::PORT;
 use crate::error::{self, Doing, Failure, Kind, Result};
 
-/// How long a connection may take to come about, and a request to be answered.
+/// How long it may take to connect, and to answer a request.
 const CONNECT: Duration = Duration::from_secs(20);
 const REQUEST_SECONDS: u64 = 60;
 /// A host that answers nothing is given up after three of these.
