@@ -23,7 +23,7 @@ use crate::store::LocalStore;
 /// How long a snapshot may stall, unless configured.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Takes a backup, and writes the metrics whatever came of it.
+/// Takes a backup, and writes the metrics even if it fails.
 pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
     let Some(path) = &args.textfile else {
         return once(session, args, None);
@@ -68,7 +68,7 @@ pub(super) fn store(session: &Session, args: &BackupArgs) -> Result<LocalStore> 
 
 fn once(session: &Session, args: &BackupArgs, metrics: Option<&Metrics>) -> Result<Shown> {
     let mut request = request(session, args)?;
-    // What is wrong with a URL is found before anything is taken.
+    // A wrong URL is reported before the backup is taken.
     let copies = copies::copies(session, args)?;
     request.copies = copies.urls();
     let (context, store) = (&session.context, store(session, args)?);
@@ -87,7 +87,7 @@ fn once(session: &Session, args: &BackupArgs, metrics: Option<&Metrics>) -> Resu
     Ok(came("backup", &outcome, tried))
 }
 
-/// What came of it, and of the copies: a failure there leaves the backup as it is.
+/// The result of the backup and of its copies: a failed copy does not change the backup.
 pub(super) fn came(command: &str, outcome: &Outcome, tried: Vec<Tried>) -> Shown {
     let (own, mut text, mut document, mut problems) = match outcome {
         Outcome::YoungEnough { name, age } => {

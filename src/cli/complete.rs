@@ -2,8 +2,8 @@
 //! and URLs from the disk.
 //!
 //! The scripts that `completions` prints only ask this binary, with [`VARIABLE`] set to the shell's
-//! name, so that they never lag behind it. Whatever goes wrong in the meantime, nothing is offered and
-//! nothing is said: the line being typed must not be torn.
+//! name, so that they never lag behind it. If anything fails, nothing is offered and nothing is
+//! printed, so as not to disturb the line that is being typed.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(super) fn answer(arguments: &[OsString]) -> bool {
     let asked = CompleteEnv::with_factory(tree)
         .var(VARIABLE)
         .try_complete(arguments.to_vec(), here.as_deref());
-    // Not asked after all is the only case in which a command runs.
+    // A command runs only if no completion was requested.
     !matches!(asked, Ok(false))
 }
 
@@ -141,8 +141,8 @@ fn allowed(command: &str) -> Vec<&'static str> {
     }
 }
 
-/// What is known and begins as typed; paths only where nothing does, lest a home directory full
-/// of files hides the backups.
+/// The known values that begin with the typed text; paths only if there are none, so that a home
+/// directory full of files does not hide the backups.
 fn known_or_path(
     typed: &OsStr,
     known: Vec<CompletionCandidate>,
@@ -187,7 +187,7 @@ fn sets(words: &[OsString]) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-/// The members that backups of the newest one's cluster were taken of; nobody is asked.
+/// The members that the cluster's backups were taken from. No member is asked.
 fn known_members(words: &[OsString]) -> Vec<Member> {
     let found = catalog::list(&LocalStore::at(store(words))).unwrap_or_default();
     let newest = catalog::newest_good(&found, Timestamp::now());

@@ -162,7 +162,7 @@ pub(super) struct Sftp {
 }
 
 impl Config {
-    /// What `[s3]` and `[sftp]` say, by the names of the variables that say the same and go before.
+    /// The values of `[s3]` and `[sftp]`, by the names of the variables that override them.
     pub(super) fn store_variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = [
             ("AWS_SHARED_CREDENTIALS_FILE", &self.s3.credentials_file),
@@ -259,7 +259,7 @@ fn zone<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<TimeZo
     read(from, parse_zone)
 }
 
-/// Reads the file; where none was named, a missing one is an empty one.
+/// Reads the file; without `--config`, a missing file counts as empty.
 pub(super) fn load(named: Option<&Path>, root: &Path) -> Result<Config> {
     let default = root.join(DEFAULT_PATH.trim_start_matches('/'));
     let path = named.unwrap_or(&default);
@@ -317,7 +317,7 @@ fn parse(text: &str, path: &Path) -> Result<Config> {
     Ok(config)
 }
 
-/// The known name most like a mistyped one, if any is like it at all.
+/// The known name most similar to a mistyped one, if any is similar.
 pub(super) fn nearest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()

@@ -11,8 +11,8 @@ use crate::error::{Failure, Kind, Result};
 use crate::keep::copies::{Copies, Tried};
 use crate::store::Address;
 
-/// Where the backup is copied to once it is taken: finds out what is wrong with the URLs, and reads
-/// the files that are named.
+/// Where the backup is copied to after it is taken: checks the URLs and reads the named files
+/// first.
 pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
     let to = addresses(session, args)?;
     if to.is_empty() {
@@ -28,7 +28,7 @@ pub(super) fn copies(session: &Session, args: &BackupArgs) -> Result<Copies> {
     })
 }
 
-/// The rules for the copies: those for the store here, where that is asked for.
+/// The rules for the copies: those of the local store, if requested.
 fn keep_copies(session: &Session, args: &BackupArgs) -> Result<Option<Rules>> {
     let rules = keep(session, args)?;
     if args.keep_copies && rules.is_none() {

@@ -1,4 +1,4 @@
-//! From what was typed to a command, and from what it came to, to the streams and the exit status.
+//! Runs the command that was typed, and turns its result into output and exit status.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -75,7 +75,7 @@ fn show(output: OutputArg, command: &str, mut shown: Shown) -> ExitCode {
         OutputArg::Text | OutputArg::Yaml | OutputArg::Name | OutputArg::Raw | OutputArg::Html => {
             write_out(&shown.text)
         }
-        // It has reported everything already, or has written its document itself.
+        // The command has reported everything already, or has written its document itself.
         OutputArg::Json if shown.json.is_null() => write_out(&shown.text),
         OutputArg::Json => write_json(&shown.json),
     };
@@ -192,7 +192,7 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
     limits::forbid_core_dumps().doing(Kind::Unexpected, || "disabling core dumps")?;
     limits::raise_descriptors()?;
     let session = Session::open(cli.global)?;
-    // What is made is private whatever the caller's umask is; modes given to calls stay.
+    // New files are private whatever the caller's umask is; explicit modes stay.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     arm_failpoints()?;
     match &cli.command {

@@ -1,7 +1,7 @@
 //! The environment: a variable that is empty counts as one that is not set, as etcdctl and the
 //! cloud providers' programs have it. A script's `VAR=$UNSET` must not mean the value "".
 //!
-//! `ETCD_DR_RECIPIENTS_FILE` alone is another matter: whoever sets it means to encrypt, and an empty
+//! `ETCD_DR_RECIPIENTS_FILE` is the exception: a script that sets it means to encrypt, so an empty
 //! one is refused (`remote::form`).
 
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
-//! What is common to the commands whose operations have a journal: which command an operation is
-//! of, what can be done about it, and how it stands.
+//! What the commands with journals share: the command of an operation, what can be done about it,
+//! and its status.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub(super) fn named(id: &str) -> Option<&str> {
     (!id.is_empty()).then_some(id)
 }
 
-/// What can be done about an operation: whole commands, the one that keeps what is there first.
+/// What can be done about an operation: whole commands, the one that keeps the present state first.
 fn commands(found: &Found) -> Vec<String> {
     let (id, command) = (&found.id, command_of(&found.id));
     if id.starts_with(DISABLE) {
@@ -55,7 +55,7 @@ pub(super) fn unsettled_json(layout: &NodeLayout) -> Result<Vec<Value>> {
     Ok(all.iter().map(one).collect())
 }
 
-/// The list of what is not settled besides one operation, for people.
+/// A text on the other operations that are not settled.
 pub(super) fn others(layout: &NodeLayout, but: &str) -> Result<String> {
     let mut text = String::new();
     for found in unsettled(layout)?.iter().filter(|found| found.id != but) {

@@ -80,14 +80,13 @@ fn own_user() -> Option<User> {
     User::from_uid(nix::unistd::geteuid()).ok().flatten()
 }
 
-/// How copies are stored. Who they are encrypted to is what the command line says, and only where
-/// it says nothing what the configuration does.
+/// How copies are stored. The configuration's recipients count only if the command line has none.
 pub(super) fn form(session: &Session, args: &FormArgs, signing: &SignArgs) -> Result<Form> {
     let config = &session.config.copy;
     let mut form = Form::default();
     form.sign = sign::key(session, signing.sign_key.as_deref())?;
     form.compress = args.compress || config.compress;
-    // A script whose variable is empty means to encrypt, and must not send what is plain.
+    // A script whose variable is empty means to encrypt, so nothing may be sent in the clear.
     let variable = std::env::var_os(RECIPIENTS_FILE);
     if variable.is_some_and(|path| path.is_empty()) && args.recipient.is_empty() {
         let what =
@@ -117,7 +116,7 @@ pub(super) fn form(session: &Session, args: &FormArgs, signing: &SignArgs) -> Re
     Ok(form)
 }
 
-/// Whom the archives are encrypted to, where they are others than the rest is.
+/// The recipients of the archives, if they differ from the rest's.
 fn secrets(session: &Session, args: &FormArgs, form: &mut Form) -> Result<()> {
     let (recipients, from) = match args.secrets_recipient.is_empty() {
         false => (&args.secrets_recipient, "--secrets-recipient"),

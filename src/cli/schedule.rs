@@ -1,5 +1,5 @@
-//! `schedule`: the loop's hands. Each run finds the node, its addresses and its certificates again,
-//! works on its own thread, and tells one line of JSON on standard output.
+//! `schedule`: the work that the loop starts. Each run looks up the node, its addresses and its
+//! certificates again, works on its own thread, and prints one line of JSON on standard output.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -196,7 +196,7 @@ struct Hands<'a> {
 }
 
 impl Hands<'_> {
-    /// Looks at the store, on a thread: a dead disk must not stop the loop from saying that it lives.
+    /// Reads the store on a thread: a dead disk must not stop the loop's watchdog messages.
     async fn look(&self) {
         let (served, store, policy) = (
             self.served.clone(),
@@ -228,10 +228,10 @@ impl Hands<'_> {
     async fn attempt(&self, run: Run) -> Result<Outcome> {
         let context = self.context();
         let mut request = backup::request(self.session, &self.args.backup)?;
-        // Looked at again under the lock: somebody else's backup of this period will do.
+        // Checked again under the lock: a backup of this period by another process suffices.
         let age = context.now.duration_since(run.period.start);
         request.if_older_than = Some(Duration::try_from(age).unwrap_or_default());
-        // What is wrong with the copies is theirs: the backup is taken, and owed them.
+        // A problem with the copies does not stop the backup: the copies are owed.
         request.copies = copies::copy_urls(self.session, &self.args.backup)?;
         let limit = longest(run.period);
         self.served.pulse.does("taking a backup", limit);
@@ -333,7 +333,7 @@ impl Hands<'_> {
         }
     }
 
-    /// Says what came of a run to who reads the log, the metrics and the results.
+    /// Reports the result of a run to the log, the metrics and the list of results.
     async fn done(&self, run: Run, began: Instant, came: Told) {
         if let Some(remark) = came.remark {
             let _ = writeln!(std::io::stderr(), "{remark}");
@@ -350,7 +350,7 @@ impl Hands<'_> {
         }
     }
 
-    /// One line: what the run was, and what came of it.
+    /// One line: what the run was, and its result.
     fn tell(&self, run: Run, began: Instant, status: u8, mut document: Value) {
         document["run"] = run.number.into();
         if run.gave_way {
@@ -393,7 +393,7 @@ impl Work for Hands<'_> {
         let Some(path) = &self.args.suspend_file else {
             return false;
         };
-        // What cannot be looked at suspends nothing: a backup too many is better than none.
+        // A file that cannot be checked does not suspend: a backup too many is better than none.
         let suspended = path.try_exists().unwrap_or(false);
         if suspended != self.suspended {
             self.suspended = suspended;

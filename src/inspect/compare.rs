@@ -1,9 +1,9 @@
-//! `verify --compare`: whose disk a cluster that lost its quorum is best continued from.
+//! `verify --compare`: which disk to restore a cluster from that has lost its quorum.
 //!
-//! As a leader is elected: the later term of the last entry wins, then the higher index. A write
-//! is acknowledged once a majority of the voters has it in its log, so of any majority's disks the
-//! one that would win the election has every acknowledged write. With fewer disks some may
-//! be on those that are not.
+//! Disks are ranked as a leader is elected: the later term of the last entry wins, then the higher
+//! index. A write is acknowledged once a majority of the voting members has it in its WAL, so among
+//! the disks of any majority the one that would win the election has every acknowledged write. With
+//! fewer disks, some writes may be only on the missing ones.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -209,7 +209,7 @@ pub fn run(paths: &[PathBuf]) -> Result<Verdict> {
 /// The refusals `different-clusters`, `same-member-twice` and `no-survivor`, none to be allowed.
 pub fn compare(mut reports: Vec<DiskReport>) -> Result<Verdict> {
     check(&reports)?;
-    // Among equals the one that has applied the most has the least to do.
+    // Among equals, the one that has applied the most has the least to do.
     reports.sort_by_key(|report| {
         let revision = report.revisions.map(|revisions| revisions.database);
         let fit = report.unfit().is_none();

@@ -58,7 +58,7 @@ pub struct Report {
     pub newest_backup: Option<Distance>,
 }
 
-/// What a member is in its cluster, at the end of its own log.
+/// What a member is in its cluster, at the end of its own WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -107,12 +107,12 @@ pub struct Known {
 pub struct Revisions {
     /// The database's.
     pub database: i64,
-    /// The highest that the log beyond it can lead to: each request that writes keys adds one
-    /// revision at most.
+    /// The highest revision that the rest of the WAL can lead to: each request that writes keys
+    /// adds at most one.
     pub at_most: i64,
 }
 
-/// How far a backup is away, in revisions; negative where the disk is behind.
+/// The distance to a backup, in revisions; negative if the disk is behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Distance {

@@ -1,8 +1,8 @@
-//! `verify SET --live`: does the running member have the data of this set in its history?
+//! `verify SET --live`: does the running member's history contain the backup's data?
 //!
-//! HashKV of the snapshot's revision is asked of the member and computed from the snapshot. The
-//! two compare only if both were made with the same compaction; the snapshot's is computed again
-//! with the member's where that has moved on.
+//! Compares the member's HashKV at the snapshot's revision with the one computed from the snapshot.
+//! The two compare only if both were made with the same compaction; the snapshot's is computed
+//! again with the member's where that has moved on.
 
 use std::path::Path;
 

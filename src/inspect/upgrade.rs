@@ -67,8 +67,7 @@ pub struct Report {
     pub not_checked: Vec<NotChecked>,
 }
 
-/// Looks at everything; where no etcd runs on `data_dir`, at those files and this node's settings
-/// alone.
+/// Checks everything; if no etcd runs on `data_dir`, only those files and this node's settings.
 ///
 /// # Errors
 /// [`Kind::Usage`] for another release than those of [`TARGETS`], and as of [`diagnose::run`].

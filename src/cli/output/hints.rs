@@ -18,7 +18,7 @@ pub(crate) fn keep(arguments: &[OsString]) {
     let words = words
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    // A second call would be of the same process, with the same arguments.
+    // Later calls are ignored: they would be by the same process with the same arguments.
     let _ = TYPED.set(words);
 }
 
@@ -148,7 +148,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// What stands before the host of a URL may hold what must not be shown.
+/// The part before a URL's host may hold a secret.
 fn without_secret(word: &str) -> String {
     let Some((scheme, rest)) = word.split_once("://") else {
         return word.to_owned();
@@ -172,7 +172,7 @@ pub(crate) fn command_of(id: &str) -> &'static str {
     }
 }
 
-/// The hint for a failure of a command, where there is a true one; one command a line, the best
+/// The hint for a failure of a command, if there is a true one; one command per line, the best
 /// first.
 pub(crate) fn hint(command: &str, failure: &Failure) -> Option<String> {
     let typed = Line::typed(command);
@@ -256,8 +256,8 @@ fn chosen(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
     })
 }
 
-/// What another user than root may not do. This comes before what is missing: an endpoint, say, is
-/// not found in a manifest that cannot be read.
+/// What only root may do. This comes before what is missing: an endpoint, for example, is not found
+/// if the manifest cannot be read.
 fn denied(typed: &Line, failure: &Failure) -> Option<String> {
     let denied = failure.io_kind() == Some(std::io::ErrorKind::PermissionDenied);
     (denied && !rustix::process::geteuid().is_root())

@@ -259,7 +259,7 @@ impl Observer for Lines {
     }
 }
 
-/// The narrowest terminal with room for what the phase is about beside a bar, in columns.
+/// The narrowest terminal with room for the phase's text next to a bar, in columns.
 const ROOMY: u16 = 100;
 /// The narrowest with room for speed and time left.
 const USUAL: u16 = 60;

@@ -20,12 +20,12 @@ pub(crate) fn tells_events() -> bool {
     EVENTS.load(Ordering::Relaxed)
 }
 
-/// Writes to standard error. That nobody reads it any more is no reason to stop.
+/// Writes to standard error. A closed standard error is no reason to stop.
 pub(crate) fn write(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Tells something, in a line for people or an event of this kind.
+/// Reports something, as a line or as an event of this kind.
 fn tell_as(kind: &str, text: &str) {
     if !tells_events() {
         return write(text);

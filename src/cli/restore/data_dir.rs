@@ -37,7 +37,7 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
             format!("restoring {}: it has no snapshot", set.name),
         )
     })?;
-    // What others of the store say of the revision is worth knowing, whatever is restored.
+    // Other backups of the store are evidence of the revision, whatever is restored.
     let evidence = evidence(session, &store)?;
     for (name, what) in advice::of_set(set.manifest.as_ref(), &ApiServer::default()) {
         session.context.warn(name, what);

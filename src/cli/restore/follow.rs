@@ -1,6 +1,6 @@
 //! A restore that runs elsewhere: as a transient systemd unit, or begun in a session that is gone.
 //!
-//! What runs writes its events to a log beside its journal; whoever watches reads both.
+//! That process writes its events to a log next to its journal; a watcher reads both.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::error::{Doing, Failure, Kind, Result};
 use crate::journal::{Progress, State};
 use crate::node::layout::NodeLayout;
 
-/// Shows how far a restore is; while another process is at it, follows that one to its end.
+/// Shows the status of a restore; if another process is running it, follows that to its end.
 pub(super) fn status(session: &Session, id: Option<&str>) -> Result<Shown> {
     let layout = NodeLayout::new(&session.root);
     let found = current(&layout, RESTORE, id)?;
@@ -69,8 +69,8 @@ pub(super) fn detached(session: &Session, dir: &Path, args: &RestoreArgs) -> Res
     watch(session, &layout, dir, Some(&unit))
 }
 
-/// Shows a restore until it is settled or its process gone. Ctrl-C is handed on to a unit of ours,
-/// and otherwise ends the watching only.
+/// Shows a restore until it is settled or its process has ended. Ctrl-C is handed on to our own
+/// unit; otherwise it only ends the watching.
 fn watch(session: &Session, layout: &NodeLayout, dir: &Path, unit: Option<&Unit>) -> Result<Shown> {
     let tell = |seen: Seen<'_>| match seen {
         Seen::Line(text) => terminal::tell_line(text),

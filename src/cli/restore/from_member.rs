@@ -13,7 +13,7 @@ use crate::inspect::data_dir;
 /// Makes a cluster of one from a member's own files.
 pub(super) fn run(session: &Session, args: &RestoreArgs, from: &Path) -> Result<Shown> {
     asked::check_allowed(args)?;
-    // What backups say of the revision is worth knowing, also of another cluster's.
+    // The store's backups are evidence of the revision, even those of another cluster.
     let store = session.store_to_read(args.store.as_deref())?;
     let request = Request {
         options: asked::dir_options(args, asked::evidence(session, &store)?)?,

@@ -1,4 +1,4 @@
-//! `restore`: a data directory, a node, or what became of a restore.
+//! `restore`: restores a data directory or a node, or shows the status of a restore.
 
 mod data_dir;
 mod follow;

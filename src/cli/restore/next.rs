@@ -1,4 +1,4 @@
-//! What a person does after a restore, with this cluster's own names filled in.
+//! What the operator does after a restore, with this cluster's own names filled in.
 //!
 //! OpenShift: the product's documentation, "Restoring to a previous cluster state", by release;
 //! kubeadm: Kubernetes' documentation, "Operating etcd clusters".

@@ -19,8 +19,8 @@ use crate::node::endpoint;
 /// A connection that is down is looked at again after this long: a member may just have started.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Asks each member for a linearizable read, as `etcdctl endpoint health` does. A leader's name in a
-/// member's status proves nothing: it is the one that it saw last.
+/// Asks each member for a linearizable read, as `etcdctl endpoint health` does. The leader in a
+/// member's status proves nothing: it is the last one that the member saw.
 pub(super) async fn check(survey: &Survey, report: &mut Report) {
     if let Some(why) = &survey.stuck {
         let evidence = survey::stuck(why);
@@ -63,8 +63,8 @@ pub(super) async fn pages<'s>(
     join_all(healthy.map(|state| async move { (state, serving.page(state, options).await) })).await
 }
 
-/// Members that another one is not connected to, by what each says of its connections. A connection
-/// may be up one way only: raft then works, and etcd takes no new member.
+/// Members that another one is not connected to, by each member's own report. A connection may be
+/// up one way only: raft then works, and etcd takes no new member.
 pub(super) async fn peers(
     survey: &Survey,
     serving: &Serving,

@@ -110,8 +110,9 @@ fn fits(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// What a member presents to clients and to peers, all its URLs looked at at once. One that answers
-/// nothing is not this one's matter; of one that is healthy, a URL that shows none was not checked.
+/// The certificates that a member presents to clients and to peers; checks all its URLs at once. A
+/// member that does not answer is another check's matter; a URL of a healthy member that presents
+/// none is reported as not checked.
 pub(super) async fn presented(
     state: &MemberState,
     now: Timestamp,
@@ -178,7 +179,7 @@ fn judged(
     findings
 }
 
-/// What is in files; of a bundle of authorities only one need be good.
+/// The certificates in files; in a bundle of CAs only one needs to be good.
 pub(super) fn in_files(paths: &[PathBuf], now: Timestamp) -> (Vec<Finding>, Vec<NotChecked>) {
     let (mut files, mut not_checked) = (Vec::new(), Vec::new());
     for path in paths {

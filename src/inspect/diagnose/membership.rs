@@ -1,5 +1,5 @@
-//! Whether all say the same of who the members are: every member's own list, and on this node the
-//! database, the `.snap` file and the log.
+//! Whether all sources agree on the members: every member's own list, and on this node the
+//! database, the `.snap` file and the WAL.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -121,7 +121,7 @@ pub struct Report {
     pub votes: Option<Tally>,
     /// The problems.
     pub findings: Vec<Finding>,
-    /// What stands in nobody's way yet: before an upgrade, or by luck.
+    /// No problem yet: only before an upgrade, or by luck.
     pub advice: Vec<Finding>,
     /// What could not be looked at.
     pub not_checked: Vec<NotChecked>,

@@ -1,4 +1,4 @@
-//! How the members stand: who answers, who lags, what is nearly full, whose clock is off.
+//! The state of the members: which answer, which lag, which are nearly full, whose clock is wrong.
 
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ fn lag(applied: u64, newest: u64, learner: bool) -> Option<(&'static str, String
     (behind > limit).then_some((name, evidence))
 }
 
-/// What only the members' pages of metrics tell: quotas and clocks.
+/// Checks that need the members' metrics: quotas and clocks.
 fn told(pages: &[(&MemberState, Result<Metrics>)], began: Instant, report: &mut Report) {
     let mut clocks: Vec<(String, Clock)> = Vec::new();
     for (state, page) in pages {
