@@ -141,7 +141,7 @@ fn allowed(command: &str) -> Vec<&'static str> {
     }
 }
 
-/// The known values that begin with the typed text; paths only if there are none, so that a home
+/// The known values that begin with the typed text; paths only if nothing is known, so that a home
 /// directory full of files does not hide the backups.
 fn known_or_path(
     typed: &OsStr,

@@ -68,7 +68,7 @@ fn away(
     Ok(shown(&done, args))
 }
 
-/// The rules of the arguments or, if there are none, those of the configuration.
+/// The rules of the arguments or, without any, those of the configuration.
 fn request(session: &Session, args: &PruneArgs) -> Result<PruneRequest> {
     let selection = match &args.cluster {
         Some(id) => Selection::Cluster(id.clone()),

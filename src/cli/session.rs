@@ -166,7 +166,7 @@ impl Session {
         result
     }
 
-    /// A directory or file to be read, as this process sees it; where there is none, the node's
+    /// A directory or file to be read, as this process sees it; if it does not exist, the node's
     /// under its root.
     pub(super) fn readable(&self, path: &Path) -> PathBuf {
         let on_node = NodeLayout::new(&self.root).host(path);

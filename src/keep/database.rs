@@ -13,7 +13,7 @@ pub use crate::etcd::snapshot::{KeyFilter, Report};
 use crate::etcd::snapshot::{Options, inspect};
 use crate::event::Event;
 
-/// Inspects a snapshot; `None` if there is none.
+/// Inspects a snapshot; `None` if the file does not exist.
 ///
 /// # Errors
 /// [`crate::context::interrupted`], or [`Kind::NotChecked`] where it cannot be read.

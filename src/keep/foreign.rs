@@ -20,7 +20,7 @@ use crate::sys::space;
 const STEP: u64 = 64 << 20;
 /// The file that a snapshot is unpacked to.
 const UNPACKED: &str = "snapshot.db";
-/// Bytes of a snapshot that is fetched, at the most: etcd's own limit is far below.
+/// The most bytes of a snapshot that is fetched: etcd's own limit is far below.
 const MAX_BYTES: u64 = 1 << 40;
 
 /// A set whose snapshot can be read, and the folder that it was unpacked to if it is packed; the folder goes

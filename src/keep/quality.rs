@@ -102,7 +102,7 @@ pub struct OperatorSeen {
 pub struct HashSeen {
     /// The member's name.
     pub member: String,
-    /// HashKV and the compact revision it was computed with; or why there is none.
+    /// HashKV and the compact revision it was computed with; or why the member gave none.
     pub hash: Result<(u32, i64), String>,
 }
 
@@ -240,7 +240,7 @@ pub fn gate(checks: &[Check], allowed: &Allowed) -> Result<Quality> {
     Ok(Quality { state, reasons })
 }
 
-/// A check that failed with these complaints, or held where there are none.
+/// A check that failed for these reasons; without any, it passed.
 pub fn verdict(name: &str, complaints: Vec<String>) -> Check {
     let result = if complaints.is_empty() {
         CheckResult::Ok

@@ -131,8 +131,9 @@ impl Trust {
         checked.map_err(|failure| failure.doing(format!("checking who signed {}", set.name)))
     }
 
-    /// Why a backup neither counts for a rule of retention nor goes: there an unsigned one must be signed
-    /// wherever signers are known, so that it pushes out none that is. An allowed refusal is none.
+    /// Why a backup neither counts for a rule of retention nor goes: there an unsigned one must be
+    /// signed wherever signers are known, so that it displaces no signed one. An allowed refusal
+    /// does not count.
     pub fn doubt(&self, set: &BackupSet) -> Option<Distrust> {
         let strict = Self {
             required: true,

@@ -86,7 +86,7 @@ impl Object {
             .unwrap_or_default()
     }
 
-    /// A text of its metadata; empty where there is none.
+    /// A text of its metadata; empty if it is absent.
     pub fn meta(&self, field: &str) -> &str {
         let metadata = self.json.get("metadata");
         let value = metadata.and_then(|metadata| metadata.get(field));

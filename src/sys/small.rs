@@ -59,8 +59,8 @@ pub fn read_up_to(file: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
     Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
 
-/// Reads a small file that the operator named, a pipe of the shell's too; `None` where there is
-/// none.
+/// Reads a small file that the operator named, a pipe of the shell's too; `None` if it does not
+/// exist.
 ///
 /// # Errors
 /// [`Kind::BadBackup`] where it has more bytes, [`Kind::Store`] where it cannot be read.

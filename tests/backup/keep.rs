@@ -33,8 +33,8 @@ fn a_backup_prunes_once_it_is_taken_and_a_pinned_one_stays() {
     node.run(&["verify", "--all", "--store", text(&store)])
         .expect(0);
 
-    // What cannot be removed is told by its own status, and the backup is there all the
-    // same. The removal's calls come last.
+    // What cannot be removed is told by its own status, and the backup exists nevertheless. The
+    // removal's calls come last.
     let counted = cluster.scratch().join("calls");
     let seamed = |seam: String| {
         let args = [

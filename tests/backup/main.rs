@@ -1,5 +1,5 @@
-//! `backup`, `list` and `verify` as the operator runs them, against real etcd of every release at
-//! hand: what a backup holds is held against what etcd's own tools say, and each thing that can
+//! `backup`, `list` and `verify` as the operator runs them, against real etcd of every available
+//! release: what a backup holds is held against what etcd's own tools say, and each thing that can
 //! go wrong is made to.
 
 mod bench;

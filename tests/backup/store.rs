@@ -211,7 +211,7 @@ fn the_age_of_the_newest_good_set_decides() {
     assert_eq!(result["set"], "backup-1");
     assert!(result["ageSeconds"].as_u64() < Some(600), "{run}");
     assert_only_good(&store, &["backup-1"], &run);
-    // It is young enough even when etcd is not there to be asked.
+    // It is recent enough, even if etcd cannot be asked.
     let nowhere = [
         "--if-older-than",
         "1h",

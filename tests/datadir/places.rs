@@ -212,7 +212,7 @@ fn leftovers_are_removed_unless_their_run_still_builds() {
         assert!(events.events().contains(&Event::LeftoverRemoved(left)));
         judge(&data_dir, None);
     }
-    // Put in place, and cut off before the data directory was.
+    // The WAL directory was put in place, and the run interrupted before the data directory was.
     let place = Place::new();
     let wal = place.at("wal");
     let mut request = request(&place.snapshot, &place.at("data"));

@@ -1,23 +1,30 @@
-//! docs/style.md: the phrases that it avoids are in no help, message, manual page or page.
+//! docs/style.md: the phrases that it avoids are in no help, message, manual page, page or comment.
 
 use std::path::{Path, PathBuf};
 
 use crate::project;
 
 /// The worst of them; as whole words, in lower case.
-const AVOIDED: [&str; 13] = [
+const AVOIDED: [&str; 20] = [
     "all the same",
     "anew",
     "ails",
     "are none",
     "at hand",
+    "at the most",
+    "came about",
+    "come about",
     "cut off",
     "goes on",
     "gone back",
     "gone on",
+    "hence",
     "is none",
     "let pass",
     "lies in",
+    "thereof",
+    "way back",
+    "wish to stop",
     "young enough",
 ];
 
@@ -94,6 +101,19 @@ fn printed(path: &Path, source: &str) -> String {
     text
 }
 
+/// The comments of a source, each block of lines as one text.
+fn comments(source: &str) -> String {
+    let mut text = String::new();
+    for line in source.lines() {
+        match line.trim_start().strip_prefix("//") {
+            Some(comment) => text.push_str(comment.trim_start_matches(['/', '!'])),
+            None if text.ends_with(".\n") => {}
+            None => text.push_str(".\n"),
+        }
+    }
+    text
+}
+
 /// Where a string literal's closing quote is.
 fn end_of_string(string: &str, raw: bool) -> usize {
     let mut escaped = false;
@@ -126,6 +146,24 @@ fn help_and_messages_avoid_the_words_of_the_style_page() {
 }
 
 #[test]
+fn comments_avoid_the_words_of_the_style_page() {
+    let mut sources = Vec::new();
+    for folder in ["src", "tests", "fuzz", "benches", "examples"] {
+        files(&project().join(folder), "rs", &mut sources);
+    }
+    let mut read = 0;
+    let mut wrong = Vec::new();
+    for path in sources {
+        let text = comments(&std::fs::read_to_string(&path).expect("a source"));
+        read += text.lines().count();
+        let name = path.strip_prefix(project()).expect("below it").display();
+        wrong.extend(found(&text).iter().map(|text| format!("{name}: {text}")));
+    }
+    assert!(read > 5_000, "{read}: the comments are not found");
+    assert!(wrong.is_empty(), "docs/style.md:\n{}", wrong.join("\n"));
+}
+
+#[test]
 fn pages_and_manuals_avoid_the_words_of_the_style_page() {
     let mut pages = vec![project().join("README.md")];
     files(&project().join("docs"), "md", &mut pages);
@@ -150,6 +188,8 @@ fn pages_and_manuals_avoid_the_words_of_the_style_page() {
 fn the_phrases_are_found_where_they_are() {
     let source = "let a = \"which is\\\n    none\"; // is none\nlet b = '\"'; let c = \"fails at handling\";";
     let text = printed(Path::new("src/x.rs"), source);
+    assert_eq!(found(&text).len(), 1, "{text}");
+    let text = comments("let a = 1; // is none\n/// There is\n/// none.\nlet b = \"is none\";");
     assert_eq!(found(&text).len(), 1, "{text}");
     let help = printed(Path::new("src/cli/args.rs"), "/// Writes it anew\nx: u8,");
     assert_eq!(found(&help).len(), 1, "{help}");

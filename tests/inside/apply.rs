@@ -119,7 +119,7 @@ impl Server {
 fn a_namespace_comes_back_in_an_empty_cluster() {
     let Some(bins) = require("3.5") else { return };
     if std::env::var_os("ETCD_DR_REAL_NODE").is_none_or(|value| value != "1") {
-        // The API server takes minutes to build, hence the test belongs to `make test-node`.
+        // The API server takes minutes to build, so the test belongs to `make test-node`.
         eprintln!("SKIPPED inside: the API server is asked for by itself, with make test-node");
         return;
     }

@@ -1,5 +1,5 @@
-//! Members added, removed and moved in real clusters, by the built binary, on every release at
-//! hand.
+//! Members added, removed and moved in real clusters, by the built binary, on every available
+//! release.
 
 mod add;
 mod add_interrupted;

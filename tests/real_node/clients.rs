@@ -1,5 +1,5 @@
-//! A real API server on the node, and a client of it that holds a cache through a restore, its way
-//! back, and a restore again.
+//! A real API server on the node, and a client of it that holds a cache through a restore, its
+//! rollback, and another restore.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

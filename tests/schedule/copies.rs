@@ -33,7 +33,7 @@ fn copies_that_failed_are_made_later_and_none_twice() {
         "{first}"
     );
     assert!(first["copies"][0]["error"].is_string(), "{first}");
-    // The next period's backup is taken all the same, whether it begins before the copy is tried
+    // The next period's backup is taken in any case, whether it begins before the copy is tried
     // again or after; a store that failed is asked once a run, for the newest set.
     let (mut taken, mut again) = (1, 0);
     while taken < 2 || again < 1 {

@@ -63,7 +63,7 @@ impl Bench {
         to
     }
 
-    /// The same with a snapshot of so many bytes, which is none but for its name and hash.
+    /// The same with a snapshot of so many bytes, which is a snapshot by its name and hash only.
     pub fn big_set(&self, number: u32, bytes: usize) -> PathBuf {
         let dir = self.set(number);
         let mut state = 0x9e37_79b9_7f4a_7c15u64 ^ u64::from(number);

@@ -143,7 +143,7 @@ fn compressed_and_encrypted_copies_show_nothing_and_come_back_whole() {
     )
     .expect(3);
 
-    // No stretch of any file lies in the store in the clear, but for the Manifest.
+    // No part of any file is in the store in the clear, but for the Manifest.
     let stored: Vec<Vec<u8>> = files_below(dir.path())
         .iter()
         .filter(|path| !path.ends_with("backup.json"))

@@ -1,5 +1,5 @@
-//! What can go wrong on the way: cuts, errors, refusals, a full disk, two at once. Whatever it
-//! is, nothing half-uploaded is listed as a backup, and the next copy goes on.
+//! What can go wrong on the way: cuts, errors, refusals, a full disk, two at once. Whatever it is,
+//! nothing half-uploaded is listed as a backup, and the next copy resumes.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;

@@ -48,7 +48,7 @@ impl Bench {
         path.display().to_string()
     }
 
-    /// Whether ssh goes on to sign in to the host.
+    /// Whether ssh continues and signs in to the host.
     fn ssh_accepts(&self, known: &str) -> bool {
         let asked = Command::new("ssh")
             .args([

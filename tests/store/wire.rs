@@ -52,18 +52,18 @@ impl Request {
 
 /// What becomes of a request.
 pub enum Act {
-    /// It goes on to the server.
+    /// It is passed to the server.
     Pass(Request),
     /// It is answered with a status and a body, and the server never sees it.
     Answer(u16, String),
     /// It is sent elsewhere, with 307, and the server never sees it.
     Redirect(String),
-    /// It goes on to the server, and the answer loses a header of this name.
+    /// It is passed to the server, and the answer loses a header of this name.
     Without(Request, &'static str),
-    /// It goes on to the server, and the answer gets another header; the suite `trust` needs it.
+    /// It is passed to the server, and the answer gets another header; the suite `trust` needs it.
     #[allow(dead_code)]
     With(Request, String),
-    /// It goes on to the server, and the answer is lost with the connection.
+    /// It is passed to the server, and the answer is lost with the connection.
     Deaf(Request),
     /// The connection ends.
     Cut,

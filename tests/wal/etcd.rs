@@ -22,7 +22,7 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// Every available release; says so if there are none.
+    /// Every available release; says so if no release is available.
     pub(crate) fn all() -> Vec<Release> {
         let mut dirs: Vec<PathBuf> = match env::var_os("ETCD_DR_ETCD_BINS") {
             Some(dirs) => env::split_paths(&dirs).collect(),

@@ -74,7 +74,7 @@ impl<'a> Leaf<'a> {
         self.items.len()
     }
 
-    /// Whether there are none.
+    /// Whether the element list is empty.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }

@@ -1,9 +1,9 @@
 //! Writing bbolt databases: a few changes to a copy, or a full rewrite.
 //!
 //! [`amend`] leaves every page of the database where it is and as it is. It makes the pages that
-//! differ anew, to stand behind the last page, and the two metas that lead to them: the whole
-//! change takes effect with the metas. What the old pages leave is free, since no freelist is
-//! stored. That costs next to nothing beyond the copy, and keeps what free pages hold.
+//! differ again, behind the last page, and the two metas that lead to them: the whole change takes
+//! effect with the metas. What the old pages leave is free, since no freelist is stored. That costs
+//! next to nothing beyond the copy, and keeps what free pages hold.
 //!
 //! [`rewrite`] writes all buckets in order into fresh pages, as a defragmentation does: nothing
 //! but live entries is left.

@@ -91,8 +91,7 @@ impl Pem {
     /// All certificates in it, in their order. Those that openssl calls trusted, or X509, are
     /// certificates too, as to etcd; the uses that openssl notes after one are left out.
     ///
-    /// # Errors
-    /// [`Kind::Usage`] where there is none, or what is there is not PEM.
+    /// # Errors [`Kind::Usage`] if the text has no certificate, or is not PEM.
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>> {
         let mut text = std::borrow::Cow::Borrowed(self.bytes.as_slice());
         for label in ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"] {
@@ -113,8 +112,7 @@ impl Pem {
 
     /// The first private key: PKCS#8, PKCS#1 (RSA) and SEC1 (elliptic curves) are read.
     ///
-    /// # Errors
-    /// [`Kind::Usage`] where there is none, or it is encrypted.
+    /// # Errors [`Kind::Usage`] if the text has no private key, or an encrypted one.
     pub fn key(&self) -> Result<PrivateKeyDer<'static>> {
         // The library's own message could quote what stands in the file.
         PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|_| {

@@ -1,9 +1,9 @@
 //! What happened in a history: the changes, grouped so that a moment can be found among them.
 //!
-//! Changes of one kind below one parent (`deletes under /registry/pods/prod`) are one group as long as
-//! each follows the one before within ten seconds, or within a hundred revisions where no times are
-//! known. So what goes on all the time, such as the renewal of Leases, is one line, and what happened
-//! once stands by itself.
+//! Changes of one kind below one parent (`deletes under /registry/pods/prod`) are one group as long
+//! as each follows the one before within ten seconds, or within a hundred revisions where no times
+//! are known. So what happens all the time, such as the renewal of Leases, is one line, and what
+//! happened once stands by itself.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

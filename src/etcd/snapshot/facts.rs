@@ -28,7 +28,7 @@ pub struct DatabaseFacts {
     pub freelist_stored: bool,
     /// The store's current revision: the newest in the file or the compaction's, at least 1.
     pub revision: i64,
-    /// The newest revision that has an entry; 0 if there is none.
+    /// The newest revision that has an entry; 0 in an empty store.
     pub last_entry_revision: i64,
     /// The revision the store is compacted at.
     pub compact_revision: Option<i64>,
@@ -207,7 +207,7 @@ pub struct Alarm {
 pub struct Status {
     /// CRC-32C over names, keys and values of all buckets in order.
     pub hash: u32,
-    /// Main revision of the newest entry; 0 if there is none, whatever the compaction's.
+    /// Main revision of the newest entry; 0 in an empty store, whatever the compaction's.
     pub revision: i64,
     /// `totalKey` as 3.4 and 3.5 count it: the entries of all buckets.
     pub total_entries: u64,

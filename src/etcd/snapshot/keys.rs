@@ -106,7 +106,7 @@ pub(super) struct Counts {
     pub(super) bumps: u64,
     /// Entries that could not be decoded.
     pub(super) unreadable: u64,
-    /// Main revision of the newest entry; 0 if there is none.
+    /// Main revision of the newest entry; 0 in an empty store.
     pub(super) newest: i64,
 }
 

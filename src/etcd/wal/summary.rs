@@ -77,7 +77,7 @@ impl Wal {
     /// Reads the WAL: once as a whole, and the part after a snapshot again.
     ///
     /// Without a snapshot given the newest that the log knows to be committed is taken, and the
-    /// log's beginning if there is none.
+    /// log's beginning if there is no such snapshot.
     pub fn summary(&self, start: Option<SnapshotId>) -> Result<Summary> {
         let scan = self.scan()?;
         self.summary_of(scan, start)

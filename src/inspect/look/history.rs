@@ -8,7 +8,7 @@ use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::keyspace::{At, read_value, versions};
 use crate::objects::Object;
 
-/// How a revision came about.
+/// What made a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
     /// The object was created.
@@ -35,7 +35,7 @@ impl ChangeKind {
 pub struct Change {
     /// The revision of etcd.
     pub revision: i64,
-    /// How it came about.
+    /// What made it.
     pub kind: ChangeKind,
     /// Bytes of the stored value; none for a deletion.
     pub bytes: Option<u32>,

@@ -31,7 +31,7 @@ pub struct BackupRequest {
     pub allowed: Allowed,
     /// Whether the members' data are compared.
     pub check_members: bool,
-    /// Bytes a second at the most.
+    /// The most bytes per second.
     pub max_rate: Option<NonZeroU64>,
     /// How long nothing may come.
     pub stall_timeout: Duration,

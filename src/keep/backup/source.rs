@@ -114,7 +114,8 @@ fn label(members: &[Member], id: MemberId) -> String {
     found.map_or_else(|| id.to_string(), Member::label)
 }
 
-/// A member that may be asked about the cluster, which a learner may not; or why there is none.
+/// A voting member, since a learner does not answer questions about the cluster; or why no voting
+/// member answers.
 async fn another_voter(
     access: &EtcdAccess,
     options: &ConnectOptions,

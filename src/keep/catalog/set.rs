@@ -79,7 +79,7 @@ pub struct Rehearsed {
 /// The signature beside a Manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SetSignature {
-    /// There is none.
+    /// The backup has no signature.
     #[default]
     None,
     /// It fits the Manifest; whose key made it is another question.

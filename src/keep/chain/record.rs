@@ -19,7 +19,7 @@ use crate::sys::digest::sha256_hex;
 
 /// The largest record that is read: 60,000 removed backups.
 pub const MAX_BYTES: u64 = 16 << 20;
-/// Removed backups that are kept as evidence that one before them is missing, at the most.
+/// How many removed backups are kept as evidence that one before them is missing.
 const MAX_EVIDENCE: usize = 1000;
 /// What its name begins with.
 const PREFIX: &str = "pruned-";

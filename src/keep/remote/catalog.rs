@@ -120,9 +120,8 @@ pub(super) async fn listing(store: &dyn Store, below: &str) -> Result<Listing> {
 /// The one set that a name means: `<cluster>/<node>/backup-N`, or `latest` in the last place: the newest
 /// good one whose signature counts.
 ///
-/// # Errors
-/// The refusals of [`Trust::check`];
-/// [`Kind::Usage`] with [`Fact::Candidates`] where there is none.
+/// # Errors The refusals of [`Trust::check`]; [`Kind::Usage`] with [`Fact::Candidates`] if it does
+/// not exist.
 pub async fn resolve(store: &dyn Store, name: &str, trust: &Trust) -> Result<BackupSet> {
     let place = name.rsplit_once('/').map_or("", |(place, _)| place);
     if Place::split(name).is_some() {
@@ -418,7 +417,7 @@ pub(super) fn unless_bad(read: Result<Option<Vec<u8>>>) -> Result<Option<Vec<u8>
     }
 }
 
-/// A small document of a folder; `None` where there is none, or it is not one of these.
+/// A small document of a folder; `None` if it does not exist or is not a document of this type.
 ///
 /// # Errors
 /// [`Kind::Store`]

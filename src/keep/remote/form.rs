@@ -68,8 +68,8 @@ impl Form {
     /// Adds recipients, one a line, as `age -R` reads them: `age1…`, `ssh-ed25519 …`, `ssh-rsa …`.
     /// There must be one: who names recipients wants no plain copy.
     ///
-    /// # Errors
-    /// [`Kind::Usage`] with the number of the line that is not one of these, and where there is none.
+    /// # Errors [`Kind::Usage`] with the number of the line that is not a recipient, and if the
+    /// file has no recipient.
     pub fn encrypt_to(&mut self, lines: &str) -> Result<()> {
         self.all.add(lines)
     }
@@ -200,7 +200,7 @@ impl Recipients {
     }
 
     /// What identifies the recipients: SHA-256 of them all, in whatever order they were given;
-    /// empty where there is none.
+    /// empty if there are no recipients.
     fn digest(&self) -> String {
         if self.known.is_empty() {
             return String::new();
@@ -411,7 +411,7 @@ impl Read for Arriving {
     }
 }
 
-/// Undoes a form while it arrives and writes the file, of `most` bytes at the most.
+/// Undoes a form while it arrives and writes the file, of at most `most` bytes.
 pub(super) fn decode(
     entry: &ObjectEntry,
     identities: &Identities,

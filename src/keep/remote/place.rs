@@ -73,8 +73,8 @@ pub(super) fn is_claim(name: &str) -> bool {
 pub struct Place(String);
 
 impl Place {
-    /// Where the sets of this Manifest's node belong. The cluster is OpenShift's UUID, or etcd's
-    /// cluster id where there is none.
+    /// Where the sets of this Manifest's node belong. The cluster is OpenShift's UUID, or else
+    /// etcd's cluster id.
     pub fn of(manifest: &Manifest) -> Self {
         let (cluster, node) = manifest.origin();
         Self(format!("{}/{}", part(cluster), part(node)))

@@ -44,7 +44,7 @@ impl Notifier {
         }
     }
 
-    /// Sends one that matters (`READY=1`), for five seconds at the most.
+    /// Sends one that matters (`READY=1`), for at most five seconds.
     pub async fn insist(&self, message: &str) {
         for _ in 0..TRIES {
             if self.say(message) {

@@ -157,7 +157,7 @@ async fn slept<W: Work>(cancel: &Cancel, work: &mut W, nap: Duration) -> bool {
     }
 }
 
-/// The end of the grace after a wish to stop.
+/// The end of the grace period after a request to stop.
 async fn abandoned(cancel: &Cancel, grace: Duration) {
     cancel.cancelled().await;
     tokio::time::sleep(grace).await;
