@@ -10,9 +10,6 @@
 //! A failed verification never removes anything: the backup no longer counts, so an older one is
 //! kept in its place, and it is removed no sooner than if it were good.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -561,3 +558,8 @@ fn week(at: Timestamp, zone: &TimeZone) -> String {
 fn month(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned(zone.clone()).strftime("%Y-%m").to_string()
 }
+
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::verify::{LayerReport, Layers};
+use super::layers::{LayerReport, Layers};
 use crate::context::Context;
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::datadir::{self, DbFacts, Layout, not_a_data_dir};

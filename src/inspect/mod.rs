@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod data_dir;
 pub mod diagnose;
+pub mod layers;
 pub mod live;
 pub mod look;
 pub mod upgrade;

@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::layers::{DATABASE_LAYERS, LayerReport, LayerState, Layers};
 use crate::backup::manifest::{CertificateExpiry, FileEntry, MAX_BYTES};
 use crate::backup::names::{self, FileKind, recognise};
 use crate::backup::resources::{Certificates, Rules, check_archive};
 use crate::backup::{Manifest, expiry, sums};
 use crate::context::Context;
 use crate::error::{Doing, Kind, Result};
-use crate::etcd::snapshot::LayerState as DatabaseLayer;
 use crate::event::Event;
-use crate::finding::{Finding, Layer, Severity};
+use crate::finding::{Finding, Layer};
 use crate::keep::catalog::{BackupSet, SetSignature, Verified};
 use crate::keep::database;
 use crate::keep::encryption::{self, EncryptedWith};
@@ -29,45 +29,6 @@ use crate::sys::stream::Hashing;
 
 /// How many certificates that are not valid are listed, of each archive.
 const MAX_CERTIFICATES: usize = 100;
-
-/// How a layer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LayerState {
-    /// Nothing was found.
-    Ok,
-    /// It is broken.
-    Failed,
-    /// It was not checked.
-    NotChecked,
-    /// The snapshot has no trailer: not streamed by a voting member's server, or a copied file.
-    Unsealed,
-}
-
-impl LayerState {
-    /// The word shown for it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Failed => "FAILED",
-            Self::NotChecked => "not checked",
-            Self::Unsealed => "no hash",
-        }
-    }
-}
-
-/// One layer of a set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LayerReport {
-    /// Which.
-    pub layer: Layer,
-    /// How it stands.
-    pub state: LayerState,
-    /// What was seen, or why it was not checked.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-}
 
 /// What a verification found.
 #[derive(Debug, Clone, Serialize)]
@@ -92,84 +53,6 @@ pub struct Report {
     /// What the snapshot says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<Box<database::Report>>,
-}
-
-/// The layers of one set, as they are found out.
-#[derive(Debug, Default)]
-pub(super) struct Layers {
-    pub(super) reports: Vec<LayerReport>,
-    pub(super) findings: Vec<Finding>,
-}
-
-impl Layers {
-    /// Closes a layer: failed where it has an error among the findings.
-    pub(super) fn close(&mut self, layer: Layer, detail: impl Into<String>) {
-        let failed = self
-            .findings
-            .iter()
-            .any(|found| found.layer == layer && found.severity == Severity::Error);
-        let state = if failed {
-            LayerState::Failed
-        } else {
-            LayerState::Ok
-        };
-        self.put(layer, state, detail);
-    }
-
-    pub(super) fn skip(&mut self, layer: Layer, why: impl Into<String>) {
-        self.put(layer, LayerState::NotChecked, why);
-    }
-
-    pub(super) fn put(&mut self, layer: Layer, state: LayerState, detail: impl Into<String>) {
-        self.reports.push(LayerReport {
-            layer,
-            state,
-            detail: detail.into(),
-        });
-    }
-
-    /// Takes over the layers of a database.
-    pub(super) fn database(&mut self, report: &database::Report, file: &str) {
-        let findings = &report.findings;
-        self.findings.extend(
-            findings
-                .listed()
-                .iter()
-                .cloned()
-                .map(|found| found.in_file(file)),
-        );
-        for layer in DATABASE_LAYERS {
-            let of_layer = findings
-                .tallies()
-                .iter()
-                .filter(|tally| tally.layer == layer);
-            let unlisted: u64 = of_layer.map(|tally| tally.unlisted).sum();
-            let more = if unlisted == 0 {
-                String::new()
-            } else {
-                format!("{unlisted} more findings are not shown")
-            };
-            match report.layer(layer) {
-                Some(DatabaseLayer::Ok) => self.close(layer, detail(layer, report)),
-                Some(DatabaseLayer::Failed) => self.put(layer, LayerState::Failed, more),
-                Some(DatabaseLayer::Unsealed) => {
-                    let why = match report.raw_copy {
-                        true => "a copy of a database file has no integrity hash",
-                        false => "it does not end with a SHA-256",
-                    };
-                    self.put(layer, LayerState::Unsealed, why);
-                }
-                Some(DatabaseLayer::NotChecked(why)) => self.skip(layer, why.clone()),
-                None => self.skip(layer, "it was not reached"),
-            }
-        }
-    }
-
-    pub(super) fn good(&self) -> bool {
-        self.reports
-            .iter()
-            .all(|report| report.state != LayerState::Failed)
-    }
 }
 
 /// What one pass over a file gave.
@@ -486,31 +369,6 @@ impl Check<'_> {
                 .layers
                 .skip(Layer::Pair, "there is no archive of static-pod resources"),
         }
-    }
-}
-
-/// The layers of the snapshot.
-const DATABASE_LAYERS: [Layer; 4] = [Layer::Trailer, Layer::Meta, Layer::Pages, Layer::Keys];
-
-/// What is worth saying of a layer that is whole.
-fn detail(layer: Layer, report: &database::Report) -> String {
-    let Some(facts) = &report.facts else {
-        return String::new();
-    };
-    match layer {
-        Layer::Trailer => "SHA-256 holds".to_owned(),
-        Layer::Meta => format!(
-            "transaction {}, pages of {} bytes",
-            facts.transaction, facts.page_size
-        ),
-        Layer::Pages => {
-            let pages = facts.total_size / u64::from(facts.page_size.max(1));
-            format!("{pages} pages, {} of them free", facts.free_pages)
-        }
-        _ => format!(
-            "revision {}, {} keys, {} revisions",
-            facts.revision, facts.keys, facts.revisions
-        ),
     }
 }
 

@@ -1,6 +1,7 @@
-//! Imports point one way only; this reads every path that begins with `crate::` and holds it
-//! against the layers. No file imports another that imports it back. Also: only `cli` may use the packages that speak to a person, and nothing
-//! below it prints or reads the environment.
+//! Imports point one way only; this reads every path that begins with `crate::` and compares it with
+//! the layers. No file imports another that imports it back, and none has more than 600 lines. Only
+//! `cli` may use the packages that speak to a person, and nothing below it prints or reads the
+//! environment.
 
 mod circles;
 
@@ -75,15 +76,23 @@ const BY_PATH: [&str; 8] = [
     "remove_file)",
 ];
 
+/// The files of the library, by their names below `src`.
 fn sources() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources_below("src")
+}
+
+/// The Rust files below a folder of the project, by their names there, sorted.
+fn sources_below(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found = Vec::new();
     let mut dirs: Vec<PathBuf> = vec![root.clone()];
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                dirs.push(path);
+                if !path.ends_with("target") {
+                    dirs.push(path);
+                }
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 let name = path
                     .strip_prefix(&root)
@@ -211,6 +220,24 @@ fn the_pictures_of_the_layers_are_true() {
         let above = &rooms[..at];
         assert!(!may.iter().any(|to| above.contains(to)), "{room}");
     }
+}
+
+#[test]
+fn no_file_is_longer_than_600_lines() {
+    let folders = ["src", "tests", "fuzz", "benches", "examples"];
+    let mut long = Vec::new();
+    let mut read = 0;
+    for folder in folders {
+        for (name, text) in sources_below(folder) {
+            read += 1;
+            let lines = text.lines().count();
+            if lines > 600 {
+                long.push(format!("{folder}/{name}: {lines}"));
+            }
+        }
+    }
+    assert!(read > 700, "the reading of files is broken: {read}");
+    assert!(long.is_empty(), "split by meaning: {long:#?}");
 }
 
 #[test]

@@ -7,8 +7,8 @@
 //!   etcd.log                             what it prints
 //! ```
 //!
-//! [`program`] finds the etcd, [`server`] runs it, [`questions`] asks it. It runs until this process ends, at the
-//! most ([`crate::sys::bound`]).
+//! [`program`] finds the etcd, [`server`] runs it, [`questions`] asks it. It runs at most until
+//! this process ends ([`crate::sys::bound`]).
 
 mod expected;
 mod program;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use indicatif::HumanBytes;
 
 use crate::finding::{Finding, Layer, Severity};
-use crate::inspect::verify::{LayerReport, LayerState};
+use crate::inspect::layers::{LayerReport, LayerState};
 use crate::keep::database;
 use crate::sys::quote::printable;
 

@@ -139,21 +139,7 @@ async fn bring(
     identities: Arc<Identities>,
     trust: &Trust,
 ) -> Result<Manifest> {
-    let listed = catalog::folders(store.list(name).await?);
-    let Some(folder) = listed.get(name) else {
-        let what = format!("there is no {name}");
-        return Err(Failure::new(Kind::Usage, what));
-    };
-    let whole = catalog::whole(store, name, folder)
-        .await?
-        .map_err(|(_, problem)| Failure::new(Kind::BadBackup, problem))?;
-    let signature = match folder.contains_key(names::SIGNATURE) {
-        true => catalog::signature(store, name, names::SIGNATURE).await?,
-        false => None,
-    };
-    let of_manifest = SetSignature::of(&whole.bytes, signature.as_deref());
-    trust.check(Some(&whole.manifest), &of_manifest)?;
-    check_index(store, name, &whole, trust).await?;
+    let (whole, signature) = trusted(store, name, trust).await?;
     let catalog::Whole {
         manifest,
         bytes,
@@ -169,14 +155,11 @@ async fn bring(
     let total = files.iter().map(|(file, _)| file.size);
     let total = total.fold(0, u64::saturating_add);
     space::space(into)?.check(total, "the backup")?;
+    let stored = entries().map(|entry| entry.size);
     context.tell(Event::PhaseStarted {
         phase: PHASE,
         about: format!("fetching {}/{name}", store.url()),
-        total: Some(
-            entries()
-                .map(|entry| entry.size)
-                .fold(0, u64::saturating_add),
-        ),
+        total: Some(stored.fold(0, u64::saturating_add)),
     });
     let mut done = 0u64;
     for (file, entry) in files {
@@ -197,23 +180,44 @@ async fn bring(
         }
         done = done.saturating_add(entry.size);
     }
+    // Read again, since another process may have replaced the backup in the meantime.
     let again = catalog::read(store, name, names::MANIFEST, manifest::MAX_BYTES).await?;
-    // It is read twice, and must be the same.
-    let path = into.join(names::MANIFEST);
     if again.as_deref() != Some(bytes.as_slice()) {
-        return Err(Failure::new(
-            Kind::BadBackup,
-            "its Manifest has changed in the meantime",
-        ));
+        let what = "its Manifest has changed in the meantime";
+        return Err(Failure::new(Kind::BadBackup, what));
     }
     if let Some(signature) = &signature {
         fs::write_new(&into.join(names::SIGNATURE), signature)?;
     }
     fs::sync_dir(into)?;
-    fs::write_new(&path, &bytes)?;
+    fs::write_new(&into.join(names::MANIFEST), &bytes)?;
     fs::sync_dir(into)?;
     context.tell(Event::PhaseDone { phase: PHASE, done });
     Ok(manifest)
+}
+
+/// A complete backup whose Manifest and index are trusted, and its signature.
+async fn trusted(
+    store: &dyn Store,
+    name: &str,
+    trust: &Trust,
+) -> Result<(catalog::Whole, Option<Vec<u8>>)> {
+    let listed = catalog::folders(store.list(name).await?);
+    let Some(folder) = listed.get(name) else {
+        let what = format!("there is no {name}");
+        return Err(Failure::new(Kind::Usage, what));
+    };
+    let whole = catalog::whole(store, name, folder)
+        .await?
+        .map_err(|(_, problem)| Failure::new(Kind::BadBackup, problem))?;
+    let signature = match folder.contains_key(names::SIGNATURE) {
+        true => catalog::signature(store, name, names::SIGNATURE).await?,
+        false => None,
+    };
+    let of_manifest = SetSignature::of(&whole.bytes, signature.as_deref());
+    trust.check(Some(&whole.manifest), &of_manifest)?;
+    check_index(store, name, &whole, trust).await?;
+    Ok((whole, signature))
 }
 
 /// Whether an archive is encrypted to recipients of whom no identity was given.
