@@ -1,5 +1,6 @@
 //! A backup set: its name, the names of its files, and its Manifest.
 
+mod agent;
 pub mod environment;
 pub mod expiry;
 pub mod foreign;

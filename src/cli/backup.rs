@@ -158,7 +158,11 @@ pub(super) fn request(session: &Session, args: &BackupArgs) -> Result<BackupRequ
 /// What signs the Manifest; plain files have none. The variable alone is the environment's and no request.
 fn signing_key(session: &Session, args: &BackupArgs) -> Result<Option<Arc<SigningKey>>> {
     if args.flat.is_none() {
-        return sign::key(session, args.sign.sign_key.as_deref());
+        return sign::key(
+            session,
+            args.sign.sign_key.as_deref(),
+            args.sign.sign_passphrase_file.as_deref(),
+        );
     }
     if args.sign.sign_key.is_some() && environment::variable(sign::KEY_VARIABLE).is_none() {
         let what = "--flat writes plain files without a Manifest, which cannot be signed";

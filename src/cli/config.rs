@@ -125,6 +125,7 @@ pub(super) struct Copy {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Sign {
     pub(super) key: Option<PathBuf>,
+    pub(super) passphrase_file: Option<PathBuf>,
     pub(super) allowed_signers: Option<PathBuf>,
     /// Whether a backup must be signed at all.
     #[serde(default)]
@@ -232,7 +233,10 @@ const KEYS: [(&str, &[&str]); 8] = [
             "secrets-recipients",
         ],
     ),
-    ("sign", &["key", "allowed-signers", "require"]),
+    (
+        "sign",
+        &["key", "passphrase-file", "allowed-signers", "require"],
+    ),
     ("schedule", &["rehearse", "etcd", "scratch"]),
     ("s3", &["credentials-file", "profile", "region", "endpoint"]),
     ("sftp", &["identity", "known-hosts", "fingerprint"]),

@@ -128,7 +128,11 @@ fn rules(session: &Session, args: &CopyArgs, trust: &Trust) -> Result<Option<Pru
         selection: Selection::Rules(rules),
         in_use: Vec::new(),
         trust: trust.clone(),
-        sign: sign::key(session, args.sign.sign_key.as_deref())?,
+        sign: sign::key(
+            session,
+            args.sign.sign_key.as_deref(),
+            args.sign.sign_passphrase_file.as_deref(),
+        )?,
     }))
 }
 

@@ -87,7 +87,11 @@ fn request(session: &Session, args: &PruneArgs) -> Result<PruneRequest> {
         selection,
         in_use: Vec::new(),
         trust: sign::trust_only(session, &args.trust)?,
-        sign: sign::key(session, args.sign_key.as_deref())?,
+        sign: sign::key(
+            session,
+            args.sign_key.as_deref(),
+            args.sign_passphrase_file.as_deref(),
+        )?,
     })
 }
 

@@ -84,7 +84,11 @@ fn own_user() -> Option<User> {
 pub(super) fn form(session: &Session, args: &FormArgs, signing: &SignArgs) -> Result<Form> {
     let config = &session.config.copy;
     let mut form = Form::default();
-    form.sign = sign::key(session, signing.sign_key.as_deref())?;
+    form.sign = sign::key(
+        session,
+        signing.sign_key.as_deref(),
+        signing.sign_passphrase_file.as_deref(),
+    )?;
     form.compress = args.compress || config.compress;
     // A script whose variable is empty means to encrypt, so nothing may be sent in the clear.
     let variable = std::env::var_os(RECIPIENTS_FILE);

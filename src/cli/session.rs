@@ -1,7 +1,7 @@
 //! What a command has besides its own arguments, and what it comes to.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -64,6 +64,8 @@ pub(super) struct Session {
     pub(super) config: Config,
     pub(super) root: PathBuf,
     pub(super) context: Context,
+    /// The passphrase of the signing key, once it is known.
+    pub(super) passphrase: OnceLock<String>,
     log: Arc<Logged>,
 }
 
@@ -97,6 +99,7 @@ impl Session {
             config,
             root,
             context,
+            passphrase: OnceLock::new(),
             log,
         })
     }

@@ -1,19 +1,22 @@
 //! The key that signs and those whose signatures count, as arguments and configuration name them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use super::allow;
 use super::args::{SignersArgs, TrustArgs};
 use super::given::file;
+use super::output::{confirm, terminal};
 use super::session::Session;
+use super::{allow, environment};
 use crate::backup::signature::SigningKey;
 use crate::backup::signers::AllowedSigners;
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Doing, Failure, Kind, Result};
 use crate::keep::trust::{self, Trust};
 
+/// Where an agent listens, as OpenSSH has it.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// The variable of `--sign-key`.
 pub(super) const KEY_VARIABLE: &str = "ETCD_DR_SIGN_KEY";
 
@@ -21,14 +24,38 @@ pub(super) const KEY_VARIABLE: &str = "ETCD_DR_SIGN_KEY";
 ///
 /// # Errors
 /// [`Kind::Usage`] if the file is not such a key.
-pub(super) fn key(session: &Session, named: Option<&Path>) -> Result<Option<Arc<SigningKey>>> {
-    let configured = session.config.sign.key.as_deref();
-    let Some(path) = named.or(configured) else {
+pub(super) fn key(
+    session: &Session,
+    named: Option<&Path>,
+    passphrase_file: Option<&Path>,
+) -> Result<Option<Arc<SigningKey>>> {
+    let configured = &session.config.sign;
+    let Some(path) = named.or(configured.key.as_deref()) else {
         return Ok(None);
     };
-    let key = SigningKey::parse(&file(path)?)
+    let agent = environment::variable(AGENT_VARIABLE).map(PathBuf::from);
+    let passphrase_file = passphrase_file.or(configured.passphrase_file.as_deref());
+    let passphrase = || passphrase(session, path, passphrase_file);
+    let key = SigningKey::parse(&file(path)?, agent.as_deref(), passphrase)
         .map_err(|failure| failure.doing(format!("reading {}", path.display())))?;
     Ok(Some(Arc::new(key)))
+}
+
+/// The passphrase of the signing key: from a file, or asked for on the terminal, once; none where it cannot be.
+fn passphrase(session: &Session, key: &Path, named: Option<&Path>) -> Result<Option<String>> {
+    if let Some(known) = session.passphrase.get() {
+        return Ok(Some(known.clone()));
+    }
+    let given = match named {
+        Some(path) => file(path)?.trim_end_matches(['\r', '\n']).to_owned(),
+        None if confirm::is_terminal() => {
+            terminal::ask_secret(&format!("Passphrase of {}: ", key.display()))
+                .doing(Kind::Usage, || "asking for the passphrase")?
+        }
+        None => return Ok(None),
+    };
+    // A descriptor can be read once, and a person is asked once.
+    Ok(Some(session.passphrase.get_or_init(|| given).clone()))
 }
 
 /// What is asked of signatures: the option requires them, the configuration where it says so.

@@ -70,6 +70,10 @@ pub struct PruneArgs {
     #[arg(long, value_name = "FILE", env = "ETCD_DR_SIGN_KEY", value_hint = ValueHint::FilePath, help_heading = "Signatures")]
     pub sign_key: Option<PathBuf>,
 
+    /// File with the passphrase of --sign-key, such as /dev/fd/3
+    #[arg(long, value_name = "FILE", env = "ETCD_DR_SIGN_PASSPHRASE_FILE", value_hint = ValueHint::FilePath, help_heading = "Signatures")]
+    pub sign_passphrase_file: Option<PathBuf>,
+
     /// How stores are reached.
     #[command(flatten)]
     pub remote: RemoteArgs,

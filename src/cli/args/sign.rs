@@ -13,10 +13,15 @@ use crate::keep::trust::ALLOWABLE;
 pub struct SignArgs {
     /// Sign the backup, and copies of it, with this OpenSSH private key
     ///
-    /// Ed25519, ECDSA or RSA, in OpenSSH's format and without a passphrase. The signature of
-    /// backup.json is beside it in backup.json.sig; ssh-keygen -Y verify -n etcd-dr checks it.
+    /// Ed25519, ECDSA or RSA, in OpenSSH's format. A passphrase is asked for on the terminal. Of a
+    /// public key (FILE.pub) the agent at SSH_AUTH_SOCK must hold the private half. The signature
+    /// of backup.json is beside it in backup.json.sig; ssh-keygen -Y verify -n etcd-dr checks it.
     #[arg(long, value_name = "FILE", env = "ETCD_DR_SIGN_KEY", value_hint = ValueHint::FilePath)]
     pub sign_key: Option<PathBuf>,
+
+    /// File with the passphrase of --sign-key, such as /dev/fd/3
+    #[arg(long, value_name = "FILE", env = "ETCD_DR_SIGN_PASSPHRASE_FILE", value_hint = ValueHint::FilePath)]
+    pub sign_passphrase_file: Option<PathBuf>,
 }
 
 /// Whose signatures count.

@@ -53,6 +53,12 @@ pub(crate) fn plan(text: &str) {
     tell_as("plan", text);
 }
 
+/// Asks for what must not be seen while it is typed.
+pub(crate) fn ask_secret(question: &str) -> std::io::Result<String> {
+    write(question);
+    console::Term::stderr().read_secure_line()
+}
+
 /// Asks, after what is about to be done.
 pub(crate) fn ask(what: &str, question: &str) {
     if tells_events() {
