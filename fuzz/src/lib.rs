@@ -167,6 +167,7 @@ pub fn documents(data: &[u8]) {
     static MANIFEST: &[u8] = include_bytes!("../../fixtures/store/backup-1/backup.json");
     let manifest = Manifest::from_bytes(MANIFEST, "backup.json".as_ref()).expect("the fixture");
     etcd_dr::keep::remote::fuzzing::index(data, &manifest, &"0".repeat(64));
+    etcd_dr::keep::remote::fuzzing::catalog(data);
     if let Ok(manifest) = Manifest::from_bytes(data, "backup.json".as_ref()) {
         let again = manifest.to_bytes().expect("what was read can be written");
         let again = Manifest::from_bytes(&again, "backup.json".as_ref());

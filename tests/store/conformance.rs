@@ -64,6 +64,14 @@ pub async fn conforms(store: Arc<dyn Store>, expected: Claims) -> Result<()> {
     assert_eq!(names(store, "a/b").await, ["a/b/c", "a/b/empty"]);
     assert_eq!(names(store, "none").await, [""; 0]);
 
+    let top = store.level("").await?;
+    assert_eq!(top.folders, ["a"]);
+    assert_eq!(top.objects, all.into_iter().skip(3).collect::<Vec<_>>());
+    let below = store.level("a").await?;
+    assert_eq!(below.folders, ["a/b"]);
+    assert_eq!(below.objects[0].name, "a/bc");
+    assert_eq!(store.level("none").await?, objects::Level::default());
+
     objects::put(store, "a/b/c", pattern(9)).await?;
     assert_eq!(
         read(store, "a/b/c").await,

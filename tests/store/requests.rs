@@ -324,30 +324,3 @@ fn two_sets_on_a_server_that_ignores_conditions() {
         "each claim and Manifest has a condition"
     );
 }
-
-#[test]
-fn what_a_listing_costs() {
-    let Some(server) = S3::start() else { return };
-    let bench = Bench::new();
-    let direct = variables(server.address);
-    let url = format!("s3://{BUCKET}/x");
-    let sets = 6;
-    for number in 1..=sets {
-        bench.set(number);
-        bench
-            .copy(&format!("backup-{number}"), &url, &[], &direct)
-            .expect(0);
-    }
-    run(&["verify", &format!("{url}/{}", good().0)], &direct).expect(0);
-    let wire = Wire::start(server.address, Act::Pass);
-    assert_eq!(listed(&url, &variables(wire.address)).len(), sets as usize);
-    let seen = wire.seen();
-    let count = |kind: &str| seen.iter().filter(|other| **other == kind).count();
-    // One listing; of each set Manifest and index; of the one that was verified what was found.
-    assert_eq!(
-        (count("list"), count("get")),
-        (1, 2 * sets as usize + 1),
-        "{seen:?}"
-    );
-    assert_eq!(seen.len(), 1 + 2 * sets as usize + 1, "{seen:?}");
-}

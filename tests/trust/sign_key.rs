@@ -8,7 +8,7 @@ use testbench::golden;
 use testbench::kube::OpenShift;
 use testbench::node::{self, NodeOptions};
 
-use crate::bench::{Bench, run, sha256, sign, stock_verify, text};
+use crate::bench::{Bench, run, sha256, sign, stock_verify, text, touch};
 
 const KINDS: [(&str, &[&str]); 3] = [
     ("ed25519", &["-t", "ed25519"]),
@@ -180,4 +180,84 @@ fn a_signature_that_does_not_fit_is_an_error_whoever_asks() {
     let copy = format!("{}/{cluster}/{node}/backup-1", bench.url());
     let refused = run(&["verify", &copy]).expect(3);
     assert!(refused.stderr.contains("ssh-keygen -Y sign"), "{refused}");
+}
+
+/// The cache of a node's folder is untrusted like all of a store: no signature counts because it says so.
+#[test]
+fn a_catalog_replaces_no_signature() {
+    let bench = Bench::new();
+    let key = bench.key("key", &["-t", "ed25519"]);
+    let stranger = bench.key("stranger", &["-t", "ed25519"]);
+    let signers = bench.signers("signers", &[("*", &key)]);
+    let days = ["01", "02", "03", "04"].map(|day| format!("2026-06-{day}T02:00:00Z"));
+    let days: Vec<&str> = days.iter().map(String::as_str).collect();
+    bench.chain(&days, Some(&key));
+    // The fourth is signed by somebody else, and the third by nobody.
+    sign(&stranger, &bench.store().join("backup-4/backup.json"));
+    std::fs::remove_file(bench.store().join("backup-3/backup.json.sig")).expect("a signature");
+    (1..)
+        .zip(&days)
+        .for_each(|(number, day)| bench.share(number, day));
+    let place = bench
+        .shared(1)
+        .parent()
+        .expect("a node's folder")
+        .to_owned();
+    for number in 1..=4 {
+        for file in std::fs::read_dir(bench.shared(number)).expect("a set") {
+            touch(&file.expect("a file").path(), "2026-06-05T00:00:00Z");
+        }
+    }
+    let url = bench.url();
+    let list = || {
+        let command = [
+            "list",
+            &url,
+            "-o",
+            "json",
+            "--allowed-signers",
+            text(&signers),
+        ];
+        run(&command).expect(0).json()["sets"].clone()
+    };
+    let truth = list();
+    let judged = |set: &serde_json::Value| set["signature"]["refusal"].as_str().map(str::to_owned);
+    let refusals: Vec<_> = truth.as_array().expect("sets").iter().map(judged).collect();
+    let refusal = |name: &str| Some(name.to_owned());
+    let expected = [
+        None,
+        None,
+        refusal("unsigned-backup"),
+        refusal("unknown-signer"),
+    ];
+    assert_eq!(refusals, expected);
+
+    let catalog = place.join("catalog-00000000.json.zst");
+    let packed = std::fs::read(&catalog).expect("a catalog");
+    let honest = zstd::decode_all(packed.as_slice()).expect("zstd");
+    let honest: serde_json::Value = serde_json::from_slice(&honest).expect("JSON");
+    let signature = |set: &str| honest["sets"][set]["documents"]["backup.json.sig"].clone();
+    let with = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut lie = honest.clone();
+        edit(&mut lie["sets"]);
+        lie
+    };
+    let lies = [
+        // A good backup with a signature that does not fit.
+        with(&|sets| sets["backup-1"]["documents"]["backup.json.sig"] = signature("backup-2")),
+        // A whole backup of a trusted key in the place of one that nobody trusts.
+        with(&|sets| sets["backup-4"]["documents"] = sets["backup-1"]["documents"].clone()),
+        // A signature for one that has none.
+        with(&|sets| sets["backup-3"]["documents"]["backup.json.sig"] = signature("backup-1")),
+        // None for one that has one.
+        with(&|sets| {
+            let documents = sets["backup-4"]["documents"].as_object_mut();
+            documents.expect("documents").remove("backup.json.sig");
+        }),
+    ];
+    for (number, lie) in lies.iter().enumerate() {
+        let packed = zstd::encode_all(lie.to_string().as_bytes(), 3).expect("zstd");
+        std::fs::write(&catalog, packed).expect("a catalog");
+        assert_eq!(list(), truth, "{number}");
+    }
 }

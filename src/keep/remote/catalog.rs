@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
+use super::folder::or_unfitting;
+pub(super) use super::folder::{Folder, document, read, signature, unless_bad};
 use super::index::{Claim, Index, MAX_BYTES};
+use super::kept::{self, Catalogs, Documents, Found};
 use super::place::{self, INDEX, Place, is_claim};
 use crate::backup::manifest::{self, QualityState};
 use crate::backup::names::{BackupId, FileKind};
@@ -17,16 +21,13 @@ use crate::keep::catalog;
 use crate::keep::catalog::{BackupSet, Rehearsed, SetFiles, SetSignature, SetState, Verified};
 use crate::keep::chain::record;
 use crate::keep::trust::Trust;
-use crate::store::objects::{self, Listed, Store};
+use crate::store::objects::{Listed, Store};
 use crate::sys::digest::sha256_hex;
 
 /// Sets that are read of at a time.
 const AT_A_TIME: usize = 16;
 /// The word for the newest good one of a place.
 const LATEST: &str = "latest";
-
-/// The objects of one set's folder: names within it, and sizes.
-pub(super) type Folder = BTreeMap<String, u64>;
 
 /// Sorts a listing into the folders of sets; what is not one of them is left out.
 pub(super) fn folders(listed: Vec<Listed>) -> BTreeMap<String, Folder> {
@@ -95,23 +96,26 @@ pub(super) async fn listing(store: &dyn Store, below: &str) -> Result<Listing> {
         last.is_some_and(|(place, last)| record::is_record(last) && place.split('/').count() == 2)
     };
     let records: Vec<String> = names.filter(is_record).collect();
-    let others: Vec<BackupSet> = found
-        .iter()
-        .filter_map(|object| of_others(store, object))
-        .collect();
-    let reads = futures_util::stream::iter(folders(found)).map(|(name, folder)| {
-        let arrived = arrived.get(&name).copied().unwrap_or_default();
+    let others = foreign_of(store, &found);
+    let catalogs = Catalogs::read(store, &found, AT_A_TIME).await?;
+    let (facts, folders) = (kept::facts(&found), folders(found));
+    let reads = futures_util::stream::iter(&folders).map(|(name, folder)| {
+        let arrived = arrived.get(name).copied().unwrap_or_default();
+        let known = catalogs.documents(name, folder, facts.get(name));
         async move {
-            match set(store, &name, &folder, arrived).await {
+            match looked_at(store, (name, folder), arrived, known).await {
                 // Whether it is the object or the store that failed, another listing tells.
-                Err(failure) if store.list(&name).await.is_ok() => {
-                    Ok(unread(store, &name, &folder, failure.to_string()))
+                Err(failure) if store.list(name).await.is_ok() => {
+                    Ok((unread(store, name, folder, failure.to_string()), None))
                 }
                 other => other,
             }
         }
     });
-    let mut sets: Vec<BackupSet> = reads.buffered(AT_A_TIME).try_collect().await?;
+    let read: Vec<(BackupSet, Option<Found>)> = reads.buffered(AT_A_TIME).try_collect().await?;
+    let (mut sets, documents): (Vec<BackupSet>, Vec<Option<Found>>) = read.into_iter().unzip();
+    let documents = documents.into_iter().flatten().collect();
+    catalogs.renew(store, documents, &folders, &facts).await;
     sets.sort_by_cached_key(|set| Place::split(&set.name));
     sets.extend(others);
     Ok(Listing { sets, records })
@@ -128,7 +132,7 @@ pub async fn resolve(store: &dyn Store, name: &str, trust: &Trust) -> Result<Bac
         let listed = store.list(name).await?;
         let arrived = arrivals(&listed).get(name).copied().unwrap_or_default();
         if let Some(folder) = folders(listed).remove(name) {
-            let set = set(store, name, &folder, arrived).await?;
+            let set = set(&Small::new(store, name, None), &folder, arrived).await?;
             trust.check_set(&set)?;
             return Ok(set);
         }
@@ -175,6 +179,12 @@ pub async fn look(store: &dyn Store, manifest: &Manifest) -> Result<Seen> {
         size: sizes.fold(0, u64::saturating_add),
         newest: catalog::newest_good(&sets, Timestamp::now()).and_then(|set| set.created),
     })
+}
+
+/// The snapshots of other programs among some objects.
+pub fn foreign_of(store: &dyn Store, objects: &[Listed]) -> Vec<BackupSet> {
+    let of_others = |object| of_others(store, object);
+    objects.iter().filter_map(of_others).collect()
 }
 
 /// A snapshot of another program.
@@ -233,23 +243,48 @@ fn listed(store: &dyn Store, name: &str, folder: &Folder) -> BackupSet {
     }
 }
 
+/// What one folder holds, out of a catalog's documents if these make a whole set, and else out of the store;
+/// and what is to be in the catalog of it.
+///
+/// # Errors
+/// As [`set`].
+async fn looked_at(
+    store: &dyn Store,
+    (name, folder): (&str, &Folder),
+    arrived: Arrival,
+    known: Option<&Documents>,
+) -> Result<(BackupSet, Option<Found>)> {
+    if let Some(known) = known {
+        let small = Small::new(store, name, Some(known));
+        let set = set(&small, folder, arrived).await?;
+        if is_sound(&set) {
+            return Ok((set, Some(small.found())));
+        }
+    }
+    let small = Small::new(store, name, None);
+    let set = set(&small, folder, arrived).await?;
+    let found = is_sound(&set).then(|| small.found());
+    Ok((set, found))
+}
+
+/// Whether a set is whole, with a signature that fits if it has one: only this is believed of a catalog.
+fn is_sound(set: &BackupSet) -> bool {
+    let whole = matches!(set.state, SetState::Good | SetState::Dirty);
+    whole && set.problems.is_empty() && !matches!(set.signature, SetSignature::Bad(_))
+}
+
 /// What one folder holds.
 ///
 /// # Errors
 /// [`Kind::Store`] where an object of it cannot be read. One that is read and is not what it should
 /// be is a problem of the set.
-async fn set(
-    store: &dyn Store,
-    name: &str,
-    folder: &Folder,
-    arrived: Arrival,
-) -> Result<BackupSet> {
-    let mut set = listed(store, name, folder);
+async fn set(small: &Small<'_>, folder: &Folder, arrived: Arrival) -> Result<BackupSet> {
+    let mut set = listed(small.store, small.folder, folder);
     if !folder.contains_key(names::MANIFEST) {
         set.problems
             .push("its transfer is in progress, or was interrupted".to_owned());
         let claim = match folder.keys().find(|object| is_claim(object)) {
-            Some(object) => document::<Claim>(store, name, object).await?,
+            Some(object) => small.document::<Claim>(object).await?,
             None => None,
         };
         set.created = last_grown(
@@ -260,10 +295,10 @@ async fn set(
         return Ok(set);
     }
     set.arrived = arrived.manifest;
-    match whole(store, name, folder).await? {
+    match whole_of(small, folder).await? {
         Ok(whole) => {
             let signature = match folder.contains_key(names::SIGNATURE) {
-                true => signature(store, name, names::SIGNATURE).await?,
+                true => small.signature(names::SIGNATURE).await?,
                 false => None,
             };
             set.signed(&whole.bytes, signature.as_deref());
@@ -276,27 +311,26 @@ async fn set(
         }
     }
     let time = |verified: &Verified| verified.time;
-    set.verified = last_record(store, name, folder, names::VERIFIED, time).await?;
+    set.verified = last_record(small, folder, names::VERIFIED, time).await?;
     let time = |rehearsed: &Rehearsed| rehearsed.time;
-    set.rehearsed = last_record(store, name, folder, names::REHEARSED, time).await?;
+    set.rehearsed = last_record(small, folder, names::REHEARSED, time).await?;
     Ok(set)
 }
 
 /// The later of a record beside the set and of the newest one that could not replace it. What cannot be read
 /// says nothing; the set is what it is.
 async fn last_record<T: DeserializeOwned>(
-    store: &dyn Store,
-    name: &str,
+    small: &Small<'_>,
     folder: &Folder,
     record: &str,
     time: impl Fn(&T) -> Timestamp,
 ) -> Result<Option<T>> {
     let first = match folder.contains_key(record) {
-        true => document::<T>(store, name, record).await?,
+        true => small.document::<T>(record).await?,
         false => None,
     };
     let later = match place::last_of(record, folder.keys()) {
-        Some(later) => document::<T>(store, name, later).await?,
+        Some(later) => small.document::<T>(later).await?,
         None => None,
     };
     let time = |record: &Option<T>| record.as_ref().map(&time);
@@ -341,8 +375,12 @@ type Read = std::result::Result<Whole, (Option<Manifest>, String)>;
 
 /// Reads Manifest and index, and holds the listing against them.
 pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Result<Read> {
-    let path = format!("{}/{name}/{}", store.url(), names::MANIFEST);
-    let bytes = match read(store, name, names::MANIFEST, manifest::MAX_BYTES).await {
+    whole_of(&Small::new(store, name, None), folder).await
+}
+
+async fn whole_of(small: &Small<'_>, folder: &Folder) -> Result<Read> {
+    let path = format!("{}/{}/{}", small.store.url(), small.folder, names::MANIFEST);
+    let bytes = match small.read(names::MANIFEST, manifest::MAX_BYTES).await {
         Err(failure) if failure.kind() == Kind::BadBackup => {
             return Ok(Err((None, failure.to_string())));
         }
@@ -352,7 +390,7 @@ pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Res
         Ok(manifest) => manifest,
         Err(failure) => return Ok(Err((None, failure.to_string()))),
     };
-    let index = match read(store, name, INDEX, MAX_BYTES).await {
+    let index = match small.read(INDEX, MAX_BYTES).await {
         Ok(Some(index)) => {
             let parsed = Index::parse(&index, &manifest, &sha256_hex(&bytes));
             parsed.map(|parsed| (parsed, index))
@@ -384,50 +422,64 @@ pub(super) async fn whole(store: &dyn Store, name: &str, folder: &Folder) -> Res
     }))
 }
 
-/// Reads a signature; one that is too long to be one is read as empty, and fits nothing.
-pub(super) async fn signature(
-    store: &dyn Store,
-    folder: &str,
-    name: &str,
-) -> Result<Option<Vec<u8>>> {
-    match read(store, folder, name, signature::MAX_BYTES).await {
-        Err(failure) if failure.kind() == Kind::BadBackup => Ok(Some(Vec::new())),
-        other => other,
+/// The small objects of one folder: out of a catalog as far as it has them, else read from the store.
+struct Small<'a> {
+    store: &'a dyn Store,
+    folder: &'a str,
+    known: Option<&'a Documents>,
+    /// All that was read so far, as far as it is text.
+    read: Mutex<Documents>,
+}
+
+impl<'a> Small<'a> {
+    fn new(store: &'a dyn Store, folder: &'a str, known: Option<&'a Documents>) -> Self {
+        Self {
+            store,
+            folder,
+            known,
+            read: Mutex::default(),
+        }
     }
-}
 
-/// Reads a small object of a folder.
-pub(super) async fn read(
-    store: &dyn Store,
-    folder: &str,
-    name: &str,
-    most: u64,
-) -> Result<Option<Vec<u8>>> {
-    objects::read_small(store, &format!("{folder}/{name}"), most).await
-}
-
-/// What was read, where an object that is too long for what it should be counts as none.
-///
-/// # Errors
-/// [`Kind::Store`]
-pub(super) fn unless_bad(read: Result<Option<Vec<u8>>>) -> Result<Option<Vec<u8>>> {
-    match read {
-        Err(failure) if failure.kind() == Kind::BadBackup => Ok(None),
-        other => other,
+    async fn read(&self, object: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let known = self.known.and_then(|known| known.get(object));
+        let known = known.filter(|text| text.len() as u64 <= most);
+        let bytes = match known {
+            Some(text) => Some(text.clone().into_bytes()),
+            None => read(self.store, self.folder, object, most).await?,
+        };
+        if let Some(Ok(text)) = bytes.clone().map(String::from_utf8) {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.insert(object.to_owned(), text);
+        }
+        Ok(bytes)
     }
-}
 
-/// A small document of a folder; `None` if it does not exist or is not a document of this type.
-///
-/// # Errors
-/// [`Kind::Store`]
-pub(super) async fn document<T: DeserializeOwned>(
-    store: &dyn Store,
-    folder: &str,
-    name: &str,
-) -> Result<Option<T>> {
-    let bytes = unless_bad(read(store, folder, name, MAX_BYTES).await)?;
-    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    async fn document<T: DeserializeOwned>(&self, object: &str) -> Result<Option<T>> {
+        let bytes = unless_bad(self.read(object, MAX_BYTES).await)?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    async fn signature(&self, object: &str) -> Result<Option<Vec<u8>>> {
+        or_unfitting(self.read(object, signature::MAX_BYTES).await)
+    }
+
+    /// What is to be in a catalog.
+    fn found(self) -> Found {
+        let documents = self.read.into_inner();
+        let documents = documents.unwrap_or_else(PoisonError::into_inner);
+        // A later version's catalog may have more than this one reads.
+        let of = |known: &Documents| {
+            documents
+                .iter()
+                .all(|(name, text)| known.get(name) == Some(text))
+        };
+        Found {
+            name: self.folder.to_owned(),
+            served: self.known.is_some_and(of),
+            documents,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //!   snapshot_….db.done    what was learnt when that object arrived; gone once the set is there
 //!   remote.json           the objects, their sizes and hashes as stored
 //!   backup.json           the Manifest, as it is; last: with it the set is there
+//! <cluster>/<node>/catalog-00000000.json.zst       a cache of the small objects of all its sets
 //! ```
 //!
 //! A transfer that is cut leaves a folder without a Manifest, which is never a backup; the next one
@@ -16,9 +17,11 @@
 
 mod catalog;
 mod fetch;
+mod folder;
 mod form;
 mod header;
 mod index;
+mod kept;
 mod place;
 mod prune;
 mod records;
@@ -36,6 +39,9 @@ pub mod fuzzing {
         }
     }
 
+    /// Reads any bytes as the catalog of a node's folder.
+    pub use super::kept::fuzzed as catalog;
+
     /// Reads any bytes as the index of a set.
     pub fn index(data: &[u8], manifest: &Manifest, sha256: &str) {
         if let Ok(index) = super::Index::parse(data, manifest, sha256) {
@@ -44,7 +50,7 @@ pub mod fuzzing {
     }
 }
 
-pub use catalog::{Seen, list, look, resolve};
+pub use catalog::{Seen, foreign_of, list, look, resolve};
 pub use fetch::{Part, fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};

@@ -29,6 +29,17 @@ pub struct Listed {
     pub size: u64,
     /// When it came, by the store's clock, where the store tells.
     pub modified: Option<Timestamp>,
+    /// What the service changes with every change of the content, where it has one: an HTTP ETag.
+    pub etag: Option<String>,
+}
+
+/// What is directly in a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Level {
+    /// The whole names of its folders, sorted.
+    pub folders: Vec<String>,
+    /// Its objects, sorted by name.
+    pub objects: Vec<Listed>,
 }
 
 /// An object's bytes as they come.
@@ -52,6 +63,12 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// Where there are more than [`MAX_OBJECTS`], or the listing does not end.
     async fn list(&self, folder: &str) -> Result<Vec<Listed>>;
+
+    /// What is directly in a folder (`""`: the store), and nothing below its folders.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    async fn level(&self, folder: &str) -> Result<Level>;
 
     /// An object's bytes; `None` if it does not exist. No more than `most` and a few are asked for
     /// or held, whatever the store says of its size.
@@ -145,6 +162,28 @@ pub(super) fn bounded(body: Body, doing: String, most: u64) -> Body {
     counted.boxed()
 }
 
+/// Takes a folder into a level, if its name can be one of ours.
+///
+/// # Errors
+/// As [`take`].
+pub(super) fn take_folder(level: &mut Level, name: String) -> Result<()> {
+    if name.len() > MAX_NAME || check_name(&name).is_err() {
+        return Ok(());
+    }
+    bound(level.folders.len())?;
+    level.folders.push(name);
+    Ok(())
+}
+
+/// Refuses a listing that has no end.
+fn bound(found: usize) -> Result<()> {
+    if found < MAX_OBJECTS {
+        return Ok(());
+    }
+    let what = format!("it has more than {MAX_OBJECTS} objects: use a separate folder for backups");
+    Err(Failure::new(Kind::Store, what))
+}
+
 /// Takes an object into a listing, if its name can be one of ours.
 ///
 /// # Errors
@@ -153,11 +192,7 @@ pub(super) fn take(found: &mut Vec<Listed>, object: Listed) -> Result<()> {
     if object.name.len() > MAX_NAME || check_name(&object.name).is_err() {
         return Ok(());
     }
-    if found.len() >= MAX_OBJECTS {
-        let what =
-            format!("it has more than {MAX_OBJECTS} objects: use a separate folder for backups");
-        return Err(Failure::new(Kind::Store, what));
-    }
+    bound(found.len())?;
     found.push(object);
     Ok(())
 }

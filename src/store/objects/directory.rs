@@ -11,9 +11,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::address::Address;
-use super::contract::{Body, Listed, MAX_DEPTH, Store, Upload, bounded, take};
+use super::contract::{Body, Level, Listed, MAX_DEPTH, Store, Upload, bounded, take, take_folder};
 use super::name::check_name;
 use crate::error::{Doing, Failure, Kind, Result};
+use crate::store::local::{self, StoreEntry};
 use crate::sys::blocking::blocking;
 use crate::sys::fs::{self, OutFile};
 use crate::sys::small;
@@ -68,6 +69,15 @@ impl Store for Directory {
         };
         let base = self.dir.clone();
         blocking(move || list(&base, from)).await
+    }
+
+    async fn level(&self, folder: &str) -> Result<Level> {
+        let from = match folder {
+            "" => self.dir.clone(),
+            folder => self.path(folder)?,
+        };
+        let base = self.dir.clone();
+        blocking(move || level(&base, &from)).await
     }
 
     async fn read(&self, name: &str, most: u64) -> Result<Option<Body>> {
@@ -139,39 +149,72 @@ impl Store for Directory {
 
 /// Every object below a directory; hidden names are not ours.
 fn list(base: &Path, from: PathBuf) -> Result<Vec<Listed>> {
-    use std::io::ErrorKind;
     let mut found = Vec::new();
     let mut dirs = vec![(from, 1)];
     while let Some((dir, depth)) = dirs.pop() {
-        let entries = match crate::store::local::entries(&dir) {
-            // Gone meanwhile.
-            Err(failure) if failure.io_kind() == Some(ErrorKind::NotFound) => continue,
-            // Another user's, as on a share of many.
-            Err(failure)
-                if failure.io_kind() == Some(ErrorKind::PermissionDenied) && dir != base =>
-            {
-                continue;
-            }
-            other => other?,
-        };
-        for entry in entries.into_iter().filter(|e| !e.name.starts_with('.')) {
+        for entry in entries(base, &dir)? {
             if entry.is_dir && depth < MAX_DEPTH {
                 dirs.push((entry.path, depth + 1));
-            } else if entry.is_dir {
-                continue;
-            } else if let Some(name) = entry.path.strip_prefix(base).ok().and_then(Path::to_str) {
-                let object = Listed {
-                    name: name.to_owned(),
-                    size: entry.size,
-                    modified: entry.modified,
-                };
-                take(&mut found, object)
-                    .map_err(|failure| failure.doing(format!("listing {}", base.display())))?;
+            } else if let Some(object) = object(base, entry) {
+                take(&mut found, object).map_err(|failure| failure.doing(listing(base)))?;
             }
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+/// What is directly in a directory.
+fn level(base: &Path, dir: &Path) -> Result<Level> {
+    let mut found = Level::default();
+    for entry in entries(base, dir)? {
+        let taken = match entry.is_dir {
+            true => name_of(base, &entry.path).map(|name| take_folder(&mut found, name)),
+            false => object(base, entry).map(|object| take(&mut found.objects, object)),
+        };
+        taken
+            .transpose()
+            .map_err(|failure| failure.doing(listing(base)))?;
+    }
+    Ok(found)
+}
+
+fn listing(base: &Path) -> String {
+    format!("listing {}", base.display())
+}
+
+/// The entries of a directory that can be seen and are not hidden, sorted by name.
+fn entries(base: &Path, dir: &Path) -> Result<Vec<StoreEntry>> {
+    use std::io::ErrorKind;
+    let entries = match local::entries(dir) {
+        // Removed while the tree is walked.
+        Err(failure) if failure.io_kind() == Some(ErrorKind::NotFound) => Vec::new(),
+        // Another user's, as on a share of many.
+        Err(failure) if failure.io_kind() == Some(ErrorKind::PermissionDenied) && dir != base => {
+            Vec::new()
+        }
+        other => other?,
+    };
+    let seen = entries
+        .into_iter()
+        .filter(|entry| !entry.name.starts_with('.'));
+    Ok(seen.collect())
+}
+
+/// The name in the store of what is at a path.
+fn name_of(base: &Path, path: &Path) -> Option<String> {
+    path.strip_prefix(base).ok()?.to_str().map(str::to_owned)
+}
+
+/// A file as a listing shows it.
+fn object(base: &Path, entry: StoreEntry) -> Option<Listed> {
+    (!entry.is_dir).then_some(())?;
+    Some(Listed {
+        name: name_of(base, &entry.path)?,
+        size: entry.size,
+        modified: entry.modified,
+        etag: None,
+    })
 }
 
 /// An object being written beside its name.

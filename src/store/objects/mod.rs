@@ -27,6 +27,6 @@ pub mod fuzzing {
 }
 
 pub use address::{Address, Scheme};
-pub use contract::{Body, Listed, MAX_OBJECTS, Store, Upload, put, read_small};
+pub use contract::{Body, Level, Listed, MAX_OBJECTS, Store, Upload, put, read_small};
 pub use open::open;
 pub use settings::Settings;

@@ -30,8 +30,8 @@ use jiff::Timestamp;
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, GetRange, GetResult, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
-    PutOptions, PutPayload,
+    Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectStore,
+    ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 use tokio::task::JoinHandle;
 
@@ -39,7 +39,7 @@ use self::build::Client;
 use self::http::{Answered, Content, Retained, answered};
 use self::meaning::{Teller, is_absent};
 use super::address::{Address, Scheme};
-use super::contract::{Body, Listed, Store, Upload, bounded, take, too_long};
+use super::contract::{Body, Level, Listed, Store, Upload, bounded, take, take_folder, too_long};
 use super::name::check_name;
 use super::settings::Settings;
 use crate::error::{Failure, Kind, Result};
@@ -139,6 +139,71 @@ impl Bucket {
         pieces.buffered(AT_A_TIME).boxed()
     }
 
+    /// All pages of a listing; with a delimiter what is behind it in a name is one folder.
+    async fn pages(&self, folder: &str, delimiter: Option<&'static str>) -> Result<Level> {
+        let from = match folder {
+            "" => self.below(folder),
+            folder => self.path(folder)?,
+        };
+        let below = Some(from.as_ref()).filter(|from| !from.is_empty());
+        let below = below.map(|from| format!("{from}/"));
+        let doing = || format!("listing {}/{folder}", self.url);
+        let mut found = Level::default();
+        let mut token: Option<String> = None;
+        let mut tokens = HashSet::new();
+        loop {
+            let options = PaginatedListOptions {
+                page_token: token.take(),
+                delimiter: delimiter.map(Into::into),
+                ..PaginatedListOptions::default()
+            };
+            let page = self.client.pages.list_paginated(below.as_deref(), options);
+            let page = page
+                .await
+                .map_err(|cause| self.failure("listing", folder, &cause))?;
+            self.take_page(page.result, &mut found)
+                .map_err(|failure| failure.doing(doing()))?;
+            let Some(next) = page.page_token.filter(|next| !next.is_empty()) else {
+                break;
+            };
+            if tokens.len() >= MAX_PAGES || !tokens.insert(digest(&next)) {
+                let what = "the listing does not end: the service sends the same pages again";
+                return Err(Failure::new(Kind::Store, what).doing(doing()));
+            }
+            token = Some(next);
+        }
+        found.objects.sort_by(|a, b| a.name.cmp(&b.name));
+        // A service may name a folder on two pages.
+        found.folders.sort_unstable();
+        found.folders.dedup();
+        Ok(found)
+    }
+
+    /// Takes over what a page lists, by its name in this store.
+    fn take_page(&self, page: ListResult, found: &mut Level) -> Result<()> {
+        let cut = match self.prefix.len() {
+            0 => 0,
+            length => length + 1,
+        };
+        for meta in page.objects {
+            if let Some(name) = meta.location.as_ref().get(cut..) {
+                let object = Listed {
+                    name: name.to_owned(),
+                    size: meta.size,
+                    modified: Timestamp::from_second(meta.last_modified.timestamp()).ok(),
+                    etag: meta.e_tag,
+                };
+                take(&mut found.objects, object)?;
+            }
+        }
+        for folder in page.common_prefixes {
+            if let Some(name) = folder.as_ref().get(cut..) {
+                take_folder(found, name.to_owned())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes an object unless there is one, for a service that knows no conditions: it looks first.
     /// Of two at one moment both may win; who claims looks at a listing afterwards.
     async fn claim_by_look(&self, path: &Path, content: Bytes) -> object_store::Result<bool> {
@@ -171,50 +236,11 @@ impl Store for Bucket {
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Listed>> {
-        let from = match folder {
-            "" => self.below(folder),
-            folder => self.path(folder)?,
-        };
-        let below = Some(from.as_ref()).filter(|from| !from.is_empty());
-        let below = below.map(|from| format!("{from}/"));
-        let cut = match self.prefix.len() {
-            0 => 0,
-            length => length + 1,
-        };
-        let doing = || format!("listing {}/{folder}", self.url);
-        let mut found = Vec::new();
-        let mut token: Option<String> = None;
-        let mut tokens = HashSet::new();
-        loop {
-            let options = PaginatedListOptions {
-                page_token: token.take(),
-                ..PaginatedListOptions::default()
-            };
-            let page = self.client.pages.list_paginated(below.as_deref(), options);
-            let page = page
-                .await
-                .map_err(|cause| self.failure("listing", folder, &cause))?;
-            for meta in page.result.objects {
-                if let Some(name) = meta.location.as_ref().get(cut..) {
-                    let object = Listed {
-                        name: name.to_owned(),
-                        size: meta.size,
-                        modified: Timestamp::from_second(meta.last_modified.timestamp()).ok(),
-                    };
-                    take(&mut found, object).map_err(|failure| failure.doing(doing()))?;
-                }
-            }
-            let Some(next) = page.page_token.filter(|next| !next.is_empty()) else {
-                break;
-            };
-            if tokens.len() >= MAX_PAGES || !tokens.insert(digest(&next)) {
-                let what = "the listing does not end: the service sends the same pages again";
-                return Err(Failure::new(Kind::Store, what).doing(doing()));
-            }
-            token = Some(next);
-        }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
+        Ok(self.pages(folder, None).await?.objects)
+    }
+
+    async fn level(&self, folder: &str) -> Result<Level> {
+        self.pages(folder, Some("/")).await
     }
 
     async fn read(&self, name: &str, most: u64) -> Result<Option<Body>> {

@@ -10,14 +10,15 @@ use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::Event;
 
-/// The element of an object: of S3 and Google Cloud Storage, and of Azure Blob.
+/// The element of an object or a folder: of S3 and Google Cloud Storage, and of Azure Blob.
 fn is_object(name: &[u8]) -> bool {
-    name == b"Contents" || name == b"Blob"
+    let known: [&[u8]; 4] = [b"Contents", b"CommonPrefixes", b"Blob", b"BlobPrefix"];
+    known.contains(&name)
 }
 
 /// The element of its name.
 fn is_name(name: &[u8]) -> bool {
-    name == b"Key" || name == b"Name"
+    name == b"Key" || name == b"Prefix" || name == b"Name"
 }
 
 /// The object that is being read.
@@ -160,6 +161,24 @@ mod tests {
         assert_eq!(
             of_names(page("\u{feff}", &["a//b", "a/b"]).into()),
             page("", &["a/b"])
+        );
+    }
+
+    #[test]
+    fn folders_that_are_no_paths_are_left_out() {
+        let page = |folders: &[&str]| {
+            let s3 =
+                |name: &&str| format!("<CommonPrefixes><Prefix>{name}</Prefix></CommonPrefixes>");
+            let azure = |name: &&str| format!("<BlobPrefix><Name>{name}</Name></BlobPrefix>");
+            let s3: String = folders.iter().map(s3).collect();
+            let azure: String = folders.iter().map(azure).collect();
+            format!("<ListBucketResult><Prefix>../</Prefix>{s3}{azure}</ListBucketResult>")
+        };
+        let good = page(&["a/", "b c/"]);
+        assert_eq!(of_names(good.clone().into()), good);
+        assert_eq!(
+            of_names(page(&["a/", "../", "./", "b c/", "x//"]).into()),
+            good
         );
     }
 

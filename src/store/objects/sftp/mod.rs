@@ -29,7 +29,8 @@ use self::link::{Host, Link, Seat};
 use self::protocol::{Entry, is, parent};
 use super::address::Address;
 use super::contract::{
-    Body, Listed, MAX_DEPTH, MAX_OBJECTS, Store, Upload, bounded, take, too_long,
+    Body, Level, Listed, MAX_DEPTH, MAX_OBJECTS, Store, Upload, bounded, take, take_folder,
+    too_long,
 };
 use super::name::check_name;
 use super::settings::Settings;
@@ -214,6 +215,7 @@ impl Store for Sftp {
                         name: below.to_owned(),
                         size,
                         modified,
+                        etag: None,
                     };
                     take(&mut found, object)
                         .map_err(|failure| failure.doing(format!("listing {}", self.url)))?;
@@ -223,6 +225,38 @@ impl Store for Sftp {
             }
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    async fn level(&self, folder: &str) -> Result<Level> {
+        let dir = match folder {
+            "" => self.dir.clone(),
+            folder => self.path(folder)?,
+        };
+        let mut found = Level::default();
+        let entries = self.entries(&dir, !folder.is_empty()).await?;
+        for (name, is_dir, size, modified) in entries.unwrap_or_default() {
+            let path = format!("{dir}/{name}");
+            let name = path
+                .get(self.dir.len() + 1..)
+                .unwrap_or_default()
+                .to_owned();
+            let taken = match is_dir {
+                true => take_folder(&mut found, name),
+                false => {
+                    let object = Listed {
+                        name,
+                        size,
+                        modified,
+                        etag: None,
+                    };
+                    take(&mut found.objects, object)
+                }
+            };
+            taken.map_err(|failure| failure.doing(format!("listing {}", self.url)))?;
+        }
+        found.folders.sort_unstable();
+        found.objects.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
