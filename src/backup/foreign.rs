@@ -19,6 +19,8 @@ pub enum Packing {
     Gzip,
     /// RFC 1950.
     Zlib,
+    /// The only file of a zip archive (PKWARE's APPNOTE).
+    Zip,
     /// In a form that is not read here; its name's ending.
     Other(&'static str),
 }
@@ -42,7 +44,7 @@ pub fn packing(name: &str) -> Packing {
     match name.rsplit_once('.').map(|(_, ending)| ending) {
         Some("gz") => Packing::Gzip,
         Some("zlib") => Packing::Zlib,
-        Some("zip") => Packing::Other("zip"),
+        Some("zip") => Packing::Zip,
         Some("lzw") => Packing::Other("lzw"),
         _ => Packing::Plain,
     }
@@ -136,7 +138,7 @@ mod tests {
             (
                 "on-demand-server1-1744272483.zip",
                 "2025-04-10T08:08:03Z",
-                Packing::Other("zip"),
+                Packing::Zip,
             ),
             (
                 "snapshot-20260611103000.db",

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt;
+use rawzip::{CompressionMethod, RECOMMENDED_BUFFER_SIZE, ZipArchive};
 
 use super::catalog::{BackupSet, SetState};
 use crate::backup::foreign::{self, Packing};
@@ -42,24 +43,61 @@ pub fn unpacked(
         return Ok((set, None));
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let packing = foreign::packing(&name);
+    if packing == Packing::Plain {
+        return Ok((set, None));
+    }
+    if let Packing::Other(form) = packing {
+        let what = format!("{name}: etcd-dr does not unpack {form}; unpack it first");
+        return Err(Failure::new(Kind::Usage, what));
+    }
     let file =
-        || File::open(&path).doing(Kind::NotChecked, || format!("opening {}", path.display()));
-    let mut from: Box<dyn Read> = match foreign::packing(&name) {
-        Packing::Plain => return Ok((set, None)),
-        Packing::Gzip => Box::new(MultiGzDecoder::new(BufReader::new(file()?))),
-        Packing::Zlib => Box::new(ZlibDecoder::new(BufReader::new(file()?))),
-        Packing::Other(form) => {
-            let what = format!("{name}: etcd-dr does not unpack {form}; unpack it first");
-            return Err(Failure::new(Kind::Usage, what));
-        }
-    };
+        File::open(&path).doing(Kind::NotChecked, || format!("opening {}", path.display()))?;
     let here = Scratch::make(scratch, "unpack")?;
     let to = here.path().join(UNPACKED);
-    pour(context, from.as_mut(), &to)
-        .map_err(|failure| failure.doing(format!("unpacking {}", path.display())))?;
+    let poured = match packing {
+        Packing::Gzip => pour(context, &mut MultiGzDecoder::new(BufReader::new(file)), &to),
+        Packing::Zlib => pour(context, &mut ZlibDecoder::new(BufReader::new(file)), &to),
+        _ => unzip(context, file, &to),
+    };
+    poured.map_err(|failure| failure.doing(format!("unpacking {}", path.display())))?;
     let mut set = set;
     set.files.snapshot = Some(to);
     Ok((set, Some(here)))
+}
+
+/// Unpacks the only file of a zip archive, as k3s and RKE2 make it. Its name in there means nothing.
+fn unzip(context: &Context, file: File, to: &Path) -> Result<()> {
+    let doing = || "reading the zip archive";
+    let bad = |what: &str| Failure::new(Kind::BadBackup, what.to_owned());
+    let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+    let archive = ZipArchive::from_file(file, &mut buffer).doing(Kind::BadBackup, doing)?;
+    let mut entries = archive.entries(&mut buffer);
+    let only = entries.next_entry().doing(Kind::BadBackup, doing)?;
+    let only = only.ok_or_else(|| bad("expected one file in the archive, found none"))?;
+    let (flags, method, place) = (only.flags(), only.compression_method(), only.wayfinder());
+    // Of a list of files without an end no more is read.
+    if entries
+        .next_entry()
+        .doing(Kind::BadBackup, doing)?
+        .is_some()
+    {
+        return Err(bad("expected one file in the archive, found more"));
+    }
+    if flags.is_encrypted() {
+        return Err(bad("the file in the archive is encrypted"));
+    }
+    let entry = archive.get_entry(place).doing(Kind::BadBackup, doing)?;
+    match method {
+        CompressionMethod::STORE => pour(context, &mut entry.verifying_reader(entry.reader()), to),
+        CompressionMethod::DEFLATE => {
+            let unpacked = DeflateDecoder::new(entry.reader());
+            pour(context, &mut entry.verifying_reader(unpacked), to)
+        }
+        _ => Err(bad(
+            "the file in the archive is neither stored nor deflated",
+        )),
+    }
 }
 
 /// Writes what is unpacked, as long as there is room: nobody else decides how much that is.

@@ -27,6 +27,18 @@ fn pack(file: &Path, program: &[&str]) {
     assert!(packed.expect("running it").success());
 }
 
+/// Packs as Go's archive/zip does it for k3s: deflated, sizes behind the data.
+const ZIP: &str = "
+import io, sys, zipfile
+class Pipe(io.RawIOBase):
+    def __init__(self, to): self.to = to
+    def writable(self): return True
+    def write(self, data): return self.to.write(data)
+path = sys.argv[1]; data = open(path, 'rb').read()
+with open(path, 'wb') as out, zipfile.ZipFile(Pipe(out), 'w', zipfile.ZIP_DEFLATED) as made:
+    made.writestr('../../etc/on-demand-cp-1-1744272484', data)
+";
+
 /// Puts one of each into a directory.
 fn shelve(bench: &Bench, dir: &Path) {
     let bytes = snapshot(bench);
@@ -42,7 +54,9 @@ fn shelve(bench: &Bench, dir: &Path) {
     let code = "import sys, zlib; p = sys.argv[1]; d = open(p, 'rb').read(); open(p, 'wb').write(zlib.compress(d))";
     pack(&zlib, &["python3", "-c", code]);
     put("etcd-snapshot-cp-1-1744272483", &bytes);
-    put("on-demand-cp-1-1744272484.zip", b"PK");
+    let zip = put("on-demand-cp-1-1744272484.zip", &bytes);
+    pack(&zip, &["python3", "-c", ZIP]);
+    put("Full-00000000-00009005-1518427678.lzw", b"packed");
     // A copy of the database file: no trailer.
     put("snapshot-20260611103000.db", &bytes[..bytes.len() - 32]);
     put("Incr-00009003-00009010-1518427700", b"[]");
@@ -75,6 +89,10 @@ fn expected() -> Vec<(String, String, String)> {
         (
             "Full-00000000-00009004-1518427677.zlib",
             "2018-02-12T09:27:57Z",
+        ),
+        (
+            "Full-00000000-00009005-1518427678.lzw",
+            "2018-02-12T09:27:58Z",
         ),
         ("etcd-snapshot-cp-1-1744272483", "2025-04-10T08:08:03Z"),
         ("on-demand-cp-1-1744272484.zip", "2025-04-10T08:08:04Z"),
@@ -116,7 +134,7 @@ fn what_others_keep_is_listed_and_read() {
                 "--scratch",
                 text(&scratch),
             ];
-            if name.ends_with(".zip") {
+            if name.ends_with(".lzw") {
                 assert!(verified.expect(2).stderr.contains("unpack it first"));
                 run(&restore).expect(2);
                 continue;
@@ -152,4 +170,39 @@ fn what_is_packed_wrong_is_a_bad_backup_and_nobody_signed_it() {
         .run(&["verify", name, "--allowed-signers", text(&signers)])
         .expect(5);
     assert!(refused.stderr.contains("[unsigned-backup]"), "{refused}");
+}
+
+/// Archives that lie: several files, none, one that is not what its checksum says.
+#[test]
+fn a_zip_that_is_not_one_snapshot_is_a_bad_backup() {
+    let bench = Bench::new();
+    let made = |code: &str| {
+        let path = bench.store().join("on-demand-cp-1-1744272484.zip");
+        let code = format!(
+            "import sys, zipfile\nmade = zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED)\n{code}"
+        );
+        let python = Command::new("python3")
+            .args(["-c", &code, text(&path)])
+            .status();
+        assert!(python.expect("running python3").success());
+        path
+    };
+    let refused = |path: &Path, told: &str| {
+        let run = run(&["verify", text(path)]).expect(3);
+        assert!(run.stderr.contains(told), "{told}: {run}");
+    };
+    refused(
+        &made("[made.writestr(n, 'x') for n in 'ab']; made.close()"),
+        "expected one file in the archive, found more",
+    );
+    let altered = made("made.writestr('a', 'x' * 5000); made.close()");
+    let mut bytes = std::fs::read(&altered).expect("an archive");
+    let checksum = bytes
+        .windows(4)
+        .rposition(|four| four == b"PK\x01\x02")
+        .expect("a list")
+        + 16;
+    bytes[checksum] ^= 1;
+    std::fs::write(&altered, bytes).expect("writing");
+    refused(&altered, "unpacking ");
 }
