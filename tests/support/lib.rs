@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+pub mod azurite;
 pub mod bins;
 pub mod bulk;
 pub mod campaign;

@@ -1,11 +1,12 @@
-//! Stores that let nothing be replaced or removed: S3 Object Lock and Google's retention. No server here has
-//! them, so a fake stands before a real S3 server: it answers 403 to every overwrite and every removal, as the
-//! services' documents say, and names the time as they do.
+//! Stores that let nothing be replaced or removed: S3 Object Lock, Google's retention and Azure's immutability. No
+//! server here has them, so a fake stands before a real S3 server or Azurite: it answers every overwrite and every
+//! removal with 403, for Azure with 409, as the services' documents say, and names the time as they do.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use testbench::azurite::Azurite;
 use testbench::golden;
 use testbench::s3::{BUCKET, S3, variables};
 
@@ -18,7 +19,7 @@ const UNTIL: &str = "2999-12-24T10:00:00Z";
 
 /// A service that retains everything.
 struct Retaining {
-    server: S3,
+    server: Server,
     wire: Wire,
     /// What it refused.
     refused: Arc<Mutex<BTreeSet<&'static str>>>,
@@ -28,18 +29,47 @@ struct Retaining {
 enum Service {
     S3,
     Google,
+    Azure,
+}
+
+/// What is behind the fake.
+enum Server {
+    S3(S3),
+    Azurite(Azurite),
+}
+
+/// What the fake knows of the objects that are there: they are files, or it saw them come.
+enum Objects {
+    Files(PathBuf),
+    Seen(Mutex<BTreeSet<String>>),
+}
+
+impl Objects {
+    /// Whether an object is there already; one that is put is from then on.
+    fn has(&self, path: &str, put: bool) -> bool {
+        match self {
+            Self::Files(root) => root.join(path.trim_start_matches('/')).is_file(),
+            Self::Seen(seen) if put => !seen.lock().expect("the objects").insert(path.to_owned()),
+            Self::Seen(seen) => seen.lock().expect("the objects").contains(path),
+        }
+    }
 }
 
 impl Retaining {
     fn start(service: Service) -> Option<Self> {
         let server = match service {
-            Service::S3 => S3::start()?,
-            Service::Google => S3::anonymous()?,
+            Service::S3 => Server::S3(S3::start()?),
+            Service::Google => Server::S3(S3::anonymous()?),
+            Service::Azure => Server::Azurite(Azurite::start()?),
         };
         let refused = Arc::new(Mutex::new(BTreeSet::new()));
-        let (root, log) = (server.root.clone(), Arc::clone(&refused));
-        let wire = Wire::start(server.address, move |request| {
-            let (act, why) = judge(service, &root, request);
+        let (objects, address) = match &server {
+            Server::S3(server) => (Objects::Files(server.root.clone()), server.address),
+            Server::Azurite(server) => (Objects::Seen(Mutex::default()), server.address),
+        };
+        let log = Arc::clone(&refused);
+        let wire = Wire::start(address, move |request| {
+            let (act, why) = judge(service, &objects, request);
             if let Some(why) = why {
                 log.lock().expect("the log").insert(why);
             }
@@ -55,6 +85,7 @@ impl Retaining {
     fn env(&self, service: Service) -> Env {
         match service {
             Service::S3 => variables(self.wire.address),
+            Service::Azure => Azurite::variables_at(self.wire.address),
             Service::Google => {
                 let account = r#"{"private_key":"none","private_key_id":"none","client_email":"none","disable_oauth":true}"#;
                 vec![
@@ -72,7 +103,7 @@ impl Retaining {
 }
 
 /// What the service does with a request, and the name of what it refuses.
-fn judge(service: Service, root: &Path, mut request: Request) -> (Act, Option<&'static str>) {
+fn judge(service: Service, objects: &Objects, mut request: Request) -> (Act, Option<&'static str>) {
     if matches!(service, Service::Google) {
         request.take("authorization");
         if request.take("x-goog-if-generation-match").is_some() {
@@ -85,7 +116,9 @@ fn judge(service: Service, root: &Path, mut request: Request) -> (Act, Option<&'
     let decoded = percent_encoding::percent_decode_str(&request.target);
     let decoded = decoded.decode_utf8_lossy().into_owned();
     let path = decoded.split('?').next().unwrap_or_default();
-    let there = root.join(path.trim_start_matches('/')).is_file();
+    // A block is no object before the list of blocks is.
+    let put = request.method == "PUT" && !decoded.contains("comp=block&");
+    let there = objects.has(path, put);
     let conditional = request
         .headers
         .iter()
@@ -95,15 +128,10 @@ fn judge(service: Service, root: &Path, mut request: Request) -> (Act, Option<&'
         ..request.clone()
     };
     let kind = named.kind();
-    let refuse = |what: &'static str| match service {
-        Service::S3 => (s3_error(403, "AccessDenied"), Some(what)),
-        Service::Google => {
-            let told = format!(
-                "<?xml version='1.0'?><Error><Code>RetentionPolicyNotMet</Code><Message>Object '{path}' is subject to bucket's retention policy or object retention and cannot be deleted or overwritten until {UNTIL}</Message></Error>"
-            );
-            (Act::Answer(403, told), Some(what))
-        }
-    };
+    if matches!(service, Service::Azure) && decoded.contains("comp=batch") {
+        return (refused_batch(&request), Some("delete"));
+    }
+    let refuse = |what: &'static str| (refusal(service, path), Some(what));
     match kind {
         "delete" => refuse("delete"),
         // A condition that does not hold is told before the lock is.
@@ -114,8 +142,52 @@ fn judge(service: Service, root: &Path, mut request: Request) -> (Act, Option<&'
             let header = format!("x-amz-object-lock-retain-until-date: {UNTIL}");
             (Act::With(request, header), None)
         }
+        "head" if there && matches!(service, Service::Azure) => {
+            let header = "x-ms-immutability-policy-until-date: Tue, 24 Dec 2999 10:00:00 GMT";
+            (Act::With(request, header.to_owned()), None)
+        }
         _ => (Act::Pass(request), None),
     }
+}
+
+/// How a service refuses to replace or remove what is at a path.
+fn refusal(service: Service, path: &str) -> Act {
+    let error = |code: &str, told: &str| {
+        format!("<?xml version='1.0'?><Error><Code>{code}</Code><Message>{told}</Message></Error>")
+    };
+    match service {
+        Service::S3 => s3_error(403, "AccessDenied"),
+        Service::Google => {
+            let told = format!(
+                "Object '{path}' is subject to bucket's retention policy or object retention and cannot be deleted or overwritten until {UNTIL}"
+            );
+            Act::Answer(403, error("RetentionPolicyNotMet", &told))
+        }
+        Service::Azure => {
+            let told = "This operation is not permitted as the blob is immutable due to a policy.";
+            Act::Answer(409, error("BlobImmutableDueToPolicy", told))
+        }
+    }
+}
+
+/// The answer to a batch of removals, none of which is allowed: 202, and 409 for each (Azure's "Blob Batch").
+fn refused_batch(request: &Request) -> Act {
+    let body = String::from_utf8_lossy(&request.body);
+    let parts = body
+        .lines()
+        .filter(|line| line.starts_with("DELETE "))
+        .count();
+    let part = |number: usize| {
+        format!(
+            "--batchresponse\r\nContent-Type: application/http\r\nContent-ID: {number}\r\n\r\nHTTP/1.1 409 This operation is not permitted as the blob is immutable due to a policy.\r\nx-ms-error-code: BlobImmutableDueToPolicy\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    let parts: String = (0..parts).map(part).collect();
+    Act::Typed(
+        202,
+        "multipart/mixed; boundary=batchresponse",
+        format!("{parts}--batchresponse--\r\n"),
+    )
 }
 
 /// All commands, against a store that only takes what is new.
@@ -223,6 +295,11 @@ fn a_fake_of_google_with_a_retention_policy() {
 }
 
 #[test]
+fn a_fake_of_azure_with_an_immutability_policy() {
+    works(Service::Azure, "az");
+}
+
+#[test]
 fn a_transfer_that_was_interrupted_goes_on_where_nothing_can_be_replaced() {
     let Some(store) = Retaining::start(Service::S3) else {
         return;
@@ -246,11 +323,15 @@ fn a_transfer_that_was_interrupted_goes_on_where_nothing_can_be_replaced() {
     };
     copy().expect(0);
     let (cluster, node) = origin();
-    let folder: PathBuf = [&cluster, &node, "backup-1"]
-        .iter()
-        .fold(store.server.bucket().join("etcd"), |path, part| {
-            path.join(part)
-        });
+    let Server::S3(server) = &store.server else {
+        panic!("it is a real S3 server");
+    };
+    let folder = server
+        .bucket()
+        .join("etcd")
+        .join(&cluster)
+        .join(&node)
+        .join("backup-1");
     // As after a kill before the Manifest, and before an object was recorded as arrived.
     std::fs::remove_file(folder.join("backup.json")).expect("a Manifest");
     let records = || {
