@@ -117,3 +117,24 @@ fn every_file_that_a_page_names_exists() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(seen > 60, "only {seen} files");
 }
+
+/// The page that compares says of each thing that etcd-dr does which test proves it.
+#[test]
+fn the_comparison_names_tests_that_exist() {
+    let page = std::fs::read_to_string(project().join("docs/comparison.md")).expect("a page");
+    let mut seen = 0;
+    for word in page.split('`').skip(1).step_by(2) {
+        let Some((suite, test)) = word.split_once("::") else {
+            continue;
+        };
+        seen += 1;
+        let suite = std::fs::read_dir(project().join("tests").join(suite)).expect("a suite");
+        let files = suite.map(|entry| entry.expect("an entry").path());
+        let has = |path: std::path::PathBuf| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text.contains(&format!("fn {test}("))
+        };
+        assert!(files.into_iter().any(has), "there is no test {word}");
+    }
+    assert!(seen > 25, "only {seen} tests");
+}
