@@ -6,6 +6,7 @@ pub mod detached;
 pub mod dir_options;
 pub mod disable;
 pub mod member;
+pub mod proof;
 pub mod rehearse;
 pub mod restore;
 pub mod survivor;

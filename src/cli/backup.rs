@@ -39,7 +39,7 @@ pub(super) fn run(session: &Session, args: &BackupArgs) -> Result<Shown> {
     metrics.ended(Timestamp::now(), began.elapsed(), failure);
     let written = store(session, args).and_then(|store| {
         metrics.look(&store, "");
-        metrics::textfile(&metrics, path)
+        metrics::textfile(&metrics.render()?, path)
     });
     match (result, written) {
         (result, Ok(())) => result,

@@ -12,8 +12,8 @@ use super::args::{Cli, ColorArg, Command, OutputArg};
 use super::output::{error, error_json, hints, json, terminal};
 use super::session::{Session, Shown};
 use super::{
-    backup, complete, copy, diff, disable, enable, environment, get, list, log, man, member, prune,
-    restore, schedule, verify,
+    backup, complete, copy, diff, disable, enable, environment, fleet, get, list, log, man, member,
+    prune, restore, schedule, verify,
 };
 use crate::error::{Doing, Failure, Kind, Result, exit};
 use crate::sys::{bound, limits};
@@ -198,6 +198,7 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
     match &cli.command {
         Command::Backup(args) => backup::run(&session, args),
         Command::Schedule(args) => schedule::run(&session, args),
+        Command::List(args) if args.fleet => fleet::run(&session, args),
         Command::List(args) => list::run(&session, args),
         Command::Log(args) => log::run(&session, args),
         Command::Verify(args) => verify::run(&session, args),
@@ -223,6 +224,7 @@ fn check_output(cli: &Cli) -> Result<()> {
     let has = match (&cli.command, output) {
         (_, OutputArg::Text | OutputArg::Json) => true,
         (Command::Diff(_), OutputArg::Html) => true,
+        (Command::List(args), OutputArg::Html) => args.fleet,
         (Command::Get(args), output) => !args.history && output != OutputArg::Html,
         _ => false,
     };

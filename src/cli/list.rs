@@ -149,7 +149,7 @@ fn unfinished(session: &Session) -> Result<Option<String>> {
 
 /// Whether a directory has folders as copies are in, three below each other. Only these are looked
 /// at: it may be any directory, and of any size.
-fn holds_copies(dir: &Path) -> bool {
+pub(super) fn holds_copies(dir: &Path) -> bool {
     let folders = |dir: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
         entries
@@ -278,7 +278,7 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, shown: 
                 .unwrap_or_else(nothing),
         ];
         row.extend(shown.verbose.then(|| shared.unwrap_or_else(nothing)));
-        let reachable = || match reachable(set) {
+        let reachable = || match set.reachable() {
             Some(span) => format!("{} to {}", span.from, span.to),
             None => nothing(),
         };
@@ -293,15 +293,6 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, shown: 
         text.push_str("* the newest good backup\n");
     }
     text
-}
-
-/// The revisions that a set can be restored to, as its Manifest tells.
-fn reachable(set: &BackupSet) -> Option<Span> {
-    let database = &set.manifest.as_ref()?.database;
-    Some(Span {
-        from: database.compact_revision.unwrap_or(1).max(1),
-        to: database.kv_revision?,
-    })
 }
 
 /// The quality column: the state, what makes it so, and whether it is pinned.
@@ -474,7 +465,7 @@ impl<'a> Set<'a> {
             name: &set.name,
             pinned: set.pinned,
             problems: &set.problems,
-            reachable: reachable(set),
+            reachable: set.reachable(),
             rehearsed: set.rehearsed.as_ref(),
             shared_bytes: set.shared,
             signature: Signed::new(set),

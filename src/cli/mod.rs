@@ -15,6 +15,7 @@ mod disable;
 mod dispatch;
 mod enable;
 mod environment;
+mod fleet;
 mod get;
 mod given;
 mod list;

@@ -211,7 +211,11 @@ impl Hands<'_> {
                 .warn("metrics", "reading the store failed");
         }
         if let Some(path) = &self.args.backup.textfile
-            && let Err(failure) = metrics::textfile(&self.served.metrics, path)
+            && let Err(failure) = self
+                .served
+                .metrics
+                .render()
+                .and_then(|text| metrics::textfile(&text, path))
         {
             self.session.context.warn("textfile", failure.to_string());
         }

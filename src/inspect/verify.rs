@@ -17,13 +17,11 @@ use crate::backup::resources::{Certificates, Rules, check_archive};
 use crate::backup::{Manifest, expiry, sums};
 use crate::context::Context;
 use crate::error::{Doing, Kind, Result};
-use crate::event::Event;
 use crate::finding::{Finding, Layer};
 use crate::keep::catalog::{BackupSet, SetSignature, Verified};
 use crate::keep::database;
 use crate::keep::encryption::{self, EncryptedWith};
 use crate::node::layout::KUBERNETES;
-use crate::sys::fs;
 use crate::sys::small;
 use crate::sys::stream::Hashing;
 
@@ -403,35 +401,15 @@ fn record(context: &Context, set: &BackupSet, layers: &Layers, good: bool) -> bo
         .reports
         .iter()
         .filter(|report| report.state == LayerState::Failed);
+    let failed = failed.filter_map(|report| {
+        let word = serde_json::to_value(report.layer).ok()?;
+        word.as_str().map(str::to_owned)
+    });
     let verified = Verified {
-        schema_version: 1,
-        time: context.now,
         good,
-        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        failed: failed
-            .filter_map(|report| {
-                Some(
-                    serde_json::to_value(report.layer)
-                        .ok()?
-                        .as_str()?
-                        .to_owned(),
-                )
-            })
-            .collect(),
+        ..Verified::new(context.now, failed.collect())
     };
-    let Ok(mut bytes) = serde_json::to_vec_pretty(&verified) else {
-        return false;
-    };
-    bytes.push(b'\n');
-    match fs::write_atomic(&set.dir.join(names::VERIFIED), &bytes) {
-        Ok(()) => true,
-        Err(failure) => {
-            context.tell(Event::Note(format!(
-                "the result is not recorded: {failure}"
-            )));
-            false
-        }
-    }
+    verified.write_to(context, &set.dir)
 }
 
 /// The certificates that cannot be read or have expired, each in a sentence; of very many the first

@@ -7,6 +7,7 @@ pub mod chain;
 pub mod copies;
 pub mod database;
 pub mod encryption;
+pub mod fleet;
 pub mod foreign;
 pub mod in_use;
 pub mod lineage;

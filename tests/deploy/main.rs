@@ -398,7 +398,10 @@ fn metrics(text: &str) -> Vec<String> {
 
 #[test]
 fn alerts_and_dashboard_use_metrics_that_exist() {
-    let source = include_str!("../../src/keep/metrics/mod.rs");
+    let source = concat!(
+        include_str!("../../src/keep/metrics/mod.rs"),
+        include_str!("../../src/keep/metrics/fleet.rs")
+    );
     for file in [
         "monitoring/prometheusrule.yaml",
         "monitoring/dashboard.json",
@@ -422,10 +425,9 @@ fn the_alerts_fire_when_they_should() {
     let plain = serde_yaml_ng::to_string(&rules["spec"]).expect("YAML");
     std::fs::write(scratch.path().join("rules.yaml"), plain).expect("writing the rules");
     let tests = text("monitoring/rules_test.yaml");
-    for rule in rules["spec"]["groups"][0]["rules"]
-        .as_sequence()
-        .expect("rules")
-    {
+    let groups = rules["spec"]["groups"].as_sequence().expect("groups");
+    let rules = |group: &Value| group["rules"].as_sequence().expect("rules").clone();
+    for rule in groups.iter().flat_map(rules) {
         let name = rule["alert"].as_str().expect("a name");
         assert!(
             tests.contains(&format!("alertname: {name}\n")),

@@ -2,10 +2,12 @@
 //! `copies` runs the commands against real servers; `faults` cuts, refuses and fills them.
 
 mod bench;
+mod catalog;
 mod conformance;
 mod copies;
 mod emulators;
 mod faults;
+mod fleet;
 mod gateway;
 mod hostile;
 mod known_hosts;

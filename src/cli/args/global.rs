@@ -94,7 +94,7 @@ pub enum OutputArg {
     /// The stored bytes of one object, by get
     #[value(hide = true)]
     Raw,
-    /// One page for a browser, by diff
+    /// One page for a browser, by diff and list --fleet
     #[value(hide = true)]
     Html,
 }

@@ -9,10 +9,18 @@ use super::remote::RemoteArgs;
 use super::sign::SignersArgs;
 use super::values::parse_duration;
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  etcd-dr list
+  etcd-dr list --stale-after 2h || alert
+  etcd-dr list -o json /mnt/backups
+  etcd-dr list --fleet s3://bucket/etcd --expect clusters.txt
+  etcd-dr list --fleet s3://one s3://two -o html > fleet.html";
+
 /// `list`
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_long_help = "Examples:\n  etcd-dr list\n  etcd-dr list --stale-after 2h || alert\n  etcd-dr list -o json /mnt/backups"
+    after_long_help = LIST_EXAMPLES
 )]
 pub struct ListArgs {
     /// Directory that holds the backups, or a store's URL
@@ -24,9 +32,32 @@ pub struct ListArgs {
     #[arg(long = "store", value_name = "STORE", value_hint = ValueHint::DirPath)]
     pub store_option: Option<PathBuf>,
 
+    /// More stores, with --fleet
+    #[arg(value_name = "STORE", requires = "fleet", value_hint = ValueHint::DirPath)]
+    pub more: Vec<PathBuf>,
+
     /// Exit with 11 if the newest good backup is older than this (2h)
-    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    /// [with --fleet: 25h]
+    #[arg(long, value_name = "AGE", value_parser = parse_duration, verbatim_doc_comment)]
     pub stale_after: Option<Duration>,
+
+    /// Show one line for each cluster and node instead: its newest good backup
+    ///
+    /// Reads any number of stores, with read-only credentials if need be. -o html makes one page
+    /// with small plots of size and age. Exit status 11: a cluster has no recent good backup, or
+    /// is absent; 12: a store could not be read.
+    #[arg(long)]
+    pub fleet: bool,
+
+    /// With --fleet: the clusters that must have backups, one per line:
+    /// CLUSTER or CLUSTER/NODE, then a name to show
+    #[arg(long, value_name = "FILE", requires = "fleet", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub expect: Option<PathBuf>,
+
+    /// With --fleet: also write metrics to this file (*.prom), for
+    /// node_exporter
+    #[arg(long, value_name = "FILE", requires = "fleet", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub textfile: Option<PathBuf>,
 
     /// Whose signatures count.
     #[command(flatten)]

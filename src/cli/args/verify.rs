@@ -18,6 +18,7 @@ Examples:
   etcd-dr verify latest --rehearse             does etcd start from it?
   etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
   etcd-dr verify --chain s3://bucket/etcd      is one missing or replaced?
+  etcd-dr verify --fleet --sample 5 s3://bucket/etcd
   etcd-dr verify --compare a.json b.json       which disk to recover from?
   etcd-dr verify --cluster -o json             what is wrong with the cluster?";
 
@@ -27,7 +28,7 @@ Examples:
 pub struct VerifyArgs {
     /// Backup to check: a name, `latest`, a directory, a snapshot file,
     /// or URL/CLUSTER/NODE/backup-N
-    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster", "upgrade_to", "chain"])]
+    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster", "upgrade_to", "chain", "fleet"])]
     pub sets: Vec<String>,
 
     /// Check every backup in the store
@@ -40,6 +41,19 @@ pub struct VerifyArgs {
     /// is a store here, such as a URL. Exit status 11: something is wrong with a chain.
     #[arg(long, conflicts_with_all = ["all", "live", "data_dir", "compare", "cluster", "upgrade_to"])]
     pub chain: bool,
+
+    /// Prove backups of many clusters: verify them, restore them into
+    /// --scratch, and compare HashKV
+    ///
+    /// SET are stores here. Each run takes the newest good backup of the
+    /// --sample nodes whose last proof is the oldest, and records the
+    /// result. Exit status 3: one is bad; 12: one could not be checked.
+    #[arg(long, conflicts_with_all = ["all", "live", "rehearse", "data_dir", "compare", "cluster", "upgrade_to", "chain"], verbatim_doc_comment)]
+    pub fleet: bool,
+
+    /// With --fleet: how many backups to prove [default: 1]
+    #[arg(long, value_name = "N", requires = "fleet", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
 
     /// Diagnose the running cluster: members, quorum, names, addresses,
     /// certificates, clocks, space

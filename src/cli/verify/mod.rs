@@ -4,6 +4,7 @@ mod chain;
 mod cluster;
 mod compare;
 mod data_dir;
+mod fleet;
 pub(in crate::cli) mod rehearse;
 mod upgrade;
 
@@ -41,6 +42,9 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     }
     if args.chain {
         return chain::run(session, args);
+    }
+    if args.fleet {
+        return fleet::run(session, args);
     }
     if args.sets.iter().any(|word| Address::is_url(word)) {
         return away(session, args);

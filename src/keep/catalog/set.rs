@@ -6,10 +6,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::backup::Manifest;
-use crate::backup::names::BackupId;
+use crate::backup::names::{self, BackupId};
 use crate::backup::newest::{self, Age};
 use crate::backup::signature::Signature;
+use crate::context::Context;
+use crate::error::{Doing, Kind};
+use crate::etcd::history::Span;
+use crate::event::Event;
 use crate::sys::digest::sha256_hex;
+use crate::sys::fs;
 
 /// What kind of set it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -54,6 +59,36 @@ pub struct Verified {
     pub failed: Vec<String>,
 }
 
+impl Verified {
+    /// What this version found now: the layers that are broken.
+    pub fn new(time: Timestamp, failed: Vec<String>) -> Self {
+        Self {
+            schema_version: 1,
+            time,
+            good: failed.is_empty(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            failed,
+        }
+    }
+
+    /// Puts it beside a Manifest; says whether that could be done. A store that cannot be written to is no
+    /// error.
+    pub fn write_to(&self, context: &Context, dir: &Path) -> bool {
+        let written = serde_json::to_vec_pretty(self)
+            .doing(Kind::Unexpected, || "writing JSON")
+            .and_then(|mut bytes| {
+                bytes.push(b'\n');
+                fs::write_atomic(&dir.join(names::VERIFIED), &bytes)
+            });
+        if let Err(failure) = &written {
+            context.tell(Event::Note(format!(
+                "the result is not recorded: {failure}"
+            )));
+        }
+        written.is_ok()
+    }
+}
+
 /// When a real etcd last served a set, and with what result; kept beside the Manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -95,6 +130,14 @@ impl SetSignature {
             None => Self::None,
             Some(Ok(signature)) => Self::Fits(signature),
             Some(Err(why)) => Self::Bad(why),
+        }
+    }
+
+    /// The fingerprint of the key that made one that fits.
+    pub fn fingerprint(&self) -> Option<String> {
+        match self {
+            Self::Fits(signature) => Some(signature.fingerprint()),
+            Self::None | Self::Bad(_) => None,
         }
     }
 }
@@ -216,6 +259,15 @@ impl BackupSet {
     pub fn is_verified_in_future(&self, now: Timestamp) -> bool {
         let verified = self.verified.as_ref();
         verified.is_some_and(|last| newest::is_future(last.time, now))
+    }
+
+    /// The revisions that it can be restored to, as its Manifest tells.
+    pub fn reachable(&self) -> Option<Span> {
+        let database = &self.manifest.as_ref()?.database;
+        Some(Span {
+            from: database.compact_revision.unwrap_or(1).max(1),
+            to: database.kv_revision?,
+        })
     }
 
     /// Its last rehearsal, unless that is of a time that has not come: then it says nothing.

@@ -5,6 +5,7 @@
 //! objects and has no counterpart. All else is `etcd_dr_*`. Times are seconds since 1970.
 
 mod exposition;
+pub mod fleet;
 pub mod serve;
 mod tls;
 mod write;

@@ -2,19 +2,18 @@
 
 use std::path::Path;
 
-use super::Metrics;
 use crate::error::{Failure, Kind, Result};
 use crate::sys::fs;
 
 /// The collector runs as a user of its own.
 const MODE: u32 = 0o644;
 
-/// Writes the metrics as a file, in one rename; the directory must exist.
+/// Writes metrics, as they were rendered, as a file, in one rename; the directory must exist.
 ///
 /// # Errors
 /// [`Kind::Usage`] where the name does not end in `.prom`, as the collector wants it, and
 /// [`Kind::Store`] where it cannot be written.
-pub fn textfile(metrics: &Metrics, path: &Path) -> Result<()> {
+pub fn textfile(metrics: &str, path: &Path) -> Result<()> {
     if path.extension().is_none_or(|extension| extension != "prom") {
         let what = format!(
             "{} does not end in .prom, so no collector reads it",
@@ -22,6 +21,6 @@ pub fn textfile(metrics: &Metrics, path: &Path) -> Result<()> {
         );
         return Err(Failure::new(Kind::Usage, what));
     }
-    fs::write_atomic_for_all(path, metrics.render()?.as_bytes(), MODE)
+    fs::write_atomic_for_all(path, metrics.as_bytes(), MODE)
         .map_err(|failure| failure.doing("writing the metrics"))
 }

@@ -192,6 +192,7 @@ fn a_single_node_and_an_update() {
         |_| {},
     );
     node.assert_backed_up_state();
+    stage.play(&page(RUNBOOK, "Many clusters"), |_| {});
     stage.play(&page(RUNBOOK, "A cluster that is gone"), |_| {});
 }
 

@@ -1,0 +1,327 @@
+//! `list --fleet`: a line for each cluster and node of some stores.
+
+mod page;
+
+use std::path::{Path, PathBuf};
+
+use indicatif::HumanBytes;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::args::{ListArgs, OutputArg};
+use super::given::file;
+use super::list::holds_copies;
+use super::output::json;
+use super::output::table::{Table, nothing, terminal_width};
+use super::output::words::{ago, span};
+use super::session::{Session, Shown};
+use super::{remote, sign};
+use crate::error::{Doing, Kind, Result, exit};
+use crate::keep::catalog;
+use crate::keep::fleet::{self, Expected, Fleet, Line, Rules, State};
+use crate::keep::metrics::{self, fleet::FleetMetrics};
+use crate::keep::trust::Trust;
+use crate::store::{Address, LocalStore, Settings, objects};
+use crate::sys::quote::printable;
+
+/// The oldest that the newest good backup may be: a daily one, and an hour for it.
+const STALE_AFTER: SignedDuration = SignedDuration::from_hours(25);
+
+/// The change of size from which on a backup counts as shrunk, as in the alert's rule.
+const LESS_THAN: f64 = -0.5;
+
+/// What became of one store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Seen {
+    /// The store, as it is called.
+    store: String,
+    /// What of it could not be read, and why.
+    pub(super) problems: Vec<String>,
+}
+
+/// The document.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    command: &'static str,
+    schema_version: u32,
+    time: Timestamp,
+    stale_after_seconds: i64,
+    stores: &'a [Seen],
+    fleet: &'a [Line],
+}
+
+/// Shows the clusters of all stores.
+pub(super) fn run(session: &Session, args: &ListArgs) -> Result<Shown> {
+    let trust = sign::trust(session, &args.signers, &[])?;
+    let expected = match &args.expect {
+        Some(path) => Some(
+            fleet::parse_expected(&file(path)?)
+                .map_err(|failure| failure.doing(format!("reading {}", path.display())))?,
+        ),
+        None => None,
+    };
+    let settings = remote::settings(session, &args.remote)?;
+    let named = args.store.iter().chain(&args.more).map(PathBuf::as_path);
+    let named: Vec<&Path> = named.collect();
+    let (found, stores) = look(session, &named, &trust, &settings)?;
+    let now = session.context.now;
+    let stale_after = args.stale_after.map_or(STALE_AFTER, |limit| {
+        SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX)
+    });
+    let rules = Rules {
+        expected: expected.as_deref(),
+        stale_after,
+        now,
+    };
+    let lines = found.lines(&rules);
+    if let Some(path) = &args.textfile {
+        let unread = stores
+            .iter()
+            .map(|seen| (seen.store.as_str(), seen.problems.is_empty()));
+        let text = FleetMetrics::new(&lines, unread, now).render()?;
+        metrics::textfile(&text, path)?;
+    }
+    let document = Document {
+        command: "list",
+        schema_version: json::SCHEMA_VERSION,
+        time: now,
+        stale_after_seconds: stale_after.as_secs(),
+        stores: &stores,
+        fleet: &lines,
+    };
+    shown(session, &document, expected.as_deref(), stale_after)
+}
+
+fn shown(
+    session: &Session,
+    document: &Document<'_>,
+    expected: Option<&[Expected]>,
+    stale_after: SignedDuration,
+) -> Result<Shown> {
+    let (lines, now) = (document.fleet, document.time);
+    let text = match session.global.output {
+        OutputArg::Json => json::text(document).doing(Kind::Unexpected, || "writing JSON")?,
+        OutputArg::Html => page::page(
+            lines,
+            document.stores.iter().flat_map(|seen| &seen.problems),
+            stale_after,
+            now,
+        ),
+        _ if lines.is_empty() => "no backups\n".to_owned(),
+        _ => table(lines, now),
+    };
+    let problems = document.stores.iter().flat_map(|seen| &seen.problems);
+    let mut remarks: Vec<String> = problems.cloned().map(printable).collect();
+    let unread = !remarks.is_empty();
+    let failing = lines.iter().filter(|line| is_failing(line));
+    remarks.extend(failing.map(|line| remark(line, stale_after)));
+    let other = |line: &&Line| expected.is_some() && !line.expected && line.state != State::Ok;
+    let others = lines.iter().filter(other).count();
+    if others > 0 {
+        remarks.push(format!(
+            "{others} lines that the file does not name are not ok either"
+        ));
+    }
+    Ok(Shown {
+        remark: (!remarks.is_empty()).then(|| remarks.join("\n")),
+        // What could not be read may have what seems to be missing.
+        status: match lines.iter().any(is_failing) {
+            _ if unread => exit::NOT_CHECKED,
+            true => exit::DIFFERS,
+            false => exit::DONE,
+        },
+        ..Shown::done(text, serde_json::Value::Null)
+    })
+}
+
+/// Whether a line decides the exit status.
+fn is_failing(line: &Line) -> bool {
+    line.expected && matches!(line.state, State::Absent | State::Stale)
+}
+
+/// Reads all stores, one after the other; the clusters of each are read side by side. None named: this node's.
+///
+/// # Errors
+/// [`Kind::Usage`] where a name cannot be meant. What a store fails with is in the result.
+pub(super) fn look(
+    session: &Session,
+    named: &[&Path],
+    trust: &Trust,
+    settings: &Settings,
+) -> Result<(Fleet, Vec<Seen>)> {
+    let mut fleet = Fleet::default();
+    let mut stores = Vec::new();
+    for named in named {
+        stores.push(look_at(
+            session,
+            Some(named),
+            (trust, settings),
+            &mut fleet,
+        )?);
+    }
+    if named.is_empty() {
+        stores.push(look_at(session, None, (trust, settings), &mut fleet)?);
+    }
+    Ok((fleet, stores))
+}
+
+fn look_at(
+    session: &Session,
+    named: Option<&Path>,
+    (trust, settings): (&Trust, &Settings),
+    fleet: &mut Fleet,
+) -> Result<Seen> {
+    let now = session.context.now;
+    let address = match remote::url(session, named)? {
+        Some(address) => address,
+        None => {
+            let store = session.store_to_read(named)?;
+            let name = store.dir().display().to_string();
+            if !holds_copies(store.dir()) {
+                return Ok(local(&store, name, trust, fleet, now));
+            }
+            let dir = store
+                .dir()
+                .canonicalize()
+                .doing(Kind::Store, || format!("opening {name}"))?;
+            Address::of_directory(&dir)?
+        }
+    };
+    let url = address.to_string();
+    let looked = session.block_on(async {
+        let store = objects::open(&address, settings).await?;
+        let looked = fleet::look(fleet, store.as_ref(), trust, now);
+        session.context.cancel.guard(looked).await
+    });
+    let problems = match looked {
+        Ok(gaps) => gaps
+            .into_iter()
+            .map(|gap| format!("{}: {}", gap.place, gap.why))
+            .collect(),
+        Err(failure) if failure.kind() == Kind::Store => vec![failure.to_string()],
+        Err(failure) => return Err(failure),
+    };
+    Ok(Seen {
+        store: url,
+        problems,
+    })
+}
+
+/// A directory's own backups.
+fn local(
+    store: &LocalStore,
+    name: String,
+    trust: &Trust,
+    fleet: &mut Fleet,
+    now: Timestamp,
+) -> Seen {
+    let problems = match catalog::list(store) {
+        Ok(mut sets) => {
+            trust.mark(&mut sets);
+            fleet.add(&name, sets, now);
+            Vec::new()
+        }
+        Err(failure) => vec![failure.to_string()],
+    };
+    Seen {
+        store: name,
+        problems,
+    }
+}
+
+/// What a line is called.
+fn called(line: &Line) -> String {
+    let cluster = line.label.as_deref().unwrap_or(&line.cluster);
+    match &line.node {
+        Some(node) => format!("{cluster}/{node}"),
+        None => cluster.to_owned(),
+    }
+}
+
+fn remark(line: &Line, limit: SignedDuration) -> String {
+    let limit = span(limit.as_secs().unsigned_abs());
+    let name = called(line);
+    printable(match (&line.newest, line.age_seconds) {
+        (Some(newest), Some(age)) => format!(
+            "stale: {name}: the newest good backup, {}, is {} old; the limit is {limit}",
+            newest.name,
+            span(age.unsigned_abs())
+        ),
+        _ => format!(
+            "{}: {name}: {}",
+            line.state.word(),
+            line.why.as_deref().unwrap_or_default()
+        ),
+    })
+}
+
+/// The columns that a narrow terminal does without, the least needed first.
+const LESS_NEEDED: [&str; 8] = [
+    "ETCD",
+    "OCP",
+    "REACHABLE",
+    "EXPIRES",
+    "SIGNER",
+    "CHANGE",
+    "REHEARSED",
+    "SIZE",
+];
+
+fn table(lines: &[Line], now: Timestamp) -> String {
+    let signed = lines.iter().filter_map(|line| line.newest.as_ref());
+    let signed = signed.filter(|newest| newest.signer.is_some()).count() > 0;
+    let mut head = vec![
+        "CLUSTER",
+        "NODE",
+        "STATE",
+        "AGE",
+        "VERIFIED",
+        "REHEARSED",
+        "SIZE",
+        "CHANGE",
+        "REACHABLE",
+        "ETCD",
+        "OCP",
+        "EXPIRES",
+    ];
+    head.extend(signed.then_some("SIGNER"));
+    let mut table = Table::new(&head).giving_up(&LESS_NEEDED);
+    for line in lines {
+        let newest = line.newest.as_ref();
+        let text = |text: Option<String>| text.unwrap_or_else(nothing);
+        let proof =
+            |proof: &Option<fleet::Proof>| text(proof.as_ref().map(|proof| ago(proof.time, now)));
+        let mut row = vec![
+            line.label.clone().unwrap_or_else(|| line.cluster.clone()),
+            text(line.node.clone()),
+            line.state.word().to_owned(),
+            text(line.age_seconds.map(|age| span(age.unsigned_abs()))),
+            proof(&line.verified),
+            proof(&line.rehearsed),
+            text(newest.map(|newest| HumanBytes(newest.size).to_string())),
+            text(line.size_change.map(percent)),
+            text(
+                newest
+                    .and_then(|newest| newest.reachable)
+                    .map(|span| format!("{} to {}", span.from, span.to)),
+            ),
+            text(newest.and_then(|newest| newest.etcd_version.clone())),
+            text(newest.and_then(|newest| newest.ocp_version.clone())),
+            text(
+                newest
+                    .and_then(|newest| newest.certificate_expiry)
+                    .map(|at| at.strftime("%Y-%m-%d").to_string()),
+            ),
+        ];
+        row.extend(signed.then(|| text(newest.and_then(|newest| newest.signer.clone()))));
+        table.row(row);
+    }
+    table.render(terminal_width())
+}
+
+/// A change as `+3 %`.
+fn percent(change: f64) -> String {
+    format!("{:+.0} %", change * 100.0)
+}
