@@ -227,8 +227,14 @@ fn signer(set: &BackupSet) -> String {
     }
 }
 
-/// The table that `list` prints.
-fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, shown: Columns) -> String {
+/// When a check was, and that it failed if it did.
+fn checked(time: Timestamp, good: bool, now: Timestamp) -> String {
+    let when = ago(time, now);
+    if good { when } else { format!("FAILED {when}") }
+}
+
+/// The head of the table that `list` prints.
+fn head(shown: &Columns) -> Vec<&'static str> {
     let mut head = vec![
         "BACKUP", "CREATED", "AGE", "REVISION", "KEYS", "SIZE", "OCP", "QUALITY", "VERIFIED",
         "EXPIRES",
@@ -237,19 +243,21 @@ fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, shown: 
     head.extend(shown.verbose.then_some("REACHABLE"));
     head.extend(shown.verbose.then_some("REHEARSED"));
     head.extend(shown.signer.then_some("SIGNER"));
-    let mut table = Table::new(&head).giving_up(&LESS_NEEDED);
+    head
+}
+
+/// The table that `list` prints.
+fn table(sets: &[BackupSet], newest: Option<&BackupSet>, now: Timestamp, shown: Columns) -> String {
+    let mut table = Table::new(&head(&shown)).giving_up(&LESS_NEEDED);
     let is_newest = |set: &BackupSet| newest.is_some_and(|newest| newest.name == set.name);
     for set in sets {
         let manifest = set.manifest.as_ref();
         let database = manifest.map(|manifest| &manifest.database);
-        let when = |time, good| {
-            let when = ago(time, now);
-            if good { when } else { format!("FAILED {when}") }
-        };
-        let verified = set.verified.as_ref().map(|last| when(last.time, last.good));
+        let verified = set.verified.as_ref();
+        let verified = verified.map(|last| checked(last.time, last.good, now));
         let rehearsed = set.rehearsed.as_ref().map(|last| {
-            let (when, release) = (when(last.time, last.good), &last.etcd_version);
-            printable(format!("{when}, etcd {release}"))
+            let when = checked(last.time, last.good, now);
+            printable(format!("{when}, etcd {}", last.etcd_version))
         });
         let expiry = manifest.and_then(|manifest| manifest.earliest_certificate_expiry.as_ref());
         let shared = set.shared.map(|bytes| HumanBytes(bytes).to_string());

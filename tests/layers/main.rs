@@ -113,11 +113,14 @@ fn shipped(name: &str, text: &str) -> String {
     if stem.ends_with("tests") || stem.contains("/tests/") {
         return String::new();
     }
-    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    let code = code
-        .split("#[cfg(test)]\npub(crate) mod ")
-        .next()
-        .unwrap_or_default();
+    // Only a module with a body ends the shipped code: `mod tests;` may be anywhere.
+    let body = |at: &usize| {
+        let rest = text[*at..].trim_start_matches("#[cfg(test)]\n");
+        let rest = rest.trim_start_matches("pub(crate) ");
+        rest.starts_with("mod ") && rest.lines().next().is_some_and(|line| !line.ends_with(';'))
+    };
+    let mut places = text.match_indices("#[cfg(test)]\n").map(|(at, _)| at);
+    let code = &text[..places.find(body).unwrap_or(text.len())];
     code.lines()
         .map(|line| line.split("//").next().unwrap_or_default())
         .collect::<Vec<_>>()
@@ -340,4 +343,6 @@ fn the_rule_itself_sees_a_wrong_import() {
         ),
         "x "
     );
+    let declared = shipped("a.rs", "#[cfg(test)]\nmod tests;\nuse crate::cli;");
+    assert!(declared.contains("crate::cli"));
 }

@@ -221,6 +221,8 @@ fn what_is_protected_stays() {
         ..rules.clone()
     };
     assert_eq!(kept(&sets, &versions, NOW), [1, 2, 3, 4, 5, 9]);
+    let decided = decide(&sets, &versions, NOW.parse().unwrap()).unwrap();
+    assert_eq!(decided[3].reasons[0].rule, "ocp-version");
     // A dirty or incomplete one is all there is of its time until a good one is newer.
     sets[7].standing = Standing::Incomplete;
     sets[8].standing = Standing::Dirty;

@@ -57,9 +57,8 @@ pub async fn run(
         Ok(found) => found,
         Err(failure) if failure.refusal() == Some("local-member-unknown") => {
             let evidence = format!("{failure}; no other endpoint is configured");
-            report
-                .findings
-                .push(Finding::error(PEER_URL_NOT_LOCAL, evidence));
+            let finding = Finding::error(PEER_URL_NOT_LOCAL, evidence);
+            report.findings.push(finding);
             return Ok(report);
         }
         Err(failure) => return Err(failure),
@@ -71,10 +70,8 @@ pub async fn run(
     if let Some(by) = disabled_by {
         disabled(by, &mut report);
     }
-    let own = survey
-        .as_ref()
-        .and_then(|s| own(s, target, &access))
-        .cloned();
+    let found = survey.as_ref();
+    let own = found.and_then(|s| own(s, target, &access)).cloned();
     let settings = Settings::read(&target.layout, detection.profile);
     if let Some(survey) = &survey {
         context
