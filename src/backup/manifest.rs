@@ -306,8 +306,9 @@ impl Manifest {
 
     /// Reads a document; `file` is only for the message.
     ///
-    /// # Errors [`Kind::BadBackup`], with line and column if it is not a Manifest, or saying that a
-    /// newer version wrote it.
+    /// # Errors
+    /// [`Kind::BadBackup`], with line and column if it is not a Manifest, or saying that a newer
+    /// version wrote it.
     pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

@@ -47,8 +47,9 @@ impl Journalled for Disable {
 
 /// The plan of stopping etcd's pod and keeping it stopped.
 ///
-/// # Errors As those of [`super::restore::from_backup::plan`]; [`Kind::Refused`] if there is no
-/// manifest to move.
+/// # Errors
+/// As those of [`super::restore::from_backup::plan`]; [`Kind::Refused`] if there is no manifest to
+/// move.
 pub async fn plan(context: &Context, target: &Target, wait: Duration) -> Result<Plan<Disable>> {
     let layout = &target.layout;
     registry::refuse_while_unfinished(&layout.state())?;
@@ -145,7 +146,8 @@ pub async fn refuse_beside_restored(context: &Context, target: &Target) -> Resul
 
 /// Moves the manifest back and waits until etcd serves.
 ///
-/// # Errors [`Kind::Unreachable`] if etcd does not serve in time; the manifest is back in any case.
+/// # Errors
+/// [`Kind::Unreachable`] if etcd does not serve in time; the manifest is back in any case.
 pub async fn enable(
     context: &Context,
     layout: &NodeLayout,
@@ -159,7 +161,8 @@ pub async fn enable(
 /// For a node whose etcd is not disabled: if it was disabled before, waits until etcd serves, as
 /// [`enable`] does, and returns true.
 ///
-/// # Errors [`Kind::Usage`] if etcd has no manifest on this node.
+/// # Errors
+/// [`Kind::Usage`] if etcd has no manifest on this node.
 pub async fn enabled_already(context: &Context, target: &Target, wait: Duration) -> Result<bool> {
     let layout = &target.layout;
     let profile = target.detect(context)?.profile;
@@ -187,7 +190,8 @@ pub async fn enabled_already(context: &Context, target: &Target, wait: Duration)
 
 /// How the quorum changes when this node's etcd stops.
 ///
-/// # Errors If that cannot be found out.
+/// # Errors
+/// If that cannot be found out.
 pub async fn votes(context: &Context, target: &Target) -> Result<(Change, Option<Against>)> {
     let detection = target.detect(context)?;
     let (reach, access) = ClusterClient::of(context, target, &detection)?;

@@ -13,7 +13,8 @@ const RULES: Rules = Rules {
 
 /// Reads a comma-separated list; sorts it and removes duplicates, as etcd does.
 ///
-/// # Errors [`Kind::Usage`] if one is not valid, or the list is empty.
+/// # Errors
+/// [`Kind::Usage`] if one is not valid, or the list is empty.
 pub fn parse(texts: &[String]) -> Result<Vec<String>> {
     let mut urls = Vec::with_capacity(texts.len());
     for text in texts.iter().map(|text| text.trim()) {

@@ -27,8 +27,9 @@ pub(crate) enum Seen<T> {
 /// Asks for a change. Retries for a while after a refusal that may pass. After a lost answer, looks
 /// at the member list, and asks again only if the change did not happen.
 ///
-/// # Errors The inner [`NotChanged`] is etcd's last; the outer failure is a request to stop, or
-/// that no member answers any more.
+/// # Errors
+/// The inner [`NotChanged`] is etcd's last; the outer failure is a request to stop, or that no
+/// member answers any more.
 pub(crate) async fn until_certain<T>(
     context: &Context,
     survey: &Survey,

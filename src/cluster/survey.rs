@@ -131,7 +131,8 @@ impl ClusterClient {
     /// Connects to a voting member, one that sees a leader if there is one. Asks all at once, so a
     /// dead one costs no time while another answers.
     ///
-    /// # Errors The failure of the likeliest endpoint, if none answers.
+    /// # Errors
+    /// The failure of the likeliest endpoint, if none answers.
     async fn connect(&self) -> Result<(Connection, Status)> {
         let mut asking = tokio::task::JoinSet::new();
         for (order, endpoint) in self.endpoints.iter().cloned().enumerate() {
@@ -267,8 +268,8 @@ fn state(probe: Probe, cluster_id: ClusterId) -> MemberState {
 impl Survey {
     /// Looks at the cluster of a node.
     ///
-    /// # Errors As of [`ClusterClient::of`] and [`ClusterClient::survey`]; ends on a request to
-    /// stop.
+    /// # Errors
+    /// As of [`ClusterClient::of`] and [`ClusterClient::survey`]; ends on a request to stop.
     pub async fn take(context: &Context, target: &Target, detection: &Detection) -> Result<Self> {
         let (client, _) = ClusterClient::of(context, target, detection)?;
         context.cancel.guard(client.survey()).await

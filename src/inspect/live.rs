@@ -62,7 +62,7 @@ pub async fn compare(
 /// Asks one member whether its history holds a snapshot.
 ///
 /// # Errors
-/// [`Kind::Unreachable`]; [`Kind::NotChecked`] where the snapshot cannot be read.
+/// [`Kind::Unreachable`]; [`Kind::NotChecked`] if the snapshot cannot be read.
 pub(crate) async fn ask(
     connection: &Connection,
     snapshot: &Path,

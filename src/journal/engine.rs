@@ -404,7 +404,8 @@ impl<S: Step> Operation<S> {
 
     /// Runs the steps that are not done. Calls `stop` before each.
     ///
-    /// # Errors Those of the failed step and of `stop`. Nothing is undone then.
+    /// # Errors
+    /// Those of the failed step and of `stop`. Nothing is undone then.
     pub async fn run(&mut self, world: &S::World, stop: &dyn Fn() -> Result<()>) -> Result<()> {
         if self.progress.state != State::Running {
             return Err(Failure::new(
@@ -438,7 +439,8 @@ impl<S: Step> Operation<S> {
 
     /// Undoes all steps that started, last first.
     ///
-    /// # Errors Those of the step that could not be undone; the next call continues there.
+    /// # Errors
+    /// Those of the step that could not be undone; the next call continues there.
     pub async fn roll_back(&mut self, world: &S::World, why: &str) -> Result<()> {
         let begins = Record::RollingBack {
             why: why.to_owned(),

@@ -7,7 +7,7 @@ use crate::etcd::release::Release;
 use crate::node::apiserver::{ApiServer, Shard};
 use crate::node::settings::{Setting, Settings};
 
-/// Some objects are in an etcd of their own.
+/// Some objects are in their own etcd.
 pub const PARTIAL_CLUSTER: &str = "partial-cluster";
 /// Objects are encrypted by keys that a KMS holds.
 pub const KMS_ENCRYPTION: &str = "kms-encryption";

@@ -95,7 +95,7 @@ pub fn newest(
 /// Finds the one set that a word means: `latest`, a name of this store, a directory or a `.db`.
 ///
 /// # Errors
-/// [`Kind::Usage`] where nothing or more than one thing is meant, with [`Fact::Candidates`].
+/// [`Kind::Usage`] if nothing or more than one thing is meant, with [`Fact::Candidates`].
 pub fn resolve(store: &LocalStore, word: &str) -> Result<BackupSet> {
     resolve_marked(store, word, |_| ())
 }

@@ -45,7 +45,7 @@ pub struct EncryptedWith {
     pub under: String,
     /// How many objects.
     pub objects: u64,
-    /// Why the backup cannot decrypt them; nothing where it can.
+    /// Why the backup cannot decrypt them; nothing if it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -124,7 +124,7 @@ pub fn survey(collected: &Collected, archives: &[PathBuf]) -> Result<Vec<Encrypt
 /// The keys of every EncryptionConfiguration in archives.
 ///
 /// # Errors
-/// [`Kind::NotChecked`] where an archive cannot be read.
+/// [`Kind::NotChecked`] if an archive cannot be read.
 pub fn from_archives(archives: &[PathBuf]) -> Result<Keys> {
     let mut keys = Keys::default();
     for archive in archives {
@@ -182,7 +182,7 @@ fn from_secrets<'a>(secrets: impl Iterator<Item = (&'a [u8], &'a [u8])>, known: 
             .get("data")
             .and_then(|data| data.get("encryption-config")?.as_str());
         if let Some(file) = file.and_then(|file| STANDARD.decode(file).ok()) {
-            // What is no configuration holds no keys; what needs one names it.
+            // What is not a configuration holds no keys; what needs one names it.
             let _ = keys.add(&file);
         }
     }

@@ -266,7 +266,7 @@ fn unhealthy(seen: &Seen) -> Vec<String> {
     let complaint = |member: &MemberSeen| match &member.answer {
         Err(why) => Some(format!("member {} does not answer: {why}", member.name)),
         Ok(answer) => {
-            // An alarm repeats itself among the errors and has a check of its own.
+            // An alarm repeats itself among the errors and has its own check.
             let told: Vec<&str> = answer
                 .errors
                 .iter()

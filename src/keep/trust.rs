@@ -90,7 +90,7 @@ impl Trust {
     /// Refuses a backup by the name of what is wrong with its signature, unless that is allowed.
     ///
     /// # Errors
-    /// The refusal; [`Kind::BadBackup`] where a signature is there and does not fit, whether or not
+    /// The refusal; [`Kind::BadBackup`] if a signature is there and does not fit, whether or not
     /// anybody asked.
     pub fn check(&self, manifest: Option<&Manifest>, signature: &SetSignature) -> Result<()> {
         if let SetSignature::Bad(why) = signature {

@@ -4,7 +4,7 @@
 //! Everything starts at a [`NodeLayout`](layout::NodeLayout). [`look`](detection::look) says which
 //! kind of node it is and why; [`find_access`](access::find_access) says how to reach its own
 //! etcd member and where each datum was found; [`collect`] says what a backup must archive and
-//! whether a rollout changed it meanwhile; [`certificates`] says whether etcd can start with those
+//! whether a rollout changed it in the meantime; [`certificates`] says whether etcd can start with those
 //! that are there; a [`Runtime`](runtime::Runtime) asks which of its containers run. Local
 //! addresses and all settings are parameters.
 

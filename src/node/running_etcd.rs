@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 
 /// The name of etcd's program.
 const NAME: &str = "etcd";
-/// Words on a command line by which etcd's program is no server.
+/// Words on a command line by which etcd's program is not a server.
 const NO_SERVER: [&str; 2] = ["grpc-proxy", "gateway"];
 
 /// An etcd that runs. What it was started from stays reachable after it has ended.

@@ -69,12 +69,12 @@ impl fmt::Display for Unread {
 }
 
 impl Object {
-    /// Its apiVersion; empty where it has none.
+    /// Its apiVersion; empty if it has none.
     pub fn api_version(&self) -> &str {
         self.text("apiVersion")
     }
 
-    /// Its kind; empty where it has none.
+    /// Its kind; empty if it has none.
     pub fn kind(&self) -> &str {
         self.text("kind")
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 const META: &str = "k8s.io.apimachinery.pkg.apis.meta.v1.";
 
-/// A message that is no object in JSON.
+/// A message that is not an object in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Special {
     Time,

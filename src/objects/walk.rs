@@ -2,7 +2,7 @@
 //!
 //! The API server decodes a message into a Go type and writes that as JSON, so that the rules are Go's: a field is
 //! left out if it is empty and its tag says `omitempty`, a pointer is left out if it is nil, a struct is never left
-//! out, and a nil list that must be there is `null`. In a message, a field that is no pointer is always present; so
+//! out, and a nil list that must be there is `null`. In a message, a field that is not a pointer is always present; so
 //! whether an empty one is shown depends on its shape alone.
 
 use base64::Engine as _;
@@ -96,7 +96,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The JSON of a field; none where it is left out.
+    /// The JSON of a field; none if it is left out.
     fn field(
         &mut self,
         message: &DynamicMessage,

@@ -29,7 +29,7 @@ fn answers(name: &str) -> Vec<Value> {
     serde_json::from_slice(&text).expect("answers")
 }
 
-/// An unpacked database in a folder of its own.
+/// An unpacked database in its own folder.
 struct Unpacked {
     dir: tempfile::TempDir,
     answers: Vec<Value>,

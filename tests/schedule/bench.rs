@@ -27,7 +27,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// One of a single member; none where there is no etcd.
+    /// One of a single member; none if there is no etcd.
     pub fn new() -> Option<Self> {
         Self::of(1)
     }
@@ -88,7 +88,7 @@ impl Bench {
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                // The test may have failed meanwhile, and nobody listens.
+                // The test may have failed in the meantime, and nobody listens.
                 let _ = sender.send(line);
             }
         });

@@ -49,7 +49,7 @@ impl Holds {
     }
 }
 
-/// How many files and directories lie below one.
+/// How many files and directories are below one.
 fn entries(dir: &Path) -> usize {
     let inside = std::fs::read_dir(dir).expect("a directory");
     let count = |entry: std::fs::DirEntry| match entry.file_type().expect("a type").is_dir() {

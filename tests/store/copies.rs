@@ -6,7 +6,7 @@ use testbench::s3::{BUCKET, S3, variables};
 
 type Env = Vec<(&'static str, String)>;
 
-/// There and back again, and what lies between.
+/// There and back again, and what is between.
 pub fn there_and_back(url: &str, env: &Env) {
     let bench = Bench::new();
     let sets: Vec<_> = (1..=3).map(|number| bench.set(number)).collect();

@@ -113,7 +113,7 @@ fn a_hosts_key_is_judged_as_ssh_judges_it() {
         ("[127.0.0.?]:*,other ED25519", true),
         ("!*,[127.0.0.1]:PORT ED25519", false),
         ("*,![127.0.0.1]:PORT,!127.0.0.1 ED25519", false),
-        // It is asked for once more, without the port.
+        // It is asked for again, without the port.
         ("*,![127.0.0.1]:PORT ED25519", true),
         ("  [127.0.0.1]:PORT\tED25519\n", true),
         ("@revoked * ED25519\n[127.0.0.1]:PORT ED25519", false),

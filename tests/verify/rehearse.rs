@@ -260,7 +260,7 @@ fn what_etcd_does_wrong_is_a_finding_and_what_is_no_etcd_is_refused() {
     stage.assert_clean();
 }
 
-/// Runs etcd in a mount namespace with a root of its own, as a container does, then what it is given, where no
+/// Runs etcd in a mount namespace with its own root, as a container does, then what it is given, where no
 /// other process is seen.
 const CONTAINED: &str = r#"
 root=$1; shift

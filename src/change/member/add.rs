@@ -80,8 +80,9 @@ pub enum AddResult {
 
 /// Adds the member, unless an earlier run has done so.
 ///
-/// # Errors [`Kind::Refused`] if etcd refuses; [`Kind::Unreachable`]. Then the cluster is as
-/// before, or the failure says what remains.
+/// # Errors
+/// [`Kind::Refused`] if etcd refuses; [`Kind::Unreachable`]. Then the cluster is as before, or the
+/// failure says what remains.
 pub async fn begin(context: &Context, request: &AddRequest, plan: Plan) -> Result<Added> {
     let Plan {
         action,
@@ -206,7 +207,8 @@ fn not_connected(survey: &Survey) -> String {
 
 /// Waits until the member votes; removes it again if that fails.
 ///
-/// # Errors [`Kind::RolledBack`] if it was removed again, [`Kind::RollbackFailed`] with
+/// # Errors
+/// [`Kind::RolledBack`] if it was removed again, [`Kind::RollbackFailed`] with
 /// [`Fact::MemberRemains`] if it could not be, or was there before this run; [`Kind::Interrupted`]
 /// on a request to stop, with everything as before.
 pub async fn finish(context: &Context, request: &AddRequest, added: Added) -> Result<Outcome> {
@@ -312,7 +314,8 @@ pub(crate) enum Gone {
 
 /// Removes the member, unless it was added as a learner and votes by now.
 ///
-/// # Errors [`Kind::Unreachable`]; those of etcd's refusal.
+/// # Errors
+/// [`Kind::Unreachable`]; those of etcd's refusal.
 pub(crate) async fn remove_again(survey: &Survey, id: MemberId, was_learner: bool) -> Result<Gone> {
     let now = survey.again().await?;
     let Some(state) = now.find(id) else {

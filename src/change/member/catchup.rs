@@ -46,7 +46,8 @@ pub(crate) enum Ended {
 
 /// Promotes the member as soon as it has caught up, and waits until it votes and is healthy.
 ///
-/// # Errors [`Kind::Unexpected`] when time runs out, with the last state; [`Kind::Interrupted`].
+/// # Errors
+/// [`Kind::Unexpected`] when time runs out, with the last state; [`Kind::Interrupted`].
 pub(crate) async fn until_it_votes(
     context: &Context,
     survey: &Survey,

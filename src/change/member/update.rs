@@ -60,7 +60,8 @@ pub struct Plan {
 
 /// Surveys the cluster and plans the update; changes nothing.
 ///
-/// # Errors [`crate::error::Kind::Refused`] with the refusal's name, `Usage` for an invalid URL,
+/// # Errors
+/// [`crate::error::Kind::Refused`] with the refusal's name, `Usage` for an invalid URL,
 /// `Unreachable`.
 pub async fn plan(context: &Context, request: &UpdateRequest) -> Result<Plan> {
     let peer_urls = peer_url::parse(&request.peer_urls)?;

@@ -98,7 +98,7 @@ impl Rehearsal {
 ///
 /// # Errors
 /// The refusals `no-etcd`, `etcd-unusable` and `etcd-too-old`; [`Kind::NotChecked`] with the refusal
-/// `rehearsal-timeout` or where etcd was killed; [`Kind::Store`] where there is no room; those of
+/// `rehearsal-timeout` or where etcd was killed; [`Kind::Store`] if there is no room; those of
 /// [`datadir::run`]. What etcd answers wrongly is in the result.
 pub async fn run(context: &Context, request: Request) -> Result<Rehearsal> {
     let set = request.set.clone();
@@ -115,7 +115,7 @@ pub async fn run(context: &Context, request: Request) -> Result<Rehearsal> {
 /// Rehearses a backup that was not verified yet: its snapshot is read first. Whether etcd served it.
 ///
 /// # Errors
-/// Those of [`run`]; [`Kind::BadBackup`] where the snapshot is damaged.
+/// Those of [`run`]; [`Kind::BadBackup`] if the snapshot is damaged.
 pub async fn scheduled(
     context: &Context,
     set: BackupSet,

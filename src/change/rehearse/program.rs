@@ -22,7 +22,7 @@ use super::expected::Needed;
 const PROC: &str = "/proc";
 /// How long a program may take to say which release it is.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often it is looked at meanwhile.
+/// How often it is looked at in the meantime.
 const POLL: Duration = Duration::from_millis(20);
 /// Bytes of its answer that are read.
 const MAX_ANSWER: u64 = 4 << 10;

@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::keep::catalog::{BackupSet, Rehearsed};
 use crate::sys::fs;
 
-/// Writes what was found; false where the store does not let us.
+/// Writes what was found; false if the store does not let us.
 pub(super) fn write(context: &Context, set: &BackupSet, record: &Rehearsed) -> bool {
     let Ok(mut bytes) = serde_json::to_vec_pretty(record) else {
         return false;

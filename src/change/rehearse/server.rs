@@ -80,7 +80,7 @@ impl Server {
     /// Why it has ended, if it has.
     ///
     /// # Errors
-    /// [`Kind::NotChecked`] where somebody else killed it: that says nothing of the backup.
+    /// [`Kind::NotChecked`] if somebody else killed it: that says nothing of the backup.
     pub(super) fn ended(&self) -> Result<Option<String>> {
         let Some(status) = self.child.exited() else {
             return Ok(None);

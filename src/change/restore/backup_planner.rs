@@ -61,8 +61,9 @@ impl BackupPlanner<'_> {
     /// Looks at the WAL that will be applied, so that refusals come before anything stops. The data
     /// is built later, while the node's etcd is down and its WAL does not grow.
     ///
-    /// # Errors The refusal `etcd-running` for good if the WAL belongs to an etcd that serves;
-    /// those of [`Joined::open`].
+    /// # Errors
+    /// The refusal `etcd-running` for good if the WAL belongs to an etcd that serves; those of
+    /// [`Joined::open`].
     pub(super) fn forward_wal(&self, data_dir: &Path) -> Result<Option<ForwardWal>> {
         let Some(named) = &self.request.roll_forward else {
             return Ok(None);

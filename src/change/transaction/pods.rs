@@ -65,7 +65,8 @@ pub(crate) fn read(
 impl Found {
     /// Its revision, if the profile has revisions.
     ///
-    /// # Errors [`RESTORE_POD`], which nothing overrides; those of a manifest without a revision.
+    /// # Errors
+    /// [`RESTORE_POD`], which nothing overrides; those of a manifest without a revision.
     pub(crate) fn revision(&self, profile: Profile) -> Result<Option<PodRevision>> {
         if profile != Profile::Openshift {
             return Ok(None);

@@ -168,8 +168,9 @@ impl<J: Journalled> Transaction<J> {
     /// Opens an operation by its name, or the one that a flag such as `--rollback` means by
     /// default.
     ///
-    /// # Errors [`Kind::Busy`] if another process changes the node, or an operation of another kind
-    /// is unfinished; [`Kind::Usage`] if there is no operation of this kind.
+    /// # Errors
+    /// [`Kind::Busy`] if another process changes the node, or an operation of another kind is
+    /// unfinished; [`Kind::Usage`] if there is no operation of this kind.
     pub fn open(
         context: &Context,
         layout: &NodeLayout,
@@ -242,8 +243,9 @@ impl<J: Journalled> Transaction<J> {
 
     /// Records that this process resumes an interrupted run.
     ///
-    /// # Errors [`Kind::Usage`] if it is settled; [`Kind::Busy`] if it is rolled back, or was; and
-    /// those of [`Journalled::check_resume`].
+    /// # Errors
+    /// [`Kind::Usage`] if it is settled; [`Kind::Busy`] if it is rolled back, or was; and those of
+    /// [`Journalled::check_resume`].
     pub async fn resume(&mut self) -> Result<()> {
         let progress = self.progress();
         let id = &progress.begin.id;
@@ -266,9 +268,10 @@ impl<J: Journalled> Transaction<J> {
     /// Runs the steps that are not done. If one fails, rolls back, unless `keep_failed` or
     /// [`Journalled::stays`] prevents it.
     ///
-    /// # Errors [`Kind::RolledBack`] if it failed and everything is as before;
-    /// [`Kind::Interrupted`] if the operator interrupted it; [`Kind::RollbackFailed`] if the
-    /// rollback failed too; [`Kind::Busy`] if it was not rolled back.
+    /// # Errors
+    /// [`Kind::RolledBack`] if it failed and everything is as before; [`Kind::Interrupted`] if the
+    /// operator interrupted it; [`Kind::RollbackFailed`] if the rollback failed too; [`Kind::Busy`]
+    /// if it was not rolled back.
     pub async fn run(&mut self, keep_failed: bool) -> Result<Done<J::Info>> {
         let node = self.node(&self.context)?;
         self.refuse_if_undone()?;

@@ -248,8 +248,9 @@ pub fn refuse_of_other_kind(layout: &NodeLayout, kind: &str) -> Result<()> {
 /// The operation that a flag such as `--rollback` means: the one with this name; otherwise the
 /// unfinished one, the newest that is not committed or still keeps something, or the newest.
 ///
-/// # Errors [`Kind::Busy`] if one of another kind is unfinished; [`Kind::Usage`] if there is no
-/// such operation.
+/// # Errors
+/// [`Kind::Busy`] if one of another kind is unfinished; [`Kind::Usage`] if there is no such
+/// operation.
 pub fn current(layout: &NodeLayout, kind: &str, id: Option<&str>) -> Result<Found> {
     refuse_of_other_kind(layout, kind)?;
     let mut all: Vec<Found> = registry::list(&layout.state())?

@@ -171,7 +171,7 @@ pub(super) fn losses(named: &Value) -> Vec<String> {
     text::losses(named)
 }
 
-/// The second side, and the kinds and names after it. A word that names a kind is no backup.
+/// The second side, and the kinds and names after it. A word that names a kind is not a backup.
 fn second<'a>(
     session: &Session,
     args: &'a DiffArgs,

@@ -153,7 +153,7 @@ impl Shower<'_> {
                 written.doing(Kind::Unexpected, || "writing the result")?;
             }
         }
-        // Nothing by itself is no document.
+        // Nothing by itself is not a document.
         match single && self.seen == 0 {
             true => Ok(()),
             false => printer

@@ -87,7 +87,7 @@ pub(super) fn inline_header(run: &[u8], at: Place, findings: &mut Findings) -> O
     (header.flags == LEAF).then_some(header)
 }
 
-/// Judges a leaf whose page is held and shows it; false where something had to be left out.
+/// Judges a leaf whose page is held and shows it; false if something had to be left out.
 pub(super) fn show_leaf(
     table: &Table,
     run: &[u8],

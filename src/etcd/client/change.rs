@@ -31,7 +31,7 @@ impl Connection {
     /// Adds a member that has not started yet.
     ///
     /// # Errors
-    /// [`NotChanged`], as of every call here: [`Kind::Refused`] where etcd gave a reason that is
+    /// [`NotChanged`], as of every call here: [`Kind::Refused`] if etcd gave a reason that is
     /// known, [`Kind::Unreachable`] otherwise.
     pub async fn member_add(
         &self,
@@ -119,7 +119,7 @@ impl Connection {
     /// member.
     ///
     /// # Errors
-    /// [`NotChanged`], with [`Refusal::NotLeader`] where another member leads.
+    /// [`NotChanged`], with [`Refusal::NotLeader`] if another member leads.
     pub async fn move_leader(&self, to: MemberId) -> Result<(), NotChanged> {
         let mut maintenance = self.client.maintenance_client();
         let what = format!("to make member {to} the leader");

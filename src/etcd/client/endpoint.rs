@@ -30,7 +30,7 @@ impl Endpoint {
     /// certificates are given.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where it is no such address: a missing port, user information, a path.
+    /// [`Kind::Usage`] if it is no such address: a missing port, user information, a path.
     pub fn parse(text: &str, assume_tls: bool) -> Result<Self> {
         Self::parse_address(text.trim(), assume_tls)
             .map_err(|failure| failure.doing(format!("reading the endpoint {text:?}")))

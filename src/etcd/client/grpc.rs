@@ -62,7 +62,7 @@ impl Caller {
         })
     }
 
-    /// Sends a request, and waits for a reply that is no refusal to begin.
+    /// Sends a request, and waits for a reply that is not a refusal to begin.
     async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, Cause> {
         if let Some(token) = &self.token {
             request.headers_mut().insert("token", token.clone());
@@ -124,7 +124,7 @@ impl Caller {
         M::decode(message).map_err(|error| Cause::Protocol(error.to_string()))
     }
 
-    /// What stands behind an error that is no answer of the server's.
+    /// What stands behind an error that is not an answer of the server's.
     fn explain(&self, error: &(dyn Error + 'static)) -> Cause {
         let found = Cause::of_chain(error, self.identity.as_deref());
         match self.noted.cause() {

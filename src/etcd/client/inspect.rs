@@ -47,7 +47,7 @@ pub struct Metrics {
 /// is sent: it is a look, and the connection ends with it.
 ///
 /// # Errors
-/// [`Kind::Unreachable`] where no TLS server answers.
+/// [`Kind::Unreachable`] if no TLS server answers.
 pub async fn presented_certificates(
     host: &str,
     port: u16,
@@ -186,7 +186,7 @@ pub struct PeerSays {
 /// since before 3.4.
 ///
 /// # Errors
-/// [`Kind::Unreachable`] where it does not answer, or with something else.
+/// [`Kind::Unreachable`] if it does not answer, or with something else.
 pub async fn peer_members(endpoint: &Endpoint, options: &ConnectOptions) -> Result<PeerSays> {
     let doing = || format!("asking {endpoint} for the members");
     let limit = options.connect_timeout.saturating_add(options.call_timeout);

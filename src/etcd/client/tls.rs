@@ -52,7 +52,7 @@ impl Pem {
     /// Reads a file of at most 4 MiB.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where it cannot be read.
+    /// [`Kind::Usage`] if it cannot be read.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self> {
         let origin = path.into();
         let read = || -> std::io::Result<Vec<u8>> {
@@ -91,7 +91,8 @@ impl Pem {
     /// All certificates in it, in their order. Those that openssl calls trusted, or X509, are
     /// certificates too, as to etcd; the uses that openssl notes after one are left out.
     ///
-    /// # Errors [`Kind::Usage`] if the text has no certificate, or is not PEM.
+    /// # Errors
+    /// [`Kind::Usage`] if the text has no certificate, or is not PEM.
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>> {
         let mut text = std::borrow::Cow::Borrowed(self.bytes.as_slice());
         for label in ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"] {
@@ -112,7 +113,8 @@ impl Pem {
 
     /// The first private key: PKCS#8, PKCS#1 (RSA) and SEC1 (elliptic curves) are read.
     ///
-    /// # Errors [`Kind::Usage`] if the text has no private key, or an encrypted one.
+    /// # Errors
+    /// [`Kind::Usage`] if the text has no private key, or an encrypted one.
     pub fn key(&self) -> Result<PrivateKeyDer<'static>> {
         // The library's own message could quote what stands in the file.
         PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|_| {

@@ -195,7 +195,7 @@ pub enum HashKvAnswer {
 pub struct KeyValue {
     /// The key.
     pub key: Vec<u8>,
-    /// The value; empty where only keys were asked for.
+    /// The value; empty if only keys were asked for.
     pub value: Vec<u8>,
     /// The revision that created it.
     pub create_revision: i64,

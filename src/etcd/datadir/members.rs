@@ -148,7 +148,8 @@ fn other_urls(
 /// to do not change until the next transaction but one, and a meta that is the same afterwards
 /// proves that there was none.
 ///
-/// # Errors [`Kind::NotChecked`] if it cannot be read, or changes too often.
+/// # Errors
+/// [`Kind::NotChecked`] if it cannot be read, or changes too often.
 pub fn stored(path: &Path) -> Result<DbFacts> {
     let doing = || format!("reading {}", path.display());
     let file = FileSource::open(path).doing(Kind::NotChecked, doing)?;

@@ -53,7 +53,7 @@ impl<'a> Database<'a> {
     /// Opens a database: reads its meta pages and its small buckets.
     ///
     /// # Errors
-    /// [`Kind::BadBackup`] where it is not a database or is damaged, [`Kind::NotChecked`] where it cannot be read.
+    /// [`Kind::BadBackup`] if it is not a database or is damaged, [`Kind::NotChecked`] if it cannot be read.
     pub fn open(source: &'a dyn ReadAt) -> Result<Self> {
         let reading = || "reading the database";
         let packed = Packed::of(source).doing(Kind::NotChecked, reading)?;
@@ -123,7 +123,7 @@ impl<'a> Database<'a> {
     /// A revision that was asked for, and the current one.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where the revision is compacted or in the future.
+    /// [`Kind::Usage`] if the revision is compacted or in the future.
     pub(super) fn at(&self, revision: Option<i64>) -> Result<(Option<i64>, i64)> {
         let current = self.revision()?;
         if let Some(at) = revision
@@ -139,7 +139,7 @@ impl<'a> Database<'a> {
     /// Shows every version of every key in the order of revisions, until `take` returns false.
     ///
     /// # Errors
-    /// [`Kind::BadBackup`] where the database is damaged, [`Kind::NotChecked`] where it cannot be read, and what
+    /// [`Kind::BadBackup`] if the database is damaged, [`Kind::NotChecked`] if it cannot be read, and what
     /// `take` returns.
     pub fn walk(
         &self,

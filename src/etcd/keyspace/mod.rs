@@ -77,8 +77,8 @@ impl<'a> Keyspace<'a> {
     /// Reads the keys for which `wants` is true, as they were at a revision (by default the current one).
     ///
     /// # Errors
-    /// [`Kind::Usage`] where the revision is compacted or in the future, [`Kind::BadBackup`] where the
-    /// database is damaged, [`Kind::NotChecked`] where it cannot be read.
+    /// [`Kind::Usage`] if the revision is compacted or in the future, [`Kind::BadBackup`] if the
+    /// database is damaged, [`Kind::NotChecked`] if it cannot be read.
     pub fn read(
         database: &Database<'a>,
         revision: Option<i64>,
@@ -175,7 +175,7 @@ impl<'a> Keyspace<'a> {
     /// Reads a value.
     ///
     /// # Errors
-    /// [`Kind::NotChecked`] where the file cannot be read.
+    /// [`Kind::NotChecked`] if the file cannot be read.
     pub fn value(&self, at: ValueAt) -> Result<Vec<u8>> {
         read_value(self.source, at)
     }

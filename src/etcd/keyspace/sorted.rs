@@ -310,7 +310,7 @@ impl Sorted {
     /// The next key.
     ///
     /// # Errors
-    /// [`Kind::Store`] where the scratch file cannot be read.
+    /// [`Kind::Store`] if the scratch file cannot be read.
     pub fn next_key(&mut self) -> Result<Option<Key<'_>>> {
         while self.advance()? {
             if self.row.version != 0 {
@@ -364,7 +364,7 @@ impl Sorted {
 /// Reads the keys of a store in one pass, and those that are wanted aside.
 ///
 /// # Errors
-/// As [`Keyspace::read`], and [`Kind::Store`] where the scratch file cannot be written.
+/// As [`Keyspace::read`], and [`Kind::Store`] if the scratch file cannot be written.
 pub fn sorted<'a>(database: &Database<'a>, ask: &Ask<'_>) -> Result<(Sorted, Keyspace<'a>)> {
     let (at, current) = database.at(ask.revision)?;
     let revision = at.unwrap_or(current);

@@ -15,7 +15,7 @@ pub struct ValueAt {
 /// Reads a value.
 ///
 /// # Errors
-/// [`Kind::NotChecked`] where the file cannot be read.
+/// [`Kind::NotChecked`] if the file cannot be read.
 pub fn read_value(source: &dyn ReadAt, at: ValueAt) -> Result<Vec<u8>> {
     let mut value = vec![0; at.len as usize];
     let read = source.read_exact_at(&mut value, at.offset);

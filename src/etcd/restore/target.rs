@@ -91,8 +91,9 @@ pub(super) struct Versions {
 
 /// Judges a snapshot's versions against the release that is to start from it; `None`: its own.
 ///
-/// # Errors The refusal `unknown-version`, which can be allowed, for a snapshot of a release later
-/// than 3.7, whose files may differ in unknown ways; if allowed, the versions are dropped.
+/// # Errors
+/// The refusal `unknown-version`, which can be allowed, for a snapshot of a release later than 3.7,
+/// whose files may differ in unknown ways; if allowed, the versions are dropped.
 pub(super) fn judge(
     storage: Option<&str>,
     cluster: Option<&str>,

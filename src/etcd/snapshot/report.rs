@@ -20,7 +20,7 @@ pub enum LayerState {
     Ok,
     /// Broken; the findings say where.
     Failed,
-    /// The file has no trailer, which is no corruption.
+    /// The file has no trailer, which is not corruption.
     Unsealed,
     /// Not checked, or not wholly, and why.
     NotChecked(String),

@@ -15,7 +15,8 @@ use crate::node::endpoint::Endpoint;
 pub trait Resolver: Send + Sync {
     /// The addresses of a name.
     ///
-    /// # Errors Why a name has no addresses, as a sentence.
+    /// # Errors
+    /// Why a name has no addresses, as a sentence.
     fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String>;
 }
 

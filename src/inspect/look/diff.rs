@@ -122,7 +122,7 @@ pub struct Rules<'a> {
 /// their databases.
 ///
 /// # Errors
-/// As [`Keyspace::read`], [`Kind::Store`] where scratch files cannot be written, and what `take` returns.
+/// As [`Keyspace::read`], [`Kind::Store`] if scratch files cannot be written, and what `take` returns.
 pub fn diff(
     first: &mut Reader<'_>,
     second: &mut Reader<'_>,

@@ -50,7 +50,7 @@ pub struct Change {
 /// All revisions of an object.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// Its key; none where the database holds no revision of it.
+    /// Its key; none if the database holds no revision of it.
     pub key: Option<String>,
     /// The revisions, oldest first.
     pub changes: Vec<Change>,
@@ -61,7 +61,7 @@ pub struct History {
 /// Reads the revisions of the one object that a selection means.
 ///
 /// # Errors
-/// [`Kind::Usage`] with [`Fact::Candidates`] where it means objects of several namespaces, and as
+/// [`Kind::Usage`] with [`Fact::Candidates`] if it means objects of several namespaces, and as
 /// [`crate::etcd::keyspace::Keyspace::read`].
 pub fn history(reader: &Reader<'_>, selection: &Selection) -> Result<History> {
     let found = versions(&reader.database, &|key| selection.takes(key, &reader.kinds))?;

@@ -17,7 +17,7 @@ const PHASE: &str = "snapshot";
 /// Takes a snapshot of the local member into a folder, only to look at it.
 ///
 /// # Errors
-/// [`Kind::Unreachable`] where etcd does not serve, [`Kind::Store`] where there is no room.
+/// [`Kind::Unreachable`] if etcd does not serve, [`Kind::Store`] if there is no room.
 pub async fn snapshot(context: &Context, target: &Target, into: &Path) -> Result<Source> {
     let access = target.access(context, &target.detect(context)?)?;
     let path = into.join("live.db");

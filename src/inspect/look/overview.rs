@@ -34,7 +34,7 @@ impl Cell {
 pub struct KindRow {
     /// `PLURAL` or `PLURAL.GROUP`; the path in the keys where the kind is unknown.
     pub name: String,
-    /// The kind; nothing where it is unknown.
+    /// The kind; nothing if it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// All of its objects.

@@ -29,7 +29,7 @@ impl Opened {
     /// Opens a database.
     ///
     /// # Errors
-    /// [`Kind::NotChecked`] where it cannot be opened.
+    /// [`Kind::NotChecked`] if it cannot be opened.
     pub fn open(source: Source, cancel: &Cancel) -> Result<Self> {
         let doing = || format!("opening {}", source.database.display());
         let file = FileSource::open(&source.database).doing(Kind::NotChecked, doing)?;
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
     /// The object under a key, with its resourceVersion.
     ///
     /// # Errors
-    /// Where the database or an archive cannot be read. An object that cannot be shown is no error.
+    /// Where the database or an archive cannot be read. An object that cannot be shown is not an error.
     pub fn object(&self, key: &Key<'_>) -> Result<Found> {
         let found = self.read(key.name, &read_value(self.database.source(), key.value)?)?;
         Ok(found.map(|object| at_revision(object, key.mod_revision)))

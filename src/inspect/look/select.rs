@@ -31,7 +31,7 @@ impl Selection {
     /// Understands what was typed. Nothing typed means every kind.
     ///
     /// # Errors
-    /// [`Kind::Usage`] with [`Fact::Candidates`] where a kind is unknown or means several.
+    /// [`Kind::Usage`] with [`Fact::Candidates`] if a kind is unknown or means several.
     pub fn parse(words: &Words<'_>, kinds: &Kinds) -> Result<Self> {
         let mut items: Vec<Item> = Vec::new();
         let mut take = |kind: &Resource, name: Option<&str>| {

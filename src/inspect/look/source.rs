@@ -27,7 +27,7 @@ impl Source {
     /// The snapshot of a backup.
     ///
     /// # Errors
-    /// [`Kind::BadBackup`] where it has none.
+    /// [`Kind::BadBackup`] if it has none.
     pub fn of_set(set: &BackupSet) -> Result<Self> {
         let Some(database) = set.files.snapshot.clone() else {
             let what = format!("{} has no snapshot", set.name);
@@ -43,7 +43,7 @@ impl Source {
         })
     }
 
-    /// The database of a member's data directory; none where the directory is not one.
+    /// The database of a member's data directory; none if the directory is not one.
     pub fn of_data_dir(dir: &Path) -> Option<Self> {
         let database = Layout::new(dir, None).db();
         database.is_file().then(|| Self {

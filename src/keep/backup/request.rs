@@ -25,7 +25,7 @@ pub struct BackupRequest {
     pub host: String,
     /// Where the backup goes.
     pub destination: Destination,
-    /// Do nothing where the newest good set is younger.
+    /// Do nothing if the newest good set is younger.
     pub if_older_than: Option<Duration>,
     /// Checks that may fail.
     pub allowed: Allowed,
@@ -103,7 +103,7 @@ pub struct Taken {
 pub struct Timings {
     /// The snapshot streamed, hashed, written and made durable.
     pub snapshot: Duration,
-    /// Its file read back from the disk and checked, which nothing waited for meanwhile.
+    /// Its file read back from the disk and checked, which nothing waited for in the meantime.
     pub check: Duration,
     /// The archives written, made durable, read back and compared.
     pub archives: Duration,

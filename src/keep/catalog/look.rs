@@ -20,7 +20,7 @@ use crate::sys::small;
 pub(super) fn numbered(entry: &StoreEntry, latest: bool) -> BackupSet {
     let mut set = BackupSet::at(entry.name.clone(), &entry.path, SetState::Incomplete);
     set.latest = latest;
-    // Whatever lies under that name, the operator's wish holds.
+    // Whatever is under that name, the operator's wish holds.
     set.pinned = entry.path.join(names::PINNED).symlink_metadata().is_ok();
     let path = entry.path.join(names::MANIFEST);
     match read_manifest(&path) {

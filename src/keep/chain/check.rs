@@ -338,7 +338,7 @@ pub(crate) mod tests {
         sets.extend([link(1, None), link(2, None)]);
         assert_eq!(found(&sets), []);
         assert_eq!(check(&sets, &Records::default())[0].unchained, 2);
-        // A copy of the same backup is no fork.
+        // A copy of the same backup is not a fork.
         sets.push(link(5, Some(4)));
         assert_eq!(found(&sets), []);
     }

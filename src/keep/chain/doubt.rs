@@ -64,7 +64,7 @@ fn distrusted(set: &BackupSet, trust: &Trust) -> Option<Reason> {
     reason(name, format!("{why}; it does not count"))
 }
 
-/// How much later a backup arrived than it says that it was taken; none where the store does not tell.
+/// How much later a backup arrived than it says that it was taken; none if the store does not tell.
 fn delay(set: &BackupSet) -> Option<(SignedDuration, Timestamp)> {
     set.manifest.as_ref()?;
     let arrived = set.arrived?;

@@ -100,7 +100,7 @@ pub struct Records(BTreeMap<String, Removed>);
 
 impl Records {
     /// Takes over what one record says; of a record whose signature does not count for a backup's node,
-    /// nothing about that backup. What is no record says nothing.
+    /// nothing about that backup. What is not a record says nothing.
     pub fn add(&mut self, bytes: &[u8], signature: Option<&[u8]>, trust: &Trust) {
         let Ok(record) = serde_json::from_slice::<PruneRecord>(bytes) else {
             return;

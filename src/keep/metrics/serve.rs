@@ -54,7 +54,7 @@ impl Served {
 /// Listens.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the address cannot be had.
+/// [`Kind::Usage`] if the address cannot be had.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await

@@ -43,7 +43,7 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where they cannot be read, or do not belong together.
+    /// [`Kind::Usage`] if they cannot be read, or do not belong together.
     pub fn new(files: TlsFiles) -> Result<Self> {
         let now = Now {
             stamps: files.stamps(),

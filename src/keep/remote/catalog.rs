@@ -124,8 +124,9 @@ pub(super) async fn listing(store: &dyn Store, below: &str) -> Result<Listing> {
 /// The one set that a name means: `<cluster>/<node>/backup-N`, or `latest` in the last place: the newest
 /// good one whose signature counts.
 ///
-/// # Errors The refusals of [`Trust::check`]; [`Kind::Usage`] with [`Fact::Candidates`] if it does
-/// not exist.
+/// # Errors
+/// The refusals of [`Trust::check`]; [`Kind::Usage`] with [`Fact::Candidates`] if it does not
+/// exist.
 pub async fn resolve(store: &dyn Store, name: &str, trust: &Trust) -> Result<BackupSet> {
     let place = name.rsplit_once('/').map_or("", |(place, _)| place);
     if Place::split(name).is_some() {

@@ -54,8 +54,8 @@ impl Part {
 /// no Manifest before.
 ///
 /// # Errors
-/// [`Kind::BadBackup`] where something is not what index or Manifest say, [`Kind::Usage`] with
-/// [`Fact::Missing`] `identity` where it is encrypted and none was given, [`Kind::Store`] where the
+/// [`Kind::BadBackup`] if something is not what index or Manifest say, [`Kind::Usage`] with
+/// [`Fact::Missing`] `identity` where it is encrypted and none was given, [`Kind::Store`] if the
 /// store or the disk fails.
 pub async fn fetch(
     context: &Context,
@@ -74,7 +74,7 @@ pub async fn fetch(
 /// Brings a set into the node's own store, under its next number; returns that.
 ///
 /// # Errors
-/// As [`fetch`], and [`Kind::Busy`] where the store is locked.
+/// As [`fetch`], and [`Kind::Busy`] if the store is locked.
 pub async fn import(
     context: &Context,
     store: &dyn Store,
@@ -111,7 +111,7 @@ pub async fn record(store: &dyn Store, name: &str, fetched: &Path, now: Timestam
     Ok(())
 }
 
-/// Puts a record in the place of the one before, or under a name of its own where that cannot be replaced.
+/// Puts a record in the place of the one before, or under its own name where that cannot be replaced.
 async fn put_record(
     store: &dyn Store,
     name: &str,

@@ -1,6 +1,6 @@
 //! How a file is stored: as it is, compressed (zstd, RFC 8878), encrypted (age, age-encryption.org/v1).
 //!
-//! All of it streams: the codecs run on a thread of their own, with a few pieces between them and
+//! All of it streams: the codecs run on their own thread, with a few pieces between them and
 //! the network.
 
 use std::collections::BTreeSet;
@@ -68,8 +68,9 @@ impl Form {
     /// Adds recipients, one a line, as `age -R` reads them: `age1…`, `ssh-ed25519 …`, `ssh-rsa …`.
     /// There must be one: who names recipients wants no plain copy.
     ///
-    /// # Errors [`Kind::Usage`] with the number of the line that is not a recipient, and if the
-    /// file has no recipient.
+    /// # Errors
+    /// [`Kind::Usage`] with the number of the line that is not a recipient, and if the file has no
+    /// recipient.
     pub fn encrypt_to(&mut self, lines: &str) -> Result<()> {
         self.all.add(lines)
     }
@@ -172,7 +173,7 @@ impl Recipients {
                 );
                 return Err(Failure::new(Kind::Usage, what));
             };
-            // An SSH key's comment is no part of it.
+            // An SSH key's comment is not part of it.
             let key: Vec<&str> = line.split_whitespace().take(2).collect();
             self.known.insert(key.join(" "));
             self.keys.push(recipient);

@@ -58,7 +58,7 @@ pub struct ObjectEntry {
 pub(super) struct Arrival {
     /// SHA-256 of the file, hex.
     pub(super) plain_sha256: String,
-    /// SHA-256 of the recipients it is encrypted to, hex; empty where to none.
+    /// SHA-256 of the recipients it is encrypted to, hex; empty if to none.
     pub(super) recipients: String,
     /// The object.
     pub(super) entry: ObjectEntry,

@@ -1,6 +1,6 @@
 //! `prune` of a store away from the node: each node's sets by themselves.
 //!
-//! The Manifest goes first, and the set is no backup any more; the claim goes last, so that what
+//! The Manifest goes first, and the set is not a backup any more; the claim goes last, so that what
 //! was interrupted is recognised, and the next run continues it.
 
 use std::collections::BTreeMap;

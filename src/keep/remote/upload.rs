@@ -49,7 +49,7 @@ pub struct Copied {
 /// Copies a set of the node's store, whose Manifest it must have, to another store.
 ///
 /// # Errors
-/// [`Kind::BadBackup`] where a file is not what the Manifest says, [`Kind::Store`] where the store
+/// [`Kind::BadBackup`] if a file is not what the Manifest says, [`Kind::Store`] if the store
 /// fails; what was brought before stays, and the next copy resumes from it.
 pub async fn copy_backup(
     context: &Context,
@@ -344,7 +344,7 @@ impl<'a> Transfer<'a> {
         Err(Failure::new(Kind::Store, what))
     }
 
-    /// Makes the objects a set: everything is looked at once more, and the Manifest comes last.
+    /// Makes the objects a set: everything is looked at again, and the Manifest comes last.
     async fn commit(&mut self, objects: Vec<ObjectEntry>) -> Result<()> {
         let name = |name: &str| format!("{}/{name}", self.name);
         let index = Index {

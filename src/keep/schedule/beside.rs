@@ -1,4 +1,4 @@
-//! Work on threads of its own: with a deadline, and beside the schedule.
+//! Work on its own threads: with a deadline, and beside the schedule.
 //!
 //! What is owed on the node does not wait for what is remote or optional. Copies and verification
 //! have until the period's end; then the next backup is due. What has sent nothing by then is
@@ -20,7 +20,7 @@ const GIVE_UP: Duration = Duration::from_secs(3);
 /// So many that were left alone and have not ended are too many for another.
 const MAX_ABANDONED: usize = 4;
 
-/// Runs what may block or hang on a thread, with a runtime of its own, so that the loop continues.
+/// Runs what may block or hang on a thread, with its own runtime, so that the loop continues.
 pub async fn on_a_thread<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
 where
     T: Send + 'static,
@@ -52,7 +52,7 @@ fn joined<T>(ended: std::result::Result<Result<T>, tokio::task::JoinError>) -> R
 /// Does work that is stopped after a time, or earlier on request.
 ///
 /// # Errors
-/// Those of the work; [`Kind::Unreachable`] where it was over time. Then, if it has not ended
+/// Those of the work; [`Kind::Unreachable`] if it was over time. Then, if it has not ended
 /// either, with a token that lives as long as it does.
 pub async fn bounded<T, F>(
     context: &Context,
@@ -103,7 +103,7 @@ struct Counting {
 
 impl Observer for Counting {
     fn event(&self, event: Event) {
-        // A wait that is told of has a limit of its own.
+        // A wait that is told of has its own limit.
         let moves = matches!(
             event,
             Event::PhaseProgress { .. } | Event::PhaseDone { .. } | Event::Waiting { .. }

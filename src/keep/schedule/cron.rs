@@ -51,7 +51,7 @@ impl Schedule {
     /// the same each time.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where it is not one of them, or never comes.
+    /// [`Kind::Usage`] if it is not one of them, or never comes.
     pub fn parse(text: &str, zone: &TimeZone, seed: u64) -> Result<Self> {
         let doing = || format!("reading the schedule {text:?}");
         let usage = |what: &str| Failure::new(Kind::Usage, what.to_owned()).doing(doing());
@@ -119,7 +119,7 @@ impl Schedule {
     /// The period that contains a moment.
     ///
     /// # Errors
-    /// [`Kind::Unexpected`] where no calendar reaches.
+    /// [`Kind::Unexpected`] if no calendar reaches.
     pub fn period(&self, now: Timestamp) -> Result<Period> {
         let end = self.after(now)?;
         if let Form::Every(every) = &self.0 {

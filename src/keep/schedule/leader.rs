@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Whether the member that a backup would be taken from is the leader of several voters.
 ///
 /// # Errors
-/// [`Kind::Unreachable`] where it does not say so within ten seconds; those of finding the node.
+/// [`Kind::Unreachable`] if it does not say so within ten seconds; those of finding the node.
 pub async fn leads_others(context: &Context, target: &Target) -> Result<bool> {
     let asked = async {
         let detection = target.detect(context)?;

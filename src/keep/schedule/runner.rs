@@ -10,9 +10,9 @@ use crate::context::Cancel;
 use crate::error::Result;
 
 /// How long a run that was asked to stop may take to do so, before it is left alone: what it has
-/// staged is no backup, and the next run removes it.
+/// staged is not a backup, and the next run removes it.
 pub const GRACE: Duration = Duration::from_secs(20);
-/// The longest sleep: the clock may be set, or the machine suspended, meanwhile.
+/// The longest sleep: the clock may be set, or the machine suspended, in the meantime.
 const NAP: Duration = Duration::from_secs(30);
 /// How often a suspended schedule checks whether to continue.
 const SUSPENDED_NAP: Duration = Duration::from_secs(1);
@@ -148,7 +148,7 @@ async fn begin<W: Work>(pace: &mut Pace, work: &mut W, due: Due, number: u64) ->
     }
 }
 
-/// Sleeps, unless asked to stop meanwhile.
+/// Sleeps, unless asked to stop in the meantime.
 async fn slept<W: Work>(cancel: &Cancel, work: &mut W, nap: Duration) -> bool {
     tokio::select! {
         biased;

@@ -20,8 +20,9 @@ const FLAG: &str = "--container-runtime-endpoint";
 
 /// The socket of the container runtime that the node's kubelet uses.
 ///
-/// # Errors [`Kind::Unreachable`] if there is no socket, naming every place that was searched, or
-/// if two runtimes listen and nothing says which is the kubelet's.
+/// # Errors
+/// [`Kind::Unreachable`] if there is no socket, naming every place that was searched, or if two
+/// runtimes listen and nothing says which is the kubelet's.
 pub fn find_socket(layout: &NodeLayout) -> Result<PathBuf> {
     let mut looked: Vec<String> = Vec::new();
     let field: Field = |config| config.container_runtime_endpoint.as_ref();

@@ -55,7 +55,7 @@ impl Address {
     /// The URL of a directory.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where the path is not absolute.
+    /// [`Kind::Usage`] if the path is not absolute.
     pub fn of_directory(path: &Path) -> Result<Self> {
         let url = Url::from_file_path(path).map_err(|()| {
             let what = format!("expected an absolute path, found {}", path.display());
@@ -70,7 +70,7 @@ impl Address {
     /// Reads a URL.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where the scheme is unknown, or the URL holds what it must not: a password,
+    /// [`Kind::Usage`] if the scheme is unknown, or the URL holds what it must not: a password,
     /// a query.
     pub fn parse(text: &str) -> Result<Self> {
         // A URL that was mistyped may hold a password: it is not shown whole.
@@ -179,7 +179,7 @@ impl Address {
     /// where the last parts of the path are one.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where they are not.
+    /// [`Kind::Usage`] if they are not.
     pub fn split_set(&self, is_foreign: impl Fn(&str) -> bool) -> Result<(Self, String)> {
         let parts: Vec<&str> = self.url.path().trim_matches('/').split('/').collect();
         let last = parts.last().copied().unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::error::Result;
 /// Opens the store at an address.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the address or a setting cannot be meant, [`Kind::Store`] where the store
+/// [`Kind::Usage`] if the address or a setting cannot be meant, [`Kind::Store`] if the store
 /// cannot be reached.
 pub async fn open(address: &Address, settings: &Settings) -> Result<Arc<dyn Store>> {
     Ok(match address.scheme() {

@@ -23,7 +23,7 @@ pub(super) struct Found {
 /// The keys of the profile that the settings name.
 ///
 /// # Errors
-/// [`Kind::Usage`] where a file or a profile is named and is not there.
+/// [`Kind::Usage`] if a file or a profile is named and is not there.
 pub(super) fn keys(settings: &Settings) -> Result<Found> {
     let none = |looked_at: String| {
         let keys = Vec::new();

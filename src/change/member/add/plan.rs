@@ -80,7 +80,8 @@ impl Action {
 
 /// Compares the request with the cluster; changes nothing.
 ///
-/// # Errors [`Kind::Usage`] for an invalid name or URL, [`Kind::Refused`] with the refusal's name,
+/// # Errors
+/// [`Kind::Usage`] for an invalid name or URL, [`Kind::Refused`] with the refusal's name,
 /// [`Kind::Unreachable`].
 pub async fn plan(context: &Context, request: &AddRequest) -> Result<Plan> {
     if !is_name(&request.name) {

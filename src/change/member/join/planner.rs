@@ -29,7 +29,8 @@ use crate::sys::mount::Mounts;
 /// Finds etcd's manifest where the kubelet reads it or `disable` keeps it; on OpenShift also where
 /// the documented procedure moves it, and in the newest revision.
 ///
-/// # Errors [`Kind::Refused`] if there is no manifest, or one that cannot join.
+/// # Errors
+/// [`Kind::Refused`] if there is no manifest, or one that cannot join.
 pub(super) fn find_manifest(layout: &NodeLayout, profile: Profile) -> Result<Found> {
     let Some(place) = layout.manifest(Component::Etcd, profile) else {
         return Err(no_static_pods(
@@ -181,7 +182,8 @@ impl JoinPlanner<'_> {
 
     /// What the journal keeps, but for the safety folders.
     ///
-    /// # Errors [`Kind::Usage`] if the node's files lack a name or a peer URL; the refusals.
+    /// # Errors
+    /// [`Kind::Usage`] if the node's files lack a name or a peer URL; the refusals.
     pub(super) fn info(
         &self,
         cluster: ClusterInfo,

@@ -11,7 +11,8 @@ const STATE: &str = "initial-cluster-state";
 
 /// The text with `--initial-cluster` set to this, and `--initial-cluster-state=existing`.
 ///
-/// # Errors [`Kind::Refused`] if the flags are not on lines of their own.
+/// # Errors
+/// [`Kind::Refused`] if the flags are not on lines of their own.
 pub(crate) fn joining(text: &str, initial_cluster: &str) -> Result<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut cluster_at = None;

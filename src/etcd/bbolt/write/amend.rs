@@ -126,7 +126,7 @@ fn bucket_of<'e>(
     writing(tree.finish(pages))
 }
 
-/// Puts entries into leaves of their own behind the last one, which stays as it is, and makes the
+/// Puts entries into their own leaves behind the last one, which stays as it is, and makes the
 /// branch pages above again. Returns where the new root is.
 fn extend(
     input: &Input<'_>,

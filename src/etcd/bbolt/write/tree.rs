@@ -9,7 +9,7 @@ use crate::etcd::bbolt::layout::BUCKET_HEADER;
 /// Where a finished bucket is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Bucket {
-    /// At a page of its own.
+    /// At its own page.
     Page(u64),
     /// Nowhere yet: these bytes belong into the parent's leaf.
     Inline(Vec<u8>),
@@ -123,7 +123,7 @@ impl Tree {
         self.finish_page(pages).map(Bucket::Page)
     }
 
-    /// Ends a tree that must have a page of its own.
+    /// Ends a tree that must have its own page.
     pub(super) fn finish_page<W: Write>(mut self, pages: &mut Pages<W>) -> io::Result<u64> {
         if self.levels.is_empty() {
             return pages.leaf(&self.leaf);

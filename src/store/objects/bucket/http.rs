@@ -132,7 +132,7 @@ pub(super) struct Connector {
 
 impl Connector {
     /// # Errors
-    /// [`Kind::Usage`] where the CA that was given holds no certificate.
+    /// [`Kind::Usage`] if the CA that was given holds no certificate.
     pub(super) fn new(settings: &Settings) -> Result<Self> {
         let mut certificates = Vec::new();
         if let Some(pem) = &settings.ca {

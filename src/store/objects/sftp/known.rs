@@ -83,7 +83,7 @@ impl KnownHosts {
     /// Reads files; one that is not there has no lines.
     ///
     /// # Errors
-    /// [`Kind::Store`] where one cannot be read.
+    /// [`Kind::Store`] if one cannot be read.
     pub(super) fn read(files: Vec<PathBuf>, host: &str, port: u16) -> Result<Self> {
         let mut known = Self::default();
         for file in files {

@@ -174,7 +174,7 @@ impl Link {
         }
     }
 
-    /// Reads up to a piece's bytes at an offset, in requests of their own.
+    /// Reads up to a piece's bytes at an offset, in their own requests.
     pub(super) async fn read_piece(
         &self,
         handle: &str,
@@ -210,7 +210,7 @@ impl Link {
         Ok(Bytes::from(pieces.concat()))
     }
 
-    /// Writes a piece at an offset, in requests of their own.
+    /// Writes a piece at an offset, in their own requests.
     pub(super) async fn write_piece(
         &self,
         handle: &str,
@@ -248,12 +248,12 @@ impl Link {
         }
     }
 
-    /// What is in a directory. A name is one part: what a host calls `a/b` is no entry of it.
+    /// What is in a directory. A name is one part: what a host calls `a/b` is not an entry of it.
     pub(super) async fn entries(&self, dir: &str) -> std::result::Result<Vec<Entry>, Error> {
         let handle = self.raw.opendir(dir).await?.handle;
         let mut found = Vec::new();
         // Each answer counts, as one without names is one too, and each name, also one that is passed
-        // over: a hostile host could go on with those for ever.
+        // over: a hostile host could continue with those for ever.
         let (mut seen, mut bytes) = (0usize, 0usize);
         let read = loop {
             let names = match self.raw.readdir(&handle).await {
