@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_future_has_no_rank_and_a_small_difference_of_clocks_is_none() {
+    fn the_future_has_no_rank_and_small_differences_of_clocks_do_not_count() {
         let now = at(1_000_000);
         let tolerated = 1_000_000 + TOLERANCE.as_secs();
         let ages = [

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_revision_key() {
+    fn keys_that_are_not_revisions() {
         for bad in [
             "",
             "00000000000000275f00000000000000",

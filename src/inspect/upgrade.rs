@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_must_be_enabled() {
+    fn a_downgrade_must_be_enabled() {
         let db = |downgrade: Option<&str>| DbFacts {
             storage_version: Some("3.6.0".to_owned()),
             downgrade: downgrade.map(str::to_owned),

@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_at_the_limit_holds() {
+    fn values_at_the_limit_hold() {
         let mut seen = well();
         seen.members[2].answer.as_mut().unwrap().applied = 100_000 - RAFT_LAG_LIMIT;
         seen.births[0].1 = "2026-11-20T06:00:00Z".parse().unwrap();

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_endpoints() {
+    fn other_texts_are_not_endpoints() {
         for text in [
             "",
             "https://",

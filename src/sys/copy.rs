@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_is_cut_and_gone_on_with_or_is_none() {
+    fn a_clone_is_cut_and_continued_or_not_made() {
         let dir = tempfile::tempdir().unwrap();
         let from = dir.path().join("from");
         std::fs::write(&from, vec![7; 10_000]).unwrap();

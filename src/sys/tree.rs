@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_nothing_and_what_is_no_file() {
+    fn one_file_nothing_and_other_kinds() {
         let dir = tree();
         let single = of(&dir.path().join("a/l"));
         assert_eq!(single.len(), 1);

@@ -171,7 +171,7 @@ fn a_terminal_gets_colours_and_no_color_takes_them_away() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let shelf = Shelf::one_of_each();
     let store = shelf.store_text();
     let cases: &[(&[&str], i32)] = &[

@@ -219,7 +219,7 @@ async fn what_is_not_etcds_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stall_is_noticed_and_slowness_is_none() {
+async fn a_stall_is_noticed_and_a_slow_stream_is_not_one() {
     let database = database(4 * 512);
     let mut stalled = honest(&database, 512, "");
     stalled.insert(2, Step::Wait(Duration::from_secs(30)));

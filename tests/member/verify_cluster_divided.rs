@@ -156,7 +156,7 @@ fn a_peer_url_of_every_machine_is_named_and_no_member_is_added_to_it() {
 }
 
 #[test]
-fn a_grpc_proxy_is_no_member() {
+fn a_grpc_proxy_is_not_a_member() {
     let Some(bins) = require("3.5") else { return };
     let cluster = Cluster::start(ClusterSpec::new(&bins, 1).plain().fast());
     let listen = format!("{}:23790", cluster.ip(0));
@@ -193,7 +193,7 @@ fn a_grpc_proxy_is_no_member() {
 
 /// etcd's own authentication is on, and the certificate available names none of its users.
 #[test]
-fn a_certificate_that_is_no_user_of_etcds_is_named() {
+fn a_certificate_without_a_user_of_etcd_is_named() {
     let Some(bins) = require("3.5") else { return };
     let cluster = Cluster::start(ClusterSpec::new(&bins, 1).fast());
     for args in [

@@ -251,7 +251,7 @@ fn what_dies_is_started_again() {
 }
 
 #[test]
-fn what_is_no_manifest_is_not_run_and_a_changed_one_is_another_pod() {
+fn other_files_are_not_run_and_a_changed_manifest_is_another_pod() {
     let (dir, bench) = sleeping(|_| {});
     write_pod(dir.path(), ".hidden.yaml", "hidden");
     let manifests = bench.manifests();

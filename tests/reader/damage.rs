@@ -447,7 +447,7 @@ fn truncation_is_found_at_every_page() {
 }
 
 #[test]
-fn files_that_are_no_databases_are_named() {
+fn other_files_than_databases_are_named() {
     let exe = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     let mut random = Random(1);
     let noise: Vec<u8> = (0..70_000).map(|_| random.next_u64() as u8).collect();

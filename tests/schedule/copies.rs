@@ -97,7 +97,7 @@ fn copies_that_failed_are_made_later_and_none_twice() {
 }
 
 #[test]
-fn one_command_leaves_a_young_backup_here_and_there() {
+fn one_command_keeps_recent_backups_here_and_there() {
     let Some(bench) = Bench::new() else { return };
     let share = bench.cluster.scratch().join("share");
     let url = format!("file://{}", share.display());

@@ -261,7 +261,7 @@ fn recipients_that_come_to_none_are_refused_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_plain_copy_is_no_encrypted_one_and_one_to_others_is_none_to_these() {
+fn a_copy_counts_only_if_it_is_encrypted_to_these_recipients() {
     let dir = tempfile::tempdir().expect("a folder");
     let url = format!("file://{}", dir.path().display());
     let env = Vec::new();

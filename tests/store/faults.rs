@@ -13,7 +13,7 @@ use testbench::tmpfs::Tmpfs;
 const BIG: usize = (20 << 20) + 12_345;
 
 #[test]
-fn a_cut_at_every_part_is_never_a_backup_and_the_next_copy_goes_on() {
+fn a_cut_at_every_part_is_never_a_backup_and_the_next_copy_resumes() {
     let Some(server) = S3::start() else { return };
     let bench = Bench::new();
     let set = bench.big_set(1, BIG);

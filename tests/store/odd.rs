@@ -17,7 +17,7 @@ fn oversized(path: &Path) {
 
 /// What the commands make of a store in which one object of each kind is odd: the rest is listed,
 /// found, pruned and copied to as ever, and nothing that cannot be read is removed.
-fn the_rest_goes_on(dir: &Path) {
+fn the_rest_continues(dir: &Path) {
     let url = format!("file://{}", dir.display());
     let bench = Bench::new();
     let place = place();
@@ -97,7 +97,7 @@ fn set_of(bench: &Bench, number: u32) -> std::path::PathBuf {
 #[test]
 fn one_odd_object_is_one_bad_set() {
     let dir = tempfile::tempdir().expect("a folder");
-    the_rest_goes_on(dir.path());
+    the_rest_continues(dir.path());
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn page(bucket: &Path, folder: &str, more: &str) -> String {
 
 /// A fake answers the listings: what a real server on a file system cannot hold.
 #[test]
-fn keys_that_are_no_names_of_ours_are_passed_over() {
+fn keys_with_other_names_are_passed_over() {
     let Some(server) = S3::start() else { return };
     let bench = Bench::new();
     bench.set(1);

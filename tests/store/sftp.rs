@@ -243,7 +243,7 @@ fn a_disk_that_is_full_on_the_host() {
 }
 
 #[test]
-fn a_connection_that_is_cut_leaves_no_backup_and_the_next_copy_goes_on() {
+fn a_cut_connection_leaves_no_backup_and_the_next_copy_resumes() {
     let Some(server) = Sshd::start() else { return };
     let bench = Bench::new();
     let set = bench.big_set(1, 5 << 20);

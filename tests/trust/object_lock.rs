@@ -300,7 +300,7 @@ fn a_fake_of_azure_with_an_immutability_policy() {
 }
 
 #[test]
-fn a_transfer_that_was_interrupted_goes_on_where_nothing_can_be_replaced() {
+fn an_interrupted_transfer_resumes_where_nothing_can_be_replaced() {
     let Some(store) = Retaining::start(Service::S3) else {
         return;
     };

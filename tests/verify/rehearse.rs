@@ -197,7 +197,7 @@ fn the_etcd_of_this_node_is_found_and_copies_elsewhere_are_rehearsed_too() {
 }
 
 #[test]
-fn what_etcd_does_wrong_is_a_finding_and_what_is_no_etcd_is_refused() {
+fn faults_of_etcd_are_findings_and_other_programs_are_refused() {
     let Some(bins) = testbench::bins::require("3.5") else {
         return;
     };

@@ -432,7 +432,7 @@ impl Write for Meddler<'_> {
 }
 
 #[test]
-fn a_file_that_changes_meanwhile_is_named() {
+fn a_file_that_changes_during_the_backup_is_named() {
     type Act = (&'static str, fn(&Path));
     let acts: [Act; 5] = [
         ("tls.key", |path| fs::write(path, [1; 80_000]).unwrap()),

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_swap_is_repeatable_and_has_a_way_back_from_each_half() {
+    fn a_swap_can_be_repeated_and_reverted_from_each_half() {
         for had_one in [true, false] {
             for brings_one in [true, false] {
                 for half in 0..3 {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_made_meanwhile_is_never_overwritten() {
+    fn files_of_others_are_never_overwritten() {
         let p = places();
         std::fs::write(&p.place, "theirs").unwrap();
         std::fs::write(&p.aside, "before").unwrap();

@@ -337,7 +337,7 @@ impl<J: Journalled> Transaction<J> {
     /// [`Kind::Refused`] if it is committed, or others depend on it; [`Kind::Busy`] if a later
     /// operation goes first; [`Kind::RollbackFailed`].
     pub async fn rollback(&mut self) -> Result<Done<J::Info>> {
-        unsettled::refuse_without_way_back(self.progress())?;
+        unsettled::refuse_without_rollback(self.progress())?;
         unsettled::refuse_under_later(&self.layout, self.progress())?;
         let node = self.node(&self.context)?;
         J::check_rollback(&node, &self.operation).await?;

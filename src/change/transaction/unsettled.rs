@@ -78,7 +78,7 @@ pub(crate) fn refuse_under_later(layout: &NodeLayout, progress: &Progress) -> Re
 }
 
 /// Refuses to roll back if nothing is kept for that any longer.
-pub(crate) fn refuse_without_way_back(progress: &Progress) -> Result<()> {
+pub(crate) fn refuse_without_rollback(progress: &Progress) -> Result<()> {
     if progress.state.can_roll_back() {
         return Ok(());
     }

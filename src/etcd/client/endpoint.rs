@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_a_usage_error() {
+    fn an_invalid_endpoint_is_a_usage_error() {
         for text in [
             "",
             "https://",

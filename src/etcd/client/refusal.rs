@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_come_about_is_told_apart() {
+    fn changes_that_may_have_happened_are_distinguished() {
         assert!(perhaps_done(&answer(
             Code::Unavailable,
             "etcdserver: request timed out"

@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_no_cluster_has_is_no_answer() {
+    fn a_list_that_no_cluster_has_is_not_an_answer() {
         let list = |members: Vec<Member>| MemberList {
             header: Header::default(),
             members,

@@ -97,7 +97,7 @@ fn a_restored_member_s_directory_agrees() {
 }
 
 #[test]
-fn what_lies_beyond_the_database_is_counted() {
+fn entries_beyond_the_database_are_counted() {
     // A put of an empty key, then a compaction: fields 4 and 7 of the request.
     let dir = dir(|log| {
         log.entry(&entry(3, 2, &[])).unwrap();
@@ -295,7 +295,7 @@ fn a_snapshot_without_its_file_is_found() {
 }
 
 #[test]
-fn a_snap_file_that_a_kill_cut_short_is_no_damage() {
+fn a_snap_file_that_a_kill_truncated_is_not_damage() {
     let dir = dir(|_| {});
     let snap = dir.layout().snap;
     let name = |index| raftsnap::SnapName { term: 1, index }.to_string();

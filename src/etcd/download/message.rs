@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_message_is_told() {
+    fn other_messages_are_reported() {
         for (stream, word) in [
             (&[1, 0, 0, 0, 0][..], "no compression"),
             (&[0, 0, 0, 0, 1, 0x10], "a whole field"),

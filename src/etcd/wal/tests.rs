@@ -438,7 +438,7 @@ fn every_flip_is_found() {
 }
 
 #[test]
-fn appending_goes_on_with_the_chain() {
+fn appending_continues_the_chain() {
     let bytes = founding(&cluster(DEFAULT, "T"), "default");
     let torn = wal(&bytes[..bytes.len() - 5]).scan().unwrap().end.unwrap();
     assert!(matches!(torn.kind, EndKind::Torn(_)));

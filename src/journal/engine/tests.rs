@@ -90,7 +90,7 @@ fn reopen(dir: &Path) -> Operation<Put> {
 const GO_ON: &dyn Fn() -> Result<()> = &|| Ok(());
 
 #[test]
-fn cut_off_anywhere_it_goes_on_or_back() {
+fn interrupted_anywhere_it_resumes_or_rolls_back() {
     for number in 1..=3 {
         for after in [false, true] {
             for back in [false, true] {

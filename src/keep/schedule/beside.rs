@@ -243,7 +243,7 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn what_moves_nothing_is_cancelled_and_what_moves_goes_on() {
+    async fn work_that_moves_nothing_is_cancelled_and_work_that_moves_continues() {
         let mut beside = Beside::default();
         let stop = Cancel::default();
         assert!(matches!(beside.wait(&stop, MOMENT).await, Waited::Idle));

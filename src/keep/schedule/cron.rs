@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schedule() {
+    fn texts_that_are_not_schedules() {
         for text in [
             "",
             "hourly",

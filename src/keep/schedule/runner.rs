@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_goes_on_for_two_hundred_periods_and_through_failures() {
+    async fn the_loop_runs_for_two_hundred_periods_and_through_failures() {
         let fake = go(false, 200).await;
         assert_eq!(fake.runs.len(), 200);
         let last = fake.runs[199].duration_since(fake.runs[1]);

@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_an_address_and_what_is_none() {
+    fn addresses_and_other_texts() {
         let address = Address::parse("s3://bucket/a/b/").unwrap();
         assert_eq!((address.bucket(), address.prefix()), ("bucket", "a/b"));
         assert_eq!(address.to_string(), "s3://bucket/a/b");

@@ -46,7 +46,7 @@ fn what_kubernetes_reads_is_read() {
 }
 
 #[test]
-fn marks_in_comments_and_texts_are_no_aliases() {
+fn marks_in_comments_and_texts_are_not_aliases() {
     for text in [
         "# see R&D and *D for details\na: x\n",
         "a: x # &D *D\n",

@@ -361,7 +361,7 @@ fn bombs_stop_at_the_limits() {
 }
 
 #[test]
-fn an_input_that_cannot_be_read_is_no_finding() {
+fn an_input_that_cannot_be_read_is_an_error_and_not_a_finding() {
     struct Broken(io::Cursor<Vec<u8>>, usize);
     impl Read for Broken {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_no_key_of_the_host() {
+    fn an_authority_is_not_a_key_of_the_host() {
         let text = "@cert-authority *.example RIGHT";
         assert_eq!(judged(text, "h.example", 22), Verdict::Authority(at(1)));
         assert_eq!(known(text, "h.example", 22).kinds(), []);
