@@ -10,15 +10,46 @@ use crate::error::{Doing, Kind, Result};
 use crate::etcd::bbolt::{FileSource, ReadAt};
 use crate::etcd::kubernetes::{self, ClusterVersion};
 pub use crate::etcd::snapshot::{KeyFilter, Report};
-use crate::etcd::snapshot::{Options, inspect};
+use crate::etcd::snapshot::{Options, Progress, StreamCheck, Sums, inspect, inspect_received};
 use crate::event::Event;
+
+/// The phase's name in events.
+const PHASE: &str = "verify";
 
 /// Inspects a snapshot; `None` if the file does not exist.
 ///
 /// # Errors
 /// [`crate::context::interrupted`], or [`Kind::NotChecked`] where it cannot be read.
 pub fn read(context: &Context, path: &Path, wanted: KeyFilter) -> Result<Option<Report>> {
-    const PHASE: &str = "verify";
+    reading(context, path, |source, progress| {
+        let options = Options {
+            wanted,
+            ..Options::default()
+        };
+        inspect(source, &options, progress)
+    })
+}
+
+/// Ends the check of a snapshot that was looked at while it was written; `None` if it is gone.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_received(
+    context: &Context,
+    path: &Path,
+    look: StreamCheck,
+    sums: &Sums,
+) -> Result<Option<Report>> {
+    reading(context, path, |source, progress| {
+        inspect_received(source, look, sums, progress)
+    })
+}
+
+fn reading(
+    context: &Context,
+    path: &Path,
+    inspect: impl FnOnce(&Stoppable, &(dyn Fn(Progress) + Sync)) -> Result<Report>,
+) -> Result<Option<Report>> {
     let doing = || format!("reading {}", path.display());
     let file = match FileSource::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -31,18 +62,14 @@ pub fn read(context: &Context, path: &Path, wanted: KeyFilter) -> Result<Option<
         total: Some(total),
     });
     let source = Stoppable::new(file, context.cancel.clone());
-    let options = Options {
-        wanted,
-        ..Options::default()
-    };
-    let progress = |progress: crate::etcd::snapshot::Progress| {
+    let progress = |progress: Progress| {
         // The slower of the two threads is what the reader waits for.
         context.tell(Event::PhaseProgress {
             phase: PHASE,
             done: progress.hashed.min(progress.walked),
         });
     };
-    let report = inspect(&source, &options, &progress);
+    let report = inspect(&source, &progress);
     context.cancel.check()?;
     let report = report.map_err(|failure| failure.doing(doing()))?;
     context.tell(Event::PhaseDone {

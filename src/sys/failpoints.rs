@@ -53,8 +53,26 @@ pub fn pass(_op: Op<'_>) -> io::Result<()> {
 #[inline(always)]
 pub fn done(_op: Op<'_>) {}
 
+/// How a disk lies about a write that it reports as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// It changes a bit.
+    Flip,
+    /// It writes nothing.
+    Drop,
+    /// It writes to another place.
+    Elsewhere(u64),
+}
+
+/// Whether the disk lies about this write.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub fn lie(_offset: u64, _len: usize) -> Option<Lie> {
+    None
+}
+
 #[cfg(feature = "faults")]
-pub use armed::{Mode, arm, done, pass};
+pub use armed::{Mode, arm, done, lie, pass};
 
 #[cfg(feature = "faults")]
 mod armed {
@@ -63,7 +81,7 @@ mod armed {
     use std::path::{Path, PathBuf};
     use std::sync::Mutex;
 
-    use super::Op;
+    use super::{Lie, Op};
 
     /// What the failpoints do in this process.
     #[derive(Debug)]
@@ -81,12 +99,18 @@ mod armed {
             /// Whether later calls fail too, as on a full disk.
             sticky: bool,
         },
+        /// Of the large writes that are read back, the disk changes a bit of the `n`th.
+        Flip(u64),
+        /// It loses the `n`th.
+        Drop(u64),
+        /// It writes the `n`th where the next one belongs, and that one in its place.
+        Swap(u64),
         /// Appends every call that succeeded to a file, one JSON object a line; bytes in hex.
         Record(PathBuf),
     }
 
     impl Mode {
-        /// Reads `count:FILE`, `kill:N`, `fail:N:ERRNO`, `full:N` or `record:FILE`.
+        /// Reads `count:FILE`, `kill:N`, `fail:N:ERRNO`, `full:N`, `flip:N`, `drop:N`, `swap:N` or `record:FILE`.
         pub fn parse(text: &str) -> Option<Self> {
             let (word, rest) = text.split_once(':')?;
             match word {
@@ -105,6 +129,9 @@ mod armed {
                     errno: 28,
                     sticky: true,
                 }),
+                "flip" => rest.parse().ok().map(Self::Flip),
+                "drop" => rest.parse().ok().map(Self::Drop),
+                "swap" => rest.parse().ok().map(Self::Swap),
                 "record" => Some(Self::Record(rest.into())),
                 _ => None,
             }
@@ -114,6 +141,8 @@ mod armed {
     struct State {
         mode: Mode,
         calls: u64,
+        /// Writes that a disk could have lied about.
+        lies: u64,
         log: Option<File>,
     }
 
@@ -129,6 +158,7 @@ mod armed {
             *state = Some(State {
                 mode,
                 calls: 0,
+                lies: 0,
                 log,
             });
         }
@@ -160,6 +190,23 @@ mod armed {
                 Err(io::Error::from_raw_os_error(*errno))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the disk lies about this write.
+    pub fn lie(offset: u64, len: usize) -> Option<Lie> {
+        let mut guard = STATE.lock().ok()?;
+        let state = guard.as_mut()?;
+        let (Mode::Flip(at) | Mode::Drop(at) | Mode::Swap(at)) = state.mode else {
+            return None;
+        };
+        state.lies += 1;
+        match (&state.mode, state.lies.checked_sub(at)?) {
+            (Mode::Flip(_), 0) => Some(Lie::Flip),
+            (Mode::Drop(_), 0) => Some(Lie::Drop),
+            (Mode::Swap(_), 0) => Some(Lie::Elsewhere(offset + len as u64)),
+            (Mode::Swap(_), 1) => Some(Lie::Elsewhere(offset - len as u64)),
+            _ => None,
         }
     }
 

@@ -23,6 +23,7 @@ mod out_file;
 pub mod owner;
 pub mod quote;
 pub mod random;
+pub mod read_back;
 pub mod rooted;
 pub mod scratch;
 pub mod share;

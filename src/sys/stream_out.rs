@@ -13,8 +13,9 @@ use std::thread::JoinHandle;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::failpoints::{self, Op};
+use super::failpoints::{self, Lie, Op};
 use super::fs::OutFile;
+use super::read_back::{Piece, ReadBack};
 
 /// Bytes written at once.
 const CHUNK: usize = 2 << 20;
@@ -28,6 +29,8 @@ struct Chunk {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
+    /// CRC-32C of what was to be put here, computed where it came from.
+    crc: u32,
 }
 
 impl Chunk {
@@ -37,12 +40,20 @@ impl Chunk {
             start: bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT),
             bytes,
             len: 0,
+            crc: 0,
         }
     }
 
     fn space(&mut self) -> &mut [u8] {
         let range = self.start + self.len..self.start + CHUNK;
         self.bytes.get_mut(range).unwrap_or_default()
+    }
+
+    /// Changes a bit, as a bad disk does.
+    fn flip(&mut self) {
+        if let Some(byte) = self.bytes.get_mut(self.start + self.len / 2) {
+            *byte ^= 1;
+        }
     }
 
     fn filled(&self) -> &[u8] {
@@ -57,12 +68,32 @@ pub struct StreamOut {
     chunk: Chunk,
     full: Option<SyncSender<Chunk>>,
     empty: Receiver<Chunk>,
-    worker: Option<JoinHandle<io::Result<OutFile>>>,
+    worker: Option<JoinHandle<io::Result<Written>>>,
+    look: Option<Look>,
+    proven: bool,
 }
+
+/// What the thread gives back.
+type Written = (OutFile, Option<ReadBack>);
+
+/// Is shown each piece before it is written.
+pub type Look = Box<dyn FnMut(&[u8]) + Send>;
 
 impl StreamOut {
     /// Takes over a file. Nothing else may write to it until [`StreamOut::finish`].
     pub fn new(file: OutFile) -> io::Result<Self> {
+        Self::start(file, None, None)
+    }
+
+    /// The same, and what is [written](Write) is read back from the disk and compared. `look` is shown
+    /// each piece, in order: whole pieces of 2 MiB, but for the last.
+    pub fn proven(file: OutFile, look: Option<Look>) -> io::Result<Self> {
+        let back = ReadBack::of(file.path())?;
+        Self::start(file, Some(back), look)
+    }
+
+    fn start(file: OutFile, back_read: Option<ReadBack>, look: Option<Look>) -> io::Result<Self> {
+        let proven = back_read.is_some();
         let (full, work) = sync_channel::<Chunk>(CHUNKS);
         let (back, empty) = sync_channel(CHUNKS);
         for _ in 1..CHUNKS {
@@ -71,12 +102,14 @@ impl StreamOut {
         }
         let worker = std::thread::Builder::new()
             .name("stream-out".to_owned())
-            .spawn(move || write_all(file, &work, &back))?;
+            .spawn(move || write_all(file, &work, &back, back_read))?;
         Ok(Self {
             chunk: Chunk::new(),
             full: Some(full),
             empty,
             worker: Some(worker),
+            look,
+            proven,
         })
     }
 
@@ -95,6 +128,9 @@ impl StreamOut {
     fn pass_on(&mut self) -> io::Result<()> {
         if self.chunk.len == 0 {
             return Ok(());
+        }
+        if let Some(look) = &mut self.look {
+            look(self.chunk.filled());
         }
         // Both fail only if the thread has ended, and then it has an error to report.
         let Ok(next) = self.empty.recv() else {
@@ -115,7 +151,7 @@ impl StreamOut {
         }
     }
 
-    fn join(&mut self) -> io::Result<OutFile> {
+    fn join(&mut self) -> io::Result<Written> {
         self.full = None;
         let ended = self.worker.take().map(JoinHandle::join);
         match ended {
@@ -128,14 +164,27 @@ impl StreamOut {
     /// durable yet.
     pub fn finish(mut self) -> io::Result<OutFile> {
         self.pass_on()?;
-        self.join()
+        self.join().map(|(file, _)| file)
+    }
+
+    /// The same of a [proven](StreamOut::proven) one; the comparison ends once the file is durable.
+    pub fn finish_proven(mut self) -> io::Result<(OutFile, ReadBack)> {
+        self.pass_on()?;
+        let (file, back) = self.join()?;
+        let back = back.ok_or_else(|| io::Error::other("nothing was read back"))?;
+        Ok((file, back))
     }
 }
 
 impl Write for StreamOut {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let len = data.len().min(self.chunk.space().len());
+        if self.proven {
+            // Over the source, so that the copy into the piece is compared, too.
+            let taken = data.get(..len).unwrap_or(data);
+            self.chunk.crc = crc32c::crc32c_append(self.chunk.crc, taken);
+        }
         self.fill(|space| {
-            let len = space.len().min(data.len());
             if let (Some(target), Some(source)) = (space.get_mut(..len), data.get(..len)) {
                 target.copy_from_slice(source);
             }
@@ -173,20 +222,32 @@ fn write_all(
     mut file: OutFile,
     work: &Receiver<Chunk>,
     back: &SyncSender<Chunk>,
-) -> io::Result<OutFile> {
+    read_back: Option<ReadBack>,
+) -> io::Result<Written> {
     let aligned = file.offset.is_multiple_of(ALIGNMENT as u64);
     let mut direct = aligned && set_direct(&file, true);
     for mut chunk in work {
+        let (offset, len) = (file.offset, chunk.len);
+        // Only in tests does a disk lie on demand.
+        let lie = failpoints::lie(offset, len);
+        if matches!(lie, Some(Lie::Flip)) {
+            chunk.flip();
+        }
         let data = chunk.filled();
-        let offset = file.offset;
         failpoints::pass(Op::Write(&file.path, offset, data))?;
-        if direct && data.len().is_multiple_of(ALIGNMENT) {
-            match file.file.write_all_at(data, offset) {
+        let at = match lie {
+            Some(Lie::Elsewhere(at)) => at,
+            _ => offset,
+        };
+        if matches!(lie, Some(Lie::Drop)) {
+            // Reported as written.
+        } else if direct && data.len().is_multiple_of(ALIGNMENT) {
+            match file.file.write_all_at(data, at) {
                 // A disk of larger blocks, or a file system that changed its mind.
                 Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => {
                     direct = false;
                     set_direct(&file, false);
-                    file.file.write_all_at(data, offset)?;
+                    file.file.write_all_at(data, at)?;
                 }
                 other => other?,
             }
@@ -195,11 +256,15 @@ fn write_all(
                 direct = false;
                 set_direct(&file, false);
             }
-            file.file.write_all_at(data, offset)?;
+            file.file.write_all_at(data, at)?;
         }
         failpoints::done(Op::Write(&file.path, offset, data));
-        file.offset += data.len() as u64;
-        chunk.len = 0;
+        file.offset += len as u64;
+        if let Some(read_back) = &read_back {
+            let crc = chunk.crc;
+            read_back.written(Piece { offset, len, crc });
+        }
+        (chunk.len, chunk.crc) = (0, 0);
         // The near end may have no use for it any more.
         let _ = back.send(chunk);
     }
@@ -208,7 +273,7 @@ fn write_all(
     }
     let end = file.offset;
     file.go_on_at(end)?;
-    Ok(file)
+    Ok((file, read_back))
 }
 
 #[cfg(test)]
@@ -217,6 +282,28 @@ mod tests {
 
     fn bytes(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i % 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_compared_with_the_disk() {
+        for len in [0, 1, 4096, CHUNK, 3 * CHUNK + 33] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("f");
+            let (shown, seen) = std::sync::mpsc::channel();
+            let look = move |piece: &[u8]| shown.send(piece.len()).unwrap();
+            let file = OutFile::create(&path).unwrap();
+            let mut out = StreamOut::proven(file, Some(Box::new(look))).unwrap();
+            for piece in bytes(len).chunks(30_001) {
+                out.write_all(piece).unwrap();
+            }
+            let (mut file, back) = out.finish_proven().unwrap();
+            file.sync().unwrap();
+            back.finish(len as u64).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes(len));
+            let sizes: Vec<_> = seen.iter().collect();
+            assert_eq!(sizes.iter().sum::<usize>(), len);
+            assert!(sizes.iter().rev().skip(1).all(|size| *size == CHUNK));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! with every legal loss of what was not yet fsynced.
 #![cfg(feature = "faults")]
 
+mod disk;
 mod prune;
 // Other suites take more of it.
 
@@ -27,7 +28,7 @@ use testbench::replay::{self, Call, Disk, Replay, Tree};
 
 /// One member, an OpenShift node around it, and a store with one good set.
 struct Bench {
-    _cluster: Cluster,
+    cluster: Cluster,
     root: PathBuf,
     scratch: tempfile::TempDir,
 }
@@ -43,7 +44,7 @@ impl Bench {
         let root = testbench::node::make(&cluster, 0, &NodeOptions::default());
         let scratch = tempfile::tempdir().unwrap();
         let bench = Self {
-            _cluster: cluster,
+            cluster,
             root,
             scratch,
         };

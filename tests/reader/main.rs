@@ -3,4 +3,5 @@
 mod damage;
 mod etcd;
 mod oracle;
+mod received;
 mod trees;

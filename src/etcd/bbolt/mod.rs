@@ -17,6 +17,7 @@ mod freelist;
 pub mod layout;
 pub mod meta;
 mod pageset;
+mod single;
 mod sink;
 pub mod source;
 pub mod visit;
@@ -26,10 +27,12 @@ pub mod write;
 
 use std::io;
 
+pub(crate) use elements::Item;
 pub use freelist::Usage;
 pub use meta::{Meta, Metas, Origin};
+pub(crate) use single::{leaf_again, single_leaf, used_branch};
 pub use source::{FileSource, ReadAt};
-pub use visit::{Entry, Large, Leaf, Nested, Order, Root, Visitor};
+pub use visit::{Entry, Known, Large, Leaf, Nested, Order, Root, ShortKey, Visitor};
 pub use walk::Walker;
 
 use crate::finding::Findings;

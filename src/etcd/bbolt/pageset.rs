@@ -5,7 +5,7 @@ const WORDS: usize = 512;
 const PAGES: u64 = WORDS as u64 * 64;
 
 /// A bitmap in chunks, so that a sparse file that claims many pages costs little.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct PageSet {
     chunks: Vec<Option<Box<[u64; WORDS]>>>,
     len: u64,

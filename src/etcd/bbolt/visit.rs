@@ -57,6 +57,57 @@ pub trait Visitor {
 
     /// One element too big to be held.
     fn large(&mut self, element: &Large<'_>, findings: &mut Findings) -> io::Result<()>;
+
+    /// What a visitor knows already of the leaf that is this page: then the walk reads no byte of it,
+    /// but holds it to its place in the tree. It is asked for each page of the tree.
+    fn known(&mut self, page: u64) -> io::Result<Option<Known>> {
+        let _ = page;
+        Ok(None)
+    }
+
+    /// The leaf that was known last is in its place.
+    fn take_known(&mut self, findings: &mut Findings) -> io::Result<()> {
+        let _ = findings;
+        Ok(())
+    }
+}
+
+/// A leaf whose page was judged before, apart from its tree: it says its own number, has elements,
+/// none of them a bucket, and its keys ascend.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// Further pages that it spans.
+    pub overflow: u32,
+    /// Its first key.
+    pub first: ShortKey,
+    /// Its last key.
+    pub last: ShortKey,
+}
+
+/// A key of a few bytes, in place.
+#[derive(Debug, Clone, Copy)]
+pub struct ShortKey {
+    bytes: [u8; 24],
+    len: u8,
+}
+
+impl ShortKey {
+    /// Holds a key; `None` if it is longer than 24 bytes.
+    pub fn of(key: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 24];
+        bytes.get_mut(..key.len())?.copy_from_slice(key);
+        Some(Self {
+            bytes,
+            len: key.len() as u8,
+        })
+    }
+
+    /// The key.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+            .get(..usize::from(self.len))
+            .unwrap_or(&self.bytes)
+    }
 }
 
 /// Elements of a leaf, in ascending order, with the bytes that hold them.
@@ -69,6 +120,16 @@ pub struct Leaf<'a> {
 }
 
 impl<'a> Leaf<'a> {
+    /// The page's number.
+    pub fn page(&self) -> u64 {
+        self.page
+    }
+
+    /// Whether these are all elements of a page, and not of an inline bucket or some of a large leaf.
+    pub fn is_page(&self) -> bool {
+        self.base == 0
+    }
+
     /// How many elements.
     pub fn len(&self) -> usize {
         self.items.len()
@@ -170,6 +231,11 @@ pub struct Large<'a> {
 const MAX_IN_MEMORY: u64 = 1 << 30;
 
 impl Large<'_> {
+    /// The number of the page whose element it is.
+    pub fn page(&self) -> u64 {
+        self.page
+    }
+
     /// The value in memory.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use super::meta::Meta;
 use super::pageset::PageSet;
 use super::sink::{Sink, inline_header, place, show_leaf};
 use super::source::ReadAt;
-use super::visit::{Large, Leaf, Nested, Order, Root, Unseen, Visitor};
+use super::visit::{Known, Large, Leaf, Nested, Order, Root, Unseen, Visitor};
 use super::window::Window;
 use crate::finding::{Findings, Layer, Place};
 
@@ -44,7 +44,15 @@ pub struct Walker<'a> {
     frames: Vec<Frame>,
     items: Vec<Item>,
     whole: bool,
+    /// Whether neighbouring pages are read together.
+    read_ahead: bool,
     progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// How far a walker had come.
+pub(crate) struct Mark {
+    reached: PageSet,
+    whole: bool,
 }
 
 impl<'a> Walker<'a> {
@@ -66,8 +74,29 @@ impl<'a> Walker<'a> {
             frames: Vec::new(),
             items: Vec::new(),
             whole: true,
+            read_ahead: true,
             progress,
         }
+    }
+
+    /// Whether neighbouring pages are read together, which costs more than it saves where most of
+    /// them are known.
+    pub(crate) fn set_read_ahead(&mut self, on: bool) {
+        self.read_ahead = on;
+    }
+
+    /// What was reached so far, to go back to with [`Walker::reset`].
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            reached: self.reached.clone(),
+            whole: self.whole,
+        }
+    }
+
+    /// Forgets what was walked since the mark.
+    pub(crate) fn reset(&mut self, mark: Mark) {
+        self.reached = mark.reached;
+        self.whole = mark.whole;
     }
 
     /// Whether everything that was asked for could be walked.
@@ -161,6 +190,9 @@ impl<'a> Walker<'a> {
         seen: &mut Sink<'_>,
         findings: &mut Findings,
     ) -> io::Result<()> {
+        if let Some(known) = seen.visitor.known(page)? {
+            return self.known_leaf(page, &known, *depth, seen, findings);
+        }
         let Some(header) = self.head(page, order, *depth, findings)? else {
             self.whole = false;
             return Ok(());
@@ -232,6 +264,7 @@ impl<'a> Walker<'a> {
                 .and_then(<[Frame]>::last)
                 .map(|f| f.neighbours(order, self.page_size))
                 .filter(|&(first, count)| first >= 2 && first.saturating_add(count) <= limit)
+                .filter(|_| self.read_ahead)
                 .unwrap_or((page, 1));
             let len = (count * self.page_size) as usize;
             self.window.fill(first * self.page_size, len)?;
@@ -276,6 +309,31 @@ impl<'a> Walker<'a> {
             });
         }
         twice.is_none()
+    }
+
+    /// Holds a leaf that the visitor knows to its place in the tree.
+    fn known_leaf(
+        &mut self,
+        page: u64,
+        known: &Known,
+        depth: usize,
+        seen: &mut Sink<'_>,
+        findings: &mut Findings,
+    ) -> io::Result<()> {
+        let limit = self.limit();
+        let in_file = page >= 2 && page < limit && u64::from(known.overflow) < limit - page;
+        if !in_file || !self.claim(page, known.overflow, findings) {
+            let at = Some(place(page, 0));
+            self.give_up(findings, at, "a leaf in its place", "another");
+            return Ok(());
+        }
+        (self.progress)((1 + u64::from(known.overflow)) * self.page_size);
+        seen.check_depth(page, depth, findings);
+        let (lower, upper) = bounds(self.frames.get(..depth).unwrap_or_default());
+        let (first, last) = ((0, known.first.bytes()), (0, known.last.bytes()));
+        check_keys(page, std::iter::once(first), (lower, None), findings);
+        check_keys(page, std::iter::once(last), (None, upper), findings);
+        seen.visitor.take_known(findings)
     }
 
     fn branch(

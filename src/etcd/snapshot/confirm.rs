@@ -5,7 +5,7 @@ use std::io;
 
 use super::buckets::show;
 use super::keys::owes;
-use super::record::{Act, KeyHasher, Reader, Record};
+use super::record::{Act, Reader, Record};
 use super::table::Fingerprint;
 use crate::etcd::bbolt::{Large, Leaf, Visitor};
 use crate::etcd::mvcc::KvRevision;
@@ -37,10 +37,7 @@ impl Confirm {
         kept: usize,
     ) -> Self {
         Self {
-            reader: Reader {
-                hasher: KeyHasher::new(seed),
-                compact: compact.unwrap_or(-1),
-            },
+            reader: Reader::new(seed, compact),
             suspects,
             newer: HashMap::new(),
             owners: HashMap::new(),

@@ -1,13 +1,18 @@
 //! The inspection: threads, passes and the report.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::options::{Options, Progress};
 use super::packed::Packed;
+use super::pipeline::{is_unusual, unusual};
 use super::read_ordering::OrderedReads;
 use super::report::{Report, assemble};
+use super::skeleton::Skeleton;
+use super::stream::{Remembered, StreamCheck};
 use super::trailer::{Digests, Shape, Trailer, digest};
-use super::walk::Walk;
+use super::walk::{Seen, Walk};
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::bbolt::{Metas, Origin, ReadAt};
 use crate::etcd::hashkv::{At, HashKv, NoHash};
@@ -78,6 +83,120 @@ pub fn inspect(
     let mut report = assemble(size, digests, walk, options, findings);
     report.raw_copy = shape == Shape::Unsealed && metas.is_some_and(|metas| metas.of_own_file());
     Ok(report)
+}
+
+/// The hashes of a snapshot that was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sums {
+    /// SHA-256 of the whole file, trailer included.
+    pub file: [u8; 32],
+    /// SHA-256 of the database, which the trailer has been compared with.
+    pub database: [u8; 32],
+}
+
+/// Inspects a snapshot that passed through a [`StreamCheck`] while it was written, and whose trailer
+/// has been checked. The report is that of [`inspect`], provided that `source` returns the bytes that
+/// passed, which the caller proves.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_received(
+    source: &dyn ReadAt,
+    stream: StreamCheck,
+    sums: &Sums,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Report> {
+    let (options, remembered) = stream.end();
+    let report = match remembered {
+        Some(remembered) => received(source, &options, remembered, sums, progress)?,
+        None => None,
+    };
+    match report {
+        Some(report) => Ok(report),
+        None => inspect(source, &options, progress),
+    }
+}
+
+/// Nothing comes back if anything is not as usual.
+fn received(
+    source: &dyn ReadAt,
+    options: &Options,
+    remembered: Remembered,
+    sums: &Sums,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Option<Report>> {
+    let reading = || "reading the database";
+    let size = source.size();
+    let data = Shape::Sealed.data(size);
+    let packed = Packed::of(source).doing(Kind::NotChecked, reading)?;
+    if Shape::of(size) != Shape::Sealed || packed.is_some() {
+        return Ok(None);
+    }
+    let mut findings = Findings::keeping(options.findings);
+    let metas = Metas::read(source, data, Origin::Streamed, &mut findings);
+    let Some(metas) = metas.doing(Kind::NotChecked, reading)? else {
+        return Ok(None);
+    };
+    let chosen = metas.chosen;
+    // A stream ends where the database does; what could be behind it is hashed bytes that no page has.
+    if chosen.database_size() != Some(data) || u64::from(chosen.page_size) != remembered.page_size {
+        return Ok(None);
+    }
+    let meter = Meter::new(size, progress);
+    meter.hashed(size);
+    let walked = |bytes| meter.walked(bytes);
+    let branches = Branches {
+        source,
+        skeleton: &remembered.skeleton,
+        page_size: remembered.page_size,
+    };
+    let seen = Seen {
+        decoder: remembered.decoder,
+        skeleton: &remembered.skeleton,
+    };
+    let walk = Walk::new(&branches, data, chosen, options, &walked).remembering(seen);
+    let walked = match walk.run(&mut findings) {
+        Err(error) if is_unusual(&error) => return Ok(None),
+        walked => walked.doing(Kind::NotChecked, reading)?,
+    };
+    let digests = Digests {
+        trailer: Trailer::Ok {
+            sha256: hex::encode(sums.database),
+        },
+        file: sums.file,
+        stray: None,
+    };
+    Ok(Some(assemble(
+        size,
+        Some(digests),
+        Some(walked),
+        options,
+        findings,
+    )))
+}
+
+/// The snapshot, but for branch pages that are remembered.
+struct Branches<'a> {
+    source: &'a dyn ReadAt,
+    skeleton: &'a Mutex<Skeleton>,
+    page_size: u64,
+}
+
+impl ReadAt for Branches<'_> {
+    fn size(&self) -> u64 {
+        self.source.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.is_multiple_of(self.page_size) {
+            let mut skeleton = self.skeleton.lock().unwrap_or_else(PoisonError::into_inner);
+            let branch = skeleton.branch(offset / self.page_size, self.page_size, buf);
+            if branch.map_err(|_| unusual())? {
+                return Ok(());
+            }
+        }
+        self.source.read_exact_at(buf, offset)
+    }
 }
 
 /// Whether it is a copy of a database's own file (podman-etcd's `snapshot-*.db`, Talos' `cp`), and

@@ -128,9 +128,20 @@ impl Collector {
         }
     }
 
+    /// Whether [`Collector::classify`] would count a value.
+    pub(super) fn has_class(&self, key: &[u8], value: &[u8]) -> bool {
+        let class = self.wanted.classify.and_then(|class| class(key, value));
+        class.is_some()
+    }
+
+    /// A value, if it is not longer than was wanted.
+    pub(super) fn held<'v>(&self, value: Option<&'v [u8]>) -> Option<&'v [u8]> {
+        value.filter(|value| value.len() <= self.wanted.max_value)
+    }
+
     /// Takes a key that is wanted. `value` is nothing if it could not be held.
     pub(super) fn take(&mut self, mut latest: LatestValue, value: Option<&[u8]>) {
-        let value = value.filter(|v| v.len() <= self.wanted.max_value);
+        let value = self.held(value);
         let size = latest.key.len() + value.map_or(0, <[u8]>::len) + 64;
         if size > self.room {
             self.collected.left_out += 1;

@@ -23,13 +23,14 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::buckets::{Leases, PIECE, report_nested, show};
+use super::batch::{Batch, KeyEntry, Wanted, entries_span, large_span};
+use super::buckets::{Leases, report_nested, show};
 use super::facts::AliveAt;
 use super::key_filter::{Collector, KeyFilter, LatestValue};
 use super::prefixes::Prefixes;
-use super::record::{Act, KeyHasher, Reader, Record};
+use super::record::{Act, Reader, Record};
 use super::table::{Fingerprint, KeyTable};
-use crate::etcd::bbolt::{Entry, Large, Leaf, Visitor};
+use crate::etcd::bbolt::{Entry, Large, Leaf, ReadAt, Visitor, leaf_again};
 use crate::etcd::crc::CrcSpan;
 use crate::etcd::hashkv::{Part, Rules};
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
@@ -113,6 +114,7 @@ pub(super) struct Counts {
 /// The pass.
 pub(super) struct KeyPass<'a> {
     reader: Reader,
+    compact: i64,
     leases: &'a Leases,
     table: KeyTable,
     /// The entry that comes after the one being looked at.
@@ -140,10 +142,8 @@ impl<'a> KeyPass<'a> {
         wanted: KeyFilter,
     ) -> Self {
         Self {
-            reader: Reader {
-                hasher: KeyHasher::new(seed),
-                compact: compact.unwrap_or(-1),
-            },
+            reader: Reader::new(seed, compact),
+            compact: compact.unwrap_or(-1),
             leases,
             table: KeyTable::new(),
             newer: None,
@@ -183,7 +183,7 @@ impl<'a> KeyPass<'a> {
 
     /// The oldest entry above the compaction must be the first one.
     fn check_first(&mut self, findings: &mut Findings) {
-        let compact = self.reader.compact;
+        let compact = self.compact;
         if let Some(oldest) = self.newer
             && oldest.main > compact.max(1)
             && (oldest.main > compact.max(1) + 1 || oldest.sub != 0)
@@ -198,7 +198,7 @@ impl<'a> KeyPass<'a> {
 
     /// Judges an entry's revision against the one after it.
     fn check_gap(&mut self, at: KvRevision, place: Place, findings: &mut Findings) {
-        let compact = self.reader.compact;
+        let compact = self.compact;
         let Some(newer) = self.newer.replace(at) else {
             self.counts.newest = at.main;
             return;
@@ -228,26 +228,37 @@ impl<'a> KeyPass<'a> {
 
     /// Takes one entry, newer ones having been taken before.
     fn take(&mut self, record: &Record<'_>, findings: &mut Findings) -> Part {
-        let main = record.revision.main;
-        let in_hash = main <= self.rules.revision;
+        let (part, new) = self.follow(record.revision, record.act, record.fingerprint);
+        if let Some(new) = new {
+            self.count(record, new, findings);
+        }
+        part
+    }
+
+    /// Holds an entry against what its key's newer ones demand; says whether it is the newest.
+    fn follow(
+        &mut self,
+        revision: KvRevision,
+        act: Act,
+        fingerprint: Fingerprint,
+    ) -> (Part, Option<bool>) {
+        let in_hash = revision.main <= self.rules.revision;
         let mut part = Part {
-            main,
-            tombstone: record.act == Act::Delete,
+            main: revision.main,
+            tombstone: act == Act::Delete,
             kept: false,
         };
-        let Some((new, mut state)) = self.table.entry(record.fingerprint) else {
-            return part;
+        let Some((new, mut state)) = self.table.entry(fingerprint) else {
+            return (part, None);
         };
         let old = state.get();
-        let fits = new || Expected(old & Expected::MASK).fits(record.act);
-        let owes = owes(record.act, record.revision, self.reader.compact);
-        part.kept = in_hash && (new || old & IN_HASH == 0) && record.act != Act::Delete;
-        if let (true, Some(alive), Act::Put { lease, .. }) =
-            (part.kept, &mut self.alive, record.act)
-        {
+        let fits = new || Expected(old & Expected::MASK).fits(act);
+        let owes = owes(act, revision, self.compact);
+        part.kept = in_hash && (new || old & IN_HASH == 0) && act != Act::Delete;
+        if let (true, Some(alive), Act::Put { lease, .. }) = (part.kept, &mut self.alive, act) {
             alive.add(lease);
         }
-        let mut next = Expected::before(record.act).0;
+        let mut next = Expected::before(act).0;
         next |= if owes { OWED } else { 0 };
         next |= if in_hash { IN_HASH } else { old & IN_HASH };
         state.set(next);
@@ -255,60 +266,163 @@ impl<'a> KeyPass<'a> {
         self.owed -= u64::from(old & OWED != 0).min(self.owed);
         if !fits {
             if self.suspects.len() < MAX_SUSPECTS {
-                self.suspects.insert(record.fingerprint);
+                self.suspects.insert(fingerprint);
             } else {
                 self.more_suspects += 1;
             }
         }
-        self.count(record, new, findings);
-        part
+        (part, Some(new))
+    }
+
+    /// Counts an entry; says whether it is its key's latest version and the key alive.
+    fn tally(&mut self, act: Act, newest: bool) -> bool {
+        let live = newest && act != Act::Delete;
+        self.counts.revisions += 1;
+        self.counts.live += u64::from(live);
+        match act {
+            Act::Delete => self.counts.tombstones += 1,
+            Act::Bump => self.counts.bumps += 1,
+            Act::Put { lease, .. } => self.counts.leased += u64::from(live && lease != 0),
+        }
+        live
     }
 
     fn count(&mut self, record: &Record<'_>, newest: bool, findings: &mut Findings) {
-        self.counts.revisions += 1;
-        let live = newest && record.act != Act::Delete;
+        let live = self.tally(record.act, newest);
         let key = record.key.start();
-        self.counts.live += u64::from(live);
-        match record.act {
-            Act::Delete => self.counts.tombstones += 1,
-            Act::Bump => self.counts.bumps += 1,
+        if let (
+            true,
             Act::Put {
                 create,
                 version,
                 lease,
-            } if live => {
-                if lease != 0 {
-                    self.counts.leased += 1;
-                    if self.leases.contains(lease) == Some(false) {
-                        findings.warning(Layer::Keys, record.place, || {
-                            (
-                                format!("lease {lease:016x}, which key {} names", show(key)),
-                                "no such lease".into(),
-                            )
-                        });
-                    }
-                }
-                if let Some(value) = record.value {
-                    self.collector.classify(key, value);
-                }
-                if self.collector.wants(key) {
-                    let latest = LatestValue {
-                        key: key.to_vec(),
-                        value: None,
-                        value_len: record.value_len,
-                        create_revision: create,
-                        mod_revision: record.revision.main,
-                        version,
-                    };
-                    self.collector.take(latest, record.value);
-                }
+            },
+        ) = (live, record.act)
+        {
+            if lease != 0 && self.leases.contains(lease) == Some(false) {
+                findings.warning(Layer::Keys, record.place, || {
+                    (
+                        format!("lease {lease:016x}, which key {} names", show(key)),
+                        "no such lease".into(),
+                    )
+                });
             }
-            Act::Put { .. } => {}
+            if let Some(value) = record.value {
+                self.collector.classify(key, value);
+            }
+            if self.collector.wants(key) {
+                let latest = LatestValue {
+                    key: key.to_vec(),
+                    value: None,
+                    value_len: record.value_len,
+                    create_revision: create,
+                    mod_revision: record.revision.main,
+                    version,
+                };
+                self.collector.take(latest, record.value);
+            }
         }
         let bytes = key.len() as u64 + record.value_len;
         if record.act != Act::Bump {
             self.prefixes.add(key, live, bytes, record.stored);
         }
+    }
+
+    /// Takes what a [`Decoder`](super::batch::Decoder) made of leaves that follow each other,
+    /// newest first. Where only some of a leaf's entries are hashed, the leaf is read again from
+    /// `source`. False if anything is not as usual: then the words for it can only come from a pass
+    /// over the pages themselves.
+    pub(super) fn take_batch(
+        &mut self,
+        batch: &Batch,
+        source: &dyn ReadAt,
+        page_size: u64,
+    ) -> io::Result<bool> {
+        self.table.warm(batch.entries.iter().map(|e| e.fingerprint));
+        let mut findings = Findings::keeping(0);
+        let mut sound = true;
+        let mut wanted = batch.wanted.iter().peekable();
+        let mut next = 0;
+        for leaf in &batch.leaves {
+            let entries = batch.entries.get(next..next + leaf.entries);
+            self.counts.entries += leaf.entries as u64;
+            self.counts.bytes += leaf.bytes;
+            self.parts.clear();
+            for (at, entry) in (next..).zip(entries.unwrap_or_default()) {
+                self.check_gap(entry.revision, leaf.place(), &mut findings);
+                let (part, new) = self.follow(entry.revision, entry.act, entry.fingerprint);
+                let wanted = wanted.next_if(|wanted| wanted.entry == at);
+                sound &= self.count_entry(entry, new == Some(true), wanted);
+                self.parts.push(part);
+            }
+            next += leaf.entries;
+            if !self.hash_known(leaf.all) {
+                sound &= leaf.is_page
+                    && leaf_again(source, leaf.page, page_size, &mut |leaf| {
+                        self.hash_leaf(leaf);
+                    })?;
+            }
+        }
+        let doubt = !self.suspects.is_empty() || self.more_suspects > 0;
+        Ok(sound && !doubt && findings.is_empty())
+    }
+
+    /// As [`KeyPass::count`]; false if it names a lease that is not there.
+    fn count_entry(&mut self, entry: &KeyEntry, newest: bool, wanted: Option<&Wanted>) -> bool {
+        let live = self.tally(entry.act, newest);
+        let mut sound = true;
+        if let (
+            true,
+            Act::Put {
+                create,
+                version,
+                lease,
+            },
+        ) = (live, entry.act)
+        {
+            sound = lease == 0 || self.leases.contains(lease) != Some(false);
+            let classed = wanted.and_then(|wanted| Some((&wanted.key, wanted.value.as_deref()?)));
+            if let Some((key, value)) = classed {
+                self.collector.classify(key, value);
+            }
+            if let Some(wanted) = wanted.filter(|wanted| self.collector.wants(&wanted.key)) {
+                let latest = LatestValue {
+                    key: wanted.key.clone(),
+                    value: None,
+                    value_len: entry.value_len,
+                    create_revision: create,
+                    mod_revision: entry.revision.main,
+                    version,
+                };
+                self.collector.take(latest, wanted.value.as_deref());
+            }
+        }
+        if entry.act != Act::Bump {
+            let bytes = u64::from(entry.key_len) + entry.value_len;
+            self.prefixes.count(entry.prefix, live, bytes, entry.stored);
+        }
+        sound
+    }
+
+    /// Hashes a leaf of which only the hash of all entries is known; false if the entries
+    /// themselves are needed for that.
+    fn hash_known(&mut self, all: CrcSpan) -> bool {
+        let hashed = self.parts.iter().filter(|p| self.rules.hashed(p)).count();
+        let alive = self.parts.iter().any(|part| part.kept);
+        let mixed = hashed != 0 && hashed != self.parts.len();
+        let none_alive = self.rules.none_alive_yet() && !alive;
+        if mixed || (none_alive && self.parts.len() > 1) {
+            return false;
+        }
+        self.status = all.then(self.status);
+        self.rules
+            .before(if hashed == 0 { CrcSpan::EMPTY } else { all });
+        if alive {
+            self.rules.some_alive();
+        } else if let Some(part) = self.parts.first() {
+            self.rules.before_none_alive(part, all);
+        }
+        true
     }
 
     /// Reads and takes the entries of a leaf, newest first; their parts in HashKV go to `parts`,
@@ -400,17 +514,7 @@ impl Visitor for KeyPass<'_> {
     fn large(&mut self, element: &Large<'_>, findings: &mut Findings) -> io::Result<()> {
         self.counts.entries += 1;
         self.counts.bytes += element.key.len() as u64 + element.value_len;
-        let mut crc = crc32c::crc32c(element.key);
-        let mut piece = vec![0; PIECE];
-        let mut at = 0;
-        while at < element.value_len {
-            let len = (element.value_len - at).min(PIECE as u64);
-            let part = piece.get_mut(..len as usize).unwrap_or_default();
-            element.read_at(part, at)?;
-            crc = crc32c::crc32c_append(crc, part);
-            at += len;
-        }
-        let run = CrcSpan::new(crc, element.key.len() as u64 + element.value_len);
+        let run = large_span(element)?;
         self.status = run.then(self.status);
         let record = match self.take_revision(element.key, element.place(), findings) {
             Some(key) => self.reader.large(key, element, findings)?,
@@ -430,20 +534,6 @@ impl Visitor for KeyPass<'_> {
         }
         Ok(())
     }
-}
-
-/// The run of the chosen entries of a leaf.
-fn entries_span(leaf: &Leaf<'_>, chosen: impl Fn(usize) -> bool) -> CrcSpan {
-    let (mut crc, mut len) = (0, 0);
-    for (index, entry) in leaf.entries().enumerate() {
-        if chosen(index) {
-            let value = if entry.bucket { &[] } else { entry.value };
-            crc = crc32c::crc32c_append(crc, entry.key);
-            crc = crc32c::crc32c_append(crc, value);
-            len += (entry.key.len() + value.len()) as u64;
-        }
-    }
-    CrcSpan::new(crc, len)
 }
 
 fn report_gap(older: KvRevision, newer: KvRevision, place: Option<Place>, findings: &mut Findings) {

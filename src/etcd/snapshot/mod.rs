@@ -1,7 +1,7 @@
 //! Reading an etcd snapshot, or a copy of a member's database, without an etcd binary.
 //!
-//! [`inspect`] reads the file twice at once: one thread hashes it from end to end, the other walks
-//! the trees and decodes every entry. It says which layer is broken and where, what
+//! [`inspect`] reads the file twice at once: one thread hashes it from end to end, two others walk
+//! the trees, decode every entry and follow the keys. It says which layer is broken and where, what
 //! `etcdutl snapshot status` would print, what `HashKV` a server would answer, and what the
 //! database says about its cluster.
 //!
@@ -9,8 +9,12 @@
 //! have no checksums of their own: without the trailer a changed byte of a value goes unnoticed,
 //! unless the value has a form that is known here.
 //!
+//! A snapshot that is being received can be looked at as it passes ([`StreamCheck`]); then
+//! [`inspect_received`] gives the same report without reading it a second time.
+//!
 //! Memory does not grow with the file, but for one bit a page and at most 16 bytes a distinct key.
 
+mod batch;
 mod buckets;
 mod confirm;
 mod facts;
@@ -19,11 +23,14 @@ mod key_filter;
 mod keys;
 mod options;
 mod packed;
+mod pipeline;
 mod prefixes;
 mod read_ordering;
 mod record;
 mod report;
 mod root_buckets;
+mod skeleton;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -35,10 +42,11 @@ pub use facts::{
     Alarm, AliveAt, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member,
     Status,
 };
-pub use inspect::{hash_kv, inspect, is_raw_copy};
+pub use inspect::{Sums, hash_kv, inspect, inspect_received, is_raw_copy};
 pub use key_filter::{Class, Classify, Collected, KeyFilter, LatestValue};
 pub use options::{Options, Progress};
 pub use packed::Packed;
 pub use prefixes::{PrefixUsage, Usage};
 pub use report::{LayerState, Report};
+pub use stream::StreamCheck;
 pub use trailer::{Shape, TRAILER, Trailer};

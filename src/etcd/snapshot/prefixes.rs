@@ -46,74 +46,100 @@ pub struct PrefixUsage {
     pub usage: Usage,
 }
 
-/// Counts by prefix. Keys come in the order of their revisions, a few prefixes again and again:
-/// a small cache saves most of the hashing.
+/// Counts by prefix.
+#[derive(Default)]
 pub(super) struct Prefixes {
-    counted: Vec<(Box<[u8]>, Usage)>,
-    index: HashMap<Box<[u8]>, usize>,
-    recent: [usize; RECENT],
+    names: Names,
+    /// By the prefix's number.
+    usages: Vec<Usage>,
     others: Usage,
+}
+
+/// The number of a prefix that is not counted by itself.
+pub(super) const OTHERS: u32 = u32::MAX;
+
+/// Numbers prefixes as they appear, from 0. Keys come in the order of their revisions, a few
+/// prefixes again and again: a small cache saves most of the hashing.
+pub(super) struct Names {
+    names: Vec<Box<[u8]>>,
+    index: HashMap<Box<[u8]>, u32>,
+    recent: [u32; RECENT],
 }
 
 /// Slots of the cache.
 const RECENT: usize = 64;
 
-impl Default for Prefixes {
+impl Default for Names {
     fn default() -> Self {
         Self {
-            counted: Vec::new(),
+            names: Vec::new(),
             index: HashMap::new(),
-            recent: [usize::MAX; RECENT],
-            others: Usage::default(),
+            recent: [OTHERS; RECENT],
         }
     }
 }
 
-impl Prefixes {
-    pub(super) fn add(&mut self, key: &[u8], live: bool, bytes: u64, stored: u64) {
+impl Names {
+    /// The number of a key's prefix; [`OTHERS`] once there are too many.
+    pub(super) fn number(&mut self, key: &[u8]) -> u32 {
         let prefix = prefix_of(key);
         let tail = prefix.last_chunk().copied().map_or(0, u32::from_le_bytes);
         let mixed = tail
             .wrapping_add(prefix.len() as u32)
             .wrapping_mul(0x9E37_79B9);
         let slot = (mixed >> 26) as usize % RECENT;
-        let recent = self.recent.get(slot).copied().unwrap_or(usize::MAX);
-        let known = self
-            .counted
-            .get(recent)
-            .is_some_and(|(p, _)| **p == *prefix);
-        let at = if known {
-            Some(recent)
-        } else {
-            self.look_up(prefix)
-        };
-        let usage = match at {
-            Some(at) => {
-                if let Some(recent) = self.recent.get_mut(slot) {
-                    *recent = at;
-                }
-                self.counted.get_mut(at).map(|(_, usage)| usage)
-            }
-            None => None,
-        };
-        usage.unwrap_or(&mut self.others).add(live, bytes, stored);
+        let recent = self.recent.get(slot).copied().unwrap_or(OTHERS);
+        let known = self.names.get(recent as usize);
+        if known.is_some_and(|known| **known == *prefix) {
+            return recent;
+        }
+        let number = self.look_up(prefix);
+        if let Some(recent) = self.recent.get_mut(slot).filter(|_| number != OTHERS) {
+            *recent = number;
+        }
+        number
     }
 
-    fn look_up(&mut self, prefix: &[u8]) -> Option<usize> {
-        if let Some(at) = self.index.get(prefix) {
-            return Some(*at);
+    fn look_up(&mut self, prefix: &[u8]) -> u32 {
+        if let Some(number) = self.index.get(prefix) {
+            return *number;
         }
-        let at = self.counted.len();
-        (at < MOST).then(|| {
-            self.counted.push((prefix.into(), Usage::default()));
-            self.index.insert(prefix.into(), at);
-            at
-        })
+        if self.names.len() >= MOST {
+            return OTHERS;
+        }
+        let number = self.names.len() as u32;
+        self.names.push(prefix.into());
+        self.index.insert(prefix.into(), number);
+        number
+    }
+}
+
+impl Prefixes {
+    pub(super) fn add(&mut self, key: &[u8], live: bool, bytes: u64, stored: u64) {
+        let number = self.names.number(key);
+        self.count(number, live, bytes, stored);
+    }
+
+    /// Counts a key whose prefix has been numbered, perhaps elsewhere: see [`Prefixes::named`].
+    pub(super) fn count(&mut self, number: u32, live: bool, bytes: u64, stored: u64) {
+        let at = number as usize;
+        if number != OTHERS && at >= self.usages.len() {
+            self.usages.resize(at + 1, Usage::default());
+        }
+        let usage = self.usages.get_mut(at).unwrap_or(&mut self.others);
+        usage.add(live, bytes, stored);
+    }
+
+    /// The counts with the names that their numbers have.
+    pub(super) fn named(self, names: Names) -> Self {
+        Self { names, ..self }
     }
 
     /// The prefixes with most stored bytes first, at most `count`, and the sum of all others.
     pub(super) fn top(self, count: usize) -> (Vec<PrefixUsage>, Usage) {
-        let mut all = self.counted;
+        let all = self.names.names.into_iter().zip(self.usages);
+        // A prefix may have been named by a page that no tree reaches.
+        let mut all: Vec<_> = all.filter(|(_, usage)| usage.revisions > 0).collect();
         all.sort_by(|(a, x), (b, y)| {
             let size = |u: &Usage| (u.revision_bytes, u.revisions);
             size(y).cmp(&size(x)).then_with(|| a.cmp(b))

@@ -146,6 +146,13 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    pub(super) fn new(seed: u64, compact: Option<i64>) -> Self {
+        Self {
+            hasher: KeyHasher::new(seed),
+            compact: compact.unwrap_or(-1),
+        }
+    }
+
     /// The revision of an entry's key, whatever its value.
     pub(super) fn revision(
         &self,

@@ -40,6 +40,16 @@ impl Fingerprint {
         Self(segment << TAG_BITS | tag.max(1))
     }
 
+    /// All of it, to be kept elsewhere.
+    pub(super) fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Fingerprint::bits`] gave.
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     fn segment(self) -> usize {
         (self.0 >> TAG_BITS) as usize
     }

@@ -1,15 +1,19 @@
 //! The walk over everything in a database.
 
 use std::io;
+use std::sync::Mutex;
 
+use super::batch::Decoder;
 use super::buckets::{self, Content, Gathered, SmallBucket};
 use super::confirm::Confirm;
 use super::facts::{AliveAt, BucketFacts};
 use super::key_filter::Collected;
 use super::keys::{Counts, KeyPass};
 use super::options::Options;
+use super::pipeline;
 use super::prefixes::Prefixes;
 use super::root_buckets::{RootBucket, RootBuckets, report_names};
+use super::skeleton::Skeleton;
 use crate::etcd::bbolt::{Meta, Nested, Order, ReadAt, Root, Usage, Walker};
 use crate::etcd::crc::CrcSpan;
 use crate::etcd::hashkv::Rules;
@@ -43,6 +47,20 @@ pub(super) struct Keys {
     pub(super) alive: Option<AliveAt>,
 }
 
+impl Keys {
+    fn of(pass: KeyPass<'_>) -> Self {
+        Self {
+            distinct: pass.distinct_keys(),
+            counts: pass.counts,
+            status: pass.status,
+            rules: pass.rules,
+            prefixes: pass.prefixes,
+            collected: pass.collector.finish(),
+            alive: pass.alive,
+        }
+    }
+}
+
 /// Walks everything.
 pub(super) struct Walk<'a> {
     source: &'a dyn ReadAt,
@@ -50,6 +68,13 @@ pub(super) struct Walk<'a> {
     meta: Meta,
     options: &'a Options,
     walker: Walker<'a>,
+    remembered: Option<Seen<'a>>,
+}
+
+/// What was decoded of the pages before.
+pub(super) struct Seen<'a> {
+    pub(super) decoder: Decoder,
+    pub(super) skeleton: &'a Mutex<Skeleton>,
 }
 
 impl<'a> Walk<'a> {
@@ -66,6 +91,16 @@ impl<'a> Walk<'a> {
             meta,
             options,
             walker: Walker::new(source, data, &meta, progress),
+            remembered: None,
+        }
+    }
+
+    /// Takes what was decoded before. If anything is found in the bucket `key`, the walk ends with
+    /// [`pipeline::unusual`], and is to be made again without it.
+    pub(super) fn remembering(self, seen: Seen<'a>) -> Self {
+        Self {
+            remembered: Some(seen),
+            ..self
         }
     }
 
@@ -119,6 +154,9 @@ impl<'a> Walk<'a> {
         gathered: &Gathered,
         findings: &mut Findings,
     ) -> io::Result<Keys> {
+        if let Some(keys) = self.quick(root, gathered)? {
+            return Ok(keys);
+        }
         let mut attempt = 0;
         loop {
             let last = attempt + 1 == MAX_PASSES;
@@ -137,6 +175,54 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The pass as it is with a sound file; nothing comes back, and nothing has happened, if
+    /// anything at all was found.
+    fn quick(&mut self, root: Option<Root>, gathered: &Gathered) -> io::Result<Option<Keys>> {
+        let Some(root) = root else { return Ok(None) };
+        let compact = gathered.compact_revision();
+        let seed = self.options.seed;
+        let (decoder, skeleton) = match self.remembered.take() {
+            Some(seen) => (seen.decoder.compacted_at(compact), Some(seen.skeleton)),
+            None => {
+                let wanted = self.options.wanted.clone();
+                (Decoder::new(seed, compact, wanted), None)
+            }
+        };
+        let from = pipeline::From {
+            source: self.source,
+            page_size: u64::from(self.meta.page_size),
+            root,
+            skeleton,
+        };
+        let pass = self.key_pass(seed, gathered);
+        let mark = self.walker.mark();
+        self.walker.set_read_ahead(skeleton.is_none());
+        let done = pipeline::run(&mut self.walker, &from, decoder, pass)?;
+        self.walker.set_read_ahead(true);
+        match (&done, skeleton) {
+            (Some(_), _) => {}
+            (None, None) => self.walker.reset(mark),
+            // The pages must be read, and those that were remembered were not.
+            (None, Some(_)) => return Err(pipeline::unusual()),
+        }
+        Ok(done.map(Keys::of))
+    }
+
+    fn key_pass<'g>(&self, seed: u64, gathered: &'g Gathered) -> KeyPass<'g> {
+        let compact = gathered.compact_revision();
+        let at = self.options.hash_kv;
+        // What is compacted in the file cannot be hashed as if it were not.
+        let own = compact.filter(|_| self.options.own_compaction);
+        let compacted_at = at.compacted_at.max(own).unwrap_or(-1);
+        // As a server takes it, 0 is the current revision.
+        let revision = at.revision.filter(|r| *r != 0).unwrap_or(i64::MAX);
+        let rules = Rules::new(revision, compacted_at);
+        let wanted = self.options.wanted.clone();
+        let mut pass = KeyPass::new(seed, compact, rules, &gathered.leases, wanted);
+        pass.alive = at.revision.map(|_| AliveAt::default());
+        pass
+    }
+
     /// One pass; nothing comes back if two keys were taken for one and it is not the last.
     fn pass(
         &mut self,
@@ -147,17 +233,8 @@ impl<'a> Walk<'a> {
         found: &mut Findings,
     ) -> io::Result<Option<Keys>> {
         let compact = gathered.compact_revision();
-        let at = self.options.hash_kv;
-        // What is compacted in the file cannot be hashed as if it were not.
-        let own = compact.filter(|_| self.options.own_compaction);
-        let compacted_at = at.compacted_at.max(own).unwrap_or(-1);
-        // As a server takes it, 0 is the current revision.
-        let revision = at.revision.filter(|r| *r != 0).unwrap_or(i64::MAX);
         let seed = self.options.seed.wrapping_add(attempt);
-        let rules = Rules::new(revision, compacted_at);
-        let wanted = self.options.wanted.clone();
-        let mut pass = KeyPass::new(seed, compact, rules, &gathered.leases, wanted);
-        pass.alive = at.revision.map(|_| AliveAt::default());
+        let mut pass = self.key_pass(seed, gathered);
         if let Some(root) = root {
             // `self.walker` remembers the pages it has reached, so that a page with two parents is
             // a finding. A second pass over the same tree needs a walker that has reached none.
@@ -190,15 +267,7 @@ impl<'a> Walk<'a> {
             found.merge(confirm.findings);
         }
         report_more(more, found);
-        Ok(Some(Keys {
-            distinct: pass.distinct_keys(),
-            counts: pass.counts,
-            status: pass.status,
-            rules: pass.rules,
-            prefixes: pass.prefixes,
-            collected: pass.collector.finish(),
-            alive: pass.alive,
-        }))
+        Ok(Some(Keys::of(pass)))
     }
 
     /// A walker that has reached nothing yet.

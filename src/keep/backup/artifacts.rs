@@ -1,23 +1,24 @@
 //! The files of a set being made: written, read back, compared, made durable.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IoSlice, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::request::Timings;
 use super::session::Run;
+use super::sink::{Received, Sink};
 use super::source::Source;
 use crate::backup::expiry;
 use crate::backup::manifest::{CertificateExpiry, Database, FileEntry};
 use crate::backup::names::{FileKind, Stamp};
 use crate::backup::resources::{self, ArchiveContents, Certificates, Packing, Rules, Selection};
-use crate::context::{Cancel, Context};
+use crate::context::Context;
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::download::{DownloadOptions, Downloaded, SnapshotSink, download, write_behind};
+use crate::etcd::download::{DownloadOptions, Downloaded, download};
 use crate::etcd::kubernetes::ClusterVersion;
-use crate::etcd::snapshot::Collected;
+use crate::etcd::snapshot::{Collected, Sums};
 use crate::event::Event;
 use crate::finding::Severity;
 use crate::keep::database;
@@ -25,7 +26,6 @@ use crate::keep::encryption::{self, EncryptedWith};
 use crate::node::collect::CollectList;
 use crate::sys::blocking::blocking;
 use crate::sys::fs::{self, FILE_MODE, OutFile};
-use crate::sys::space;
 use crate::sys::stream::Hashing;
 
 /// How archives are buffered on their way to the disk, in bytes.
@@ -168,8 +168,14 @@ impl Artifacts {
         let name = stamp.snapshot();
         let path = dir.join(&name);
         let began = Instant::now();
-        let (file, downloaded) = stream(run, source, dir, &path).await?;
-        let report = self.sync_and_check(context, &path, file, began).await?;
+        let (received, downloaded) = stream(run, source, dir, &path).await?;
+        let sums = Sums {
+            file: downloaded.file_sha256,
+            database: downloaded.database_sha256,
+        };
+        let report = self
+            .sync_and_check(context, &path, received, sums, began)
+            .await?;
         let sha256 = hex::encode(downloaded.file_sha256);
         // Before anything is recorded about the file: a snapshot that is damaged or that the disk
         // does not give back is no backup, whatever is allowed.
@@ -192,29 +198,41 @@ impl Artifacts {
         Ok(())
     }
 
-    /// Makes the file durable, and reads it back whole.
+    /// Makes the file durable, and ends its check.
     async fn sync_and_check(
         &mut self,
         context: &Context,
         path: &Path,
-        mut file: OutFile,
+        received: Received,
+        sums: Sums,
         began: Instant,
     ) -> Result<database::Report> {
-        // The download has dropped most of the file from the page cache (`write_behind`), so the check
-        // reads what the disk holds, while fsync waits for the rest. The two overlap, and neither
-        // result counts before both are there.
+        let Received {
+            mut file,
+            back,
+            look,
+        } = received;
+        // The pages were decoded as they passed. What ends the check are the trees, which need all of
+        // them; meanwhile fsync waits for the disk, and then the last pieces are compared with it.
+        // Neither result counts before both are there.
         let checking = {
             let (context, path) = (context.clone(), path.to_owned());
-            let wanted = encryption::wanted(database::cluster_keys());
-            blocking(move || database::read(&context, &path, wanted))
+            blocking(move || database::read_received(&context, &path, look, &sums))
         };
         let at = path.to_owned();
+        let written = file.len();
         let synced = blocking(move || {
             let synced = file.sync();
             synced.doing(Kind::Store, || format!("syncing {}", at.display()))
         });
         synced.await?;
         self.timings.snapshot = began.elapsed();
+        let at = path.to_owned();
+        let compared = blocking(move || {
+            let compared = back.finish(written);
+            compared.doing(Kind::Store, || format!("checking {}", at.display()))
+        });
+        compared.await?;
         let report = checking.await?;
         self.timings.check = began.elapsed().saturating_sub(self.timings.snapshot);
         report.ok_or_else(|| Failure::new(Kind::Store, format!("{} is gone", path.display())))
@@ -249,7 +267,7 @@ async fn stream(
     source: &Source,
     dir: &Path,
     path: &Path,
-) -> Result<(OutFile, Downloaded)> {
+) -> Result<(Received, Downloaded)> {
     const PHASE: &str = "snapshot";
     let context = run.context;
     let file =
@@ -273,12 +291,14 @@ async fn stream(
     });
     // The sink ends the download where the operator interrupts it or etcd's disk gets full:
     // the stream cannot be asked to pause without the server keeping its snapshot open.
-    let sink = Sink {
+    let sink = Sink::new(
         file,
-        cancel: context.cancel.clone(),
-        dir: dir.to_owned(),
-        beside_etcd: run.is_beside_etcd(dir),
-    };
+        context.cancel.clone(),
+        dir.to_owned(),
+        run.is_beside_etcd(dir),
+        source.status.db_size,
+    )
+    .doing(Kind::Store, || format!("writing {}", path.display()))?;
     let (sink, downloaded) = context
         .cancel
         .guard(download(&source.connection, sink, &options))
@@ -291,7 +311,12 @@ async fn stream(
         phase: PHASE,
         done: downloaded.size,
     });
-    Ok((sink.file, downloaded))
+    let at = path.to_owned();
+    let received = blocking(move || {
+        let received = sink.finish();
+        received.doing(Kind::Store, || format!("writing {}", at.display()))
+    });
+    Ok((received.await?, downloaded))
 }
 
 /// The certificate of two that expires first.
@@ -398,57 +423,5 @@ impl Archive {
             return Err(Failure::refused_for_good("resources-changed", what).doing(doing()));
         }
         Ok(read.contents.certificates)
-    }
-}
-
-/// The staged snapshot as the download writes it.
-struct Sink {
-    file: OutFile,
-    cancel: Cancel,
-    dir: PathBuf,
-    beside_etcd: bool,
-}
-
-impl Write for Sink {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.going_on()?;
-        self.file.write(data)
-    }
-
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.going_on()?;
-        self.file.write_vectored(pieces)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Sink {
-    fn going_on(&self) -> io::Result<()> {
-        if self.cancel.is_cancelled() {
-            Err(io::Error::other("interrupted"))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl SnapshotSink for Sink {
-    fn settle(&mut self, from: u64, to: u64) -> io::Result<()> {
-        // Others write too, and etcd stops where its disk is full.
-        if let Ok(space) = space::space(&self.dir) {
-            let reserve = space.reserve(self.beside_etcd);
-            if space.available < reserve {
-                let what = format!(
-                    "the file system at {} has {} bytes free, and {reserve} must stay free",
-                    space.mount.display(),
-                    space.available
-                );
-                return Err(io::Error::new(io::ErrorKind::StorageFull, what));
-            }
-        }
-        write_behind(self.file.file(), from, to)
     }
 }

@@ -14,6 +14,7 @@ mod node_found;
 mod request;
 mod session;
 mod share;
+mod sink;
 mod source;
 
 use std::path::Path;
