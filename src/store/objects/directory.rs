@@ -18,6 +18,7 @@ use crate::store::local::{self, StoreEntry};
 use crate::sys::blocking::blocking;
 use crate::sys::fs::{self, OutFile};
 use crate::sys::small;
+use crate::sys::stream_out::StreamOut;
 
 /// What the names of objects that are being written begin with.
 const PART_PREFIX: &str = ".part-";
@@ -58,7 +59,8 @@ impl Store for Directory {
     }
 
     fn checks_content(&self) -> bool {
-        false
+        // See `Part`.
+        true
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Listed>> {
@@ -217,9 +219,11 @@ fn object(base: &Path, entry: StoreEntry) -> Option<Listed> {
     })
 }
 
-/// An object being written beside its name.
+/// An object being written beside its name. It is written past the page cache, and each piece of it is
+/// read back from the disk or the server and compared, while the next one is written.
 struct Part {
-    file: Option<OutFile>,
+    out: Option<StreamOut>,
+    path: PathBuf,
     to: PathBuf,
     armed: bool,
 }
@@ -230,36 +234,42 @@ impl Part {
         fs::mkdir_all(&dir)?;
         let random = crate::sys::random::bytes::<8>()?;
         let path = dir.join(format!("{PART_PREFIX}{}", hex::encode(random)));
-        let file =
-            OutFile::create(&path).doing(Kind::Store, || format!("creating {}", path.display()))?;
-        Ok(Self {
-            file: Some(file),
+        let doing = || format!("creating {}", path.display());
+        let file = OutFile::create(&path).doing(Kind::Store, doing)?;
+        let mut part = Self {
+            out: None,
+            path: path.clone(),
             to,
             armed: true,
-        })
+        };
+        part.out = Some(StreamOut::proven(file, None).doing(Kind::Store, doing)?);
+        Ok(part)
     }
 
     fn finish(mut self) -> Result<()> {
-        let Some(mut file) = self.file.take() else {
+        let Some(out) = self.out.take() else {
             return Ok(());
         };
-        let path = file.path().to_owned();
-        let done = file
-            .sync()
-            .doing(Kind::Store, || format!("writing {}", path.display()))
-            .and_then(|()| fs::rename(&path, &self.to))
-            .and_then(|()| fs::sync_dir(fs::parent(&self.to)));
-        self.file = Some(file);
-        self.armed = done.is_err();
-        done
+        let writing = || format!("writing {}", self.path.display());
+        let (mut file, back) = out.finish_proven().doing(Kind::Store, writing)?;
+        file.sync().doing(Kind::Store, writing)?;
+        let compared = back.finish(file.len());
+        compared.doing(Kind::Store, || {
+            format!("reading {} back", self.path.display())
+        })?;
+        fs::rename(&self.path, &self.to)?;
+        self.armed = false;
+        fs::sync_dir(fs::parent(&self.to))
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if let (true, Some(file)) = (self.armed, &self.file) {
+        // Its thread may still be writing.
+        self.out = None;
+        if self.armed {
             // The failure that led here is reported; a hidden rest is never listed.
-            let _ = fs::unlink(file.path());
+            let _ = fs::unlink(&self.path);
         }
     }
 }
@@ -267,18 +277,18 @@ impl Drop for Part {
 #[async_trait]
 impl Upload for Part {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let Some(mut file) = self.file.take() else {
+        let Some(mut out) = self.out.take() else {
             return Err(Failure::new(Kind::Store, "writing after a failure"));
         };
-        let (file, written) = blocking(move || {
-            let written = file
-                .write_all(&bytes)
-                .doing(Kind::Store, || format!("writing {}", file.path().display()));
-            Ok((file, written))
+        let path = self.path.clone();
+        let out = blocking(move || {
+            out.write_all(&bytes)
+                .doing(Kind::Store, || format!("writing {}", path.display()))?;
+            Ok(out)
         })
         .await?;
-        self.file = Some(file);
-        written
+        self.out = Some(out);
+        Ok(())
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {
