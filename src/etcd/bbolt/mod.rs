@@ -11,6 +11,7 @@
 //! The page format: bbolt's `internal/common` (`page.go`, `meta.go`, `bucket.go`) and its
 //! `Tx.Check`; go.etcd.io/bbolt.
 
+mod direct;
 pub(crate) mod elements;
 mod frames;
 mod freelist;
@@ -27,6 +28,7 @@ pub mod write;
 
 use std::io;
 
+pub use direct::DirectSource;
 pub(crate) use elements::Item;
 pub use freelist::Usage;
 pub use meta::{Meta, Metas, Origin};

@@ -25,5 +25,5 @@ mod tree;
 
 pub use amend::{Amendment, amend};
 pub use changes::{Change, Changes, Edit, meta_pages};
-pub use digest::{Digest, digests, digests_left, root_bucket, small_bucket};
+pub use digest::{Digest, checked_digests, digests, digests_left, root_bucket, small_bucket};
 pub use rewrite::rewrite;

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::plan::{Plan, refuse};
-use super::settle::{self, settle};
+use super::settle::settle;
 use super::source::Source;
 use super::spec::{AtRevision, Forward, Spec};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::bbolt::write::{amend, meta_pages, rewrite, small_bucket};
+use crate::etcd::bbolt::write::{amend, digests_left, meta_pages, rewrite, small_bucket};
 use crate::etcd::bbolt::{FileSource, Metas, ReadAt};
 use crate::etcd::build::{Decision, Phase, Watch, chosen, stop_if, write_amendment};
 use crate::etcd::datadir::DbFacts;
@@ -118,11 +118,7 @@ impl Database {
         };
         stop_if(watch)?;
         let size = out.len();
-        let origin = spec.compact.then_some(settle::Origin {
-            source: &self.source,
-            size: self.data,
-        });
-        let facts = settle(&mut out, size, &plan, origin.as_ref(), watch)?;
+        let facts = settle(&mut out, size, &plan, watch)?;
         let mut notes = plan.notes;
         if self.raw {
             notes.push(RAW_COPY.to_owned());
@@ -381,7 +377,7 @@ impl Database {
         let source = Source::of(&self.source, watch);
         let report = self.inspect(&source, watch)?;
         let leases = || small_bucket(&source, self.data, &chosen(&source, self.data)?, b"lease");
-        let plan = Plan::make(spec, report, leases)?;
+        let mut plan = Plan::make(spec, report, leases)?;
         let meta = chosen(&source, self.data)?;
         watch.begin(Phase::Rewrite, self.data);
         let done = AtomicU64::new(0);
@@ -390,17 +386,25 @@ impl Database {
             watch.progress(Phase::Rewrite, done);
         };
         let stream = StreamOut::new(out).doing(Kind::Store, writing)?;
-        let written = rewrite(
-            &source,
-            self.data,
-            &meta,
-            &plan.changes,
-            meta.page_size,
-            stream,
-            &progress,
-        );
+        // What the result must hold is read once more, and not taken from what is being written.
+        let (written, origin) = std::thread::scope(|scope| {
+            let expected = scope.spawn(|| digests_left(&source, self.data, &meta, &plan.changes));
+            let written = rewrite(
+                &source,
+                self.data,
+                &meta,
+                &plan.changes,
+                meta.page_size,
+                stream,
+                &progress,
+            );
+            (written, expected.join())
+        });
         stop_if(watch)?;
         let (meta, stream) = written?;
+        let origin = origin
+            .map_err(|_| Failure::new(Kind::Unexpected, "the reading thread ended early"))??;
+        plan.origin = Some(origin);
         let mut out = stream.finish().doing(Kind::Store, writing)?;
         watch.done(Phase::Rewrite, self.data);
         for (page, bytes) in (0..).zip(&meta_pages(&meta)) {

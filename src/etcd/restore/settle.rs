@@ -1,22 +1,18 @@
 //! Ends a build: makes the result durable and reads it again.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use super::at_revision;
 use super::live::newest_revision;
 use super::plan::Plan;
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::bbolt::write::{Change, digests, digests_left, small_bucket};
-use crate::etcd::bbolt::{self, FileSource, ReadAt, check};
+use crate::etcd::bbolt::write::{Change, Digest, checked_digests, small_bucket};
+use crate::etcd::bbolt::{DirectSource, FileSource, Origin, ReadAt};
 use crate::etcd::build::{Phase, Watch, chosen};
 use crate::etcd::datadir::{DbFacts, facts_of};
 use crate::finding::{Finding, Findings, Severity};
 use crate::sys::fs::OutFile;
-
-/// The database that a result was rewritten from.
-pub(super) struct Origin<'a> {
-    pub(super) source: &'a FileSource,
-    /// Its bytes, without a trailer.
-    pub(super) size: u64,
-}
 
 /// Makes the result durable and reads it again: the new pages, which lead to the copied ones; of a
 /// rewritten database every page and every entry.
@@ -24,7 +20,6 @@ pub(super) fn settle(
     out: &mut OutFile,
     size: u64,
     plan: &Plan,
-    origin: Option<&Origin<'_>>,
     watch: &dyn Watch,
 ) -> Result<DbFacts> {
     watch.begin(Phase::Settle, size);
@@ -36,8 +31,8 @@ pub(super) fn settle(
         let sync = scope.spawn(|| out.sync());
         let read = || {
             let facts = read_back(&source, size, plan)?;
-            if let Some(origin) = origin {
-                compare(origin, &source, plan)?;
+            if let Some(origin) = &plan.origin {
+                compare(origin.clone(), &path, plan)?;
             }
             if let Some(at) = &plan.at {
                 at_revision::prove(&source, at)?;
@@ -100,17 +95,17 @@ fn read_back(source: &FileSource, size: u64, plan: &Plan) -> Result<DbFacts> {
 }
 
 /// Checks every page, and compares every bucket that was not edited with its origin.
-fn compare(origin: &Origin<'_>, result: &FileSource, plan: &Plan) -> Result<()> {
+fn compare(mut expected: BTreeMap<Vec<u8>, Digest>, path: &Path, plan: &Plan) -> Result<()> {
+    let checking = || "checking the pages";
+    let result = DirectSource::open(path).doing(Kind::NotChecked, checking)?;
     let mut findings = Findings::keeping(1);
-    check(result, result.size(), bbolt::Origin::File, &mut findings)
-        .doing(Kind::NotChecked, || "checking the pages")?;
+    let found = checked_digests(&result, result.size(), Origin::File, &mut findings)
+        .doing(Kind::NotChecked, checking)?;
     let errors = |finding: &&Finding| finding.severity == Severity::Error;
     if let Some(finding) = findings.listed().iter().find(errors) {
         return Err(Failure::new(Kind::Unexpected, finding.to_string()));
     }
-    let from = chosen(origin.source, origin.size)?;
-    let mut expected = digests_left(origin.source, origin.size, &from, &plan.changes)?;
-    let found = digests(result, result.size(), &chosen(result, result.size())?)?;
+    let found = found.unwrap_or_default();
     for (name, change) in &plan.changes {
         match change {
             Change::Edit(_) => {

@@ -8,7 +8,7 @@ use super::input::Input;
 use crate::error::Result;
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
-use crate::etcd::bbolt::{Large, Leaf, Root, Visitor};
+use crate::etcd::bbolt::{Large, Leaf, Metas, Nested, Order, Origin, Root, Visitor, Walker};
 use crate::finding::Findings;
 
 /// The sum of a bucket's entries, wherever its pages are.
@@ -82,6 +82,62 @@ impl Visitor for Kept<'_> {
 /// The digests of all top-level buckets, by name.
 pub fn digests(source: &dyn ReadAt, data: u64, meta: &Meta) -> Result<BTreeMap<Vec<u8>, Digest>> {
     digests_left(source, data, meta, &Changes::new())
+}
+
+/// The same of a database whose every page is judged on the way, as [`check`](crate::etcd::bbolt::check)
+/// judges them. Nothing comes back when no meta is valid.
+///
+/// # Errors
+/// Those of reading.
+pub fn checked_digests(
+    source: &dyn ReadAt,
+    data: u64,
+    origin: Origin,
+    findings: &mut Findings,
+) -> io::Result<Option<BTreeMap<Vec<u8>, Digest>>> {
+    let Some(metas) = Metas::read(source, data, origin, findings)? else {
+        return Ok(None);
+    };
+    let meta = metas.chosen;
+    let mut walker = Walker::new(source, data, &meta, &|_| {});
+    let (order, mut roots) = (Order::Ascending, Roots::default());
+    walker.walk(
+        Root::Page(meta.root),
+        order,
+        Nested::Leave,
+        &mut roots,
+        findings,
+    )?;
+    let mut digests = BTreeMap::new();
+    for (name, root) in roots.0 {
+        let mut kept = Kept {
+            digest: Digest::default(),
+            change: None,
+        };
+        walker.walk(root, order, Nested::Check, &mut kept, findings)?;
+        digests.insert(name, kept.digest);
+    }
+    walker.finish(&meta, findings)?;
+    Ok(Some(digests))
+}
+
+/// The top-level buckets. What else is there is not etcd's, and no digest names it.
+#[derive(Default)]
+struct Roots(Vec<(Vec<u8>, Root)>);
+
+impl Visitor for Roots {
+    fn leaf(&mut self, leaf: &Leaf<'_>, _: &mut Findings) -> io::Result<()> {
+        let buckets = leaf.entries().filter_map(|entry| {
+            let root = entry.root()?;
+            Some((entry.key.to_vec(), root))
+        });
+        self.0.extend(buckets);
+        Ok(())
+    }
+
+    fn large(&mut self, _: &Large<'_>, _: &mut Findings) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The same without the entries that a [`Change::Cut`] removes.
