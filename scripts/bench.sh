@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 scripts/fetch-etcd.sh --quiet
 export ETCD_DR_ETCD_BINS="${ETCD_DR_ETCD_BINS:-$PWD/.cache/etcd/sid/bin}"
 scripts/bench.py "$@"
+scripts/bench-look.py $(case " $* " in *" --write "*) echo --write ;; esac)
 # A bucket, compared with rclone, if scripts/fetch-servers.sh --more has put both into .cache.
 cache=${ETCD_DR_CACHE:-.cache}
 if [ -x "$cache/rclone/usr/bin/rclone" ] && [ -x "$cache/s3s/bin/s3s-fs" ]; then
