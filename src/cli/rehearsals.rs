@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::args::ScheduleArgs;
 use super::output::error;
 use super::session::{Session, scratch};
-use super::verify::rehearse::search_path;
+use super::verify::rehearse::programs;
 use crate::change::rehearse;
 use crate::error::{Kind, Result};
 use crate::keep::metrics::Metrics;
@@ -19,10 +19,8 @@ pub(super) fn of(session: &Session, args: &ScheduleArgs, metrics: &Metrics) -> O
     let every = args.rehearse.or(configured.rehearse)?;
     let given = args.scratch.as_deref().or(configured.scratch.as_deref());
     let scratch = scratch(given);
-    let programs = rehearse::Programs {
-        given: args.etcd.clone().or_else(|| configured.etcd.clone()),
-        search: search_path(),
-    };
+    let given = args.etcd.clone().or_else(|| configured.etcd.clone());
+    let programs = programs(session, given);
     let limit = args.rehearse_timeout;
     metrics.rehearses(every);
     rehearse::sweep(&scratch);

@@ -11,6 +11,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::sys::opened::opened_by;
+
+/// The database in a data directory.
+const DATABASE: &str = "member/snap/db";
+/// Mode bits of a file that its group or everybody may write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// The name of etcd's program.
 const NAME: &str = "etcd";
 /// Words on a command line by which etcd's program is not a server.
@@ -65,9 +71,14 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The servers that run, by process id, one for each program file. `proc` is where procfs is mounted; a
-/// process that may not be looked at is passed over.
-pub fn running(proc: &Path) -> Vec<RunningEtcd> {
+/// The servers that run, by process id, one for each program file. `proc` is where procfs is mounted, and
+/// `data_dir` the node's own data directory; a process that may not be looked at is passed over.
+///
+/// Who can start a program called `etcd` must not have it run by this user. So only those count of which
+/// everything belongs to this user or to root, and which either see the file system of this process, or have
+/// the node's own database open, as a container that may reach it does.
+pub fn running(proc: &Path, data_dir: &Path) -> Vec<RunningEtcd> {
+    let serving = opened_by(proc, &[data_dir.join(DATABASE)]);
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut pids: Vec<u32> = pids.collect();
@@ -79,6 +90,10 @@ pub fn running(proc: &Path) -> Vec<RunningEtcd> {
         let Ok(Some(etcd)) = look(&dir, pid) else {
             continue;
         };
+        let serves = serving.iter().any(|process| process.pid == pid);
+        if !is_trusted(&dir, &etcd, serves).unwrap_or(false) {
+            continue;
+        }
         let identity = etcd.exe.metadata().map(|meta| (meta.dev(), meta.ino()));
         if let Ok(identity) = identity
             && !seen.contains(&identity)
@@ -88,6 +103,27 @@ pub fn running(proc: &Path) -> Vec<RunningEtcd> {
         }
     }
     found
+}
+
+/// Whether nobody but this user and root decides what the program of a process does.
+fn is_trusted(dir: &Path, etcd: &RunningEtcd, serves: bool) -> io::Result<bool> {
+    let own = rustix::process::geteuid().as_raw();
+    let trusted = |uid: u32| uid == own || uid == 0;
+    // Not the owner of its folder in procfs, which a process can make root.
+    let status = fs::read_to_string(dir.join("status"))?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let ids: Vec<u32> = ids
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|id| id.parse().ok())
+        .collect();
+    let program = etcd.exe.metadata()?;
+    let mine = ids.len() == 4 && ids.into_iter().all(trusted);
+    if !mine || !trusted(program.uid()) || program.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Ok(false);
+    }
+    let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    Ok(serves || place(etcd.root.metadata()?) == place(fs::metadata("/")?))
 }
 
 /// A process, if it is a server.
@@ -158,7 +194,7 @@ fn mapped(maps: &[u8], root: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn a_dynamic_program_has_a_loader_and_folders() {
@@ -181,32 +217,75 @@ mod tests {
         assert_eq!(mapped(own, Path::new("/")), (None, Vec::new()));
     }
 
-    #[test]
-    fn servers_are_found_once_each_and_proxies_are_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("etcd");
-        fs::write(&program, "x").unwrap();
-        let other = dir.path().join("other");
-        fs::write(&other, "x").unwrap();
-        let process = |pid: u32, exe: &Path, words: &str| {
-            let at = dir.path().join("proc").join(pid.to_string());
-            fs::create_dir_all(&at).unwrap();
+    /// A folder of procfs with processes in it.
+    struct Proc(tempfile::TempDir);
+
+    impl Proc {
+        fn file(&self, name: &str, mode: u32) -> PathBuf {
+            let path = self.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "x").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        }
+
+        fn process(&self, pid: u32, exe: &Path, root: &Path, words: &str, uids: &str) -> PathBuf {
+            let at = self.0.path().join("proc").join(pid.to_string());
+            fs::create_dir_all(at.join("fd")).unwrap();
             symlink(exe, at.join("exe")).unwrap();
-            symlink(dir.path(), at.join("root")).unwrap();
+            symlink(root, at.join("root")).unwrap();
             fs::write(at.join("cmdline"), words).unwrap();
             fs::write(at.join("maps"), "").unwrap();
-        };
-        process(7, &program, "etcd\0--data-dir=/x\0");
-        process(8, &program, "etcd\0--data-dir=/y\0");
-        process(9, &program, "etcd\0grpc-proxy\0start\0");
-        process(10, &other, "other\0");
-        fs::create_dir_all(dir.path().join("proc/11")).unwrap();
-        let found = running(&dir.path().join("proc"));
+            fs::write(at.join("status"), format!("Name:\tetcd\nUid:\t{uids}\n")).unwrap();
+            at
+        }
+
+        fn found(&self) -> Vec<RunningEtcd> {
+            running(&self.0.path().join("proc"), &self.0.path().join("data"))
+        }
+    }
+
+    fn own(uids: usize) -> String {
+        let own = rustix::process::geteuid().as_raw().to_string();
+        vec![own; uids].join("\t")
+    }
+
+    #[test]
+    fn servers_are_found_once_each_and_proxies_are_not() {
+        let proc = Proc(tempfile::tempdir().unwrap());
+        let (program, here) = (proc.file("bin/etcd", 0o755), Path::new("/"));
+        let ids = own(4);
+        proc.process(7, &program, here, "etcd\0--data-dir=/x\0", &ids);
+        proc.process(8, &program, here, "etcd\0--data-dir=/y\0", &ids);
+        let proxy = proc.file("other/etcd", 0o755);
+        proc.process(9, &proxy, here, "etcd\0grpc-proxy\0start\0", &ids);
+        let other = proc.file("bin/other", 0o755);
+        proc.process(10, &other, here, "other\0", &ids);
+        fs::create_dir_all(proc.0.path().join("proc/11")).unwrap();
+        let found = proc.found();
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].pid, &found[0].path), (7, &program));
         assert_eq!(found[0].loader(), None);
         assert_eq!(fs::read(found[0].program()).unwrap(), b"x");
         fs::remove_file(&program).unwrap();
         assert_eq!(fs::read(found[0].program()).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_somebody_else_has_put_there_is_not_run() {
+        let proc = Proc(tempfile::tempdir().unwrap());
+        let here = Path::new("/");
+        let (good, open) = (proc.file("good/etcd", 0o755), proc.file("open/etcd", 0o775));
+        let stranger = format!("{}\t4242", own(3));
+        proc.process(1, &good, here, "etcd\0", &stranger);
+        proc.process(2, &good, here, "etcd\0", &own(3));
+        proc.process(3, &open, here, "etcd\0", &own(4));
+        // A container's: only if the node's own database is open there.
+        let contained = proc.process(4, &good, proc.0.path(), "etcd\0", &own(4));
+        assert!(proc.found().is_empty(), "{:?}", proc.found());
+        let database = proc.file("data/member/snap/db", 0o600);
+        symlink(database, contained.join("fd/3")).unwrap();
+        let found: Vec<u32> = proc.found().iter().map(|etcd| etcd.pid).collect();
+        assert_eq!(found, [4]);
     }
 }

@@ -266,7 +266,7 @@ const CONTAINED: &str = r#"
 root=$1; shift
 unshare --mount sh -ec 'mount --bind "$0" "$0"; cd "$0"; pivot_root . old; exec /etcd "$@"' "$root" \
     --listen-client-urls=unix://c:1 --listen-peer-urls=unix://p:1 \
-    --advertise-client-urls=http://localhost:2379 >/dev/null 2>&1 &
+    --data-dir=/var/lib/etcd --advertise-client-urls=http://localhost:2379 >/dev/null 2>&1 &
 n=0
 while ! [ -S "$root/c:1" ]; do sleep 0.1; n=$((n + 1)); [ $n -lt 600 ]; done
 "$@"
@@ -312,6 +312,8 @@ fn a_containers_own_program_is_run_by_its_own_loader() {
         .args(["sh", "-ec", CONTAINED, "sh"])
         .arg(&root)
         .arg(testbench::golden::binary())
+        .arg("--root")
+        .arg(&root)
         .args(stage.words(&["-o", "json"]));
     testbench::process::without_etcd_variables(&mut command);
     let output = command.output().unwrap();

@@ -36,6 +36,8 @@ const ANSWERED: &str = "version";
 pub struct Programs {
     /// The one that was given; none: one that is found.
     pub given: Option<PathBuf>,
+    /// The node's own data directory: whoever has its database open is the node's etcd.
+    pub data_dir: PathBuf,
     /// Folders that are searched where none runs here.
     pub search: Vec<PathBuf>,
 }
@@ -168,7 +170,7 @@ fn find_in(
     proc: &Path,
 ) -> Result<Program> {
     let mut found = Vec::new();
-    for etcd in running_etcd::running(proc) {
+    for etcd in running_etcd::running(proc, &programs.data_dir) {
         context.cancel.check()?;
         match of_process(context, etcd, here).and_then(|one| Ok((one.release()?, one))) {
             Ok(one) => found.push(one),
@@ -306,6 +308,7 @@ mod tests {
         };
         let programs = Programs {
             given: None,
+            data_dir: dir.path().join("data"),
             search: vec![dir.path().to_owned()],
         };
         let none = find_in(&context, &programs, &needed, dir.path(), dir.path());

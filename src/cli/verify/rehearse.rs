@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use super::super::args::RehearseArgs;
 use super::super::session::Session;
+use super::super::target;
 use crate::change::rehearse::{self, Programs, Rehearsal, Request, StepState};
 use crate::error::Result;
+use crate::event::Event;
 use crate::inspect::verify::Report;
 use crate::keep::catalog::BackupSet;
+use crate::node::layout::NodeLayout;
 use crate::sys::quote::printable;
 
 /// Rehearses a backup that its verification found good; the report is not good any more where that failed.
@@ -27,10 +30,7 @@ pub(super) fn run(
     let request = Request {
         set,
         database,
-        programs: Programs {
-            given: args.etcd.clone(),
-            search: search_path(),
-        },
+        programs: programs(session, args.etcd.clone()),
         scratch: scratch.to_owned(),
         limit: args.rehearse_timeout,
     };
@@ -39,10 +39,29 @@ pub(super) fn run(
     Ok(Some(rehearsal))
 }
 
-/// The folders in which an etcd is looked for.
-pub(in crate::cli) fn search_path() -> Vec<PathBuf> {
+/// Where an etcd may be.
+pub(in crate::cli) fn programs(session: &Session, given: Option<PathBuf>) -> Programs {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).collect()
+    Programs {
+        given,
+        data_dir: data_dir(session),
+        search: std::env::split_paths(&path).collect(),
+    }
+}
+
+/// The node's data directory, as its manifests name it; etcd's usual one where they tell nothing.
+fn data_dir(session: &Session) -> PathBuf {
+    let context = &session.context;
+    let layout = NodeLayout::new(&session.root);
+    let named = target::target(session).and_then(|target| {
+        let detection = target.detect(context)?;
+        Ok(target.access(context, &detection)?.data_dir_in(&layout))
+    });
+    named.unwrap_or_else(|why| {
+        let note = format!("the node does not tell its data directory: {why}");
+        context.tell(Event::Note(note));
+        layout.default_data_dir()
+    })
 }
 
 /// What etcd answered, for people.
