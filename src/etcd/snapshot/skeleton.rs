@@ -49,7 +49,7 @@ pub(super) struct KnownLeaf {
 
 /// The items.
 pub(super) struct Skeleton {
-    /// By page: the item's address in units, plus one; 0 if there is none.
+    /// By page: the item's address in units, plus one; 0 if it has no item.
     index: Vec<u32>,
     chunks: Vec<Vec<u8>>,
     /// The chunk that is being filled, and how many are in the file.
