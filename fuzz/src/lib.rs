@@ -61,6 +61,20 @@ pub fn key_value(data: &[u8]) {
     }
 }
 
+/// Reads any bytes as a segment of recorded changes, as they are and with a hash that fits.
+pub fn changes(data: &[u8]) {
+    use etcd_dr::etcd::segment::Segment;
+    use sha2::{Digest, Sha256};
+    let whole = [data, &Sha256::digest(data)[..]].concat();
+    for bytes in [data.to_vec(), whole] {
+        if let Ok(segment) = Segment::parse(bytes) {
+            let records = segment.records().count() as u64;
+            assert_eq!(records, segment.header().records);
+            assert_eq!(segment.records().rev().count() as u64, records);
+        }
+    }
+}
+
 /// Reads any bytes as the only segment of a WAL.
 pub fn wal(data: &[u8]) {
     let name = SegmentName::parse("0000000000000000-0000000000000000.wal").expect("a name");

@@ -11,8 +11,8 @@ use etcd_dr::etcd::proto::put_bytes;
 use etcd_dr::etcd::raftsnap;
 use etcd_dr::etcd::wal::write_founding;
 use etcd_dr_fuzz::{
-    age_file, archive, bbolt, documents, inspect, journal, key_value, known_hosts, listing, object,
-    raft_snap, request, seal_metas, seal_records, wal, yaml,
+    age_file, archive, bbolt, changes, documents, inspect, journal, key_value, known_hosts,
+    listing, object, raft_snap, request, seal_metas, seal_records, wal, yaml,
 };
 use testbench::database::model::Store;
 use testbench::database::writer::{Freelist, Random, Shape, seal, write};
@@ -224,6 +224,45 @@ fn mutated_logs_and_raft_snapshots_are_read() {
         .map(|cluster| raftsnap::founding(cluster).1)
         .collect();
     run_plain("raft_snap", &snaps, 15, raft_snap);
+}
+
+#[test]
+fn mutated_recorded_changes_are_read() {
+    let header = r#"{"schemaVersion":1,"clusterId":"c1","memberId":"a1","etcdVersion":"3.5.16","firstRevision":5,"lastRevision":6,"records":2,"leases":1,"leasesFresh":true,"firstReceived":"2026-11-30T12:00:00Z","lastReceived":"2026-11-30T12:00:01Z","begun":{"cause":"first"}}"#;
+    let mut file = b"EDRCHG1\n".to_vec();
+    file.extend(u32::try_from(header.len()).unwrap().to_le_bytes());
+    file.extend(header.as_bytes());
+    file.push(2);
+    file.extend(1_790_000_000_000i64.to_le_bytes());
+    for (key, value) in [
+        (
+            b"\0\0\0\0\0\0\0\x05_\0\0\0\0\0\0\0\0".to_vec(),
+            b"\x0a\x01k\x10\x05\x18\x05\x20\x01\x2a\x01v".to_vec(),
+        ),
+        (
+            b"\0\0\0\0\0\0\0\x06_\0\0\0\0\0\0\0\0t".to_vec(),
+            b"\x0a\x01k".to_vec(),
+        ),
+    ] {
+        file.push(1);
+        for part in [&key, &value] {
+            file.extend(u32::try_from(part.len()).unwrap().to_le_bytes());
+        }
+        file.extend(key);
+        file.extend(value);
+    }
+    file.push(3);
+    file.extend(7i64.to_le_bytes());
+    file.extend(60i64.to_le_bytes());
+    // The target adds the hash.
+    let whole = [&file[..], &sha2_of(&file)].concat();
+    assert!(etcd_dr::etcd::segment::Segment::parse(whole).is_ok());
+    run_plain("changes", &[file], 31, changes);
+}
+
+fn sha2_of(bytes: &[u8]) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).to_vec()
 }
 
 #[test]

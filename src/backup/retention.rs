@@ -21,6 +21,11 @@ use serde::Serialize;
 use super::newest::{self, Age};
 use crate::error::{Fact, Failure, Kind, Result};
 
+/// The rule that keeps what moments are reached from.
+pub const KEEP_MOMENTS: &str = "keep-moments";
+/// What it says of such a backup.
+pub const BASE: &str = "moments that are to be kept are reached from it";
+
 /// The age at which an incomplete backup may be removed: no upload takes longer.
 pub const INCOMPLETE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -90,6 +95,8 @@ pub struct Rules {
     pub monthly: Option<NonZeroU32>,
     /// All that are younger, dirty ones too.
     pub within: Option<Duration>,
+    /// What every moment of so long can be reached from, with the changes recorded after it.
+    pub moments: Option<Duration>,
     /// Bytes of all sets together at most; overrides the rules above.
     pub max_size: Option<u64>,
     /// The newest so many good ones stay whatever any rule says.
@@ -153,7 +160,7 @@ impl Rules {
             self.weekly,
             self.monthly,
         ];
-        counted.iter().any(Option::is_some) || self.within.is_some()
+        counted.iter().any(Option::is_some) || self.within.is_some() || self.moments.is_some()
     }
 
     /// Fails if no rule could ever remove anything.
@@ -436,8 +443,22 @@ impl<'a> Sorting<'a> {
         }
     }
 
+    /// The backup that every moment since a time is reached from: the newest that was there then, or else
+    /// the first.
+    fn base_of_moments(&self, group: &Group, moments: Duration) -> Option<usize> {
+        let limit = SignedDuration::try_from(moments).unwrap_or(SignedDuration::MAX);
+        let mut sets = self.sets_of(group);
+        let before = |created: Timestamp| self.now.duration_since(created) >= limit;
+        let found = sets.find(|(_, set)| set.created.is_some_and(before));
+        found.map(|(index, _)| index).or(group.last().copied())
+    }
+
     /// What the rules want that count.
     fn want_of_group(&self, group: &Group, rules: &Rules, found: &mut Vec<(usize, Reason)>) {
+        let base = rules
+            .moments
+            .and_then(|moments| self.base_of_moments(group, moments));
+        found.extend(base.map(|index| (index, reason(KEEP_MOMENTS, BASE))));
         if let Some(last) = rules.last {
             let newest = group.iter().take(last.get() as usize).enumerate();
             found.extend(newest.map(|(place, &index)| {

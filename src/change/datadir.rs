@@ -15,10 +15,13 @@ use crate::etcd::ids::{ClusterId, MemberId, PeerUrls};
 use crate::etcd::membership::Member;
 use crate::etcd::restore::{self, Bump, Evidence, Spec, TargetVersion, newest_revision};
 use crate::etcd::roll::Rolled;
+use crate::etcd::segment::{Extended, Extension};
 use crate::etcd::snapshot::Alarm;
 use crate::etcd::survivor::applied;
 use crate::event::Event;
-use crate::keep::catalog::BackupSet;
+use crate::keep::catalog::{self, BackupSet};
+use crate::keep::ranges::{self, Recorded};
+use crate::store::LocalStore;
 
 /// What is asked for. Everything but the paths and the randomness has etcdutl's meaning.
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ pub struct Request {
     pub to: Option<Moment>,
     /// The WAL of a member of the same history, which is applied to the snapshot.
     pub roll_forward: Option<RollForward>,
+    /// Recorded changes that are applied to the snapshot.
+    pub recorded: Option<Recorded>,
 }
 
 /// A WAL to roll forward from.
@@ -124,7 +129,56 @@ pub struct Outcome {
     /// What was applied of a WAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roll_forward: Option<RolledForward>,
+    /// What was applied of recorded changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<AppliedChanges>,
 }
+
+/// What was applied of recorded changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedChanges {
+    /// The directory of the chain.
+    pub dir: PathBuf,
+    /// The snapshot's own revision.
+    pub from_revision: i64,
+    /// The last revision that was applied; what is above the one restored to was removed again.
+    pub to_revision: i64,
+    /// Segments read.
+    pub segments: u64,
+    /// Changes applied.
+    pub changes: u64,
+    /// `equal` if HashKV was that of a later backup, or `notChecked`.
+    pub hashkv: &'static str,
+    /// The backup that it was held against.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    /// Why it was not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<&'static str>,
+}
+
+impl AppliedChanges {
+    fn of(recorded: &Recorded, extended: &Extended) -> Self {
+        let backup = recorded.proof.as_ref().map(|proof| proof.backup.clone());
+        Self {
+            dir: recorded.dir.clone(),
+            from_revision: extended.from_revision,
+            to_revision: extended.revision,
+            segments: extended.segments,
+            changes: extended.records,
+            hashkv: match backup {
+                Some(_) => "equal",
+                None => "notChecked",
+            },
+            why: backup.is_none().then_some(UNPROVEN),
+            backup,
+        }
+    }
+}
+
+/// Why recorded changes are not held against a HashKV.
+pub const UNPROVEN: &str = "no later good backup has them";
 
 /// What was applied of a WAL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -190,6 +244,20 @@ pub fn evidence(sets: &[BackupSet]) -> Vec<Evidence> {
     sets.iter().filter_map(known).collect()
 }
 
+/// What the backups and the recorded changes of a store say.
+///
+/// # Errors
+/// Those of reading the store.
+pub fn evidence_of_store(store: &LocalStore) -> Result<Vec<Evidence>> {
+    let mut known = evidence(&catalog::list(store)?);
+    let (chains, _) = ranges::chains(store)?;
+    known.extend(chains.iter().map(|chain| Evidence {
+        source: chain.dir.display().to_string(),
+        revision: chain.last(),
+    }));
+    Ok(known)
+}
+
 /// The newest revision in a member's database; `None` if the file does not exist.
 pub fn evidence_of_member(database: &Path) -> Result<Option<Evidence>> {
     let doing = || format!("reading {}", database.display());
@@ -231,7 +299,7 @@ fn must_be_given(name: &'static str, what: &str) -> Failure {
 /// [`Kind::Usage`] if the options do not go together; [`Kind::BadBackup`] for a snapshot that
 /// is broken; the refusals `token-not-given` and `bump-not-given` of a member of several,
 /// `no-integrity-hash`, `bump-too-small`, `bump-too-large`, `unknown-version`,
-/// `unreachable-target`, `damaged-wal`, `wal-mismatch`, `wal-gap`, `unknown-entry`,
+/// `unreachable-target`, `missing-segment`, `damaged-segment`, `segment-mismatch`, `damaged-wal`, `wal-mismatch`, `wal-gap`, `unknown-entry`,
 /// `data-dir-not-empty`, `wal-dir-not-absent` and `wal-dir-in-the-way`; [`Kind::Busy`] while
 /// another restore builds there; [`Kind::Store`] if the disk is at fault. Nothing is in place
 /// then.
@@ -254,6 +322,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         cluster: &cluster,
         me: me.id,
         roll_forward: request.roll_forward.as_ref().map(RollForward::below),
+        recorded: extension(request)?,
         to_revision: request.to.as_ref().map(|moment| moment.revision),
         skip_hash_check: request.skip_hash_check || options.allows("no-integrity-hash"),
         bump: options.bump(),
@@ -277,6 +346,24 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     })?;
     tell(context, &restored);
     Ok(outcome(request, &cluster, me.id, token, restored))
+}
+
+/// The recorded changes that are applied.
+fn extension(request: &Request) -> Result<Option<Extension<'_>>> {
+    let (Some(recorded), Some(to)) = (&request.recorded, &request.to) else {
+        return Ok(None);
+    };
+    if request.compact {
+        let what = "--compact cannot apply recorded changes: restore without it, and defragment afterwards";
+        return Err(Failure::new(Kind::Usage, what));
+    }
+    Ok(Some(Extension {
+        dir: &recorded.dir,
+        until: recorded.until_revision,
+        leases_at: to.revision,
+        cluster: ClusterId::from_hex(&recorded.cluster_id),
+        proof: recorded.proof.as_ref(),
+    }))
 }
 
 fn token(request: &Request, several: bool) -> Result<String> {
@@ -321,6 +408,8 @@ fn outcome(
             .collect(),
     });
     let roll_forward = restored.rolled.as_ref().map(RolledForward::of);
+    let recorded = request.recorded.as_ref().zip(restored.extended.as_ref());
+    let recorded = recorded.map(|(recorded, extended)| AppliedChanges::of(recorded, extended));
     let member = |member: &Member| NewMember {
         id: member.id.to_string(),
         name: member.name.clone(),
@@ -341,6 +430,7 @@ fn outcome(
         keys: at.map_or(facts.map_or(0, |facts| facts.keys), |at| at.keys),
         moment,
         roll_forward,
+        recorded,
         database_size: restored.database_size,
         log_index: cluster.commit(),
         alarms: restored.alarms,

@@ -116,5 +116,6 @@ fn order(snapshot: &Path, data_dir: &Path) -> Result<datadir::Request> {
         compact: false,
         to: None,
         roll_forward: None,
+        recorded: None,
     })
 }

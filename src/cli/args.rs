@@ -12,6 +12,7 @@ mod log;
 mod member;
 mod objects;
 mod prune;
+mod record;
 mod remote;
 mod restore;
 mod schedule;
@@ -36,6 +37,7 @@ pub(crate) use self::member::allowed_to_add;
 pub use self::member::{MemberAddArgs, MemberRemoveArgs, MemberUpdateArgs, PrintArg};
 pub use self::objects::ObjectArgs;
 pub use self::prune::PruneArgs;
+pub use self::record::{RecordArgs, SealArgs};
 pub use self::remote::{FormArgs, IdentityArgs, RemoteArgs};
 pub use self::restore::{Bump, DetachArg, OWN_WAL, RestoreArgs, ScopeArg, parse_bump};
 pub use self::schedule::ScheduleArgs;
@@ -98,6 +100,15 @@ pub enum Command {
     /// Standard output has one JSON object a line for each run. Under systemd, readiness,
     /// status and the watchdog are reported through NOTIFY_SOCKET.
     Schedule(Box<ScheduleArgs>),
+    /// Record every write between backups, so that any moment can be restored
+    ///
+    /// Follows the whole key space of etcd and seals what is written, every few seconds, into
+    /// files beside the backups. `restore --to-revision` and `--to-time` then reach every revision
+    /// from a backup to the last seal. Runs until SIGTERM or SIGINT, then seals what it has.
+    ///
+    /// It reconnects by itself. Where etcd has compacted what was not yet recorded, it says so and
+    /// begins again; the next backup makes what follows reachable.
+    Record(RecordArgs),
     /// List the backups in a store
     ///
     /// Shows when each backup was taken, how old it is, its revision, keys and size, whether it

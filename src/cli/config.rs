@@ -75,6 +75,8 @@ pub(super) struct Keep {
     monthly: Option<NonZeroU32>,
     #[serde(default, deserialize_with = "duration")]
     within: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    moments: Option<Duration>,
     #[serde(default, deserialize_with = "size")]
     max_size: Option<u64>,
     min_keep: Option<NonZeroU32>,
@@ -94,6 +96,7 @@ impl Keep {
             weekly: self.weekly,
             monthly: self.monthly,
             within: self.within,
+            moments: self.moments,
             max_size: self.max_size,
             min_keep: self.min_keep,
             ocp_versions: self.ocp_versions,
@@ -216,6 +219,7 @@ const KEYS: [(&str, &[&str]); 8] = [
             "weekly",
             "monthly",
             "within",
+            "moments",
             "max-size",
             "min-keep",
             "ocp-versions",

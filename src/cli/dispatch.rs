@@ -13,7 +13,7 @@ use super::output::{error, error_json, hints, json, terminal};
 use super::session::{Session, Shown};
 use super::{
     backup, complete, copy, diff, disable, enable, environment, fleet, get, list, log, man, member,
-    prune, restore, schedule, verify,
+    prune, record, restore, schedule, verify,
 };
 use crate::error::{Doing, Failure, Kind, Result, exit};
 use crate::sys::{bound, limits};
@@ -135,6 +135,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::Get(_) => "get",
         Command::Diff(_) => "diff",
         Command::Prune(_) => "prune",
+        Command::Record(_) => "record",
         Command::Copy(_) => "copy",
         Command::Restore(_) => "restore",
         Command::Disable(_) => "disable",
@@ -179,6 +180,7 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
         }
         Command::List(args) => one_store(&mut args.store, &mut args.store_option)?,
         Command::Prune(args) => one_store(&mut args.store, &mut args.store_option)?,
+        Command::Record(args) => one_store(&mut args.store, &mut args.store_option)?,
         _ => {}
     }
     match &cli.command {
@@ -205,6 +207,7 @@ fn dispatch(mut cli: Cli) -> Result<Shown> {
         Command::Get(args) => get::run(&session, args),
         Command::Diff(args) => diff::run(&session, args),
         Command::Prune(args) => prune::run(&session, args),
+        Command::Record(args) => record::run(&session, args),
         Command::Copy(args) => copy::run(&session, args),
         Command::Restore(args) => restore::run(&session, args),
         Command::Disable(args) => disable::run(&session, args),

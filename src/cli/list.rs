@@ -13,7 +13,7 @@ use super::output::table::{Table, nothing, terminal_width};
 use super::output::words::{age, ago, span};
 use super::output::{error, json};
 use super::session::{Session, Shown};
-use super::{operation, remote, sign};
+use super::{operation, ranges, remote, sign};
 use crate::backup::manifest::Manifest;
 use crate::error::{Doing, Fact, Failure, Kind, Result, exit};
 use crate::etcd::history::Span;
@@ -35,6 +35,9 @@ struct Found {
 
 /// Shows every backup of a store.
 pub(super) fn run(session: &Session, args: &ListArgs) -> Result<Shown> {
+    if args.ranges {
+        return ranges::list(session, args);
+    }
     let trust = sign::trust(session, &args.signers, &[])?;
     let Found {
         place,

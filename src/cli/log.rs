@@ -1,4 +1,4 @@
-//! `log`: what happened in a backup's own history.
+//! `log`: what happened in a backup's own history, and in the changes recorded after it.
 
 use std::fmt::Write as _;
 
@@ -9,13 +9,15 @@ use serde_json::json;
 use super::args::LogArgs;
 use super::brought::{Reached, bring};
 use super::output::json;
+use super::recorded::chains;
 use super::session::{Session, Shown};
 use super::sign;
 use crate::error::Result;
 use crate::etcd::history::log::{Filter, Group, groups};
 use crate::etcd::history::{Reach, moments, revision_since};
 use crate::finding::printable;
-use crate::keep::catalog::BackupSet;
+use crate::keep::catalog::{self, BackupSet};
+use crate::keep::ranges::{Continuation, continuation};
 use crate::keep::{reach, remote as sets};
 use crate::store::Address;
 use crate::sys::scratch::Scratch;
@@ -23,7 +25,8 @@ use crate::sys::scratch::Scratch;
 /// Shows the changes in a backup.
 pub(super) fn run(session: &Session, args: &LogArgs) -> Result<Shown> {
     let (set, _brought) = find(session, args)?;
-    let history = reach::open(&set)?;
+    let continued = continued(session, args, &set)?;
+    let history = reach::open(&set, continued.as_ref())?;
     let moments = moments(&history)?;
     let above = match args.since {
         Some(since) => {
@@ -48,6 +51,17 @@ pub(super) fn run(session: &Session, args: &LogArgs) -> Result<Shown> {
             &json!({"set": set.name, "reachable": reachable, "groups": groups}),
         ),
     ))
+}
+
+/// The changes that were recorded after the set, up to the next one.
+fn continued(session: &Session, args: &LogArgs, set: &BackupSet) -> Result<Option<Continuation>> {
+    let store = session.store_to_read(args.source.store.as_deref())?;
+    let chains = chains(session, &store)?;
+    if chains.is_empty() {
+        return Ok(None);
+    }
+    let continued = continuation(&chains, &catalog::list(&store)?, set);
+    Ok(continued.map(|continued| continued.to_next()))
 }
 
 /// The set that is named; one in another store is brought to a folder that goes with this run.

@@ -30,7 +30,7 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Result<Shown> {
         return Ok(planned(&plan, args));
     }
     // Even with nothing to remove it runs: what an earlier run left is cleaned up.
-    if plan.removals().next().is_some() {
+    if plan.removes() {
         agree(&plan, args)?;
     }
     let names = plan.names();

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::args::ScheduleArgs;
 use super::output::{error, error_json, json};
-use super::session::{Session, Shown, host_name};
-use super::{backup, copies, rehearsals, target};
+use super::session::{Session, Shown, host_name, scratch as scratch_folder};
+use super::{backup, copies, record, rehearsals, target};
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result, exit};
 use crate::event::Event;
@@ -21,6 +21,7 @@ use crate::inspect::verify;
 use crate::keep::backup::Outcome;
 use crate::keep::metrics::serve::{self, Served};
 use crate::keep::metrics::{self, Tls, TlsFiles};
+use crate::keep::ranges::{HashKvFound, Proven};
 use crate::keep::schedule::{
     self, Beside, Ended, GRACE, Notifier, Pace, Period, Rehearsals, Run, Schedule, SideReport,
     SideWork, Turns, Waited, Work, on_a_thread,
@@ -71,11 +72,13 @@ pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
         if let Some(limit) = watchdog_limit() {
             tokio::spawn(watchdog(limit, notifier.clone(), served.clone()));
         }
+        let recording = record::beside(session, args, &served)?;
         notifier.insist("READY=1").await;
         served.set_ready(true);
         let ended = schedule::run(&session.context.cancel, &mut pace, &mut hands, GRACE).await;
         served.set_ready(false);
         notifier.insist("STOPPING=1").await;
+        record::ended(recording).await;
         ended
     })?;
     // A rehearsal that was left to itself ends with this process, and its folder with it.
@@ -272,6 +275,7 @@ impl Hands<'_> {
                 passed_over: self.passed_over.clone(),
             },
             rehearsals: self.rehearsals.clone(),
+            prove_in: (self.args.record && taken.is_some()).then(|| scratch_folder(None)),
             until: run.period.end,
         };
         self.beside
@@ -285,6 +289,9 @@ impl Hands<'_> {
             Waited::GoesOn => (SideReport::default(), true),
             Waited::Ended(Ok(mut came), cut) => {
                 self.served.metrics.copies(&came.places);
+                if let Some(proven) = &came.proven {
+                    self.proven(proven, &mut came.problems);
+                }
                 if cut {
                     came.cut();
                     self.pass_over();
@@ -303,6 +310,21 @@ impl Hands<'_> {
                 let failure = Failure::new(Kind::Partial, what);
                 (SideReport::trouble(failure), false)
             }
+        }
+    }
+
+    /// Tells whether recorded changes lead from one backup to the next.
+    fn proven(&self, proven: &Proven, problems: &mut Vec<Failure>) {
+        let good = proven.hashkv == HashKvFound::Equal;
+        self.served.metrics.proven(good);
+        if !good {
+            let what = format!(
+                "the changes recorded after {} do not lead to {}: {}",
+                proven.base,
+                proven.backup.as_deref().unwrap_or("the next backup"),
+                proven.why.as_deref().unwrap_or_default()
+            );
+            problems.push(Failure::new(Kind::Partial, what));
         }
     }
 

@@ -21,6 +21,7 @@ pub mod raftsnap;
 pub mod release;
 pub mod restore;
 pub mod roll;
+pub mod segment;
 pub mod snapshot;
 pub mod survivor;
 pub mod wal;

@@ -17,6 +17,7 @@
 mod at_revision;
 mod changes;
 mod database;
+mod grown;
 mod live;
 mod plan;
 mod settle;
@@ -83,6 +84,7 @@ pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -
         report: made.report,
         at: made.at,
         rolled: made.rolled,
+        extended: made.extended,
     })
 }
 

@@ -6,16 +6,19 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::catalog::{self, BackupSet, SetState};
 use super::chain::record::Records;
 use super::chain::{doubt, local};
+use super::ranges::{self, ChangesPlan};
 use super::trust::Trust;
 use crate::backup::Manifest;
 use crate::backup::names::{self, BackupId};
-use crate::backup::retention::{self, Candidate, Decision, Reason, Rules, Standing, Verdict};
+use crate::backup::retention::{
+    self, BASE, Candidate, Decision, KEEP_MOMENTS, Reason, Rules, Standing, Verdict,
+};
 use crate::backup::signature::SigningKey;
 use crate::context::Context;
 use crate::error::Result;
@@ -65,6 +68,9 @@ pub struct Decided {
 pub struct PrunePlan {
     /// Every set of the store, in its order.
     pub decisions: Vec<Decided>,
+    /// What becomes of the recorded changes, chain by chain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangesPlan>,
 }
 
 /// What was done.
@@ -136,7 +142,57 @@ impl PrunePlan {
         });
         Ok(Self {
             decisions: decided.collect(),
+            changes: Vec::new(),
         })
+    }
+
+    /// The same with the recorded changes of the store: they stay with the backups that they follow.
+    fn with_changes(
+        mut self,
+        store: &LocalStore,
+        sets: &[BackupSet],
+        request: &PruneRequest,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let (chains, _) = ranges::chains(store)?;
+        let since = match &request.selection {
+            Selection::Rules(rules) => rules.moments,
+            Selection::Cluster(_) => None,
+        };
+        let since = since.and_then(|age| now.checked_sub(SignedDuration::try_from(age).ok()?).ok());
+        if let Some(since) = since {
+            self.keep_bases(&ranges::needed(&chains, sets, since));
+        }
+        let stays = |name: &str| {
+            let mut removals = self.removals();
+            removals.all(|decided| decided.decision.name != name)
+        };
+        self.changes = ranges::plan(&chains, sets, &stays, since);
+        Ok(self)
+    }
+
+    /// Keeps what recorded changes begin at after a gap; the size of all is a limit still.
+    fn keep_bases(&mut self, needed: &[String]) {
+        for decided in &mut self.decisions {
+            let decision = &mut decided.decision;
+            let limited = decision
+                .reasons
+                .iter()
+                .any(|reason| reason.rule == "max-size");
+            let goes = decision.verdict == Verdict::Remove && !limited;
+            if goes && needed.contains(&decision.name) {
+                decision.verdict = Verdict::Keep;
+                decision.reasons = vec![Reason {
+                    rule: KEEP_MOMENTS,
+                    detail: BASE.to_owned(),
+                }];
+            }
+        }
+    }
+
+    /// Whether there is anything to remove.
+    pub fn removes(&self) -> bool {
+        self.removals().next().is_some() || self.changes.iter().any(|chain| chain.remove > 0)
     }
 
     /// The sets that go.
@@ -206,7 +262,9 @@ fn is_of_cluster(set: &BackupSet, id: &str) -> bool {
 /// As [`PrunePlan::new`], and those of reading the store.
 pub fn plan(context: &Context, store: &LocalStore, request: &PruneRequest) -> Result<PrunePlan> {
     let records = local::read(store.dir(), &request.trust)?.0;
-    PrunePlan::new(&catalog::list(store)?, request, &records, context.now)
+    let sets = catalog::list(store)?;
+    let plan = PrunePlan::new(&sets, request, &records, context.now)?;
+    plan.with_changes(store, &sets, request, context.now)
 }
 
 /// Removes from a local store what the rules no longer want; where `agreed` is given, only what
@@ -239,6 +297,7 @@ pub(super) fn locked(
     let sets = catalog::list(store)?;
     let (records, files) = local::read(store.dir(), &request.trust)?;
     let plan = PrunePlan::new(&sets, request, &records, context.now)?;
+    let plan = plan.with_changes(store, &sets, request, context.now)?;
     context.cancel.check()?;
     let names: Vec<String> = plan
         .names()
@@ -262,11 +321,21 @@ pub(super) fn locked(
         .removals()
         .filter(|decided| removed.contains(&decided.decision.name))
         .fold(0u64, |sum, decided| sum.saturating_add(decided.size));
+    let mut problems: Vec<String> = finished.err().iter().map(ToString::to_string).collect();
+    // Changes go after the backups whose going makes them useless: a crash in between keeps too much.
+    if problems.is_empty() && removed.len() == plan.names().len() {
+        let carried = plan.changes.iter().map(ChangesPlan::carry_out);
+        problems.extend(
+            carried
+                .filter_map(Result::err)
+                .map(|failure| failure.to_string()),
+        );
+    }
     Ok(Pruned {
         plan,
         removed,
         freed,
-        problems: finished.err().iter().map(ToString::to_string).collect(),
+        problems,
         versions_kept: false,
         retained: Vec::new(),
     })

@@ -6,6 +6,7 @@
 //! .removing-3/         a set being removed, or left by an interrupted run
 //! backup-12/           a set
 //! latest-backup        symbolic link to the newest set
+//! changes/             what was written between the sets, if it is recorded
 //! ```
 
 use std::collections::BTreeSet;
@@ -29,6 +30,8 @@ pub const REMOVING_PREFIX: &str = ".removing-";
 /// Counting does not reach these numbers: at one backup a second it takes 30,000 years. They are
 /// ignored, so that an entry with such a number does not end all backups.
 const UNREACHABLE: u64 = 1_000_000_000_000;
+/// The directory of recorded changes.
+pub const CHANGES: &str = "changes";
 /// The prefix of directories that a run makes in a directory which is not a store (`backup
 /// --flat`); 16 random hex digits follow.
 pub const FLAT_PREFIX: &str = ".etcd-dr-staging-";
@@ -65,6 +68,11 @@ impl LocalStore {
     /// The store's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The directory of recorded changes, which need not exist.
+    pub fn changes(&self) -> PathBuf {
+        self.dir.join(CHANGES)
     }
 
     /// Makes the directory, durably, where it is missing.

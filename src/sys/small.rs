@@ -24,6 +24,20 @@ pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Reads the beginning of a file that may be anybody's, `most` bytes or all; `None` if it does not exist.
+///
+/// # Errors
+/// As [`read`]; a longer file is not an error.
+pub fn read_start(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::with_capacity(READ);
+    let read = file.take(most).read_to_end(&mut bytes);
+    read.doing(Kind::Store, || doing(path))?;
+    Ok(Some(bytes))
+}
+
 /// Opens a file that may be anybody's, to read it; `None` if it does not exist. Only a plain file is
 /// opened: a pipe would wait for a writer, and a link to a device would never end.
 ///

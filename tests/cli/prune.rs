@@ -413,6 +413,8 @@ fn every_promised_reason_is_given_for_a_set_that_has_it() {
     let mut given: BTreeSet<String> = given.into_keys().collect();
     // The suite `schedule` has it, with a real etcd.
     given.insert("newest-rehearsed".to_owned());
+    // The suite `moment` has it, with recorded changes.
+    given.insert("keep-moments".to_owned());
     // The suite `trust` has these, with keys and signatures.
     let of_trust = [
         "unsigned-backup",

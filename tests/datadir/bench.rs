@@ -59,6 +59,7 @@ pub(crate) fn request(snapshot: &Path, data_dir: &Path) -> Request {
         token: Some("etcd-cluster".into()),
         skip_hash_check: false,
         target: None,
+        recorded: None,
         compact: false,
         to: None,
         roll_forward: None,

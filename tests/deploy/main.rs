@@ -400,7 +400,8 @@ fn metrics(text: &str) -> Vec<String> {
 fn alerts_and_dashboard_use_metrics_that_exist() {
     let source = concat!(
         include_str!("../../src/keep/metrics/mod.rs"),
-        include_str!("../../src/keep/metrics/fleet.rs")
+        include_str!("../../src/keep/metrics/fleet.rs"),
+        include_str!("../../src/keep/metrics/recording.rs")
     );
     for file in [
         "monitoring/prometheusrule.yaml",

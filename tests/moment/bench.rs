@@ -109,6 +109,17 @@ pub(crate) fn work(cluster: &Cluster, random: &mut Random, before: u64, after: u
     });
 }
 
+/// So many random requests, and no compaction.
+pub(crate) fn requests(cluster: &Cluster, random: &mut Random, count: u64) {
+    block_on(async {
+        let client = cluster.client().await;
+        let mut leases = Vec::new();
+        for _ in 0..count {
+            request(&client, random, &mut leases).await;
+        }
+    });
+}
+
 /// What a server has at a revision.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Past {

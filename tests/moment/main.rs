@@ -4,8 +4,10 @@
 mod before;
 mod bench;
 mod log;
+mod record;
 mod refusals;
 mod releases;
 mod revisions;
 mod roll;
+mod shelf;
 mod times;

@@ -190,6 +190,7 @@ fn snapshots_of_newer_releases_are_what_their_tools_say() {
             compact: false,
             to: None,
             roll_forward: None,
+            recorded: None,
         };
         let outcome = datadir::run(&context(), &request).unwrap();
         assert_eq!(

@@ -78,6 +78,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
                     weekly,
                     monthly,
                     within,
+                    moments: None,
                     max_size,
                     min_keep,
                     ocp_versions,

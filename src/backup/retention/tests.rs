@@ -53,6 +53,40 @@ fn twice_a_day() -> Vec<Candidate> {
 
 pub(super) const NOW: &str = "2026-11-21T14:00:00Z";
 
+/// The base of the moments that are to be kept is the newest that was there when they began.
+#[test]
+fn moments_are_reached_from_a_base() {
+    let sets = twice_a_day();
+    let kept = |hours: u64| -> Vec<String> {
+        let rules = Rules {
+            moments: Some(Duration::from_secs(hours * 3600)),
+            ..Rules::default()
+        };
+        let decisions = decide(&sets, &rules, at(NOW)).unwrap();
+        let by_rule = decisions.into_iter().filter(|decision| {
+            let mut reasons = decision.reasons.iter();
+            reasons.any(|reason| reason.rule == KEEP_MOMENTS)
+        });
+        by_rule.map(|decision| decision.name).collect()
+    };
+    let created = |name: &String| {
+        let set = sets.iter().find(|set| set.name == *name);
+        set.and_then(|set| set.created).unwrap()
+    };
+    for hours in [1, 30, 100] {
+        let [base]: [String; 1] = kept(hours).try_into().unwrap();
+        let begun = at(NOW) - SignedDuration::from_hours(i64::try_from(hours).unwrap());
+        let later = sets
+            .iter()
+            .filter_map(|set| set.created)
+            .filter(|at| *at <= begun);
+        assert_eq!(later.max(), Some(created(&base)), "{hours}");
+    }
+    // Without one that is so old it is the first.
+    let first = sets.iter().filter_map(|set| set.created).min();
+    assert_eq!(kept(100_000).first().map(created), first);
+}
+
 #[test]
 fn each_rule_by_itself() {
     let sets = twice_a_day();

@@ -231,5 +231,6 @@ fn order(snapshot: &Path, here: &Path, unsealed: bool) -> Result<datadir::Reques
         compact: false,
         to: None,
         roll_forward: None,
+        recorded: None,
     })
 }

@@ -238,6 +238,7 @@ impl BackupPlanner<'_> {
                 node: manifest.and_then(|manifest| manifest.node.name.clone()),
                 to: self.request.to.clone(),
                 roll_forward: wal.map(|wal| wal.forward.dir.clone()),
+                recorded: self.request.recorded.clone(),
             }),
             profile: survey.profile.word().to_owned(),
             node: survey.node.clone(),

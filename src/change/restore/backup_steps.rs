@@ -98,6 +98,7 @@ impl BackupPlanner<'_> {
             to: self.request.to.clone(),
             roll_forward: None,
             wal_on_node: false,
+            recorded: self.request.recorded.clone(),
             allow: names
                 .iter()
                 .filter(|name| allow(name))

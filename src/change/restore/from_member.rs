@@ -28,7 +28,7 @@ use crate::etcd::datadir::{Layout, holders};
 use crate::etcd::restore::Evidence;
 use crate::etcd::wal::SEGMENT_SIZE;
 use crate::event::Event;
-use crate::keep::{catalog, lineage};
+use crate::keep::lineage;
 use crate::node::component::Component;
 use crate::store::LocalStore;
 use crate::sys::mount::Mounts;
@@ -328,8 +328,8 @@ impl MemberPlanner<'_> {
         else {
             return known;
         };
-        match catalog::list(&LocalStore::at(store)) {
-            Ok(sets) => known.extend(datadir::evidence(&sets)),
+        match datadir::evidence_of_store(&LocalStore::at(store)) {
+            Ok(of_store) => known.extend(of_store),
             Err(failure) => self.context.warn("revision-unknown", failure.to_string()),
         }
         known

@@ -18,7 +18,7 @@ use crate::etcd::datadir::{self as files, DbFacts, Layout};
 use crate::etcd::kubernetes::{self, ClusterVersion};
 use crate::etcd::restore::Evidence;
 use crate::etcd::wal::Wal;
-use crate::keep::{catalog, database, lineage};
+use crate::keep::{database, lineage};
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::endpoint::initial_cluster;
@@ -258,7 +258,7 @@ pub(crate) fn evidence(
     node: &NodeSays,
 ) -> Result<Vec<Evidence>> {
     let mut known = match &request.options.store {
-        Some(store) if store.is_dir() => datadir::evidence(&catalog::list(&LocalStore::at(store))?),
+        Some(store) if store.is_dir() => datadir::evidence_of_store(&LocalStore::at(store))?,
         _ => Vec::new(),
     };
     known.extend(served::of_operations(

@@ -114,6 +114,7 @@ fn write_source<S: Serializer>(source: &Option<SourceInfo>, to: S) -> Result<S::
             node: None,
             to: None,
             roll_forward: None,
+            recorded: None,
         }
         .serialize(to),
     }

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::etcd::history::Moment;
 use crate::etcd::restore::Bump;
 use crate::keep::catalog::BackupSet;
+use crate::keep::ranges::Recorded;
 
 /// What every restore of a node is asked for, whatever its data comes from.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub struct Request {
     /// The WAL that is applied to the backup: a member's data directory, as a host path; empty: the
     /// node's own.
     pub roll_forward: Option<PathBuf>,
+    /// Recorded changes that are applied to the backup.
+    pub recorded: Option<Recorded>,
     /// A directory for scratch files.
     pub scratch: PathBuf,
 }

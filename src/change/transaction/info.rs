@@ -15,6 +15,7 @@ use crate::cluster::survey::ClusterClient;
 use crate::error::Result;
 use crate::etcd::client::{ConnectOptions, Endpoint};
 use crate::etcd::history::Moment;
+use crate::keep::ranges::Recorded;
 use crate::node::access::EtcdAccess;
 use crate::node::component::Component;
 use crate::node::layout::NodeLayout;
@@ -118,6 +119,9 @@ pub struct SourceInfo {
     /// The directory whose WAL is applied to the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roll_forward: Option<PathBuf>,
+    /// The recorded changes that are applied to the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
 }
 
 impl SourceInfo {
@@ -133,6 +137,7 @@ impl SourceInfo {
             node: Some(node),
             to: None,
             roll_forward: None,
+            recorded: None,
         }
     }
 }

@@ -37,6 +37,13 @@ pub struct KeepArgs {
     #[arg(long, value_name = "AGE", value_parser = parse_duration)]
     pub keep_within: Option<Duration>,
 
+    /// Keep recorded changes of this time, and the backups that they follow (7d)
+    ///
+    /// Recorded changes that lead to older moments only are deleted. Without this option those
+    /// are deleted that follow no backup any more.
+    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    pub keep_moments: Option<Duration>,
+
     /// Delete the oldest while all together are bigger than this, even if
     /// a rule above keeps them (10GiB; OpenShift: RetentionSize)
     #[arg(long, value_name = "BYTES", value_parser = parse_size, verbatim_doc_comment)]
@@ -68,6 +75,7 @@ impl KeepArgs {
         ];
         counts.iter().any(Option::is_some)
             || self.keep_within.is_some()
+            || self.keep_moments.is_some()
             || self.max_size.is_some()
             || self.keep_ocp_versions
     }
@@ -81,6 +89,7 @@ impl KeepArgs {
             weekly: self.keep_weekly,
             monthly: self.keep_monthly,
             within: self.keep_within,
+            moments: self.keep_moments,
             max_size: self.max_size,
             min_keep: self.min_keep,
             ocp_versions: self.keep_ocp_versions,

@@ -13,6 +13,7 @@ const LIST_EXAMPLES: &str = "\
 Examples:
   etcd-dr list
   etcd-dr list --stale-after 2h || alert
+  etcd-dr list --ranges
   etcd-dr list -o json /mnt/backups
   etcd-dr list --fleet s3://bucket/etcd --expect clusters.txt
   etcd-dr list --fleet s3://one s3://two -o html > fleet.html";
@@ -35,6 +36,11 @@ pub struct ListArgs {
     /// More stores, with --fleet
     #[arg(value_name = "STORE", requires = "fleet", value_hint = ValueHint::DirPath)]
     pub more: Vec<PathBuf>,
+
+    /// Show which revisions and times can be restored, and every gap between
+    /// them with its cause, instead of the backups
+    #[arg(long, conflicts_with_all = ["stale_after", "fleet"], verbatim_doc_comment)]
+    pub ranges: bool,
 
     /// Exit with 11 if the newest good backup is older than this (2h)
     /// [with --fleet: 25h]

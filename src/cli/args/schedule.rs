@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::backup::BackupArgs;
+use super::record::SealArgs;
 use super::values::parse_duration;
 
 const EXAMPLES: &str = "\
@@ -14,6 +15,7 @@ Examples:
   etcd-dr schedule @hourly --keep-hourly 24 --keep-daily 7
   etcd-dr schedule '30 */6 * * *' --time-zone Europe/Berlin
   etcd-dr schedule @hourly --copy-to s3://bucket --keep-last 20 --keep-copies
+  etcd-dr schedule @hourly --record --keep-last 48 --keep-moments 2d
   etcd-dr schedule @hourly --metrics-listen 127.0.0.1:9979";
 
 /// `schedule`
@@ -66,6 +68,13 @@ pub struct ScheduleArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub suspend_file: Option<PathBuf>,
 
+    /// Also record every write between the backups, as `etcd-dr record` does
+    ///
+    /// What fails there never stops a backup: it is tried again, with a warning and in the
+    /// metrics.
+    #[arg(long)]
+    pub record: bool,
+
     /// Serve /metrics, /healthz and /readyz on this address, over plain HTTP
     /// unless --metrics-cert is given
     #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
@@ -88,6 +97,10 @@ pub struct ScheduleArgs {
     /// /healthz and /readyz
     #[arg(long, value_name = "FILE", requires = "metrics_cert", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
     pub metrics_client_ca: Option<PathBuf>,
+
+    /// How often recorded changes are sealed.
+    #[command(flatten)]
+    pub seal: SealArgs,
 
     /// What each run does.
     #[command(flatten)]

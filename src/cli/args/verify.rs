@@ -19,6 +19,7 @@ Examples:
   etcd-dr verify --data-dir /var/lib/etcd      a stopped member's files
   etcd-dr verify --chain s3://bucket/etcd      is one missing or replaced?
   etcd-dr verify --fleet --sample 5 s3://bucket/etcd
+  etcd-dr verify --ranges                      are recorded changes whole?
   etcd-dr verify --compare a.json b.json       which disk to recover from?
   etcd-dr verify --cluster -o json             what is wrong with the cluster?";
 
@@ -28,7 +29,7 @@ Examples:
 pub struct VerifyArgs {
     /// Backup to check: a name, `latest`, a directory, a snapshot file,
     /// or URL/CLUSTER/NODE/backup-N
-    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster", "upgrade_to", "chain", "fleet"])]
+    #[arg(value_name = "SET", verbatim_doc_comment, required_unless_present_any = ["all", "data_dir", "compare", "cluster", "upgrade_to", "chain", "fleet", "ranges"])]
     pub sets: Vec<String>,
 
     /// Check every backup in the store
@@ -54,6 +55,13 @@ pub struct VerifyArgs {
     /// With --fleet: how many backups to prove [default: 1]
     #[arg(long, value_name = "N", requires = "fleet", value_parser = clap::value_parser!(u32).range(1..))]
     pub sample: Option<u32>,
+
+    /// Check the recorded changes, and that each backup with them has the HashKV of the next
+    ///
+    /// SET is a store here. Exit status 11: a segment is damaged or missing, or a backup and the
+    /// changes after it are not what the next backup has. It copies each backup to --scratch.
+    #[arg(long, conflicts_with_all = ["all", "live", "data_dir", "compare", "cluster", "upgrade_to", "chain", "fleet"])]
+    pub ranges: bool,
 
     /// Diagnose the running cluster: members, quorum, names, addresses,
     /// certificates, clocks, space

@@ -36,6 +36,21 @@ pub(crate) fn plan(plan: &PrunePlan, explain: bool) -> String {
         );
         let _ = writeln!(text, "{}", printable(line));
     }
+    for chain in plan
+        .changes
+        .iter()
+        .filter(|chain| explain || chain.remove > 0)
+    {
+        let line = format!(
+            "changes {}: remove {} segments ({}), keep {}: {}",
+            chain.chain.display(),
+            chain.remove,
+            HumanBytes(chain.freed),
+            chain.keep,
+            chain.reason
+        );
+        let _ = writeln!(text, "{}", printable(line));
+    }
     let gone = plan.removals().count();
     let freed = plan
         .removals()
@@ -72,6 +87,15 @@ pub(crate) fn summary(done: &Pruned) -> String {
         HumanBytes(done.freed),
         done.plan.decisions.len().saturating_sub(done.removed.len())
     );
+    let segments: usize = done.plan.changes.iter().map(|chain| chain.remove).sum();
+    if segments > 0 && done.problems.is_empty() {
+        let freed = done.plan.changes.iter().map(|chain| chain.freed).sum();
+        let _ = writeln!(
+            text,
+            "{segments} segments of recorded changes removed ({})",
+            HumanBytes(freed)
+        );
+    }
     if done.versions_kept {
         text.push_str(
             "The bucket keeps earlier versions: removed objects are hidden there, and use space until the bucket's own rules delete them.\n",
@@ -85,6 +109,7 @@ pub(crate) fn document(plan: &PrunePlan, done: Option<&Pruned>) -> Value {
     json!({
         "dryRun": done.is_none(),
         "decisions": plan.decisions,
+        "changes": plan.changes,
         "removed": done.map(|done| done.removed.clone()).unwrap_or_default(),
         "freed": done.map_or(0, |done| done.freed),
         "problems": done.map(|done| done.problems.clone()).unwrap_or_default(),

@@ -8,7 +8,7 @@ use super::super::session::{Session, Shown};
 use super::from_member;
 use super::request::{Named, check_allowed, dir_options, evidence, find};
 use super::text::moment;
-use crate::change::datadir::{self, Outcome, Request, RollForward, RolledForward};
+use crate::change::datadir::{self, AppliedChanges, Outcome, Request, RollForward, RolledForward};
 use crate::error::{Failure, Kind, Result};
 use crate::keep::advice;
 use crate::node::apiserver::ApiServer;
@@ -65,6 +65,7 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
         target,
         compact: args.compact,
         to: named.to.clone(),
+        recorded: named.recorded.clone(),
         roll_forward: args.roll_forward.as_deref().map(|dir| RollForward {
             dir: session.readable(dir),
             cluster_id: set.manifest.as_ref().map(|set| set.cluster.etcd_id.clone()),
@@ -110,6 +111,9 @@ fn text(outcome: &Outcome) -> String {
             format!("equal at revision {}", restored.moment.revision),
         );
     }
+    for (name, value) in outcome.recorded.iter().flat_map(recorded) {
+        line(name, value);
+    }
     for (name, value) in outcome.roll_forward.iter().flat_map(rolled_forward) {
         line(name, value);
     }
@@ -126,6 +130,22 @@ fn text(outcome: &Outcome) -> String {
         ),
     );
     text
+}
+
+/// What was applied of recorded changes, as names and values.
+fn recorded(applied: &AppliedChanges) -> [(&'static str, String); 2] {
+    let what = format!(
+        "changes of revisions {} to {} applied, from {} segments in {}",
+        applied.from_revision + 1,
+        applied.to_revision,
+        applied.segments,
+        applied.dir.display()
+    );
+    let proof = match &applied.backup {
+        Some(backup) => format!("hashkv: equal to that of {backup}"),
+        None => format!("hashkv: notChecked ({})", applied.why.unwrap_or_default()),
+    };
+    [("recorded", what), ("", proof)]
 }
 
 /// What was applied of a WAL, as names and values.

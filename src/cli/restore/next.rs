@@ -166,6 +166,7 @@ mod tests {
                 node: None,
                 to: None,
                 roll_forward: None,
+                recorded: None,
             }),
             profile: profile.to_owned(),
             node: "m0".to_owned(),

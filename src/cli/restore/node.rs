@@ -259,6 +259,7 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
         options: options(session, args)?,
         set: named.set.clone(),
         to: named.to.clone(),
+        recorded: named.recorded.clone(),
         roll_forward: args.roll_forward.as_deref().map(|dir| match own(dir) {
             true => PathBuf::new(),
             false => session.readable(dir),

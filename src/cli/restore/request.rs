@@ -1,9 +1,12 @@
 //! What the options of `restore` ask for.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::super::args::{Bump as BumpArg, RestoreArgs};
 use super::super::brought::{Reached, bring};
+use super::super::recorded::chains;
 use super::super::session::{Session, scratch};
 use super::super::{allow, remote, sign};
 use crate::change::datadir;
@@ -13,9 +16,11 @@ use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::history::{Moment, Target};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::keep::catalog::{self, BackupSet};
+use crate::keep::ranges::{Continuation, Recorded, continuation};
+use crate::keep::remote::Identities;
 use crate::keep::{backup, foreign, reach, remote as sets, trust};
 use crate::node::layout::NodeLayout;
-use crate::store::{Address, LocalStore};
+use crate::store::{Address, LocalStore, Store};
 use crate::sys::scratch::Scratch;
 
 /// A set that is named, and the folder it was brought to for this run only.
@@ -23,6 +28,10 @@ pub(super) struct Named {
     pub(super) set: BackupSet,
     /// The revision to restore to, if one is asked for.
     pub(super) to: Option<Moment>,
+    /// The recorded changes that are applied for that.
+    pub(super) recorded: Option<Recorded>,
+    /// Where changes were brought to, if not to the node's own store.
+    changes: Option<LocalStore>,
     _brought: Option<Scratch>,
     _unpacked: Option<Scratch>,
 }
@@ -40,6 +49,8 @@ impl Named {
         Ok(Self {
             set,
             to: None,
+            recorded: None,
+            changes: None,
             _brought: brought,
             _unpacked: unpacked,
         })
@@ -58,18 +69,44 @@ pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<
         let trust = sign::trust(session, &args.signers, &args.allow)?;
         let mut sets = catalog::list(&store)?;
         trust.mark(&mut sets);
-        let (set, to) = reach::newest(sets, &target, session.context.now)?;
+        let chains = chains(session, &store)?;
+        let (set, reached) = reach::newest(sets, &chains, &target, session.context.now)?;
         trust.check_set(&set)?;
         return Ok(Named {
             set,
-            to: Some(to),
+            to: Some(reached.moment),
+            recorded: reached.recorded,
+            changes: None,
             _brought: None,
             _unpacked: None,
         });
     }
     let mut named = named(session, args, keep)?;
-    named.to = Some(reach::moment(&named.set, &target)?);
+    let store = match &named.changes {
+        Some(store) => store.clone(),
+        None => session.store_to_read(args.store.as_deref())?,
+    };
+    let continued = continued(session, args, &store, &named.set)?;
+    let reached = reach::moment(&named.set, &target, continued.as_ref())?;
+    named.to = Some(reached.moment);
+    named.recorded = reached.recorded;
     Ok(named)
+}
+
+/// The changes that the store has after a backup.
+fn continued(
+    session: &Session,
+    args: &RestoreArgs,
+    store: &LocalStore,
+    set: &BackupSet,
+) -> Result<Option<Continuation>> {
+    let chains = chains(session, store)?;
+    if chains.is_empty() {
+        return Ok(None);
+    }
+    let mut sets = catalog::list(store)?;
+    sign::trust(session, &args.signers, &args.allow)?.mark(&mut sets);
+    Ok(continuation(&chains, &sets, set))
 }
 
 /// The newest good backup.
@@ -92,9 +129,9 @@ fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         return Named::new(session, args, set, None);
     }
     let address = Address::parse(word)?;
+    let settings = remote::settings(session, &args.remote)?;
+    let identities = remote::identities(&args.identity)?;
     if keep {
-        let settings = remote::settings(session, &args.remote)?;
-        let identities = remote::identities(&args.identity)?;
         let context = &session.context;
         let store = session.store_to_read(args.store.as_deref())?;
         if args.store.is_none() && session.config.store.is_none() {
@@ -103,7 +140,10 @@ fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         let id = session.block_on(async {
             let (from, set) = remote::resolve(session, &address, &settings, trust).await?;
             let from = from.as_ref();
-            sets::import(context, from, &set.name, &store, identities, trust).await
+            let keys = identities.clone();
+            let id = sets::import(context, from, &set.name, &store, keys, trust).await?;
+            bring_changes(session, args, from, &set, &store, identities).await?;
+            Ok(id)
         })?;
         let set = catalog::resolve(&store, &id.to_string())?;
         return Named::new(session, args, set, None);
@@ -120,7 +160,40 @@ fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         trust,
     };
     let brought = bring(session, &address, &reached, part, "fetch")?;
-    Named::new(session, args, brought.set, Some(brought.here))
+    let into = LocalStore::at(brought.here.path());
+    if to(args, session.context.now).is_some() {
+        session.block_on(async {
+            let (from, set) = remote::resolve(session, &address, &settings, trust).await?;
+            bring_changes(session, args, from.as_ref(), &set, &into, identities).await
+        })?;
+    }
+    let named = Named::new(session, args, brought.set, Some(brought.here))?;
+    Ok(Named {
+        changes: Some(into),
+        ..named
+    })
+}
+
+/// Brings the changes that were recorded after a backup in another store, if a moment is asked for.
+async fn bring_changes(
+    session: &Session,
+    args: &RestoreArgs,
+    from: &dyn Store,
+    set: &BackupSet,
+    into: &LocalStore,
+    identities: Arc<Identities>,
+) -> Result<()> {
+    let manifest = set.manifest.as_ref();
+    let after = manifest.and_then(|manifest| manifest.database.kv_revision);
+    let (Some(_), Some(after), Some((node, _))) = (
+        to(args, session.context.now),
+        after,
+        set.name.rsplit_once('/'),
+    ) else {
+        return Ok(());
+    };
+    let brought = sets::bring_changes(&session.context, from, node, after, into, identities);
+    brought.await.map(drop)
 }
 
 /// The set that is named.
@@ -170,7 +243,7 @@ pub(super) fn evidence(session: &Session, store: &LocalStore) -> Result<Vec<Evid
     let layout = NodeLayout::new(&session.root);
     let mut known = served::of_operations(&session.context, &layout);
     if store.dir().is_dir() {
-        known.extend(datadir::evidence(&catalog::list(store)?));
+        known.extend(datadir::evidence_of_store(store)?);
     }
     Ok(known)
 }

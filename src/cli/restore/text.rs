@@ -9,6 +9,7 @@ use super::super::output::json;
 use super::super::output::words::{self, numbered, places};
 use super::super::session::Shown;
 use super::next;
+use crate::change::datadir::UNPROVEN;
 use crate::change::restore::info::RestoreInfo;
 use crate::change::restore::journalled::Facts;
 use crate::change::restore::plan::RestorePlan;
@@ -74,6 +75,15 @@ fn origin(source: &SourceInfo, now: Timestamp) -> Vec<(&'static str, String)> {
     let revision = source.kv_revision;
     lines.extend(revision.map(|revision| ("revision", revision.to_string())));
     lines.extend(source.to.iter().flat_map(moment));
+    lines.extend(source.recorded.as_ref().map(|recorded| {
+        let proof = match &recorded.proof {
+            Some(proof) => format!("proven by HashKV of {}", proof.backup),
+            None => format!("not proven: {UNPROVEN}"),
+        };
+        let (dir, until) = (recorded.dir.display(), recorded.until_revision);
+        let what = format!("changes in {dir}, to revision {until}; {proof}");
+        ("recorded", what)
+    }));
     lines.extend(source.roll_forward.as_ref().map(|wal| {
         let wal = wal.display();
         let what = format!("forward with the WAL of {wal}, to its last write");

@@ -17,7 +17,7 @@ use super::args::VerifyArgs;
 use super::brought::{Brought, Reached, bring};
 use super::output::{json, layers, words};
 use super::session::{Session, Shown, scratch};
-use super::{remote, sign, target};
+use super::{ranges, remote, sign, target};
 use crate::backup::names::MANIFEST;
 use crate::change::rehearse::Rehearsal;
 use crate::error::{Failure, Kind, Result, exit};
@@ -45,6 +45,9 @@ pub(super) fn run(session: &Session, args: &VerifyArgs) -> Result<Shown> {
     }
     if args.fleet {
         return fleet::run(session, args);
+    }
+    if args.ranges {
+        return ranges::verify(session, args);
     }
     if args.sets.iter().any(|word| Address::is_url(word)) {
         return away(session, args);

@@ -146,11 +146,16 @@ impl Cause {
     /// word on a reply it cannot read.
     pub(super) fn of_library(cause: &etcd_client::Error) -> Self {
         match cause {
-            etcd_client::Error::GRpcStatus(status) => find::<Self>(status)
-                .cloned()
-                .unwrap_or_else(|| Self::Protocol(error::cut(status.message().to_owned()))),
+            etcd_client::Error::GRpcStatus(status) => Self::of_status(status),
             other => Self::Protocol(error::cut(other.to_string())),
         }
+    }
+
+    /// What stands behind a status of the gRPC library.
+    pub(super) fn of_status(status: &tonic::Status) -> Self {
+        find::<Self>(status)
+            .cloned()
+            .unwrap_or_else(|| Self::Protocol(error::cut(status.message().to_owned())))
     }
 
     /// Whether etcd's own authentication refused the user, or found none.

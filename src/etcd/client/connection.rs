@@ -134,6 +134,11 @@ impl Connection {
         }
     }
 
+    /// What calls by their path go through.
+    pub(super) fn caller(&self) -> Caller {
+        self.caller.clone()
+    }
+
     /// Where it leads.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint

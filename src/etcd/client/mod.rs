@@ -22,6 +22,7 @@ mod refusal;
 mod tls;
 mod transport;
 mod types;
+mod watch;
 mod write;
 
 pub use self::change::{AddedMember, NewMember};
@@ -38,6 +39,8 @@ pub use self::types::{
     Alarm, AlarmKind, Consistency, HashKv, HashKvAnswer, Header, KeyValue, MemberList, Probe,
     Range, Status,
 };
+
+pub use self::watch::{Event, Watch, Watched};
 
 pub use crate::etcd::ids::MemberId as Id;
 pub use crate::etcd::membership::Member;

@@ -37,6 +37,8 @@ pub enum ClockSource {
     Objects,
     /// Both.
     LeasesAndObjects,
+    /// When a recorder received them; before the first recorded revision, the clocks in the objects.
+    Recorder,
 }
 
 /// What times are known by, and how far they may be off.
@@ -59,6 +61,7 @@ impl std::fmt::Display for Clock {
             ClockSource::Leases => "Leases",
             ClockSource::Objects => "the API server's times",
             ClockSource::LeasesAndObjects => "Leases and the API server's times",
+            ClockSource::Recorder => "the times at which changes were recorded",
         };
         let within = self.within_seconds;
         let writers = match self.writers {
@@ -80,6 +83,47 @@ pub struct Moments {
     clock: Clock,
     /// Revision and microseconds since 1970, both ascending; never empty.
     marks: Vec<(i64, i64)>,
+}
+
+/// Collects when recorded revisions arrived.
+#[derive(Debug, Default)]
+pub(super) struct Received(Samples);
+
+impl Received {
+    /// Takes a revision and when it arrived, in milliseconds since 1970; both ascend.
+    pub(super) fn add(&mut self, revision: i64, millis: i64) {
+        self.0.add(Sample {
+            revision,
+            micros: millis.saturating_mul(1000),
+            writer: 0,
+        });
+    }
+
+    /// The times of a history whose recorded part these are; before it, those of its objects.
+    pub(super) fn join(self, older: Option<Moments>) -> Option<Moments> {
+        let Some(first) = self.0.kept.first().copied() else {
+            return older;
+        };
+        let (mut marks, within) = match older {
+            Some(older) => (older.marks, older.clock.within_seconds),
+            None => (Vec::new(), 1),
+        };
+        marks.retain(|(revision, micros)| *revision < first.revision && *micros <= first.micros);
+        // A recorder that was resumed may have a clock that was set in the meantime.
+        for sample in &self.0.kept {
+            let before = marks.last().map_or(i64::MIN, |(_, micros)| *micros);
+            marks.push((sample.revision, sample.micros.max(before)));
+        }
+        let recorded = gap(&marks).unsigned_abs() / 2;
+        let recorded = recorded.div_ceil(SECOND.unsigned_abs()) + 1;
+        let clock = Clock {
+            source: ClockSource::Recorder,
+            writers: 1,
+            left_out: 0,
+            within_seconds: within.min(recorded).max(1),
+        };
+        Some(Moments { clock, marks })
+    }
 }
 
 /// The revision of a time.

@@ -1,14 +1,15 @@
 //! The changes between the compaction and the newest revision, newest first.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Kind, Result};
 use crate::etcd::bbolt::{FileSource, Order};
 use crate::etcd::keyspace::{Database, Head};
-use crate::etcd::mvcc::KvRevision;
+use crate::etcd::mvcc::{KeyValue, KvRevision};
+use crate::etcd::segment::{between, sound};
 
 /// The revisions that a database can be restored to, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,10 @@ pub struct History {
     source: FileSource,
     head: Head,
     span: Span,
+    /// The database's own revision.
+    own: i64,
+    /// Segments of recorded changes that follow it.
+    segments: Vec<PathBuf>,
 }
 
 impl History {
@@ -75,7 +80,45 @@ impl History {
             to: database.revision()?.max(from),
         };
         let head = database.head();
-        Ok(Self { source, head, span })
+        Ok(Self {
+            source,
+            head,
+            span,
+            own: span.to,
+            segments: Vec::new(),
+        })
+    }
+
+    /// The same, continued by the changes that a chain of segments has, up to a revision.
+    ///
+    /// # Errors
+    /// The refusal `missing-segment`; the segments are checked when they are read.
+    pub fn continued(mut self, chain: &Path, until: i64) -> Result<Self> {
+        if until > self.own {
+            self.segments = between(chain, self.own, until)?;
+            self.span.to = until;
+        }
+        Ok(self)
+    }
+
+    /// Whether a revision is only in recorded changes.
+    pub fn is_recorded(&self, revision: i64) -> bool {
+        revision > self.own
+    }
+
+    /// When recorded revisions arrived: revision and milliseconds since 1970, the oldest first.
+    ///
+    /// # Errors
+    /// Those of reading segments.
+    pub fn received(&self, each: &mut dyn FnMut(i64, i64)) -> Result<()> {
+        for path in &self.segments {
+            for (revision, millis) in sound(path)?.times() {
+                if self.is_recorded(*revision) && *revision <= self.span.to {
+                    each(*revision, *millis);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The revisions that can be reached.
@@ -93,6 +136,9 @@ impl History {
         above: i64,
         each: &mut dyn FnMut(&Change<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
+        if self.recorded(above, each)? {
+            return Ok(());
+        }
         let database = Database::again(&self.source, self.head);
         database.walk(Order::Descending, &mut |version| {
             if version.revision.main <= above {
@@ -111,4 +157,40 @@ impl History {
             Ok(flow?.is_continue())
         })
     }
+
+    /// Hands out the recorded changes above a revision, newest first; whether one was enough.
+    fn recorded(&self, above: i64, each: &mut Each<'_>) -> Result<bool> {
+        let above = above.max(self.own);
+        for path in self.segments.iter().rev() {
+            let segment = sound(path)?;
+            for record in segment.records().rev() {
+                let revision = record.key.revision;
+                if revision.main <= above {
+                    return Ok(false);
+                }
+                if revision.main > self.span.to {
+                    continue;
+                }
+                let (kv, _) = KeyValue::decode(record.value)
+                    .doing(Kind::BadBackup, || format!("reading revision {revision}"))?;
+                let flow = each(&Change {
+                    revision,
+                    key: kv.key,
+                    put: (!record.key.tombstone).then_some(Put {
+                        create_revision: kv.create_revision,
+                        version: kv.version,
+                        lease: kv.lease,
+                        value: kv.value,
+                    }),
+                });
+                if flow?.is_break() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
 }
+
+/// Takes a change, and says whether that is enough.
+type Each<'a> = dyn FnMut(&Change<'_>) -> Result<ControlFlow<()>> + 'a;

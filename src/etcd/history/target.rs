@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde::{Deserialize, Serialize};
 
-use super::clock::{At, Clock, ClockReader, Moments};
+use super::clock::{At, Clock, ClockReader, Moments, Received};
 use super::object::ObjectKey;
 use super::read::{Change, History, Span};
 use super::stored::Stamps;
@@ -191,7 +191,9 @@ fn read_clock(history: &History, each: &mut dyn FnMut(&Change<'_>)) -> Result<Op
         each(change);
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(clock.finish())
+    let mut received = Received::default();
+    history.received(&mut |revision, millis| received.add(revision, millis))?;
+    Ok(received.join(clock.finish()))
 }
 
 fn unreachable(what: &str, reach: &Reach) -> Failure {

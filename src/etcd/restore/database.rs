@@ -7,17 +7,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use super::grown::{Grown, grow};
 use super::plan::{Plan, refuse};
 use super::settle::settle;
 use super::source::Source;
-use super::spec::{AtRevision, Forward, Spec};
+use super::spec::{AtRevision, Spec};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::etcd::bbolt::write::{amend, digests_left, meta_pages, rewrite, small_bucket};
 use crate::etcd::bbolt::{FileSource, Metas, ReadAt};
 use crate::etcd::build::{Decision, Phase, Watch, chosen, stop_if, write_amendment};
 use crate::etcd::datadir::DbFacts;
 use crate::etcd::hashkv::At;
-use crate::etcd::roll::{Joined, Rolled};
+use crate::etcd::roll::Rolled;
+use crate::etcd::segment::Extended;
 use crate::etcd::snapshot::{
     LayerState, Options, Packed, Report, Shape, Trailer, inspect, is_raw_copy,
 };
@@ -53,6 +55,7 @@ pub(super) struct Made {
     pub(super) size: u64,
     pub(super) at: Option<AtRevision>,
     pub(super) rolled: Option<Rolled>,
+    pub(super) extended: Option<Extended>,
     /// What the result says of itself.
     pub(super) facts: DbFacts,
 }
@@ -110,9 +113,9 @@ impl Database {
             return Err(self.no_database(watch));
         };
         let out = OutFile::create(to).doing(Kind::Store, writing)?;
-        let (plan, rolled, mut out) = if spec.compact {
+        let (plan, grown, mut out) = if spec.compact {
             let (plan, out) = self.write_anew(spec, out, watch)?;
-            (plan, None, out)
+            (plan, Grown::No, out)
         } else {
             self.copy_and_amend(spec, out, length, watch)?
         };
@@ -129,7 +132,8 @@ impl Database {
             notes,
             size,
             at: plan.at,
-            rolled,
+            rolled: grown.rolled(),
+            extended: grown.extended(),
             facts,
         })
     }
@@ -170,7 +174,7 @@ impl Database {
         mut out: OutFile,
         length: u64,
         watch: &dyn Watch,
-    ) -> Result<(Plan, Option<Rolled>, OutFile)> {
+    ) -> Result<(Plan, Grown, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
         // A reflink costs nothing, but passes no bytes through the hasher, so the copy is inspected
@@ -194,55 +198,20 @@ impl Database {
             Some(report) => report,
             None => self.inspect(&source, watch)?,
         };
-        let (rolled, report) = match &spec.roll_forward {
-            Some(forward) => {
-                let (rolled, report) = self.roll(forward, &mut out, &report, watch)?;
-                (Some(rolled), report)
-            }
-            None => (None, report),
-        };
-        // A database that was rolled forward is longer than the copy was.
+        let (grown, report) = grow(spec, &mut out, report, &self.options(false), watch)?;
+        // A database that was continued is longer than the copy was.
         let whole = out.file().try_clone().and_then(FileSource::new);
         let whole = whole.doing(Kind::Store, writing)?;
-        let (source, length): (&dyn ReadAt, u64) = match &rolled {
-            Some(_) => (&whole, whole.size()),
-            None => (&source, length),
+        let (source, length): (&dyn ReadAt, u64) = match &grown {
+            Grown::No => (&source, length),
+            _ => (&whole, whole.size()),
         };
         let meta = chosen(source, length)?;
         let leases = || small_bucket(source, length, &meta, b"lease");
         let plan = Plan::make(spec, report, leases)?;
         let amendment = amend(source, length, &meta, &plan.changes)?;
         write_amendment(&mut out, &amendment).doing(Kind::Store, writing)?;
-        Ok((plan, rolled, out))
-    }
-
-    /// Applies a WAL to the copy, and reads all of the result again.
-    fn roll(
-        &self,
-        forward: &Forward<'_>,
-        out: &mut OutFile,
-        report: &Report,
-        watch: &dyn Watch,
-    ) -> Result<(Rolled, Report)> {
-        let facts = match &report.facts {
-            Some(facts) if report.is_good() && facts.complete => facts,
-            _ => return Err(refuse(report)),
-        };
-        let log = Joined::open(forward.dir, facts, forward.cluster)?;
-        let rolled = log.apply(out, facts, watch)?;
-        let file = out.file().try_clone().and_then(FileSource::new);
-        let source = file.doing(Kind::Store, || "reading the database again")?;
-        let report = inspect(&source, &self.options(false), &|_| {})?;
-        let found = report.facts.as_ref().map(|facts| facts.revision);
-        if !report.is_good() || found != Some(rolled.revision) {
-            let what = format!(
-                "expected a sound database at revision {} after the WAL was applied, found {found:?}; {}",
-                rolled.revision,
-                refuse(&report)
-            );
-            return Err(Failure::new(Kind::Unexpected, what));
-        }
-        Ok((rolled, report))
+        Ok((plan, grown, out))
     }
 
     /// Copies the database. One with a trailer is hashed on the way, so the trailer vouches for

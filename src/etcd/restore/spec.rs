@@ -8,6 +8,7 @@ use crate::etcd::founding::FoundingCluster;
 use crate::etcd::hashkv::HashKv;
 use crate::etcd::ids::{ClusterId, MemberId};
 use crate::etcd::roll::Rolled;
+use crate::etcd::segment::{Extended, Extension};
 use crate::etcd::snapshot::{Alarm, Report};
 
 /// What is to be made of what.
@@ -27,6 +28,8 @@ pub struct Spec<'a> {
     pub to_revision: Option<i64>,
     /// The WAL of a member of the same history, whose entries after the snapshot are applied.
     pub roll_forward: Option<Forward<'a>>,
+    /// Recorded changes that are applied to the snapshot first.
+    pub recorded: Option<Extension<'a>>,
     /// Whether the trailer is not checked, and need not be there.
     pub skip_hash_check: bool,
     /// How the revision is bumped.
@@ -66,6 +69,8 @@ pub struct Restored {
     pub at: Option<AtRevision>,
     /// What was applied of a WAL.
     pub rolled: Option<Rolled>,
+    /// What was applied of recorded changes.
+    pub extended: Option<Extended>,
 }
 
 /// A WAL to roll forward from.

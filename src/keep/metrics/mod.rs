@@ -6,6 +6,7 @@
 
 mod exposition;
 pub mod fleet;
+mod recording;
 pub mod serve;
 mod tls;
 mod write;
@@ -27,8 +28,11 @@ use crate::error::{Doing, Kind, Result};
 use crate::keep::catalog;
 use crate::keep::catalog::{BackupSet, SetState};
 use crate::keep::copies::Place;
+use crate::keep::record::Standing;
 use crate::store::LocalStore;
 use crate::sys::space;
+
+use recording::Recording;
 
 pub use tls::{Tls, TlsFiles};
 pub use write::textfile;
@@ -120,6 +124,7 @@ pub struct Metrics {
     durations: Histogram,
     schedule: Family<Plan, Number>,
     next_run: Family<Unlabelled, Number>,
+    recording: Recording,
 }
 
 impl Default for Metrics {
@@ -165,12 +170,14 @@ impl Metrics {
             durations: Histogram::new(DURATIONS),
             schedule: Family::default(),
             next_run: Family::default(),
+            recording: Recording::default(),
         };
         metrics.register_backups();
         metrics.register_store();
         metrics.register_rehearsals();
         metrics.register_copies();
         metrics.register_runs();
+        metrics.recording.register(&mut metrics.registry);
         metrics
     }
 
@@ -325,6 +332,18 @@ impl Metrics {
             "When the next run is due",
             self.next_run.clone(),
         );
+    }
+
+    /// How the recorder stands.
+    pub fn recording(&self, standing: &Standing) {
+        let _whole = self.lock();
+        self.recording.stands(standing);
+    }
+
+    /// Whether recorded changes were proven by the newest backup.
+    pub fn proven(&self, good: bool) {
+        let _whole = self.lock();
+        self.recording.proven(good);
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {

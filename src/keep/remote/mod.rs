@@ -16,6 +16,7 @@
 //! A folder that another set claims is left alone, and the next number is taken.
 
 mod catalog;
+mod changes;
 mod fetch;
 mod folder;
 mod form;
@@ -51,6 +52,7 @@ pub mod fuzzing {
 }
 
 pub use catalog::{Seen, foreign_of, list, look, resolve};
+pub use changes::{Place as ChangePlace, bring_changes, list_changes, put_change};
 pub use fetch::{Part, fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};

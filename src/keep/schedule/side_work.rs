@@ -1,6 +1,7 @@
 //! The work beside a backup: copies, then the verification of other sets, then a rehearsal.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
 use crate::keep::catalog::{self, BackupSet};
 use crate::keep::copies::{Copies, Place, Tried};
+use crate::keep::ranges::{self, Proven};
 use crate::store::LocalStore;
 
 /// What verifies a set, and says whether it is good.
@@ -28,6 +30,8 @@ pub struct SideWork {
     pub turns: Turns,
     /// What is rehearsed once that is due.
     pub rehearsals: Option<Rehearsals>,
+    /// Where the recorded changes that lead to the new set are proven; none: they are not.
+    pub prove_in: Option<PathBuf>,
     /// When the period ends: no further copy is begun then.
     pub until: Timestamp,
 }
@@ -53,6 +57,8 @@ pub struct SideReport {
     pub verified: Vec<(String, Result<bool>)>,
     /// The set that was rehearsed, and whether etcd served it.
     pub rehearsed: Option<(String, Result<bool>)>,
+    /// Whether recorded changes lead from the set before to this one.
+    pub proven: Option<Proven>,
     /// What else went wrong.
     pub problems: Vec<Failure>,
     /// How the copies stand.
@@ -107,6 +113,15 @@ impl SideWork {
         }
         if let Some((own, sets)) = &self.verify {
             report.verified = self.turns.verify_others(&context, own, *sets);
+        }
+        if let Some(scratch) = &self.prove_in {
+            match ranges::prove_newest(&context, &self.turns.store, scratch) {
+                Ok(proven) => report.proven = proven,
+                Err(failure) if failure.kind() == Kind::Interrupted => {}
+                Err(failure) => report
+                    .problems
+                    .push(failure.doing("proving recorded changes")),
+            }
         }
         if let Some(rehearsals) = self.rehearsals
             && !context.cancel.is_cancelled()

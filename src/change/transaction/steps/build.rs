@@ -17,6 +17,7 @@ use crate::etcd::datadir::Layout;
 use crate::etcd::history::Moment;
 use crate::etcd::restore::{Bump, Evidence};
 use crate::keep::database;
+use crate::keep::ranges::Recorded;
 use crate::sys::owner::Owner;
 
 /// The data to be built.
@@ -44,6 +45,9 @@ pub struct Building {
     /// Whether its directory is a node path.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wal_on_node: bool,
+    /// Recorded changes that are applied to the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
     /// Refusals that are allowed.
     #[serde(deserialize_with = "crate::error::names::list")]
     pub allow: Vec<String>,
@@ -216,6 +220,7 @@ fn request(facts: &NodeFacts, building: &Building, data_dir: PathBuf) -> Result<
         compact: false,
         to: building.to.clone(),
         roll_forward: building.roll_forward.clone(),
+        recorded: building.recorded.clone(),
     })
 }
 
