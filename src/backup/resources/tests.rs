@@ -379,7 +379,7 @@ fn what_cannot_be_archived_is_left_out_and_named() {
         why.contains("/etc/absent, which does not exist") && !harmless,
         "{why}"
     );
-    let (why, harmless) = left(&|tree| link(tree, "../../../x")).unwrap();
+    let (why, harmless) = left(&|tree| link(tree, "../../../no-such-file")).unwrap();
     assert!(why.contains("does not exist") && !harmless, "{why}");
 
     // What an external PKI links to comes as its content.
