@@ -61,7 +61,7 @@ fn know(namespace: &Namespace, names: &[(String, IpAddr)]) {
 #[test]
 fn names_of_all_members_that_stop_resolving_are_found() {
     let Some(namespace) =
-        namespace::enter("situations::names_of_all_members_that_stop_resolving_are_found")
+        namespace::enter("disasters::names_of_all_members_that_stop_resolving_are_found")
     else {
         return;
     };
@@ -110,7 +110,7 @@ fn names_of_all_members_that_stop_resolving_are_found() {
 #[test]
 fn the_name_of_one_member_that_stops_resolving_is_found() {
     let Some(namespace) =
-        namespace::enter("situations::the_name_of_one_member_that_stops_resolving_is_found")
+        namespace::enter("disasters::the_name_of_one_member_that_stops_resolving_is_found")
     else {
         return;
     };
@@ -178,7 +178,7 @@ fn moves(cluster: &mut Cluster, namespace: &Namespace, i: usize) {
 /// One member's address has changed: it says so on its own node, with the command that mends it.
 #[test]
 fn a_changed_address_of_one_member_is_found() {
-    let Some(namespace) = namespace::enter("situations::a_changed_address_of_one_member_is_found")
+    let Some(namespace) = namespace::enter("disasters::a_changed_address_of_one_member_is_found")
     else {
         return;
     };
@@ -230,8 +230,7 @@ fn a_changed_address_of_one_member_is_found() {
 /// at its new address, from its own disk, and the others join it: nothing that was written is lost.
 #[test]
 fn changed_addresses_of_all_members_are_found() {
-    let Some(namespace) =
-        namespace::enter("situations::changed_addresses_of_all_members_are_found")
+    let Some(namespace) = namespace::enter("disasters::changed_addresses_of_all_members_are_found")
     else {
         return;
     };
