@@ -4,6 +4,7 @@ mod page;
 
 use std::path::{Path, PathBuf};
 
+use futures_util::{StreamExt, TryStreamExt};
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -26,6 +27,9 @@ use crate::sys::quote::printable;
 
 /// The oldest that the newest good backup may be: a daily one, and an hour for it.
 const STALE_AFTER: SignedDuration = SignedDuration::from_hours(25);
+
+/// Stores that are read at a time.
+const STORES_AT_A_TIME: usize = 8;
 
 /// The change of size from which on a backup counts as shrunk, as in the alert's rule.
 const LESS_THAN: f64 = -0.5;
@@ -141,7 +145,7 @@ fn is_failing(line: &Line) -> bool {
     line.expected && matches!(line.state, State::Absent | State::Stale)
 }
 
-/// Reads all stores, one after the other; the clusters of each are read side by side. None named: this node's.
+/// Reads all stores side by side, and the clusters of each. None named: this node's.
 ///
 /// # Errors
 /// [`Kind::Usage`] where a name cannot be meant. What a store fails with is in the result.
@@ -151,51 +155,72 @@ pub(super) fn look(
     trust: &Trust,
     settings: &Settings,
 ) -> Result<(Fleet, Vec<Seen>)> {
-    let mut fleet = Fleet::default();
-    let mut stores = Vec::new();
-    for named in named {
-        stores.push(look_at(
-            session,
-            Some(named),
-            (trust, settings),
-            &mut fleet,
-        )?);
-    }
-    if named.is_empty() {
-        stores.push(look_at(session, None, (trust, settings), &mut fleet)?);
-    }
-    Ok((fleet, stores))
+    let named: Vec<Option<&Path>> = match named {
+        [] => vec![None],
+        named => named.iter().copied().map(Some).collect(),
+    };
+    let places: Vec<Place> = named
+        .into_iter()
+        .map(|named| place(session, named))
+        .collect::<Result<_>>()?;
+    session.block_on(async {
+        let reading = places
+            .iter()
+            .map(|place| look_at(session, place, (trust, settings)));
+        let mut reading = futures_util::stream::iter(reading).buffered(STORES_AT_A_TIME);
+        let (mut fleet, mut stores) = (Fleet::default(), Vec::new());
+        while let Some((found, seen)) = reading.try_next().await? {
+            // In their order: of a backup that two stores have, the first one's is named.
+            fleet.merge(found);
+            stores.push(seen);
+        }
+        Ok((fleet, stores))
+    })
 }
 
-fn look_at(
+/// Where one store's backups are.
+enum Place {
+    /// Copies, in a remote store or a directory of them.
+    Copies(Address),
+    /// A directory of backups, and what it is called.
+    Local(LocalStore, String),
+}
+
+fn place(session: &Session, named: Option<&Path>) -> Result<Place> {
+    if let Some(address) = remote::url(session, named)? {
+        return Ok(Place::Copies(address));
+    }
+    let store = session.store_to_read(named)?;
+    let name = store.dir().display().to_string();
+    if !holds_copies(store.dir()) {
+        return Ok(Place::Local(store, name));
+    }
+    let dir = store
+        .dir()
+        .canonicalize()
+        .doing(Kind::Store, || format!("opening {name}"))?;
+    Address::of_directory(&dir).map(Place::Copies)
+}
+
+async fn look_at(
     session: &Session,
-    named: Option<&Path>,
+    place: &Place,
     (trust, settings): (&Trust, &Settings),
-    fleet: &mut Fleet,
-) -> Result<Seen> {
+) -> Result<(Fleet, Seen)> {
     let now = session.context.now;
-    let address = match remote::url(session, named)? {
-        Some(address) => address,
-        None => {
-            let store = session.store_to_read(named)?;
-            let name = store.dir().display().to_string();
-            if !holds_copies(store.dir()) {
-                return Ok(local(&store, name, trust, fleet, now));
-            }
-            let dir = store
-                .dir()
-                .canonicalize()
-                .doing(Kind::Store, || format!("opening {name}"))?;
-            Address::of_directory(&dir)?
+    let mut fleet = Fleet::default();
+    let address = match place {
+        Place::Copies(address) => address,
+        Place::Local(store, name) => {
+            let seen = local(store, name, trust, &mut fleet, now);
+            return Ok((fleet, seen));
         }
     };
-    let url = address.to_string();
-    let looked = session.block_on(async {
-        let store = objects::open(&address, settings).await?;
-        let looked = fleet::look(fleet, store.as_ref(), trust, now);
-        session.context.cancel.guard(looked).await
-    });
-    let problems = match looked {
+    let looking = async {
+        let store = objects::open(address, settings).await?;
+        fleet::look(&mut fleet, store.as_ref(), trust, now).await
+    };
+    let problems = match session.context.cancel.guard(looking).await {
         Ok(gaps) => gaps
             .into_iter()
             .map(|gap| format!("{}: {}", gap.place, gap.why))
@@ -203,30 +228,25 @@ fn look_at(
         Err(failure) if failure.kind() == Kind::Store => vec![failure.to_string()],
         Err(failure) => return Err(failure),
     };
-    Ok(Seen {
-        store: url,
+    let seen = Seen {
+        store: address.to_string(),
         problems,
-    })
+    };
+    Ok((fleet, seen))
 }
 
 /// A directory's own backups.
-fn local(
-    store: &LocalStore,
-    name: String,
-    trust: &Trust,
-    fleet: &mut Fleet,
-    now: Timestamp,
-) -> Seen {
+fn local(store: &LocalStore, name: &str, trust: &Trust, fleet: &mut Fleet, now: Timestamp) -> Seen {
     let problems = match catalog::list(store) {
         Ok(mut sets) => {
             trust.mark(&mut sets);
-            fleet.add(&name, sets, now);
+            fleet.add(name, sets, now);
             Vec::new()
         }
         Err(failure) => vec![failure.to_string()],
     };
     Seen {
-        store: name,
+        store: name.to_owned(),
         problems,
     }
 }

@@ -179,6 +179,13 @@ impl Fleet {
         }
     }
 
+    /// Adds what was found in stores that come after these: of what both have, this one's stays.
+    pub fn merge(&mut self, after: Self) {
+        for (key, node) in after.nodes {
+            self.nodes.entry(key).or_default().merge(node);
+        }
+    }
+
     /// The lines, by cluster and node; those that are expected and not there among them.
     pub fn lines(self, rules: &Rules<'_>) -> Vec<Line> {
         let lines = self.nodes.into_iter();
@@ -248,6 +255,37 @@ impl Node {
         }
         let newest = catalog::newest_good(sets, now);
         let newest = newest.and_then(|set| Some(Newest::of(store, set, set.manifest.as_ref()?)));
+        self.settle(newest);
+    }
+
+    /// Adds what stores have that come after these.
+    fn merge(&mut self, after: Self) {
+        let (counts, more) = (&mut self.counts, after.counts);
+        for (count, more) in [
+            (&mut counts.good, more.good),
+            (&mut counts.dirty, more.dirty),
+            (&mut counts.incomplete, more.incomplete),
+            (&mut counts.distrusted, more.distrusted),
+            (&mut counts.bad, more.bad),
+            (&mut counts.foreign, more.foreign),
+        ] {
+            *count = count.saturating_add(more);
+        }
+        self.foreign = self.foreign.max(after.foreign);
+        self.points.extend(after.points);
+        for (known, other) in [
+            (&mut self.verified, after.verified),
+            (&mut self.rehearsed, after.rehearsed),
+        ] {
+            if let Some(proof) = other {
+                later(known, proof.time, &proof.name);
+            }
+        }
+        self.settle(after.newest);
+    }
+
+    /// Keeps the newer backup, and the last points.
+    fn settle(&mut self, newest: Option<Newest>) {
         if newest.as_ref().map(|newest| newest.created)
             > self.newest.as_ref().map(|old| old.created)
         {
