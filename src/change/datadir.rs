@@ -22,6 +22,7 @@ use crate::event::Event;
 use crate::keep::catalog::{self, BackupSet};
 use crate::keep::ranges::{self, Recorded};
 use crate::store::LocalStore;
+use crate::sys::random;
 
 /// What is asked for. Everything but the paths and the randomness has etcdutl's meaning.
 #[derive(Debug, Clone)]
@@ -50,6 +51,42 @@ pub struct Request {
     pub roll_forward: Option<RollForward>,
     /// Recorded changes that are applied to the snapshot.
     pub recorded: Option<Recorded>,
+}
+
+impl Request {
+    /// A cluster of one member, `name` at the peer URL `peer_url`, with the snapshot's own data: without a bump,
+    /// so that nothing differs that HashKV is made of, and no revision of the snapshot is compacted.
+    ///
+    /// # Errors
+    /// Where the system gives no randomness.
+    pub(super) fn unbumped(
+        snapshot: &Path,
+        data_dir: &Path,
+        (name, peer_url): (&str, &str),
+    ) -> Result<Self> {
+        Ok(Self {
+            options: DirOptions {
+                data_dir: data_dir.to_owned(),
+                wal_dir: None,
+                bump: Some(Bump::By(0)),
+                mark_compacted: false,
+                evidence: Vec::new(),
+                allow: Vec::new(),
+                random: u128::from_ne_bytes(random::bytes()?),
+            },
+            snapshot: snapshot.to_owned(),
+            name: name.to_owned(),
+            initial_cluster: format!("{name}={peer_url}"),
+            advertise_peer_urls: peer_url.to_owned(),
+            token: None,
+            skip_hash_check: false,
+            target: None,
+            compact: false,
+            to: None,
+            roll_forward: None,
+            recorded: None,
+        })
+    }
 }
 
 /// A WAL to roll forward from.

@@ -6,15 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::datadir;
-use super::dir_options::DirOptions;
 use crate::backup::manifest::Database;
 use crate::context::Context;
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::datadir::Layout;
-use crate::etcd::restore::Bump;
 use crate::keep::catalog::{BackupSet, Verified};
 use crate::keep::database::{self, KeyFilter, Report};
-use crate::sys::random;
 use crate::sys::scratch::Scratch;
 
 /// What a failed proof is called among the layers that a verification found broken.
@@ -74,7 +71,8 @@ fn prove(
     let snapshot = snapshot.ok_or_else(|| bad("there is no snapshot".to_owned()))?;
     let here = Scratch::make(scratch, "proof")?;
     let data_dir = here.path().join("data");
-    datadir::run(context, &order(&snapshot, &data_dir)?)?;
+    let request = datadir::Request::unbumped(&snapshot, &data_dir, (NAME, PEER_URL))?;
+    datadir::run(context, &request)?;
     let database = Layout::new(&data_dir, None).db();
     let mut restored = Database::default();
     if let Some(report) = database::read(context, &database, KeyFilter::default())? {
@@ -91,31 +89,5 @@ fn prove(
     Ok(Restored {
         hash_kv: found.hash,
         revision: found.revision,
-    })
-}
-
-/// The restore: without a bump, so that nothing differs that HashKV is made of.
-fn order(snapshot: &Path, data_dir: &Path) -> Result<datadir::Request> {
-    Ok(datadir::Request {
-        options: DirOptions {
-            data_dir: data_dir.to_owned(),
-            wal_dir: None,
-            bump: Some(Bump::By(0)),
-            mark_compacted: false,
-            evidence: Vec::new(),
-            allow: Vec::new(),
-            random: u128::from_ne_bytes(random::bytes()?),
-        },
-        snapshot: snapshot.to_owned(),
-        name: NAME.to_owned(),
-        initial_cluster: format!("{NAME}={PEER_URL}"),
-        advertise_peer_urls: PEER_URL.to_owned(),
-        token: None,
-        skip_hash_check: false,
-        target: None,
-        compact: false,
-        to: None,
-        roll_forward: None,
-        recorded: None,
     })
 }

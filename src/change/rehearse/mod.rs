@@ -23,16 +23,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::change::datadir;
-use crate::change::dir_options::DirOptions;
 use crate::context::Context;
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::restore::Bump;
 use crate::etcd::snapshot::LayerState;
 use crate::finding::Layer;
 use crate::keep::catalog::{BackupSet, Rehearsed};
 use crate::keep::database;
 use crate::sys::scratch::{self, Scratch};
-use crate::sys::{random, space};
+use crate::sys::space;
 
 use expected::{Expected, NAME, Needed, PEER_URL};
 use program::Program;
@@ -189,7 +187,14 @@ fn prepare(context: &Context, request: &Request) -> Result<(Scratch, Program, Ex
     // The scratch folder may be beside the data of the etcd that serves.
     space.check(size.saturating_add(space.reserve(true)), "the rehearsal")?;
     let unsealed = request.database.layer(Layer::Trailer) == Some(&LayerState::Unsealed);
-    let built = datadir::run(context, &order(&snapshot, here.path(), unsealed)?)?;
+    let data_dir = here.path().join(server::DATA);
+    let request = datadir::Request {
+        // What has no integrity hash was checked page by page before.
+        skip_hash_check: unsealed,
+        // A bump would compact the backup's own revision, whose HashKV etcd is asked for.
+        ..datadir::Request::unbumped(&snapshot, &data_dir, (NAME, PEER_URL))?
+    };
+    let built = datadir::run(context, &request)?;
     context.cancel.check()?;
     let expected = Expected {
         snapshot,
@@ -205,32 +210,4 @@ fn prepare(context: &Context, request: &Request) -> Result<(Scratch, Program, Ex
 
 fn bad(what: &'static str) -> Failure {
     Failure::new(Kind::BadBackup, what)
-}
-
-/// The restore: without a bump, which compacts everything before it, so that etcd can be asked for the HashKV
-/// of the backup's own revision.
-fn order(snapshot: &Path, here: &Path, unsealed: bool) -> Result<datadir::Request> {
-    Ok(datadir::Request {
-        options: DirOptions {
-            data_dir: here.join(server::DATA),
-            wal_dir: None,
-            bump: Some(Bump::By(0)),
-            mark_compacted: false,
-            evidence: Vec::new(),
-            allow: Vec::new(),
-            random: u128::from_ne_bytes(random::bytes()?),
-        },
-        snapshot: snapshot.to_owned(),
-        name: NAME.to_owned(),
-        initial_cluster: format!("{NAME}={PEER_URL}"),
-        advertise_peer_urls: PEER_URL.to_owned(),
-        token: None,
-        // What has no integrity hash was checked page by page before.
-        skip_hash_check: unsealed,
-        target: None,
-        compact: false,
-        to: None,
-        roll_forward: None,
-        recorded: None,
-    })
 }
