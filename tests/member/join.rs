@@ -152,12 +152,22 @@ impl Lost {
         assert!(all.contains(&(name, url, false)), "{all:?}");
     }
 
-    /// The node's files that a join may change, and the store of journals aside.
+    /// The node's files that a join may change, without the store of journals.
     pub(crate) fn files(&self) -> BTreeMap<PathBuf, TreeNode> {
+        self.files_but(&[])
+    }
+
+    /// The same, without these of the data directory: an etcd that is started again and again
+    /// writes them.
+    pub(crate) fn files_but(&self, moving: &[&str]) -> BTreeMap<PathBuf, TreeNode> {
+        let options = Options {
+            skip: moving.iter().map(PathBuf::from).collect(),
+            ..Options::default()
+        };
         let mut all = BTreeMap::new();
         for below in ["etc/kubernetes", "var/lib/etcd"] {
             let root = self.root.join(below);
-            let tree = tree::describe(&root, &Options::default()).expect("describing a tree");
+            let tree = tree::describe(&root, &options).expect("describing a tree");
             all.extend(tree.into_iter().map(|(path, node)| (root.join(path), node)));
         }
         all
