@@ -59,6 +59,8 @@ impl ReadAt for DirectSource {
             return self.plain.read_exact_at(buf, offset);
         };
         match blocks.read(buf, offset) {
+            // Some file systems open a file with O_DIRECT and refuse the read (open(2), notes).
+            // From here on it is read through the page cache.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 *direct = None;
                 drop(direct);
@@ -89,6 +91,8 @@ impl Block {
         let bytes = vec![0; BLOCK + ALIGNMENT];
         Self {
             number: u64::MAX,
+            // The buffer is longer than a block by one alignment, so that an aligned block fits
+            // into it wherever the allocator put it.
             start: bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT),
             bytes,
             len: 0,
@@ -134,6 +138,7 @@ impl Blocks {
         if let Some(at) = self.held.iter().position(|block| block.number == number) {
             self.held.get_mut(..=at).unwrap_or_default().rotate_right(1);
         } else {
+            // The block that was used longest ago makes room, and its buffer is used again.
             let mut block = match self.held.len() {
                 BLOCKS => self.held.pop(),
                 _ => None,

@@ -42,6 +42,8 @@ impl Frame {
         let most = READ_AHEAD / page_size;
         let mut take = |count: u64, child: &Child| {
             let (l, h) = (low.min(child.page), high.max(child.page));
+            // At least half of the pages that are read must be wanted: children of a fragmented
+            // database are far apart, and it would be read several times over.
             let fits = h.checked_sub(l).is_some_and(|d| d < most && d < 2 * count);
             if fits {
                 (low, high) = (l, h);
@@ -70,6 +72,8 @@ impl Frame {
 pub(super) type Bounds<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 
 pub(super) fn bounds(frames: &[Frame]) -> Bounds<'_> {
+    // A page's own separator is at or above those of the pages over it. Behind the last child there
+    // is none, so that the next child of the nearest page above sets the upper bound.
     let lower = frames.last().and_then(|f| f.separator(f.current));
     let upper = frames.iter().rev().find_map(|f| f.separator(f.current + 1));
     (lower, upper)
@@ -82,6 +86,7 @@ pub(super) fn check_keys<'k>(
     (lower, upper): Bounds<'_>,
     findings: &mut Findings,
 ) {
+    // Keys ascend, so that the first one decides for the lower bound, and the last for the upper.
     let mut before: Option<&[u8]> = None;
     let mut last = 0;
     for (at, key) in keys {

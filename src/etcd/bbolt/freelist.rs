@@ -35,10 +35,12 @@ impl Walker<'_> {
         let mut free = PageSet::default();
         if let Some(page) = meta.stored_freelist() {
             let read = self.read_freelist(page, &mut free, findings)?;
+            // The pages of a tree that could not be walked to its end would look lost.
             if read && self.is_whole() {
                 self.report_lost(&free, findings);
             }
         }
+        // The two metas are in no tree.
         let used = 2 + self.reached().len();
         Ok(Usage {
             total: meta.high_water,

@@ -174,6 +174,7 @@ impl Metas {
                 let page = read_page(source, data, u64::from(meta.page_size))?;
                 let mut second = Meta::parse(&page);
                 if let Ok(other) = second
+                    // By the page size that it claims, it would be at another offset.
                     && other.page_size != meta.page_size
                 {
                     second = Err(MetaFault::PageSize(other.page_size));
@@ -184,6 +185,7 @@ impl Metas {
         };
         let pages = [first, second];
         let chosen = match pages {
+            // As bbolt chooses (`DB.meta`, db.go): the newest transaction that was written whole.
             [Ok(a), Ok(b)] => Some(if b.txid > a.txid { b } else { a }),
             [Ok(meta), Err(_)] | [Err(_), Ok(meta)] => Some(meta),
             [Err(_), Err(_)] => None,
@@ -207,6 +209,7 @@ impl Metas {
                 )
             });
         }
+        // Only the meta in force is judged: the other one may lead to pages that were reused.
         let number = if first == Ok(chosen) { 0 } else { 1 };
         check_fields(number, &chosen, data, findings);
         Ok(Some(Self { pages, chosen }))
@@ -239,6 +242,8 @@ fn probe(source: &dyn ReadAt, data: u64) -> io::Result<(Vec<u8>, Result<Meta, Me
         let size = MIN_PAGE_SIZE << shift;
         let page = read_page(source, data, u64::from(size))?;
         match Meta::parse(&page) {
+            // Anything may stand at a wrong offset, even the value of a key that is a copy of a
+            // meta.
             Ok(meta) if meta.page_size == size => return Ok((page, Ok(meta))),
             _ => {}
         }
@@ -285,6 +290,7 @@ fn check_header(number: u64, page: &[u8], findings: &mut Findings) {
         count: 0,
         overflow: 0,
     };
+    // A meta that cannot be read is a finding already.
     if header != good && Meta::parse(page).is_ok() {
         findings.error(Layer::Meta, place(number, 0), || {
             (

@@ -9,6 +9,7 @@ use super::visit::{Leaf, Root, Visitor};
 use crate::finding::{Findings, Layer, Place};
 
 /// Buckets in buckets that wait to be walked.
+/// etcd makes none, so that the bound only keeps a hostile file from taking memory.
 const MAX_PENDING: usize = 65_536;
 
 /// Where a tree's leaves go.

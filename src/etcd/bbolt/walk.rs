@@ -118,6 +118,7 @@ impl<'a> Walker<'a> {
         if nested == Nested::Leave {
             return Ok(());
         }
+        // Level by level and not by recursion: how deep they are nested is the file's word.
         let mut level = 1;
         while !pending.is_empty() {
             if level > MAX_DEPTH {
@@ -190,6 +191,7 @@ impl<'a> Walker<'a> {
         seen: &mut Sink<'_>,
         findings: &mut Findings,
     ) -> io::Result<()> {
+        // Asked before anything is read: not to read is what the visitor's knowledge is for.
         if let Some(known) = seen.visitor.known(page)? {
             return self.known_leaf(page, &known, *depth, seen, findings);
         }
@@ -214,6 +216,7 @@ impl<'a> Walker<'a> {
         match header.flags {
             BRANCH => self.branch(&table, head, depth, findings),
             LEAF => {
+                // An empty leaf is sound only as a root: that of an empty bucket.
                 if header.count == 0 && *depth > 0 {
                     findings.error(Layer::Pages, place(page, 10), || {
                         ("elements in a leaf below a branch".into(), "none".into())
@@ -443,6 +446,7 @@ impl<'a> Walker<'a> {
             self.whole = false;
             return Ok(());
         }
+        // No separator leads to an inline bucket.
         let whole = show_leaf(&table, run, &mut self.items, (None, None), seen, findings)?;
         let end = self.items.last().map_or(PAGE_HEADER, Item::end);
         if whole && end != run.len() {
@@ -483,6 +487,7 @@ impl<'a> Walker<'a> {
         let (lower, upper) = (lower.map(<[u8]>::to_vec), upper.map(<[u8]>::to_vec));
         let mut last: Option<Vec<u8>> = None;
         for item in &items {
+            // That is a finding already. Reading it would take as much memory as the file asks for.
             if item.key_len > MAX_KEY {
                 self.whole = false;
                 continue;
@@ -493,6 +498,7 @@ impl<'a> Walker<'a> {
             self.window.fill(at, len)?;
             let data = self.window.get(at, len).unwrap_or_default();
             let key = data.get(..item.key_len).unwrap_or_default();
+            // This sees one key at a time, so that the order is compared with the last one below.
             let one = std::iter::once((item.start as u64, key));
             let around = (lower.as_deref(), upper.as_deref());
             check_keys(table.page, one, around, findings);

@@ -110,6 +110,7 @@ impl Dialler {
                         Cause::Closed | Cause::Broken(_) => Cause::ClosedInHandshake,
                         other => other,
                     })?;
+                // Without HTTP/2 the answer would come in HTTP/1.1, and read as a broken frame.
                 if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                     return Err(Cause::NoHttp2);
                 }

@@ -36,6 +36,7 @@ pub(super) fn run<'p>(
 ) -> io::Result<Option<KeyPass<'p>>> {
     let (source, page_size) = (from.source, from.page_size);
     let (full, work) = sync_channel(DEPTH);
+    // Room for those under way and for the one that each thread holds.
     let (back, empty) = sync_channel(DEPTH + 2);
     let mut findings = Findings::keeping(0);
     let (walked, followed) = std::thread::scope(|scope| {
@@ -61,6 +62,7 @@ pub(super) fn run<'p>(
         drop(full);
         (walked.map(|()| decoder), follower.join())
     });
+    // Its error first: if it has failed, the walk was ended because of that.
     let followed =
         followed.map_err(|_| io::Error::other("the thread of the keys ended early"))??;
     let decoder = match walked {

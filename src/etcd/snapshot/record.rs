@@ -34,6 +34,7 @@ impl KeyHasher {
     pub(super) fn new(seed: u64) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(seed);
+        // 2⁶⁴ divided by the golden ratio; any constant would do that makes the two words differ.
         hasher.write_u64(seed.rotate_left(32) ^ 0x9E37_79B9_7F4A_7C15);
         Self(hasher)
     }
@@ -129,6 +130,8 @@ struct Head<'a> {
 impl Head<'_> {
     /// Whether the numbers fit each other and the revision of a version.
     fn fits(&self, main: i64) -> bool {
+        // etcd refuses a transaction that changes a key twice (`checkIntervals`, v3rpc/key.go), so
+        // that a key gains at most one version a revision.
         let created = self.version == 1;
         self.mod_revision == main
             && self.create >= 1

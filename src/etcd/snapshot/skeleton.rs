@@ -163,6 +163,7 @@ impl Skeleton {
         };
         let address = address as usize * UNIT;
         let (chunk, at) = (address / CHUNK, address % CHUNK);
+        // Chunks in memory come first, then those in the file, then the one that is still filled.
         let held = match chunk.checked_sub(self.chunks.len()) {
             None => self.chunks.get(chunk),
             Some(stored) if stored == self.stored => Some(&self.open),
@@ -179,6 +180,7 @@ impl Skeleton {
         }
         let (head, content) = self.item.split_first_chunk::<HEAD>().ok_or_else(broken)?;
         let [_, _, _, _, crc @ ..] = *head;
+        // The scratch file is on a disk that may be the broken one.
         if u32::from_le_bytes(crc) != crc32c::crc32c(content) {
             return Err(broken());
         }
@@ -270,6 +272,7 @@ fn encode_leaf(out: &mut Vec<u8>, overflow: u32, leaf: &LeafHead, entries: &[Key
     put_varint(out, leaf.bytes);
     out.extend_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(&shift.to_le_bytes());
+    // Numbers may be hostile. Wrapping there and back gives each of them again, whatever it is.
     let mut before = i64::MAX;
     for entry in entries {
         let main = entry.revision.main;

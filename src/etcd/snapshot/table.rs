@@ -71,6 +71,8 @@ impl Segment {
     }
 
     fn home(&self, tag: u64) -> (usize, usize) {
+        // Tags are spread evenly, so that this scales them to any capacity without a division. It
+        // also keeps their order, which `grow` relies on.
         let home = (u128::from(tag) * self.capacity() as u128) >> TAG_BITS;
         (home as usize / SLOTS, home as usize % SLOTS)
     }
@@ -180,6 +182,7 @@ impl KeyTable {
             });
             sum.wrapping_add(slot.copied().unwrap_or(0))
         });
+        // Nobody wants the sum; without it, the compiler would drop the reads.
         std::hint::black_box(touched);
     }
 

@@ -115,6 +115,7 @@ impl<'a> Walk<'a> {
             findings,
         )?;
         report_names(&root_buckets.found, findings);
+        // The small buckets first: the keys are judged by the compaction and the leases in them.
         let mut gathered = Gathered::default();
         let mut contents = Vec::new();
         for top in root_buckets.found.iter().filter(|top| top.name != b"key") {

@@ -40,6 +40,8 @@ pub fn amend(source: &dyn ReadAt, data: u64, meta: &Meta, changes: &Changes) -> 
     let offset = meta.database_size().filter(|size| *size <= data);
     let offset = offset.ok_or_else(|| bad("expected a whole database, found a truncated one"))?;
     let mut root_buckets = input.root_buckets()?;
+    // Behind the last page, and never over a free one: until the metas are written, the file is the
+    // database that it was.
     let mut pages = Pages::new(Vec::new(), meta.page_size, meta.high_water);
     for (name, change) in changes {
         let known = root_buckets.iter().position(|top| top.name == *name);
@@ -51,10 +53,12 @@ pub fn amend(source: &dyn ReadAt, data: u64, meta: &Meta, changes: &Changes) -> 
             None => root_buckets.push(RootBucket {
                 name: name.clone(),
                 value,
+                // Never followed: only name and value go into the new root.
                 root: Root::Page(0),
             }),
         }
     }
+    // bbolt finds a bucket by bisection, so that the names must ascend.
     root_buckets.sort_by(|a, b| a.name.cmp(&b.name));
     let mut root = Tree::new(meta.page_size as usize);
     for top in &root_buckets {
@@ -100,6 +104,7 @@ fn changed(
         Some(Root::Page(root)) => return extend(input, pages, root, &behind).map(Bucket::Page),
         root => root,
     };
+    // An inline bucket is at most a page long: it is read whole and written again.
     let mut entries = match root {
         Some(root) => input.entries(root)?,
         None => Vec::new(),

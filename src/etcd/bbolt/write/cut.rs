@@ -28,6 +28,7 @@ pub(super) fn cut(
     }
     let (mut path, leaf) = path_to(input, root, from)?;
     let kept = kept_of_leaf(input, pages, leaf, from)?;
+    // The last child on the path is the leaf that is cut, and `kept` takes its place.
     let mut below = match path.pop() {
         Some(mut parent) => {
             parent.pop();
@@ -121,6 +122,7 @@ fn kept_of_leaf(input: &Input<'_>, pages: &mut Out, page: u64, from: &[u8]) -> R
             written.push((leaf.first_key().to_vec(), writing(pages.leaf(&leaf))?));
             leaf.clear();
         }
+        // The value of an entry that is larger than a page is copied in pieces, and never held.
         if PAGE_HEADER + size > pages.page_size() {
             let at = item.value_start() as u64;
             let mut fill =

@@ -87,7 +87,7 @@ pub(super) fn leaves(pages: &mut Out, entries: &[(&[u8], &[u8])]) -> Result<Chil
     Ok(written)
 }
 
-/// Branch pages over children, each with two at least where there are two.
+/// Branch pages over children. None but the last is closed before it has two.
 fn branches(pages: &mut Out, children: &Children) -> Result<Children> {
     let mut written = Children::new();
     let mut draft = Draft::default();
@@ -162,6 +162,7 @@ pub(super) fn read_page(input: &Input<'_>, page: u64) -> Result<Page> {
             children.map(Page::Branch).ok_or_else(|| broken(&findings))
         }
         LEAF => {
+            // Only the table and two keys are read: the values may be of any size.
             let mut bytes = vec![0; head];
             reading(input.source.read_exact_at(&mut bytes, offset))?;
             let mut items: Vec<Item> = Vec::new();

@@ -125,6 +125,7 @@ impl<'a> Input<'a> {
             Some(top) if !edit.clear => self.entries(top.root)?.into_iter().collect(),
             _ => BTreeMap::new(),
         };
+        // Removed first, so that an edit may remove a key and set it.
         entries.retain(|key, _| !edit.remove.contains(key));
         entries.extend(edit.put.clone());
         Ok(entries)

@@ -37,6 +37,7 @@ pub fn rewrite<W: Write>(
     let mut root_buckets = input.root_buckets()?;
     let mut pages = Pages::new(out, page_size, 2);
     writing(pages.pad(2 * page_size as usize))?;
+    // `defragdb` sets bbolt's FillPercent to 0.9 (etcd, server/mvcc/backend/backend.go in 3.5).
     let fill = page_size as usize / 10 * 9;
     let mut root = Tree::new(page_size as usize);
     for name in changes.keys() {
@@ -44,6 +45,7 @@ pub fn rewrite<W: Write>(
             root_buckets.push(RootBucket {
                 name: name.clone(),
                 value: Vec::new(),
+                // Never read: an empty value says that there was no such bucket.
                 root: Root::Inline {
                     page: 0,
                     offset: 0,

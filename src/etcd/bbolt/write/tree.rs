@@ -59,6 +59,7 @@ impl Tree {
         let more = crate::etcd::bbolt::layout::ELEMENT + key.len() + value.len();
         let full = self.leaf.size() + more > self.fill || self.leaf.len() >= MAX_ELEMENTS;
         if self.leaf.len() > 0 && full {
+            // Entries come in order: those before this one must be on a page in front of its own.
             self.close_leaf(pages)?;
         }
         self.leaf.push_leaf(flags, key, value)
@@ -107,6 +108,7 @@ impl Tree {
             if !full && draft.len() < MAX_ELEMENTS {
                 return draft.push_branch(&key, child);
             }
+            // The page is full: it is written, and the loop carries its first key one level up.
             let page = pages.branch(draft)?;
             let first = draft.first_key().to_vec();
             draft.clear();
@@ -126,6 +128,7 @@ impl Tree {
     /// Ends a tree that must have its own page.
     pub(super) fn finish_page<W: Write>(mut self, pages: &mut Pages<W>) -> io::Result<u64> {
         if self.levels.is_empty() {
+            // All entries are in one leaf. It may be empty: that is how an empty bucket looks.
             return pages.leaf(&self.leaf);
         }
         self.close_leaf(pages)?;
@@ -135,6 +138,7 @@ impl Tree {
             let Some(draft) = self.levels.get_mut(level) else {
                 return Err(io::Error::other("a tree without a root"));
             };
+            // A root with one child would add a level and tell nothing apart.
             if let (true, Some(child)) = (top, draft.only_child()) {
                 return Ok(child);
             }
