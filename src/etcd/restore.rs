@@ -54,6 +54,7 @@ use crate::sys::fs::{self as change, OutFile};
 pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -> Result<Restored> {
     let database = Database::open(spec)?;
     let target = TargetDir::prepare(spec.data_dir, spec.wal_dir, spec.tag, removed)?;
+    // After `prepare`, which removes what an interrupted run left: that may take the room.
     check_room(spec.data_dir, spec.wal_dir, database.size(), SEGMENT_SIZE)?;
     let layout = target.layout();
     change::mkdir_all(&layout.snap)?;
@@ -67,6 +68,7 @@ pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -
         .doing(Kind::Store, || format!("writing {}", log.path().display()))?;
     target.sync()?;
     stop_if(watch)?;
+    // Nothing stops it from here on: a few renames are all that is left.
     target.commit(None)?;
     let facts = made.report.facts.as_ref();
     let own = facts.map_or(1, |facts| facts.revision);

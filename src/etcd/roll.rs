@@ -93,6 +93,8 @@ impl Joined {
             let what = "the snapshot does not say which entry of the WAL it has applied last";
             return Err(refuse("wal-mismatch", what.to_owned()));
         }
+        // One entry more than is applied: the term of that one tells whether the histories are the
+        // same.
         let log = wal.log_after(&scan, applied - 1)?;
         let first = log.runs.first().map(|run| run.first);
         if first != Some(applied) {
@@ -152,6 +154,7 @@ impl Joined {
         let (mut parts, mut bytes) = (Vec::new(), 0u64);
         self.wal.entries(&self.log, self.applied, |logged| {
             stop_if(watch)?;
+            // 64: roughly what an entry takes in memory besides its data.
             bytes = bytes.saturating_add(logged.entry.data.len() as u64 + 64);
             if bytes >= PART {
                 parts.push(logged.entry.index);

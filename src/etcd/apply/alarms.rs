@@ -101,6 +101,8 @@ impl Alarms {
         };
         let (action, member, kind) =
             numbers().map_err(|cause| unknown(index, format_args!("undecodable ({cause})")))?;
+        // A server changes what it refuses only with the first alarm of a kind that is raised, and
+        // with the last that is cleared (`applierV3backend.Alarm`, apply.go).
         let before = self.count(kind);
         match (action, kind) {
             (1, NONE) => {}

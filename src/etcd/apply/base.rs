@@ -18,8 +18,8 @@ pub struct Base<'a> {
     pub meta: &'a Meta,
     /// What it says of itself.
     pub facts: &'a DatabaseFacts,
-    /// The members that the `.snap` file has which a server would start from; `None` if the WAL
-    /// complete from its first entry.
+    /// The members in the `.snap` file that a server would start from; empty if the WAL is complete
+    /// from its first entry.
     pub members: &'a [Member],
     /// The ids it has of those removed.
     pub removed: &'a [MemberId],

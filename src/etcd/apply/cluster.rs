@@ -21,7 +21,7 @@ use crate::etcd::proto::request::{RaftRequest, RequestKind, V2Request};
 use crate::etcd::proto::{Fields, WireError};
 use crate::etcd::release::Release;
 
-/// A learner more is refused.
+/// One learner more is refused (`maxLearners`, membership/cluster.go).
 const MAX_LEARNERS: usize = 1;
 
 /// The members, as the v2 store has them, and the changes of the database.

@@ -178,6 +178,7 @@ impl Keys<'_> {
             return Ok(());
         }
         let wanted = self.interest.takes(kv.key);
+        // An older version may have been taken for its lease, which this one no longer has.
         if !wanted && !self.interest.leases.contains(&kv.lease) {
             self.live.remove(kv.key);
             return Ok(());

@@ -12,7 +12,7 @@ use crate::etcd::bbolt::write::Edit;
 use crate::etcd::proto::kv::last_number;
 use crate::etcd::proto::{Fields, WireError, put_u64};
 
-/// The longest time to live that is granted, in seconds.
+/// The longest time to live that is granted, in seconds (`MaxLeaseTTL`, lessor.go).
 const MAX_TTL: i64 = 9_000_000_000;
 /// The shortest time to live with etcd's default heartbeat and election timeout, in seconds. A
 /// server with other settings raises shorter ones to its own minimum when it starts.
@@ -62,6 +62,7 @@ impl Leases {
     pub(super) fn grant(&mut self, body: &[u8]) -> Result<(), WireError> {
         let ttl = last_number(Fields::new(body), 1)?;
         let lease = last_number(Fields::new(body), 2)?;
+        // For each of these the client gets an error, and nothing changes (`Grant`, lessor.go).
         if lease == 0 || ttl > MAX_TTL || self.has(lease) {
             return Ok(());
         }

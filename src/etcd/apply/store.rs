@@ -88,6 +88,7 @@ impl Store {
         self.index = index;
         let put = Put::decode(Fields::new(body)).map_err(self.damaged())?;
         let absent = !self.live.contains_key(put.key);
+        // Every member refuses these alike: the client gets an error, and nothing changes.
         if put.lease != 0 && !leases.has(put.lease) {
             return Ok(());
         }
@@ -194,6 +195,8 @@ impl Store {
 
     fn compare(&self, compare: &Compare<'_>) -> Result<bool> {
         let found: Vec<&Live> = self.range(&compare.span).map(|(_, live)| live).collect();
+        // A key that is absent compares like one whose numbers are all 0, and has no value
+        // (`applyCompare`, apply.go).
         if found.is_empty() {
             return match compare.target {
                 Target::Value(_) => Ok(false),

@@ -53,6 +53,7 @@ impl Staging {
         change::mkdir(&path)?;
         let lock =
             File::open(&path).doing(Kind::Store, || format!("opening {}", path.display()))?;
+        // Made before the lock is taken, so that a failure removes the directory.
         let staging = Self {
             path,
             _lock: lock,
@@ -93,6 +94,7 @@ fn sweep(dir: &Path, removed: &mut Vec<PathBuf>) -> Result<()> {
             continue;
         }
         let path = entry.path();
+        // It is gone by now, or another user's.
         let Ok(lock) = File::open(&path) else {
             continue;
         };
@@ -231,6 +233,7 @@ impl TargetDir {
         } else {
             owner
         };
+        // Before the renames: what is in place must be readable for etcd at once.
         if let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) {
             owner.give(&self.root.path.join("member"))?;
             if self.outer_wal.is_some() {
@@ -257,6 +260,7 @@ impl TargetDir {
     }
 
     fn place_wal(&self, mut staging: Staging, place: &Path) -> Result<()> {
+        // The mark first, and durably: a WAL directory without it counts as somebody's data.
         change::write_new(&self.wal.join(MARK), b"")?;
         change::sync_dir(&self.wal)?;
         change::rename(&self.wal, place)?;

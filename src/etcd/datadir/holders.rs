@@ -89,6 +89,7 @@ impl Layout {
         let Locks { db, wal } = self
             .locks()
             .map_err(|failure| failure.as_kind(Kind::NotChecked).doing(asking()))?;
+        // One lock that is held decides, whether the other one can be asked for or not.
         if [&db, &wal].contains(&&LockState::Held) {
             return Ok(Some(Locks { db, wal }));
         }

@@ -7,7 +7,7 @@
 //! | `meta/consistent_index` | the index that the founding WAL ends at |
 //! | `meta/term` | 1 |
 //! | `meta/confState` | the founding members as voters |
-//! | `meta/scheduledCompactRev`, `key` | the new revision, where it is raised |
+//! | `meta/scheduledCompactRev`, `key` | the new revision, if it is bumped |
 //! | `key` | without what came after the revision to restore to, if that is an earlier one |
 //! | `lease` | with the leases that keys had at that revision and that were gone later |
 //! | `meta/storageVersion`, `cluster/clusterVersion` | as they were, or dropped for an older release |
@@ -117,6 +117,7 @@ fn leases(at: &AtRevision) -> Option<Edit> {
 
 fn meta(cluster: &FoundingCluster, revision: Option<i64>, drop_versions: bool) -> Edit {
     let voters: Vec<String> = cluster.ids().iter().map(u64::to_string).collect();
+    // As Go's JSON has a `raftpb.ConfState`: empty lists are left out, `auto_leave` never is.
     let conf_state = format!("{{\"voters\":[{}],\"auto_leave\":false}}", voters.join(","));
     let mut edit = Edit::default();
     let mut put = |key: &str, value: Vec<u8>| {

@@ -65,6 +65,7 @@ impl Database {
     pub(super) fn open(spec: &Spec<'_>) -> Result<Self> {
         let (path, skip_hash_check) = (spec.snapshot, spec.skip_hash_check);
         let doing = || format!("opening {}", path.display());
+        // Refuses what is not a regular file: to open a pipe would wait for its writer.
         let probe = FileSource::open(path).doing(Kind::NotChecked, doing)?;
         drop(probe);
         let file = File::open(path).doing(Kind::NotChecked, doing)?;
@@ -285,6 +286,7 @@ impl Database {
             done += made as u64;
             watch.progress(Phase::Copy, done);
         }
+        // The trailer's hash covers what follows the database, too.
         let mut rest = vec![0; REST];
         let mut zeros = true;
         while done < self.data {

@@ -23,6 +23,7 @@ pub fn newest_revision(source: &dyn ReadAt) -> Result<i64> {
         let mut walker = Walker::new(source, source.size(), &meta, &|_| {});
         let walked = walker.walk(root, order, Nested::Leave, visitor, &mut findings);
         match walked {
+            // The visitor ends the walk with an error as soon as it has seen enough.
             Err(_) if visitor.seen => Ok(()),
             other => other.doing(Kind::NotChecked, reading),
         }

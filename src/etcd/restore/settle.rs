@@ -41,6 +41,7 @@ pub(super) fn settle(
         };
         (read(), sync.join())
     });
+    // The disk's failure first: it explains what was read.
     synced
         .map_err(|_| Failure::new(Kind::Unexpected, "the syncing thread ended early"))?
         .doing(Kind::Store, writing)?;

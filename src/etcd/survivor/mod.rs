@@ -25,7 +25,8 @@
 //! The bump is in no entry: a member that joins must get the database, and not the entries that led
 //! to the state before the bump. So the WAL's last record is then that of a snapshot, with a
 //! `.snap` file, behind the last entry, and etcd starts with nothing before it to send. (A WAL
-//! without one complete from its first entry, and a server that joins would be sent all of it.)
+//! without such a record is complete from its first entry, and a member that joins would be sent all
+//! of it.)
 //!
 //! The cluster gets a new id, the member keeps its own. etcd's peers refuse messages of another
 //! cluster id, so no former member can reach this one: neither one that continues with its own

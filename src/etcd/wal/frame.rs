@@ -51,6 +51,8 @@ impl Size {
 /// Whether a frame's body, which starts at `offset` in its file, was torn in writing: one of the
 /// sectors it is in holds only zeros of it.
 pub(super) fn is_torn(body: &[u8], offset: u64) -> bool {
+    // As `isTornEntry` decides (etcd, server/storage/wal/decoder.go): a segment is preallocated
+    // with zeros, and a crash leaves whole sectors of them.
     let first = (SECTOR - offset % SECTOR) as usize;
     let (head, rest) = body.split_at_checked(first).unwrap_or((body, &[]));
     let mut sectors = std::iter::once(head)

@@ -265,6 +265,8 @@ impl<'a> Records<'a> {
         };
         let data = record.data.unwrap_or_default();
         if record.kind == walpb::RecordKind::Crc {
+            // At 0 a reader has just begun here, and has nothing to compare. etcd never takes this
+            // for a torn write: its decoder is done with the record by then.
             if self.crc != 0 && self.crc != record.crc {
                 self.state = State::Done;
                 let (computed, stored) = (self.crc, record.crc);
@@ -304,6 +306,7 @@ impl<'a> Records<'a> {
         if got == 0 {
             return Ok(Frame::End { zero_size: false });
         }
+        // To etcd every unexpected end of the file is a torn write.
         if got < header.len() {
             let left = got as u64;
             return Ok(Frame::Bad {

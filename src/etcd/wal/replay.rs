@@ -154,6 +154,8 @@ impl Wal {
         let mut commit = 0;
         loop {
             match records.step()? {
+                // A running member may have appended since the scan: both passes must see the same
+                // WAL.
                 Step::Record(record) if end.is_some_and(|end| record.at >= end) => break,
                 Step::Record(record) => {
                     let going_on = match record.kind {
@@ -211,6 +213,7 @@ impl Wal {
         if mark.index != log.start.index {
             return true;
         }
+        // `ErrSnapshotMismatch`, with which etcd does not start.
         if mark.term != log.start.term {
             let found = format!("term {}", mark.term);
             let expected = format!("snapshot {} at term {}", mark.index, log.start.term);
@@ -241,6 +244,7 @@ impl Wal {
             return false;
         }
         if index < next {
+            // Raft never overwrites what is committed.
             if index <= commit {
                 let expected = format!("an entry after the committed index {commit}");
                 log.findings

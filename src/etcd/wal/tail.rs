@@ -74,6 +74,8 @@ fn first_chained(window: &[u8]) -> Option<usize> {
             return false;
         };
         let next = start.saturating_add(length);
+        // A checksum continues the one before it, so that only the second of two records can be
+        // checked.
         let Some((after, _)) = record_at(window, next, &mut budget) else {
             return false;
         };

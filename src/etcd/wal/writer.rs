@@ -133,6 +133,7 @@ pub fn write_founding<W: Write>(
         cluster: cluster.id.0,
     };
     let mut writer = SegmentWriter::begin(out, 0, metadata, None)?;
+    // `wal.Create` writes this mark too: the beginning of the log is where a first start begins.
     writer.snapshot(&SnapshotMark::default())?;
     for (member, index) in cluster.members.iter().zip(1..) {
         let change = ConfChange {
