@@ -477,6 +477,7 @@ impl<S: Step> Operation<S> {
 
     /// Commits: `remove` deletes what was kept for a rollback.
     pub fn commit(&mut self, remove: impl FnOnce() -> Result<()>) -> Result<()> {
+        // Recorded before anything is removed: from here on a rollback is refused.
         if self.progress.state != State::Committing {
             self.record(Record::Committing)?;
         }

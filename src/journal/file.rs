@@ -176,6 +176,7 @@ impl Journal {
         let path = dir.join(FILE);
         let read = read_with_length(&path)?;
         let opened = OutFile::append_at(&path, read.good).and_then(|mut file| {
+            // Not left to the next record, which may be shorter than what is there.
             if read.torn > 0 {
                 file.overwrite(read.torn)?;
                 file.sync()?;

@@ -124,6 +124,7 @@ fn wait_for(mut command: Command, tell: &mpsc::Sender<io::Result<Shared>>) {
     };
     lock(&LIVE).push(Arc::clone(&child));
     let _ = tell.send(Ok(Arc::clone(&child)));
+    // Asked again and again: a `wait` would keep the lock that `kill` needs.
     while matches!(lock(&child).try_wait(), Ok(None)) {
         thread::sleep(POLL);
     }

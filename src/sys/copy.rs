@@ -14,6 +14,7 @@ impl OutFile {
     /// Makes the empty file share the blocks of another one, cut to `len` bytes, where the file
     /// system can do that (XFS, btrfs); says whether it did. It takes no time and no room.
     pub fn clone_from(&mut self, from: &File, len: u64) -> io::Result<bool> {
+        // A file system that cannot, or two different ones: the caller copies the bytes.
         if rustix::fs::ioctl_ficlone(&self.file, from).is_err() {
             return Ok(false);
         }

@@ -106,6 +106,7 @@ impl Dir {
             };
             found.push((OsStr::from_bytes(name.to_bytes()).to_owned(), kind));
         }
+        // The kernel's order may differ from run to run, and the tests count calls.
         found.sort();
         Ok(found)
     }
@@ -117,6 +118,7 @@ impl Dir {
 
     /// Opens a file of it to be written on; a symbolic link to one is an error.
     pub fn open_file(&self, name: &OsStr) -> io::Result<OutFile> {
+        // To open a pipe that was put there instead would wait for its reader.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = openat(&self.fd, plain(name)?, flags, Mode::empty())?;
         let file = File::from(fd);

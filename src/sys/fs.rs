@@ -123,6 +123,8 @@ pub fn remove_empty_dir(path: &Path) -> Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
         other => other.map(|()| true),
     });
+    // Synced below even if it was gone before: the run that removed it may have been killed before
+    // its fsync.
     let gone = if_there(removed)?.unwrap_or(true);
     let above = parent(path);
     if gone && above.is_dir() {
@@ -204,6 +206,7 @@ fn replace(
     finish: impl FnOnce(&mut OutFile) -> io::Result<()>,
 ) -> Result<()> {
     let beside = beside(path);
+    // A killed run may have left one, and `create` accepts none.
     unlink(&beside)?;
     let go = || {
         let mut file = OutFile::create(&beside)?;
@@ -212,6 +215,8 @@ fn replace(
         file.sync()
     };
     go().doing(Kind::Store, || format!("writing {}", beside.display()))?;
+    // The content is durable before it gets the name: after a crash the name leads to the old
+    // content or to all of the new.
     rename(&beside, path)?;
     sync_dir(parent(path))
 }
@@ -219,6 +224,7 @@ fn replace(
 /// Points a symbolic link at another target, atomically and durably.
 pub fn swap_symlink(target: &Path, link: &Path) -> Result<()> {
     let beside = beside(link);
+    // `symlink` cannot replace a link, but `rename` can.
     unlink(&beside)?;
     symlink(target, &beside)?;
     rename(&beside, link)?;

@@ -33,6 +33,7 @@ impl Lock {
             .read(true)
             .write(true)
             .create(true)
+            // The line is the holder's until the lock is ours.
             .truncate(false)
             .mode(crate::sys::fs::FILE_MODE)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)

@@ -68,6 +68,7 @@ impl ReadBack {
     /// `InvalidData` if the disk returns other bytes than were written, or not all of `len`; and those
     /// of reading.
     pub fn finish(mut self, len: u64) -> io::Result<()> {
+        // This closes the channel: the thread ends with the last piece.
         self.written = None;
         let compared = match self.worker.take().map(JoinHandle::join) {
             Some(Ok(compared)) => compared?,

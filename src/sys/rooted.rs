@@ -18,6 +18,7 @@ pub fn resolve(root: &Path, path: &Path) -> Result<PathBuf> {
     let mut done: Vec<OsString> = Vec::new();
     let mut links = 0;
     while let Some(part) = todo.pop() {
+        // In the root itself `..` is the root.
         if part == ".." {
             done.pop();
             continue;

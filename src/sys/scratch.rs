@@ -53,6 +53,8 @@ impl Scratch {
             let random = hex::encode(random::bytes::<RANDOM>()?);
             let path = base.join(format!("{prefix}{random}"));
             fs::mkdir(&path)?;
+            // Before it is locked: whenever the process exits from here on, `remove_all` knows of
+            // it.
             live().push(path.clone());
             let doing = || format!("locking {}", path.display());
             let lock = match File::open(&path) {
