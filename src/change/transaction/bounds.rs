@@ -97,6 +97,7 @@ fn roots(layout: &NodeLayout, data_dir: Option<&Path>) -> Vec<PathBuf> {
         let above = roots.iter().any(|root| root.starts_with(dir));
         let system = NO_DATA.iter().any(|system| dir.starts_with(system));
         let inside = dir.starts_with(KUBERNETES);
+        // A directory directly below the root is never etcd's alone.
         dir.is_absolute() && dir.components().count() > 2 && !above && (!system || inside)
     };
     let data_dir = data_dir.filter(|dir| holds(dir)).map(Path::to_owned);

@@ -25,7 +25,7 @@ pub(crate) fn commit(
     let progress = operation.progress();
     if progress.state.is_unfinished() {
         let what = format!(
-            "cannot roll back {}: it is {}",
+            "cannot commit {}: it is {}",
             progress.begin.id,
             progress.state.word()
         );
@@ -42,6 +42,7 @@ pub(crate) fn commit(
                 fs::sync_dir(fs::parent(&folder))?;
                 removed.push(folder.clone());
             }
+            // Also if the folder is gone: a commit that was killed may have got as far as that.
             remove_hidden(&folder)?;
         }
         Ok(())
@@ -73,6 +74,7 @@ pub fn settle_disablings(context: &Context, layout: &NodeLayout) -> Result<()> {
             continue;
         }
         let later = superseded_by(layout, &found)?;
+        // Its rollback would move the manifest away again, and would need what this one keeps.
         if later.is_some_and(|later| later.is_uncommitted()) {
             continue;
         }

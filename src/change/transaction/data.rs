@@ -139,6 +139,7 @@ pub(crate) fn whose(layout: &NodeLayout, data_dir: &Path, pod: &PodManifest) -> 
             Some((meta.uid(), meta.gid()))
         }
     };
+    // Root can use data of any owner, so that the old owner may stay.
     let runs_as = pod.runs_as("etcd").filter(|(uid, _)| *uid != 0);
     let Some((uid, group)) = runs_as else {
         let data = old.or(dir.map(|(uid, gid)| Owner::private(uid, gid)));

@@ -95,6 +95,7 @@ fn last_line(path: &Path) -> Option<String> {
     file.take(TAIL).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let line = text.lines().rfind(|line| !line.trim().is_empty())?;
+    // The format of the CRI: time, stream, a tag (F or P), then the line itself.
     let said = match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
         [_, "stdout" | "stderr", _, said] => said,
         _ => line,

@@ -18,6 +18,7 @@ pub(crate) fn make_folders(node: &StepContext, folders: &[PathBuf]) -> Result<()
     for folder in &folders {
         make_folder(folder)?;
     }
+    // Also above those that were there: a killed attempt may have made them without an fsync.
     sync_above(&folders)
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn in_the_way(path: &Path, other: &Path) -> Failure {
 fn durably(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to)?;
     let (old, new) = (fs::parent(from), fs::parent(to));
+    // The new directory first: a crash between the two may leave both names, but never none.
     fs::sync_dir(new)?;
     if old != new {
         fs::sync_dir(old)?;
@@ -50,6 +51,8 @@ pub(crate) fn swap(incoming: Option<&Path>, place: &Path, aside: &Path) -> Resul
         && !is_there(incoming)?
     {
         if is_there(place)? {
+            // It is in place already. The attempt that moved it may have been killed before its
+            // fsync.
             return synced(incoming, place, aside);
         }
         return Err(Failure::new(

@@ -40,7 +40,7 @@ pub(crate) async fn etcd(node: &StepContext, known: &Known) -> Result<Value> {
     };
     let (connection, status) = serving(node).await?;
     let keys = held_against(&connection, &status, &expected).await?;
-    takes_writes(node, &connection).await?;
+    accepts_writes(node, &connection).await?;
     Ok(json!({
         "etcdVersion": status.version,
         "revisionNow": status.header.revision,
@@ -153,6 +153,7 @@ async fn held_against(
         status.header.cluster_id.to_string(),
         status.header.member_id.to_string(),
     );
+    // Compared first: if another member answers at this address, nothing else that it says counts.
     if cluster != expected.cluster_id || member != expected.member_id {
         return wrong(format!(
             "expected member {} of cluster {}, found member {member} of cluster {cluster}",
@@ -180,7 +181,8 @@ async fn held_against(
 
 /// Requires that no alarm is raised and that writes succeed. If the backup's own alarms were
 /// allowed, reports what they block instead.
-async fn takes_writes(node: &StepContext, connection: &Connection) -> Result<()> {
+async fn accepts_writes(node: &StepContext, connection: &Connection) -> Result<()> {
+    // Asked first: an alarm blocks writes, and its name says more than the write that fails.
     let alarms = connection.alarms().await?;
     let Some(alarm) = alarms.first() else {
         return connection.prove_writable().await;

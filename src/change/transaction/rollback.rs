@@ -133,6 +133,8 @@ pub(crate) async fn data(
     let bumped = beside(aside);
     let ready = bumped.join(MEMBER);
     if place.symlink_metadata().is_err() {
+        // A copy made before (by `prepare`, or by a killed attempt) will do if it is above all that
+        // has been served since.
         if revision_of(&bumped).is_none_or(|revision| revision <= served)
             && let Err(why) = build(node, aside, &bumped, data_dir, served).await?
         {
@@ -151,6 +153,7 @@ pub(crate) async fn data(
     // Other entries of the directory go back unchanged; the member's original bytes are kept.
     moves::move_contents(aside, data_dir, &[OsString::from(MEMBER)])?;
     remove_if_there(&bumped)?;
+    // What is in place must be that copy, and not data that another program has put there.
     let revision = revision_of(data_dir).filter(|revision| *revision > served);
     let revision = revision.ok_or_else(|| moves::in_the_way(&place, &aside.join(MEMBER)))?;
     Ok(Some(json!({ BUMPED_TO: revision })))
@@ -341,6 +344,7 @@ pub(crate) async fn pods(
     {
         missing.push(format!("etcd: {failure}"));
     }
+    // The API server has kept running, and its caches are of the data that is gone.
     if known.field(NOT_BUMPED).is_some() && node.facts.scope == Scope::Etcd {
         restart_api_server(node).await;
     }

@@ -256,6 +256,7 @@ impl Step for NodeStep {
             } => moves::move_contents(&node.host(built), &node.host(data_dir), &[])?,
             Self::PutBack { exchange, .. } => exchange.apply(node)?,
             Self::StartPods { moves } => {
+                // These pods use etcd, whose own manifest was put in place by the step before.
                 if !exchange::moves_etcd(node, moves) {
                     proof::others_may_start(node).await?;
                 }

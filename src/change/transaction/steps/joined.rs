@@ -70,6 +70,8 @@ async fn hashes(own: &Connection, other: &Connection) -> Result<Option<(i64, boo
     let (ours, theirs) = (own.hash_kv(revision).await?, other.hash_kv(revision).await?);
     Ok(match (ours, theirs) {
         (HashKvAnswer::Hash(ours), HashKvAnswer::Hash(theirs))
+            // A HashKV depends on the compaction: with different ones equal data has different
+            // hashes.
             if ours.compact_revision == theirs.compact_revision =>
         {
             Some((revision, ours.hash == theirs.hash))

@@ -39,6 +39,7 @@ pub(crate) fn joining(text: &str, initial_cluster: &str) -> Result<String> {
         lines.insert(at + 1, item(&indent, STATE, "existing"));
     }
     let changed = lines.join("\n") + "\n";
+    // It was edited as lines; the kubelet will read it as YAML.
     let pod = PodManifest::parse(changed.as_bytes())?;
     let has = |name: &str, value: &str| {
         pod.containers

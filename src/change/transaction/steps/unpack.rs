@@ -58,6 +58,7 @@ pub(crate) async fn unpack(
         let (from, to) = (node.host(from), node.host(to));
         let content =
             std::fs::read(&from).doing(Kind::Store, || format!("reading {}", from.display()))?;
+        // An interrupted attempt may have made it.
         fs::unlink(&to)?;
         fs::write_new(&to, &content)?;
         made.push(to);
