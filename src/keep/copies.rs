@@ -183,11 +183,13 @@ impl Copies {
             let url = address.to_string();
             let mut last = None;
             for set in sets.iter().filter(|set| Record::read(&set.dir).owes(&url)) {
+                // However late it is, one copy is tried, so that a slow store gets some, too.
                 let late = until.is_some_and(|until| Timestamp::now() >= until);
                 if context.cancel.is_cancelled() || (late && !tried.is_empty()) {
                     break;
                 }
                 let came = self.one(context, set, address).await;
+                // A broken backup is no fault of the store, which is asked for the next one.
                 let kind = came.as_ref().err().map(Failure::kind);
                 tried.push(Tried {
                     set: set.name.clone(),

@@ -284,6 +284,7 @@ fn lag(seen: &Seen) -> Vec<String> {
     let applied: Vec<(&str, u64)> = seen
         .members
         .iter()
+        // A learner that has just joined is behind by nature.
         .filter(|member| !member.learner)
         .filter_map(|member| Some((member.name.as_str(), member.answer.as_ref().ok()?.applied)))
         .collect();

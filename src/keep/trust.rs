@@ -68,6 +68,7 @@ impl Trust {
         };
         let distrust = |name, why: String| Err(Distrust { name, why });
         match (manifest, signature) {
+            // A signature that does not fit is worse than none: something was changed.
             (_, SetSignature::Bad(why)) => distrust(UNSIGNED, misfit(why)),
             (None, _) | (_, SetSignature::None) if !self.required => Ok(None),
             (None, _) => distrust(

@@ -241,6 +241,7 @@ impl Artifacts {
     /// Notes what the Manifest will say of the database and its cluster.
     fn describe(&mut self, context: &Context, downloaded: Downloaded, report: &database::Report) {
         self.database = Database {
+            // The trailer is of the file, and not of the database.
             size: downloaded.size.saturating_sub(32),
             sha256: hex::encode(downloaded.database_sha256),
             storage_version: downloaded.storage_version,

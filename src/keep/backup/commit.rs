@@ -110,8 +110,10 @@ impl Run<'_> {
             fs::write_new(&dir.join(names::COPIES), &record.to_bytes()?)?;
         }
         let node = manifest.origin().1.to_owned();
+        // Read last, under the store's lock: no other backup can come in between.
         manifest.previous = chain::newest(&catalog::list(self.store)?, &node);
         let bytes = manifest.to_bytes()?;
+        // Before the Manifest: from its rename on the set is a backup, and must have its signature.
         if let Some(key) = &self.request.sign {
             let signature = key.sign(&bytes)?;
             fs::write_new(&dir.join(names::SIGNATURE), signature.as_bytes())?;

@@ -77,6 +77,7 @@ async fn take(context: &Context, request: &BackupRequest) -> Result<Outcome> {
         Destination::DefaultStore => (LocalStore::at(request.target.layout.backups()), None),
         Destination::Flat(dir) => (LocalStore::at(dir), Some(dir.as_path())),
     };
+    // Before the node is read and the lock is taken: this costs a listing, and most runs end here.
     if let Some(young) = young_enough(context, request, &store)? {
         return Ok(young);
     }
@@ -315,6 +316,7 @@ impl Run<'_> {
         let Ok(data) = space::space(data_dir) else {
             return Ok(());
         };
+        // The difference is not negative: the check above has passed.
         if data.device == here.device && data_dir.exists() && here.available - needed < db_size {
             self.context.warn(
                 "little-space-beside-etcd",

@@ -55,6 +55,7 @@ fn try_share(
         return Ok(None);
     };
     let old = File::open(from).doing(Kind::Store, || format!("opening {}", from.display()))?;
+    // Without this, `copy_file_range` would copy all the bytes again and share nothing.
     if !clones(store, number, &old, lock)? {
         return Ok(None);
     }

@@ -55,6 +55,8 @@ impl Source {
             Ok(connection.clone())
         };
         let members = match &voter {
+            // From the member itself: a cluster without a leader answers nothing that goes through
+            // raft.
             Ok(voter) => voter.member_list(Consistency::Local).await?.members,
             Err(_) => Vec::new(),
         };
@@ -163,6 +165,7 @@ fn seen_member(probe: &Probe) -> MemberSeen {
 /// none.
 async fn hashes(probes: &[Probe], options: &ConnectOptions) -> Vec<HashSeen> {
     let voters = || probes.iter().filter(|probe| !probe.member.is_learner);
+    // The lowest of their current ones: every member has that revision.
     let revisions = voters().filter_map(|probe| Some(probe.status.as_ref().ok()?.header.revision));
     let revision = revisions.min().unwrap_or(0);
     let mut seen = Vec::new();

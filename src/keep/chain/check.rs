@@ -212,6 +212,7 @@ impl<'a> Store<'a> {
         let mut next = previous;
         let mut steps = 0;
         while let Some(removed) = self.records.get(&next.sha256) {
+            // A forged record could lead in a circle: no walk is longer than the records.
             if self.by_hash.contains_key(next.sha256.as_str()) || steps > self.records.len() {
                 return;
             }

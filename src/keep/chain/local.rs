@@ -43,6 +43,7 @@ pub fn replace(
 ) -> Result<()> {
     let bytes = record.to_bytes()?;
     let path = dir.join(record::name(&bytes));
+    // The signature first: where signatures count, a record without one says nothing.
     if let Some(key) = key {
         fs::write_atomic(&signature_of(&path), key.sign(&bytes)?.as_bytes())?;
     }

@@ -364,6 +364,7 @@ impl Metrics {
             Kind::Partial,
         ] {
             let reason = kind.word().to_owned();
+            // A counter that begins with its first failure shows Prometheus no increase.
             self.failures.get_or_create(&Reason { reason }).inc_by(0);
         }
     }

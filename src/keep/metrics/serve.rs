@@ -138,6 +138,7 @@ where
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        // Prometheus asks once in a while: a connection that stays open only takes a place.
         .keep_alive(false)
         .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), answer);

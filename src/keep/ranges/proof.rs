@@ -138,6 +138,7 @@ fn copied(set: &BackupSet, to: &Path) -> Result<OutFile> {
     let data = Shape::of(source.size()).data(source.size());
     let metas = Metas::of_file(&source, data).doing(Kind::NotChecked, reading)?;
     let length = metas.and_then(|metas| metas.chosen.database_size());
+    // What is copied has no trailer: the changes go behind its last page.
     let Some(length) = length.filter(|length| *length <= data) else {
         let what = format!("{} has no whole database", path.display());
         return Err(Failure::new(Kind::BadBackup, what));

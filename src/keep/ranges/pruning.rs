@@ -42,6 +42,7 @@ fn bases<'a>(chain: &Chain, sets: impl Iterator<Item = &'a BackupSet>) -> Vec<Ba
     let base = |set: &'a BackupSet| {
         let manifest = set.manifest.as_ref()?;
         let revision = manifest.database.kv_revision?;
+        // From the revision before its first one on: that backup ends where the chain begins.
         let continued = (chain.first() - 1..=chain.last()).contains(&revision);
         (manifest.cluster.etcd_id == chain.cluster_id && continued).then_some(Base {
             name: &set.name,

@@ -22,6 +22,7 @@ pub(super) async fn refresh(connection: &Connection, table: &mut BTreeMap<i64, i
     let there: BTreeSet<i64> = connection.leases().await?.into_iter().collect();
     let new: Vec<i64> = there
         .iter()
+        // 0 stands for no lease.
         .filter(|id| **id != 0 && !table.contains_key(id))
         .copied()
         .collect();

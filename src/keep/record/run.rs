@@ -58,6 +58,7 @@ async fn watch(context: &Context, watching: &mut Watching<'_>) -> Result<()> {
         let before = watching.recorded.segments;
         let ended = watching.follow().await;
         watching.disconnected();
+        // A connection that brought something was good: the next failure is a new one.
         if watching.recorded.segments > before {
             pause = PAUSES.0;
         }

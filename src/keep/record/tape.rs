@@ -165,6 +165,7 @@ impl Tape {
             out.sync()
         };
         write().doing(Kind::Store, || format!("writing {}", new.display()))?;
+        // Durable under another name first: whatever has a segment's name is a whole segment.
         fs::rename(&new, &path)?;
         fs::sync_dir(&dir)?;
         self.chain = Some(Chain {

@@ -112,6 +112,7 @@ impl<'a> Watching<'a> {
             .record(&mut link, &mut watch, &mut assembler, now_at)
             .await;
         match &came {
+            // The disk has failed, and would fail again.
             Err(failure) if failure.kind() == Kind::Store => {}
             _ => self.seal(&mut link, &mut assembler, false).await?,
         }
@@ -208,6 +209,7 @@ impl<'a> Watching<'a> {
                         let what = format!("etcd at {} has said nothing for {} s", link.connection.endpoint(), SILENCE.as_secs());
                         return Err(Failure::new(Kind::Unreachable, what));
                     }
+                    // An etcd that has nothing to tell is silent; one that is asked must answer.
                     watch.ask_for_progress();
                 }
                 told = watch.next() => {

@@ -185,6 +185,7 @@ async fn bring(
         .await
         .doing(Kind::Unexpected, || "running a thread")?;
     arrived.and(decoded)?;
+    // Checked before it gets its name: whoever lists the directory takes it for whole.
     Segment::open(&beside).map_err(|failure| failure.doing(format!("fetching {object}")))?;
     fs::rename(&beside, path)?;
     fs::sync_dir(fs::parent(path))

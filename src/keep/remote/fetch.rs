@@ -154,6 +154,8 @@ async fn bring(
     }
     let total = files.iter().map(|(file, _)| file.size);
     let total = total.fold(0, u64::saturating_add);
+    // The Manifest says how much: the sizes of the objects are those of a store that is not
+    // trusted.
     space::space(into)?.check(total, "the backup")?;
     let stored = entries().map(|entry| entry.size);
     context.tell(Event::PhaseStarted {
@@ -189,6 +191,7 @@ async fn bring(
     if let Some(signature) = &signature {
         fs::write_new(&into.join(names::SIGNATURE), signature)?;
     }
+    // The files' names are durable before the Manifest makes them a backup.
     fs::sync_dir(into)?;
     fs::write_new(&into.join(names::MANIFEST), &bytes)?;
     fs::sync_dir(into)?;

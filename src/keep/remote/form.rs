@@ -358,6 +358,7 @@ pub(super) fn encode(
             to,
             filling: Vec::with_capacity(PIECE),
         };
+        // Read into the piece that is sent: without a codec there is nothing to copy it for.
         if !form.encrypts() && !compress {
             return pass(&mut file, &out.to);
         }

@@ -74,6 +74,7 @@ impl Facts {
     fn add(&mut self, name: &str, object: &Listed) {
         let etag = object.etag.as_deref().unwrap_or_default();
         let modified = object.modified.map(|at| at.to_string());
+        // The ETag is quoted, so that none can look like the fields behind it.
         let line = format!(
             "{name} {} {etag:?} {}\n",
             object.size,

@@ -243,6 +243,7 @@ async fn remove(store: &dyn Store, name: &str) -> Result<bool> {
         Some(object) => store.keeps_versions(&format!("{name}/{object}")).await?,
         None => false,
     };
+    // First: whatever comes in between, what has no Manifest is not taken for a backup.
     store.remove(&format!("{name}/{MANIFEST}")).await?;
     let (claims, others): (Vec<&String>, Vec<&String>) =
         folder.keys().partition(|object| is_claim(object));

@@ -360,6 +360,7 @@ impl<'a> Transfer<'a> {
             let content = Bytes::from_static(b"pinned\n");
             objects::put(self.store, &name(names::PINNED), content).await?;
         }
+        // Another process may have pruned the folder: the Manifest must not name what is gone.
         let folder = self.look().await?;
         let lost = |entry: &&ObjectEntry| folder.get(&entry.object) != Some(&entry.size);
         if let Some(entry) = index.objects.iter().find(lost) {

@@ -40,6 +40,7 @@ where
             .build()
             .doing(Kind::Unexpected, || "starting the runtime")?;
         let came = runtime.block_on(work());
+        // Not waited for: what blocks there would hang this thread, too.
         runtime.shutdown_background();
         came
     })
@@ -89,6 +90,7 @@ where
     );
     let late = Failure::new(Kind::Unreachable, what);
     match tokio::time::timeout(GIVE_UP, &mut thread).await {
+        // It came to its end in the last moment: there is a backup, however late.
         Ok(Ok(Ok(came))) => (Ok(came), None),
         Ok(_) => (Err(late), None),
         Err(_) => (Err(late), Some(alive)),

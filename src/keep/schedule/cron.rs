@@ -89,6 +89,7 @@ impl Schedule {
         options.hashed_value = Some(seed);
         let crontab = cronexpr::parse_crontab_with(&format!("{fields} {zone}"), options);
         let crontab = crontab.map_err(|error| usage(&error.to_string()))?;
+        // Fields can be right and mean no day: 30 February.
         let schedule = Self(Form::Cron(Box::new(crontab)));
         schedule.after(Timestamp::UNIX_EPOCH).map_err(|failure| {
             failure

@@ -31,6 +31,7 @@ impl Notifier {
             None => SocketAddr::from_pathname(address)?,
         };
         let socket = UnixDatagram::unbound()?;
+        // A manager that does not read would stop the loop, and with it every backup.
         socket.set_nonblocking(true)?;
         socket.connect_addr(&address)?;
         Ok(Self(Some(socket)))

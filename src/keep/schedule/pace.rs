@@ -66,6 +66,7 @@ impl Failed {
             .max(SignedDuration::from_secs(1));
         Self {
             start: period.start,
+            // The pause has long reached its bound by then, and the shift stays small.
             times: times.saturating_add(1).min(20),
             again: now.checked_add(pause).unwrap_or(now),
         }

@@ -63,6 +63,7 @@ impl Rehearsals {
         };
         let now = Timestamp::now();
         let set = self.due(&sets, now)?.clone();
+        // Before it begins: one that hangs must not be tried again at once.
         *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         let own = Context {
             now,

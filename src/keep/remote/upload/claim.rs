@@ -87,6 +87,7 @@ impl Transfer<'_> {
         own: u64,
         numbers: &BTreeMap<u64, Folder>,
     ) -> Result<Option<bool>> {
+        // A copy has the backup's own number, or a higher one if another backup had that.
         for (&number, folder) in numbers.range(own..) {
             self.name = place.set(number);
             if !self.is_ours(folder).await? {
