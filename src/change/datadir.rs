@@ -321,6 +321,7 @@ pub fn evidence_of_data(data_dir: &Path) -> Result<Option<Evidence>> {
         let tail = report.wal.tail_after(applied(&layout.db())?);
         Ok(tail.committed.saturating_add(tail.uncommitted))
     });
+    // No entry makes more than one revision.
     let beyond = i64::try_from(beyond.unwrap_or_default()).unwrap_or(i64::MAX);
     evidence.revision = evidence.revision.saturating_add(beyond);
     Ok(Some(evidence))
@@ -344,6 +345,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
     let options = &request.options;
     let founders = InitialCluster::parse(&request.initial_cluster)?;
     let advertised = PeerUrls::parse_list(&request.advertise_peer_urls)?;
+    // etcd makes the same comparison at its start, and would not run.
     founders.check_local(&request.name, &advertised)?;
     let several = founders.names().count() > 1;
     let token = token(request, several)?;
@@ -410,6 +412,8 @@ fn token(request: &Request, several: bool) -> Result<String> {
             "token-not-given",
             "the members of one cluster need the same token: with a random one each they would not form a cluster",
         )),
+        // All ids are made from the token: under a new one no old member is taken for one of this
+        // cluster.
         None => Ok(format!("etcd-dr-{:032x}", request.options.random)),
     }
 }

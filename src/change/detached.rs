@@ -46,6 +46,7 @@ impl Unit {
             goes_back: false,
         };
         let output = Command::new("systemd-run")
+            // The result is in the journal: systemd need not keep a failed unit for it.
             .args(["--quiet", "--collect", "--unit", &unit])
             .arg(program)
             .args(arguments)
@@ -120,6 +121,7 @@ pub async fn watch(
     let mut interrupted = false;
     loop {
         log.read_on(&mut tell);
+        // Before the journal is read: a process that is gone has written its last state.
         let running = is_running(layout);
         let progress = Progress::read(dir)?;
         if !progress.state.is_unfinished() || !running {
@@ -172,6 +174,7 @@ impl Log {
         }
         self.read += bytes.len() as u64;
         self.rest.push_str(&String::from_utf8_lossy(&bytes));
+        // The last line may not be whole yet.
         while let Some((line, rest)) = self.rest.split_once('\n') {
             if let Ok(event) = serde_json::from_str::<Value>(line)
                 && let Some(text) = event["text"].as_str()

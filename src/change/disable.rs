@@ -72,6 +72,7 @@ pub async fn plan(context: &Context, target: &Target, wait: Duration) -> Result<
     let wanted: Vec<PathBuf> = folders
         .missing(layout, state.profile, &state.data_dir)
         .into_iter()
+        // Of a restore's folders only the one that takes the manifest.
         .filter(|folder| node(&folders.manifests()).starts_with(folder))
         .collect();
     let planner = Planner {
@@ -98,6 +99,7 @@ pub async fn plan(context: &Context, target: &Target, wait: Duration) -> Result<
         wait_seconds: wait.as_secs(),
         grace_seconds: None,
         etcd_served: None,
+        // No data changes: an alarm is no reason to fail.
         alarms_allowed: true,
         safety: vec![node(&folders.etc)],
         former_clusters: Vec::new(),
@@ -123,6 +125,7 @@ pub async fn refuse_beside_restored(context: &Context, target: &Target) -> Resul
         Ok(found) => found,
         Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
         Err(failure) => {
+            // The way back stays open, even if the node tells nothing.
             context.warn("other-members-unknown", failure.to_string());
             return Ok(());
         }

@@ -45,6 +45,7 @@ pub fn run(
     let proof = prove(context, set, report, scratch);
     if let Err(failure) = &proof
         && failure.kind() == Kind::BadBackup
+        // Other directories are not ours to write to.
         && set.manifest.is_some()
     {
         Verified::new(context.now, vec![RESTORE.to_owned()]).write_to(context, &set.dir);
@@ -65,6 +66,7 @@ fn prove(
     }
     let recorded = set.manifest.as_ref();
     let recorded = recorded.and_then(|manifest| manifest.database.hash_kv);
+    // What the member answered counts more than what the snapshot yields now.
     let expected = recorded.or(described.hash_kv);
     let expected = expected.ok_or_else(|| bad("the snapshot has no HashKV".to_owned()))?;
     let snapshot = set.files.snapshot.clone();

@@ -221,6 +221,7 @@ fn known(member: Member) -> Known {
 }
 
 fn outcome(request: &Request, cluster_id: ClusterId, made: Survivor) -> Outcome {
+    // The revision has those that were applied already.
     let writes = match made.applied {
         Some(_) => 0,
         None => i64::try_from(made.key_writes).unwrap_or(i64::MAX),

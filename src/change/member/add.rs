@@ -134,6 +134,7 @@ async fn add(
         |now| {
             let members = now.list();
             let ours = |member: &&Member| {
+                // The cluster learns a member's name when it first starts.
                 member.name.is_empty() && peer_url::same_all(&member.peer_urls, peer_urls)
             };
             match members.iter().find(ours).map(|member| member.id) {
@@ -274,6 +275,7 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
             .doing(doing.clone());
         Undone::Failed(failed.with(Fact::MemberRemains(id.clone())))
     };
+    // Another run has added it: it is not this one's to remove.
     if !added.fresh {
         let what = format!("member {id}, which existed before this run, remains");
         return remains(why, what);
@@ -289,6 +291,7 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
             let what = format!("the cluster is as before: member {id} was removed again");
             Undone::Failed(why.as_kind(kind).doing(what).doing(doing))
         }
+        // The promotion whose answer was lost has been made.
         Ok(Gone::Votes { healthy: true }) => Undone::VotesAfterAll,
         Ok(Gone::Votes { healthy: false }) => {
             let what = format!("member {id} remains: it is a voting member and does not answer");

@@ -156,6 +156,7 @@ async fn step(
                     "{standing}; the leader does not yet count it as in sync"
                 )));
             }
+            // It votes already, as the next survey shows.
             Some(Refusal::NotALearner) => {}
             Some(refusal) if refusal.may_pass() => return Ok(Step::Not(not.to_string())),
             // The next survey's list tells.

@@ -178,6 +178,7 @@ pub async fn carry_out(context: &Context, request: &RemoveRequest, plan: Plan) -
         }
     }
     context.cancel.check()?;
+    // The removed member stops, perhaps before it has answered.
     plan.survey.connection = plan.survey.connect_to_other_than(id).await?;
     remove(context, &plan)
         .await
@@ -229,6 +230,7 @@ async fn move_leadership(plan: &Plan, next: MemberId) -> Result<()> {
             Ok(_) => {}
             Err(_) => other = plan.survey.connect_to_other_than(id).await?,
         }
+        // Certainly not moved. But if the asked member does not lead, another one shows up soon.
         if let Err(not) = &asked
             && !not.perhaps_done
             && not.refusal != Some(Refusal::NotLeader)

@@ -97,6 +97,7 @@ fn judge(
     }
     // A cluster of one has no peers that could lose it.
     let alone = survey.members.len() == 1;
+    // One that answers is enough: peers try all of them.
     let reachable = alone || silent.len() < peer_urls.len();
     let healthy = state.is_healthy() && reachable;
     let (votes, against) = quorum::with_health(&survey.standings(), id.0, healthy);

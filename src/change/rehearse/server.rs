@@ -50,6 +50,7 @@ impl Server {
         let doing = || "starting etcd";
         let output = File::create(dir.join(LOG)).doing(Kind::Store, doing)?;
         let flags = i32::try_from((OFlags::PATH | OFlags::DIRECTORY).bits()).unwrap_or_default();
+        // Open only for its number, by which a long path becomes a short one.
         let mut open = OpenOptions::new();
         let open = open.read(true).custom_flags(flags);
         let here = open.open(dir).doing(Kind::Store, doing)?;

@@ -181,6 +181,7 @@ impl BackupPlanner<'_> {
         let unpacked: u64 = tree::describe(
             &self.survey.unpacked.kubernetes(),
             &tree::Options {
+                // Only the sizes are of interest.
                 xattrs: false,
                 ..tree::Options::default()
             },
@@ -192,6 +193,7 @@ impl BackupPlanner<'_> {
         })
         .sum();
         let (data, etc) = (space(data_dir)?, space(&folders.etc)?);
+        // On one file system the two add up.
         let wanted = if data.device == etc.device {
             vec![(data, database.saturating_add(unpacked))]
         } else {

@@ -36,6 +36,7 @@ impl BackupPlanner<'_> {
                 folders: self.missing(folders, &puts, planner.data_dir),
             },
             self.unpack(folders, &puts),
+            // Before anything stops: if this fails, no one has noticed.
             NodeStep::BuildData(Box::new(Building {
                 owner: whose.data,
                 roll_forward: wal.map(|wal| wal.forward.clone()),

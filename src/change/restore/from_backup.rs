@@ -68,6 +68,7 @@ pub async fn plan(context: &Context, request: &Request) -> Result<RestorePlan> {
         refused.map_or(Ok(()), Err)?;
         return plan();
     }
+    // A rehearsal shows both: what would be done, and what is against it.
     RestorePlan::unless_refused(plan(), refused)
 }
 
@@ -165,6 +166,7 @@ impl BackupPlanner<'_> {
         notes.extend(manifests.filter_map(|path| self.layout().link_note(&path)));
         notes.extend(data::strangers(self.layout(), &data_dir)?);
         let snapshot = self.request.set.files.snapshot.as_deref();
+        // The data directory moves away, and with it what is inside.
         data::refuse_inside(&data_dir, snapshot.unwrap_or(&self.request.set.dir))?;
         let whose = self.whose(&data_dir)?;
         let puts = self.replacements(&folders, &mounts, &mut notes)?;

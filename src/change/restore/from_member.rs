@@ -62,6 +62,7 @@ pub async fn plan(context: &Context, request: &Request) -> Result<RestorePlan> {
         .await?;
     let mut refusals: Refusals = options.root_required().into_iter().collect();
     let from = request.from.canonicalize();
+    // If it is missing, the planner's own check says so.
     let from = from.unwrap_or_else(|_| request.from.clone());
     let (others, node) = context
         .cancel
@@ -156,6 +157,7 @@ impl MemberPlanner<'_> {
             Failure::wrap(Kind::Usage, cause, doing)
         })?;
         let own = state.data_dir.canonicalize().is_ok_and(|dir| dir == from);
+        // This node's own etcd is stopped by one of the steps.
         if !own && let Some(holder) = holders(&from)? {
             return Err(Failure::refused_for_good(
                 ETCD_RUNNING,
@@ -373,6 +375,7 @@ impl MemberPlanner<'_> {
             wait_seconds: self.request.options.wait.as_secs(),
             grace_seconds: Some(self.request.options.grace.as_secs()),
             etcd_served: Some(self.etcd_serves),
+            // They are this member's own, and were raised before.
             alarms_allowed: true,
             safety: folders.safety(&state.layout),
             former_clusters: self.former.clone(),

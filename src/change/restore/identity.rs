@@ -164,6 +164,7 @@ pub(crate) fn mismatches(request: &Request, survey: &Survey, node: &NodeSays) ->
         .map(|manifest| &manifest.cluster.etcd_id)
         .zip(node.cluster_id.as_ref());
     match (uuids, ids) {
+        // OpenShift's own id survives a restore, which gives etcd's cluster another one.
         (Some((set, here)), _) if set != here => found.push((
             CLUSTER_MISMATCH,
             format!(
@@ -209,6 +210,7 @@ fn is_own_lineage(request: &Request, survey: &Survey, node: &NodeSays, id: &str)
         .kube_system_uid
         .as_ref()
         .zip(node.kube_system_uid.as_ref());
+    // It is part of the data, so every restore keeps it; a journal can be lost.
     if let Some((set, here)) = uids {
         return set == here;
     }

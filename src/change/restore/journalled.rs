@@ -108,6 +108,7 @@ async fn refuse_beside_others(
     let first = operation.steps().iter().position(starts);
     let started = first.and_then(|at| progress.steps.get(at));
     let fresh = node.context.now.duration_since(progress.last) < JUST_BEGUN;
+    // Once etcd was started, the second cluster exists, and a refusal changes nothing.
     if fresh || started.is_some_and(|state| *state != StepState::Pending) {
         return Ok(());
     }

@@ -367,12 +367,14 @@ fn judge(answers: Vec<Answer>, removed: bool) -> Verdict {
     for answer in answers {
         match answer {
             Answer::Voter { at, cluster } => return Verdict::Lives { at, cluster },
+            // None of these makes a second cluster: a learner has no vote.
             Answer::Own | Answer::Learner | Answer::Silent => asked = true,
             Answer::Unclear(why) => unclear = unclear.or(Some(why)),
             Answer::Untried(why) => untried = untried.or(Some(why)),
         }
     }
     match (unclear, untried) {
+        // Whatever runs there, the members no longer count it.
         _ if removed => Verdict::Away,
         (Some(why), _) => Verdict::Unknown(why),
         _ if asked => Verdict::Away,
@@ -404,6 +406,7 @@ async fn client(url: &str, own: &BTreeSet<u64>, options: Option<&ConnectOptions>
         return Answer::Untried(format!("{url} is not an address that can be dialed"));
     };
     let status = async { status(&place, options?).await };
+    // A status needs certificates that are accepted; a connection shows that something listens.
     let knock = knock(place.tls, &place.host, place.port, ANSWER);
     let (status, knock) = tokio::join!(status, knock);
     match status {

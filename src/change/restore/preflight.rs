@@ -331,6 +331,7 @@ fn access(
     unpacked: &NodeLayout,
 ) -> Result<EtcdAccess> {
     let layout = &request.options.target.layout;
+    // The node may have lost the files that tell its profile.
     let detection = Detection {
         profile,
         ..look(layout, Some(profile))?

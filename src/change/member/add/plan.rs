@@ -137,6 +137,7 @@ pub(crate) fn judge(
     let mut then = standings;
     let id = match action {
         Action::GoOn(id) | Action::Nothing(id) => id.0,
+        // No member's id: nothing is taken out.
         Action::AddLearner | Action::AddVoter => 0,
     };
     then.retain(|standing| standing.id != id);
@@ -168,6 +169,7 @@ fn action(request: &AddRequest, survey: &Survey, peer_urls: &[String]) -> Result
     });
     if let Some(state) = same {
         let member = &state.member;
+        // A voting member that has not started is what an earlier run without --learner leaves.
         if member.is_learner || (!state.has_started() && !request.learner) {
             return Ok(Action::GoOn(member.id));
         }
@@ -233,6 +235,7 @@ fn found_by_others(
                 let what = format!("member {} would dial it at {urls}", other.label());
                 (what, None)
             }
+            // If both are at localhost, they are on the same machine.
             _ => continue,
         };
         let mut refusal = Failure::refused(PEER_URL_LOOPBACK, what);

@@ -90,6 +90,7 @@ pub async fn plan(context: &Context, request: &Request) -> Result<JoinPlan> {
     let (reach, access) = ClusterClient::of(context, &request.target, &detection)?;
     let survey = context.cancel.guard(reach.survey()).await?;
     let socket = find_socket(layout)?;
+    // Only to see that it answers: the steps need it.
     Runtime::connect(&socket, RUNTIME_TIMEOUT).await?;
     let planner = JoinPlanner {
         layout,
@@ -112,6 +113,7 @@ pub async fn plan(context: &Context, request: &Request) -> Result<JoinPlan> {
         .map_err(|failure| failure.doing(doing.clone()))?;
     let judged = judge(&addition, &wanted.name, &survey.members);
     let existing = judged.map_err(|failure| failure.doing(doing.clone()))?;
+    // For a new member `add::judge` has done this.
     if existing.is_some() {
         add::well(context, &wanted, &survey).map_err(|failure| failure.doing(doing))?;
     }

@@ -133,11 +133,13 @@ impl JoinPlanner<'_> {
         if flags {
             let doing = || format!("reading {}", found.path.display());
             let text = str::from_utf8(&found.bytes).doing(Kind::Unexpected, doing)?;
+            // Tried here, so that a manifest which cannot be edited is refused before etcd stops.
             manifest::joining(text, "x=https://x:2380").map_err(|f| f.doing(doing()))?;
         }
         let place = self.live();
         let is_live = found.path == place;
         let (kept, prepared) = (planner.kept(&place), planner.prepared(&place));
+        // A live manifest that stays as it is only moves away and back.
         let writes = flags || !is_live;
         let mut steps = vec![
             NodeStep::Join(JoinStep::StopEtcd {
@@ -148,10 +150,12 @@ impl JoinPlanner<'_> {
         ];
         let whose = data::whose(layout, planner.data_dir, &found.pod)?;
         steps.extend(whose.dir.map(NodeStep::OwnDataDir));
+        // As late as possible: until it votes, etcd accepts no other learner.
         steps.push(NodeStep::Join(JoinStep::AddLearner {
             existing: existing.map(|id| id.to_string()),
         }));
         if writes {
+            // By then a live manifest is where it is kept; a link's target has not moved.
             let from = match is_live && !found.path.is_symlink() {
                 true => &kept,
                 false => &found.content,
