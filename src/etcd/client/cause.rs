@@ -430,6 +430,7 @@ fn printable(text: &str) -> String {
     let mut shown: String = text
         .chars()
         .take(LIMIT)
+        // An escape sequence could change what the terminal shows.
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
     if shown.len() < text.len() {

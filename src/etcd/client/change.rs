@@ -143,6 +143,7 @@ impl Connection {
         let perhaps = perhaps_done(&cause);
         let failure = self.failed(cause, what);
         let failure = match refusal {
+            // Another member, or this one a moment later, may well do it.
             Some(Refusal::NoLeader | Refusal::AskedALearner) | None => failure,
             Some(_) => failure.as_kind(Kind::Refused),
         };

@@ -117,6 +117,7 @@ impl Connection {
             let cause = Cause::Protocol("the token is not printable".to_owned());
             self.failed(cause, &doing)
         })?;
+        // HTTP/2 keeps it out of its table of headers, and debug output hides it.
         token.set_sensitive(true);
         self.caller.token = Some(token);
         self.client = client(&self.caller)

@@ -54,6 +54,7 @@ impl Caller {
             .body(Body::new(Full::new(framed.freeze())))
             .map_err(|error| Cause::Protocol(error.to_string()))?;
         let response = self.send(request).await?;
+        // A reply without a body has its status among the headers.
         let ended = response.headers().contains_key(STATUS);
         Ok(Reply {
             caller: self.clone(),
@@ -166,6 +167,7 @@ impl Reply {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Cause> {
         loop {
             let Some(frame) = self.body.frame().await else {
+                // Without a status it was cut, even between two messages.
                 return if self.ended {
                     Ok(None)
                 } else {

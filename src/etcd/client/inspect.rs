@@ -140,6 +140,7 @@ pub async fn knock(tls: bool, host: &str, port: u16, limit: Duration) -> Knock {
                     _ => Knock::Untried(error.to_string()),
                 };
             }
+            // As of a machine that is switched off.
             Err(_) => last = Knock::Silent,
         }
     }
@@ -252,6 +253,7 @@ async fn read_page(
     let mut stream: Box<dyn Stream> = match tls {
         Some(tls) if endpoint.is_tls() => {
             let mut config = tls.client_config(Arc::default())?;
+            // Pages come over HTTP/1.
             config.alpn_protocols.clear();
             let name = tls.name_for(host)?;
             Box::new(
@@ -263,11 +265,13 @@ async fn read_page(
         _ => Box::new(stream),
     };
     let asked = Instant::now();
+    // With HTTP/1.0 the page ends where the connection ends.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
     let mut page = Vec::new();
     let mut first = [0; 1];
+    // The page's `Date` is of when it begins, however long it is.
     stream.read_exact(&mut first).await?;
     let answered = Instant::now();
     page.extend_from_slice(&first);

@@ -67,6 +67,7 @@ async fn probe(member: Member, options: ConnectOptions) -> Probe {
         }
     }
     if let Ok(status) = &probe.status
+        // As behind a load balancer, or at an address that another member has by now.
         && status.header.member_id != probe.member.id
     {
         let failure = Failure::new(

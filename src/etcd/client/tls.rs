@@ -202,6 +202,7 @@ impl TlsConfig {
             identity: identity.map(Arc::new),
             server_name: None,
         };
+        // Made once here, so that what is wrong with it shows before anything is dialled.
         let made = config.client_config(Arc::default());
         made.doing(Kind::Usage, || "setting up TLS")?;
         Ok(config)
@@ -254,6 +255,7 @@ impl TlsConfig {
             Some(identity) => builder.with_client_cert_resolver(identity.resolver.clone()),
             None => builder.with_no_client_auth(),
         };
+        // gRPC is HTTP/2 alone.
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
@@ -413,6 +415,7 @@ fn is_the_trusted_one(
         ]
         .contains(oid)
     };
+    // A critical extension limits the certificate in a way that nothing here would check.
     let mut extensions = parsed.extensions().iter();
     if extensions.any(|extension| extension.critical && !known(&extension.oid)) {
         return Err(Fault::UnhandledCriticalExtension.into());

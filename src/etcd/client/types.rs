@@ -269,6 +269,7 @@ impl From<etcd_client::StatusResponse> for Status {
             version: cut(status.version().to_owned()),
             db_size: size(status.db_size()),
             db_size_in_use: size(status.raft_used_db_size()),
+            // raft's 0 is no member.
             leader: (status.leader() != 0).then_some(MemberId(status.leader())),
             raft_index: status.raft_index(),
             raft_applied_index: status.raft_applied_index(),

@@ -86,6 +86,7 @@ impl Connection {
             range_end: ALL.to_vec(),
             start_revision,
             progress_notify: true,
+            // What was written at once can be larger than one gRPC message.
             fragment: true,
         };
         let first = WatchRequest {
@@ -140,6 +141,7 @@ impl Connection {
         let mut leases = self.client.lease_client();
         let asked = leases.time_to_live(lease, None);
         let reply = self.ask("for a lease's time to live", asked).await?;
+        // A lease that is gone has -1.
         Ok((reply.ttl() >= 0 && reply.granted_ttl() > 0).then_some(reply.granted_ttl()))
     }
 }
@@ -188,6 +190,7 @@ impl Watch {
                 let what = format!("one response has more than {JOINED_LIMIT} bytes");
                 return Err(Cause::Protocol(what));
             }
+            // The first answer only says that the watch exists.
             if response.fragment || response.created && self.joined.is_empty() {
                 continue;
             }

@@ -256,6 +256,7 @@ impl Messages {
     }
 
     fn end(&mut self) -> Result<()> {
+        // Nothing was sent before the first message: what it brings and what remains are the whole.
         if self.number == 0 {
             let database = self
                 .remaining

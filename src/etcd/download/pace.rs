@@ -31,6 +31,7 @@ impl Pace {
     pub(super) fn until(&mut self, bytes: u64, now: Instant) -> Option<Instant> {
         let earliest = now.checked_sub(CREDIT).unwrap_or(now);
         let rate = u128::from(self.rate.get());
+        // Without the remainder many small pieces would pass too fast.
         let parts = u128::from(bytes) * NANOS + self.rest;
         self.rest = parts % rate;
         let nanos = u64::try_from(parts / rate).unwrap_or(u64::MAX);

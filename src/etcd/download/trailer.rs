@@ -49,6 +49,7 @@ impl Trailing {
     }
 
     pub(super) fn finish(self) -> Hashed {
+        // One digest makes both sums: the body's is that before the tail.
         let body = (self.tail.len() == TRAILER).then(|| self.hasher.clone().finalize().into());
         let mut hasher = self.hasher;
         hasher.update(&self.tail);

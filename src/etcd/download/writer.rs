@@ -115,6 +115,7 @@ impl<S: SnapshotSink> Writer<S> {
     }
 
     async fn join(&mut self) -> Ended<S> {
+        // The thread ends with its queue.
         self.queue = None;
         loop {
             let before = self.shared.written.load(Ordering::Relaxed);
@@ -123,6 +124,7 @@ impl<S: SnapshotSink> Writer<S> {
                 Ok(Err(_)) => {
                     return Err(Failure::new(Kind::Unexpected, "the writer's thread died"));
                 }
+                // Slow, but not stuck.
                 Err(_) if self.shared.written.load(Ordering::Relaxed) != before => {}
                 Err(_) => return Err(self.stuck()),
             }

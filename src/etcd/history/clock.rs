@@ -108,6 +108,7 @@ impl Received {
             Some(older) => (older.marks, older.clock.within_seconds),
             None => (Vec::new(), 1),
         };
+        // What a recorder has seen is more certain than the times in objects.
         marks.retain(|(revision, micros)| *revision < first.revision && *micros <= first.micros);
         // A recorder that was resumed may have a clock that was set in the meantime.
         for sample in &self.0.kept {
@@ -176,6 +177,7 @@ impl Moments {
             (Some((r0, t0)), Some((r1, t1))) => {
                 let part = i128::from(micros - t0) * i128::from(r1 - r0);
                 let more = (part / i128::from((t1 - t0).max(1))) as i64;
+                // The later mark's own revision was written after this time.
                 At::Revision(r0 + more.min((r1 - r0 - 1).max(0)))
             }
             (Some((revision, known)), None) => {

@@ -376,6 +376,7 @@ impl Sought {
             Some(object) => object.to_string(),
             None => shown(&key),
         };
+        // Its oldest version here is already being deleted: the one before it decides.
         if trace.open {
             let newest = trace.before;
             follow(history, &key, &mut trace)?;

@@ -127,6 +127,7 @@ impl Undone {
     /// Those of reading the history.
     pub fn after(history: &History, revision: i64) -> Result<Self> {
         let mut groups: BTreeMap<Group, u32> = BTreeMap::new();
+        // Random, so that no one can write keys whose hashes are equal.
         let hasher = RandomState::new();
         let mut keys: HashMap<u64, u32> = HashMap::new();
         history.newest_first(revision, &mut |change| {

@@ -117,6 +117,7 @@ impl<'a> Database<'a> {
     pub fn revision(&self) -> Result<i64> {
         let mut newest = Newest::default();
         self.entries(Order::Descending, &mut newest)?;
+        // A compaction can remove the newest entry, if it is a tombstone.
         Ok(newest.0.unwrap_or(1).max(self.head.compacted.unwrap_or(1)))
     }
 
@@ -312,6 +313,7 @@ impl Versions<'_> {
             .as_ptr()
             .addr()
             .saturating_sub(value.as_ptr().addr());
+        // An empty slice points anywhere.
         let inside = if kv.value.is_empty() { 0 } else { before };
         let version = Version {
             key: kv.key,

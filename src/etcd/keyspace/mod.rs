@@ -191,6 +191,7 @@ struct Collector<'a> {
 
 impl<'a> Collector<'a> {
     fn take(&mut self, version: &Version<'_>) {
+        // 128 bits of two random hashes stand for a key: no two keys will have the same.
         let (first, second) = &self.keyed;
         let hash = |state: &RandomState| u128::from(state.hash_one(version.key));
         if self.seen.insert(hash(first) << 64 | hash(second)) && !version.tombstone {

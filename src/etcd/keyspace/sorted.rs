@@ -345,6 +345,7 @@ impl Sorted {
                     };
                     let is_new = self.last != run.name;
                     if is_new {
+                        // The run's buffer is filled again by its next record.
                         std::mem::swap(&mut self.last, &mut run.name);
                         self.row = run.row;
                     }

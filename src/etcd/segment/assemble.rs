@@ -202,6 +202,7 @@ impl Assembler {
             return Ok(());
         };
         let before = self.received.map(|(_, last)| last);
+        // The clock may have been set back since.
         let time = before
             .map_or(now, |before| before.max(now))
             .as_millisecond();
@@ -284,6 +285,7 @@ fn keys(events: &[Event], last: i64) -> Result<Vec<RevisionKey>, Broken> {
     for event in events {
         let main = event.mod_revision;
         let sub = match main.saturating_sub(at.main) {
+            // More of this revision, but never of one that was taken before.
             0 if at.sub >= 0 => at.sub + 1,
             1 => 0,
             _ => {
