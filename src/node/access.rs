@@ -168,10 +168,12 @@ fn local_of(
                     .any(|own| own.to_canonical() == ip)
             })
     };
+    // The member's own address first: the machine may have others.
     for is_local in [&members as &dyn Fn(&Endpoint) -> bool, &machines] {
         let mut local = parsed.iter().filter(|(_, endpoint)| is_local(endpoint));
         match (local.next(), local.next()) {
             (Some((url, _)), None) => return Ok((*url).clone()),
+            // A weaker sign does not decide between two that fit.
             (Some(_), Some(_)) => break,
             (None, _) => {}
         }
@@ -219,6 +221,7 @@ fn tls_files(
         (Some(only), None) => return Err(half(only, "key")),
         (None, Some(only)) => return Err(half(only, "cert")),
     };
+    // Of a bare node nothing is known: what is missing shows when etcd is dialled.
     if profile != Profile::Bare {
         if ca.is_none() {
             return Err(nowhere(

@@ -149,7 +149,9 @@ pub fn wanted_by_etcd(
     }
     let peer_urls = says.peer_urls.iter().flat_map(|urls| &urls.value);
     let peer: Vec<IpAddr> = peer_urls.filter_map(address).collect();
+    // Both profiles list the serving certificate first.
     for (certificate, mut addresses) in wanted.iter_mut().zip([client, peer]) {
+        // It is only listened on: no one dials it.
         addresses.retain(|ip| !ip.is_unspecified());
         addresses.sort();
         addresses.dedup();
@@ -345,6 +347,7 @@ impl Check<'_> {
                 if self.holds(root) {
                     return;
                 }
+                // Another signer of the same name may still be valid.
                 over = true;
             }
             let next = between.iter().enumerate();

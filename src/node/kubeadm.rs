@@ -135,6 +135,7 @@ impl Config {
         let mut values = BTreeMap::new();
         for (name, value) in fields {
             let prefix = match name.as_str() {
+                // Below these two, the file has the flags' names without their prefixes.
                 "client-transport-security" => "",
                 "peer-transport-security" => "peer-",
                 _ => {
@@ -289,6 +290,7 @@ fn client_certificates(layout: &NodeLayout, overrides: &AccessOverrides, says: &
     let own_source = layout.node_path(&own_ca).display().to_string();
     let own_ca = Sourced::new(own_ca, own_source);
     let server = pair(layout, &layout.etcd_pki(), "server");
+    // Another node's etcd may not know this node's CA: the API server's files come first.
     if external {
         says.cas.extend(cas);
         says.identities.extend(identities);

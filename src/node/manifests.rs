@@ -89,6 +89,7 @@ impl NodeLayout {
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("disable-"))
             .map(|entry| entry.path().join("manifests"))
             .collect();
+        // The names end with a time.
         kept.sort();
         kept.iter().rev().find_map(|dir| {
             let usual = dir.join(&file);

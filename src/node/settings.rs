@@ -65,6 +65,7 @@ impl Settings {
                 if let Some(config) = found.get("config-file") {
                     let inside = Path::new(&config.value);
                     let there = pod.node_path(container, inside);
+                    // The file that etcd is given goes before the usual ones.
                     configs.insert(0, layout.host(there.as_deref().unwrap_or(inside)));
                 }
             }

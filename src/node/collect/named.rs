@@ -184,6 +184,7 @@ impl<'a> Named<'a> {
             }
             for path in paths(value) {
                 let found = self.find(pod, container, path, true)?;
+                // Other flags may name what the program will write.
                 if !found && (flag.ends_with("file") || flag.ends_with("config")) {
                     self.not_there(plan, component, pod, container, flag, path);
                 }
@@ -266,6 +267,7 @@ impl<'a> Named<'a> {
             let Ok(text) = String::from_utf8(bytes) else {
                 continue;
             };
+            // Certificates and keys name no other files.
             if text.starts_with("-----BEGIN") {
                 continue;
             }
@@ -300,6 +302,8 @@ impl<'a> Named<'a> {
                         || self.data_dirs.iter().any(|dir| dir.starts_with(&path));
                     let is_dir =
                         fs::metadata(self.layout.resolve(&path)?).is_ok_and(|meta| meta.is_dir());
+                    // What a pod may write is no configuration, unless something names a file in
+                    // it.
                     if is_dir && !wide && !self.is_systems(&path) && (mount.read_only || named()) {
                         found.insert(path);
                     }

@@ -88,6 +88,7 @@ impl Container {
     /// Whether it runs a program of this name.
     pub fn runs(&self, program: &str) -> bool {
         let words = self.program().iter();
+        // A word behind a flag may be its value.
         let mut names = words.take_while(|word| !word.starts_with("--"));
         names.any(|word| word.rsplit('/').next() == Some(program))
     }

@@ -116,6 +116,7 @@ impl PodManifest {
             .mounts
             .iter()
             .filter(|mount| inside.starts_with(&mount.path))
+            // The deepest mount hides those above it.
             .max_by_key(|mount| mount.path.components().count())
             .and_then(|mount| {
                 let below = inside.strip_prefix(&mount.path).ok()?;

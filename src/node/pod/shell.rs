@@ -62,6 +62,7 @@ impl Word {
             return None;
         }
         let mut text = self.text.clone();
+        // From the back, because an insertion moves what follows.
         for (at, name) in self.variables.iter().rev() {
             text.insert_str(*at, &value(name)?);
         }
