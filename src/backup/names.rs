@@ -127,6 +127,7 @@ impl Stamp {
             None => (text, false),
         };
         let time = DateTime::strptime(STAMP_FORMAT, text).ok()?;
+        // Other spellings of the same moment are no stamps.
         (time.strftime(STAMP_FORMAT).to_string() == text).then(|| Self {
             text: text.to_owned(),
             dirty,

@@ -480,6 +480,7 @@ impl<'a> Sorting<'a> {
                 let Some(key) = set.created.map(|at| period(at, &zone)) else {
                     continue;
                 };
+                // They come newest first: the newest of a period stands for it.
                 if seen.len() < most.get() as usize && seen.insert(key.clone()) {
                     let detail = format!("{} of {most}: {key}", seen.len());
                     found.push((index, reason(rule, detail)));

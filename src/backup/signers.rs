@@ -127,6 +127,7 @@ impl Signer {
         let whole = format!("{}/{}", subject.cluster, subject.node);
         let names = [subject.node, &whole];
         let found = names.map(|name| matches(&self.principals, name));
+        // A negated pattern excludes a node by either of its names.
         found.contains(&Some(true)) && !found.contains(&Some(false))
     }
 }

@@ -192,6 +192,7 @@ impl LocalStore {
                 format!("committing {}: it exists already", to.display()),
             ));
         }
+        // Before it gets its name: what is listed must be whole.
         fs::sync_dir(&staging.dir)?;
         fs::rename(&staging.dir, &to)?;
         staging.armed = false;

@@ -218,6 +218,7 @@ impl Reader<'_> {
             let mut entry =
                 entry.map_err(|e| stop(next, "a tar header or the end", e.to_string()))?;
             headers = headers.saturating_add(1);
+            // An entry may have three extension headers before its own.
             if headers > self.rules.max_entries.saturating_mul(4) {
                 return Err(stop(next, "a bounded number of tar headers", "more"));
             }
@@ -301,6 +302,7 @@ impl Reader<'_> {
         let mut entry = match checked {
             Ok(entry) => entry,
             Err(wrong) => {
+                // The reading continues, so that all that is wrong shows at once.
                 self.found(at, &raw.shown(), wrong);
                 return Ok(());
             }
@@ -427,6 +429,8 @@ impl Reader<'_> {
         let mut told = Vec::new();
         let mut budget = Budget::default();
         let mut links: Vec<_> = self.links.iter().collect();
+        // The budget may end before the last one: which are followed must not depend on a map's
+        // order.
         links.sort();
         for (name, target) in links {
             let base = self.rules.node_base.as_deref();

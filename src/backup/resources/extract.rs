@@ -146,6 +146,7 @@ fn open_empty(into: &Path) -> Result<Dir> {
 }
 
 fn open_archive(archive: &Path) -> Result<File> {
+    // Opening a named pipe would wait for a writer.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let opened = OpenOptions::new()
         .read(true)
@@ -327,6 +328,7 @@ impl Unpacker<'_> {
                 let Some(home) = self.plan.homes.get(target.as_path()).copied() else {
                     return Err(changed(self.archive));
                 };
+                // If not, its content was written under this very name.
                 if home != path {
                     let from = self.enter(home.parent().unwrap_or(Path::new("")))?;
                     let file = home.file_name().unwrap_or_default().to_owned();
@@ -429,6 +431,7 @@ fn dress(
         let text = format!("restoring the {what} of {}", name.display());
         move || text
     };
+    // The owner first: a change of it clears set-id bits and capabilities.
     let owned = own(name, (entry.uid, entry.gid), attributes, skipped)?;
     for (attribute, value) in &entry.xattrs {
         match attributes.set_xattr(attribute, value) {

@@ -56,6 +56,7 @@ impl Settings {
         let mut text = text.to_owned();
         for (name, value) in &self.variables {
             let secret = SECRET.iter().any(|word| name.to_uppercase().contains(word));
+            // A shorter one would be found in words that are no secret.
             if secret && value.len() >= SHORTEST {
                 text = text.replace(value.as_str(), "[secret]");
             }

@@ -424,6 +424,7 @@ impl Parts {
         }
         if let Some(mut upload) = self.begun.take() {
             let done = upload.complete().await;
+            // If completing it failed, it is still to be aborted.
             self.begun = Some(upload);
             done.map_err(|cause| self.failure(&cause))?;
         }

@@ -246,6 +246,7 @@ async fn any_key(
         };
         match refused {
             Some(key) if fingerprint.is_some() => {
+                // The next connection asks for a key of another kind.
                 asked.retain(|kind| !is_kind(kind, &key.kind));
                 shown.push(key);
                 if !asked.is_empty() {

@@ -372,6 +372,7 @@ impl Store for Sftp {
             }
             empty.push(dir);
         }
+        // The deepest were found last, and must go first.
         for dir in empty.into_iter().rev() {
             self.drop_entry(&dir, true).await?;
         }
