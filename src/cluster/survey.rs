@@ -187,6 +187,7 @@ impl ClusterClient {
             .into_iter()
             .map(|probe| state(probe, cluster_id))
             .collect();
+        // The next survey may reach the cluster by any of them.
         let mut client = self.clone();
         for member in members.iter().filter(|member| member.is_healthy()) {
             let known = member.endpoint.as_deref().unwrap_or_default();

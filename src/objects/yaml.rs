@@ -98,6 +98,7 @@ fn scalar(out: &mut String, value: &Value, level: usize) {
 fn is_block(text: &str) -> bool {
     let first = text.chars().next();
     text.contains('\n')
+        // A block takes its indentation from its first line.
         && !matches!(first, Some(' ' | '\n' | '\t'))
         && !text.lines().any(|line| line.ends_with([' ', '\t']))
         && text

@@ -160,6 +160,7 @@ fn judged(
             let remedy = found.remedy.unwrap_or(remedy);
             found.of(member).at(&at).with(remedy)
         }));
+        // Only the first is the server's own.
         if i == 0 && !leaf.is_for(place) {
             let mut names = leaf.dns.clone();
             names.extend(leaf.ips.iter().map(ToString::to_string));
@@ -227,6 +228,7 @@ fn in_file(path: &Path, now: Timestamp) -> Result<Vec<Finding>> {
     let of = path.display().to_string();
     let (authorities, own): (Vec<&Leaf>, Vec<&Leaf>) =
         leaves.iter().partition(|leaf| leaf.authority);
+    // After a rotation, the old authorities stay in a bundle.
     let longest = authorities.into_iter().max_by_key(|leaf| leaf.until);
     Ok(own
         .into_iter()

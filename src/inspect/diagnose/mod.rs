@@ -294,6 +294,7 @@ async fn data_dir(
                 .findings
                 .push(about(Finding::error(BAD_DATA_DIR, evidence)));
         }
+        // It is no data directory.
         Err(failure) if failure.kind() == Kind::Usage => {
             let finding = Finding::error(BAD_DATA_DIR, failure.to_string());
             report.findings.push(about(finding));

@@ -344,6 +344,7 @@ impl Pair<'_, '_, '_> {
         let recreated = left.create_revision != right.create_revision;
         let difference = match (&before, &after) {
             (Some(before), Some(after)) => {
+                // Another uid is another object of the same name.
                 if before.meta("uid") != after.meta("uid") {
                     Difference::Replaced
                 } else if is_same(before, after, self.rules.all) {
@@ -353,6 +354,7 @@ impl Pair<'_, '_, '_> {
                 }
             }
             _ => {
+                // Without the objects, only etcd's own revisions tell.
                 self.summary.unread += 1;
                 match recreated {
                     true => Difference::Replaced,
@@ -371,6 +373,7 @@ fn is_same(before: &Object, after: &Object, all: bool) -> bool {
         if let Some(metadata) = json.get_mut("metadata").and_then(Value::as_object_mut)
             && !all
         {
+            // They change with each write, whatever it changed.
             for field in ["resourceVersion", "managedFields", "generation"] {
                 metadata.remove(field);
             }

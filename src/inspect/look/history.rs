@@ -124,5 +124,6 @@ fn last_managed(object: &Object) -> Option<(String, String)> {
         let text = |field: &str| entry.get(field).and_then(Value::as_str).map(str::to_owned);
         Some((text("time")?, text("manager")?))
     });
+    // Times of one form, all in UTC, sort as texts.
     entries.max_by(|(a, _), (b, _)| a.cmp(b))
 }

@@ -96,6 +96,7 @@ pub fn overview(
         if !selection.takes_place(&place) {
             continue;
         }
+        // `entry` would make a text for each of many keys.
         if !kinds.contains_key(place.path) {
             kinds.insert(place.path.to_owned(), Default::default());
         }

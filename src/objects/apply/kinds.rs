@@ -119,13 +119,16 @@ pub(super) fn clean(object: &mut Object) {
         ("", "Service") => service(json),
         ("", "Pod") => pod(json),
         ("", "Secret") => secret(json),
+        // They name token Secrets of the old cluster.
         ("", "ServiceAccount") => {
             json.remove("secrets");
         }
+        // Its finalizers, which the API server sets.
         ("", "Namespace") => {
             json.remove("spec");
         }
         ("", "PersistentVolumeClaim") => remove(json, &["spec", "volumeName"]),
+        // The claim gets another uid: with the old one the volume would count as released.
         ("", "PersistentVolume") => {
             for field in ["uid", "resourceVersion"] {
                 remove(json, &["spec", "claimRef", field]);
