@@ -383,6 +383,7 @@ impl<'a, const STRICT: bool> Iterator for Fields<'a, STRICT> {
             return None;
         }
         let field = self.field();
+        // Where the next field would begin is not known.
         if field.is_err() {
             self.rest = &[];
         }

@@ -209,6 +209,7 @@ impl RaftSnap {
                 "other fields, or in another form",
             ));
         }
+        // As etcd writes it, the data is the last field.
         let data_at = bytes.len().saturating_sub(data.len());
         let Snapshot { data, metadata } =
             Snapshot::decode(data).map_err(decoded("a raft snapshot", data_at))?;

@@ -78,6 +78,7 @@ impl<'a> Entry<'a> {
         put_enum(&mut out, 1, self.kind.into());
         put_u64(&mut out, 2, self.term);
         put_u64(&mut out, 3, self.index);
+        // gogo writes no bytes for what is nil.
         if !self.data.is_empty() {
             put_bytes(&mut out, 4, self.data);
         }
@@ -302,6 +303,7 @@ impl ConfState {
         ];
         for (field, list) in lists {
             for id in list {
+                // proto2's lists are not packed.
                 put_u64(&mut out, field, *id);
             }
         }

@@ -70,6 +70,7 @@ impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Children<T> {
                     if children.named.len() < CHILDREN_KEPT {
                         children.named.insert(name, map.next_value()?);
                     } else {
+                        // It is read in any case, to come to the next one.
                         map.next_value::<IgnoredAny>()?;
                     }
                 }

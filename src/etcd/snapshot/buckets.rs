@@ -174,6 +174,7 @@ impl<'a> SmallBucket<'a> {
                 let unknown = unknown_field(&state.rest, |name| {
                     matches!(name, "auto_leave" | "voters_outgoing" | "learners_next")
                 });
+                // A field that is not known does not make the others worthless.
                 into.conf_state = Some(state);
                 unknown?;
             }
@@ -229,6 +230,7 @@ impl<'a> SmallBucket<'a> {
             .ok_or_else(|| Fault::broken("a lease id of 8 bytes", show(entry.key)))?;
         let leases = &mut self.into.leases;
         leases.count += 1;
+        // Ascending, as `contains` needs them: a broken tree may give another order.
         if leases.ids.len() < MAX_LEASES && leases.ids.last().is_none_or(|last| *last < id) {
             leases.ids.push(id);
         }
@@ -276,6 +278,7 @@ impl<'a> SmallBucket<'a> {
         if !entry.value.is_empty() {
             return Err(Fault::broken("an alarm without a value", show(entry.value)));
         }
+        // Last, since what is only unknown says less than what is broken.
         if known {
             Ok(())
         } else {

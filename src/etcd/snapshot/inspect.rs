@@ -49,6 +49,7 @@ pub fn inspect(
     let database = metas.and_then(|m| m.chosen.database_size());
     let meter = Meter::new(size, progress);
     let ordered = OrderedReads::new(source);
+    // Made before the threads start: the walk must not wait for a hash that never begins.
     let leader = options.trailer.then(|| ordered.leader());
     let hashed = |bytes| {
         ordered.advance(bytes);

@@ -50,6 +50,8 @@ impl Expected {
 
     /// A version with this number and create revision.
     fn version(version: i64, create: i64) -> Self {
+        // Odd constants with bits all over (splitmix64), so that neighbours differ in the high
+        // bits, too.
         let mut mixed = version
             .cast_unsigned()
             .wrapping_mul(0x9E37_79B9_7F4A_7C15)
@@ -263,6 +265,7 @@ impl<'a> KeyPass<'a> {
         next |= if in_hash { IN_HASH } else { old & IN_HASH };
         state.set(next);
         self.owed += u64::from(owes);
+        // In a broken file the count can be wrong, but must not wrap.
         self.owed -= u64::from(old & OWED != 0).min(self.owed);
         if !fits {
             if self.suspects.len() < MAX_SUSPECTS {

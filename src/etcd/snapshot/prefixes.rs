@@ -83,6 +83,7 @@ impl Names {
     /// The number of a key's prefix; [`OTHERS`] once there are too many.
     pub(super) fn number(&mut self, key: &[u8]) -> u32 {
         let prefix = prefix_of(key);
+        // The ends of prefixes differ more than their beginnings.
         let tail = prefix.last_chunk().copied().map_or(0, u32::from_le_bytes);
         let mixed = tail
             .wrapping_add(prefix.len() as u32)
@@ -95,6 +96,7 @@ impl Names {
         }
         let number = self.look_up(prefix);
         if let Some(recent) = self.recent.get_mut(slot).filter(|_| number != OTHERS) {
+            // Neighbours in a leaf often have the same prefix: most are found here.
             *recent = number;
         }
         number

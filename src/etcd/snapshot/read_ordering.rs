@@ -58,6 +58,7 @@ impl ReadAt for OrderedReads<'_> {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        // What is in memory takes nothing from the disk's order.
         if self.source.read_in_memory(buf, offset)? {
             return Ok(());
         }
