@@ -125,7 +125,7 @@ pub async fn refuse_beside_restored(context: &Context, target: &Target) -> Resul
         Ok(found) => found,
         Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
         Err(failure) => {
-            // The way back stays open, even if the node tells nothing.
+            // What was disabled can be enabled, even if the node tells nothing.
             context.warn("other-members-unknown", failure.to_string());
             return Ok(());
         }

@@ -72,8 +72,8 @@ impl Frame {
 pub(super) type Bounds<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 
 pub(super) fn bounds(frames: &[Frame]) -> Bounds<'_> {
-    // A page's own separator is at or above those of the pages over it. Behind the last child there
-    // is none, so that the next child of the nearest page above sets the upper bound.
+    // A page's own separator is at or above those of the pages over it. The last child has none
+    // behind it, so that the next child of the nearest page above sets the upper bound.
     let lower = frames.last().and_then(|f| f.separator(f.current));
     let upper = frames.iter().rev().find_map(|f| f.separator(f.current + 1));
     (lower, upper)

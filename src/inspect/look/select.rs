@@ -125,7 +125,7 @@ impl Selection {
             let itself = place.path == "namespaces" && Some(place.name) == namespace;
             return itself || namespace.is_none() || place.namespace == namespace;
         }
-        // A kind without namespaces is meant all the same.
+        // A kind without namespaces is meant whatever the namespace.
         let in_namespace =
             namespace.is_none() || place.namespace.is_none() || place.namespace == namespace;
         in_namespace
