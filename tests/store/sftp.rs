@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use etcd_dr::store::objects;
 use etcd_dr::store::{Address, Settings};
 
@@ -15,20 +16,42 @@ use testbench::process::{bound_command, spawn_bound};
 use testbench::sshd::Sshd;
 use testbench::tmpfs::Tmpfs;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sftp_conforms_to_the_store_trait() {
-    let Some(server) = Sshd::start() else { return };
-    let settings = Settings {
-        variables: server
-            .variables()
-            .into_iter()
+fn settings(server: &Sshd) -> Settings {
+    let variables = server.variables().into_iter();
+    Settings {
+        variables: variables
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
         ..Settings::default()
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sftp_conforms_to_the_store_trait() {
+    let Some(server) = Sshd::start() else { return };
     let address = Address::parse(&server.url()).expect("an address");
-    let store = objects::open(&address, &settings).await.expect("a store");
+    let store = objects::open(&address, &settings(&server)).await;
+    let store = store.expect("a store");
     conforms(store, Claims::Exclude).await.expect("it conforms");
+}
+
+/// A server gives the number of a closed handle to the next file that is opened. A claim that lost
+/// must not close its own a second time: it would close a file that somebody else writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_claim_leaves_other_files_open() {
+    let Some(server) = Sshd::start() else { return };
+    let address = Address::parse(&server.url()).expect("an address");
+    let store = objects::open(&address, &settings(&server)).await;
+    let store = store.expect("a store");
+    let claim = || store.claim("c/claim", Bytes::from_static(b"mine"));
+    assert!(claim().await.expect("the first claim"));
+    // Each folder takes a request more, so the file is opened at another point of the claim.
+    let names = (0..12).map(|depth| format!("{}object", "d/".repeat(depth)));
+    for name in names.collect::<Vec<_>>().iter().cycle().take(60) {
+        let (won, put) = tokio::join!(claim(), objects::put(store.as_ref(), name, "content"));
+        assert!(!won.expect("an answer"));
+        put.unwrap_or_else(|failure| panic!("{name}: {failure}"));
+    }
 }
 
 #[test]

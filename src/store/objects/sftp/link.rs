@@ -42,7 +42,7 @@ pub(super) struct Host {
 }
 
 /// Whether it is the connection that failed, and not what was asked.
-fn is_broken(cause: &Error) -> bool {
+pub(super) fn is_broken(cause: &Error) -> bool {
     match cause {
         Error::IO(_) | Error::Timeout | Error::UnexpectedBehavior(_) => true,
         Error::Status(status) => matches!(

@@ -25,7 +25,7 @@ use futures_util::StreamExt;
 use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{OpenFlags, StatusCode};
 
-use self::link::{Host, Link, Seat};
+use self::link::{Host, Link, Seat, is_broken};
 use self::protocol::{Entry, is, parent};
 use super::address::Address;
 use super::contract::{
@@ -117,6 +117,7 @@ impl Sftp {
             path,
             to,
             seat,
+            closed: false,
             offset: 0,
         })
     }
@@ -387,31 +388,39 @@ struct Part {
     path: String,
     to: String,
     seat: Seat,
+    /// Whether the seat's handle was given back. A server gives its number to the next file that is
+    /// opened: a second close would close that one.
+    closed: bool,
     offset: u64,
 }
 
 impl Part {
     /// Makes the content durable and closes it.
-    async fn finish(&self) -> Result<()> {
+    async fn finish(&mut self) -> Result<()> {
+        self.closed = true;
         let finish = |link| {
             let (seat, path) = (self.seat.clone(), self.path.clone());
             async move {
                 let seat = seat.over(link, &path, WRITING).await?;
-                match seat.link.raw.fsync(&seat.handle).await {
-                    Err(cause) if is(&cause, StatusCode::OpUnsupported) => {}
-                    other => drop(other?),
-                }
-                seat.link.raw.close(&seat.handle).await.map(drop)
+                let synced = match seat.link.raw.fsync(&seat.handle).await {
+                    Err(cause) if is_broken(&cause) => return Err(cause),
+                    Err(cause) if is(&cause, StatusCode::OpUnsupported) => Ok(()),
+                    other => other.map(drop),
+                };
+                let closed = seat.link.raw.close(&seat.handle).await.map(drop);
+                synced.and(closed)
             }
         };
         self.host.again(&self.doing, finish).await
     }
 
+    /// Removes what was written. A hidden rest that stays is never listed, and goes with its folder.
     async fn give_up(&self) {
-        // A hidden rest is never listed, and goes with its folder.
-        let link = self.host.link().await;
-        let _ = link.raw.close(&self.seat.handle).await;
-        let _ = link.raw.remove(&self.path).await;
+        if !self.closed {
+            // The handle is the seat's connection's; the one in use now may be another.
+            let _ = self.seat.link.raw.close(&self.seat.handle).await;
+        }
+        let _ = self.host.link().await.raw.remove(&self.path).await;
     }
 
     /// Renames over what is there.
@@ -454,7 +463,7 @@ impl Upload for Part {
         Ok(())
     }
 
-    async fn commit(self: Box<Self>) -> Result<()> {
+    async fn commit(mut self: Box<Self>) -> Result<()> {
         let done = match self.finish().await {
             Ok(()) => self.replace().await,
             failed => failed,
