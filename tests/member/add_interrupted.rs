@@ -6,22 +6,28 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 
 use crate::{Adding, Reaper, assert_same_data, listed, member};
-use testbench::bins::require_turn;
+use testbench::bins::{EtcdBins, require_turn};
 use testbench::cluster::{Cluster, ClusterSpec};
 use testbench::process::wait_for;
 
-fn cluster(bins: &testbench::bins::EtcdBins) -> Cluster {
+fn cluster(bins: &EtcdBins) -> Cluster {
     Cluster::start(ClusterSpec::new(bins, 3).fast())
+}
+
+/// Three members, a place for a fourth one that is not added yet, and its peer URL.
+fn with_place(bins: &EtcdBins) -> (Cluster, usize, String) {
+    let mut cluster = cluster(bins);
+    let i = cluster.add_slot("m3");
+    let url = cluster.peer_url(i);
+    (cluster, i, url)
 }
 
 /// It never starts: time runs out, and it is removed again.
 #[test]
 fn an_addition_that_cannot_catch_up_is_undone() {
     for bins in require_turn() {
-        let mut cluster = cluster(bins);
+        let (mut cluster, i, url) = with_place(bins);
         let before = listed(&cluster);
-        let i = cluster.add_slot("m3");
-        let url = cluster.peer_url(i);
         let args = [
             "member-add",
             "m3",
@@ -54,10 +60,8 @@ fn an_addition_that_cannot_catch_up_is_undone() {
 #[test]
 fn an_interrupted_addition_is_undone() {
     for bins in require_turn() {
-        let mut cluster = cluster(bins);
+        let (cluster, _, url) = with_place(bins);
         let before = listed(&cluster);
-        let i = cluster.add_slot("m3");
-        let url = cluster.peer_url(i);
         let mut adding = Adding::start(&cluster, &["m3", "--peer-urls", &url]);
         let _reaper = Reaper(adding.pid());
         adding.initial_cluster();
@@ -75,9 +79,7 @@ fn an_interrupted_addition_is_undone() {
 #[test]
 fn a_killed_addition_is_continued_by_the_next() {
     for bins in require_turn() {
-        let mut cluster = cluster(bins);
-        let i = cluster.add_slot("m3");
-        let url = cluster.peer_url(i);
+        let (mut cluster, i, url) = with_place(bins);
         let mut adding = Adding::start(&cluster, &["m3", "--peer-urls", &url]);
         adding.initial_cluster();
         kill_process(adding.pid(), Signal::KILL).expect("killing etcd-dr");

@@ -97,6 +97,32 @@ pub(super) fn owes(act: Act, revision: KvRevision, compact: i64) -> bool {
     has_before && revision.main > compact
 }
 
+/// The latest version of a live key.
+struct Latest {
+    revision: i64,
+    create: i64,
+    version: i64,
+    lease: i64,
+}
+
+impl Latest {
+    fn of(at: KvRevision, act: Act) -> Option<Self> {
+        match act {
+            Act::Put {
+                create,
+                version,
+                lease,
+            } => Some(Self {
+                revision: at.main,
+                create,
+                version,
+                lease,
+            }),
+            Act::Delete | Act::Bump => None,
+        }
+    }
+}
+
 /// What the pass counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
@@ -293,16 +319,12 @@ impl<'a> KeyPass<'a> {
     fn count(&mut self, record: &Record<'_>, newest: bool, findings: &mut Findings) {
         let live = self.tally(record.act, newest);
         let key = record.key.start();
-        if let (
-            true,
-            Act::Put {
-                create,
-                version,
-                lease,
-            },
-        ) = (live, record.act)
+        if let Some(latest) = live
+            .then(|| Latest::of(record.revision, record.act))
+            .flatten()
         {
-            if lease != 0 && self.leases.contains(lease) == Some(false) {
+            let lease = latest.lease;
+            if self.lacks(lease) {
                 findings.warning(Layer::Keys, record.place, || {
                     (
                         format!("lease {lease:016x}, which key {} names", show(key)),
@@ -310,20 +332,7 @@ impl<'a> KeyPass<'a> {
                     )
                 });
             }
-            if let Some(value) = record.value {
-                self.collector.classify(key, value);
-            }
-            if self.collector.wants(key) {
-                let latest = LatestValue {
-                    key: key.to_vec(),
-                    value: None,
-                    value_len: record.value_len,
-                    create_revision: create,
-                    mod_revision: record.revision.main,
-                    version,
-                };
-                self.collector.take(latest, record.value);
-            }
+            self.collect(key, record.value, record.value_len, &latest);
         }
         let bytes = key.len() as u64 + record.value_len;
         if record.act != Act::Bump {
@@ -331,8 +340,31 @@ impl<'a> KeyPass<'a> {
         }
     }
 
+    /// Whether a lease that a key names is not there.
+    fn lacks(&self, lease: i64) -> bool {
+        lease != 0 && self.leases.contains(lease) == Some(false)
+    }
+
+    /// Shows the latest version of a live key to the collector.
+    fn collect(&mut self, key: &[u8], value: Option<&[u8]>, value_len: u64, latest: &Latest) {
+        if let Some(value) = value {
+            self.collector.classify(key, value);
+        }
+        if self.collector.wants(key) {
+            let latest = LatestValue {
+                key: key.to_vec(),
+                value: None,
+                value_len,
+                create_revision: latest.create,
+                mod_revision: latest.revision,
+                version: latest.version,
+            };
+            self.collector.take(latest, value);
+        }
+    }
+
     /// Takes what a [`Decoder`](super::batch::Decoder) made of leaves that follow each other,
-    /// newest first. Where only some of a leaf's entries are hashed, the leaf is read again from
+    /// newest first. If only some of a leaf's entries are hashed, the leaf is read again from
     /// `source`. False if anything is not as usual: then the words for it can only come from a pass
     /// over the pages themselves.
     pub(super) fn take_batch(
@@ -373,32 +405,15 @@ impl<'a> KeyPass<'a> {
     /// As [`KeyPass::count`]; false if it names a lease that is not there.
     fn count_entry(&mut self, entry: &KeyEntry, newest: bool, wanted: Option<&Wanted>) -> bool {
         let live = self.tally(entry.act, newest);
-        let mut sound = true;
-        if let (
-            true,
-            Act::Put {
-                create,
-                version,
-                lease,
-            },
-        ) = (live, entry.act)
-        {
-            sound = lease == 0 || self.leases.contains(lease) != Some(false);
-            let classed = wanted.and_then(|wanted| Some((&wanted.key, wanted.value.as_deref()?)));
-            if let Some((key, value)) = classed {
-                self.collector.classify(key, value);
-            }
-            if let Some(wanted) = wanted.filter(|wanted| self.collector.wants(&wanted.key)) {
-                let latest = LatestValue {
-                    key: wanted.key.clone(),
-                    value: None,
-                    value_len: entry.value_len,
-                    create_revision: create,
-                    mod_revision: entry.revision.main,
-                    version,
-                };
-                self.collector.take(latest, wanted.value.as_deref());
-            }
+        let latest = live
+            .then(|| Latest::of(entry.revision, entry.act))
+            .flatten();
+        let sound = latest
+            .as_ref()
+            .is_none_or(|latest| !self.lacks(latest.lease));
+        if let Some((latest, wanted)) = latest.zip(wanted) {
+            let (key, value) = (&wanted.key, wanted.value.as_deref());
+            self.collect(key, value, entry.value_len, &latest);
         }
         if entry.act != Act::Bump {
             let bytes = u64::from(entry.key_len) + entry.value_len;

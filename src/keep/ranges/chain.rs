@@ -51,12 +51,28 @@ impl Chain {
     pub fn last(&self) -> i64 {
         self.segments.last().map_or(0, |name| name.last)
     }
+
+    /// One with these segments, of the cluster `c`, which arrived from the first of two times to the
+    /// second, in seconds since 1970.
+    #[cfg(test)]
+    pub(super) fn of_segments(dir: &str, names: &[(i64, i64)], received: (i64, i64)) -> Self {
+        let at = |second| Timestamp::from_second(second).unwrap_or_default();
+        let name = |&(first, last): &(i64, i64)| Name { first, last };
+        Self {
+            dir: PathBuf::from(dir),
+            cluster_id: "c".to_owned(),
+            segments: names.iter().map(name).collect(),
+            begun: None,
+            first_received: at(received.0),
+            last_received: at(received.1),
+        }
+    }
 }
 
 /// The chains of a store, the oldest first, and what cannot be read of them.
 ///
 /// # Errors
-/// [`Kind::Store`] where the directory cannot be read.
+/// [`Kind::Store`] if the directory cannot be read.
 pub fn chains(store: &LocalStore) -> Result<(Vec<Chain>, Vec<String>)> {
     let root = store.changes();
     if !root.is_dir() {

@@ -11,7 +11,7 @@ use crate::etcd::segment::Name;
 use crate::keep::catalog::BackupSet;
 use crate::sys::fs;
 
-/// What becomes of a chain of recorded changes.
+/// What is done with a chain of recorded changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangesPlan {
@@ -73,7 +73,7 @@ pub fn needed(chains: &[Chain], sets: &[BackupSet], since: Timestamp) -> Vec<Str
         .collect()
 }
 
-/// What becomes of each chain, if of the backups those stay that `stays` says. With `since`, only moments
+/// What is done with each chain, if of the backups those stay that `stays` says. With `since`, only moments
 /// from then on are to be reached.
 pub fn plan(
     chains: &[Chain],
@@ -172,20 +172,7 @@ mod tests {
     }
 
     fn chain(dir: &str, names: &[(i64, i64)], last: i64) -> Chain {
-        Chain {
-            dir: PathBuf::from(dir),
-            cluster_id: "c".to_owned(),
-            segments: names
-                .iter()
-                .map(|(first, last)| Name {
-                    first: *first,
-                    last: *last,
-                })
-                .collect(),
-            begun: None,
-            first_received: at(0),
-            last_received: at(last),
-        }
+        Chain::of_segments(dir, names, (0, last))
     }
 
     #[test]

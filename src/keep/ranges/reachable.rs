@@ -92,7 +92,7 @@ pub struct Reachable {
     pub cluster_id: String,
     /// The ranges, ascending.
     pub ranges: Vec<Range>,
-    /// What lies between them.
+    /// What is between them.
     pub gaps: Vec<Gap>,
 }
 
@@ -190,32 +190,22 @@ fn gap(chains: &[Chain], cluster: &str, after: i64, until: i64) -> Gap {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::etcd::segment::{Begun, Cause, Name};
+    use crate::etcd::segment::{Begun, Cause};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
     fn chain(cluster: &str, begun: Cause, names: &[(i64, i64)]) -> Chain {
+        let first = names[0].0;
         Chain {
-            dir: PathBuf::from(format!("{}", names[0].0)),
             cluster_id: cluster.to_owned(),
-            segments: names
-                .iter()
-                .map(|(first, last)| Name {
-                    first: *first,
-                    last: *last,
-                })
-                .collect(),
             begun: Some(Begun {
                 cause: begun,
                 after: None,
             }),
-            first_received: at(1),
-            last_received: at(names[0].0 + 1000),
+            ..Chain::of_segments(&first.to_string(), names, (1, first + 1000))
         }
     }
 
@@ -232,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_merged_and_what_lies_between_has_a_cause() {
+    fn ranges_are_merged_and_each_gap_has_a_cause() {
         let range = |from, to, name: &str| Range {
             from,
             to,

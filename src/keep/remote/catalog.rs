@@ -18,7 +18,7 @@ use crate::backup::names::{BackupId, FileKind};
 use crate::backup::{Manifest, foreign, names, newest, signature};
 use crate::error::{Fact, Failure, Kind, Result};
 use crate::keep::catalog;
-use crate::keep::catalog::{BackupSet, Rehearsed, SetFiles, SetSignature, SetState, Verified};
+use crate::keep::catalog::{BackupSet, Rehearsed, SetSignature, SetState, Verified};
 use crate::keep::chain::record;
 use crate::keep::trust::Trust;
 use crate::store::objects::{Listed, Store};
@@ -70,7 +70,7 @@ fn arrivals(listed: &[Listed]) -> BTreeMap<String, Arrival> {
 /// retention removes it.
 ///
 /// # Errors
-/// Where the store as such cannot be listed.
+/// If the store as such cannot be listed.
 pub async fn list(store: &dyn Store, below: &str) -> Result<Vec<BackupSet>> {
     Ok(listing(store, below).await?.sets)
 }
@@ -83,7 +83,7 @@ pub(super) struct Listing {
     pub(super) records: Vec<String>,
 }
 
-/// The same with what lies beside the sets.
+/// The same with what is beside the sets.
 ///
 /// # Errors
 /// As [`list`].
@@ -219,28 +219,13 @@ fn unread(store: &dyn Store, name: &str, folder: &Folder, problem: String) -> Ba
 
 /// A folder as the listing shows it.
 fn listed(store: &dyn Store, name: &str, folder: &Folder) -> BackupSet {
+    let dir = PathBuf::from(format!("{}/{name}", store.url()));
     BackupSet {
-        name: name.to_owned(),
-        dir: PathBuf::from(format!("{}/{name}", store.url())),
-        state: SetState::Incomplete,
-        created: None,
         size: folder
             .values()
             .fold(0u64, |sum, size| sum.saturating_add(*size)),
-        marked_dirty: false,
-        manifest: None,
-        files: SetFiles::default(),
-        latest: false,
-        problems: Vec::new(),
-        verified: None,
-        rehearsed: None,
         pinned: folder.contains_key(names::PINNED),
-        shared: None,
-        manifest_sha256: None,
-        arrived: None,
-        signature: SetSignature::None,
-        signer: None,
-        distrust: None,
+        ..BackupSet::at(name.to_owned(), &dir, SetState::Incomplete)
     }
 }
 
@@ -277,7 +262,7 @@ fn is_sound(set: &BackupSet) -> bool {
 /// What one folder holds.
 ///
 /// # Errors
-/// [`Kind::Store`] where an object of it cannot be read. One that is read and is not what it should
+/// [`Kind::Store`] if an object of it cannot be read. One that is read and is not what it should
 /// be is a problem of the set.
 async fn set(small: &Small<'_>, folder: &Folder, arrived: Arrival) -> Result<BackupSet> {
     let mut set = listed(small.store, small.folder, folder);

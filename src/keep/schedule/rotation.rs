@@ -49,21 +49,13 @@ pub fn next_to_rehearse(sets: &[BackupSet], every: Duration, now: Timestamp) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keep::catalog::{Rehearsed, SetFiles, SetSignature, Verified};
+    use crate::keep::catalog::{Rehearsed, Verified};
 
     fn set(name: &str, created: i64, verified: Option<i64>) -> BackupSet {
         let time = |second| Timestamp::from_second(second).unwrap();
         BackupSet {
-            name: name.to_owned(),
-            dir: name.into(),
-            state: SetState::Good,
             created: Some(time(created)),
-            size: 0,
-            marked_dirty: false,
             manifest: Some(crate::backup::manifest::tests::example()),
-            files: SetFiles::default(),
-            latest: false,
-            problems: Vec::new(),
             verified: verified.map(|second| Verified {
                 schema_version: 1,
                 time: time(second),
@@ -71,14 +63,7 @@ mod tests {
                 tool_version: String::new(),
                 failed: Vec::new(),
             }),
-            rehearsed: None,
-            pinned: false,
-            shared: None,
-            manifest_sha256: None,
-            arrived: None,
-            signature: SetSignature::None,
-            signer: None,
-            distrust: None,
+            ..BackupSet::at(name.to_owned(), name.as_ref(), SetState::Good)
         }
     }
 
