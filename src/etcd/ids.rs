@@ -132,7 +132,7 @@ impl PeerUrls {
         self.0.iter().map(String::as_str)
     }
 
-    /// The URLs as they stand in a [`Member`].
+    /// The URLs as a [`Member`] has them.
     pub fn to_vec(&self) -> Vec<String> {
         self.0.clone()
     }

@@ -1,7 +1,7 @@
-//! Faults of released servers that lose data, events or members, and the release that mends each.
+//! Faults of released servers that lose data, events or members, and the release that fixes each.
 //!
 //! From etcd's own change logs (`CHANGELOG/CHANGELOG-3.4.md` to `-3.7.md`, at 2026-08-20). What no
-//! release of a line mends has no row for that line: an upgrade within it would not help.
+//! release of a line fixes has no row for that line: an upgrade within it would not help.
 
 use serde::Serialize;
 
@@ -153,7 +153,7 @@ pub const FAULTS: [Fault; 18] = [
 ];
 
 impl Fault {
-    /// The release of the same line that mends it; `None` if the version has no such fault.
+    /// The release of the same line that fixes it; `None` if the version has no such fault.
     pub fn fixed_in(&self, version: Release) -> Option<Release> {
         let mut lines = self.affected.iter();
         let found = lines.find(|(from, fixed)| (*from..*fixed).contains(&version));

@@ -239,7 +239,7 @@ impl RaftSnap {
     }
 }
 
-/// Both lists stand in one file and come from one moment.
+/// Both lists are in one file, of one moment.
 fn check_members(store: &V2Store, conf_state: &ConfState, findings: &mut Vec<Finding>) {
     let mut raft: Vec<u64> = [
         &conf_state.voters,
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_tells_is_read() {
+    fn the_v2_store_is_read() {
         let json = br#"{"Root":{"Path":"/","Children":{
             "0":{"Path":"/0","Children":{
                 "version":{"Value":"3.5.0","Children":null},

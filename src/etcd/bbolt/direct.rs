@@ -20,7 +20,7 @@ const BLOCK: usize = 1 << 20;
 /// Blocks that are held: those of the leaves, and of the branches above them.
 const BLOCKS: usize = 4;
 
-/// A regular file; what is near each other is read together. Where the file system does not know
+/// A regular file; what is near each other is read together. If the file system does not know
 /// `O_DIRECT`, it is read as usual.
 #[derive(Debug)]
 pub struct DirectSource {

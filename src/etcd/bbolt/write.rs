@@ -11,7 +11,7 @@
 //! Invariants of both: a page's id is its place, the tree's root and all children are below the
 //! high-water mark, elements ascend, the file ends at the high-water mark, and both metas are
 //! valid and lead to the same tree, so that a write torn later leaves one of them. The meta of
-//! transaction *t* stands in page *t* mod 2, as bbolt puts it (bbolt, `internal/common/meta.go`).
+//! transaction *t* is in page *t* mod 2, as bbolt puts it (bbolt, `internal/common/meta.go`).
 
 mod amend;
 mod changes;

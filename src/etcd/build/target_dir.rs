@@ -225,7 +225,7 @@ impl TargetDir {
     /// directories themselves.
     ///
     /// A directory that is there gives what comes into it its owner, so that etcd, run by that
-    /// user, can read it; another gets `owner`, where that is known. Only root can give files away.
+    /// user, can read it; another gets `owner`, if that is known. Only root can give files away.
     pub(in crate::etcd) fn commit(mut self, owner: Option<Owner>) -> Result<()> {
         let owner = if self.existing {
             let of = Owner::of(&self.data_dir, &self.data_dir)?;
@@ -260,7 +260,7 @@ impl TargetDir {
     }
 
     fn place_wal(&self, mut staging: Staging, place: &Path) -> Result<()> {
-        // The mark first, and durably: a WAL directory without it counts as somebody's data.
+        // The mark first, and durably: a WAL directory without it counts as data of someone else.
         change::write_new(&self.wal.join(MARK), b"")?;
         change::sync_dir(&self.wal)?;
         change::rename(&self.wal, place)?;

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::error;
 
-/// What stood in the way, in words an operator can act on.
+/// What failed, in words that an operator can act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub(super) enum Cause {
@@ -25,11 +25,11 @@ pub(super) enum Cause {
     Network(String),
     /// The connection broke: what the system said of it.
     Broken(String),
-    /// The server closed the connection without a word.
+    /// The server closed the connection without an answer.
     Closed,
     /// The server closed it when TLS was to begin.
     ClosedInHandshake,
-    /// Without TLS, the server closed it before it had said a word.
+    /// Without TLS, the server closed it before it had answered anything.
     ClosedUnanswered,
     /// An `http` endpoint answered with a TLS record.
     SpeaksTls,
@@ -62,7 +62,7 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerCertificate {
     pub(super) fault: String,
-    /// "for {subject}, issued by {issuer}", where the certificate can be read.
+    /// "for {subject}, issued by {issuer}", if the certificate can be read.
     pub(super) described: Option<String>,
     /// The files of the trusted certificates, where these are what matters.
     pub(super) ca: Vec<PathBuf>,

@@ -48,7 +48,7 @@ impl fmt::Debug for Connection {
 impl Connection {
     /// Connects, and logs in where credentials are given.
     ///
-    /// A server that wants a client certificate may speak up no sooner than at the first call
+    /// A server that wants a client certificate may say so only at the first call
     /// (TLS 1.3).
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl Connection {
                 list.into()
             }
         };
-        // Each is asked, and spoken of, by itself.
+        // Every member is asked and named: a list without bounds would never end.
         match list.check() {
             Ok(()) => Ok(list),
             Err(what) => Err(self.failed(Cause::Protocol(what), WHAT)),

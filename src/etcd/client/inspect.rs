@@ -105,7 +105,7 @@ async fn shake_hands(
     (seen.map(|seen| seen.clone()).unwrap_or_default(), ended)
 }
 
-/// What became of a knock at an address.
+/// The result of a knock at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Knock {
     /// A server answers: it spoke TLS or HTTP.

@@ -14,7 +14,7 @@ impl Connection {
     /// How many keys were alive at a revision.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`], also where the revision is compacted away or yet to come.
+    /// [`Kind::Unreachable`], also if the revision is compacted away or yet to come.
     pub async fn count_at(&self, revision: i64) -> Result<u64> {
         let options = GetOptions::new()
             .with_all_keys()

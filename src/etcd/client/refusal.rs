@@ -84,7 +84,7 @@ impl Refusal {
 /// A change of members or leadership that was not confirmed.
 #[derive(Debug)]
 pub struct NotChanged {
-    /// etcd's own reason, where it gave one of those known.
+    /// etcd's own reason, if it gave one of those known.
     pub refusal: Option<Refusal>,
     /// Whether the change may still have been made: no answer came, or one that says as
     /// much. The list of members tells.

@@ -116,7 +116,7 @@ impl Pem {
     /// # Errors
     /// [`Kind::Usage`] if the text has no private key, or an encrypted one.
     pub fn key(&self) -> Result<PrivateKeyDer<'static>> {
-        // The library's own message could quote what stands in the file.
+        // The library's own message could quote the file.
         PrivateKeyDer::from_pem_slice(&self.bytes).map_err(|_| {
             let encrypted = contains(&self.bytes, b"ENCRYPTED");
             self.fault(if encrypted {
@@ -359,7 +359,7 @@ fn describe_server(certificate: &CertificateDer<'_>) -> Option<String> {
     ))
 }
 
-/// Why a server's key is not accepted, where it is too short.
+/// Why a server's key is not accepted, if it is too short.
 fn weak_key(certificate: &CertificateDer<'_>) -> Option<String> {
     const LEAST: usize = 2_048;
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;

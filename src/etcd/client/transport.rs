@@ -67,7 +67,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Dialler {
-    /// Connects, and notes the cause where that fails.
+    /// Connects, and notes the cause if that fails.
     pub(super) async fn dial(self) -> Result<Watched<Box<dyn Stream>>, Cause> {
         self.noted.forget();
         match self.connect().await {

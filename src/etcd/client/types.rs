@@ -10,7 +10,7 @@ use crate::error::{Result, cut, cut_all};
 use crate::etcd::ids::{ClusterId, MemberId};
 use crate::etcd::membership::Member;
 
-/// What every answer begins with: who answered, and where it stood.
+/// What every answer begins with: who answered, and at which revision and term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {

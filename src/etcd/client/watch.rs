@@ -78,7 +78,7 @@ impl Connection {
     /// Watches every key from a revision on.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`](crate::error::Kind::Unreachable), also where the member has no leader.
+    /// [`Kind::Unreachable`](crate::error::Kind::Unreachable), also if the member has no leader.
     pub async fn watch(&self, start_revision: i64) -> Result<Watch> {
         let (requests, mut queue) = mpsc::channel(4);
         let create = WatchCreateRequest {

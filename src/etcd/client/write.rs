@@ -9,7 +9,7 @@ impl Connection {
     /// Writes a key; the revision that this made.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`](crate::error::Kind::Unreachable), also where etcd refuses the write.
+    /// [`Kind::Unreachable`](crate::error::Kind::Unreachable), also if etcd refuses the write.
     pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<i64> {
         let mut kv = self.client.kv_client();
         let reply = self.ask("to write a key", kv.put(key, value, None)).await?;
@@ -21,7 +21,7 @@ impl Connection {
     /// Compacts up to a revision, and waits until what was forgotten is removed from the database.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`](crate::error::Kind::Unreachable), also where etcd refuses it.
+    /// [`Kind::Unreachable`](crate::error::Kind::Unreachable), also if etcd refuses it.
     pub async fn compact(&self, revision: i64) -> Result<()> {
         let mut kv = self.client.kv_client();
         let options = CompactionOptions::new().with_physical();

@@ -18,7 +18,7 @@ pub struct Foreign {
 /// Counts them, after the newest snapshot that the WAL records: a starting server reads no others.
 ///
 /// # Errors
-/// Where the WAL cannot be read.
+/// If the WAL cannot be read.
 pub fn foreign_entries(layout: &Layout, report: &Report) -> Result<Foreign> {
     let wal = Wal::list(&layout.wal)?;
     let marks = report.wal.scan.usable_snapshots();

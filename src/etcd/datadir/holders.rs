@@ -11,7 +11,7 @@ use crate::sys::opened::{Process, opened_by};
 /// Where procfs is mounted (proc(5)).
 const PROC: &str = "/proc";
 
-/// Somebody who holds a data directory.
+/// A process that holds a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Whether the database is locked.
@@ -83,7 +83,7 @@ impl Layout {
         }))
     }
 
-    /// The locks, where one is held.
+    /// The locks, if one is held.
     fn held(&self) -> Result<Option<Locks>> {
         let asking = || format!("asking who holds {}", self.snap.display());
         let Locks { db, wal } = self
@@ -111,7 +111,7 @@ mod tests {
     use std::fs::{self, File};
 
     #[test]
-    fn only_one_who_locks_for_himself_holds_it() {
+    fn only_an_exclusive_lock_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(holders(dir.path()).unwrap(), None);
         let layout = Layout::new(dir.path(), None);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_is_not_free() {
+    fn what_cannot_be_found_out_is_not_free() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path(), None);
         fs::create_dir_all(&layout.snap).unwrap();

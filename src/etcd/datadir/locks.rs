@@ -22,7 +22,7 @@ pub enum LockState {
     Absent,
     /// Nobody holds it.
     Free,
-    /// Somebody holds it: etcd runs.
+    /// A process holds it: etcd runs.
     Held,
     /// It is not known, and why.
     Unknown(String),
@@ -51,7 +51,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// `None` if somebody has the lock for himself.
+    /// `None` if a process has the lock for itself.
     pub(super) fn take(path: &Path) -> Result<Option<Self>> {
         let doing = || format!("opening {}", path.display());
         let file = File::open(path).doing(Kind::NotChecked, doing)?;

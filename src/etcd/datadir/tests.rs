@@ -165,7 +165,7 @@ fn indexes_out_of_step_are_found() {
 }
 
 #[test]
-fn memberships_are_compared_where_the_database_stands() {
+fn memberships_are_compared_at_the_databases_index() {
     let removal = |node| {
         ConfChange {
             id: 1,

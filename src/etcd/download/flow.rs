@@ -18,7 +18,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// One that stalls where next to nothing comes for so long.
+    /// One that stalls if next to nothing comes within the limit.
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trickle_is_a_stall_and_a_slow_stream_is_none() {
+    fn a_trickle_is_a_stall_and_a_slow_stream_is_not() {
         let second = Duration::from_secs(1);
         let goes_on = |bytes: u64, each: Duration| {
             let mut flow = Flow::new(second * 30);

@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_beyond_64_bits_is_told() {
+    fn a_size_beyond_64_bits_is_reported() {
         let stream = framed(&[Response {
             remaining_bytes: u64::MAX,
             blob: vec![1],

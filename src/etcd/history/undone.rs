@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_and_went_is_nothing_to_undo() {
+    fn what_was_created_and_deleted_need_not_be_undone() {
         let mut tally = Tally::default();
         for (existed, exists) in [(false, true), (true, true), (true, false), (false, false)] {
             tally.add(existed, exists);

@@ -115,7 +115,7 @@ impl Database {
         };
         let out = OutFile::create(to).doing(Kind::Store, writing)?;
         let (plan, grown, mut out) = if spec.compact {
-            let (plan, out) = self.write_anew(spec, out, watch)?;
+            let (plan, out) = self.rewrite(spec, out, watch)?;
             (plan, Grown::No, out)
         } else {
             self.copy_and_amend(spec, out, length, watch)?
@@ -337,12 +337,7 @@ impl Database {
         Ok(report)
     }
 
-    fn write_anew(
-        &self,
-        spec: &Spec<'_>,
-        out: OutFile,
-        watch: &dyn Watch,
-    ) -> Result<(Plan, OutFile)> {
+    fn rewrite(&self, spec: &Spec<'_>, out: OutFile, watch: &dyn Watch) -> Result<(Plan, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
         let source = Source::of(&self.source, watch);

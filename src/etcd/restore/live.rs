@@ -60,7 +60,7 @@ pub fn newest_revision(source: &dyn ReadAt) -> Result<i64> {
 #[derive(Default)]
 struct Latest {
     all: bool,
-    /// Whether revisions stand in the values of compactions, not in the keys.
+    /// Whether revisions are in the values of compactions, not in the keys.
     values: bool,
     seen: bool,
     newest: i64,

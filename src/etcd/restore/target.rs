@@ -1,6 +1,6 @@
 //! Which releases start from a restored database, and what they expect in it.
 //!
-//! | what stands in the database | who minds |
+//! | what is in the database | who minds |
 //! | --- | --- |
 //! | `meta/storageVersion` above a server's own version | 3.6 and later do not start |
 //! | `cluster/clusterVersion` above it | 3.6 and later do not start: "invalid downgrade" |
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_refused() {
+    fn unknown_versions_are_refused() {
         for (storage, cluster) in [
             (Some("3.8.0"), "3.7.0"),
             (None, "4.0.0"),

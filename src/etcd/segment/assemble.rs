@@ -184,7 +184,7 @@ impl Assembler {
     /// came as they were written, so that their time of arrival is that of their writing.
     ///
     /// # Errors
-    /// Where they do not continue what was taken; nothing of the response is taken then.
+    /// If they do not continue what was taken; nothing of the response is taken then.
     pub fn take(&mut self, events: &[Event], now: Timestamp, live: bool) -> Result<(), Broken> {
         let mut events = events;
         if let (Some(again), false) = (&self.again, events.is_empty()) {

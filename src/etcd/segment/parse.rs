@@ -48,7 +48,7 @@ impl Segment {
     /// Reads a file; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Kind::BadBackup`] for one that is not a whole segment; [`Kind::Store`] where it cannot be
+    /// [`Kind::BadBackup`] for one that is not a whole segment; [`Kind::Store`] if it cannot be
     /// read.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let Some(bytes) = small::read(path, MAX_BYTES)? else {

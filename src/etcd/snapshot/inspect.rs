@@ -204,7 +204,7 @@ impl ReadAt for Branches<'_> {
 /// not a stream whose trailer was lost: it never had a hash, and lacks what is only in the WAL.
 ///
 /// # Errors
-/// [`Kind::NotChecked`] where it cannot be read.
+/// [`Kind::NotChecked`] if it cannot be read.
 pub fn is_raw_copy(source: &dyn ReadAt) -> Result<bool> {
     let size = source.size();
     if Shape::of(size) != Shape::Unsealed {

@@ -93,7 +93,7 @@ impl Packed {
     /// The form that a file has; none for anything else.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub fn of(source: &dyn ReadAt) -> io::Result<Option<Self>> {
         let mut head = [0; 262];
         let known = usize::try_from(source.size())

@@ -18,7 +18,7 @@ use crate::etcd::wal::Wal;
 use crate::finding::Severity;
 use crate::sys::fs::OutFile;
 
-/// What became of the database.
+/// What was done to the database.
 pub(super) struct Raised {
     pub(super) decision: Decision,
     /// The revision after the tail, before it was bumped.

@@ -184,7 +184,7 @@ pub fn small_bucket(
     }
 }
 
-/// Where a top-level bucket begins; nothing where there is no such bucket.
+/// Where a top-level bucket begins; nothing if there is no such bucket.
 pub fn root_bucket(
     source: &dyn ReadAt,
     data: u64,
