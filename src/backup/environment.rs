@@ -36,7 +36,7 @@ pub fn render(manifest: &Manifest) -> String {
         .collect()
 }
 
-/// A value as a POSIX shell reads it back. Plain ones stay bare, as the stock tools write them.
+/// A value as a POSIX shell reads it back. Plain ones stay bare, as OpenShift's scripts write them.
 fn quote(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.:+-".contains(c);
     if !value.is_empty() && value.chars().all(plain) {

@@ -291,7 +291,7 @@ pub struct CertificateExpiry {
     pub time: Timestamp,
     /// The certificate's subject.
     pub subject: String,
-    /// The archive entry it stands in.
+    /// The archive entry that holds it.
     pub path: String,
 }
 

@@ -51,7 +51,7 @@ pub struct Candidate {
     pub number: u64,
     /// The number, if the store gave it when the backup was taken: then it tells the order.
     pub sequence: Option<u64>,
-    /// Cluster and node that it is of, where that is known.
+    /// Cluster and node that it is of, if that is known.
     pub origin: Option<(String, String)>,
     /// When it was taken; for an incomplete one, when it last grew.
     pub created: Option<Timestamp>,
@@ -95,7 +95,7 @@ pub struct Rules {
     pub monthly: Option<NonZeroU32>,
     /// All that are younger, dirty ones too.
     pub within: Option<Duration>,
-    /// What every moment of so long can be reached from, with the changes recorded after it.
+    /// For how long every moment is to be reachable, from a backup with the changes recorded after it.
     pub moments: Option<Duration>,
     /// Bytes of all sets together at most; overrides the rules above.
     pub max_size: Option<u64>,

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_hold_says_why() {
+    fn a_signature_that_does_not_hold_says_why() {
         let dir = tempfile::tempdir().unwrap();
         let path = keygen(dir.path(), "key", &["-t", "ed25519"]);
         let key = parsed(&path, None).unwrap();

@@ -148,7 +148,7 @@ impl Options {
 }
 
 /// Whether a list of patterns has a name (OpenSSH, `match_pattern_list`): `Some(false)` where a negated
-/// one does, `None` where nothing matches.
+/// one does, `None` if nothing matches.
 fn matches(list: &str, name: &str) -> Option<bool> {
     let mut found = None;
     for pattern in list.split(',') {

@@ -230,7 +230,7 @@ pub fn read(dir: &Path) -> Result<Vec<Line>> {
     read_with_length(&dir.join(FILE)).map(|read| read.lines)
 }
 
-/// What stands in a journal's file.
+/// What a journal's file holds.
 struct Content {
     lines: Vec<Line>,
     /// Bytes that they are.

@@ -102,7 +102,7 @@ mod tests {
     use crate::node::profile::Profile;
 
     #[test]
-    fn a_set_without_a_manifest_is_told_of_by_its_own_api_server() {
+    fn a_set_without_a_manifest_is_judged_by_its_own_api_server() {
         let api = ApiServer {
             shards: vec![Shard {
                 resource: "/events".to_owned(),

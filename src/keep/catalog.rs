@@ -33,7 +33,7 @@ pub fn list(store: &LocalStore) -> Result<Vec<BackupSet>> {
         match BackupId::parse(&entry.name) {
             Some(id) => own.push((id, entry)),
             None if entry.name.starts_with(STAGING_PREFIX) => others.push(staging(entry)),
-            // One level is looked into, as the stock programs make a directory a backup.
+            // One level is looked into, as OpenShift's scripts make a directory a backup.
             None if !entry.name.starts_with('.') => {
                 others.extend(of_others(&entry.path, &entry.name)?)
             }

@@ -1,4 +1,4 @@
-//! The copies that a backup is to have in other stores: made after it, and later where that failed.
+//! The copies that a backup is to have in other stores: made after it, and later if that failed.
 //!
 //! What was asked for is written into the set before it is committed, what was made is noted after
 //! each copy ([`names::COPIES`]). So a copy that failed, or that a crash came before, is made by a
@@ -32,11 +32,11 @@ const MAX_BYTES: u64 = 1 << 20;
 pub struct Record {
     /// The schema version of this document.
     pub schema_version: u32,
-    /// What became of each, by the URL of its store.
+    /// The result of each, by the URL of its store.
     pub to: BTreeMap<String, Fate>,
 }
 
-/// What became of one copy.
+/// The result of one copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fate {
@@ -91,13 +91,13 @@ impl Record {
 pub struct Tried {
     /// The set's name in the node's store.
     pub set: String,
-    /// What came of it.
+    /// The result.
     pub came: Result<Copied>,
     /// What was removed there after it, among this node's copies.
     pub pruned: Option<Pruned>,
 }
 
-/// How this node's copies stand in one store.
+/// The state of this node's copies in one store.
 #[derive(Debug, Clone)]
 pub struct Place {
     /// The store's URL.
@@ -237,7 +237,7 @@ impl Copies {
         })
     }
 
-    /// Removes what of this node's copies the rules no longer want, where there are rules.
+    /// Removes what of this node's copies the rules no longer want, if there are rules.
     async fn prune(&self, context: &Context, set: &BackupSet, address: &Address) -> Option<Pruned> {
         let (rules, manifest) = (self.keep.as_ref()?, set.manifest.as_ref()?);
         let request = PruneRequest {
@@ -320,7 +320,7 @@ fn whole(store: &LocalStore) -> Result<Vec<BackupSet>> {
     Ok(ranked.into_iter().map(|(_, set)| set).collect())
 }
 
-/// Notes what became of a set's copies. Where that cannot be written, the copy is asked for again
+/// Records the results of a set's copies. If that cannot be written, the copy is asked for again
 /// and found there.
 fn write(context: &Context, set: &BackupSet, record: &Record) {
     let written = record

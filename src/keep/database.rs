@@ -19,7 +19,7 @@ const PHASE: &str = "verify";
 /// Inspects a snapshot; `None` if the file does not exist.
 ///
 /// # Errors
-/// [`crate::context::interrupted`], or [`Kind::NotChecked`] where it cannot be read.
+/// [`crate::context::interrupted`], or [`Kind::NotChecked`] if it cannot be read.
 pub fn read(context: &Context, path: &Path, wanted: KeyFilter) -> Result<Option<Report>> {
     reading(context, path, |source, progress| {
         let options = Options {
@@ -93,7 +93,7 @@ pub fn cluster_keys() -> KeyFilter {
     }
 }
 
-/// The ClusterVersion in the snapshot itself, where there is one.
+/// The ClusterVersion in the snapshot itself, if there is one.
 pub fn cluster_version(report: &Report) -> Option<Result<ClusterVersion, String>> {
     let stored = |prefix: &&str| {
         report
@@ -106,7 +106,7 @@ pub fn cluster_version(report: &Report) -> Option<Result<ClusterVersion, String>
         .map(kubernetes::cluster_version)
 }
 
-/// The uid of the namespace `kube-system` in the snapshot, where it can be read.
+/// The uid of the namespace `kube-system` in the snapshot, if it can be read.
 pub fn kube_system_uid(report: &Report) -> Option<String> {
     let stored = |prefix: &&str| {
         let key = kubernetes::kube_system_key(prefix);

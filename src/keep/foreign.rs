@@ -28,7 +28,7 @@ const MAX_BYTES: u64 = 1 << 40;
 /// when it is dropped.
 ///
 /// # Errors
-/// [`Kind::BadBackup`] where it cannot be unpacked, [`Kind::Store`] where there is no room for it.
+/// [`Kind::BadBackup`] if it cannot be unpacked, [`Kind::Store`] if there is no room for it.
 pub fn unpacked(
     context: &Context,
     set: BackupSet,
@@ -124,7 +124,7 @@ fn pour(context: &Context, from: &mut dyn Read, to: &Path) -> Result<()> {
 /// Fetches a snapshot of another program from a store into a directory, under its own name.
 ///
 /// # Errors
-/// [`Kind::Store`] where the store or the disk fails, [`Kind::Usage`] where there is no such object.
+/// [`Kind::Store`] if the store or the disk fails, [`Kind::Usage`] if there is no such object.
 pub async fn fetch(context: &Context, store: &dyn Store, name: &str, into: &Path) -> Result<()> {
     let work = async {
         let Some(mut body) = store.read(name, MAX_BYTES).await? else {

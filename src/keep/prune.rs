@@ -68,7 +68,7 @@ pub struct Decided {
 pub struct PrunePlan {
     /// Every set of the store, in its order.
     pub decisions: Vec<Decided>,
-    /// What becomes of the recorded changes, chain by chain.
+    /// What is done with the recorded changes, chain by chain.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<ChangesPlan>,
 }
@@ -106,7 +106,7 @@ impl PrunePlan {
     /// Decides over the sets of one store.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Usage`] where no rule was given.
+    /// [`crate::error::Kind::Usage`] if no rule was given.
     pub fn new(
         sets: &[BackupSet],
         request: &PruneRequest,
@@ -267,11 +267,11 @@ pub fn plan(context: &Context, store: &LocalStore, request: &PruneRequest) -> Re
     plan.with_changes(store, &sets, request, context.now)
 }
 
-/// Removes from a local store what the rules no longer want; where `agreed` is given, only what
+/// Removes from a local store what the rules no longer want; if `agreed` is given, only what
 /// is in it.
 ///
 /// # Errors
-/// [`crate::error::Kind::Busy`] where the store is locked. What stops a removal is in
+/// [`crate::error::Kind::Busy`] if the store is locked. What stops a removal is in
 /// [`Pruned::problems`]: the catalogue is whole then too.
 pub fn run(
     context: &Context,

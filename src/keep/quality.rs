@@ -119,11 +119,11 @@ pub struct Seen {
     pub members: Vec<MemberSeen>,
     /// Alarms: member name and kind.
     pub alarms: Vec<(String, String)>,
-    /// The members' hashes, where they were asked for.
+    /// The members' hashes, if they were asked for.
     pub hashes: Option<Vec<HashSeen>>,
     /// The ClusterOperators, where the profile has them.
     pub operators: Option<Vec<OperatorSeen>>,
-    /// When cluster and node were made, where that is known: what, and when.
+    /// When cluster and node were made, if that is known: what, and when.
     pub births: Vec<(String, Timestamp)>,
 }
 

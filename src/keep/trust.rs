@@ -32,7 +32,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Signatures are judged by these signers. Where they are not `required`, an unsigned backup is
+    /// Signatures are judged by these signers. If they are not `required`, an unsigned backup is
     /// accepted, and a signed one still must be by one of them.
     pub fn new(signers: AllowedSigners, required: bool) -> Self {
         Self {

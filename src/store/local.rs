@@ -90,7 +90,7 @@ impl LocalStore {
         entries(&self.dir)
     }
 
-    /// The name that `latest-backup` points at, where there is such a link.
+    /// The name that `latest-backup` points at, if there is such a link.
     pub fn latest(&self) -> Option<String> {
         let target = std::fs::read_link(self.dir.join(LATEST)).ok()?;
         target.to_str().map(str::to_owned)

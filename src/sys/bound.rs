@@ -71,7 +71,7 @@ impl Bound {
     /// Starts a program, in a process group of its own: a Ctrl-C is for this process alone.
     ///
     /// # Errors
-    /// Where this program cannot be started again. That the other one cannot be, it prints, and ends.
+    /// If this program cannot be started again. That the other one cannot be, it prints, and ends.
     pub fn start(spec: Spec<'_>) -> io::Result<Self> {
         let mut command = Command::new(SELF);
         command

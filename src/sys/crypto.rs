@@ -29,7 +29,7 @@ pub fn provider() -> CryptoProvider {
 /// A private key that can sign: of one of ring's kinds, or P-521.
 ///
 /// # Errors
-/// Where it is of another kind, or of a size that is not supported.
+/// If it is of another kind, or of a size that is not supported.
 pub fn signing_key(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, Error> {
     let rings = ring::sign::any_supported_type(der);
     let own = || -> Option<p521::SecretKey> {

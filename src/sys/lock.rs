@@ -106,7 +106,7 @@ impl Lock {
         }
     }
 
-    /// Whether somebody holds the lock of this file now.
+    /// Whether a process holds the lock of this file now.
     pub fn is_held(path: &Path) -> bool {
         let shared = FlockOperation::NonBlockingLockShared;
         File::open(path).is_ok_and(|file| rustix::fs::flock(&file, shared).is_err())
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_one_is_told_who_holds_it() {
+    fn the_second_one_learns_who_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let first = Lock::acquire(&path, "backup").unwrap();

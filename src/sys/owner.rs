@@ -39,8 +39,8 @@ impl Owner {
         }
     }
 
-    /// The owner of a directory, with its mode; files get that of `file`, where that is there.
-    /// None where there is no such directory.
+    /// The owner of a directory, with its mode; files get that of `file`, if that is there.
+    /// None if there is no such directory.
     pub fn of(dir: &Path, file: &Path) -> Result<Option<Self>> {
         let look = |path: &Path| match path.metadata() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -21,7 +21,7 @@ pub fn printable(text: String) -> String {
     text.chars().map(shown).collect()
 }
 
-/// A word as a POSIX shell reads it back. A zero byte cannot stand in a word and is left out.
+/// A word as a POSIX shell reads it back. A zero byte cannot be part of a word and is left out.
 pub fn shell(text: &str) -> String {
     let text = text.replace('\0', "");
     // It fails for a zero byte only.

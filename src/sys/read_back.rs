@@ -3,7 +3,7 @@
 //!
 //! Each piece is known by its CRC-32C, computed over the bytes before they were copied into the buffer
 //! that is written. Once a piece has been written past the page cache, it is read past the page cache
-//! (`O_DIRECT`), so that what is compared comes from the disk. Where a file system cannot do that, the
+//! (`O_DIRECT`), so that what is compared comes from the disk. If a file system cannot do that, the
 //! pieces are read at the end: by then the file has been made durable, and its pages are dropped from
 //! the cache first.
 

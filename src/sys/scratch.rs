@@ -24,7 +24,7 @@ use crate::error::{Doing, Kind, Result};
 const RANDOM: usize = 8;
 /// The older form of a name ends in so many letters and digits, and such a folder has no lock.
 const UNLOCKED: usize = 6;
-/// An older form's folder is somebody's leftover once nothing in it has changed for so long.
+/// A folder of an older form is a leftover once nothing in it has changed for this time.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// The folders of this process.

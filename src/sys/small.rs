@@ -15,7 +15,7 @@ const READ: usize = 8 << 10;
 /// Reads a small file that may be anybody's, as [`open`] opens it; `None` if it does not exist.
 ///
 /// # Errors
-/// [`Kind::BadBackup`] where it is no plain file or has more bytes, [`Kind::Store`] where it cannot
+/// [`Kind::BadBackup`] if it is no plain file or has more bytes, [`Kind::Store`] if it cannot
 /// be read.
 pub fn read(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     match open(path)? {
@@ -42,7 +42,7 @@ pub fn read_start(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
 /// opened: a pipe would wait for a writer, and a link to a device would never end.
 ///
 /// # Errors
-/// [`Kind::BadBackup`] where it is no plain file, [`Kind::Store`] where it cannot be opened.
+/// [`Kind::BadBackup`] if it is no plain file, [`Kind::Store`] if it cannot be opened.
 pub fn open(path: &Path) -> Result<Option<File>> {
     match open_plain(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -52,7 +52,7 @@ pub fn open(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Opens a plain file to read it; `None` where something else has that name.
+/// Opens a plain file to read it; `None` if something else has that name.
 pub fn open_plain(path: &Path) -> io::Result<Option<File>> {
     // Opening a device can do something by itself, so that it is looked at before and after.
     if !fs::metadata(path)?.is_file() {
@@ -65,7 +65,7 @@ pub fn open_plain(path: &Path) -> io::Result<Option<File>> {
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-/// Reads to the end; `None` where there are more than `most` bytes.
+/// Reads to the end; `None` if there are more than `most` bytes.
 pub fn read_up_to(file: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
     // All of most files comes in one read, and that there is no more in another.
     let mut bytes = Vec::with_capacity(READ);
@@ -77,7 +77,7 @@ pub fn read_up_to(file: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
 /// exist.
 ///
 /// # Errors
-/// [`Kind::BadBackup`] where it has more bytes, [`Kind::Store`] where it cannot be read.
+/// [`Kind::BadBackup`] if it has more bytes, [`Kind::Store`] if it cannot be read.
 pub fn read_given(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_is_not_there_is_asked_for_above() {
+    fn for_a_missing_path_its_parent_is_asked() {
         let dir = tempfile::tempdir().unwrap();
         let here = space(dir.path()).unwrap();
         let below = space(&dir.path().join("not/there")).unwrap();

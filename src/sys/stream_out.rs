@@ -3,7 +3,7 @@
 //! A file that is written once and read much later gains nothing from memory: getting a page for
 //! each piece, copying into it and writing it back later costs more than the disk does. So large
 //! pieces go from aligned buffers straight to the disk (`O_DIRECT`), while the next one is being
-//! made. Where a file system cannot do that, and for the end that fills no block, they are
+//! made. If a file system cannot do that, and for the end that fills no block, they are
 //! written as usual.
 
 use std::io::{self, Write};
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn any_length_arrives_and_writing_goes_on() {
+    fn every_length_is_written_and_writing_continues() {
         let dir = tempfile::tempdir().unwrap();
         for (name, len) in [0, 1, 4096, CHUNK, CHUNK + 5, 5 * CHUNK + 4096]
             .into_iter()
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_off_the_blocks_is_written_too() {
+    fn an_unaligned_start_is_written_too() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let mut file = OutFile::create(&path).unwrap();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_stream_ends_its_thread_and_errors_are_told() {
+    fn a_dropped_stream_ends_its_thread_and_errors_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let mut out = StreamOut::new(OutFile::create(&path).unwrap()).unwrap();

@@ -64,7 +64,7 @@ pub struct Node {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Modification time, seconds since 1970 and nanoseconds, where it was asked for.
+    /// Modification time, seconds since 1970 and nanoseconds, if it was asked for.
     pub modified: Option<(i64, u32)>,
     /// Extended attributes.
     pub xattrs: BTreeMap<String, Vec<u8>>,

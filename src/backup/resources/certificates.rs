@@ -33,7 +33,7 @@ pub struct Certificates {
 /// One certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The archive entry it stands in.
+    /// The archive entry that holds it.
     pub path: PathBuf,
     /// Its subject, as RFC 4514 writes names.
     pub subject: String,
@@ -47,7 +47,7 @@ pub struct Certificate {
 /// A certificate that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// The archive entry it stands in.
+    /// The archive entry that holds it.
     pub path: PathBuf,
     /// Why.
     pub why: String,

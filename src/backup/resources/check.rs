@@ -71,7 +71,7 @@ impl Rules {
     }
 }
 
-/// What stands in an archive, and what is wrong with it.
+/// What an archive holds, and what is wrong with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArchiveReport {
     /// The entries as far as the archive could be read; all of them if nothing is wrong.
@@ -117,7 +117,7 @@ impl Visitor for Nobody {
     }
 }
 
-/// As [`check_archive`], with somebody looking on.
+/// As [`check_archive`], with a visitor that sees every entry.
 pub(super) fn read_archive(
     input: impl Read,
     rules: &Rules,

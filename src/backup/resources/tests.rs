@@ -260,7 +260,7 @@ fn attributes_and_owners_go_round() {
 }
 
 #[test]
-fn each_difference_from_the_tree_is_told() {
+fn each_difference_from_the_tree_is_reported() {
     let tree = Tree::new();
     let selection = tree.selection();
     let read = good(&written(&selection).0);

@@ -26,7 +26,7 @@ impl Selection {
     /// What it covers and an archive does not get.
     ///
     /// # Errors
-    /// Where something cannot be looked at.
+    /// If something cannot be looked at.
     pub fn left_out(&self) -> Result<Vec<LeftOut>> {
         walk(self).map(|(_, left)| left)
     }

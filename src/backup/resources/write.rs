@@ -32,7 +32,7 @@ pub enum Packing {
     Stored,
 }
 
-/// Writes an archive of what the selection covers, and tells what stands in it, as
+/// Writes an archive of what the selection covers, and tells what it holds, as
 /// [`check_archive`](super::check_archive) must find it again. `out` is flushed, not synced.
 ///
 /// A file that changes while it is read is refused by the name `resources-changed`.

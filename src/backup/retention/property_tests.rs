@@ -123,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_they_are_told_in_is_nothing(sets in any_sets(), rules in any_rules()) {
+    fn the_order_of_the_sets_does_not_matter(sets in any_sets(), rules in any_rules()) {
         let mut turned = sets.clone();
         turned.reverse();
         prop_assert_eq!(removed(&sets, &rules), removed(&turned, &rules));

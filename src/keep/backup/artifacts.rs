@@ -37,7 +37,7 @@ pub(super) struct Artifacts {
     pub(super) files: Vec<FileEntry>,
     pub(super) database: Database,
     pub(super) expiry: Option<CertificateExpiry>,
-    /// The ClusterVersion as it stands in the snapshot.
+    /// The ClusterVersion in the snapshot.
     pub(super) version: Option<ClusterVersion>,
     pub(super) kube_system_uid: Option<String>,
     pub(super) timings: Timings,
@@ -143,7 +143,7 @@ impl Artifacts {
                 run.context.warn(encryption::CANNOT_DECRYPT, what);
             }
         }
-        // What a plugin encrypts has a warning of its own, where the node's configuration names the plugin.
+        // What a plugin encrypts has a warning of its own, if the node's configuration names the plugin.
         let named =
             |with: &&EncryptedWith| run.node.api.kms.is_empty() || !with.key.starts_with("kms:");
         for what in self

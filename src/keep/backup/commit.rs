@@ -146,7 +146,7 @@ impl Run<'_> {
     }
 
     /// Moves the staged files out as `cluster-backup.sh` leaves them; the snapshot goes last,
-    /// since the stock restore looks for that first.
+    /// since OpenShift's restore script looks for that first.
     pub(super) fn commit_flat(
         &self,
         staging: Staging,

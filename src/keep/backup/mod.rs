@@ -52,7 +52,7 @@ const MAX_TOLD: usize = 20;
 /// Takes a backup.
 ///
 /// # Errors
-/// [`Kind::Busy`] where it fails because an operation of this node is not finished.
+/// [`Kind::Busy`] if it fails because an operation of this node is not finished.
 pub async fn run(context: &Context, request: &BackupRequest) -> Result<Outcome> {
     let taken = take(context, request).await;
     taken.map_err(|failure| match failure.kind() {
@@ -78,8 +78,8 @@ async fn take(context: &Context, request: &BackupRequest) -> Result<Outcome> {
         Destination::Flat(dir) => (LocalStore::at(dir), Some(dir.as_path())),
     };
     // Before the node is read and the lock is taken: this costs a listing, and most runs end here.
-    if let Some(young) = young_enough(context, request, &store)? {
-        return Ok(young);
+    if let Some(recent) = recent_enough(context, request, &store)? {
+        return Ok(recent);
     }
     let node = NodeFound::find(context, request)?;
     open_store(request, &store)?;
@@ -92,8 +92,8 @@ async fn take(context: &Context, request: &BackupRequest) -> Result<Outcome> {
         context.tell(Event::LeftoverRemoved(path));
     }
     // Another run may have taken one while this one waited to begin.
-    if let Some(young) = young_enough(context, request, &store)? {
-        return Ok(young);
+    if let Some(recent) = recent_enough(context, request, &store)? {
+        return Ok(recent);
     }
     warn_of_the_future(context, &store)?;
     let mut run = Run {
@@ -159,7 +159,7 @@ fn prune_after(
     })
 }
 
-fn young_enough(
+fn recent_enough(
     context: &Context,
     request: &BackupRequest,
     store: &LocalStore,
@@ -178,12 +178,12 @@ fn young_enough(
             .now
             .duration_since(created)
             .max(SignedDuration::ZERO);
-        let young = age.unsigned_abs() <= limit;
-        young.then_some(Outcome::YoungEnough { name, age })
+        let recent = age.unsigned_abs() <= limit;
+        recent.then_some(Outcome::RecentEnough { name, age })
     }))
 }
 
-/// Makes the store's directory. The node's own lies under /var where it is missing, since an
+/// Makes the store's directory. The node's own is made under /var if it is missing, since an
 /// OSTree host copies /etc with every deployment.
 fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
     if request.destination == Destination::DefaultStore {
@@ -192,7 +192,7 @@ fn open_store(request: &BackupRequest, store: &LocalStore) -> Result<()> {
     store.ensure()
 }
 
-/// Makes the node's own store where it is missing: a link to `/var`, since an OSTree host copies
+/// Makes the node's own store if it is missing: a link to `/var`, since an OSTree host copies
 /// /etc with every deployment.
 pub fn make_default_store(layout: &NodeLayout) -> Result<()> {
     let link = layout.backups();
@@ -312,7 +312,7 @@ impl Run<'_> {
         else {
             return Ok(());
         };
-        // Where the data directory is not on this machine there is nothing to compare with.
+        // If the data directory is not on this machine there is nothing to compare with.
         let Ok(data) = space::space(data_dir) else {
             return Ok(());
         };

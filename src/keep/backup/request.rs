@@ -1,4 +1,4 @@
-//! What a backup is asked for, and what came of it.
+//! What a backup is asked for, and its result.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -56,19 +56,19 @@ pub struct BackupRequest {
 pub enum Destination {
     /// A store.
     Store(PathBuf),
-    /// The node's own store, made where it is missing.
+    /// The node's own store, made if it is missing.
     DefaultStore,
     /// Plain files in a directory, as `cluster-backup.sh` leaves them.
     Flat(PathBuf),
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// A backup was taken.
     Taken(Box<Taken>),
     /// The newest good one is recent enough.
-    YoungEnough {
+    RecentEnough {
         /// Its name.
         name: String,
         /// Its age.

@@ -21,7 +21,7 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Whether a directory is on the file system of etcd's data, where that is known.
+    /// Whether a directory is on the file system of etcd's data, if that is known.
     pub(super) fn is_beside_etcd(&self, dir: &Path) -> bool {
         let data_dir = self.node.access.data_dir.as_ref();
         let data_dir = data_dir.map(|dir| dir.value.as_path());

@@ -178,7 +178,7 @@ pub struct BackupSet {
     pub size: u64,
     /// Whether a script-made name carries the dirty suffix.
     pub marked_dirty: bool,
-    /// Its Manifest, where it has a readable one.
+    /// Its Manifest, if it has a readable one.
     pub manifest: Option<Manifest>,
     /// Its files.
     pub files: SetFiles,
@@ -196,13 +196,13 @@ pub struct BackupSet {
     pub shared: Option<u64>,
     /// SHA-256 of its Manifest's bytes, hex.
     pub manifest_sha256: Option<String>,
-    /// When the store got its Manifest, by the store's clock, where it tells.
+    /// When the store got its Manifest, by the store's clock, if it tells.
     pub arrived: Option<Timestamp>,
     /// The signature of its Manifest.
     pub signature: SetSignature,
-    /// Whose signature that is, as the allowed signers name him; where they were asked.
+    /// Whose signature that is, as the allowed signers name him; if they were asked.
     pub signer: Option<String>,
-    /// Why its signature does not count; where the allowed signers were asked.
+    /// Why its signature does not count; if the allowed signers were asked.
     pub distrust: Option<Distrust>,
 }
 
@@ -276,7 +276,7 @@ impl BackupSet {
         rehearsed.filter(|last| !newest::is_future(last.time, now))
     }
 
-    /// Its number, where it is ours; away from the node its name is the last part of a path.
+    /// Its number, if it is ours; away from the node its name is the last part of a path.
     pub fn number(&self) -> Option<u64> {
         let last = self.name.rsplit('/').next()?;
         BackupId::parse(last).map(|id| id.0)

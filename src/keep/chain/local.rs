@@ -13,7 +13,7 @@ use crate::sys::small;
 /// What the records of a directory say, as far as they count, and their files.
 ///
 /// # Errors
-/// Where the directory cannot be listed, or a record not be read.
+/// If the directory cannot be listed, or a record not be read.
 pub fn read(dir: &Path, trust: &Trust) -> Result<(Records, Vec<PathBuf>)> {
     let mut records = Records::default();
     let mut files = Vec::new();
@@ -34,7 +34,7 @@ pub fn read(dir: &Path, trust: &Trust) -> Result<(Records, Vec<PathBuf>)> {
 /// Writes a record, durably, and then removes those that it takes over from.
 ///
 /// # Errors
-/// Where it cannot be written: then nothing may be removed that it names.
+/// If it cannot be written: then nothing may be removed that it names.
 pub fn replace(
     dir: &Path,
     record: &PruneRecord,

@@ -134,7 +134,7 @@ impl Records {
     }
 
     /// The record to be written before some backups are removed: them, and of what was removed before them
-    /// whatever a backup that stays leads to. None where no chain needs it.
+    /// whatever a backup that stays leads to. None if no chain needs it.
     pub fn with_removal(
         &self,
         sets: &[BackupSet],

@@ -72,7 +72,7 @@ pub struct Newest {
     pub ocp_version: Option<String>,
     /// When its first certificate expires.
     pub certificate_expiry: Option<Timestamp>,
-    /// Who signed it, where allowed signers were given.
+    /// Who signed it, if allowed signers were given.
     pub signer: Option<String>,
     /// The key that signed it.
     pub key: Option<String>,

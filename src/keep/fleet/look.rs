@@ -24,7 +24,7 @@ pub struct Gap {
 /// Takes in everything of a store. What cannot be read of it is returned; the rest counts.
 ///
 /// # Errors
-/// Where the store as such cannot be listed.
+/// If the store as such cannot be listed.
 pub async fn look(
     fleet: &mut Fleet,
     store: &dyn Store,

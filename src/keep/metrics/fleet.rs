@@ -138,7 +138,7 @@ impl FleetMetrics {
     /// Everything in Prometheus' text format, version 0.0.4.
     ///
     /// # Errors
-    /// [`Kind::Unexpected`] where the library cannot write it.
+    /// [`Kind::Unexpected`] if the library cannot write it.
     pub fn render(&self) -> Result<String> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)

@@ -396,7 +396,7 @@ impl Metrics {
         self.owed_copies.get_or_create(&Vec::new()).set(sets as f64);
     }
 
-    /// How the copies stand in each store.
+    /// The state of the copies in each store.
     pub fn copies(&self, places: &[Place]) {
         let _whole = self.lock();
         for place in places {
@@ -555,7 +555,7 @@ impl Metrics {
     /// Everything in Prometheus' text format, version 0.0.4.
     ///
     /// # Errors
-    /// [`Kind::Unexpected`] where the library cannot write it.
+    /// [`Kind::Unexpected`] if the library cannot write it.
     pub fn render(&self) -> Result<String> {
         let _whole = self.lock();
         let mut text = String::new();
@@ -574,7 +574,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_reads_while_the_store_is_looked_at_waits_for_nobody_for_ever() {
+    fn a_reader_does_not_wait_for_ever_while_the_store_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Metrics::new();
         metrics.scheduled("@hourly", "UTC");

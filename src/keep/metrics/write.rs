@@ -11,8 +11,8 @@ const MODE: u32 = 0o644;
 /// Writes metrics, as they were rendered, as a file, in one rename; the directory must exist.
 ///
 /// # Errors
-/// [`Kind::Usage`] where the name does not end in `.prom`, as the collector wants it, and
-/// [`Kind::Store`] where it cannot be written.
+/// [`Kind::Usage`] if the name does not end in `.prom`, as the collector wants it, and
+/// [`Kind::Store`] if it cannot be written.
 pub fn textfile(metrics: &str, path: &Path) -> Result<()> {
     if path.extension().is_none_or(|extension| extension != "prom") {
         let what = format!(

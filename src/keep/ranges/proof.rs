@@ -22,7 +22,7 @@ use crate::sys::fs::OutFile;
 use crate::sys::scratch::Scratch;
 use crate::sys::space::space;
 
-/// What came of a proof.
+/// The result of a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HashKvFound {
@@ -44,7 +44,7 @@ pub struct Proven {
     pub from: i64,
     /// The last revision that was applied.
     pub to: i64,
-    /// What came of it.
+    /// The result.
     pub hashkv: HashKvFound,
     /// The backup it was held against.
     #[serde(skip_serializing_if = "Option::is_none")]

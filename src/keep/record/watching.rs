@@ -20,7 +20,7 @@ use crate::keep::catalog;
 
 /// How often the member is asked where the watch stands.
 const PROGRESS: Duration = Duration::from_secs(2);
-/// A member that has said nothing for so long is lost.
+/// A member that has sent nothing for this time is lost.
 const SILENCE: Duration = Duration::from_secs(20);
 /// So often in a row the watch may leave out events before a new chain begins.
 const MAX_HOLES: u32 = 3;

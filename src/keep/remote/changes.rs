@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_say_their_place_and_their_form() {
+    fn object_names_tell_place_and_form() {
         let name = "0000000000000000005-0000000000000000009.changes";
         let place = Some(("20261130T120000Z-c1".to_owned(), Name { first: 5, last: 9 }));
         for (suffix, form) in [

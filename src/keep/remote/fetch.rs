@@ -55,7 +55,7 @@ impl Part {
 ///
 /// # Errors
 /// [`Kind::BadBackup`] if something is not what index or Manifest say, [`Kind::Usage`] with
-/// [`Fact::Missing`] `identity` where it is encrypted and none was given, [`Kind::Store`] if the
+/// [`Fact::Missing`] `identity` if it is encrypted and none was given, [`Kind::Store`] if the
 /// store or the disk fails.
 pub async fn fetch(
     context: &Context,
@@ -97,7 +97,7 @@ pub async fn import(
     Ok(BackupId(number))
 }
 
-/// Puts what a verification and a rehearsal of a fetched set found beside the set, where there are such
+/// Puts what a verification and a rehearsal of a fetched set found beside the set, if there are such
 /// records.
 ///
 /// # Errors
@@ -223,7 +223,7 @@ async fn trusted(
     Ok((whole, signature))
 }
 
-/// Whether an archive is encrypted to recipients of whom no identity was given.
+/// Whether an archive is encrypted to recipients whose identity was not given.
 fn is_for_others(failure: &Failure) -> bool {
     let missing = Fact::Missing(form::SECRETS_IDENTITY);
     failure.facts().contains(&missing)
@@ -263,7 +263,7 @@ async fn check_index(
     trust.check_index(&whole.manifest, &whole.index_bytes, signature.as_deref())
 }
 
-/// What came of an object.
+/// The result for an object.
 enum Received {
     /// It is the file.
     AsItIs,

@@ -40,7 +40,7 @@ pub struct Form {
     pub sign: Option<Arc<SigningKey>>,
     /// Those whom files are encrypted to.
     all: Recipients,
-    /// Those whom the archives are encrypted to, where they are others.
+    /// Those whom the archives are encrypted to, if they are others.
     secrets: Recipients,
 }
 
@@ -119,7 +119,7 @@ impl Form {
         self.all.digest()
     }
 
-    /// What identifies the recipients of secrets, where there are such.
+    /// What identifies the recipients of secrets, if there are such.
     pub(super) fn secrets_recipients(&self) -> Option<String> {
         (!self.secrets.keys.is_empty()).then(|| self.secrets.digest())
     }
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_is_there_must_be_protected_as_it_is_asked_for() {
+    fn an_existing_copy_must_be_protected_as_requested() {
         let entry = |encryption: Option<&str>| ObjectEntry {
             file: "f".into(),
             object: "o".into(),

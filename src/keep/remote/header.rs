@@ -15,7 +15,7 @@ const LAST: &[u8] = b"---";
 /// The file from its beginning on, once its head has been seen to end within the bounds.
 ///
 /// # Errors
-/// Where it does not.
+/// If it does not.
 pub(super) fn bounded<R: BufRead>(mut file: R) -> io::Result<impl BufRead + use<R>> {
     let head = read(&mut file)?;
     Ok(Cursor::new(head).chain(file))

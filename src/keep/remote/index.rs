@@ -77,7 +77,7 @@ pub struct Index {
     /// SHA-256 of the recipients that they are encrypted to, hex; earlier versions left it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients: Option<String>,
-    /// The same of the recipients that the archives are encrypted to, where they are others.
+    /// The same of the recipients that the archives are encrypted to, if they are others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets_recipients: Option<String>,
 }

@@ -16,7 +16,7 @@
 //! - the outcome is a whole set whose signature, if it has one, fits the Manifest. Bad news is never
 //!   believed: the store is asked.
 //!
-//! So a catalog that lies costs reads and changes no answer. What remains is the result of a verification,
+//! So a false catalog costs reads and changes no answer. What remains is the result of a verification,
 //! which anybody who may write there can put beside a set anyway.
 
 use std::collections::BTreeMap;

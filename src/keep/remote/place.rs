@@ -188,7 +188,7 @@ mod tests {
             assert!(crate::store::objects::name::check_name(&place.to_string()).is_ok());
             assert!(places.insert(place), "{name:?}");
         }
-        // What was plain before lies where it lay.
+        // What was plain before stays where it is.
         assert_eq!(part("master-0.example.com"), "master-0.example.com");
         manifest.node.name = Some("master-0".into());
         assert_eq!(Place::earlier(&manifest), None);

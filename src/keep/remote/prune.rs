@@ -125,7 +125,7 @@ impl There {
     }
 }
 
-/// The place that a set is judged with: where it lies, or where it would be put now if an earlier
+/// The place that a set is judged with: where it is, or where it would be put now if an earlier
 /// version put it there.
 fn place_of(set: &BackupSet) -> Option<Place> {
     let (lies, _) = Place::split(&set.name)?;
@@ -134,7 +134,7 @@ fn place_of(set: &BackupSet) -> Option<Place> {
     Some(earlier.map_or(lies, Place::of))
 }
 
-/// Removes what the rules no longer want; where `agreed` is given, only what is in it.
+/// Removes what the rules no longer want; if `agreed` is given, only what is in it.
 ///
 /// # Errors
 /// Those of [`plan_prune`]. What stops a removal is in [`Pruned::problems`].
@@ -204,7 +204,7 @@ async fn prune_in(
     Ok(done)
 }
 
-/// Until when a store keeps a set that it would not remove, where it tells: in its refusal (Google Cloud
+/// Until when a store keeps a set that it would not remove, if it tells: in its refusal (Google Cloud
 /// Storage), or when it is asked.
 async fn retained(
     store: &dyn Store,

@@ -45,7 +45,7 @@ pub(super) async fn read(store: &dyn Store, names: &[String], trust: &Trust) -> 
 /// that keeps them is no reason to fail: they say nothing wrong.
 ///
 /// # Errors
-/// Where it cannot be put: then nothing may be removed that it names.
+/// If it cannot be put: then nothing may be removed that it names.
 pub(super) async fn replace(
     store: &dyn Store,
     folder: &str,

@@ -30,7 +30,7 @@ const PHASE: &str = "copy";
 /// Pieces between a codec and the network.
 const PIECES: usize = 4;
 
-/// What came of a copy.
+/// The result of a copy.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Copied {

@@ -105,7 +105,7 @@ struct Counting {
 
 impl Observer for Counting {
     fn event(&self, event: Event) {
-        // A wait that is told of has its own limit.
+        // A wait that is announced has its own limit.
         let moves = matches!(
             event,
             Event::PhaseProgress { .. } | Event::PhaseDone { .. } | Event::Waiting { .. }
@@ -133,7 +133,7 @@ struct Running<T> {
     seen: u64,
 }
 
-/// What came of waiting.
+/// The result of waiting.
 #[derive(Debug)]
 pub enum Waited<T> {
     /// Nothing was running.

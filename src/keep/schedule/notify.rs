@@ -21,7 +21,7 @@ impl Notifier {
     /// From the value of `NOTIFY_SOCKET`: a path, or `@` and an abstract name.
     ///
     /// # Errors
-    /// Where it cannot be reached.
+    /// If it cannot be reached.
     pub fn new(address: Option<&OsStr>) -> io::Result<Self> {
         let Some(address) = address.filter(|address| !address.is_empty()) else {
             return Ok(Self(None));

@@ -1,4 +1,4 @@
-//! Rehearsals beside the schedule: whether one is due, and what came of it.
+//! Rehearsals beside the schedule: whether one is due, and its result.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

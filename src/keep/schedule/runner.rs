@@ -28,7 +28,7 @@ pub struct Run {
     pub gave_way: bool,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
     /// Whether the period has a backup now.

@@ -27,9 +27,9 @@ pub struct Listed {
     pub name: String,
     /// Bytes.
     pub size: u64,
-    /// When it came, by the store's clock, where the store tells.
+    /// When it came, by the store's clock, if the store tells.
     pub modified: Option<Timestamp>,
-    /// What the service changes with every change of the content, where it has one: an HTTP ETag.
+    /// What the service changes with every change of the content, if it has one: an HTTP ETag.
     pub etag: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub trait Store: Debug + Send + Sync {
     /// nor what others keep there under names that [`check_name`] does not take.
     ///
     /// # Errors
-    /// Where there are more than [`MAX_OBJECTS`], or the listing does not end.
+    /// If there are more than [`MAX_OBJECTS`], or the listing does not end.
     async fn list(&self, folder: &str) -> Result<Vec<Listed>>;
 
     /// What is directly in a folder (`""`: the store), and nothing below its folders.
@@ -94,7 +94,7 @@ pub trait Store: Debug + Send + Sync {
         Ok(false)
     }
 
-    /// Until when the store lets nobody remove or replace an object, where it tells (S3 Object Lock, Azure
+    /// Until when the store lets nobody remove or replace an object, if it tells (S3 Object Lock, Azure
     /// Blob's immutability).
     async fn retained_until(&self, _name: &str) -> Result<Option<Timestamp>> {
         Ok(None)
@@ -131,7 +131,7 @@ pub async fn put(store: &dyn Store, name: &str, content: impl Into<Bytes> + Send
 /// Reads a small object; `None` if it does not exist.
 ///
 /// # Errors
-/// [`Kind::BadBackup`] where it has more than `most` bytes.
+/// [`Kind::BadBackup`] if it has more than `most` bytes.
 pub async fn read_small(store: &dyn Store, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
     let Some(mut body) = store.read(name, most).await? else {
         return Ok(None);
@@ -187,7 +187,7 @@ fn bound(found: usize) -> Result<()> {
 /// Takes an object into a listing, if its name can be one of ours.
 ///
 /// # Errors
-/// [`Kind::Store`] where there are more than anybody's sets make.
+/// [`Kind::Store`] if there are more than anybody's sets make.
 pub(super) fn take(found: &mut Vec<Listed>, object: Listed) -> Result<()> {
     if object.name.len() > MAX_NAME || check_name(&object.name).is_err() {
         return Ok(());

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_named_profile_is_taken_and_no_other() {
+    fn only_the_named_profile_is_used() {
         let text = "[default]\naws_access_key_id=A\n\n[ops]\n# x\naws_access_key_id = B\naws_secret_access_key = c=d\nregion = x\n";
         assert_eq!(
             section(text, "default"),

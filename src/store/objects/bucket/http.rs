@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_answer_is_taken_in_by_what_it_says_of_its_length() {
+    async fn no_answer_is_buffered_by_its_announced_length() {
         const HUGE: &str = "1099511627776";
         // A refusal: its first words.
         let (refused, taken) = answer(about(), 403, &[(CONTENT_LENGTH, HUGE)]).await;

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_no_paths_are_left_out_and_the_rest_stays_as_it_came() {
+    fn keys_that_are_not_paths_are_left_out_and_the_rest_is_unchanged() {
         let odd = [
             "c//n/backup-1/x",
             "./",
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn azures_pages_are_read_the_same() {
+    fn pages_of_azure_are_read_in_the_same_way() {
         let page = |mark: &str, names: &[&str]| {
             let entry = |name: &&str| {
                 format!("<Blob><Name>{name}</Name><Metadata><Name>//</Name></Metadata></Blob>")
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_are_no_paths_are_left_out() {
+    fn folders_that_are_not_paths_are_left_out() {
         let page = |folders: &[&str]| {
             let s3 =
                 |name: &&str| format!("<CommonPrefixes><Prefix>{name}</Prefix></CommonPrefixes>");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_xml_is_left_to_its_reader() {
+    fn a_page_that_is_not_xml_is_returned_unchanged() {
         for other in ["", "<", "<a></b>", "no xml", "<Contents><Key>//</Key>"] {
             assert_eq!(of_names(other.to_owned().into()), other);
         }

@@ -165,7 +165,7 @@ impl KnownHosts {
             if same(&line.key, key) {
                 return Verdict::Known;
             }
-            // The line to change is that of the same kind, where there is one.
+            // The line to change is that of the same kind, if there is one.
             if other.is_none() || line.key.algorithm() == key.algorithm() {
                 other = Some(line.place.clone());
             }
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_key_is_refused_whatever_else_says_of_it() {
+    fn a_revoked_key_is_refused_in_every_case() {
         for text in ["@revoked * RIGHT\nh RIGHT", "h RIGHT\n@revoked\th\tRIGHT"] {
             assert!(
                 matches!(judged(text, "h", 22), Verdict::Revoked(_)),
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_with_many_stars_takes_no_time_of_its_own() {
+    fn a_pattern_with_many_stars_takes_little_time() {
         let name = "a".repeat(2_000);
         assert!(!fits(&name, &format!("{}b", "*a".repeat(1_000))));
         assert!(fits(&name, &"*a".repeat(1_000)));

@@ -74,7 +74,7 @@ impl Host {
         Arc::clone(&*self.current.lock().await)
     }
 
-    /// Does something over the connection. Where the connection breaks it is done again over a new
+    /// Does something over the connection. If the connection breaks it is done again over a new
     /// one: what is done must bear that. No new one is looked for once the settings' patience has
     /// passed without any success.
     pub(super) async fn again<T, F>(
