@@ -58,7 +58,7 @@ impl Request {
     /// so that nothing differs that HashKV is made of, and no revision of the snapshot is compacted.
     ///
     /// # Errors
-    /// Where the system gives no randomness.
+    /// If the system gives no randomness.
     pub(super) fn unbumped(
         snapshot: &Path,
         data_dir: &Path,

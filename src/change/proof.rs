@@ -34,7 +34,7 @@ pub struct Restored {
 /// Restores a backup, whose files have been verified, and compares. `report` is what was found of the snapshot.
 ///
 /// # Errors
-/// [`Kind::BadBackup`] where it cannot be restored, or is not what it was; this is recorded beside the backup.
+/// [`Kind::BadBackup`] if it cannot be restored, or is not what it was; this is recorded beside the backup.
 /// [`Kind::Store`] and others where that could not be found out.
 pub fn run(
     context: &Context,

@@ -27,7 +27,7 @@ pub struct Request {
     pub from_wal: Option<PathBuf>,
     /// Whose disk it must be, by name.
     pub name: Option<String>,
-    /// The member's own peer URLs, comma-separated, where they changed.
+    /// The member's own peer URLs, comma-separated, if they changed.
     pub peer_urls: Option<String>,
     /// The new cluster's id; none: a random one. Only a member that is alone in its cluster may keep
     /// the one it has: no other member could still use it.

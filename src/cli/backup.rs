@@ -75,7 +75,7 @@ fn once(session: &Session, args: &BackupArgs, metrics: Option<&Metrics>) -> Resu
     let (outcome, tried) = session.block_on(async {
         let outcome = backup::run(context, &request).await?;
         let ask = match &outcome {
-            Outcome::YoungEnough { name, .. } => Some(name.as_str()),
+            Outcome::RecentEnough { name, .. } => Some(name.as_str()),
             Outcome::Taken(_) => None,
         };
         let tried = copies.catch_up(context, &store, ask, None).await;
@@ -90,7 +90,7 @@ fn once(session: &Session, args: &BackupArgs, metrics: Option<&Metrics>) -> Resu
 /// The result of the backup and of its copies: a failed copy does not change the backup.
 pub(super) fn came(command: &str, outcome: &Outcome, tried: Vec<Tried>) -> Shown {
     let (own, mut text, mut document, mut problems) = match outcome {
-        Outcome::YoungEnough { name, age } => {
+        Outcome::RecentEnough { name, age } => {
             let age = age.as_secs().unsigned_abs();
             (
                 name.as_str(),

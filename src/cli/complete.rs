@@ -1,4 +1,4 @@
-//! What a shell offers while somebody types: commands and options from the tree; backups, members, stores
+//! What a shell offers on Tab: commands and options from the tree; backups, members, stores
 //! and URLs from the disk.
 //!
 //! The scripts that `completions` prints only ask this binary, with [`VARIABLE`] set to the shell's

@@ -11,7 +11,7 @@ use crate::objects::atrest::Keys;
 use crate::objects::kinds::{Resource, place};
 use crate::store::LocalStore;
 
-/// A larger database is not read while somebody types.
+/// A larger database is not read for a completion.
 const MAX_BYTES: u64 = 256 << 20;
 /// Options of `get` that take a value, by their short and long names.
 const WITH_VALUE: [&str; 4] = ["-n", "-l", "-o", "--namespace"];

@@ -162,7 +162,7 @@ fn watchdog_limit() -> Option<Duration> {
     Some(Duration::from_micros(micros))
 }
 
-/// Says twice in each limit that the loop still turns, as long as that is so.
+/// Reports twice in each limit that the loop is alive, as long as it is.
 async fn watchdog(limit: Duration, notifier: Arc<Notifier>, served: Arc<Served>) {
     let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(10)));
     loop {
@@ -175,7 +175,7 @@ async fn watchdog(limit: Duration, notifier: Arc<Notifier>, served: Arc<Served>)
     }
 }
 
-/// How long a backup may take: two periods. Where these are short it may miss some.
+/// How long a backup may take: two periods. If these are short it may miss some.
 fn longest(period: Period) -> Duration {
     let length = period.end.duration_since(period.start);
     let length = Duration::try_from(length).unwrap_or_default();
@@ -257,7 +257,7 @@ impl Hands<'_> {
     async fn besides(&mut self, run: Run, taken: Option<&Outcome>) -> (SideReport, bool) {
         let context = self.context();
         let (ask, verify) = match taken {
-            Some(Outcome::YoungEnough { name, .. }) => (Some(name.clone()), None),
+            Some(Outcome::RecentEnough { name, .. }) => (Some(name.clone()), None),
             Some(Outcome::Taken(taken)) => {
                 let own = taken.manifest.id.clone();
                 (None, Some((own, self.args.verify_sets)))

@@ -34,7 +34,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// A result after which something failed: done in part, where that is so.
+    /// A result after which something failed, which may have been done in part.
     pub(super) fn in_part(text: String, json: Value, problems: Vec<Failure>) -> Self {
         Self {
             status: match problems.is_empty() {
@@ -73,7 +73,7 @@ impl Session {
     /// Reads the configuration, and begins to report progress as the options ask for.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where there is no such root, or the configuration is wrong.
+    /// [`Kind::Usage`] if there is no such root, or the configuration is wrong.
     pub(super) fn open(global: Global) -> Result<Self> {
         let root = global.root.clone().unwrap_or_else(|| PathBuf::from("/"));
         if !root.is_dir() {
@@ -254,7 +254,7 @@ struct StopSignals {
 /// One of [`StopSignals`].
 #[derive(PartialEq, Eq)]
 enum Stop {
-    /// SIGINT or SIGTERM: somebody wants the process to stop.
+    /// SIGINT or SIGTERM: the process is to stop.
     Asked,
     /// SIGHUP: the session ended.
     Hangup,

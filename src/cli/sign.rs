@@ -41,7 +41,7 @@ pub(super) fn key(
     Ok(Some(Arc::new(key)))
 }
 
-/// The passphrase of the signing key: from a file, or asked for on the terminal, once; none where it cannot be.
+/// The passphrase of the signing key: from a file, or asked for on the terminal, once; none if it cannot be.
 fn passphrase(session: &Session, key: &Path, named: Option<&Path>) -> Result<Option<String>> {
     if let Some(known) = session.passphrase.get() {
         return Ok(Some(known.clone()));

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_has_its_name() {
+    fn every_refusal_has_its_name() {
         let removed = |healthy: &[bool], id| removal(&voters(healthy), id).1;
         assert_eq!(removed(&[true], 1), Some(Against::LastMember));
         assert_eq!(removed(&[true, true], 1), None);

@@ -51,7 +51,7 @@ pub fn parse(name: &str) -> std::result::Result<String, Infallible> {
 ///
 /// # Errors
 ///
-/// Where it is not a string.
+/// If it is not a string.
 pub fn one<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
     String::deserialize(from).map(|name| current(&name).to_owned())
 }
@@ -60,7 +60,7 @@ pub fn one<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D:
 ///
 /// # Errors
 ///
-/// Where it is not a list of strings.
+/// If it is not a list of strings.
 pub fn list<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
     let names = Vec::<String>::deserialize(from)?;
     Ok(names.iter().map(|name| current(name).to_owned()).collect())

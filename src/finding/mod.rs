@@ -86,7 +86,7 @@ pub struct Finding {
     pub layer: Layer,
     /// How bad it is.
     pub severity: Severity,
-    /// Its stable name, where it has one.
+    /// Its stable name, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Cow<'static, str>>,
     /// The file, as the reader would name it; empty if there is only one.

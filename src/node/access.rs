@@ -61,7 +61,7 @@ impl EtcdAccess {
         })
     }
 
-    /// The data directory's local path; etcd's usual one where nothing tells it.
+    /// The data directory's local path; etcd's usual one if nothing tells it.
     pub fn data_dir_in(&self, layout: &NodeLayout) -> PathBuf {
         let told = self.data_dir.as_ref().map(|dir| dir.value.clone());
         told.unwrap_or_else(|| layout.default_data_dir())

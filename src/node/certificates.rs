@@ -118,7 +118,7 @@ impl fmt::Display for CertificateFinding {
 
 /// What etcd on this node starts with: its serving and its peer certificate, by the same evidence
 /// as [`find_access`](super::access::find_access), but whether or not any certificate is there.
-/// Where several releases keep a file in different places, the newest place that has it; where
+/// If several releases keep a file in different places, the newest place that has it; if
 /// none has, the newest. Nothing for a profile without known places.
 ///
 /// An OpenShift node whose own member cannot be determined is an error, since the names are unknown.

@@ -48,7 +48,7 @@ pub fn look(layout: &NodeLayout, told: Option<Profile>) -> Result<Detection> {
     look_from(layout, told, &[])
 }
 
-/// As [`look`], by somebody who knows the machine's addresses: an API server that asks an etcd at
+/// As [`look`], with the machine's addresses known: an API server that asks an etcd at
 /// one of them asks this node's own.
 pub fn look_from(
     layout: &NodeLayout,
@@ -181,7 +181,7 @@ fn arbiter_sign(layout: &NodeLayout) -> Option<String> {
     Some(format!("{ROLE} in {}", layout.node_path(&named).display()))
 }
 
-/// The etcd that the node's API server uses, where that is not a static pod of this node. A node that
+/// The etcd that the node's API server uses, if that is not a static pod of this node. A node that
 /// has etcd's manifest, also one that `disable` keeps, runs its own, whatever the servers are
 /// called.
 fn external_etcd(layout: &NodeLayout, addresses: &[IpAddr]) -> Result<Option<ExternalEtcd>> {

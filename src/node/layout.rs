@@ -157,7 +157,7 @@ impl NodeLayout {
         link
     }
 
-    /// What [`backups`](Self::backups) is made a link to where it is absent: `/etc` of an OSTree
+    /// What [`backups`](Self::backups) is made a link to if it is absent: `/etc` of an OSTree
     /// host is copied with every deployment.
     pub fn backups_target(&self) -> PathBuf {
         self.state().join("static-pod-backups")

@@ -181,7 +181,7 @@ impl NodeLayout {
     /// copies of them, and others that run an etcd with the same data directory (a local path).
     ///
     /// # Errors
-    /// Where the folder cannot be listed. A file that is not a pod's is not a pod for the kubelet either.
+    /// If the folder cannot be listed. A file that is not a pod's is not a pod for the kubelet either.
     pub fn rivals(
         &self,
         profile: Profile,

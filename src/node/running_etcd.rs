@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_put_there_is_not_run() {
+    fn what_another_user_has_put_there_is_not_run() {
         let proc = Proc(tempfile::tempdir().unwrap());
         let here = Path::new("/");
         let (good, open) = (proc.file("good/etcd", 0o755), proc.file("open/etcd", 0o775));

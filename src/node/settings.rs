@@ -42,7 +42,7 @@ pub struct Setting {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     all: Vec<Setting>,
-    /// The image of etcd's container, where a manifest names one.
+    /// The image of etcd's container, if a manifest names one.
     pub image: Option<String>,
 }
 

@@ -53,7 +53,7 @@ impl<'a> Envelope<'a> {
     /// Looks at a stored value.
     ///
     /// # Errors
-    /// Where it has the mark of Kubernetes protobuf and is not that.
+    /// If it has the mark of Kubernetes protobuf and is not that.
     pub fn parse(value: &'a [u8]) -> Result<Self, prost::DecodeError> {
         if let Some(message) = value.strip_prefix(PROTOBUF) {
             let unknown = Unknown::decode(message)?;

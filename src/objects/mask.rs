@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// What stands in place of a secret value.
+/// What replaces a secret value.
 pub const MASK: &str = "***";
 
 /// Fields whose values are secret, by group and kind. Those of a map hide each value and show its name.

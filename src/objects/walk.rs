@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
         shape: Shape,
     ) -> Result<Option<Value>, String> {
         let present = message.has_field(field);
-        // A list or a map by another name is nil where it is absent.
+        // A list or a map by another name is nil if it is absent.
         if self.descriptors.is_items(descriptor) && !present {
             return Ok(shape.always().then_some(Value::Null));
         }

@@ -304,7 +304,7 @@ async fn undo(request: &AddRequest, added: &Added, why: Failure) -> Undone {
     }
 }
 
-/// What became of a member that was to be removed again.
+/// The result of removing a member again.
 pub(crate) enum Gone {
     /// It is not in the list.
     Removed,

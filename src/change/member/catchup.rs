@@ -40,7 +40,7 @@ pub(crate) struct Awaited<'a> {
 pub(crate) enum Ended {
     /// This run has promoted it.
     Promoted,
-    /// It voted already, or somebody else has promoted it.
+    /// It voted already, or was promoted by another process.
     VotesAlready,
 }
 

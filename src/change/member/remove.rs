@@ -266,7 +266,7 @@ async fn remove(context: &Context, plan: &Plan) -> Result<()> {
     })?;
     match removed {
         Ok(()) => Ok(()),
-        // Somebody else was quicker.
+        // Another process has removed it.
         Err(not) if not.refusal == Some(Refusal::MemberNotFound) => Ok(()),
         Err(not) => Err(match not.refusal {
             Some(Refusal::UnhealthyCluster | Refusal::NotEnoughStarted) => {

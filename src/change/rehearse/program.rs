@@ -161,7 +161,7 @@ pub(super) fn find(
     find_in(context, programs, needed, here, Path::new(PROC))
 }
 
-/// The same where none was given.
+/// The same if none was given.
 fn find_in(
     context: &Context,
     programs: &Programs,
@@ -295,7 +295,7 @@ mod tests {
     use crate::event::Silent;
 
     #[test]
-    fn where_no_etcd_is_the_refusal_says_so_and_of_several_the_backups_own_is_taken() {
+    fn without_an_etcd_it_is_refused_and_of_several_the_backups_own_release_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         let context = Context {
             observer: std::sync::Arc::new(Silent),

@@ -81,7 +81,7 @@ impl Server {
     /// Why it has ended, if it has.
     ///
     /// # Errors
-    /// [`Kind::NotChecked`] if somebody else killed it: that says nothing of the backup.
+    /// [`Kind::NotChecked`] if it was killed from outside: that says nothing about the backup.
     pub(super) fn ended(&self) -> Result<Option<String>> {
         let Some(status) = self.child.exited() else {
             return Ok(None);
@@ -126,7 +126,7 @@ fn arguments(first: Option<&Path>) -> Vec<OsString> {
         // The quota of the cluster is not known here; its alarm is in the backup.
         "--quota-backend-bytes=-1".to_owned(),
         "--enable-grpc-gateway=false".to_owned(),
-        // Alone it needs not wait for others.
+        // Alone, it has no others to wait for.
         "--heartbeat-interval=20".to_owned(),
         "--election-timeout=200".to_owned(),
     ];

@@ -41,10 +41,10 @@ pub struct RestoreInfo {
     /// The time that pods other than etcd's get to end, in seconds; none: what the kubelet gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_seconds: Option<u64>,
-    /// Whether etcd served when the plan was made, where that is known.
+    /// Whether etcd served when the plan was made, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_served: Option<bool>,
-    /// Whether alarms that stand in the backup are no failure.
+    /// Whether alarms in the backup are accepted.
     pub alarms_allowed: bool,
     /// Where the old data and the revisions taken away are kept.
     pub safety: Vec<PathBuf>,

@@ -54,7 +54,7 @@ pub struct NodeFacts {
     pub alarms_allowed: bool,
     /// Whether a rollback waits until the pods serve again.
     pub proves_rollback: bool,
-    /// The cluster that the node joins, where it joins one.
+    /// The cluster that the node joins, if it joins one.
     pub joins: Option<Joining>,
 }
 
@@ -103,13 +103,13 @@ pub struct SourceInfo {
     pub name: String,
     /// Its directory.
     pub dir: PathBuf,
-    /// When it was taken, where that is known.
+    /// When it was taken, if that is known.
     pub created: Option<Timestamp>,
     /// Its KV revision.
     pub kv_revision: Option<i64>,
-    /// The OpenShift version that stands in it.
+    /// The OpenShift version in it.
     pub ocp_version: Option<String>,
-    /// The cluster's UUID that stands in it.
+    /// The cluster's UUID in it.
     pub cluster_uuid: Option<String>,
     /// The node it was taken on.
     pub node: Option<String>,

@@ -21,7 +21,7 @@ pub(crate) const RESTORE_POD: &str = "restore-pod";
 /// A static pod of a backup or, with a snapshot alone, of the node.
 pub(crate) struct PodSeen {
     pub(crate) component: Component,
-    /// The revision it is of, where there are revisions.
+    /// The revision it is of, if there are revisions.
     pub(crate) revision: Option<PodRevision>,
     pub(crate) pod: PodManifest,
     /// Its manifest's name in the archive, or the node path if it is the node's own manifest.

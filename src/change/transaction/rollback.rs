@@ -52,7 +52,7 @@ pub struct Returned {
     pub served: Option<i64>,
     /// The revision that the data from before was bumped to.
     pub bumped_to: Option<i64>,
-    /// Why it was not bumped, where it should have been.
+    /// Why it was not bumped, if it should have been.
     pub not_bumped: Option<String>,
     /// What does not serve although it did before.
     pub not_serving: Vec<String>,

@@ -99,7 +99,7 @@ pub enum NodeStep {
         aside: PathBuf,
         /// What stays in it.
         keep: Vec<OsString>,
-        /// What is etcd's, and moves; where nothing is named, all but `keep`.
+        /// What is etcd's, and moves; if nothing is named, all but `keep`.
         #[serde(default)]
         only: Vec<String>,
     },
@@ -113,7 +113,7 @@ pub enum NodeStep {
         data_dir: PathBuf,
         /// What is in there and not etcd's.
         keep: Vec<OsString>,
-        /// What is etcd's, and moves; where nothing is named, all but `keep`.
+        /// What is etcd's, and moves; if nothing is named, all but `keep`.
         #[serde(default)]
         only: Vec<String>,
     },

@@ -34,7 +34,7 @@ const STORES_AT_A_TIME: usize = 8;
 /// The change of size from which on a backup counts as shrunk, as in the alert's rule.
 const LESS_THAN: f64 = -0.5;
 
-/// What became of one store.
+/// The result for one store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Seen {
@@ -148,7 +148,7 @@ fn is_failing(line: &Line) -> bool {
 /// Reads all stores side by side, and the clusters of each. None named: this node's.
 ///
 /// # Errors
-/// [`Kind::Usage`] where a name cannot be meant. What a store fails with is in the result.
+/// [`Kind::Usage`] if a name cannot be meant. What a store fails with is in the result.
 pub(super) fn look(
     session: &Session,
     named: &[&Path],

@@ -71,7 +71,7 @@ pub(super) fn page<'a>(
         let _ = write!(body, "<th{class}>{head}</th>");
     }
     body.push_str("</tr>\n");
-    // What needs somebody comes first.
+    // What needs attention comes first.
     let mut sorted: Vec<&Line> = lines.iter().collect();
     sorted.sort_by_key(|line| (!line.expected, line.state));
     for line in sorted {

@@ -115,7 +115,7 @@ fn rank(reader: &Reader<'_>, key: &Key<'_>) -> u8 {
 }
 
 impl Shower<'_> {
-    /// The object under a key, if it is selected and can be shown; what cannot is told of.
+    /// The object under a key, if it is selected and can be shown; what cannot be shown is reported.
     fn object(&mut self, key: &Key<'_>) -> Result<Option<Object>> {
         self.session.context.cancel.check()?;
         match self.reader.object(key)? {

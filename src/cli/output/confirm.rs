@@ -11,7 +11,7 @@ use crate::error::{Doing, Fact, Failure, Kind, Result};
 /// Shows what would be done and asks; passes at once with `yes`.
 ///
 /// # Errors
-/// [`Kind::Usage`] with [`Fact::Missing`] `yes` where nobody can be asked, [`Kind::Interrupted`]
+/// [`Kind::Usage`] with [`Fact::Missing`] `yes` if nobody can be asked, [`Kind::Interrupted`]
 /// where the answer is no, or a signal comes instead of one; the end of input is a no.
 pub(crate) fn confirm(what: &str, question: &str, yes: bool) -> Result<()> {
     if !yes && !is_terminal() {
@@ -46,7 +46,7 @@ pub(crate) fn confirm_if_possible(what: &str, question: &str, yes: bool) -> Resu
     }
 }
 
-/// Whether somebody can be asked.
+/// Whether there is a terminal to ask on.
 pub(crate) fn is_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }

@@ -44,7 +44,7 @@ pub(crate) fn observer(when: ProgressArg, verbose: u8) -> Arc<dyn Observer> {
 }
 
 /// Hands events on, and once it is opened writes them to a log as well: one JSON object a line,
-/// with the time and, where there is one, the text that people see.
+/// with the time and, if there is one, the text that people see.
 pub(crate) struct Logged {
     shown: Arc<dyn Observer>,
     file: Mutex<Option<std::fs::File>>,

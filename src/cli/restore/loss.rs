@@ -1,4 +1,4 @@
-//! What a restore would lose: the backup compared with the running etcd, where it can be read.
+//! What a restore would lose: the backup compared with the running etcd, if it can be read.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -25,7 +25,7 @@ use crate::store::{Address, LocalStore, Settings, objects};
 use crate::sys::quote::printable;
 use crate::sys::scratch::Scratch;
 
-/// What came of one backup.
+/// The result for one backup.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Proven {

@@ -15,7 +15,7 @@ use crate::keep::catalog::BackupSet;
 use crate::node::layout::NodeLayout;
 use crate::sys::quote::printable;
 
-/// Rehearses a backup that its verification found good; the report is not good any more where that failed.
+/// Rehearses a backup that its verification found good; the report is not good any more if that failed.
 /// There is nothing to rehearse of a bad one.
 pub(super) fn run(
     session: &Session,
@@ -49,7 +49,7 @@ pub(in crate::cli) fn programs(session: &Session, given: Option<PathBuf>) -> Pro
     }
 }
 
-/// The node's data directory, as its manifests name it; etcd's usual one where they tell nothing.
+/// The node's data directory, as its manifests name it; etcd's usual one if they tell nothing.
 fn data_dir(session: &Session) -> PathBuf {
     let context = &session.context;
     let layout = NodeLayout::new(&session.root);

@@ -55,7 +55,7 @@ pub(super) fn check(
     findings
 }
 
-/// Other machines do not find a member at `localhost`. Where nothing of the cluster is on another
+/// Other machines do not find a member at `localhost`. If nothing of the cluster is on another
 /// address, one machine holds all of it.
 fn loopback(member: &Member, members: &[Member], local: &[IpAddr]) -> Option<Finding> {
     let urls = peer_url::loopback(&member.peer_urls)?;

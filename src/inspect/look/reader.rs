@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
     /// The object under a key, with its resourceVersion.
     ///
     /// # Errors
-    /// Where the database or an archive cannot be read. An object that cannot be shown is not an error.
+    /// If the database or an archive cannot be read. An object that cannot be shown is not an error.
     pub fn object(&self, key: &Key<'_>) -> Result<Found> {
         let found = self.read(key.name, &read_value(self.database.source(), key.value)?)?;
         Ok(found.map(|object| at_revision(object, key.mod_revision)))

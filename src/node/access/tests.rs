@@ -156,7 +156,7 @@ fn older_names_of_certificates_are_found() {
 }
 
 #[test]
-fn what_was_told_goes_first_and_is_mapped_too() {
+fn the_configuration_goes_first_and_is_mapped_too() {
     let node = openshift(&[CA, PEER[0], PEER[1], "secrets/mine.crt", "secrets/mine.key"]);
     let mut overrides = told(&["10.0.0.1"]);
     overrides.cert = given("/etc/kubernetes/static-pod-certs/secrets/mine.crt".into());
@@ -213,7 +213,7 @@ fn of_several_endpoints_the_local_one_is_taken() {
 }
 
 #[test]
-fn the_live_pod_speaks_where_etcd_env_is_broken() {
+fn the_live_pod_is_read_if_etcd_env_is_broken() {
     let env: Vec<String> = EnvPairs::of(ENV)
         .map(|(name, value)| format!("{{\"name\":{name:?},\"value\":{value}}}"))
         .collect();
@@ -444,7 +444,7 @@ fn external_etcd_needs_an_endpoint_and_has_the_api_servers_identity() {
 }
 
 #[test]
-fn a_bare_etcd_is_told_by_the_caller_alone() {
+fn a_bare_etcd_is_known_by_the_caller_alone() {
     let node = Node::new(&[("/certs/ca.crt", "x")]);
     let failure = node.access(&told(&[])).unwrap_err();
     assert!(failure.facts().contains(&Fact::Missing("endpoint")));

@@ -141,7 +141,7 @@ fn one(file: &str, what: Fitness) -> Vec<(String, Fitness)> {
 }
 
 #[test]
-fn a_fit_certificate_holds_and_nothing_else() {
+fn a_fit_certificate_has_one_finding() {
     let all = Files::good().all();
     assert_eq!(all.len(), 1, "{all:?}");
     let until = "2030-07-15T00:00:00Z".parse().unwrap();
@@ -155,7 +155,7 @@ fn a_fit_certificate_holds_and_nothing_else() {
 }
 
 #[test]
-fn files_that_are_absent_or_something_else_are_told() {
+fn absent_files_and_other_things_are_reported() {
     for name in ["tls.crt", "tls.key", "ca.crt"] {
         let files = Files::good();
         fs::remove_file(files.path(name)).unwrap();

@@ -4,7 +4,7 @@
 //! sign, so that `$$(NAME)` is not a reference, and a name that no variable has stays as it is
 //! written.
 
-/// The text with each reference replaced by what `value` says; where it says nothing the reference
+/// The text with each reference replaced by what `value` says; if it says nothing the reference
 /// stays.
 pub(super) fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut expanded = String::with_capacity(text.len());

@@ -6,7 +6,7 @@
 pub(super) struct Flag<'a> {
     /// Its name, without dashes.
     pub(super) name: &'a str,
-    /// Its value, where it has one.
+    /// Its value, if it has one.
     pub(super) value: Option<&'a str>,
 }
 

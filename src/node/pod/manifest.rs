@@ -101,7 +101,7 @@ impl PodManifest {
     }
 
     /// The user and, where it is named, the group that a container runs as, its own choice before
-    /// the pod's; `None` if only the image tells. Where no container has this name the first is
+    /// the pod's; `None` if only the image tells. If no container has this name the first is
     /// meant.
     pub fn runs_as(&self, name: &str) -> Option<(u32, Option<u32>)> {
         let own = self.container(name).or(self.containers.first())?.run_as;

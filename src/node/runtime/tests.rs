@@ -186,7 +186,7 @@ fn a_static_pods_name_ends_with_its_nodes() {
 }
 
 #[tokio::test]
-async fn both_versions_of_the_service_are_spoken() {
+async fn both_versions_of_the_service_are_used() {
     for (v1, alpha, api) in [
         (true, true, "v1"),
         (true, false, "v1"),

@@ -44,7 +44,7 @@ impl Keys {
     /// Adds the keys of a file, YAML or JSON.
     ///
     /// # Errors
-    /// Where it is not an EncryptionConfiguration, or a key is not one of its cipher.
+    /// If it is not an EncryptionConfiguration, or a key is not one of its cipher.
     pub fn add(&mut self, file: &[u8]) -> Result<(), ConfigError> {
         // The parser's own words can quote a key.
         let config: Config = yaml::from_slice(file).map_err(|_| {

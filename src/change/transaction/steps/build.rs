@@ -66,7 +66,7 @@ pub struct Surviving {
     pub on_node: bool,
     /// The directory to be made.
     pub into: PathBuf,
-    /// The member's peer URLs, where they changed.
+    /// The member's peer URLs, if they changed.
     #[serde(rename = "peerURLs")]
     pub peer_urls: Option<String>,
     /// Added to the highest revision known; none: `bump_by`.

@@ -61,7 +61,7 @@ pub enum JoinStep {
         made: PathBuf,
         /// What stays in it.
         keep: Vec<OsString>,
-        /// What is etcd's, and moves; where nothing is named, all but `keep`.
+        /// What is etcd's, and moves; if nothing is named, all but `keep`.
         #[serde(default)]
         only: Vec<String>,
     },
