@@ -148,7 +148,7 @@ if [ ${#roots[@]} -eq 0 ] && [ "$(uname -m)" = x86_64 ]; then
     old_debian
     root_of_libc / "$work/here"
     roots+=("$work/here")
-    # A glibc 2.28 itself, if somebody has built one there.
+    # A glibc 2.28 itself, if one was built there.
     if [ -d "$cache/root-glibc-2.28" ]; then roots+=("$cache/root-glibc-2.28"); fi
 fi
 for root in "${roots[@]}"; do runs "$root"; done

@@ -1,4 +1,4 @@
-//! What a backup holds, held against what etcd's own tools and the stock scripts' commands say.
+//! What a backup holds, compared with what etcd's own tools and the commands of OpenShift's scripts say.
 
 use std::path::Path;
 use std::process::Command;

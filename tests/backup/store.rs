@@ -49,7 +49,7 @@ fn a_full_file_system_leaves_no_backup() {
     let forced = node.backup(&store, &["--force"]).expect(6);
     assert_only_good(&store, &[], &forced);
 
-    // Space enough when it is looked at, and taken by somebody else while the snapshot comes.
+    // Space enough when it is looked at, and taken by another program while the snapshot comes.
     let Some(filling) = Tmpfs::mount(&cluster.scratch().join("filling"), "64m") else {
         return;
     };

@@ -254,7 +254,7 @@ fn a_scratch_node_reaches_its_live_member() {
     );
     assert_eq!(cluster.data_dir(1), data);
 
-    // A shell sources etcd.env, as the stock scripts do; what it names reaches the member.
+    // A shell sources etcd.env, as OpenShift's scripts do; what it names reaches the member.
     let script = r#". "$1/static-pod-resources/etcd-certs/configmaps/etcd-scripts/etcd.env"
         certs=/etc/kubernetes/static-pod-certs here="$1/static-pod-resources/etcd-certs"
         export ETCDCTL_CACERT="$here${ETCDCTL_CACERT#$certs}"

@@ -1,5 +1,5 @@
 //! Each hint is true: the whole command that it names is typed, with its words in capitals filled
-//! in, and what stood in the way does so no longer.
+//! in, and the failure is gone.
 
 use std::process::Command;
 

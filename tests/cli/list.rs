@@ -179,7 +179,7 @@ fn an_empty_variable_is_one_that_is_not_set() {
 
 /// The node's store is a link below /etc, which is lost with it; its backups are not.
 #[test]
-fn backups_whose_link_is_gone_are_found_and_those_that_cannot_be_there_are_not_none() {
+fn backups_are_found_without_the_link_and_a_dangling_link_is_not_an_empty_store() {
     let shelf = Shelf::new();
     shelf.good(1);
     let root = shelf.dir().join("root");

@@ -131,7 +131,7 @@ fn a_rule_must_be_given() {
 }
 
 #[test]
-fn the_rules_of_the_configuration_hold_where_no_option_says_one() {
+fn the_configurations_rules_hold_if_no_option_gives_one() {
     let shelf = filled();
     let store = shelf.store_text();
     let config = shelf.dir().join("config.toml");

@@ -273,7 +273,7 @@ fn a_changed_manifest_is_found() {
 }
 
 #[test]
-fn no_file_speaks_to_the_terminal() {
+fn no_name_or_value_controls_the_terminal() {
     let escape = "\u{1b}[2J\u{1b}]0;owned\u{7}";
     let shelf = Shelf::new();
     shelf.good(1);

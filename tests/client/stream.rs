@@ -231,7 +231,7 @@ async fn a_stall_is_noticed_and_a_slow_stream_is_not_one() {
         "{failure}"
     );
 
-    // One message takes longer than the limit, but never is silent for so long.
+    // One message takes longer than the limit, but the server is never silent for that time.
     let mut slow: Vec<Step> = framed(&Message {
         blob: database.clone(),
         ..Default::default()

@@ -55,7 +55,7 @@ async fn a_refusal_after_the_reply_has_begun_is_etcds() {
 }
 
 #[tokio::test]
-async fn a_revision_that_is_not_there_is_an_answer_wherever_it_stands() {
+async fn a_missing_revision_is_an_answer_past_or_future() {
     for (message, answer) in [
         (
             "etcdserver: mvcc: required revision has been compacted",

@@ -231,7 +231,7 @@ fn every_exit_status_is_expected_by_a_test() {
 }
 
 #[test]
-fn an_allowed_name_alone_is_no_expectation() {
+fn an_allowed_name_alone_does_not_count() {
     for none in [
         "--allow no-quorum",
         "x-no-quorum",

@@ -26,7 +26,7 @@ fn another_user_gets_all_but_owners_and_a_warning() {
     let bench = Bench::new();
     let place = bench.place("one");
     chown(place.join("into"), Some(NOBODY), Some(NOBODY)).expect("giving it away");
-    // The suite's own file may lie where others cannot go.
+    // The suite's own file may be where other users cannot go.
     let copy = bench.path("suite");
     fs::copy(std::env::current_exe().expect("this suite"), &copy).expect("a copy");
     let mut command = std::process::Command::new(&copy);

@@ -478,7 +478,7 @@ fn a_namespace_is_printed_for_another_cluster() {
 }
 
 #[test]
-fn what_is_not_there_is_said() {
+fn what_is_missing_is_reported() {
     let set = Unpacked::of("objects");
     for (args, status, words) in [
         (&["deploymnets"][..], 2, "there is no kind \"deploymnets\""),

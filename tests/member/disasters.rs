@@ -175,7 +175,7 @@ fn moves(cluster: &mut Cluster, namespace: &Namespace, i: usize) {
     namespace.remove_address(old);
 }
 
-/// One member's address has changed: it says so on its own node, with the command that mends it.
+/// One member's address has changed: it says so on its own node, with the command that repairs it.
 #[test]
 fn a_changed_address_of_one_member_is_found() {
     let Some(namespace) = namespace::enter("disasters::a_changed_address_of_one_member_is_found")

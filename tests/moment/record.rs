@@ -56,7 +56,7 @@ fn holds(cluster: &Cluster, shelf: &Shelf, revision: i64, then: &Value) -> Value
 }
 
 /// Between two backups, and after the second one, with the recorder killed, etcd restarted, compacted
-/// and defragmented meanwhile.
+/// and defragmented in the meantime.
 #[test]
 fn every_revision_between_two_backups() {
     for (i, bins) in require_all().iter().enumerate() {

@@ -322,7 +322,7 @@ impl RealNode {
         });
     }
 
-    /// The revisions of the sandboxes that stand in a namespace.
+    /// The revisions of the sandboxes in a namespace.
     pub fn revisions(&self, namespace: &str) -> Vec<String> {
         let (_, sandboxes) = self.listed();
         let standing = sandboxes
@@ -439,7 +439,7 @@ impl RealNode {
         });
     }
 
-    /// Waits until no pod stands in a namespace.
+    /// Waits until no pod is in a namespace.
     pub fn wait_no_sandbox(&self, namespace: &str) {
         self.wait(&format!("the pod in {namespace} to go"), || {
             match self.revisions(namespace).is_empty() {

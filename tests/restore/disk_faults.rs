@@ -337,7 +337,7 @@ fn a_rollback_killed_at_any_call_still_bumps_above_all_that_was_served() {
         return;
     };
     template.fresh();
-    // Each rollback waits so long for an etcd that nobody starts here.
+    // How long each rollback waits for an etcd that nothing starts here.
     let output = template.restore(None, &["--wait", "20s"]);
     let (code, told) = status(&output);
     assert_eq!(code, Some(0), "{told}");

@@ -411,7 +411,7 @@ impl Recording {
         first.expect("a journal")
     }
 
-    /// The worst that can come of an fsync that is left out, before the next one of the same.
+    /// The worst result of an fsync that is left out, before the next one of the same.
     fn without(&self, dropped: usize) -> Vec<(String, Dressed)> {
         let until = self.replay.next_sync(dropped).unwrap_or(dropped);
         let stride = ((until - dropped) / 4).max(1);

@@ -197,7 +197,7 @@ fn running_members_and_invalid_certificates_are_refused() {
     }
     node.expect(0, &["restore", "backup-1", "--dry-run"]);
 
-    // The backup's own certificates stand in for those that are gone.
+    // The backup's own certificates replace those that are gone.
     let secrets = node.resources().join("etcd-certs/secrets");
     let aside = node.cluster.scratch().join("secrets");
     copy(&secrets, &aside);

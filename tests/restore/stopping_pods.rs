@@ -24,7 +24,7 @@ fn at(log: &[String], line: &str) -> usize {
 }
 
 #[test]
-fn a_pod_that_stands_without_a_container_has_not_stopped() {
+fn a_pod_without_a_container_has_not_stopped() {
     let Some(mut node) = node() else { return };
     let before = node.tree_of("etc/kubernetes");
     node.bench.faults(|faults| {

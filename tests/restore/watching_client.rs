@@ -253,7 +253,7 @@ fn a_client_notices_a_restore_that_fails_after_etcd_has_served() {
 }
 
 #[test]
-fn of_a_rolled_back_restore_its_journal_says_what_was_served() {
+fn the_journal_of_a_rolled_back_restore_says_what_was_served() {
     let Some(bins) = etcd("3.5") else { return };
     let node = hurried(&bins);
     node.expect(0, &["backup"]);

@@ -19,7 +19,7 @@ fn set(number: u32, made: bool) -> (String, bool) {
 }
 
 #[test]
-fn copies_that_failed_are_made_later_and_none_twice() {
+fn failed_copies_are_made_later_and_no_copy_twice() {
     let Some(bench) = Bench::new() else { return };
     let share = bench.cluster.scratch().join("share");
     let url = format!("file://{}", share.display());
@@ -130,7 +130,7 @@ fn one_command_keeps_recent_backups_here_and_there() {
     assert_eq!(copies["sets"].as_array().map(Vec::len), Some(1), "{copies}");
     let run = bench.run(&line).expect(0).json();
     assert!(run["copies"].is_null(), "{run}");
-    // A broken file is told of once, and no copy is made of it.
+    // A broken file is reported once, and not copied.
     let other = format!("file://{}", bench.cluster.scratch().join("other").display());
     std::fs::create_dir(bench.cluster.scratch().join("other")).expect("a share");
     spoil(&bench.store.join("backup-1"));

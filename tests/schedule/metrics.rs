@@ -131,7 +131,7 @@ fn metrics_health_and_systemd() {
 }
 
 #[test]
-fn one_run_writes_the_textfile_whatever_comes_of_it() {
+fn one_run_writes_the_textfile_whatever_its_result() {
     let Some(mut bench) = Bench::new() else {
         return;
     };

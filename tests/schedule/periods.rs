@@ -47,7 +47,7 @@ fn each_period_has_one_backup_with_all_that_follows_it() {
 }
 
 #[test]
-fn a_restart_takes_none_twice_and_catches_up_once() {
+fn a_restart_repeats_no_backup_and_catches_up_once() {
     let Some(bench) = Bench::new() else { return };
     let mut first = bench.schedule("@yearly", &[]);
     assert_eq!(first.next()["result"], "taken");

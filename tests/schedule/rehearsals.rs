@@ -13,7 +13,7 @@ fn records(bench: &Bench) -> Run {
 }
 
 #[test]
-fn the_newest_backup_is_rehearsed_once_in_a_time() {
+fn the_newest_backup_is_rehearsed_once_a_period() {
     let Some(bench) = Bench::new() else { return };
     let (scratch, textfile) = (
         bench.cluster.scratch().join("rehearsals"),

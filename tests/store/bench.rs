@@ -100,7 +100,7 @@ impl Bench {
     }
 }
 
-/// Runs a command that is told of no progress.
+/// Runs a command without a report of its progress.
 pub fn run(args: &[&str], env: &[(&str, String)]) -> Run {
     let mut all = args.to_vec();
     all.extend(["--progress", "never"]);

@@ -164,7 +164,7 @@ fn replaced(text: &Value, from: &str, to: &str) -> Value {
 }
 
 #[test]
-fn a_catalog_that_lies_changes_no_answer() {
+fn a_false_catalog_changes_no_answer() {
     let share = Share::new();
     let (url, env) = (share.url(), Env::new());
     let truth = list(&url, &env);

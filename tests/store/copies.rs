@@ -210,7 +210,7 @@ fn wrong_options_of_copies_are_refused() {
 
 /// Every way to name recipients that come to none: nothing is sent.
 #[test]
-fn recipients_that_come_to_none_are_refused_and_nothing_is_sent() {
+fn recipients_that_name_no_key_are_refused_and_nothing_is_sent() {
     let dir = tempfile::tempdir().expect("a folder");
     let url = format!("file://{}", dir.path().display());
     let bench = Bench::new();
@@ -296,7 +296,7 @@ fn a_copy_counts_only_if_it_is_encrypted_to_these_recipients() {
 
 /// Who can put objects and remove none: what they put makes no honest prune remove more.
 #[test]
-fn who_can_only_put_objects_gets_none_removed() {
+fn whoever_can_only_put_objects_cannot_cause_a_removal() {
     let dir = tempfile::tempdir().expect("a folder");
     let url = format!("file://{}", dir.path().display());
     let env = Vec::new();

@@ -79,7 +79,7 @@ fn a_failure_that_stays_at_each_request() {
             });
             let hurried = with_patience(variables(wire.address), "300ms");
             let failed = bench.copy("backup-1", &url, &[], &hurried);
-            // From the Manifest on it is a backup, whatever the client was told of it.
+            // From the Manifest on it is a backup, whatever the client was told.
             let late = at > manifest || (at == manifest && mode == 2);
             match failed.status {
                 Some(0) if at > manifest => {}

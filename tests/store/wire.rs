@@ -50,7 +50,7 @@ impl Request {
     }
 }
 
-/// What becomes of a request.
+/// What is done with a request.
 pub enum Act {
     /// It is passed to the server.
     Pass(Request),

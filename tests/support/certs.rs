@@ -47,7 +47,7 @@ impl Pair {
     }
 }
 
-/// Where a [`Pair`] lies.
+/// Where a [`Pair`] is.
 #[derive(Debug, Clone)]
 pub struct PairFiles {
     /// The certificate's file.
@@ -230,7 +230,7 @@ impl ClusterCerts {
         &self.ca
     }
 
-    /// Where all of it lies.
+    /// Where all of it is.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

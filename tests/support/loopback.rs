@@ -42,7 +42,7 @@ impl Loopback {
     }
 
     /// `10.77.0.0/24`, for a test in its own namespace, which adds the addresses. Other than
-    /// 127.0.0.0/8 each is somebody's, and can be gone.
+    /// 127.0.0.0/8 each belongs to one member, and can be gone.
     pub fn of_machines() -> Self {
         Self {
             first: 10,

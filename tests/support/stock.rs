@@ -205,7 +205,7 @@ fn append_files<W: Write>(tar: &mut Builder<W>, kubernetes: &Path, name: &Path) 
     tar.append(&header, content).expect("archiving a resource");
 }
 
-/// What the stock restore takes out of a folder.
+/// What OpenShift's restore script takes out of a folder.
 #[derive(Debug)]
 pub struct StockRestore {
     /// The snapshot that it picks.
@@ -218,7 +218,7 @@ pub struct StockRestore {
     pub revisions: BTreeMap<String, u64>,
 }
 
-/// The newest of the files that a glob matches, by version sort: how the stock script picks each
+/// The newest of the files that a glob matches, by version sort: how OpenShift's script picks each
 /// of the two, independently.
 pub fn pick(dir: &Path, glob: &str) -> PathBuf {
     let script = format!(r#"ls -vd "$1"/{glob} | tail -1"#);

@@ -440,7 +440,7 @@ fn a_copy_of_a_database_file_is_restored_without_a_hash_it_never_had() {
     let run = restore(&stripped, "other").expect(5);
     assert_eq!(run.json()["error"]["refusal"], "no-integrity-hash", "{run}");
 
-    // A byte that a hash would have told of is found in pages and keys.
+    // A changed byte that a hash would have shown is found in pages and keys.
     let mut bytes = fs::read(&raw).unwrap();
     let at = bytes.len() / 3 / 4096 * 4096 % 600_000;
     bytes[at] ^= 1;

@@ -142,7 +142,7 @@ fn every_command_fits_a_narrow_window() {
 }
 
 #[test]
-fn colours_are_the_terminals_own_and_may_be_none() {
+fn colours_are_the_terminals_own_and_can_be_turned_off() {
     if !there_is_tmux() {
         return;
     }

@@ -105,7 +105,7 @@ fn a_directory_of_backups() {
         typo.stderr.contains("did you mean \"unsigned-backup\""),
         "{typo}"
     );
-    // The newest is by somebody else: the newest that counts is meant.
+    // The newest is by another signer: the newest that counts is meant.
     let latest = store.run(&["verify", "latest"]).expect(0);
     assert!(latest.stdout.starts_with("backup-1: good"), "{latest}");
     let all = store.run(&["verify", "--all"]).expect(5);
@@ -169,7 +169,7 @@ fn a_store_away_from_the_node() {
 }
 
 #[test]
-fn an_encrypted_copy_must_be_encrypted_by_somebody_trusted() {
+fn an_encrypted_copy_must_be_encrypted_by_a_trusted_signer() {
     let bench = Bench::new();
     let (cluster, node) = origin();
     let [own, stranger] = ["own", "stranger"].map(|name| bench.key(name, &["-t", "ed25519"]));
@@ -209,7 +209,7 @@ fn an_encrypted_copy_must_be_encrypted_by_somebody_trusted() {
                 run(&[&verify[..], &["--allow", name]].concat()).expect(0);
             }
         }
-        // What stands in the list decides what is decrypted.
+        // The list decides what is decrypted.
         if refusal.is_none() {
             let index = share
                 .path()

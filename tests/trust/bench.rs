@@ -113,7 +113,7 @@ pub fn origin() -> (String, String) {
     (cluster.expect("a cluster"), node.expect("a node"))
 }
 
-/// Signs a file with the stock program, which puts `FILE.sig` beside it.
+/// Signs a file with ssh-keygen, which puts `FILE.sig` beside it.
 pub fn sign(key: &Path, file: &Path) {
     let signature = PathBuf::from(format!("{}.sig", text(file)));
     // It asks before it replaces one.
@@ -134,7 +134,7 @@ pub fn sign(key: &Path, file: &Path) {
     assert!(signed.expect("running ssh-keygen").success());
 }
 
-/// What the stock program says of a signature.
+/// What ssh-keygen says of a signature.
 pub fn stock_verify(signers: &Path, principal: &str, file: &Path, signature: &Path) -> String {
     let input = std::fs::File::open(file).expect("a file");
     let output = Command::new("ssh-keygen")

@@ -149,7 +149,7 @@ fn what_prune_removes_is_not_missing_and_a_record_counts_only_if_it_is_signed() 
         records()
     );
 
-    // Somebody who can write and delete makes his own record: it says nothing to one who asks whose.
+    // Whoever can write and delete makes a record of his own: it proves nothing if signers are asked for.
     for record in records().iter().filter(|path| text(path).ends_with(".sig")) {
         std::fs::remove_file(record).expect("removing");
     }

@@ -159,7 +159,7 @@ fn what_others_keep_is_listed_and_read() {
 }
 
 #[test]
-fn what_is_packed_wrong_is_a_bad_backup_and_nobody_signed_it() {
+fn a_wrongly_packed_snapshot_is_a_bad_backup_and_unsigned() {
     let bench = Bench::new();
     let name = "Full-00000000-00009003-1518427676.gz";
     std::fs::write(bench.store().join(name), b"\x1f\x8b\x08nothing of the kind").expect("writing");
@@ -172,7 +172,7 @@ fn what_is_packed_wrong_is_a_bad_backup_and_nobody_signed_it() {
     assert!(refused.stderr.contains("[unsigned-backup]"), "{refused}");
 }
 
-/// Archives that lie: several files, none, one that is not what its checksum says.
+/// Archives with several files, with none, and with one whose checksum is wrong.
 #[test]
 fn a_zip_that_is_not_one_snapshot_is_a_bad_backup() {
     let bench = Bench::new();

@@ -17,7 +17,7 @@ const DAYS: [&str; 6] = [
     "2026-06-06T02:00:00Z",
 ];
 
-/// A share with the real backups, which arrived in time, and six of somebody else.
+/// A share with the real backups, which arrived in time, and six by an intruder.
 fn attacked(
     bench: &Bench,
     key: Option<&std::path::Path>,
@@ -64,7 +64,7 @@ fn prune(bench: &Bench, rule: &[&str]) -> Run {
 }
 
 #[test]
-fn backups_dated_into_the_future_push_out_none_even_once_their_time_has_come() {
+fn backups_dated_into_the_future_displace_none_even_when_their_time_has_come() {
     let bench = Bench::new();
     // Still to come.
     attacked(&bench, None, |n| {

@@ -1,4 +1,4 @@
-//! `--sign-key`: what is signed, that stock programs accept it, and what changes it.
+//! `--sign-key`: what is signed, that ssh-keygen accepts it, and what changes it.
 
 use std::path::Path;
 
@@ -192,7 +192,7 @@ fn a_catalog_replaces_no_signature() {
     let days = ["01", "02", "03", "04"].map(|day| format!("2026-06-{day}T02:00:00Z"));
     let days: Vec<&str> = days.iter().map(String::as_str).collect();
     bench.chain(&days, Some(&key));
-    // The fourth is signed by somebody else, and the third by nobody.
+    // The fourth is signed by another key, and the third is not signed.
     sign(&stranger, &bench.store().join("backup-4/backup.json"));
     std::fs::remove_file(bench.store().join("backup-3/backup.json.sig")).expect("a signature");
     (1..)

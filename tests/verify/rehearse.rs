@@ -237,7 +237,7 @@ fn faults_of_etcd_are_findings_and_other_programs_are_refused() {
     assert!(late.stderr.contains("[rehearsal-timeout]"), "{late}");
     assert!(late.stderr.contains("I am thinking"), "{late}");
     assert_eq!(stage.listed()["failed"][0], "hash-kv");
-    // It is killed by somebody else.
+    // It is killed from outside.
     let fake = stage.fake("killed", version, "kill -9 $$");
     let killed = stage.rehearse(&fake, &[]).expect(12);
     assert!(killed.stderr.contains("SIGKILL"), "{killed}");

@@ -55,7 +55,7 @@ pub enum Stop {
     /// Asked at once, killed after the grace.
     #[default]
     Prompt,
-    /// Asked only so long after the manifest went.
+    /// Asked only this long after the manifest went.
     After(Duration),
     /// Never asked; they continue serving.
     Never,
