@@ -9,8 +9,8 @@ const POLYNOMIAL: u32 = 0x82F6_3B78;
 /// `x^0` in the reflected representation, where the top bit is the constant term.
 const ONE: u32 = 1 << 31;
 
-/// `a · b mod P`.
-const fn multiply(a: u32, mut b: u32) -> u32 {
+/// `a · b mod P`, bit by bit: for the tables.
+const fn multiply_slowly(a: u32, mut b: u32) -> u32 {
     let mut product = 0;
     let mut bit = 0;
     while bit < 32 {
@@ -21,8 +21,52 @@ const fn multiply(a: u32, mut b: u32) -> u32 {
     product
 }
 
+/// `REDUCED[k][i]`: byte `k` of a number with the value `i`, times `x^32`. That is what the lower half of a
+/// product stands for; `x^32 mod P` is the polynomial without its highest term.
+static REDUCED: [[u32; 256]; 4] = {
+    let mut tables = [[0; 256]; 4];
+    let mut k = 0;
+    while k < 4 {
+        let mut i = 0;
+        while i < 256 {
+            tables[k][i] = multiply_slowly((i as u32) << (8 * k), POLYNOMIAL);
+            i += 1;
+        }
+        k += 1;
+    }
+    tables
+};
+
+/// `a · b mod P`.
+fn multiply(a: u32, b: u32) -> u32 {
+    // A product of 63 bits, whose highest one is the constant term.
+    let product = carryless(a, b) << 1;
+    let bytes = (product as u32).to_le_bytes();
+    let reduced = REDUCED.iter().zip(bytes).fold(0, |sum, (table, byte)| {
+        sum ^ table.get(usize::from(byte)).copied().unwrap_or(0)
+    });
+    (product >> 32) as u32 ^ reduced
+}
+
+/// The product of two polynomials over GF(2). Of each number only every fourth bit takes part at a time, so that
+/// no sum of an ordinary product, of eight bits at most, carries into the next bit that counts (as in BearSSL's
+/// `ghash_ctmul.c`).
+fn carryless(a: u32, b: u32) -> u64 {
+    const EVERY_FOURTH: u64 = 0x1111_1111_1111_1111;
+    let parts = |n: u32| [0, 1, 2, 3].map(|shift| u64::from(n) & (EVERY_FOURTH << shift));
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (parts(a), parts(b));
+    let sum0 = (a0 * b0) ^ (a1 * b3) ^ (a2 * b2) ^ (a3 * b1);
+    let sum1 = (a0 * b1) ^ (a1 * b0) ^ (a2 * b3) ^ (a3 * b2);
+    let sum2 = (a0 * b2) ^ (a1 * b1) ^ (a2 * b0) ^ (a3 * b3);
+    let sum3 = (a0 * b3) ^ (a1 * b2) ^ (a2 * b1) ^ (a3 * b0);
+    (sum0 & EVERY_FOURTH)
+        | (sum1 & (EVERY_FOURTH << 1))
+        | (sum2 & (EVERY_FOURTH << 2))
+        | (sum3 & (EVERY_FOURTH << 3))
+}
+
 /// `POWERS[k][i] = x^(8 · i · 256^k)`: one product for each byte of a length.
-const POWERS: [[u32; 256]; 5] = {
+static POWERS: [[u32; 256]; 5] = {
     let mut tables = [[ONE; 256]; 5];
     // x^8: one byte.
     let mut step = ONE >> 8;
@@ -30,10 +74,10 @@ const POWERS: [[u32; 256]; 5] = {
     while k < 5 {
         let mut i = 1;
         while i < 256 {
-            tables[k][i] = multiply(tables[k][i - 1], step);
+            tables[k][i] = multiply_slowly(tables[k][i - 1], step);
             i += 1;
         }
-        step = multiply(tables[k][255], step);
+        step = multiply_slowly(tables[k][255], step);
         k += 1;
     }
     tables
@@ -43,25 +87,26 @@ const POWERS: [[u32; 256]; 5] = {
 fn power(len: u64) -> u32 {
     let mut product = ONE;
     let mut rest = len;
-    let mut last = 0;
     for table in &POWERS {
         if rest == 0 {
             return product;
         }
-        if let Some(&factor) = table.get((rest & 0xFF) as usize)
-            && rest & 0xFF != 0
-        {
-            product = multiply(product, factor);
-        }
-        last = multiply(table[255], table[1]);
+        let factor = table.get((rest & 0xFF) as usize).copied().unwrap_or(ONE);
+        product = match product {
+            ONE => factor,
+            product => multiply(product, factor),
+        };
         rest >>= 8;
     }
     // Beyond 2^40 bytes: square and multiply from x^(8·2^40).
+    let [.., [.., x_255]] = POWERS;
+    let [.., [_, x_1, ..]] = POWERS;
+    let mut step = multiply(x_255, x_1);
     while rest != 0 {
         if rest & 1 == 1 {
-            product = multiply(product, last);
+            product = multiply(product, step);
         }
-        last = multiply(last, last);
+        step = multiply(step, step);
         rest >>= 1;
     }
     product
@@ -139,6 +184,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn both_products_agree(a in any::<u32>(), b in any::<u32>()) {
+            prop_assert_eq!(multiply(a, b), multiply_slowly(a, b));
+            prop_assert_eq!(multiply(a, ONE), a);
+            prop_assert_eq!(multiply(u32::MAX, b), multiply_slowly(u32::MAX, b));
+        }
+
         #[test]
         fn pieces_join_to_the_crc_of_the_whole(
             a in proptest::collection::vec(any::<u8>(), 0..3000),

@@ -1,13 +1,16 @@
 //! Reading a large file past the page cache.
 //!
 //! A result that is read once, to be checked, gains nothing from memory: to get pages for it costs more
-//! than the disk does. And what is checked then comes from the disk.
+//! than the disk does. And what is checked then comes from the disk. The kernel does not read ahead of such
+//! reads, so that a thread here does, where they are in order.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use rustix::fs::OFlags;
 
@@ -40,9 +43,11 @@ impl DirectSource {
             let mut options = OpenOptions::new();
             options.read(true).custom_flags(flag).open(path).ok()
         });
+        let size = plain.size();
+        let direct = direct.map(|file| Blocks::of(file, size)).transpose()?;
         Ok(Self {
             plain,
-            direct: Mutex::new(direct.map(Blocks::of)),
+            direct: Mutex::new(direct),
         })
     }
 }
@@ -75,7 +80,11 @@ impl ReadAt for DirectSource {
 #[derive(Debug)]
 struct Blocks {
     file: File,
+    size: u64,
     held: Vec<Block>,
+    /// The last block that was not held when it was wanted.
+    last: u64,
+    ahead: Ahead,
 }
 
 #[derive(Debug)]
@@ -125,12 +134,74 @@ impl Block {
     }
 }
 
-impl Blocks {
-    fn of(file: File) -> Self {
-        Self {
-            file,
-            held: Vec::new(),
+/// Reads one block on a thread of its own, while the ones before it are looked at.
+#[derive(Debug)]
+struct Ahead {
+    wanted: Option<SyncSender<(u64, Block)>>,
+    read: Receiver<io::Result<Block>>,
+    worker: Option<JoinHandle<()>>,
+    /// The number of the block, until it is taken.
+    coming: Option<u64>,
+}
+
+impl Ahead {
+    fn of(file: File) -> io::Result<Self> {
+        let (wanted, work) = sync_channel::<(u64, Block)>(1);
+        let (done, read) = sync_channel(1);
+        let worker = std::thread::Builder::new()
+            .name("read-ahead".to_owned())
+            .spawn(move || {
+                for (number, mut block) in work {
+                    let filled = block.fill(&file, number).map(|()| block);
+                    if done.send(filled).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self {
+            wanted: Some(wanted),
+            read,
+            worker: Some(worker),
+            coming: None,
+        })
+    }
+
+    /// Asks for a block; none may be coming.
+    fn ask(&mut self, number: u64, block: Block) {
+        let sent = self
+            .wanted
+            .as_ref()
+            .map(|wanted| wanted.send((number, block)));
+        self.coming = sent.is_some_and(|sent| sent.is_ok()).then_some(number);
+    }
+
+    /// The block with this number, if it was asked for.
+    fn take(&mut self, number: u64) -> Option<io::Result<Block>> {
+        self.coming.take_if(|coming| *coming == number)?;
+        self.read.recv().ok()
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.wanted = None;
+        if let Some(worker) = self.worker.take() {
+            // It reads at most one more block, and has no failure to tell.
+            let _ = worker.join();
         }
+    }
+}
+
+impl Blocks {
+    fn of(file: File, size: u64) -> io::Result<Self> {
+        let ahead = Ahead::of(file.try_clone()?)?;
+        Ok(Self {
+            file,
+            size,
+            held: Vec::new(),
+            last: 0,
+            ahead,
+        })
     }
 
     /// The block with this number, now the first.
@@ -138,17 +209,29 @@ impl Blocks {
         if let Some(at) = self.held.iter().position(|block| block.number == number) {
             self.held.get_mut(..=at).unwrap_or_default().rotate_right(1);
         } else {
-            // The block that was used longest ago makes room, and its buffer is used again.
-            let mut block = match self.held.len() {
-                BLOCKS => self.held.pop(),
-                _ => None,
+            let block = match self.ahead.take(number) {
+                Some(block) => block?,
+                None => {
+                    let mut block = self.spare();
+                    block.fill(&self.file, number)?;
+                    block
+                }
             };
-            block
-                .get_or_insert_with(Block::new)
-                .fill(&self.file, number)?;
-            self.held.splice(0..0, block);
+            let (in_order, next) = (number == self.last + 1, number + 1);
+            self.last = number;
+            if in_order && self.ahead.coming.is_none() && next * (BLOCK as u64) < self.size {
+                let spare = self.spare();
+                self.ahead.ask(next, spare);
+            }
+            self.held.insert(0, block);
         }
         self.held.first().ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// A block to be filled. The one that was used longest ago makes room, and its buffer is used again.
+    fn spare(&mut self) -> Block {
+        let oldest = (self.held.len() >= BLOCKS).then(|| self.held.pop());
+        oldest.flatten().unwrap_or_else(Block::new)
     }
 
     fn read(&mut self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
@@ -196,6 +279,13 @@ mod tests {
             let mut read = vec![0; to - from];
             source.read_exact_at(&mut read, from as u64).unwrap();
             assert!(read == bytes[from..to], "{from} to {to}");
+        }
+        // In order, as blocks are read ahead.
+        let source = DirectSource::open(&path).unwrap();
+        for from in (0..bytes.len()).step_by(300_000) {
+            let mut read = vec![0; 300_000.min(bytes.len() - from)];
+            source.read_exact_at(&mut read, from as u64).unwrap();
+            assert!(read == bytes[from..from + read.len()], "{from}");
         }
         let end = bytes.len() as u64;
         assert!(source.read_exact_at(&mut [0; 2], end - 1).is_err());

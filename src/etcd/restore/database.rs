@@ -13,7 +13,7 @@ use super::settle::settle;
 use super::source::Source;
 use super::spec::{AtRevision, Spec};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::bbolt::write::{amend, digests_left, meta_pages, rewrite, small_bucket};
+use crate::etcd::bbolt::write::{Change, amend, digests_left, meta_pages, rewrite, small_bucket};
 use crate::etcd::bbolt::{FileSource, Metas, ReadAt};
 use crate::etcd::build::{Decision, Phase, Watch, chosen, stop_if, write_amendment};
 use crate::etcd::datadir::DbFacts;
@@ -352,9 +352,13 @@ impl Database {
             watch.progress(Phase::Rewrite, done);
         };
         let stream = StreamOut::new(out).doing(Kind::Store, writing)?;
-        // What the result must hold is read once more, and not taken from what is being written.
-        let (written, origin) = std::thread::scope(|scope| {
-            let expected = scope.spawn(|| digests_left(&source, self.data, &meta, &plan.changes));
+        // What the result must hold is what was inspected, and not taken from what is being written. A cut
+        // leaves a part of that, which is read once more.
+        let is_cut = |change: &Change| matches!(change, Change::Cut { .. });
+        let cut = plan.changes.values().any(is_cut);
+        let (written, left) = std::thread::scope(|scope| {
+            let left = || digests_left(&source, self.data, &meta, &plan.changes);
+            let left = cut.then(|| scope.spawn(left));
             let written = rewrite(
                 &source,
                 self.data,
@@ -364,13 +368,15 @@ impl Database {
                 stream,
                 &progress,
             );
-            (written, expected.join())
+            (written, left.map(|left| left.join()))
         });
         stop_if(watch)?;
         let (meta, stream) = written?;
-        let origin = origin
-            .map_err(|_| Failure::new(Kind::Unexpected, "the reading thread ended early"))??;
-        plan.origin = Some(origin);
+        let left = left
+            .transpose()
+            .map_err(|_| Failure::new(Kind::Unexpected, "the reading thread ended early"))?
+            .transpose()?;
+        plan.origin = Some(left.unwrap_or_else(|| plan.report.contents.clone()));
         let mut out = stream.finish().doing(Kind::Store, writing)?;
         watch.done(Phase::Rewrite, self.data);
         for (page, bytes) in (0..).zip(&meta_pages(&meta)) {

@@ -20,6 +20,7 @@
 use std::io;
 
 use super::facts::{Alarm, Auth, ConfState, Downgrade, Member};
+use crate::etcd::bbolt::write::Digest;
 use crate::etcd::bbolt::{Entry, Large, Leaf, Visitor};
 use crate::etcd::crc::CrcSpan;
 use crate::etcd::mvcc::{KvRevision, RevisionKey};
@@ -104,6 +105,14 @@ impl Content {
 
     pub(super) fn span(&self) -> CrcSpan {
         CrcSpan::new(self.crc, self.bytes)
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        Digest {
+            entries: self.entries,
+            bytes: self.bytes,
+            crc: self.crc,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The report, and how it is put together.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::buckets::Gathered;
@@ -9,6 +11,7 @@ use super::keys::Counts;
 use super::options::Options;
 use super::trailer::{Digests, Trailer};
 use super::walk::Walked;
+use crate::etcd::bbolt::write::Digest;
 use crate::etcd::hashkv::{At, HashKv, NoHash};
 use crate::finding::{Findings, Layer};
 
@@ -58,6 +61,9 @@ pub struct Report {
     /// Whether it is a database's own file or a copy of one, which never had a hash.
     #[serde(skip)]
     pub raw_copy: bool,
+    /// What each top-level bucket holds, by name, as far as it could be read.
+    #[serde(skip)]
+    pub contents: BTreeMap<Vec<u8>, Digest>,
 }
 
 impl Report {
@@ -99,6 +105,7 @@ pub(super) fn assemble(
         collected: Collected::default(),
         alive: None,
         raw_copy: false,
+        contents: BTreeMap::new(),
     };
     let Some(mut walked) = walked else {
         return report;
@@ -117,6 +124,7 @@ pub(super) fn assemble(
         version: walked.gathered.storage_version.clone().unwrap_or_default(),
     });
     report.alive = walked.keys.alive.take();
+    report.contents = std::mem::take(&mut walked.contents);
     let (facts, collected) = facts(walked, current, options);
     report.facts = Some(facts);
     report.collected = collected;

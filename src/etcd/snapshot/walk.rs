@@ -1,5 +1,6 @@
 //! The walk over everything in a database.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
 
@@ -14,6 +15,7 @@ use super::pipeline;
 use super::prefixes::Prefixes;
 use super::root_buckets::{RootBucket, RootBuckets, report_names};
 use super::skeleton::Skeleton;
+use crate::etcd::bbolt::write::Digest;
 use crate::etcd::bbolt::{Meta, Nested, Order, ReadAt, Root, Usage, Walker};
 use crate::etcd::crc::CrcSpan;
 use crate::etcd::hashkv::Rules;
@@ -31,6 +33,7 @@ pub(super) struct Walked {
     pub(super) usage: Usage,
     pub(super) whole: bool,
     pub(super) buckets: Vec<BucketFacts>,
+    pub(super) contents: BTreeMap<Vec<u8>, Digest>,
     pub(super) status_hash: Option<u32>,
     pub(super) entries: u64,
     pub(super) keys: Keys,
@@ -143,6 +146,7 @@ impl<'a> Walk<'a> {
             status_hash: whole.then(|| status_hash(found, &contents, keys.status)),
             entries: contents.iter().map(|(_, c)| c.entries).sum::<u64>() + keys.counts.entries,
             buckets: list_buckets(found, &contents, &keys.counts),
+            contents: digests(found, &contents, &keys),
             gathered,
             keys,
         })
@@ -323,6 +327,25 @@ fn status_hash(found: &[RootBucket], contents: &[(&[u8], Content)], keys: CrcSpa
         all = all.then(CrcSpan::of(&top.name)).then(span);
     }
     all.crc()
+}
+
+/// The digest of every bucket that was found.
+fn digests(
+    found: &[RootBucket],
+    contents: &[(&[u8], Content)],
+    keys: &Keys,
+) -> BTreeMap<Vec<u8>, Digest> {
+    let of_keys = Digest {
+        entries: keys.counts.entries,
+        bytes: keys.counts.bytes,
+        crc: keys.status.crc(),
+    };
+    let of = |top: &RootBucket| {
+        let content = contents.iter().find(|(name, _)| *name == top.name);
+        let digest = content.map_or(of_keys, |(_, content)| content.digest());
+        (top.name.clone(), digest)
+    };
+    found.iter().map(of).collect()
 }
 
 fn list_buckets(
