@@ -1,7 +1,8 @@
 //! Writes a snapshot of a made-up store, for measurements: `make_store FILE REVISIONS KEYS
 //! VALUE_BYTES`. Every key gets revisions in turn; leaf pages are in a scattered order, as
 //! in a database that has been in use, unless `SEQUENTIAL` is given. Values are ConfigMaps in JSON where they are
-//! long enough for that, otherwise noise.
+//! long enough for that, otherwise noise. With `kubernetes` as VALUE_BYTES each kind of key has values as long as
+//! a cluster's objects of that kind are.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -79,10 +80,14 @@ impl Writer {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: make_store FILE REVISIONS KEYS VALUE_BYTES [SEQUENTIAL]";
+    let usage = "usage: make_store FILE REVISIONS KEYS VALUE_BYTES|kubernetes [SEQUENTIAL]";
     let path = args.first().ok_or(usage)?;
     let number = |n: usize| args.get(n).and_then(|t| t.parse::<i64>().ok()).ok_or(usage);
-    let (revisions, keys, size) = (number(1)?, number(2)?, number(3)? as usize);
+    let (revisions, keys) = (number(1)?, number(2)?);
+    let size = match args.get(3).map(String::as_str) {
+        Some("kubernetes") => Size::Kubernetes,
+        _ => Size::Same(number(3)? as usize),
+    };
     let mut writer = Writer {
         file: File::create(path)?,
         window: Vec::new(),
@@ -109,8 +114,39 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     seal(Path::new(path))
 }
 
-fn write_keys(writer: &mut Writer, revisions: i64, keys: i64, size: usize) -> std::io::Result<u64> {
-    let noise: Vec<u8> = (0..size + 65_536).map(|n| ((n * n) >> 7) as u8).collect();
+/// How long values are, in bytes.
+enum Size {
+    Same(usize),
+    Kubernetes,
+}
+
+impl Size {
+    /// The longest.
+    const MOST: usize = 256 << 10;
+
+    fn of(&self, key: i64) -> usize {
+        let (least, most) = match (self, key % 5) {
+            (Self::Same(size), _) => return *size,
+            (_, 0) => (4_000, 10_000),
+            (_, 1) => (600, 1_400),
+            (_, 2) => (1_000, 4_000),
+            (_, 3) if key % 1000 == 3 => (64 << 10, Self::MOST),
+            (_, 3) => (300, 2_000),
+            _ => (1_500, 4_500),
+        };
+        let mixed = key.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        least + mixed as usize % (most - least)
+    }
+}
+
+fn write_keys(writer: &mut Writer, revisions: i64, keys: i64, size: Size) -> std::io::Result<u64> {
+    let longest = match size {
+        Size::Same(size) => size,
+        Size::Kubernetes => Size::MOST,
+    };
+    let noise: Vec<u8> = (0..longest + 65_536)
+        .map(|n| ((n * n) >> 7) as u8)
+        .collect();
     let mut level = Vec::new();
     let mut page = Vec::new();
     let mut used = 16;
@@ -122,7 +158,7 @@ fn write_keys(writer: &mut Writer, revisions: i64, keys: i64, size: usize) -> st
             key % 300
         );
         let from = (n as usize * 31) % 65_536;
-        let noise = noise.get(from..from + size).unwrap_or_default();
+        let noise = noise.get(from..from + size.of(key)).unwrap_or_default();
         let value = value(&name, n, noise);
         let kv = KeyValue {
             key: name.as_bytes(),

@@ -11,6 +11,7 @@ Databases are in the page cache. etcd-dr is target/release/etcd-dr or ETCD_DR; M
 """
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -33,6 +34,7 @@ def main():
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--scratch", type=pathlib.Path, default=ROOT / "target/bench/look")
     asked = parser.parse_args()
+    load = os.getloadavg()[0]
     scratch = asked.scratch.resolve()
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -66,7 +68,8 @@ def main():
             rows.append([what, str(asked.size), f"{wall:.2f}", f"{cpu:.2f}", f"{peak:.0f}"])
     finally:
         shutil.rmtree(scratch)
-    made = {"look": table(["operation", "MiB", "s", "CPU s", "peak MiB"], rows)}
+    shown = table(["operation", "MiB", "s", "CPU s", "peak MiB"], rows)
+    made = {"look": f"{shown}\n\nMeasured {datetime.date.today()}, medians of {asked.rounds} rounds, load {load:.1f} before it."}
     if asked.write:
         write([ROOT / "docs/performance.md"], made)
     else:

@@ -6,15 +6,19 @@ A backup of about a gigabyte (the fixture with a snapshot of noise) goes to s3s-
 first. Both send parts of several MiB, four at a time; rclone's options are its own defaults but for one
 (below). Printed are
 medians of wall time with their range and ratio, CPU time of the tool and of the server meanwhile, and the
-largest resident set. Then `list`, of a local store with many sets and of the same number in the bucket.
+largest resident set. Then `list`, of a local store with many sets and of the same number in the bucket: the first
+listing of the bucket writes its catalog, the others read it.
 
-    scripts/bench-stores.py [--rounds 5] [--size-mib 1000] [--sets 1000]      (0 rounds: only `list`)
+    scripts/bench-stores.py [--rounds 5] [--size-mib 1000] [--sets 1000] [--write]      (0 rounds: only `list`)
+
+    --write    writes the tables "stores" and "lists" of docs/performance-tables.md
 
 s3s-fs and rclone: from .cache, where scripts/fetch-servers.sh --more lays them. etcd-dr:
 target/release/etcd-dr, or ETCD_DR=/path/to/etcd-dr.
 """
 
 import argparse
+import datetime
 import hashlib
 import json
 import os
@@ -29,6 +33,7 @@ import tempfile
 import time
 
 from bench_measure import ROOT, free_port, one
+from bench_tables import table, write
 
 CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", ROOT / ".cache"))
 ETCD_DR = os.environ.get("ETCD_DR", ROOT / "target/release/etcd-dr")
@@ -134,21 +139,21 @@ def transfers(work, server, mib, rounds):
                 if number:
                     results.setdefault((direction, name), []).append(result)
     shutil.rmtree(work / "back")
-    print("| | | wall s (range) | MiB/s | ratio (range) | CPU s | server's CPU s | peak MiB |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    lines = []
     for (direction, name), runs in sorted(results.items(), reverse=True):
         walls = [run["wall"] for run in runs]
         middle = statistics.median(walls)
         pairs = [ours["wall"] / theirs["wall"]
                  for ours, theirs in zip(runs, results[direction, "rclone"])]
-        ratio = f"**{statistics.median(pairs):.2f}** ({min(pairs):.2f}-{max(pairs):.2f})"
+        ratio = f"{statistics.median(pairs):.2f} ({min(pairs):.2f}-{max(pairs):.2f})"
         median = lambda key: statistics.median(run[key] for run in runs)
-        print(f"| {direction} | {name} | {middle:.2f} ({min(walls):.2f}-{max(walls):.2f}) "
-              f"| {mib / middle:.0f} | {'1' if name == 'rclone' else ratio} | {median('cpu'):.2f} "
-              f"| {median('server'):.2f} | {max(run['rss'] for run in runs):.0f} |", flush=True)
+        lines.append([direction, name, f"{middle:.2f} ({min(walls):.2f}-{max(walls):.2f})", f"{mib / middle:.0f}",
+                      "1" if name == "rclone" else ratio, f"{median('cpu'):.2f}", f"{median('server'):.2f}",
+                      f"{max(run['rss'] for run in runs):.0f}"])
+    return table(["", "program", "s", "MiB/s", "ratio", "CPU s", "server's CPU s", "peak MiB"], lines)
 
 
-def listings(work, sets):
+def listings(work, server, sets):
     """Many sets in a local store, and as many in a bucket; all are hard links to one."""
     store = work / "many"
     for number in range(1, sets + 1):
@@ -160,16 +165,21 @@ def listings(work, sets):
     first = next((work / "root" / BUCKET / "many").glob("*/*/backup-1"))
     for number in range(2, sets + 1):
         shutil.copytree(first, first.parent / f"backup-{number}", copy_function=os.link)
-    for what, command in (("a local store", [*quiet, "list", store, "-o", "json"]),
-                          ("the bucket", [*quiet, "list", url, "-o", "json"])):
-        runs = [one(command) for _ in range(11)][1:]
+    lines = []
+    for what, command in (("a directory", [*quiet, "list", store, "-o", "json"]),
+                          ("a bucket", [*quiet, "list", url, "-o", "json"])):
+        before = server.cpu()
+        first, *runs = [one(command) for _ in range(11)]
+        meanwhile = (server.cpu() - before) / 11
         found = len(json.loads(runs[0]["text"])["sets"])
         if found != sets:
             sys.exit(f"{what} lists {found} sets")
-        walls = [run["wall"] * 1000 for run in runs]
-        print(f"list of {what} with {sets} sets: {statistics.median(walls):.0f} ms "
-              f"({min(walls):.0f}-{max(walls):.0f}), "
-              f"peak {max(run['rss'] for run in runs):.0f} MiB", flush=True)
+        walls = [run["wall"] for run in runs]
+        lines.append([f"`list` of {what}", f"{sets:,}", f"{first['wall']:.2f}",
+                      f"{statistics.median(walls):.2f} ({min(walls):.2f}-{max(walls):.2f})",
+                      f"{statistics.median(run['cpu'] for run in runs):.2f}", f"{meanwhile:.2f}",
+                      f"{max(run['rss'] for run in runs):.0f}"])
+    return table(["operation", "backups", "first s", "then s", "CPU s", "server's CPU s", "peak MiB"], lines)
 
 
 def main():
@@ -178,24 +188,32 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size-mib", type=int, default=1000)
     parser.add_argument("--sets", type=int, default=1000)
+    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     bench = CACHE / "bench"
     bench.mkdir(parents=True, exist_ok=True)
+    made = {}
     with tempfile.TemporaryDirectory(dir=bench, prefix="stores-") as work:
         work = pathlib.Path(work)
         server = Server(work / "root")
         try:
             environment(server.port)
-            version = subprocess.check_output([*RCLONE, "version"], text=True).splitlines()[0]
-            print(f"{version}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, "
-                  f"{arguments.size_mib} MiB, median of {arguments.rounds}")
+            load = os.getloadavg()[0]
             if arguments.rounds:
-                transfers(work, server, arguments.size_mib, arguments.rounds)
-            listings(work, arguments.sets)
-            print(f"load {os.getloadavg()[0]:.1f}")
+                version = subprocess.check_output([*RCLONE, "version"], text=True).splitlines()[0]
+                print(f"{version}, {os.cpu_count()} CPUs, load {load:.1f}, "
+                      f"{arguments.size_mib} MiB, median of {arguments.rounds}")
+                made["stores"] = transfers(work, server, arguments.size_mib, arguments.rounds)
+                made["stores"] += f"\n\n{arguments.size_mib} MiB, medians of {arguments.rounds} rounds, {version}."
+            made["lists"] = listings(work, server, arguments.sets)
         finally:
             server.process.kill()
             server.process.wait()
+    for name in made:
+        made[name] += f"\n\nMeasured {datetime.date.today()}, load {load:.1f} before it."
+    if arguments.write:
+        write([ROOT / "docs/performance-tables.md"], made)
+    print("\n\n".join(made.values()))
 
 
 main()

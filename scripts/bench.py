@@ -1,15 +1,28 @@
 #!/usr/bin/env python3
 """Every figure of docs/performance-tables.md: etcd-dr beside etcdctl, etcdutl, sha256sum, openssl, tar, cp and
-rclone (where it is installed), in turn, on one machine, in one run, at several sizes.
+rclone (where it is installed), in turn, on one machine.
 
-    scripts/bench.py [--sizes 256,1024,4096] [--rounds 3] [--keys 1,5] [--write]
+    scripts/bench.py [--parts backup,verify,...] [--sizes 256,1024,4096] [--rounds 3] [--keys 1,5] [--write [--add]]
+    scripts/bench.py --estimate [the same options]
 
-    --sizes    MiB of the databases: revisions of 1,900 bytes, each of another key, on pages in a
-               scattered order; 8192 too where there are 25 GiB of disk. From 4096 on two rounds
+    --parts    backup    a whole backup, plain and with mutual TLS, beside `etcdctl snapshot save` and beside the same by hand
+               verify    a snapshot, beside openssl and etcdutl
+               restore   to a data directory, with --compact and without, beside etcdutl
+               copy      a backup verified, and copied to a directory, beside rclone
+               keys      verify, with millions of tiny objects
+               objects   backup and verify of 350,000 objects as long as Kubernetes' are
+               latency   how long etcd's own writes take during a backup
+               stores    copies to a bucket and back, and `list` of 1,000 backups (scripts/bench-stores.py)
+               look      diff and get on 2 GiB (scripts/bench-look.py)
+               all of them, if none is named
+    --sizes    MiB of the databases of the first four and of latency: revisions of 1,900 bytes, each of another key, on
+               pages in a scattered order; 8192 too where there are 25 GiB of disk. From 4096 on two rounds
                are made, from 8192 on one, with none before them
-    --keys     millions of small keys, for the memory that they take
+    --keys     millions of tiny objects, of 150 bytes
     --rounds   measured rounds; one more goes first
     --write    writes the tables of docs/performance.md and docs/performance-tables.md, and docs/performance.json
+    --add      what was written before and is not measured now stays in these tables; each table has its own dates
+    --estimate prints how long each part takes on two quiet cores, and ends
     --from F   measures nothing and makes the tables of such a file
 
 What is measured goes to target/bench/result.json. Each round runs all programs in another order,
@@ -27,6 +40,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 
 import bench_server
 import bench_tables
@@ -34,24 +48,54 @@ from bench_measure import ROOT, one, several, tool, warm
 
 ETCD_DR = os.environ.get("ETCD_DR", ROOT / "target/release/etcd-dr")
 MAKE_STORE = os.environ.get("MAKE_STORE", ROOT / "target/release/examples/make_store")
+CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", ROOT / ".cache"))
 # Of a revision: the value, and the part of a page that it takes, from the two of them that fit.
 VALUE, SHARE = 1900, 2048
 SMALL = 150
+OBJECTS = 350_000
+OBJECTS_MIB = 1250
 MIB = 1 << 20
 # Where the tables are.
 PAGES = ["performance.md", "performance-tables.md"]
+# Seconds on two quiet cores: of one round for each GiB, and besides (databases, etcd's starts).
+SIZED = {"backup": (42, 12), "verify": (10, 0), "restore": (17, 8), "copy": (17, 2), "latency": (15, 6)}
+FIXED = {"objects": 150, "stores": 150, "look": 80}
+PARTS = ["backup", "verify", "restore", "copy", "keys", "objects", "latency", "stores", "look"]
+
+
+def rounds_of(size, rounds):
+    """The number of the first round, where 0 is not measured, and of the last."""
+    return (0 if size < 4096 else 1), (1 if size >= 8192 else 2 if size >= 4096 else rounds)
+
+
+def estimate(part, size, asked):
+    """Seconds that a part takes at a size."""
+    if part in FIXED:
+        return FIXED[part]
+    if part == "keys":
+        return sum(10 + 12 * millions * (asked.rounds + 1) / 5 + 3 * millions for millions in asked.keys)
+    first, last = rounds_of(size, asked.rounds)
+    each, besides = SIZED[part]
+    return (each * (last - first + 1) + besides) * max(size / 1024, 0.3)
+
+
+def tell(part, size, asked):
+    where = f" at {size} MiB" if part in SIZED else ""
+    print(f"# {part}{where}: about {estimate(part, size, asked) / 60:.1f} min, "
+          f"from {datetime.datetime.now():%H:%M:%S}", flush=True)
 
 
 class Bench:
-    def __init__(self, scratch, rounds):
-        self.scratch, self.rounds, self.rows = scratch, rounds, []
+    def __init__(self, scratch, asked):
+        self.scratch, self.asked, self.rows = scratch, asked, []
+        self.date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+        self.tls, self.node = scratch / "tls", scratch / "node"
 
     def measure(self, section, size, programs, before=None, after=None, mode=""):
         """Runs each program in each round, and keeps a row of figures for each of them."""
         rows = {name: [] for name in programs}
-        first = 0 if size < 4096 else 1
-        rounds = 1 if size >= 8192 else 2 if size >= 4096 else self.rounds
-        for number in range(first, rounds + 1):
+        first, last = rounds_of(size, self.asked.rounds)
+        for number in range(first, last + 1):
             names = list(programs)
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
@@ -65,9 +109,9 @@ class Bench:
                     rows[name].append(result)
         for name, results in rows.items():
             keys = {key for result in results for key in result}
-            row = {"section": section, "mode": mode, "size": size, "tool": name}
+            row = {"section": section, "mode": mode, "size": size, "tool": name, "date": self.date}
             self.rows.append(row | {key: [round(r[key], 4) for r in results] for key in keys})
-            print(f"{size:6} MiB  {section:8} {mode:5} {name:24} "
+            print(f"{size:6} MiB  {section:8} {mode:13} {name:24} "
                   f"{sorted(r['wall'] for r in results)[len(results) // 2]:8.2f} s  "
                   f"{max(r['rss'] for r in results):6.0f} MiB", flush=True)
 
@@ -93,12 +137,25 @@ class Bench:
         }, before=lambda: warm(db))
         self.rows[-1]["keys"] = int(facts["distinctKeys"])
 
-    def restore(self, size, db):
+    def restoring(self, db):
+        """The command that restores a database, without its data directory's place, and that place."""
         target = self.scratch / "restored"
         data = target / "data"
         plain = ["--data-dir", data, "--initial-cluster-token", "bench"]
         ours = [ETCD_DR, "--progress", "never", "restore", db, *plain, "--bump-revision", "0",
                 "--store", target / "none"]
+        return ours, plain, target, data
+
+    def restored(self, db):
+        """A data directory for etcd."""
+        ours, _, target, data = self.restoring(db)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        one(ours)
+        return data
+
+    def restore(self, size, db):
+        ours, plain, target, data = self.restoring(db)
 
         def clear():
             shutil.rmtree(target, ignore_errors=True)
@@ -118,27 +175,28 @@ class Bench:
             "etcd-dr": lambda: one(ours),
             "etcd-dr, compact": lambda: one([*ours, "--compact"]),
         }, before=clear, after=serve)
-        # What the server of the next measurement has.
-        clear()
-        one(ours)
-        return data
 
-    def backup(self, size, data, node, tls):
-        """Leaves a set in `store`, taken without TLS."""
-        out, resources = self.scratch / "out", node / "etc/kubernetes"
+    def ours(self, access, store):
+        return [ETCD_DR, "--progress", "never", "-o", "json", "--root", self.node, "--node-name",
+                "master-0", *access, "backup", "--force", store]
 
-        def clear():
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            os.sync()
+    def save(self, access, out):
+        return [tool("etcdctl"), "--command-timeout=900s", *access, "snapshot", "save", out / "snapshot.db"]
 
-        with bench_server.Server(data, tls) as server:
+    def cleared(self):
+        out = self.scratch / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        os.sync()
+        return out
+
+    def backup(self, size, data, kind=""):
+        """`kind` says what the database holds, if it is not the usual."""
+        out, resources = self.cleared(), self.node / "etc/kubernetes"
+        with bench_server.Server(data, self.tls) as server:
             for mode in ("plain", "tls"):
                 access = server.access(mode)
-                save = [tool("etcdctl"), "--command-timeout=900s", *access, "snapshot", "save", out / "snapshot.db"]
-                store = out / "store"
-                ours = [ETCD_DR, "--progress", "never", "-o", "json", "--root", node, "--node-name",
-                        "master-0", *access, "backup", "--force", store]
+                save, ours = self.save(access, out), self.ours(access, out / "store")
                 by_hand = [
                     save,
                     ["tar", "-C", resources, "-czf", out / "resources.tar.gz", "static-pod-resources"],
@@ -164,13 +222,36 @@ class Bench:
                     "etcdctl": with_server(lambda: one(save)),
                     "by hand": with_server(lambda: several(*by_hand)),
                     "etcd-dr": with_server(lambda: one(ours)),
-                }, before=clear, after=unchecked, mode=mode)
-            clear()
-            one([str(word) for word in ours])
-        return store
+                }, before=self.cleared, after=unchecked, mode=f"{kind} {mode}".strip())
 
-    def sets(self, size, store):
+    def latency(self, size, data):
+        """How long writes of another client take: during nothing, during etcdctl's backup, and during ours."""
+        out = self.cleared()
+        with bench_server.Server(data, self.tls) as server:
+            access = server.access("tls")
+            commands = {"no backup": ["sleep", str(max(3, 5 * size // 1024))], "etcdctl": self.save(access, out),
+                        "etcd-dr": self.ours(access, out / "store")}
+
+            def during(command):
+                def measured():
+                    with bench_server.Writes(server) as writes:
+                        done = one(command)
+                    return done | writes.figures()
+                return measured
+
+            self.measure("latency", size, {name: during(command) for name, command in commands.items()},
+                         before=lambda: (self.cleared(), time.sleep(1)))
+
+    def taken(self, data):
+        """A store with one backup."""
+        out = self.cleared()
+        with bench_server.Server(data, self.tls) as server:
+            one(self.ours(server.access("plain"), out / "store"))
+        return out / "store"
+
+    def copy(self, size, data):
         """A set checked, and copied to another folder."""
+        store = self.taken(data)
         taken = store / "backup-1"
         snapshot, archive = next(taken.glob("*.db")), next(taken.glob("static_kube*.tar.gz"))
         self.measure("set", size, {
@@ -193,11 +274,50 @@ class Bench:
             "etcd-dr": lambda: one([ETCD_DR, "--progress", "never", "copy", "--store", store, "backup-1",
                                     f"file://{to}"]),
         }
-        here = ROOT / ".cache/rclone/usr/bin/rclone"
+        here = CACHE / "rclone/usr/bin/rclone"
         if rclone := here if here.is_file() else shutil.which("rclone"):
             programs["rclone + fsync"] = lambda: several(
                 [rclone, "copy", "--config", "", taken, copied], ["sync", "-f", copied])
+        else:
+            print("SKIPPED rclone: run scripts/fetch-servers.sh --more", file=sys.stderr)
         self.measure("copy", size, programs, before=clear)
+        shutil.rmtree(to)
+
+    def sized(self, size):
+        """The parts that need a database of a size, each with the same one."""
+        parts = [part for part in PARTS if part in SIZED and part in self.asked.parts]
+        if not parts:
+            return
+        db = self.store("sized", size * MIB // SHARE, VALUE)
+        for part in ("verify", "restore"):
+            if part in parts:
+                tell(part, size, self.asked)
+                getattr(self, part)(size, db)
+        served = [part for part in ("backup", "latency", "copy") if part in parts]
+        data = self.restored(db) if served else None
+        db.unlink()
+        for part in served:
+            tell(part, size, self.asked)
+            getattr(self, part)(size, data)
+        for folder in ("out", "restored"):
+            shutil.rmtree(self.scratch / folder, ignore_errors=True)
+
+    def keys(self):
+        tell("keys", 0, self.asked)
+        for millions in self.asked.keys:
+            db = self.store("keys", int(millions * 1_000_000), SMALL)
+            self.verify(db.stat().st_size // MIB, db, "keys")
+            db.unlink()
+
+    def objects(self):
+        tell("objects", 0, self.asked)
+        db = self.store("objects", OBJECTS, "kubernetes")
+        size = db.stat().st_size // MIB
+        self.verify(size, db, "objects")
+        data = self.restored(db)
+        db.unlink()
+        self.backup(size, data, "objects")
+        shutil.rmtree(data.parent)
 
 
 def machine(rounds):
@@ -219,56 +339,93 @@ def perform(asked):
     scratch = asked.scratch.resolve()
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    need = 3.1 * max(asked.sizes, default=0) * MIB
+    need = 3.1 * max([*asked.sizes, OBJECTS_MIB]) * MIB
     if shutil.disk_usage(scratch).free < need:
         sys.exit(f"{need / (1 << 30):.0f} GiB are needed in {scratch}")
     result = {"machine": machine(asked.rounds)}
-    bench = Bench(scratch, asked.rounds)
-    tls, node = scratch / "tls", scratch / "node"
+    bench = Bench(scratch, asked)
     try:
-        bench_server.certificates(tls)
-        one([sys.executable, ROOT / "fixtures/make-node.py", "--nodes", "master-0=127.0.0.1", node])
+        bench_server.certificates(bench.tls)
+        one([sys.executable, ROOT / "fixtures/make-node.py", "--nodes", "master-0=127.0.0.1", bench.node])
         for size in asked.sizes:
-            db = bench.store("sized", size * MIB // SHARE, VALUE)
-            bench.verify(size, db)
-            data = bench.restore(size, db)
-            db.unlink()
-            store = bench.backup(size, data, node, tls)
-            shutil.rmtree(data.parent)
-            bench.sets(size, store)
-            for folder in ("out", "copied"):
-                shutil.rmtree(scratch / folder)
-        for millions in asked.keys:
-            db = bench.store("keys", int(millions * 1_000_000), SMALL)
-            bench.verify(db.stat().st_size // MIB, db, "keys")
-            db.unlink()
+            bench.sized(size)
+        for part in ("keys", "objects"):
+            if part in asked.parts:
+                getattr(bench, part)()
     finally:
         shutil.rmtree(scratch)
     return result | {"rows": bench.rows}
 
 
-def main():
+def others(asked):
+    """The parts with a script of their own."""
+    for part in ("look", "stores"):
+        if part not in asked.parts:
+            continue
+        more = ["--write"] if asked.write else []
+        if part == "stores":
+            if not (CACHE / "s3s/bin/s3s-fs").is_file():
+                print("SKIPPED stores: run scripts/fetch-servers.sh --more", file=sys.stderr)
+                continue
+            beside = (CACHE / "rclone/usr/bin/rclone").is_file()
+            if not beside:
+                print("SKIPPED copies beside rclone: run scripts/fetch-servers.sh --more", file=sys.stderr)
+            more += ["--rounds", "2" if beside else "0"]
+        tell(part, 0, asked)
+        subprocess.run([ROOT / f"scripts/bench-{part}.py", *more], check=True)
+
+
+def options():
     numbers = lambda kind: lambda text: [kind(word) for word in text.split(",") if word]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=numbers(str), default=PARTS)
     parser.add_argument("--sizes", type=numbers(int), default=[256, 1024, 4096])
     parser.add_argument("--keys", type=numbers(float), default=[1, 5])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--add", action="store_true")
+    parser.add_argument("--estimate", action="store_true")
     parser.add_argument("--from", dest="source", type=pathlib.Path)
     parser.add_argument("--scratch", type=pathlib.Path, default=ROOT / "target/bench/scratch")
     asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return asked
+
+
+def report_estimate(asked):
+    total = 0
+    for part in asked.parts:
+        for size in asked.sizes if part in SIZED else [0]:
+            seconds = estimate(part, size, asked)
+            total += seconds
+            print(f"{part:8} {f'{size} MiB' if size else '':9} {seconds / 60:5.1f} min")
+    print(f"{'all':18} {total / 60:5.1f} min")
+
+
+def main():
+    asked = options()
+    if asked.estimate:
+        report_estimate(asked)
+        return
+    known = ROOT / "docs/performance.json"
     if asked.source:
         result = json.loads(asked.source.read_text())
     else:
         result = perform(asked)
         kept = ROOT / "target/bench/result.json"
         kept.write_text(json.dumps(result, indent=1) + "\n")
-    tables = bench_tables.make(result)
-    if asked.write:
-        bench_tables.write([ROOT / "docs" / page for page in PAGES], tables)
-        (ROOT / "docs/performance.json").write_text(json.dumps(result, indent=1) + "\n")
-    else:
-        print("\n\n".join(tables.values()))
+    if asked.add:
+        result = bench_tables.added(json.loads(known.read_text()), result)
+    if result["rows"]:
+        tables = bench_tables.make(result)
+        if asked.write:
+            bench_tables.write([ROOT / "docs" / page for page in PAGES], tables)
+            known.write_text(json.dumps(result, indent=1) + "\n")
+        else:
+            print("\n\n".join(tables.values()))
+    if not asked.source:
+        others(asked)
 
 
 main()

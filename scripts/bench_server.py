@@ -1,11 +1,15 @@
 """A real etcd for the benches, plain and with mutual TLS at once, and its certificates."""
 
+import base64
 import http.client
+import json
 import os
 import pathlib
 import signal
+import statistics
 import subprocess
 import sys
+import threading
 import time
 
 from bench_measure import free_port, tool
@@ -78,3 +82,52 @@ class Server:
         """Seconds of CPU that it has taken so far."""
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Writes(threading.Thread):
+    """Puts a small value a hundred times a second, over etcd's JSON gateway, while the `with` lasts.
+
+    Each write counts from the moment that it was due: one that waits behind a slow one was slow, too."""
+
+    EVERY = 0.01
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.ports["plain"], timeout=30)
+        self.ended = threading.Event()
+        self.took, self.failure = [], None
+
+    def run(self):
+        encoded = lambda text: base64.b64encode(text).decode()
+        due = time.monotonic()
+        while not self.ended.is_set():
+            body = json.dumps({"key": encoded(b"/bench/%03d" % (len(self.took) % 1000)), "value": encoded(b"v" * 256)})
+            try:
+                self.connection.request("POST", "/v3/kv/put", body)
+                answer = self.connection.getresponse()
+                text = answer.read()
+            except OSError as failure:
+                self.failure = failure
+                return
+            if answer.status != 200:
+                self.failure = text
+                return
+            self.took.append(time.monotonic() - due)
+            due += self.EVERY
+            time.sleep(max(0, due - time.monotonic()))
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.join()
+        self.connection.close()
+        if self.failure:
+            sys.exit(f"a write failed: {self.failure}")
+
+    def figures(self):
+        """Milliseconds: half of the writes took less, all but one in a hundred, and the slowest."""
+        cuts = statistics.quantiles(self.took, n=100)
+        return {"p50": cuts[49] * 1000, "p99": cuts[98] * 1000, "slowest": max(self.took) * 1000}

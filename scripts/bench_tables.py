@@ -54,41 +54,46 @@ def ratio(ours, theirs, goal=None):
 
 
 def setting(machine):
-    return (f"Measured {machine['date']}: etcd-dr {machine['etcd-dr']}, etcd {machine['etcd']}, "
+    return (f"Last run {machine['date']}: etcd-dr {machine['etcd-dr']}, etcd {machine['etcd']}, "
             f"{machine['cpus']} CPUs ({machine['cpu']}),\nLinux {machine['kernel']}, load {machine['load']} "
             f"before the run, medians of {machine['rounds']} rounds (two at 4096 MiB, one at 8192).")
+
+
+# How a mode of a backup is shown, in this order.
+MODES = {"plain": "plain", "tls": "mutual TLS", "objects plain": "objects, plain", "objects tls": "objects, mutual TLS"}
 
 
 def backup(f):
     lines = []
     for size in f.sizes("backup"):
-        for mode in ("plain", "tls"):
+        for mode, shown in MODES.items():
+            if not f.of("backup", size, "etcd-dr", mode):
+                continue
             get = lambda tool, key="wall": f.median("backup", size, tool, key, mode)
-            unchecked = get("etcd-dr", "unchecked")
-            lines.append([str(size), mode, range_of(f.of("backup", size, "etcdctl", mode)),
-                          range_of(f.of("backup", size, "etcd-dr", mode), "unchecked"),
-                          ratio(unchecked, get("etcdctl"), 0.95),
-                          range_of(f.of("backup", size, "by hand", mode)),
+            lines.append([str(size), shown, range_of(f.of("backup", size, "etcdctl", mode)),
                           range_of(f.of("backup", size, "etcd-dr", mode)),
-                          ratio(get("etcd-dr"), get("by hand"), 1),
+                          ratio(get("etcd-dr"), get("etcdctl"), 0.95),
+                          range_of(f.of("backup", size, "by hand", mode)), ratio(get("etcd-dr"), get("by hand"), 1),
+                          seconds(get("etcd-dr", "unchecked")),
                           *(seconds(get(t, "cpu")) for t in ("etcdctl", "etcd-dr")),
                           *(seconds(get(t, "server")) for t in ("etcdctl", "etcd-dr")),
                           *(whole(f.rss("backup", size, t, mode)) for t in ("etcdctl", "etcd-dr"))])
-    return table(["MiB", "mode", "etcdctl s", "etcd-dr before its check s", "ratio", "by hand s",
-                  "etcd-dr whole s", "ratio", "CPU s: etcdctl", "etcd-dr", "etcd's meanwhile", "with etcd-dr",
+    return table(["MiB", "mode", "etcdctl s", "etcd-dr s", "ratio", "by hand s", "ratio", "of etcd-dr s: before its check",
+                  "CPU s: etcdctl", "etcd-dr", "etcd's meanwhile", "with etcd-dr",
                   "peak MiB: etcdctl", "etcd-dr"], lines)
 
 
 def verify(f):
     lines = []
-    for size in f.sizes("verify"):
-        get = lambda tool, key="wall": f.median("verify", size, tool, key)
-        both = get("openssl") + get("etcdutl")
-        lines.append([str(size), *(range_of(f.of("verify", size, t))
-                                   for t in ("sha256sum", "openssl", "etcdutl", "etcd-dr")),
-                      ratio(get("etcd-dr"), both, 1), ratio(get("etcd-dr"), get("sha256sum") + get("etcdutl")),
-                      *(seconds(get(t, "cpu")) for t in ("openssl", "etcdutl", "etcd-dr")),
-                      *(whole(f.rss("verify", size, t)) for t in ("etcdutl", "etcd-dr"))])
+    for section, shown in (("verify", "{}"), ("objects", "{}, objects")):
+        for size in f.sizes(section):
+            get = lambda tool, key="wall": f.median(section, size, tool, key)
+            both = get("openssl") + get("etcdutl")
+            lines.append([shown.format(size), *(range_of(f.of(section, size, t))
+                                                for t in ("sha256sum", "openssl", "etcdutl", "etcd-dr")),
+                          ratio(get("etcd-dr"), both, 0.45), ratio(get("etcd-dr"), get("sha256sum") + get("etcdutl")),
+                          *(seconds(get(t, "cpu")) for t in ("openssl", "etcdutl", "etcd-dr")),
+                          *(whole(f.rss(section, size, t)) for t in ("etcdutl", "etcd-dr"))])
     return table(["MiB", "sha256sum s", "openssl s", "etcdutl s", "etcd-dr s", "of openssl + etcdutl",
                   "of sha256sum + etcdutl", "CPU s: openssl", "etcdutl", "etcd-dr",
                   "peak MiB: etcdutl", "etcd-dr"], lines)
@@ -101,7 +106,7 @@ def keys(f):
         count = f.of("keys", size, "etcd-dr")["keys"]
         bound, peak = 64 + 16 * count / (1 << 20), f.rss("keys", size, "etcd-dr")
         lines.append([f"{count:,}", str(size), *(seconds(get(t)) for t in ("openssl", "etcdutl", "etcd-dr")),
-                      ratio(get("etcd-dr"), get("openssl") + get("etcdutl"), 1),
+                      ratio(get("etcd-dr"), get("openssl") + get("etcdutl"), 0.6),
                       whole(f.rss("keys", size, "etcdutl")), whole(peak), whole(bound)])
     return table(["distinct keys", "MiB", "openssl s", "etcdutl s", "etcd-dr s", "of openssl + etcdutl",
                   "peak MiB: etcdutl", "etcd-dr", "allowed"], lines)
@@ -114,7 +119,7 @@ def restore(f):
             get = lambda tool, key="wall": f.median("restore", size, tool, key)
             row = f.of("restore", size, name)
             serves = statistics.median(row["serves"]) + get(name) if "serves" in row else None
-            goal = 0.5 if name == "etcd-dr" else None
+            goal = {"etcd-dr": 0.45, "etcd-dr, compact": 1}.get(name)
             lines.append([str(size), name, range_of(row), ratio(get(name), get("cp + fsync")),
                           ratio(get(name), get("etcdutl"), goal), seconds(get(name, "cpu")),
                           whole(f.rss("restore", size, name)), seconds(serves)])
@@ -125,15 +130,25 @@ def restore(f):
 def sets(f):
     lines = []
     for section, programs, floor in (("set", ("by hand", "etcd-dr"), "by hand"),
-                                     ("copy", ("cp + fsync", "rclone + fsync", "etcd-dr"), "cp + fsync")):
+                                     ("copy", ("cp + fsync", "rclone + fsync", "etcd-dr"), "rclone + fsync")):
         for size in f.sizes(section):
             for name in programs:
                 row = f.of(section, size, name)
                 if row:
+                    goal = 1 if (section, name) == ("copy", "etcd-dr") else None
                     lines.append(["verify" if section == "set" else "copy", str(size), name, range_of(row),
-                                  ratio(f.median(section, size, name), f.median(section, size, floor)),
+                                  ratio(f.median(section, size, name), f.median(section, size, floor), goal),
                                   seconds(f.median(section, size, name, "cpu")), whole(f.rss(section, size, name))])
     return table(["operation", "MiB", "program", "s", "ratio", "CPU s", "peak MiB"], lines)
+
+
+def latency(f):
+    lines = []
+    for size in f.sizes("latency"):
+        for name in ("no backup", "etcdctl", "etcd-dr"):
+            get = lambda key: f.median("latency", size, name, key)
+            lines.append([str(size), name, *(f"{get(key):.1f}" for key in ("p50", "p99", "slowest")), seconds(get("wall"))])
+    return table(["MiB", "program", "half of the writes ms", "99 of 100 ms", "the slowest ms", "it took s"], lines)
 
 
 GROWTH = [("backup", "plain", "etcdctl"), ("backup", "plain", "etcd-dr"), ("backup", "tls", "etcdctl"),
@@ -143,50 +158,87 @@ GROWTH = [("backup", "plain", "etcdctl"), ("backup", "plain", "etcd-dr"), ("back
 
 
 def growth(f):
-    sizes = f.sizes("verify")
+    sizes = sorted({size for section in ("backup", "verify", "restore", "copy")
+                    for size in f.sizes(section) if f.of(section, size, "etcd-dr", "plain" if section == "backup" else "")})
     lines = []
     for section, mode, name in GROWTH:
-        if not f.of(section, sizes[0], name, mode):
+        medians = {size: f.median(section, size, name, mode=mode) for size in sizes}
+        cost = {size: median * 1024 / size for size, median in medians.items() if median}
+        if not cost:
             continue
-        cost = [f.median(section, size, name, mode=mode) * 1024 / size for size in sizes]
-        lines.append([f"{section} {mode}".strip(), name, *(f"{each:.2f}" for each in cost),
-                      f"{cost[-1] / cost[0]:.2f}", *(whole(f.rss(section, size, name, mode)) for size in sizes)])
+        lines.append([f"{section} {mode}".strip(), name, *(seconds(cost.get(size)) for size in sizes),
+                      f"{list(cost.values())[-1] / list(cost.values())[0]:.2f}",
+                      *(whole(f.rss(section, size, name, mode)) for size in sizes)])
     return table(["operation", "program", *(f"s/GiB at {size}" for size in sizes), "last of first",
                   *(f"peak MiB at {size}" for size in sizes)], lines)
 
 
-# What is done, section and mode; the program it is compared with, and what of etcd-dr counts; the goal.
-SUMMARY = [("take a backup over TLS, before its check", "backup", "tls", ["etcdctl"], "unchecked", 0.95),
-           ("take a backup over TLS, check included", "backup", "tls", ["by hand"], "wall", 1),
-           ("verify a snapshot", "verify", "", ["openssl", "etcdutl"], "wall", 1),
-           ("verify a whole backup", "set", "", ["by hand"], "wall", None),
-           ("restore to a data directory", "restore", "", ["etcdutl"], "wall", 0.5),
-           ("copy to a mounted share", "copy", "", ["rclone + fsync"], "wall", None)]
+# What is done, section and mode; the program it is compared with, which of ours, and the goal.
+SUMMARY = [("take a whole, checked backup, mutual TLS", "backup", "tls", ["etcdctl"], "etcd-dr", 0.95),
+           ("the same without TLS", "backup", "plain", ["etcdctl"], "etcd-dr", 0.95),
+           ("take and check a backup, mutual TLS", "backup", "tls", ["by hand"], "etcd-dr", 1),
+           ("verify a snapshot", "verify", "", ["openssl", "etcdutl"], "etcd-dr", 0.45),
+           ("verify a whole backup", "set", "", ["by hand"], "etcd-dr", None),
+           ("restore to a data directory", "restore", "", ["etcdutl"], "etcd-dr", 0.5),
+           ("the same with `--compact`", "restore", "", ["etcdutl"], "etcd-dr, compact", 1),
+           ("copy to a mounted share", "copy", "", ["rclone + fsync"], "etcd-dr", 1)]
 
 
 def summary(f):
     """One line for each kind of work: a size that is common, and the largest."""
-    lines, sizes = [], f.sizes("verify")
+    lines, sizes = [], f.sizes("backup") or f.sizes("verify") or [1024]
+    sizes = [size for size in sizes if f.of("backup", size, "etcd-dr", "tls") or f.of("verify", size, "etcd-dr")] or sizes
     shown = sorted({1024 if 1024 in sizes else sizes[0], sizes[-1]})
-    for what, section, mode, others, key, goal in SUMMARY:
-        if f.of(section, shown[-1], others[0], mode) is None:
+    for what, section, mode, others, ours, goal in SUMMARY:
+        found = [size for size in shown if f.of(section, size, others[0], mode)]
+        if not found:
             continue
-        times = [ratio(f.median(section, size, "etcd-dr", key, mode),
-                       sum(f.median(section, size, other, mode=mode) for other in others), goal) for size in shown]
-        peaks = [whole(f.rss(section, shown[-1], tool, mode)) for tool in (others[-1], "etcd-dr")]
+        times = [ratio(f.median(section, size, ours, mode=mode),
+                       sum(f.median(section, size, other, mode=mode) for other in others), goal) if size in found else ""
+                 for size in shown]
+        peaks = [whole(f.rss(section, found[-1], tool, mode)) for tool in (others[-1], ours)]
         lines.append([what, " + ".join(others), *times, "" if goal is None else f"{goal}", *peaks])
     return table(["operation", "compared with", *(f"time at {size} MiB" for size in shown), "goal",
-                  f"peak MiB at {shown[-1]} MiB: theirs", "etcd-dr's"], lines)
+                  "peak MiB at the largest: theirs", "etcd-dr's"], lines)
+
+
+# Each table: how it is made, and the sections it is made from.
+TABLES = {"summary": (summary, ["backup", "verify", "set", "restore", "copy"]), "backup": (backup, ["backup"]),
+          "verify": (verify, ["verify", "objects"]), "keys": (keys, ["keys"]), "restore": (restore, ["restore"]),
+          "sets": (sets, ["set", "copy"]), "latency": (latency, ["latency"]),
+          "growth": (growth, ["backup", "verify", "restore", "copy"])}
+
+
+def measured(f, sections, default):
+    """When the figures of some sections were measured."""
+    dates = {}
+    for row in f.rows:
+        if row["section"] in sections:
+            dates.setdefault(row.get("date", default), set()).add(row["size"])
+    if len(dates) == 1:
+        return f"Measured {next(iter(dates))}."
+    each = (f"{date} ({', '.join(str(size) for size in sorted(sizes))} MiB)" for date, sizes in sorted(dates.items()))
+    return f"Measured {' and '.join(each)}."
 
 
 def make(result):
-    """The text between each pair of marks, by its name."""
-    f = Figures(result["rows"])
-    made = {"setting": setting(result["machine"]), "summary": summary(f), "backup": backup(f), "verify": verify(f),
-            "restore": restore(f), "sets": sets(f), "growth": growth(f)}
-    if f.sizes("keys"):
-        made["keys"] = keys(f)
+    """The text between each pair of marks, by its name: of those tables that there are figures for."""
+    f, default = Figures(result["rows"]), result["machine"]["date"][:10]
+    made = {"setting": setting(result["machine"])}
+    for name, (of, sections) in TABLES.items():
+        if any(f.sizes(section) for section in sections):
+            made[name] = f"{of(f)}\n\n{measured(f, sections, default)}"
     return made
+
+
+def added(known, result):
+    """What is known, with what was measured now in the place of the same before."""
+    which = lambda row: (row["section"], row["mode"], row["size"], row["tool"])
+    now = {which(row) for row in result["rows"]}
+    before = [row | {"date": row.get("date", known["machine"]["date"][:10])} for row in known["rows"]]
+    kept = [row for row in before if which(row) not in now]
+    machine = result["machine"] if result["rows"] else known["machine"]
+    return {"machine": machine, "rows": kept + result["rows"]}
 
 
 def write(files, tables):
