@@ -132,7 +132,7 @@ runs() {
     enter "$inside" /etcd-dr --version >&2
     said=$(enter "$inside" /etcd-dr list /store -o json)
     grep -q '"schemaVersion"' <<< "$said" || die "list said: $said"
-    # Threads, TLS and name resolution: nobody listens there, which is exit 4.
+    # Threads, TLS and name resolution: nothing listens there, which is exit 4.
     said=$(enter "$inside" /etcd-dr --profile bare --endpoints http://127.0.0.1:1 backup /tmp/s 2>&1) || status=$?
     [ "$status" = 4 ] || die "backup from nowhere: exit $status: $said"
     say "runs with nothing but glibc $(version_of_libc "$inside")"

@@ -30,7 +30,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/etcd-dr-demo.XXXXXX")
 starter_pid=
 cleanup() {
     trap - EXIT INT TERM HUP
-    # The starter ends, and its servers with it, when nobody holds its input.
+    # The starter ends, and its servers with it, when no process holds its input.
     exec 3>&- 2>/dev/null || true
     if [ -n "$starter_pid" ]; then
         for _ in $(seq 50); do
@@ -129,7 +129,7 @@ fi
 say "The tree of backups: /etc/kubernetes/static-pod-backups"
 (cd "$store/" && find . -mindepth 1 -printf '%M %9s  %P' \( -type l -printf ' -> %l\n' -o -printf '\n' \) | sort -k3)
 
-say "Time goes on: a key that the backup lacks, newer revisions of etcd and the scheduler"
+say "Time passes: a key that the backup lacks, newer revisions of etcd and the scheduler"
 etcdctl put written-later 1
 roll_out etcd 7 9
 roll_out kube-scheduler 6 8
