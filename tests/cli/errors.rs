@@ -110,7 +110,7 @@ fn a_wrong_configuration_file_is_a_usage_error() {
         &hide,
     )
     .expect(2);
-    // The default one is the node's, and is read with the same strictness.
+    // The default file is the node's, and is read just as strictly.
     let root = shelf.dir().join("root");
     std::fs::create_dir_all(root.join("etc/etcd-dr")).expect("a root");
     std::fs::write(root.join("etc/etcd-dr/config.toml"), "stoer = 1\n").expect("a file");

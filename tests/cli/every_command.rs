@@ -44,7 +44,7 @@ fn json_always_bears_its_version() {
                 "refusals",
             ];
             assert_eq!(keys, expected, "{run}");
-            // People still find it on stderr.
+            // It is still on stderr, for people.
             assert!(run.stderr.starts_with("error: "), "{run}");
         }
     }
@@ -118,7 +118,7 @@ fn colours_are_only_where_they_are_wanted() {
         (&["--color", "auto"], None, false),
         (&["--color", "never"], None, false),
         (&["--color", "always"], None, true),
-        // What is asked for by name goes before what holds for all programs.
+        // Our own variable has precedence over the one that all programs read.
         (&["--color", "always"], Some("1"), true),
         (&["--color", "auto"], Some("1"), false),
     ] {
@@ -215,12 +215,12 @@ fn a_closed_pipe_is_not_an_error() {
         assert_eq!(output.status.code(), Some(*status), "{args:?}: {stderr}");
         assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
     }
-    // Nobody listens to stderr either.
+    // stderr has no reader, either.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let output = etcd_dr().args(["list", "/absent"]).stderr(writer).output();
     assert_eq!(output.expect("running etcd-dr").status.code(), Some(6));
-    // A result that cannot be written is a failure, not a success that nobody saw.
+    // A result that cannot be written is a failure, not a success without a reader.
     let full = std::fs::OpenOptions::new()
         .write(true)
         .open("/dev/full")

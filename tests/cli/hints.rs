@@ -12,7 +12,7 @@ use testbench::bins::skip;
 use testbench::certs::Ca;
 use testbench::golden::{Run, run};
 
-/// What a run says to type next, without what may be chosen from.
+/// What a run says to type next, without the list of choices.
 fn hint(run: &Run) -> String {
     let line = run.stderr.lines().find(|line| line.starts_with("  hint: "));
     let line = line.unwrap_or_else(|| panic!("no hint: {run}"));

@@ -110,7 +110,7 @@ fn a_stale_listing_exits_with_11() {
     assert_eq!(fresh.stderr, "");
     let unasked = run(&["list", &store, "-o", "json"], &[]).expect(0);
     assert_eq!(unasked.json()["stale"], serde_json::Value::Null);
-    // A broken one does not count, however good it was.
+    // A broken one does not count, even if it was good once.
     std::fs::remove_file(crate::sample_stores::snapshot(
         &shelf.store().join("backup-2"),
     ))
@@ -118,7 +118,7 @@ fn a_stale_listing_exits_with_11() {
     run(&["list", &store, "--stale-after", "90000d"], &[]).expect(11);
 }
 
-/// The store is a place to some commands and an option to others; both are taken.
+/// The store is an argument of some commands and an option of others; both are accepted.
 #[test]
 fn a_store_is_taken_as_an_argument_and_as_an_option() {
     let shelf = Shelf::new();
@@ -227,7 +227,7 @@ fn a_path_and_its_url_show_the_same() {
     }
 }
 
-/// What is nearly a URL is neither a path nor a riddle.
+/// What is nearly a URL is not taken for a path, and the error says so.
 #[test]
 fn a_mistyped_url_says_what_was_expected() {
     let shelf = Shelf::new();

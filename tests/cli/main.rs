@@ -20,8 +20,8 @@ fn golden(name: &str, args: &[&str], placeholders: &Placeholders) -> Run {
     run
 }
 
-/// The widths of columns hang on how old things are; what is said does not. Help pages keep
-/// their layout, which is theirs to promise.
+/// The widths of columns depend on how old things are; the words do not. Help pages keep their
+/// layout, which is compared, too.
 fn squeezed(run: &Run) -> Run {
     let mut run = run.clone();
     if run.stdout.starts_with("BACKUP ") {

@@ -121,7 +121,7 @@ fn a_rule_must_be_given() {
         &[],
     )
     .expect(2);
-    // A backup refuses what would be no rule before it takes anything.
+    // A backup refuses an invalid rule before it takes anything.
     let backup = ["backup", &store, "--min-keep", "2", "--profile", "bare"];
     run(&backup, &[]).expect(2);
     assert_eq!(sets(&shelf.store()).len(), 5);
@@ -198,7 +198,7 @@ fn a_locked_store_is_busy_and_one_that_cannot_be_written_says_so() {
         .expect("the lock");
     run(&["prune", &store, "--keep-last", "1", "--yes"], &[]).expect(7);
     drop(lock);
-    // What an earlier removal left goes first, and says so.
+    // The leftovers of an earlier removal are removed first, and reported.
     std::fs::create_dir(shelf.store().join(".removing-9")).expect("a leftover");
     let done = run(&["prune", &store, "--keep-last", "3", "--yes"], &[]).expect(0);
     assert!(

@@ -109,7 +109,7 @@ impl Shelf {
         std::fs::copy(snapshot(&fixture()), store.join("before-upgrade.db")).expect("copying");
         std::fs::create_dir(store.join(".staging-13")).expect("a staging directory");
         std::fs::write(store.join(".staging-13/snapshot"), [0; 2048]).expect("a part");
-        // Nothing of ours, and not shown.
+        // It is not ours, and is not shown.
         std::fs::create_dir(store.join("lost+found")).expect("a folder");
         std::fs::write(store.join("notes.txt"), "remember the milk\n").expect("a file");
         std::fs::write(store.join("snapshot_2025-01-02_030405.db.part"), "x").expect("a file");

@@ -1,4 +1,4 @@
-//! `verify`: whole sets, and each layer broken in its own way. No harm may pass as good, and the
+//! `verify`: whole sets, and each layer broken in its own way. No damage may pass as good, and the
 //! broken layer must be the one that is named.
 
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ fn a_good_backup_verifies() {
         run(&[&at[..], &[word]].concat(), &[]).expect(0);
     }
     golden("verify-all", &with(&["--all"]), &hide).expect(3);
-    // What was learnt is shown with the sets.
+    // The result is shown with the sets.
     golden("list-verified", &["list", &store], &hide).expect(0);
 }
 

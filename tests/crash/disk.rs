@@ -49,6 +49,6 @@ fn a_disk_that_changes_loses_or_moves_what_was_written_makes_no_backup() {
         assert!(told.contains(store.to_str().unwrap()), "no path: {told}");
         assert_eq!(inspect(&store).unwrap(), ["backup-1"], "{lie}");
     }
-    // A lie that never comes: it is the lies that fail, and not the seam.
+    // A lie that never comes: so it is the lies that fail, not the seam.
     honest("after", Some(format!("flip:{}", last + 2)));
 }

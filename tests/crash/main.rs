@@ -208,7 +208,7 @@ fn a_failure_of_every_changing_call_is_reported_and_leaves_a_sound_store() {
             );
             let good = inspect(&store).unwrap_or_else(|why| panic!("{kind} at call {call}: {why}"));
             assert!(good.contains(&"backup-1".to_owned()));
-            // The status says whether there is a backup now.
+            // The status says whether there is a backup.
             let expected = if good.len() > 1 { 10 } else { 6 };
             assert_eq!(
                 failed.status.code(),

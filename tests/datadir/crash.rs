@@ -97,7 +97,7 @@ impl Run {
         complete(&self.data_dir(), self.wal_dir().as_deref())
     }
 
-    /// What is beside or in the directory and does not belong there.
+    /// What is in or next to the directory and does not belong there.
     fn hidden(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for dir in [self.dir.path().join("place"), self.data_dir()] {
@@ -124,7 +124,7 @@ fn complete(data_dir: &Path, wal_dir: Option<&Path>) -> bool {
         assert_eq!(visible.count(), 0);
         return false;
     }
-    // The zeros of the log are many, and told apart elsewhere.
+    // The log's zeros are many calls, and are tested elsewhere.
     let wal = Layout::new(data_dir, wal_dir).wal;
     let log = wal.join("0000000000000000-0000000000000000.wal");
     let log = fs::OpenOptions::new().write(true).open(log).unwrap();

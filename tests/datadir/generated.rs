@@ -1,4 +1,4 @@
-//! Made-up databases of many shapes, changed and rewritten: what was not to change has not.
+//! Generated databases of many shapes, changed and rewritten: nothing else has changed.
 
 use std::collections::BTreeMap;
 
@@ -178,7 +178,7 @@ proptest! {
     }
 }
 
-/// Deep trees: an append continues with the branches as they are, also full ones.
+/// Deep trees: an append continues with the existing branches, even full ones.
 #[test]
 fn appends_keep_on_working() {
     for page_size in [1024, 4096] {
@@ -282,7 +282,7 @@ fn large_values_are_carried_over() {
     }
 }
 
-/// A bucket that no etcd makes so big is an error, not memory.
+/// A bucket that is bigger than any etcd makes it is an error, and takes no memory.
 #[test]
 fn what_must_be_small_is_bounded() {
     let mut root = Bucket::default();

@@ -1,7 +1,7 @@
-//! Data directories made from snapshots: what real etcd starts from, told record by record from
-//! what etcdutl makes, and never half there.
+//! Data directories made from snapshots: real etcd starts from them, each record is compared with
+//! what etcdutl makes, and none is ever half there.
 //!
-//! Those parts that need real etcd take the releases that `scripts/fetch-etcd.sh` laid down.
+//! The parts that need real etcd use the releases that `scripts/fetch-etcd.sh` brought.
 
 mod bench;
 #[cfg(feature = "faults")]

@@ -1,4 +1,4 @@
-//! Where directories are made, and what is refused before anything is.
+//! Where directories are made, and what is refused before any is made.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

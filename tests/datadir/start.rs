@@ -78,7 +78,7 @@ fn start(bins: &EtcdBins, made: &Made, bump: i64, ours: Option<bool>, dir: &Path
     }
 }
 
-/// A watch from before the bump is told that this is compacted, at the bump.
+/// A watch from before the bump gets the error that its revision is compacted, with the bump's revision.
 fn watch_from_before(cluster: &Cluster, from: i64, compacted: i64) {
     block_on(async {
         let client = cluster.client().await;
@@ -134,7 +134,7 @@ fn every_starter(maker: &EtcdBins) {
     };
     let newest = require_all().last().unwrap();
     for bump in [0, BUMP] {
-        // The tool of 3.4 cannot raise the revision; the data is the same whichever tool it was.
+        // The tool of 3.4 cannot bump the revision; the data is the same with either tool.
         let tool = if maker.etcdutl.is_some() {
             maker
         } else {
@@ -187,7 +187,7 @@ fn snapshots_of_a_newer_3_5_start_everywhere() {
     family("3.5", 1);
 }
 
-/// Each member is restored by itself; together they are a cluster, and outlive one of them.
+/// Each member is restored separately; together they are a cluster, and survive the loss of one.
 #[test]
 fn three_members_form_a_cluster_and_survive_a_loss() {
     for bins in require_all().iter().rev().step_by(2) {

@@ -126,7 +126,7 @@ fn authentication_stays_on_and_a_learner_goes() {
     }
 }
 
-/// An alarm stays raised, and is told; a downgrade and a compaction under way are told too.
+/// An alarm stays raised, and is reported; so are a downgrade and a compaction in progress.
 #[test]
 fn an_alarm_a_downgrade_and_a_compaction_are_reported() {
     let Some(bins) = require("3.5") else { return };
@@ -134,7 +134,7 @@ fn an_alarm_a_downgrade_and_a_compaction_are_reported() {
     let snapshot = std::fs::read(&made.snapshot).unwrap();
     let dir = tempfile::tempdir().unwrap();
 
-    // NOSPACE of a member that is no more.
+    // NOSPACE of a member that no longer exists.
     let alarm = hex::decode("08e2c9b0bfefe5d684a4011001").unwrap();
     let alarmed = changed(&snapshot, &put("alarm", &alarm, b""));
     let asking = indulgent(&bins, dir.path());
@@ -163,7 +163,7 @@ fn an_alarm_a_downgrade_and_a_compaction_are_reported() {
     }
 }
 
-/// Pages of 16 KiB and stored freelists, as other machines than these write them.
+/// Pages of 16 KiB and stored freelists, as machines of other kinds write them.
 #[test]
 fn other_machines_databases_are_restored() {
     for bins in require_all().iter().step_by(2) {

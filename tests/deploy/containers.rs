@@ -1,4 +1,4 @@
-//! The command lines of the manifests, run as processes beside a real etcd, one after the other as
+//! The command lines of the manifests, run as processes next to a real etcd, one after the other as
 //! the kubelet would.
 
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ fn etcd_dr_in_both_containers() {
     let Some(bench) = Bench::new() else { return };
     let pod = pod("kubernetes/two-containers/cronjob.yaml");
     let (first, second) = (&pod["initContainers"][0], &pod["containers"][0]);
-    // Another node's backup in the same bucket is no business of this job's.
+    // This job leaves another node's backup in the same bucket alone.
     bench.copy_of_another();
     let theirs = bench.sets(&bench.url);
     for round in 1..=4 {
@@ -175,10 +175,10 @@ fn a_shell_script_in_the_second() {
     for set in &before {
         golden::run(&["verify", set.to_str().expect("UTF-8")], &[]).expect(0);
     }
-    // Done again, as a job that is retried does, it changes nothing.
+    // Run again, as a retried job is, it changes nothing.
     expect_success("store.sh", &script(&last, &archive));
     assert_eq!(kept(), before);
-    // What is not whole is not taken, and the job fails.
+    // An incomplete backup is not mirrored, and the job fails.
     let set = last.join("backup-1");
     std::fs::write(set.join("backup.env"), "altered").expect("writing it");
     assert!(!script(&last, &archive).status.success());

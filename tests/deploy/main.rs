@@ -1,5 +1,5 @@
-//! The files under deploy/ are whole: rendered by kubectl, read by systemd and promtool where they
-//! are there, and every command line in them is one that this binary takes.
+//! The files under deploy/ are valid: kubectl renders them, systemd and promtool read them if they
+//! are installed, and this binary accepts every command line in them.
 
 mod containers;
 mod pipeline;
@@ -26,12 +26,12 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(deploy(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// What a program said, or nothing if it is not there.
+/// What a program printed, or nothing if it is not installed.
 fn ran(program: &str, command: &mut Command) -> Option<Output> {
     match command.output() {
         Ok(output) => Some(output),
         // Neither kubectl nor systemd comes with Debian's minimal image, and nothing here installs
-        // them: what they would judge is left out by name, also where all else must run.
+        // them: what they would check is left out by name, even if all else must run.
         Err(error) if ["kubectl", "systemd-analyze"].contains(&program) => {
             eprintln!("SKIPPED deploy: there is no {program}: {error}");
             None
@@ -301,7 +301,7 @@ fn settings(unit: &str, key: &str) -> Vec<String> {
 fn a_unit_finds_the_credentials_of_a_copy() {
     for name in ["etcd-dr-backup.service", "etcd-dr-schedule.service"] {
         let unit = text(&format!("systemd/{name}"));
-        // What is found by hand is found: its home is known, and it is not hidden.
+        // The unit finds what a copy by hand finds: its home is known, and it is not hidden.
         let environment = settings(&unit, "Environment=");
         assert!(
             environment.contains(&"HOME=/root".to_owned()),

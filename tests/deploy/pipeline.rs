@@ -1,4 +1,4 @@
-//! The runbook's line for pipelines, typed as it stands there: its statuses are what is promised.
+//! The runbook's line for pipelines, typed as printed there: its statuses are those that are promised.
 
 use std::path::Path;
 use std::process::Command;
@@ -80,7 +80,7 @@ fn the_line_for_pipelines_exits_as_promised() {
         "{document}"
     );
 
-    // Old, and the cluster is not fit for another.
+    // It is old, and the cluster fails the checks of a new one.
     age(&store);
     let rolling = OpenShift {
         progressing: vec!["kube-apiserver"],

@@ -1,4 +1,4 @@
-//! The manifests, judged offline by those who know their schemas.
+//! The manifests, validated offline by programs that have their schemas.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::{deploy, ran, rendered_text, text};
 use testbench::bins::{schemas, skip};
 use testbench::process::expect_success;
 
-/// What a judge says of a text on its standard input.
+/// What a validator says of a text on its standard input.
 fn judged(mut command: Command, text: &str) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
@@ -24,7 +24,7 @@ fn judged(mut command: Command, text: &str) -> Output {
     child.wait_with_output().expect("waiting for it")
 }
 
-/// Whether a judge is there.
+/// Whether a validator is installed.
 fn there(path: &Path) -> bool {
     if !path.exists() {
         let what = format!(
@@ -59,7 +59,7 @@ fn kubernetes_knows_every_field_of_every_overlay() {
         std::fs::write(&file, &text).expect("writing it");
         let output = kubernetes(&file).expect("it is there");
         expect_success(&format!("{overlay:?}"), &output);
-        // It has looked: a field that is not there is told.
+        // It really validates: an unknown field is reported.
         let altered = text.replace("hostNetwork", "hostNetwrok");
         assert_ne!(altered, text);
         std::fs::write(&file, altered).expect("writing it");
@@ -82,7 +82,7 @@ new PrometheusRule(JSON.parse(text)).validate();
 
 #[test]
 fn the_rule_is_one_that_the_prometheus_operator_takes() {
-    // Nothing here installs node: it is left out by name, also where all else must run.
+    // Nothing here installs node: it is left out by name, even if all else must run.
     if let Err(error) = Command::new("node").arg("--version").output() {
         eprintln!("SKIPPED deploy: there is no node: {error}");
         return;

@@ -1,4 +1,4 @@
-//! What a crash, a disk error, a full disk or a plain user make of the unpacking of an archive:
+//! What a crash, a disk error, a full disk or an ordinary user do to the unpacking of an archive:
 //! nothing outside the directory that was given, and all of it there once it is reported.
 //!
 //! The suite runs itself again for each fault, as its own process.
@@ -49,7 +49,7 @@ impl Bench {
             .current_dir(bench.dir.path())
             .output();
         testbench::process::expect_success("tar -c", &output.expect("running tar"));
-        // Others than the one who made it unpack it, too.
+        // Other users than its owner unpack it, too.
         for open in [bench.dir.path(), &bench.path("a.tar.gz")] {
             fs::set_permissions(open, fs::Permissions::from_mode(0o755)).expect("its mode");
         }
@@ -79,7 +79,7 @@ impl Bench {
     }
 }
 
-/// Says what it did on its last line but the test's own.
+/// Prints what it did on the last line before the test's own.
 #[test]
 #[ignore = "the other tests run it, with its variables set"]
 fn child() {

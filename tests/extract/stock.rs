@@ -105,7 +105,7 @@ fn what_the_script_wrote_is_unpacked_as_the_script_would() {
 #[test]
 fn what_the_go_command_wrote_gets_its_directories_back() {
     let node = Node::new();
-    // It takes what was changed last, whatever the manifests say.
+    // It takes the directories that were changed last, whatever the manifests say.
     let newer = node
         .root()
         .join("etc/kubernetes/static-pod-resources/etcd-pod-7");

@@ -21,7 +21,7 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It is gone already where the test has failed for that.
+        // It may be gone already; that may be why the test failed.
         let _ = self.api.kill();
         let _ = self.api.wait();
     }

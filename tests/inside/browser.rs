@@ -36,7 +36,7 @@ fn the_page_is_readable_everywhere_and_asks_for_nothing() {
         return skip("there is no chromium");
     }
     let dir = tempfile::tempdir().expect("a folder");
-    // What the test would find.
+    // The test finds such faults.
     let bad = dir.path().join("bad.html");
     let text = "<!DOCTYPE html><p style='color:#ccc'>pale</p><img src='http://127.0.0.1:9/x.png'><script>none()</script><div style='width:2000px'>wide</div>";
     std::fs::write(&bad, text).expect("a page");

@@ -120,7 +120,7 @@ fn copies_in_a_bucket_are_read_encrypted_and_signed() {
     let [first, second] = names.as_slice() else {
         panic!("{list}");
     };
-    // Without the identity nothing of it is read; without the signature it is not, either.
+    // It is not read without the identity, nor without the signature.
     let locked = place.run(&["get", first, "cm"]).expect(2);
     assert!(locked.stderr.contains("--identity FILE"), "{locked}");
     let with = ["--identity", file.as_str()];

@@ -107,7 +107,7 @@ fn sources_below(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The source without comments, and without what stands under `#[cfg(test)]`.
+/// The source without comments, and without what is under `#[cfg(test)]`.
 fn shipped(name: &str, text: &str) -> String {
     let stem = name.trim_end_matches(".rs");
     if stem.ends_with("tests") || stem.contains("/tests/") {

@@ -75,7 +75,7 @@ fn a_grown_cluster_restarts() {
 }
 
 /// Every address has changed at once: no member finds another, and one that is alone answers no
-/// client until it sees a leader. That is told, and no change can be asked for; only a restore
+/// client until it sees a leader. That is reported, and no change can be made; only a restore
 /// helps.
 #[test]
 fn a_grown_cluster_moves_to_other_addresses() {
@@ -103,7 +103,7 @@ fn a_grown_cluster_moves_to_other_addresses() {
                 Some(1),
                 "{run}"
             );
-            // The data are not judged while a running etcd writes them.
+            // Data that a running etcd writes is not judged.
             let held = cluster["notChecked"]
                 .to_string()
                 .contains("a running etcd holds");

@@ -1,5 +1,5 @@
 //! Additions that fail, are stopped or are killed: the cluster is as before, or what remains is
-//! said, and the next run takes it up.
+//! reported, and the next run uses it.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ fn an_addition_that_cannot_catch_up_is_undone() {
     }
 }
 
-/// Ctrl-C during the wait: removed again, and said.
+/// Ctrl-C during the wait: removed again, and reported.
 #[test]
 fn an_interrupted_addition_is_undone() {
     for bins in require_turn() {

@@ -112,7 +112,7 @@ fn lags(said: &str) -> Vec<u64> {
         .collect()
 }
 
-/// It is far behind at first, told to be, and promoted only once it is not.
+/// At first it is far behind and reported so; it is promoted only once it has caught up.
 #[test]
 fn a_slow_learner_is_waited_for() {
     for bins in require_turn() {
@@ -151,7 +151,7 @@ fn member_of_three(cluster: &Cluster, args: &[&str]) -> Run {
 }
 
 /// It does not catch up in time: `verify --cluster` names it, the bound ends the wait, and what
-/// remains is told with the command that removes it.
+/// remains is reported with the command that removes it.
 #[test]
 fn the_wait_for_a_slow_learner_ends_at_its_limit() {
     for bins in require_turn() {

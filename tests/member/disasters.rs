@@ -56,7 +56,7 @@ fn know(namespace: &Namespace, names: &[(String, IpAddr)]) {
     namespace.names(names.iter().map(|(name, ip)| (name.as_str(), *ip)));
 }
 
-/// No name resolves any more. What is connected works on; what is started again finds nobody, all
+/// No name resolves any more. Members that are connected keep working; one that is restarted finds no peer, all
 /// together no leader; and once the names are back all is well by itself.
 #[test]
 fn names_of_all_members_that_stop_resolving_are_found() {
@@ -190,7 +190,7 @@ fn a_changed_address_of_one_member_is_found() {
         // Its own machine has its address, and not the others'.
         let others = [0, 2].map(|i| cluster.ip(i));
         cluster.launch(1, &everyone, "existing");
-        // A write that waits for a leader who has gone is given up by etcd: it is the next one that holds.
+        // etcd gives up a write that waits for a leader that is gone; the next one counts.
         let put = ["put", "/while-away", "it", "--command-timeout=30s"];
         let written = wait_for("a write without the third", Duration::from_secs(60), || {
             let output = cluster.etcdctl(&put);
@@ -284,7 +284,7 @@ fn changed_addresses_of_all_members_are_found() {
             "60s",
             "--yes",
         ];
-        // The others' old addresses are in a network that is gone: nobody can ask there.
+        // The others' old addresses are in a network that is gone: nothing answers there.
         let told = on_node(5, &from);
         assert!(told.stderr.contains("[other-members-unknown]"), "{told}");
         let allowed = [&from[..], &["--allow", "other-members-unknown"]].concat();
@@ -315,7 +315,7 @@ fn changed_addresses_of_all_members_are_found() {
     }
 }
 
-/// The clock of one member is half a minute ahead: told from what the members themselves serve.
+/// The clock of one member is half a minute ahead: seen in what the members themselves serve.
 #[test]
 fn a_clock_that_is_ahead_is_found() {
     let Some(qemu) = bins::skewed() else { return };

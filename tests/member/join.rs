@@ -112,7 +112,7 @@ impl Lost {
     }
 
     /// Begins to join, and gets a signal when it has come to this step. Its status, and what it
-    /// told.
+    /// reported.
     fn signalled_at(&self, step: &str, signal: Signal) -> (Option<i32>, String) {
         let mut child = self
             .command(&["member-add", "--join", "--yes", "--wait", "90s"])
@@ -289,7 +289,7 @@ fn a_join_interrupted_after_the_promotion_stays() {
     let mut lost = Lost::new(&bins, &NodeOptions::default(), true);
     let (status, told) = lost.signalled_at("prove that", Signal::INT);
     match status {
-        // It was done before the signal was there.
+        // It had finished before the signal came.
         Some(0) => {}
         Some(7) => {
             assert!(told.contains("is a voting member by now"), "{told}");
@@ -313,7 +313,7 @@ fn a_bad_data_directory_is_replaced() {
     let db = cluster.data_dir(LOST).join("member/snap/db");
     let bytes = std::fs::read(&db).expect("reading the database");
     std::fs::write(&db, &bytes[..9000]).expect("cutting the database");
-    // Its kubelet starts etcd again and again, in vain.
+    // Its kubelet restarts etcd again and again, in vain.
     let bench = NodeBench::adopt(&mut cluster, LOST, |spec| {
         spec.empty = Empty::Join(everyone)
     });
@@ -323,7 +323,7 @@ fn a_bad_data_directory_is_replaced() {
         root,
         global: Vec::new(),
     };
-    // Its container keeps the directory for moments only.
+    // Its container holds the directory for moments only.
     let found = wait_for(
         "the directory to be judged",
         Duration::from_secs(60),
@@ -362,7 +362,7 @@ fn a_join_that_cannot_catch_up_rolls_back() {
     assert!(err.contains("has not started"), "{err}");
     assert_eq!(listed(&lost.cluster), members);
     assert_same(&files, &lost.files());
-    // An earlier attempt's member is taken up, and stays where it was.
+    // The member of an earlier attempt is used, and keeps its place.
     let url = lost.cluster.peer_url(LOST);
     let name = lost.cluster.name(LOST);
     let peer = format!("--peer-urls={url}");
@@ -442,7 +442,7 @@ fn certificates_that_do_not_fit_are_refused() {
     std::fs::remove_file(&own).expect("removing a certificate");
     let (_, err) = lost.join(5, &[]);
     assert!(err.contains("does not exist"), "{err}");
-    // One that is over, and one of another authority, each with its key.
+    // One that has expired, and one of another authority, each with its key.
     let ips = [lost.cluster.ip(LOST)];
     let name = "system:etcd-peer:master-2";
     let over = certs.ca().leaf_valid(name, "x", &ips, Validity::expired());

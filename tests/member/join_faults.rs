@@ -1,8 +1,8 @@
 //! A kill, an error and a full disk at the calls of `member-add --join` that change a disk.
 //!
-//! Going back is tried on a node whose etcd does not run for this, so that nothing else writes: it
+//! The rollback is tested on a node whose etcd does not run for this, so that nothing else writes: it
 //! must be what it was, byte for byte, and the list of members too. Resuming is tested with a real
-//! etcd, up to the vote and equal data; then the member is removed and the join taken back, so that
+//! etcd, up to the vote and equal data; then the member is removed and the join rolled back, so that
 //! the next one begins where this one did.
 //!
 //! A run of the whole suite takes a sample of the calls; `ETCD_DR_EVERY=1` takes each one.
@@ -50,7 +50,7 @@ impl Template {
         command.output().expect("running etcd-dr")
     }
 
-    /// The state of the operation available; none if there is no journal that is not settled.
+    /// The state of the operation that is not settled, if there is one.
     fn state(&self) -> Option<String> {
         let output = self.run(&["--status", "-o", "json"], None);
         if output.status.code() == Some(2) {
@@ -60,7 +60,7 @@ impl Template {
         Some(status["state"].as_str().expect("a state").to_owned())
     }
 
-    /// Goes back where there is something to go back from.
+    /// Rolls back if there is something to roll back.
     fn back(&self, when: &str) -> bool {
         let open = matches!(self.state().as_deref(), Some("running" | "rolling-back"));
         if open {

@@ -1,4 +1,4 @@
-//! Joins that an earlier build has planned.
+//! Joins that an earlier build planned.
 
 use crate::join::{LOST, Lost};
 use testbench::bins::require;

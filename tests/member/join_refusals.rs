@@ -9,7 +9,7 @@ use testbench::bins::require;
 use testbench::node::NodeOptions;
 use testbench::tmpfs::Tmpfs;
 
-/// Refused by this name, also where it is allowed, and node and members are as before.
+/// Refused by this name, even if it is allowed; node and members are as before.
 #[track_caller]
 fn refused(lost: &Lost, name: &str, before: &[&str]) {
     let (files, members) = (lost.files(), listed(&lost.cluster));
@@ -53,7 +53,7 @@ fn nodes_on_which_no_member_can_join() {
         text.replace("\"resource-dir\"", "\"backup-dir\"")
     });
 
-    // None in its place, and none of any revision.
+    // There is none in its place, and none of any revision.
     let kept = lost.root.join("etc/kept");
     std::fs::create_dir(&kept).expect("a folder");
     let resources = lost.root.join("etc/kubernetes/static-pod-resources");

@@ -75,7 +75,7 @@ fn wait_leaderless(cluster: &Cluster, i: usize) {
     gone.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// etcd-dr on its way, with the settings that it printed for the new member.
+/// A running etcd-dr, with the settings that it printed for the new member.
 struct Adding {
     child: Child,
     out: BufReader<std::process::ChildStdout>,

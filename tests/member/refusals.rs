@@ -14,7 +14,7 @@ fn json<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [args, &["-o", "json"]].concat()
 }
 
-/// A URL of this cluster's network where nobody is.
+/// A URL of this cluster's network where nothing listens.
 fn elsewhere(cluster: &Cluster) -> String {
     cluster.peer_url(0).replace(&cluster.ip(0).to_string(), &{
         let ip = cluster.ip(0).to_string();
@@ -52,7 +52,7 @@ fn taken_names_and_urls_are_refused() {
     }
 }
 
-/// etcd's own limit is one learner: a second is refused by etcd, and told by our name.
+/// etcd's own limit is one learner: etcd refuses a second one, and the refusal has our name.
 #[test]
 fn a_learner_beyond_the_limit_is_refused() {
     for bins in require_turn() {
@@ -86,7 +86,7 @@ fn a_learner_beyond_the_limit_is_refused() {
     }
 }
 
-/// A dead voting member: refused; allowed, etcd itself refuses unless it was told not to look.
+/// A dead voting member: refused; if allowed, etcd itself refuses unless its strict check is off.
 #[test]
 fn an_unhealthy_cluster_is_refused_and_can_be_allowed() {
     for bins in require_turn() {
@@ -162,7 +162,7 @@ fn a_removal_that_would_lose_the_quorum_is_refused() {
                 assert!(run.stderr.contains("etcd itself"), "{run}");
                 assert_eq!(listed(&cluster).len(), 3);
             } else {
-                // Two of two must agree now, and one is dead: it is what was allowed.
+                // Two of two must agree now, and one is dead: exactly what was allowed.
                 assert_ne!(run.status, Some(5), "{run}");
             }
         }
@@ -225,7 +225,7 @@ fn the_last_member_and_a_leader_without_successor_are_refused() {
         "--yes",
     ];
     let run = member(&cluster, &json(&args));
-    // Which of the two comes first hangs on how soon the leader notices.
+    // Which of the two comes first depends on how soon the leader notices.
     assert!(
         ["would-lose-quorum", "no-quorum", "leader-cannot-move"].contains(&refusal(run).as_str())
     );
@@ -283,7 +283,7 @@ fn invalid_names_and_urls_are_usage_errors() {
     assert!(run.stderr.contains("last-member"), "{run}");
 }
 
-/// What is added and not waited for has not started, and says what it must start with.
+/// A member that is added without waiting has not started; the result says what it must start with.
 #[test]
 fn an_addition_without_promotion_returns_at_once() {
     let Some(bins) = require("3.5") else { return };

@@ -49,14 +49,14 @@ fn a_member_is_named_by_name_id_or_peer_url() {
         let json = member(&cluster, &args).expect(0).json();
         assert_eq!(json["plan"]["member"]["name"], "master-1", "{word}");
     }
-    // Where nobody can be asked, --yes is needed.
+    // Without a terminal to ask on, --yes is needed.
     let run = member(&cluster, &["member-remove", "master-1", "-o", "json"]).expect(2);
     assert!(run.stderr.contains("there is no terminal"), "{run}");
     assert!(run.stderr.contains("--yes"), "{run}");
     assert_eq!(listed(&cluster).len(), 3);
 }
 
-/// On an OpenShift node the rest of the work is told, names filled in.
+/// On an OpenShift node the remaining steps are printed, with the names filled in.
 #[test]
 fn a_removal_on_openshift_lists_the_remaining_steps() {
     let Some(bins) = require("3.5") else { return };
@@ -85,7 +85,7 @@ fn a_removal_on_openshift_lists_the_remaining_steps() {
     assert_eq!(listed(&cluster).len(), 2);
 }
 
-/// A member whose address has changed: its data stays, its peers are told.
+/// A member whose address has changed: its data stays, its peers learn the address.
 #[test]
 fn member_update_moves_a_member() {
     for bins in require_turn() {
@@ -125,7 +125,7 @@ fn member_update_moves_a_member() {
     }
 }
 
-/// Moving a healthy member to where nobody listens may cost the quorum, by name.
+/// Moving a healthy member to an address where nothing listens may cost the quorum, by name.
 #[test]
 fn a_move_to_nowhere_is_refused_where_it_costs_the_quorum() {
     for bins in require_turn() {

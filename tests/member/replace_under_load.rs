@@ -19,7 +19,7 @@ use testbench::bins::require_turn;
 use testbench::cluster::{Cluster, ClusterSpec};
 use testbench::process::wait_for;
 
-/// Writes to one member until told to stop.
+/// Writes to one member until asked to stop.
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicUsize>,
@@ -68,7 +68,7 @@ impl Writer {
         }
     }
 
-    /// The keys it was told are written.
+    /// The keys whose writes were acknowledged.
     pub(crate) fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("the writer ends well")

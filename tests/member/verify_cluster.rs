@@ -161,11 +161,11 @@ fn a_promotion_that_was_not_written_down_is_named_before_an_upgrade() {
             list.map(|one| one["name"].as_str().expect("a name").to_owned())
                 .collect()
         };
-        // The database tells how far it has come with the next write only, within 100 ms.
+        // The database records its progress only with the next write, within 100 ms.
         cluster.etcdctl_ok(&["put", "/after", "the promotion"]);
         wait_for("the database", Duration::from_secs(20), || {
             let run = look(&cluster, &more);
-            // It is advice: nothing stands in the running cluster's way.
+            // It is advice, not a problem of the running cluster.
             assert_eq!(found(&run), [], "{run}");
             let differs =
                 names(&run.json()["cluster"]["advice"]).contains(&"membership-differs".to_owned());
@@ -191,7 +191,7 @@ fn a_promotion_that_was_not_written_down_is_named_before_an_upgrade() {
         );
         let text = text.expect(11);
         assert!(text.stdout.contains("[one-minor-at-a-time]"), "{text}");
-        // Of the stopped member the same.
+        // The same for the stopped member.
         cluster.stop(0);
         let args = [
             "verify",
@@ -257,7 +257,7 @@ fn dead_absent_and_foreign_members_are_found() {
             [pair("member-unreachable", "master-2")]
         );
 
-        // A member of the same name and place that has founded its own cluster.
+        // A member of the same name and address that has founded its own cluster.
         let alone = format!("master-2={}", cluster.peer_url(2));
         cluster.wipe(2);
         cluster.launch(2, &alone, "new");

@@ -87,7 +87,7 @@ fn members_that_are_connected_one_way_only() {
         let add = ["member-add", "m3", "--peer-urls", "https://127.16.0.9:2380"];
         let url = cluster.client_url(0);
         let allow = ["--endpoints", &url, "--allow", "unhealthy-cluster"];
-        // Ours, and where that is allowed etcd's own.
+        // Ours, and if that is allowed, etcd's own.
         for more in [&[][..], &allow] {
             let refused = member(&cluster, &[&add[..], &["-o", "json"], more].concat());
             let error = refused.json()["error"].clone();

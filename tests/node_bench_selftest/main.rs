@@ -1,5 +1,5 @@
-//! Proves the stand-in kubelet and container runtime: what they say is so, and what they are told
-//! to do wrong they do. The client of the container runtime looks at them all the while.
+//! Proves the stand-in kubelet and container runtime: what they report is true, and the faults that
+//! they are configured for happen. The client of the container runtime looks at them all the time.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -401,7 +401,7 @@ fn the_program_says_when_it_is_ready_and_ends_what_it_started() {
     assert!(ready.ends_with("/run/crio/crio.sock"), "{ready}");
     cluster.wait_member(0);
     testbench::process::terminate(child.id());
-    // Whatever it says further must have a reader.
+    // Whatever else it writes must have a reader.
     let rest: Vec<_> = lines.collect();
     let status = child.wait().expect("waiting for its end");
     assert!(status.success(), "{status}: {rest:?}");

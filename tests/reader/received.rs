@@ -119,7 +119,7 @@ fn a_sound_snapshot_has_the_same_report_and_is_not_read_again() {
                 file.len()
             );
         }
-        // Pieces that are not whole pages are of no use, and do no harm.
+        // Pieces that are not whole pages are useless, but do no harm.
         let (report, _) = received(&file, 1000, false);
         assert_eq!(json(&report), json(&whole), "seed {seed}");
     }
@@ -134,7 +134,7 @@ fn a_broken_snapshot_has_the_same_findings() {
         for _ in 0..=random.below(3) {
             let page = 1024 << (seed % 4);
             let pages = database.len() as u64 / page;
-            // Most of it in headers, elements and keys, where a changed byte matters.
+            // Mostly in headers, elements and keys, where a changed byte matters.
             let within = match random.below(3) {
                 0 => random.below(page),
                 1 => random.below(16),

@@ -1,4 +1,4 @@
-//! Generated databases of many shapes: the reader finds nothing wrong and reads back what was put.
+//! Generated databases of many shapes: the reader finds nothing wrong and reads back what was written.
 
 use std::io;
 

@@ -36,7 +36,7 @@ fn disable_and_enable_may_be_repeated() {
     let json: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!(json["votes"]["before"]["healthy"], 1, "{told}");
     assert_eq!(json["votes"]["after"]["tolerance"], Value::Null, "{told}");
-    // Nobody can be asked here: it goes ahead, and says what that costs.
+    // There is no terminal to ask on: it continues, and says what that costs.
     let told = node.expect(0, &["disable"]).1;
     assert!(told.contains("[would-lose-quorum]"), "{told}");
     node.expect(0, &["disable", "--yes"]);
@@ -172,7 +172,7 @@ fn a_signal_ends_every_question_at_once() {
     assert!(node.bench.runs("etcd"));
 }
 
-/// Whatever is told, each line of it is an event, also the plan, the failure and its hint.
+/// Each line of the progress is an event: the plan, the failure and its hint, too.
 #[test]
 fn progress_as_json_is_nothing_but_json_and_never_is_quiet() {
     let Some(bins) = etcd("3.5") else { return };

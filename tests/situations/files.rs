@@ -111,7 +111,7 @@ fn a_pod_of_another_user_gets_data_that_is_its_own() {
     std::fs::write(&manifest, rootless).expect("a manifest");
     node.cluster.wait_member(0);
     node.expect(0, &["backup"]);
-    // The disk is lost, and what was made instead is root's.
+    // The disk is lost, and what replaces it is root's.
     node.bench.take_out("etcd.yaml");
     node.bench.settle();
     std::fs::remove_dir_all(data.join("member")).expect("losing the data");

@@ -86,7 +86,7 @@ fn a_second_change_waits_until_the_first_is_committed_or_rolled_back() {
         .etcdctl_ok(&["get", "later", "--print-value-only"]);
     assert_eq!(later.trim(), "1");
 
-    // What was written after the restore is kept, shown, and goes with a clean-up.
+    // What was written after the restore is kept and shown; a clean-up removes it.
     assert_eq!(unsettled(&node), [(id.clone(), "rolled-back".to_owned())]);
     let told = node.expect(0, &["restore", "--commit", &id, "--yes"]).0;
     assert!(
@@ -118,7 +118,7 @@ fn a_stack_of_restores_is_rolled_back_to_its_first_state() {
         panic!("{ids:?}");
     };
 
-    // Each still holds its backup; the later one goes first.
+    // Each still holds its backup; the later one must be rolled back first.
     let pruned = node
         .expect(0, &["prune", "--keep-last", "1", "--dry-run", "--explain"])
         .0;
@@ -276,7 +276,7 @@ fn a_snapshot_alone_is_restored_while_etcd_is_disabled() {
         "restore", &alone, "--scope", "etcd", "--yes", "--wait", "60s",
     ];
 
-    // Moved away by hand, as Kubernetes' documentation has it.
+    // Moved away by hand, as Kubernetes' documentation says.
     let manifest = node.path("etc/kubernetes/manifests/etcd.yaml");
     let aside = node.cluster.scratch().join("etcd.yaml");
     std::fs::rename(&manifest, &aside).expect("moving a manifest");
@@ -312,7 +312,7 @@ fn a_restored_cluster_is_the_same_to_its_older_backups() {
     let former = manifest["cluster"]["formerIds"].as_array().expect("ids");
     assert_eq!(former.len(), 2, "{manifest}");
 
-    // Where no journal tells, the namespace that every cluster makes once does.
+    // Without a journal, the namespace that every cluster makes once identifies it.
     let uid = |uid: &str| {
         let object = format!(r#"{{"kind":"Namespace","metadata":{{"uid":"{uid}"}}}}"#);
         node.cluster
@@ -381,7 +381,7 @@ fn what_the_plan_says_of_names_and_what_a_cluster_says_of_disable() {
     node.expect(0, &["disable"]);
     let told = node.expect(11, &["verify", "--cluster"]).1;
     assert!(told.contains("etcd is disabled on this node"), "{told}");
-    // A node path means the node's, where this process has no such directory.
+    // A path means the node's if this process has no such directory.
     let below = PathBuf::from(&data);
     std::fs::rename(&below, below.with_file_name("etcd-of-this-test")).expect("a name of its own");
     let files = node
@@ -390,7 +390,7 @@ fn what_the_plan_says_of_names_and_what_a_cluster_says_of_disable() {
     assert!(files.contains("etcd-of-this-test"), "{files}");
 }
 
-/// Where the manifest tells nothing, each hint adds what is missing.
+/// If the manifest lacks it, each hint adds what is missing.
 #[test]
 fn an_etcd_behind_a_shell_is_restored_by_the_hints_alone() {
     let Some(node) = single() else { return };

@@ -1,4 +1,4 @@
-//! A restore beside other members of the cluster: refused while they run, also when it is resumed.
+//! A restore next to other members of the cluster: refused while they run, also when it is resumed.
 
 use super::node::{KEYS, Node, etcd};
 use super::operations::{containerd, rewritten, three, unsettled};
@@ -88,7 +88,7 @@ fn a_restore_is_not_resumed_beside_members_that_were_started_since() {
     for i in 1..3 {
         node.cluster.kill(i);
     }
-    // It is left where etcd does not end, for hours.
+    // A restore may be left in that state for hours, if etcd does not end.
     node.bench.faults(|faults| {
         faults.stop = Stop::Never;
         faults.pods = vec!["etcd".to_owned()];

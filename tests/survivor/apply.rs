@@ -355,7 +355,7 @@ fn assert_same(made: &Copy, real: &Copy, forgets: bool, what: &str) {
         assert_eq!(made.bucket(bucket), real.bucket(bucket), "{what}: {bucket}");
     }
     let (mut ours, mut theirs) = (made.bucket("meta"), real.bucket("meta"));
-    // A compaction that the log asked for is left to the server.
+    // A compaction that the log requests is left to the server.
     let finished = b"finishedCompactRev".as_slice();
     let compacted = ours.get(finished) != theirs.get(finished);
     ours.remove(finished);

@@ -56,7 +56,7 @@ fn link(chain: &str, number: u64) -> String {
     format!("/chains/{chain}/links/{number:08}")
 }
 
-/// Lengthens a chain until told to stop, or until nobody answers.
+/// Lengthens a chain until asked to stop, or until no member answers.
 pub(crate) async fn lengthen(
     mut client: Client,
     name: String,
@@ -89,7 +89,7 @@ pub(crate) async fn lengthen(
                 TxnOp::put(key.clone(), next.to_string(), None),
                 TxnOp::put(link(&name, next), format!("after {number}"), None),
             ]);
-        // What is not answered may have been done; the next round looks.
+        // A request without an answer may have been applied; the next round looks.
         let Ok(Ok(answer)) = timeout(client.txn(txn)).await else {
             return;
         };

@@ -1,4 +1,4 @@
-//! The log cut at every record's end and within records: what is made of it is right, or refused.
+//! The log cut at every record's end and within records: the result is right, or it is refused.
 
 use std::path::{Path, PathBuf};
 

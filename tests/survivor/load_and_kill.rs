@@ -157,7 +157,7 @@ fn round(cluster: &mut Cluster, chains: &Chains, random: &mut Random, tally: &mu
     let mut server = serve(&bins, &name, &made, &[]);
     let there = runtime.block_on(async { heads(&mut client(&server, 0).await).await });
     tally.lost += lost(&known, &there);
-    // How far the log leads was said before.
+    // How far the log leads was reported before.
     let revision = server.revision(0);
     let at_most = report["revisions"]["atMost"].as_i64().unwrap();
     let database = report["revisions"]["database"].as_i64().unwrap();
@@ -171,7 +171,7 @@ fn round(cluster: &mut Cluster, chains: &Chains, random: &mut Random, tally: &mu
     assert_eq!(format!("{:x}", alone.1), outcome.cluster_id);
     assert_ne!(outcome.cluster_id, outcome.former_cluster_id);
 
-    // It stays what it is, over an orderly end and a kill.
+    // It stays the same over an orderly end and a kill.
     server.stop(0);
     server.relaunch_stopped();
     server.wait_healthy();
@@ -273,7 +273,7 @@ fn two_new_members_join_and_the_old_ones_never_come_back() {
         let mut wanted = request(old.data_dir(i), &made);
         wanted.peer_urls = Some(url.clone());
         wanted.name = Some(old.name(i).to_owned());
-        // As `restore` does unless told. The log goes back to its beginning: who joins must get
+        // As `restore` does by default. The log goes back to its beginning: a member that joins must get
         // what the revision was raised in, not only the log.
         wanted.options.bump = None;
         let outcome = make(&wanted).unwrap();

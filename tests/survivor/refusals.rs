@@ -22,7 +22,7 @@ fn disks_that_cannot_be_used_are_refused() {
     cluster.etcdctl_ok(&["member", "add", "learner", "--learner", &peer]);
     let all = cluster.initial_cluster();
     cluster.launch(learner, &all, "existing");
-    // A learner answers no health check; its log tells when it has come.
+    // A learner answers no health check; its log says when it has joined.
     let arrived = || std::fs::read_dir(cluster.data_dir(learner).join("member/wal")).is_ok();
     for _ in 0..100 {
         if arrived() {
@@ -129,7 +129,7 @@ fn a_disk_is_compared_with_the_newest_backup() {
         assert_eq!(report["member"]["role"], "voter");
         assert!(report["lastWritten"].is_string(), "{report}");
 
-        // Raised above what the backup knows too; its revisions are of another cluster then.
+        // Bumped above what the backup knows, too; then its revisions are those of another cluster.
         let made = scratch.path().join("made");
         let made = made.to_str().unwrap();
         let from = ["--from-data-dir", dir, "--data-dir", made, "--store", store];
@@ -146,7 +146,7 @@ fn entries_whose_effect_is_unknown_are_left_to_etcd() {
     for bins in require_turn() {
         let mut cluster = Cluster::start(ClusterSpec::new(bins, 1).plain().fast());
         cluster.etcdctl_ok(&["put", "a", "1"]);
-        // The database is copied while the log continues with what is known here by name only.
+        // The database is copied while the log continues with requests that are known here by name only.
         std::thread::sleep(std::time::Duration::from_millis(400));
         let scratch = tempfile::tempdir().unwrap();
         let source = scratch.path().join("source");
@@ -202,7 +202,7 @@ fn the_disk_of_a_removed_member_is_refused() {
         }
     });
     removed.unwrap();
-    // Its log tells that it was removed, and then it ends by itself.
+    // Its log says that it was removed, and then it ends by itself.
     let address = (cluster.ip(1), 2379);
     let ended = wait_for(
         "its end",

@@ -386,7 +386,7 @@ fn a_kill_while_a_snap_file_was_written_keeps_nothing_back() {
             fs::remove_file(file).unwrap();
         }
         assert_survives(&source, &told, &format!("{version} none"));
-        // Nor the log's beginning: its record of the snapshot and the database are the start.
+        // The log's beginning is gone, too: its record of the snapshot and the database are the start.
         let wal = source.join("member/wal");
         let first = wal.join("0000000000000000-0000000000000000.wal");
         fs::rename(first, wal.join("0000000000000001-0000000000000001.wal")).unwrap();

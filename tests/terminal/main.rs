@@ -124,7 +124,7 @@ fn every_command_fits_a_narrow_window() {
             is_clean(&screen, true);
         }
     }
-    // Whatever was typed wrongly, the right word is near.
+    // For each typing mistake, the right word is suggested.
     for (typed, meant) in [
         ("bakcup", "backup"),
         ("verfiy latest", "verify"),

@@ -15,7 +15,7 @@ const FIRST: SegmentName = SegmentName {
     index: 0,
 };
 
-/// Only what a member begins its log with is left: etcd waits for a leader that never comes.
+/// Only the first records of a member's log are left: etcd waits for a leader that never comes.
 const NO_MEMBERS: &str = "cut before the first entry";
 /// A size that no file has room for.
 const GARBAGE: &str = "garbage size after the end";

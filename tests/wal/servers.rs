@@ -13,7 +13,7 @@ use etcd_dr::finding::Severity;
 
 use crate::etcd::{PEER_PORT, Release, Server, Start, address, runtime};
 
-/// The database's facts as the server told them; the database itself is another room's matter.
+/// The database's facts as the server reported them; reading the database is tested elsewhere.
 async fn facts(client: &mut Client) -> (StatusResponse, DbFacts) {
     let members = client.member_list().await.unwrap();
     let members = members
@@ -159,7 +159,7 @@ fn a_member_that_received_a_snapshot_is_sound() {
             for i in 0..60 {
                 client.put("k", i.to_string(), None).await.unwrap();
             }
-            // The learner serves no reads but its own status.
+            // The learner answers nothing but questions for its own status.
             let until = Instant::now() + Duration::from_secs(60);
             loop {
                 let leads = client.status().await.unwrap().raft_index();
@@ -222,7 +222,7 @@ fn killed_members_and_a_forced_cluster_are_sound() {
                         if put.await.is_ok() {
                             counter.fetch_add(1, Ordering::Relaxed);
                         } else {
-                            // A leader may not be there yet, or no more.
+                            // There may be no leader yet, or no longer.
                             tokio::time::sleep(Duration::from_millis(20)).await;
                         }
                     }
