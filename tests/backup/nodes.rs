@@ -66,7 +66,7 @@ fn a_kubeadm_node_is_backed_up() {
     let Some(mut cluster) = start(1) else { return };
     let node = Node::of(&cluster, 0, &NodeOptions::kubeadm());
     let store = cluster.scratch().join("store");
-    // Nothing need be told here: etcd's manifest names the member.
+    // Nothing need be configured here: etcd's manifest names the member.
     let args = [
         "--root",
         text(&node.root),
@@ -130,7 +130,7 @@ fn a_kubeadm_node_is_backed_up() {
     ] {
         assert!(run.stderr.contains(word), "no {word:?} in {run}");
     }
-    // Told where it is, the backup can be taken nevertheless.
+    // With its address given, the backup can be taken nevertheless.
     let url = cluster.client_url(0);
     let told = [&args[..], &["--endpoints", &url, "--force"]].concat();
     golden::run(&told, &cluster.client_env()[1..]).expect(0);
@@ -183,7 +183,7 @@ fn kms_plugins_and_other_etcds_are_warned_of() {
     let manifest = &run.json()["manifest"];
     assert_eq!(manifest["otherEtcds"][0]["resource"], "/events", "{run}");
     assert_eq!(manifest["kmsPlugins"][0], "vault", "{run}");
-    // Whoever restores it is told again.
+    // A restore warns again.
     let dir = cluster.scratch().join("made");
     let args = [
         "restore",

@@ -128,7 +128,7 @@ fn a_store_that_cannot_be_written_is_an_error() {
     mount.remount("ro");
     let run = node.backup(&store, &[]).expect(6);
     assert!(run.stderr.contains("Read-only file system"), "{run}");
-    // Whoever only reads is served.
+    // Reading works.
     assert_only_good(&store, &["backup-1"], &run);
     node.run(&["list", text(&store), "--stale-after", "1h"])
         .expect(0);

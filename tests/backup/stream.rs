@@ -153,7 +153,7 @@ fn two_backups_at_once_and_a_rollout_are_refused() {
         "{second}"
     );
     assert_eq!(second.json()["error"]["kind"], "busy");
-    // Readers are not kept out, and see that one is being made.
+    // Readers are not locked out, and see that a backup is being taken.
     let making = (".staging-2".to_owned(), "incomplete".to_owned());
     assert!(states(&bench.store).contains(&making));
     bench

@@ -1,4 +1,4 @@
-//! etcd cannot be reached, or does not trust us, or we not it: status 4, a message that says
+//! etcd cannot be reached, or does not trust us, or we do not trust it: status 4, a message that says
 //! which, and nothing left behind.
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use testbench::cluster::{Cluster, ClusterSpec};
 use testbench::golden::{self, Run};
 use testbench::process::write_private;
 
-/// Everything a bare etcd must be told.
+/// All settings that a bare etcd needs.
 struct Told {
     endpoint: String,
     ca: PathBuf,

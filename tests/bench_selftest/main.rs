@@ -177,7 +177,7 @@ fn servers_end_with_a_killed_process() {
     let limit = std::time::Duration::from_secs(60);
     testbench::process::wait_for("the server's end", limit, || {
         match std::fs::read_to_string(&stat) {
-            // Nobody may have collected it yet.
+            // Its status may not have been collected yet.
             Ok(text) if !text.contains(") Z ") => Err(text),
             _ => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! Certificates as people make them with openssl: what etcd takes is taken, and what cannot be used
+//! Certificates as people make them with openssl: what etcd accepts is accepted, and what cannot be used
 //! is told in a sentence.
 
 use std::path::{Path, PathBuf};

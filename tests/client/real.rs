@@ -1,5 +1,5 @@
 //! Against real etcd, every release available: the calls agree with etcdctl, a snapshot is what
-//! etcd's own tool accepts, and a server that dies, freezes or refuses is told as what it is.
+//! etcd's own tool accepts, and a server that dies, freezes or refuses is reported as such.
 
 use std::fs::File;
 use std::io::{Read, Seek};

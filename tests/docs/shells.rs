@@ -199,7 +199,7 @@ fn sets_and_stores_come_from_where_the_command_would_look() {
         stores,
         [other.to_str().expect("UTF-8"), own.to_str().expect("UTF-8")]
     );
-    // Paths where nothing is known by such a name; and nothing at all rather than an error.
+    // Paths, if nothing is known by such a name; and nothing at all rather than an error.
     let path = format!("{at}/oth");
     let paths = offered(&["etcd-dr", "verify", &path], &[]);
     assert_eq!(paths, [format!("{at}/other/")]);

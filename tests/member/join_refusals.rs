@@ -53,7 +53,7 @@ fn nodes_on_which_no_member_can_join() {
         text.replace("\"resource-dir\"", "\"backup-dir\"")
     });
 
-    // There is none in its place, and none of any revision.
+    // Nothing is in its place, and nothing of any revision.
     let kept = lost.root.join("etc/kept");
     std::fs::create_dir(&kept).expect("a folder");
     let resources = lost.root.join("etc/kubernetes/static-pod-resources");

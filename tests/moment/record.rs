@@ -1,4 +1,4 @@
-//! Recorded changes: a recorder beside a real etcd, killed, disconnected and overtaken; and restores to the
+//! Recorded changes: a recorder next to a real etcd, killed, disconnected and overtaken; and restores to the
 //! revisions between two backups.
 
 use std::path::Path;
@@ -279,7 +279,7 @@ fn a_recorder_that_was_away_for_too_long_begins_again() {
     }
 }
 
-/// Beside a schedule: each backup proves what was recorded since the one before, and the end seals.
+/// Next to a schedule: each backup proves what was recorded since the one before, and the end seals.
 #[test]
 fn a_schedule_records_beside_its_backups() {
     for bins in require_turn() {

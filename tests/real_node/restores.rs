@@ -176,7 +176,7 @@ fn what_does_not_answer_ends_a_restore_and_changes_nothing() {
     node.signal("containerd", "CONT");
     moved.assert_as_before(&tree);
 
-    // Nobody ends the pods: the wait for it does, and the manifests are put back.
+    // No process ends the pods: the wait for them ends instead, and the manifests are put back.
     node.signal("kubelet", "STOP");
     node.etcd_dr(&["restore", "latest", "--wait", "10s", "--yes"])
         .expect(8);
@@ -247,7 +247,7 @@ fn a_restore_killed_at_every_step_or_two_completes() {
     assert!(deaths > 4, "{deaths}");
     moved.assert_restored();
 
-    // And back, killed before the old data is in place again.
+    // And the rollback, killed before the old data is in place again.
     node.etcd_dr_killed_at(&["restore", "--rollback", "--yes"], |event| {
         event["event"] == "step" && event["name"] == "set-data-aside"
     });

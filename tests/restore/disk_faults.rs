@@ -1,6 +1,6 @@
 //! A kill, an error and a full disk at every call of a restore that changes a disk.
 //!
-//! Going back is tried on a node whose etcd does not run for this: so nothing else writes, and the
+//! The rollback is tested on a node whose etcd does not run for this: so nothing else writes, and the
 //! whole tree must be what it was, byte for byte: content, mode, owner, links, attributes. Resuming
 //! is tried with a real etcd, and proved by what the tool itself proves and by the tree after an
 //! undisturbed restore.
@@ -170,7 +170,7 @@ fn a_restore_killed_at_any_call_rolls_back() {
             assert!(killed(&output), "call {call}: {output:?}");
             kills += 1;
             if template.run(&["restore", "--status"], None).status.code() == Some(2) {
-                // Killed before the journal was there: nothing to go back from.
+                // Killed before the journal was there: nothing to roll back.
                 template.assert_before(&format!("killed at call {call}, before the journal"));
                 continue;
             }

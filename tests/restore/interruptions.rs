@@ -34,7 +34,7 @@ fn running(node: &Node, until: &str) -> Child {
         let line = line.expect("a line");
         told.push(line.clone());
         if line.contains(until) && line.starts_with('[') {
-            // The pipe goes with the reader: what is told later finds nobody.
+            // The pipe goes with the reader: later output has no reader.
             return child;
         }
     }

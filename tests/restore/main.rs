@@ -1,4 +1,4 @@
-//! A node goes back to a backup, as one transaction: real etcd behind a stand-in kubelet and
+//! A node is restored from a backup, as one transaction: real etcd behind a stand-in kubelet and
 //! container runtime, which can also be made to lie, to hang and to fail.
 
 #[cfg(feature = "faults")]

@@ -1,4 +1,4 @@
-//! A node goes back to a moment inside a backup.
+//! A node is restored to a moment inside a backup.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;

@@ -2,7 +2,7 @@
 //!
 //! All changing calls of both are recorded on a node whose etcd does not run, and replayed on a
 //! disk in memory that forgets what was not fsynced. What a crash can leave is laid out as a
-//! scratch node, where the program goes back, or on and then back. A run of the suite takes a
+//! scratch node, where the program rolls back, or resumes and then rolls back. A run of the suite takes a
 //! sample of the states and says how many; with `ETCD_DR_EVERY=1` it takes each one, with `K/N` a share.
 
 mod judge;
@@ -455,7 +455,7 @@ fn a_step_may_be_done_and_undone_twice_and_the_last_record_be_cut_anywhere() {
         return;
     };
     let (judge, forth, back) = record(&mut template);
-    // Right before a step is confirmed all of it is done: whoever continues does it again.
+    // Right before a step is confirmed all of it is done: a process that resumes does it again.
     let mut kinds = BTreeSet::new();
     let mut twice = Vec::new();
     let mut undone_twice = Vec::new();

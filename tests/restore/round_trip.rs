@@ -107,7 +107,7 @@ fn a_set_in_another_store_is_brought_here_and_restored() {
     let listed = node.expect(0, &["list"]).0;
     assert!(listed.contains("backup-2"), "{listed}");
 
-    // As long as it can be taken back its set stays, whatever the rules say.
+    // As long as it can be rolled back its set stays, whatever the rules say.
     node.expect(0, &["backup"]);
     let pruned = |node: &Node| {
         node.expect(0, &["prune", "--keep-last", "1", "--dry-run", "--explain"])
@@ -139,7 +139,7 @@ fn a_data_directory_that_is_a_mount_keeps_its_place() {
     node.cluster.etcdctl_ok(&["put", "later", "1"]);
 
     let before = node.tree_of("etc/kubernetes");
-    // No room there for a second database: nothing is begun.
+    // No room there for a second database: nothing is started.
     let ballast = mounted.fill("ballast");
     let place = format!("the file system at {} has ", data.display());
     let disk = data.to_str().expect("UTF-8");

@@ -16,7 +16,7 @@ fn node() -> Option<Node> {
     Some(node)
 }
 
-/// A restore that fails and goes back; says what it told.
+/// A restore that fails and rolls back; returns its output.
 fn goes_back(node: &mut Node, wait: &str) -> String {
     let before = node.tree_of("etc/kubernetes");
     let (_, told) = node.expect(8, &["restore", "backup-1", "--yes", "--wait", wait]);

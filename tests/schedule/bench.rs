@@ -88,7 +88,7 @@ impl Bench {
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                // The test may have failed in the meantime, and nobody listens.
+                // The test may have failed in the meantime; then the channel has no receiver.
                 let _ = sender.send(line);
             }
         });
@@ -141,7 +141,7 @@ impl Scheduled {
         }
     }
 
-    /// The first of the next lines that this accepts, and those before.
+    /// The next line that this accepts, and those before it.
     #[track_caller]
     pub fn until(&mut self, accept: impl Fn(&Value) -> bool) -> (Value, Vec<Value>) {
         let mut before = Vec::new();
@@ -155,7 +155,7 @@ impl Scheduled {
         }
     }
 
-    /// Whether it runs still.
+    /// Whether it still runs.
     pub fn lives(&mut self) -> bool {
         let child = self.child.as_mut().expect("a child");
         child.try_wait().expect("asking for its end").is_none()

@@ -51,7 +51,7 @@ fn failed_copies_are_made_later_and_no_copy_twice() {
     }
     scheduled.kill();
 
-    // What is owed outlives the process. The newest goes first.
+    // Owed copies survive a restart. The newest set is copied first.
     std::fs::remove_file(&share).expect("removing the file");
     std::fs::create_dir(&share).expect("a share");
     let mut scheduled = bench.schedule("@yearly", &["--copy-to", &url]);
@@ -80,7 +80,7 @@ fn failed_copies_are_made_later_and_no_copy_twice() {
     testbench::schema::check("copies", &record);
     assert!(record["to"][&url]["made"].is_string(), "{record}");
 
-    // What is removed there has been copied, and stays removed.
+    // A copy that was removed there counts as made, and stays removed.
     bench
         .run(&["prune", &url, "--keep-last", "1", "--yes"])
         .expect(0);
@@ -117,7 +117,7 @@ fn one_command_keeps_recent_backups_here_and_there() {
     let run = bench.run(&line).expect(10).json();
     assert_eq!(run["result"], "young-enough", "{run}");
     assert!(run["copies"][0]["error"].is_string(), "{run}");
-    // The result, and as of any failure what failed.
+    // The result, and what failed, as for any failure.
     assert_eq!(run["error"]["kind"], "partial", "{run}");
     assert_eq!(run["error"]["exitCode"], 10, "{run}");
     assert_eq!(run["error"]["message"], run["copies"][0]["error"], "{run}");
@@ -162,7 +162,7 @@ fn spoil(set: &std::path::Path) {
     std::fs::write(&snapshot, bytes).expect("writing it");
 }
 
-/// A store that takes connections and never answers.
+/// A store that accepts connections and never answers.
 #[test]
 fn a_store_that_hangs_costs_no_backup() {
     let Some(bench) = Bench::new() else { return };

@@ -1,4 +1,4 @@
-//! The member that leads lets the others go first.
+//! The leader takes its backup after the other members.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -18,7 +18,7 @@ fn time(value: &Value) -> Timestamp {
 /// Runs until this one's line for a period that it saw the beginning of.
 fn whole_period(bench: &Bench) -> Value {
     let mut scheduled = bench.schedule("@every 20s", &["--jitter", "1m"]);
-    // The first is caught up whenever the process began.
+    // The first one is caught up at once, whenever the process starts.
     let first = scheduled.next();
     assert_eq!(first["result"], "taken", "{first}");
     let second = scheduled.next();

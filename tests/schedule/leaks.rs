@@ -5,9 +5,9 @@ use std::path::Path;
 use crate::bench::{Bench, path};
 use crate::metrics::free_port;
 
-/// How many periods, unless told.
+/// How many periods, by default.
 const PERIODS: usize = 20;
-/// Those before anything is counted: what is made once is made by then.
+/// Periods before anything is counted: what is allocated once is there by then.
 const WARM: usize = 8;
 /// How much the memory may grow, in KiB: an allocator keeps some of what it had.
 const GROWTH: u64 = 8 << 10;

@@ -1,5 +1,5 @@
-//! `schedule` with periods of seconds, against a real etcd: what it does in each, what it does when
-//! etcd, the store or the certificates go, and how it ends.
+//! `schedule` with periods of seconds, against a real etcd: what it does in each, what it does if
+//! etcd, the store or the certificates are gone, and how it ends.
 
 mod bench;
 mod copies;

@@ -1,4 +1,4 @@
-//! What systemd and Prometheus are told.
+//! What systemd and Prometheus receive.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,7 +25,7 @@ pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String), std::io::Er
     status.zip(body).ok_or_else(|| std::io::Error::other(text))
 }
 
-/// An address where nobody listens.
+/// An address where nothing listens.
 pub fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
@@ -64,7 +64,7 @@ fn metrics_health_and_systemd() {
     let mut scheduled = bench.schedule_with("@yearly", &more, &env);
     assert_eq!(scheduled.next()["result"], "taken");
 
-    // Memory holds keys, so that a crash must not write it anywhere: core(5), proc(5).
+    // Memory holds keys, so a crash must not write it anywhere: core(5), proc(5).
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", scheduled.pid()));
     let limits = limits.expect("its limits");
     let core = limits.lines().find(|line| line.starts_with("Max core"));
@@ -75,7 +75,7 @@ fn metrics_health_and_systemd() {
     let text = wait_for("the metrics of the run", LIMIT, || {
         let (status, text) = get(address, "/metrics").map_err(|error| error.to_string())?;
         assert_eq!(status, 200);
-        // The last thing that a run leads to.
+        // This is the last effect of a run.
         value(&text, next).map(|_| text.clone()).ok_or(text)
     })
     .unwrap_or_else(|error| panic!("{error}"));

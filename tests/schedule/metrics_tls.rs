@@ -1,4 +1,4 @@
-//! The metrics by TLS, asked for by OpenSSL as Python has it.
+//! The metrics over TLS, requested by Python's OpenSSL.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::metrics::{free_port, get};
 use testbench::certs::{Ca, PairFiles, strangers_client};
 use testbench::process::{expect_success, wait_for, write_private};
 
-/// Prints a status and the body's first line, or that the connection came to nothing.
+/// Prints a status and the body's first line, or that the connection failed.
 const ASK: &str = r#"
 import http.client, ssl, sys
 host, port, page, ca, *pair = sys.argv[1:]

@@ -12,7 +12,7 @@ fn taken(line: &Value) -> bool {
     line["result"] == "taken"
 }
 
-/// How many periods these lines are of.
+/// To how many periods these lines belong.
 fn periods(lines: &[Value]) -> usize {
     let starts = lines.iter().map(|line| line["period"]["start"].to_string());
     starts.collect::<BTreeSet<_>>().len()
@@ -29,7 +29,7 @@ fn an_etcd_that_is_down_for_three_periods_is_backed_up_afterwards() {
     let mut failed = Vec::new();
     while periods(&failed) < 3 {
         let line = scheduled.next();
-        // One may have been under way.
+        // One may have been in progress.
         if !taken(&line) {
             assert_eq!(line["error"]["kind"], "unreachable", "{line}");
             assert_eq!(line["status"], 4, "{line}");
@@ -42,7 +42,7 @@ fn an_etcd_that_is_down_for_three_periods_is_backed_up_afterwards() {
     assert_eq!(line["status"], 0, "{line}");
     let (status, _, stderr) = scheduled.stop();
     assert_eq!(status, Some(0));
-    // No failure is hidden from who reads the log.
+    // Every failure is in the log.
     assert!(
         stderr.matches("error: ").count() >= failed.len(),
         "{stderr}"
@@ -97,7 +97,7 @@ fn each_run_reads_the_certificates_again() {
     assert!(line["error"]["message"].as_str().is_some(), "{line}");
     std::fs::copy(&pair[1].1, &pair[1].2).expect("the key again");
     scheduled.until(taken);
-    // And one to another pair: what does not fit together is told, what does is used.
+    // And one to another pair: a mismatch is reported, a pair that matches is used.
     let ca = bench.cluster.certs().expect("with TLS").ca();
     let fresh = ca.leaf("system:etcd-peer:fresh", "system:etcd-peers", &[]);
     write_private(&pair[1].2, fresh.key.as_bytes());

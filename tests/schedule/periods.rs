@@ -32,7 +32,7 @@ fn each_period_has_one_backup_with_all_that_follows_it() {
         .collect();
     starts.dedup();
     assert_eq!(starts.len(), 5, "two in one period: {starts:?}");
-    // The old ones' turn came before they were pruned: another each time.
+    // The old ones were verified before they were pruned: another one each time.
     let turns: Vec<&Value> = lines[1..]
         .iter()
         .map(|line| &line["verified"][0]["set"])

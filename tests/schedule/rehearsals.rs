@@ -57,7 +57,7 @@ fn the_newest_backup_is_rehearsed_once_a_period() {
     let line = scheduled.next();
     assert_eq!(line["result"], "taken");
     assert_eq!(line.get("rehearsed"), None, "{line}");
-    // Pruned by a rule that wants the newest alone, the rehearsed one stays.
+    // A rule that keeps only the newest keeps the rehearsed one, too.
     scheduled.stop();
     bench
         .run(&["prune", path(&bench.store), "--keep-last", "1", "--yes"])

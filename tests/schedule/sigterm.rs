@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bench::{Bench, path};
 
-/// How often, unless told.
+/// How often, by default.
 const ROUNDS: u64 = 12;
 
 #[test]
@@ -25,7 +25,7 @@ fn sigterm_at_any_time_leaves_no_half_backup() {
             .wrapping_add(1);
         std::thread::sleep(Duration::from_millis((random >> 33) % 1200));
         let (status, lines, stderr) = scheduled.stop();
-        // Before it has taken the signals over, the kernel's answer to one is the end.
+        // The kernel ends it if the signal comes before it handles signals.
         assert!(
             status == Some(0) || (status.is_none() && lines.is_empty()),
             "round {round}: {status:?} {lines:?} {stderr}"
@@ -39,7 +39,7 @@ fn sigterm_at_any_time_leaves_no_half_backup() {
         .run(&["backup", path(&bench.store), "--copy-to", &url])
         .expect(0);
     let sets = bench.sets();
-    // What it was stopped before has been made up for: each set has its copy, and all are whole.
+    // Whatever a signal interrupted has been caught up: each set has its copy, and all are whole.
     for (name, _) in &sets {
         let record = std::fs::read(bench.store.join(name).join("copies.json")).expect("a record");
         let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");

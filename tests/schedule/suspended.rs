@@ -37,7 +37,7 @@ fn while_the_file_is_there_no_run_begins() {
     wait(1.0);
     std::fs::write(&file, "").expect("a file");
     wait(0.0);
-    // One may have been under way.
+    // One may have been in progress.
     let taken = bench.sets().len();
     std::thread::sleep(std::time::Duration::from_millis(2500));
     assert!(bench.sets().len() <= taken + 1);

@@ -252,7 +252,7 @@ fn a_false_catalog_changes_no_answer() {
         share.put(bytes);
         assert_eq!(list(&url, &env), truth);
     }
-    // It unpacks to more than anybody's.
+    // It unpacks to more than any catalog has.
     share.put(&zstd::encode_all(std::io::repeat(b' ').take(200 << 20), 1).expect("zstd"));
     assert_eq!(list(&url, &env), truth);
 
@@ -268,6 +268,6 @@ fn a_false_catalog_changes_no_answer() {
     }));
     let found = list(&url, &env);
     assert_eq!(found["sets"][2]["state"], "incomplete", "{found}");
-    // The next one is honest again.
+    // The next catalog is right again.
     assert!(share.catalog()["sets"]["backup-3"].is_null());
 }

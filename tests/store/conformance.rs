@@ -110,7 +110,7 @@ async fn large(store: &dyn Store) -> Result<()> {
     store.remove("big").await
 }
 
-/// What is not committed is not there, however it ends.
+/// Without a commit nothing is there, however the upload ends.
 async fn staged(store: &dyn Store) -> Result<()> {
     let before = names(store, "").await;
     for ending in 0..3 {

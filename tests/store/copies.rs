@@ -56,7 +56,7 @@ pub fn there_and_back(url: &str, env: &Env) {
     assert_eq!(listed(url, env), [good(1), good(3)]);
     run(&["list", url, "--stale-after", "2h"], env).expect(11);
 
-    // Another set of the same number goes beside it, and keeps its number for good.
+    // Another set of the same number is put next to it, and keeps its number from then on.
     let other = Bench::new();
     other.big_set(3, 1000);
     for _ in 0..2 {
@@ -208,7 +208,7 @@ fn wrong_options_of_copies_are_refused() {
     );
 }
 
-/// Every way to name recipients that come to none: nothing is sent.
+/// Every way to name recipients that results in none: nothing is sent.
 #[test]
 fn recipients_that_name_no_key_are_refused_and_nothing_is_sent() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -252,7 +252,7 @@ fn recipients_that_name_no_key_are_refused_and_nothing_is_sent() {
         bench.copy("backup-1", &url, &way, &Vec::new()).expect(2);
     }
     assert!(files_below(dir.path()).is_empty());
-    // Nor is anything copied where recipients would be of no use.
+    // Nor is anything copied if recipients would have no effect.
     bench.copy("backup-1", &url, &[], &Vec::new()).expect(0);
     let from = format!("{url}/{}/backup-1", place());
     let to = bench.dir.path().join("elsewhere");

@@ -1,4 +1,4 @@
-//! Azure Blob and Google Cloud Storage, which no machine of one's own has: stand-ins for both.
+//! Azure Blob and Google Cloud Storage, which run on no test machine: stand-ins for both.
 //!
 //! Azure's is Azurite, Microsoft's emulator, from npm. Google's XML API has no emulator in the
 //! registries that knows its multipart uploads; a fake of our own translates the few headers in

@@ -42,7 +42,7 @@ fn share(bench: &Bench, url: &str, env: &Env) {
     }
 }
 
-/// What is to be seen of a line, in short.
+/// What a line shows, in short.
 fn short(line: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let [cluster, node, state] = ["cluster", "node", "state"].map(|field| word(&line[field]));
@@ -283,7 +283,7 @@ fn each_run_proves_the_backup_whose_proof_is_the_oldest() {
         first["proven"][0]["restored"]["hashKv"],
         manifest["database"]["hashKv"]["hash"]
     );
-    // The one that was never proven comes next, then the oldest.
+    // The one that was never proved comes next, then the oldest.
     let second = prove("1", 0);
     assert_eq!(proven(&second), ["backup-1 true"], "{second:#}");
     assert!(own.store().join("backup-1/verified.json").is_file());

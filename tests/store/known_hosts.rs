@@ -1,4 +1,4 @@
-//! Whose host it is, judged beside ssh itself on the same files.
+//! Whose host it is: our answer compared with ssh's own on the same files.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Stores away from the node. `conformance` holds every store to what the trait promises;
+//! Stores away from the node. `conformance` tests in every store what the trait promises;
 //! `copies` runs the commands against real servers; `faults` cuts, refuses and fills them.
 
 mod bench;

@@ -1,4 +1,4 @@
-//! One odd object, odd services, and answers without end: each costs what it is worth.
+//! One odd object, odd services, and endless answers: each costs a bounded amount of time and memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn oversized(path: &Path) {
 }
 
 /// What the commands make of a store in which one object of each kind is odd: the rest is listed,
-/// found, pruned and copied to as ever, and nothing that cannot be read is removed.
+/// found, pruned and copied to as usual, and nothing that cannot be read is removed.
 fn the_rest_continues(dir: &Path) {
     let url = format!("file://{}", dir.display());
     let bench = Bench::new();
@@ -352,7 +352,7 @@ fn without_credentials_one_sentence_says_where_they_were_looked_for() {
     else {
         return;
     };
-    // Where the clouds' metadata service would be nobody listens, and a proxy is not asked.
+    // Nothing listens where the clouds' metadata service would be, and no proxy is asked.
     space.add_address(std::net::Ipv4Addr::new(169, 254, 169, 254).into());
     let proxy = Wire::start(([127, 0, 0, 1], 1).into(), |_| s3_error(502, "Proxy"));
     let home = tempfile::tempdir().expect("a folder");

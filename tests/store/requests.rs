@@ -1,4 +1,4 @@
-//! Faults that are told request by request, and what the requests are.
+//! Faults in single requests, and what the requests are.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn records(bucket: &Path, folder: &str) -> usize {
     records.count()
 }
 
-/// Brings a set back and holds it against what it was made of.
+/// Fetches a set and compares it with its source.
 fn comes_back(url: &str, set: &Path, env: &Env) {
     let back = tempfile::tempdir().expect("a folder");
     let to = back.path().to_str().expect("UTF-8");
@@ -79,7 +79,7 @@ fn a_failure_that_stays_at_each_request() {
             });
             let hurried = with_patience(variables(wire.address), "300ms");
             let failed = bench.copy("backup-1", &url, &[], &hurried);
-            // From the Manifest on it is a backup, whatever the client was told.
+            // Once the Manifest is there it is a backup, whatever answer the client got.
             let late = at > manifest || (at == manifest && mode == 2);
             match failed.status {
                 Some(0) if at > manifest => {}

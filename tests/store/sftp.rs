@@ -78,7 +78,7 @@ fn a_host_that_is_not_known_is_refused() {
     let refused = bench.copy("backup-1", &url, &[], &unknown).expect(6);
     assert!(refused.stderr.contains("is in none of"), "{refused}");
 
-    // The host's key is another one's: the user's, here.
+    // The host's key is a wrong one: here the user's.
     let other = std::fs::read_to_string(server.scratch.path().join("user.pub")).expect("a key");
     let changed = bench.dir.path().join("changed");
     std::fs::write(

@@ -41,7 +41,7 @@ async fn tls_before(server: SocketAddr) -> (SocketAddr, String) {
         while let Ok((client, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // A client that trusts nobody goes away here.
+                // A client without a trusted CA disconnects here.
                 let Ok(mut client) = acceptor.accept(client).await else {
                     return;
                 };

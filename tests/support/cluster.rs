@@ -92,7 +92,7 @@ struct Member {
     /// `--initial-cluster` and `--initial-cluster-state` of its first start.
     join: (String, &'static str),
     child: Option<Child>,
-    /// Run by a stand-in kubelet from now on.
+    /// A stand-in kubelet runs it from now on.
     elsewhere: bool,
 }
 
@@ -173,7 +173,7 @@ impl Cluster {
     }
 
     /// Gives a member that does not run another address of this network, with certificates for it,
-    /// as a node that came back elsewhere; its peers are told nothing.
+    /// as a node that came back elsewhere; its peers do not learn of it.
     pub fn readdress(&mut self, i: usize) -> IpAddr {
         let taken = |ip: &IpAddr| self.members.iter().any(|member| member.ip == *ip);
         let ip = (0..8)

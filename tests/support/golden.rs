@@ -125,13 +125,13 @@ pub fn run_within<S: AsRef<str>>(args: &[S], env: &[(&str, String)], memory: u64
                 .ok()
                 .and_then(rustix::process::Pid::from_raw);
             if let Some(pid) = pid {
-                // It may have ended in this very moment.
+                // It may have ended just now.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
     });
     let output = child.wait_with_output().expect("waiting for etcd-dr");
-    // A watchdog that barked has stopped listening.
+    // A watchdog that has fired no longer listens.
     let _ = finished.send(());
     watchdog.join().expect("the watchdog ends");
     let run = Run {

@@ -21,7 +21,7 @@ pub struct Namespace {
     dir: PathBuf,
 }
 
-/// In the process of its own, the namespace; in the test's first process nothing, once the other
+/// In the separate process, the namespace; in the test's first process nothing, once the other
 /// has ended well. `test` is the test's path in its suite, `module::name`.
 ///
 /// Panics where the other process fails; says that the test is skipped where no namespace is to
@@ -40,7 +40,7 @@ pub fn enter(test: &str) -> Option<Namespace> {
     }
     let dir = tempfile::tempdir().expect("making a folder");
     std::fs::write(dir.path().join("hosts"), LOCAL).expect("writing a hosts file");
-    // Nobody listens there: a name that is not in the hosts file is unknown at once.
+    // Nothing listens there: a name that is not in the hosts file is unknown at once.
     let resolv = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n";
     std::fs::write(dir.path().join("resolv.conf"), resolv).expect("writing a resolver's file");
     let script = r#"ip link set lo up

@@ -25,7 +25,7 @@ pub fn spawn_bound(command: Command) -> std::io::Result<Child> {
             .name("spawner".to_owned())
             .spawn(move || {
                 for (mut command, answer) in requests {
-                    // The one who asked may have panicked in the meantime.
+                    // The thread that asked may have panicked in the meantime.
                     let _ = answer.send(command.spawn());
                 }
             })

@@ -34,7 +34,7 @@ impl S3 {
         Self::at(root, scratch)
     }
 
-    /// One that asks nobody for a signature, and takes none.
+    /// One that requires no signature, and accepts none.
     pub fn anonymous() -> Option<Self> {
         let scratch = tempfile::tempdir().expect("a folder");
         Self::with_keys(&[], scratch.path().join("root"), scratch)
@@ -99,7 +99,7 @@ pub fn variables(address: SocketAddr) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A port that nobody listens on now.
+/// A port on which nothing listens now.
 pub fn free_port() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.local_addr().expect("its address")

@@ -1,5 +1,5 @@
-//! What a program reads is what docs/schemas promises: every JSON document and event that a suite
-//! reads is held against its schema, in which nothing may stand that the schema does not name.
+//! Programs read what docs/schemas promises: every JSON document and event that a suite reads is
+//! validated against its schema, and may have no field that the schema does not name.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub fn read(name: &str) -> Value {
     serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// A reader must bear fields that are added later; here one that no schema names is a failure.
+/// A reader must ignore fields that are added later; here one that no schema names is a failure.
 fn closed(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
@@ -51,7 +51,7 @@ fn closed(schema: &mut Value) {
     }
 }
 
-/// The keyword, not a property that is called so.
+/// The keyword, not a property of that name.
 fn is_properties(value: &Value) -> bool {
     value
         .as_object()
@@ -124,7 +124,7 @@ pub fn of_output(document: &Value) -> &str {
     }
 }
 
-/// Demands it of whatever a command printed.
+/// Requires it of whatever a command printed.
 #[track_caller]
 pub fn check_output(document: &Value) {
     check(of_output(document), document);

@@ -33,7 +33,7 @@ const RESOURCES: &str = "static-pod-resources";
 pub struct ScriptRun<'a> {
     /// The node's time zone, as `TZ` has it; the stamp is in local time.
     pub zone: &'a str,
-    /// Whether it was told `--force`, which the file names tell.
+    /// Whether it was run with `--force`, which shows in the file names.
     pub force: bool,
 }
 

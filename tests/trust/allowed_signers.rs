@@ -126,7 +126,7 @@ fn a_listing_names_the_signer_or_the_refusal() {
     let text = store.run(&["list"]).expect(0);
     assert!(text.stdout.contains("SIGNER"), "{text}");
     assert!(text.stderr.contains("backup-4: the key SHA256:"), "{text}");
-    // Nobody asks: nobody is named, and all count.
+    // Without allowed signers no signer is named, and all count.
     let plain = store.bench.run(&["list", "-o", "json"]).expect(0).json();
     assert_eq!(plain["newestGood"], "backup-4");
     assert_eq!(plain["sets"][0]["signature"]["state"], "fits");
@@ -162,7 +162,7 @@ fn a_store_away_from_the_node() {
     assert_eq!(std::fs::read_dir(&scratch).expect("a folder").count(), 0);
     let latest = run(&[&["verify", &format!("{place}/latest")][..], &signers].concat()).expect(0);
     assert!(latest.stdout.contains("backup-1: good"), "{latest}");
-    // Also where it is told by the environment or the configuration.
+    // The same if the environment or the configuration names the file.
     let env = [("ETCD_DR_ALLOWED_SIGNERS", text(&store.signers).to_owned())];
     let from = format!("{place}/backup-2");
     golden::run(&["verify", &from, "--progress", "never"], &env).expect(5);

@@ -198,7 +198,7 @@ fn a_chain_away_from_the_node() {
     run(&[&prune[..], &args].concat()).expect(0);
     let pruned = verify().expect(0);
     assert_eq!(pruned.json()["chains"][0]["backups"], 2, "{pruned}");
-    // One that nobody pruned.
+    // One that no prune removed.
     std::fs::remove_dir_all(bench.shared(5)).expect("removing");
     let name = format!(
         "{}/{}/backup-6",

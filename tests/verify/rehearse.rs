@@ -204,7 +204,7 @@ fn faults_of_etcd_are_findings_and_other_programs_are_refused() {
     let stage = Stage::new(&bins);
     let (version, etcd) = (bins.version.as_str(), bins.etcd.display());
 
-    // It ends at once.
+    // This program ends at once.
     let fatal = r#"echo '{"level":"fatal","msg":"cannot open","error":"bad CRC"}'; exit 1"#;
     let fake = stage.fake("ends", version, fatal);
     let ended = stage.rehearse(&fake, &["-o", "json"]).expect(3);

@@ -87,7 +87,7 @@ impl Stage {
         let (node, root) = self.root(&typed.node);
         let (words, into) = words(&typed.line);
         let args = words[1..].iter().map(|word| self.here(word, root));
-        // A page that shows the steps shows what is told on the way; the others show the result.
+        // A page that shows the steps shows the progress; the others show the result.
         let steps = typed.shown.iter().any(|line| line.starts_with("[1/"));
         let progress = if steps { "auto" } else { "never" };
         let mut command = etcd_dr();

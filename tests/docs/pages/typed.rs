@@ -1,4 +1,4 @@
-//! What the pages say is typed, and what is to be seen then.
+//! What the pages say is typed, and the output compared with what they show.
 //!
 //! A block of `console` holds commands and their output. A line with a prompt is typed as root:
 //! `master-0# ` on that node, `# ` on the page's only one. What follows up to the next prompt is

@@ -23,7 +23,7 @@ pub(super) type Found = BTreeMap<PathBuf, TreeNode>;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Way {
     Back,
-    /// On as far as the wait for etcd's pod, then back.
+    /// Resumed up to the wait for etcd's pod, then rolled back.
     OnAndBack,
 }
 

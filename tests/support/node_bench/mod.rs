@@ -127,7 +127,7 @@ impl Shared {
         }
     }
 
-    /// Says it each time.
+    /// Says so each time.
     fn say_each(&self, line: &str) {
         lock(&self.log).push(line.to_owned());
     }

@@ -39,7 +39,7 @@ pub async fn serve(
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::select! {
         ended = server => ended.expect("serving the CRI"),
-        // The end of the bench; whoever still waits for an answer gets none.
+        // The end of the bench; calls that still wait get no answer.
         _ = stop => {}
     }
 }
