@@ -94,6 +94,7 @@ impl Cancel {
         loop {
             let notified = self.0.notify.notified();
             tokio::pin!(notified);
+            // Before the look, so that a request in between is not missed.
             notified.as_mut().enable();
             if self.is_cancelled() {
                 return;
@@ -105,6 +106,7 @@ impl Cancel {
     /// Runs a future unless the request to stop comes first.
     pub async fn guard<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
+            // Work that is always ready must not hide the request.
             biased;
             () = self.cancelled() => Err(interrupted()),
             done = work => done,

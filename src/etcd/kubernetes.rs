@@ -28,6 +28,8 @@ pub fn cluster_operator_key(prefix: &str, name: &str) -> String {
 
 /// The key of a Node under a prefix.
 pub fn node_key(prefix: &str, name: &str) -> String {
+    // The name of nodes before Kubernetes 1.0, which their keys still have (`pkg/kubeapiserver`,
+    // `SpecialDefaultResourcePrefixes`).
     format!("{prefix}/minions/{name}")
 }
 
@@ -66,6 +68,7 @@ pub fn cluster_version(bytes: &[u8]) -> Result<ClusterVersion, String> {
         .status
         .history
         .iter()
+        // The history has the newest version first (openshift/api, `config/v1`).
         .find(|entry| entry.state == "Completed");
     let version = completed
         .map(|entry| entry.version.clone())

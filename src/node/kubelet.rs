@@ -146,6 +146,7 @@ impl KnownOfNode<'_> {
     /// The kubelet's `--node-ip`.
     fn flag_node_ip(&self) -> Option<IpAddr> {
         let (list, _) = flag_of(self.layout, "--node-ip", &mut Vec::new())?;
+        // A node with both families lists two addresses, the primary one first.
         let ip: IpAddr = list.split(',').next()?.parse().ok()?;
         (!ip.is_unspecified()).then_some(ip)
     }

@@ -28,6 +28,7 @@ struct Variables {
 
 impl Variables {
     fn get(&self, name: &str) -> Option<Sourced<&str>> {
+        // In a shell, which sources the file, the last assignment counts.
         let (_, value) = self.list.iter().rev().find(|(n, _)| n == name)?;
         let source = format!("{name} in {}", self.source);
         (!value.is_empty()).then(|| Sourced::new(value.as_str(), source))
@@ -106,6 +107,7 @@ fn variables(
                     .collect();
                 return Ok(Some(Variables { list, source }));
             }
+            // The manifest may have the same variables.
             Err(failure) => says.could_not_read(&failure),
         }
     } else {
@@ -218,6 +220,7 @@ fn data_dir(
         return Sourced::new(layout.default_data_dir(), "the default");
     };
     let inside = Path::new(told.value);
+    // The variable is a path in the container.
     let mounted = manifest.and_then(|pod| pod.node_path(pod.container("etcd")?, inside));
     match mounted {
         Some(path) => Sourced::new(

@@ -199,6 +199,7 @@ fn kind(path: &Path, meta: &Metadata) -> Result<NodeKind> {
 }
 
 fn content(path: &Path) -> Result<NodeKind> {
+    // It may have been replaced by a link or a pipe since it was looked at.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
         .read(true)

@@ -43,6 +43,7 @@ pub(super) fn walk(selection: &Selection) -> Result<(Vec<Node>, Vec<LeftOut>)> {
         .map(|entry| (selection.base.join(entry), entry.clone()))
         .chain(selection.elsewhere.iter().cloned());
     let mut todo: Vec<(PathBuf, PathBuf)> = roots.collect();
+    // The last of a stack is taken first.
     todo.reverse();
     while let Some((source, name)) = todo.pop() {
         if selection.skip.contains(&name) {
@@ -62,6 +63,7 @@ pub(super) fn walk(selection: &Selection) -> Result<(Vec<Node>, Vec<LeftOut>)> {
         };
         if node.meta.is_dir() {
             let mut children = children(&node)?;
+            // Descending, for the same reason.
             children.sort_by(|a, b| b.1.as_os_str().as_bytes().cmp(a.1.as_os_str().as_bytes()));
             todo.append(&mut children);
         }
@@ -124,6 +126,8 @@ pub(super) struct Content<'a> {
 impl<'a> Content<'a> {
     /// Opens a node's file.
     pub(super) fn open(node: &'a Node) -> Result<Self> {
+        // A link may have replaced it, which must not be followed, or a pipe, which must not be
+        // waited for.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = OpenOptions::new()
             .read(true)
@@ -155,6 +159,7 @@ impl<'a> Content<'a> {
                 m.size(),
                 m.mtime(),
                 m.mtime_nsec(),
+                // A writer can set the modification time back, but not this one.
                 m.ctime(),
                 m.ctime_nsec(),
             )
@@ -167,6 +172,7 @@ impl<'a> Content<'a> {
     }
 
     fn read_on(&mut self, buf: &mut [u8]) -> Result<usize> {
+        // The archive's header has announced so many bytes.
         let most = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(buf.len());
@@ -182,6 +188,7 @@ impl<'a> Content<'a> {
         let count = count.doing(Kind::Unexpected, || {
             format!("reading {}", self.node.source.display())
         })?;
+        // It is shorter than when it was listed.
         if count == 0 {
             return Err(changed(&self.node.source));
         }

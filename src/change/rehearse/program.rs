@@ -151,6 +151,7 @@ pub(super) fn find(
     here: &Path,
 ) -> Result<Program> {
     if let Some(given) = &programs.given {
+        // It runs in another folder, where a relative path would name another file.
         let path = std::path::absolute(given)
             .doing(Kind::Usage, || format!("looking for {}", given.display()))?;
         return fit(
@@ -174,6 +175,7 @@ fn find_in(
         context.cancel.check()?;
         match of_process(context, etcd, here).and_then(|one| Ok((one.release()?, one))) {
             Ok(one) => found.push(one),
+            // Another one may be usable.
             Err(failure) => context.tell(Event::Note(failure.to_string())),
         }
     }

@@ -145,6 +145,7 @@ fn move_those(from: &Path, to: &Path, wanted: impl Fn(&OsString) -> bool) -> Res
         }
         fs::rename(&old, &new)?;
     }
+    // In this order, as in `durably`.
     fs::sync_dir(to)?;
     fs::sync_dir(from)
 }

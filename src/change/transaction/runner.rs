@@ -143,11 +143,13 @@ impl<J: Journalled> Transaction<J> {
     ) -> Result<Self> {
         let state = layout.state();
         fs::mkdir_all(&state)?;
+        // Under the node's lock: no running process is about to write a journal there.
         for left in registry::sweep(&state, &format!("{}-", J::KIND))? {
             context.tell(Event::LeftoverRemoved(left));
         }
         let dir = state.join(&plan.id);
         fs::mkdir(&dir)?;
+        // The journal is durable only if its folder's name is.
         fs::sync_dir(&state)?;
         let about = serde_json::to_value(&plan.info)
             .doing(Kind::Unexpected, || "writing the plan as JSON")?;
@@ -177,6 +179,7 @@ impl<J: Journalled> Transaction<J> {
         id: Option<&str>,
         flag: &str,
     ) -> Result<Self> {
+        // The lock first: another process might settle what is found without it.
         let locked = Locked::take(context, layout, &format!("{} {flag}", J::COMMAND))?;
         let found = unsettled::current(layout, J::KIND, id)?;
         Self::open_found(context, layout, locked, &found)
@@ -262,6 +265,7 @@ impl<J: Journalled> Transaction<J> {
         }
         let node = self.node(&self.context)?;
         J::check_resume(&node, &self.info()?, &self.operation).await?;
+        // After the checks: a refusal leaves the journal as it was.
         self.operation.resumed()
     }
 
@@ -288,6 +292,7 @@ impl<J: Journalled> Transaction<J> {
         if let Some(why) = J::stays(&node, &self.operation).await {
             return Err(failed.as_kind(Kind::Busy).doing(why).with(unfinished));
         }
+        // A request to stop may be what ended the run; it must not stop the rollback, too.
         let unstopped = self.node(&self.context.unstopped())?;
         Err(self.fail_and_roll_back(&unstopped, failed).await)
     }

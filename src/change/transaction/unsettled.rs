@@ -99,6 +99,7 @@ pub fn undone_by_others(layout: &NodeLayout, found: &Found) -> Result<bool> {
         .begin
         .steps
         .iter()
+        // A step that this version does not know is not the one that is looked for.
         .filter_map(|step| serde_json::from_value(step.clone()).ok())
         .collect();
     Ok(progress.state == State::Completed
@@ -205,6 +206,7 @@ pub fn kept(layout: &NodeLayout, found: &Found) -> Vec<PathBuf> {
     folders
         .filter(|folder| match std::fs::read_dir(folder) {
             Ok(mut entries) => entries.next().is_some(),
+            // A folder that cannot be read may still keep something.
             Err(_) => folder.symlink_metadata().is_ok(),
         })
         .collect()

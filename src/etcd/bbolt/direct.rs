@@ -41,6 +41,8 @@ impl DirectSource {
         let direct = i32::try_from(OFlags::DIRECT.bits()).ok();
         let direct = direct.and_then(|flag| {
             let mut options = OpenOptions::new();
+            // Not every file system opens a file with O_DIRECT; then it is read through the page
+            // cache.
             options.read(true).custom_flags(flag).open(path).ok()
         });
         let size = plain.size();

@@ -255,6 +255,8 @@ impl TargetDir {
             let _ = change::remove_tree(&place);
         }
         placed?;
+        // Last: until the data is in its place, too, the next run must see that this WAL is a
+        // leftover.
         change::unlink(&place.join(MARK))?;
         change::sync_dir(&place)
     }

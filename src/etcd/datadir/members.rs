@@ -45,6 +45,7 @@ pub(super) fn peer_urls(
         if let Some(change) = &logged.change
             && let Ok(member) = Member::from_json(&change.context)
             && !member.peer_urls.is_empty()
+            // etcd panics if they differ (`applyConfChange`, server/etcdserver/server.go).
             && member.id.0 == change.node
         {
             urls.insert(member.id, member.peer_urls);

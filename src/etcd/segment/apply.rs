@@ -114,11 +114,14 @@ fn apply(
             .map_err(|failure| failure.doing(format!("reading {}", path.display())))?;
         for record in segment.records() {
             let main = record.key.revision.main;
+            // The first segment may begin before the backup's revision, and the last one end after
+            // the wanted one.
             if main > revision && main <= extension.until {
                 part.add(out, record.key_bytes, record.value)?;
                 records += 1;
             }
         }
+        // The tables at both ends of the segment; the later one has precedence.
         let mut either = std::mem::take(&mut now);
         now = table(&segment);
         let header = segment.header();
@@ -129,6 +132,7 @@ fn apply(
         before = Some(segment.sha256());
     }
     part.write(out)?;
+    // No segment has a revision that is not after the backup's: then the backup's table stays.
     if let Some(leases) = wanted {
         let edit = Edit {
             clear: true,
@@ -223,6 +227,7 @@ fn prove(out: &OutFile, proof: &Proof) -> Result<()> {
         trailer: false,
         hash_kv: At {
             revision: Some(proof.revision),
+            // The hash depends on the compaction, and this database may have another one.
             compacted_at: Some(proof.compact_revision),
         },
         ..Options::default()

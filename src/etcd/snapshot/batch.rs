@@ -110,6 +110,7 @@ impl Decoder {
     pub(super) fn leaf(&mut self, leaf: &Leaf<'_>, batch: &mut Batch, findings: &mut Findings) {
         let before = batch.entries.len();
         let mut bytes = 0;
+        // The pass goes from the newest revision to the oldest.
         for entry in leaf.entries().rev() {
             bytes += (entry.key.len() + entry.value.len()) as u64;
             if entry.bucket {
@@ -178,6 +179,7 @@ impl Decoder {
             act: record.act,
             fingerprint: record.fingerprint,
             prefix: match record.act {
+                // A bump has no user's key.
                 Act::Bump => 0,
                 _ => self.names.number(key),
             },

@@ -166,6 +166,7 @@ impl Run<'_> {
                 _ => stamp.certificates(),
             };
             let to = dir.join(&name);
+            // A rename would replace it without an error.
             if to.symlink_metadata().is_ok() {
                 return Err(Failure::new(
                     Kind::Store,

@@ -96,6 +96,8 @@ pub(super) async fn copy_along(context: Context, store: LocalStore, away: Away, 
         let segment = tokio::select! {
             biased;
             segment = queue.segments.recv(), if !behind => segment,
+            // Otherwise it ends with the queue: what is sealed after the request to stop is copied,
+            // too.
             () = context.cancel.cancelled(), if behind => None,
             () = tokio::time::sleep(PAUSE) => continue,
         };

@@ -195,6 +195,8 @@ impl<'a> Watching<'a> {
                 }
             };
             tokio::select! {
+                // A stream that always has events must delay neither the request to stop nor the
+                // sealing.
                 biased;
                 () = self.context.cancel.cancelled() => {
                     self.seal(link, assembler, true).await?;

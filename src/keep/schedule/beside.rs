@@ -76,6 +76,7 @@ where
         work(own).await
     });
     tokio::select! {
+        // A result that is there counts, even if the request to stop comes at the same moment.
         biased;
         ended = &mut thread => return (joined(ended), None),
         () = context.cancel.cancelled() => {

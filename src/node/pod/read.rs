@@ -195,6 +195,7 @@ impl TryFrom<RawContainer> for Container {
 
     fn try_from(raw: RawContainer) -> Result<Self> {
         let mut words = raw.command.unwrap_or_default();
+        // Without `command`, the image's entry point would come first; it cannot be known here.
         words.extend(raw.args.unwrap_or_default());
         let mut mounts = Vec::new();
         for mount in raw.volume_mounts.unwrap_or_default() {

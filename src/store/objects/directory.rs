@@ -118,6 +118,7 @@ impl Store for Directory {
                 }
                 made => made?,
             }
+            // After a loss of power the claim must still be there: another client may have seen it.
             fs::sync_dir(fs::parent(&path))?;
             Ok(true)
         })
@@ -257,6 +258,7 @@ impl Part {
         compared.doing(Kind::Store, || {
             format!("reading {} back", self.path.display())
         })?;
+        // Only what was read back as it was written gets the name under which it is listed.
         fs::rename(&self.path, &self.to)?;
         self.armed = false;
         fs::sync_dir(fs::parent(&self.to))
