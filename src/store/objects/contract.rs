@@ -184,6 +184,18 @@ fn bound(found: usize) -> Result<()> {
     Err(Failure::new(Kind::Store, what))
 }
 
+/// Adds a part of a listing to what was found before.
+///
+/// # Errors
+/// As [`take`].
+pub(super) fn join(found: &mut Level, part: Level) -> Result<()> {
+    let together = found.objects.len() + part.objects.len();
+    bound(together.saturating_sub(1))?;
+    found.objects.extend(part.objects);
+    found.folders.extend(part.folders);
+    Ok(())
+}
+
 /// Takes an object into a listing, if its name can be one of ours.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 
 mod build;
 mod http;
+mod listing;
 mod meaning;
 mod page;
 
@@ -19,7 +20,7 @@ pub fn fuzzed(data: &[u8]) {
     assert_eq!(page::of_names(kept.clone()), kept, "once is enough");
 }
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +28,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
 use object_store::{
     Error, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectStore,
@@ -51,16 +51,13 @@ const PARTS: u64 = 9_000;
 /// Parts on their way at a time. With the one being filled this bounds the memory.
 const AT_A_TIME: usize = 4;
 
-/// Pages of a listing that are asked for: each has a thousand keys, unless a service makes little
-/// ones.
-const MAX_PAGES: usize = 10_000;
-
 /// A bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
     url: String,
     prefix: String,
     client: Client,
+    scheme: Scheme,
     checks_content: bool,
     /// Whether an object's version tells of a bucket that keeps versions; Google's always has one.
     shows_versions: bool,
@@ -76,6 +73,7 @@ impl Bucket {
         Ok(Self {
             url: address.to_string(),
             prefix: address.prefix().to_owned(),
+            scheme: address.scheme(),
             checks_content: address.scheme() == Scheme::S3,
             shows_versions: address.scheme() != Scheme::Gcs,
             unconditional: AtomicBool::new(false),
@@ -137,46 +135,6 @@ impl Bucket {
             }
         });
         pieces.buffered(AT_A_TIME).boxed()
-    }
-
-    /// All pages of a listing; with a delimiter what is behind it in a name is one folder.
-    async fn pages(&self, folder: &str, delimiter: Option<&'static str>) -> Result<Level> {
-        let from = match folder {
-            "" => self.below(folder),
-            folder => self.path(folder)?,
-        };
-        let below = Some(from.as_ref()).filter(|from| !from.is_empty());
-        let below = below.map(|from| format!("{from}/"));
-        let doing = || format!("listing {}/{folder}", self.url);
-        let mut found = Level::default();
-        let mut token: Option<String> = None;
-        let mut tokens = HashSet::new();
-        loop {
-            let options = PaginatedListOptions {
-                page_token: token.take(),
-                delimiter: delimiter.map(Into::into),
-                ..PaginatedListOptions::default()
-            };
-            let page = self.client.pages.list_paginated(below.as_deref(), options);
-            let page = page
-                .await
-                .map_err(|cause| self.failure("listing", folder, &cause))?;
-            self.take_page(page.result, &mut found)
-                .map_err(|failure| failure.doing(doing()))?;
-            let Some(next) = page.page_token.filter(|next| !next.is_empty()) else {
-                break;
-            };
-            if tokens.len() >= MAX_PAGES || !tokens.insert(digest(&next)) {
-                let what = "the listing does not end: the service sends the same pages again";
-                return Err(Failure::new(Kind::Store, what).doing(doing()));
-            }
-            token = Some(next);
-        }
-        found.objects.sort_by(|a, b| a.name.cmp(&b.name));
-        // A service may name a folder on two pages.
-        found.folders.sort_unstable();
-        found.folders.dedup();
-        Ok(found)
     }
 
     /// Takes over what a page lists, by its name in this store.
@@ -353,12 +311,6 @@ impl Store for Bucket {
         // A bucket has objects only.
         Ok(())
     }
-}
-
-/// What tells one page's token from another's; the tokens themselves may be of any length.
-fn digest(token: &str) -> u64 {
-    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(token)
 }
 
 /// An object on its way, in parts.
