@@ -6,6 +6,7 @@ use etcd_dr::etcd::bbolt::write::{
     Change, Changes, Digest, Edit, amend, digests, meta_pages, rewrite, small_bucket,
 };
 use etcd_dr::etcd::bbolt::{self, Meta, Metas, Origin, ReadAt};
+use etcd_dr::etcd::snapshot::{Options, inspect};
 use etcd_dr::finding::Findings;
 use proptest::prelude::*;
 
@@ -146,6 +147,9 @@ proptest! {
         let meta = Metas::read(&before, data, Origin::File, &mut unheard).unwrap().unwrap().chosen;
         let changes = edits();
         let mut expected = digests(&before, data, &meta).unwrap();
+        // What a rewrite holds its result against.
+        let inspected = inspect(&snapshot, &Options::default(), &|_| {}).unwrap();
+        prop_assert_eq!(&inspected.contents, &expected);
         expected.get_mut(b"key".as_slice()).unwrap().add(&revision_key(1 << 40, 0, false), b"");
         let edited: Vec<&[u8]> = vec![b"members", b"meta", b"made", b"made-empty"];
         for name in &edited {

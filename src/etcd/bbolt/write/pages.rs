@@ -85,9 +85,9 @@ impl Draft {
         self.data.clear();
     }
 
-    /// The page without padding. `extra` bytes of the last value follow it.
-    fn encode(&self, id: u64, flags: u16, overflow: u32, extra: u32) -> Vec<u8> {
-        let mut page = Vec::with_capacity(self.size());
+    /// Puts what stands before a page's data into `page`. `extra` bytes of the last value follow the data.
+    fn encode_head(&self, id: u64, flags: u16, overflow: u32, extra: u32, page: &mut Vec<u8>) {
+        page.clear();
         page.extend_from_slice(&id.to_le_bytes());
         page.extend_from_slice(&flags.to_le_bytes());
         // At most MAX_ELEMENTS are ever put in.
@@ -112,13 +112,14 @@ impl Draft {
             }
             data_at += (element.key + element.value) as usize;
         }
-        page.extend_from_slice(&self.data);
-        page
     }
 
     /// The leaf as an inline bucket has it.
     pub(super) fn inline(&self) -> Vec<u8> {
-        self.encode(0, LEAF, 0, 0)
+        let mut page = Vec::with_capacity(self.size());
+        self.encode_head(0, LEAF, 0, 0, &mut page);
+        page.extend_from_slice(&self.data);
+        page
     }
 }
 
@@ -127,6 +128,8 @@ pub(super) struct Pages<W> {
     out: W,
     page_size: usize,
     next: u64,
+    /// The head of the page that is being written, kept for its memory.
+    head: Vec<u8>,
 }
 
 impl<W: Write> Pages<W> {
@@ -136,6 +139,7 @@ impl<W: Write> Pages<W> {
             out,
             page_size: page_size as usize,
             next,
+            head: Vec::new(),
         }
     }
 
@@ -158,7 +162,9 @@ impl<W: Write> Pages<W> {
 
     fn page(&mut self, draft: &Draft, flags: u16) -> io::Result<u64> {
         let (id, overflow, padding) = self.claim(draft.size() as u64)?;
-        self.out.write_all(&draft.encode(id, flags, overflow, 0))?;
+        draft.encode_head(id, flags, overflow, 0, &mut self.head);
+        self.out.write_all(&self.head)?;
+        self.out.write_all(&draft.data)?;
         self.pad(padding)?;
         Ok(id)
     }
@@ -179,8 +185,9 @@ impl<W: Write> Pages<W> {
         let mut draft = Draft::default();
         draft.push_leaf(0, key, &[])?;
         let (id, overflow, padding) = self.claim(draft.size() as u64 + len)?;
-        self.out
-            .write_all(&draft.encode(id, LEAF, overflow, value))?;
+        draft.encode_head(id, LEAF, overflow, value, &mut self.head);
+        self.out.write_all(&self.head)?;
+        self.out.write_all(&draft.data)?;
         let mut buffer = vec![0; 1 << 20];
         let mut done = 0;
         while done < len {
