@@ -19,6 +19,7 @@ rclone (where it is installed), in turn, on one machine.
                pages in a scattered order; 8192 too where there are 25 GiB of disk. From 4096 on two rounds
                are made, from 8192 on one, with none before them
     --keys     millions of tiny objects, of 150 bytes
+    --objects  how many, instead of 350,000
     --rounds   measured rounds; one more goes first
     --write    writes the tables of docs/performance.md and docs/performance-tables.md, and docs/performance.json
     --add      what was written before and is not measured now stays in these tables; each table has its own dates
@@ -52,7 +53,6 @@ CACHE = pathlib.Path(os.environ.get("ETCD_DR_CACHE", ROOT / ".cache"))
 # Of a revision: the value, and the part of a page that it takes, from the two of them that fit.
 VALUE, SHARE = 1900, 2048
 SMALL = 150
-OBJECTS = 350_000
 OBJECTS_MIB = 1250
 MIB = 1 << 20
 # Where the tables are.
@@ -311,7 +311,7 @@ class Bench:
 
     def objects(self):
         tell("objects", 0, self.asked)
-        db = self.store("objects", OBJECTS, "kubernetes")
+        db = self.store("objects", self.asked.objects, "kubernetes")
         size = db.stat().st_size // MIB
         self.verify(size, db, "objects")
         data = self.restored(db)
@@ -381,6 +381,7 @@ def options():
     parser.add_argument("--parts", type=numbers(str), default=PARTS)
     parser.add_argument("--sizes", type=numbers(int), default=[256, 1024, 4096])
     parser.add_argument("--keys", type=numbers(float), default=[1, 5])
+    parser.add_argument("--objects", type=int, default=350_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--add", action="store_true")
