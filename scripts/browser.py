@@ -86,8 +86,13 @@ class Browser:
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
+        # A browser that is killed leaves processes that still write to the profile, which is removed next.
+        try:
+            os.write(self.to, json.dumps({"id": 0, "method": "Browser.close"}).encode() + b"\0")
+            self.process.wait(LIMIT)
+        except (OSError, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
 
     def receive(self):
         while b"\0" not in self.rest:
@@ -120,7 +125,7 @@ class Browser:
             self.events.append(self.receive())
 
     def show(self, address, scheme, width, height):
-        """Shows the page; returns what happened meanwhile, and how it looks."""
+        """Shows the page; returns what happened in the meantime, and how it looks."""
         self.events = []
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
