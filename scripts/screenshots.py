@@ -82,6 +82,14 @@ class Screen:
                 sys.exit(f"screenshots: {text!r} was not shown:\n{self.tmux('capture-pane', '-p')}")
             time.sleep(0.05)
 
+    def wait_clear(self):
+        """Waits until the screen shows a prompt and nothing else."""
+        end = time.monotonic() + 60
+        while self.tmux("capture-pane", "-p").strip() != "#":
+            if time.monotonic() > end:
+                sys.exit(f"screenshots: the screen was not cleared:\n{self.tmux('capture-pane', '-p')}")
+            time.sleep(0.05)
+
     def save(self, name):
         """Draws what is shown now."""
         from rich.console import Console
@@ -224,7 +232,7 @@ def shoot_node(work):
         print("lose", file=demo.stdin, flush=True)
         while "DEMO_LOST" not in demo.stdout.readline():
             pass
-        with Screen(150, 62, wrapper.parent) as screen:
+        with Screen(150, 100, wrapper.parent) as screen:
             screen.type("etcd-dr --root /host restore latest --dry-run")
             screen.wait("After the restore")
             screen.save("restore-dry-run")
@@ -264,7 +272,7 @@ def shoot(work, bins, bin_dir):
         screen.save("verify")
     with Screen(110, 16, bin_dir) as screen:
         screen.type(f"cd {work}; clear")
-        screen.wait("#")
+        screen.wait_clear()
         screen.type("etcd-dr restore latest --data-dir drill")
         screen.wait("revision")
         screen.save("restore")
