@@ -198,6 +198,8 @@ pub enum Fact {
     Candidates(Vec<String>),
     /// The systemd unit of an etcd that is not a static pod.
     HostService(PathBuf),
+    /// A member's data directory, or its WAL's own, whose WAL is whole though its database is not.
+    SoundWal(PathBuf),
     /// The operating system's error of one of several causes, whose texts one message joins.
     Io(io::ErrorKind),
     /// A setting that was not given and could not be found; the word names it ("endpoint").

@@ -11,6 +11,7 @@ use crate::etcd::datadir::{Layout, not_a_data_dir};
 use crate::etcd::ids::{ClusterId, PeerUrls};
 use crate::etcd::membership::Member;
 use crate::etcd::restore::Bump;
+use crate::etcd::roll;
 use crate::etcd::snapshot::Alarm;
 use crate::etcd::survivor::{self, Raise, Spec, Survivor};
 use crate::event::Event;
@@ -145,12 +146,24 @@ fn specified<T>(request: &Request, work: impl FnOnce(&Spec<'_>) -> Result<T>) ->
     };
     work(&spec).map_err(|failure| match failure.kind() {
         Kind::Interrupted => context::interrupted(),
-        _ if failure.refusal() == Some("damaged-survivor") => reading(request, failure).with(
-            // Its database alone may still be of use.
-            Fact::Path(source.db()),
-        ),
+        _ if failure.refusal() == Some("damaged-survivor") => {
+            // Its database alone may still be of use, and so may its WAL.
+            let failure = reading(request, failure).with(Fact::Path(source.db()));
+            match roll::is_sound(&source.wal) {
+                true => failure.with(Fact::SoundWal(wal_of(request))),
+                false => failure,
+            }
+        }
         _ => reading(request, failure),
     })
+}
+
+/// Where `--roll-forward` finds the WAL.
+fn wal_of(request: &Request) -> PathBuf {
+    request
+        .from_wal
+        .clone()
+        .unwrap_or_else(|| request.from.clone())
 }
 
 fn reading(request: &Request, failure: Failure) -> Failure {

@@ -56,7 +56,7 @@ fn away(
     if args.dry_run {
         return Ok(planned(&plan, args));
     }
-    if plan.removals().next().is_some() {
+    if plan.removes() {
         agree(&plan, args)?;
     }
     let names = plan.names();
@@ -105,7 +105,11 @@ fn planned(plan: &PrunePlan, args: &PruneArgs) -> Shown {
 
 /// Shows the plan, and asks.
 fn agree(plan: &PrunePlan, args: &PruneArgs) -> Result<()> {
-    let question = format!("Remove {} backups?", plan.removals().count());
+    let backups = plan.removals().count();
+    let question = match plan.segments() {
+        0 => format!("Remove {backups} backups?"),
+        segments => format!("Remove {backups} backups and {segments} segments?"),
+    };
     confirm(&show::plan(plan, args.explain), &question, args.yes)
 }
 

@@ -1,5 +1,7 @@
 //! `list --ranges` and `verify --ranges`: what of the past can be restored.
 
+mod away;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -20,23 +22,25 @@ use crate::keep::trust::Trust;
 use crate::store::LocalStore;
 use crate::sys::quote::printable;
 
-/// The directory that is meant: recorded changes of a URL are copies, which are not listed.
-fn store(session: &Session, named: Option<&Path>) -> Result<LocalStore> {
-    if let Some(address) = remote::url(session, named)? {
-        let what = format!("--ranges reads a directory, not {address}");
-        return Err(Failure::new(Kind::Usage, what));
-    }
-    session.existing_store(named)
-}
-
 /// Shows what can be reached.
 pub(super) fn list(session: &Session, args: &ListArgs) -> Result<Shown> {
     let trust = sign::trust(session, &args.signers, &[])?;
-    let store = store(session, args.store.as_deref())?;
-    let found = look(session, &store, &trust)?;
-    let document = json!({"store": store.dir(), "clusters": found});
+    let named = args.store.as_deref();
+    let (place, found) = match remote::url(session, named)? {
+        Some(address) => {
+            let reached = (&args.remote, &args.identity);
+            let found = away::look(session, &address, reached, &trust)?;
+            (address.to_string(), found)
+        }
+        None => {
+            let store = session.existing_store(named)?;
+            let found = look(session, &store, &trust)?;
+            (store.dir().display().to_string(), found)
+        }
+    };
+    let document = json!({"store": place, "clusters": found});
     Ok(Shown::done(
-        text(&store, &found),
+        text(&place, &found),
         json::document("list", &document),
     ))
 }
@@ -47,10 +51,13 @@ fn look(session: &Session, store: &LocalStore, trust: &Trust) -> Result<Vec<Reac
     Ok(reachable(&chains(session, store)?, &sets))
 }
 
-fn text(store: &LocalStore, found: &[Reachable]) -> String {
+fn text(place: &str, found: &[Reachable]) -> String {
     let mut text = String::new();
     for cluster in found {
-        let _ = writeln!(text, "cluster {}", printable(cluster.cluster_id.clone()));
+        let node = cluster.node.as_ref();
+        let node = node.map_or_else(String::new, |node| format!(" in {node}"));
+        let line = format!("cluster {}{node}", cluster.cluster_id);
+        let _ = writeln!(text, "{}", printable(line));
         if cluster.ranges.is_empty() {
             text.push_str("  nothing can be restored: no good backup is of it yet\n");
         }
@@ -88,7 +95,7 @@ fn text(store: &LocalStore, found: &[Reachable]) -> String {
         }
     }
     if found.is_empty() {
-        let _ = writeln!(text, "no backups in {}", store.dir().display());
+        let _ = writeln!(text, "no backups in {place}");
     }
     text
 }
@@ -101,15 +108,25 @@ pub(super) fn verify(session: &Session, args: &VerifyArgs) -> Result<Shown> {
         _ => return Err(Failure::new(Kind::Usage, "--ranges takes one store")),
     };
     let trust = sign::trust_only(session, &args.source.trust)?;
-    let store = store(session, named)?;
-    let chains = chains(session, &store)?;
-    let mut sets = catalog::list(&store)?;
-    trust.mark(&mut sets);
-    let scratch = scratch(args.source.scratch.as_deref());
-    let found = session.blocking(move |context| ranges::run(&context, &chains, &sets, &scratch))?;
+    let (place, found) = match remote::url(session, named)? {
+        Some(address) => {
+            let found = away::verify(session, &address, args, &trust)?;
+            (address.to_string(), found)
+        }
+        None => {
+            let store = session.existing_store(named)?;
+            let chains = chains(session, &store)?;
+            let mut sets = catalog::list(&store)?;
+            trust.mark(&mut sets);
+            let scratch = scratch(args.source.scratch.as_deref());
+            let found =
+                session.blocking(move |context| ranges::run(&context, &chains, &sets, &scratch))?;
+            (store.dir().display().to_string(), found)
+        }
+    };
     let document = json!({
         "good": found.good,
-        "store": store.dir(),
+        "store": place,
         "recordedChains": found.chains,
         "proofs": found.proofs,
     });
@@ -119,15 +136,15 @@ pub(super) fn verify(session: &Session, args: &VerifyArgs) -> Result<Shown> {
             false => exit::DIFFERS,
         },
         ..Shown::done(
-            found_text(&store, &found),
+            found_text(&place, &found),
             json::document("verify", &document),
         )
     })
 }
 
-fn found_text(store: &LocalStore, found: &RangesFound) -> String {
+fn found_text(place: &str, found: &RangesFound) -> String {
     if found.chains.is_empty() {
-        return format!("no recorded changes in {}\n", store.dir().display());
+        return format!("no recorded changes in {place}\n");
     }
     let mut text = String::new();
     for chain in &found.chains {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount};
+use jiff::Timestamp;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -50,6 +51,7 @@ fn away(session: &Session, args: &RecordArgs) -> Result<Away> {
         to: to?,
         settings: remote::settings(session, &args.remote)?,
         form: remote::form(session, &args.form, &SignArgs::default())?,
+        on_copied: None,
     })
 }
 
@@ -116,7 +118,7 @@ fn begin(
     }
     let store = backup::store(session, &args.backup)?;
     let mut asked = request(session, store, &args.seal)?;
-    let told = Arc::clone(served);
+    let (told, copied) = (Arc::clone(served), Arc::clone(served));
     told.metrics.recording(&Standing::default());
     asked.on_standing = Some(Arc::new(move |standing| told.metrics.recording(standing)));
     asked.default_store = args.backup.store.is_none() && session.config.store.is_none();
@@ -125,7 +127,16 @@ fn begin(
         to: copies.to,
         settings: copies.settings,
         form: copies.form,
+        on_copied: Some(Arc::new(move |address, until| {
+            copied.metrics.copied(&address.to_string(), until);
+        })),
     });
+    // A store that never gets anything must be seen, too.
+    for address in asked.away.iter().flat_map(|away| &away.to) {
+        served
+            .metrics
+            .copied(&address.to_string(), Timestamp::UNIX_EPOCH);
+    }
     let context = session.context.clone();
     let work = move || async move { record::keep_recording(&context, &asked).await };
     Ok(Some(tokio::spawn(on_a_thread(work))))

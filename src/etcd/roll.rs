@@ -223,6 +223,14 @@ impl Joined {
     }
 }
 
+/// Whether a directory has a WAL that nothing is wrong with, so that it may continue a snapshot.
+pub fn is_sound(wal: &Path) -> bool {
+    let listed = Wal::list(wal).ok();
+    let listed = listed.filter(|wal| !wal.segments().is_empty());
+    let scan = listed.and_then(|wal| wal.scan().ok());
+    scan.is_some_and(|scan| scan.metadata.is_some() && sound(&scan).is_ok())
+}
+
 /// A member as a database has it.
 fn stored(member: &super::membership::Member) -> super::snapshot::Member {
     super::snapshot::Member {

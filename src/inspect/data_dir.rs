@@ -2,7 +2,7 @@
 //! agree, and what a cluster lost to all its members but this one could be made of them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::error::{Fact, Failure, Kind, Result};
 use crate::etcd::datadir::{self, DbFacts, Layout, not_a_data_dir};
 use crate::etcd::ids::MemberId;
 use crate::etcd::membership::Member;
-use crate::finding::{Finding, Layer};
+use crate::finding::{Finding, Layer, Severity};
 use crate::keep::catalog::BackupSet;
 use crate::keep::database::KeyFilter;
 use crate::keep::{catalog, database};
@@ -56,6 +56,47 @@ pub struct Report {
     /// How far the newest backup of the store is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_backup: Option<Distance>,
+    /// For a damaged database with a whole WAL: what would lose nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roll_forward: Option<RollForward>,
+}
+
+/// A backup that the member's WAL continues.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollForward {
+    /// The backup.
+    pub backup: String,
+    /// What `--roll-forward` takes.
+    pub from: PathBuf,
+}
+
+impl RollForward {
+    /// The newest good backup that a whole WAL continues.
+    fn of(files: &datadir::Report, from: &Path, sets: &[BackupSet]) -> Option<Self> {
+        let scan = &files.wal.scan;
+        let broken = |finding: &Finding| finding.severity == Severity::Error;
+        if scan.findings.iter().any(broken) {
+            return None;
+        }
+        let cluster = format!("{:x}", scan.metadata?.cluster);
+        let first = scan.segments.iter().find_map(|segment| segment.indexes)?.0;
+        let continued = first..=files.wal.last_entry().index;
+        let mut of_cluster: Vec<BackupSet> = sets.to_vec();
+        of_cluster.retain(|set| {
+            let manifest = set.manifest.as_ref();
+            manifest.is_some_and(|manifest| {
+                // What etcd had applied just before the snapshot: the snapshot has no less.
+                let applied = manifest.member.raft_applied_index;
+                manifest.cluster.etcd_id == cluster && continued.contains(&applied)
+            })
+        });
+        let newest = catalog::newest_good(&of_cluster, Timestamp::now())?;
+        Some(Self {
+            backup: newest.name.clone(),
+            from: from.to_owned(),
+        })
+    }
 }
 
 /// What a member is in its cluster, at the end of its own WAL.
@@ -190,6 +231,10 @@ pub fn run(
         (Some(member), Some(revisions)) => Distance::of(revisions, &member.cluster_id, backups),
         _ => None,
     };
+    let roll_forward = match layers.good() {
+        true => None,
+        false => RollForward::of(&files, wal_dir.unwrap_or(data_dir), backups),
+    };
     let membership = files.membership(facts.as_ref());
     let committed = files.committed_members.as_ref();
     Ok(Report {
@@ -202,6 +247,7 @@ pub fn run(
         revisions,
         last_written: last_written(&layout, &files),
         newest_backup,
+        roll_forward,
         layers: layers.reports,
         findings: layers.findings,
         database: report.map(Box::new),

@@ -8,7 +8,8 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::etcd::segment::Segment;
 use crate::keep::catalog::BackupSet;
-use crate::keep::ranges::{Chain, HashKvFound, Proven, continuation, prove};
+use crate::keep::ranges::{Chain, HashKvFound, continuation};
+pub use crate::keep::ranges::{Proven, prove, unproven};
 
 /// Findings that are listed for a chain.
 const LISTED: usize = 20;
@@ -55,25 +56,37 @@ pub fn run(
     sets: &[BackupSet],
     scratch: &Path,
 ) -> Result<RangesFound> {
-    let mut found = Vec::new();
-    for chain in chains {
-        found.push(read(context, chain)?);
-    }
+    let found = read_all(context, chains)?;
     let mut proofs = Vec::new();
     for set in sets.iter().filter(|set| set.is_good()) {
         if let Some(continued) = continuation(chains, sets, set) {
             proofs.push(prove(context, set, &continued, scratch)?);
         }
     }
-    let whole = found.iter().all(|chain| chain.findings.is_empty());
-    let equal = proofs
-        .iter()
-        .all(|proven| proven.hashkv != HashKvFound::Different);
-    Ok(RangesFound {
-        good: whole && equal,
-        chains: found,
-        proofs,
-    })
+    Ok(RangesFound::of(found, proofs))
+}
+
+impl RangesFound {
+    /// What was found of chains, and of what follows each backup.
+    pub fn of(chains: Vec<ChainFound>, proofs: Vec<Proven>) -> Self {
+        let whole = chains.iter().all(|chain| chain.findings.is_empty());
+        let equal = proofs
+            .iter()
+            .all(|proven| proven.hashkv != HashKvFound::Different);
+        Self {
+            good: whole && equal,
+            chains,
+            proofs,
+        }
+    }
+}
+
+/// Reads every segment of some chains.
+///
+/// # Errors
+/// [`Kind::Interrupted`](crate::error::Kind::Interrupted).
+pub fn read_all(context: &Context, chains: &[Chain]) -> Result<Vec<ChainFound>> {
+    chains.iter().map(|chain| read(context, chain)).collect()
 }
 
 /// Reads the segments of a chain, and follows their hashes.

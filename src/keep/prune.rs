@@ -4,6 +4,7 @@
 //! made again under the lock before anything is deleted; a set that was not in the plan that was agreed
 //! to stays until the next run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use super::catalog::{self, BackupSet, SetState};
 use super::chain::record::Records;
 use super::chain::{doubt, local};
-use super::ranges::{self, ChangesPlan};
+use super::ranges::{self, Chain, ChangesPlan, Staying};
 use super::trust::Trust;
 use crate::backup::Manifest;
 use crate::backup::names::{self, BackupId};
@@ -22,6 +23,7 @@ use crate::backup::retention::{
 use crate::backup::signature::SigningKey;
 use crate::context::Context;
 use crate::error::Result;
+use crate::etcd::segment::Name;
 use crate::event::Event;
 use crate::store::LocalStore;
 use crate::store::local::STAGING_PREFIX;
@@ -88,8 +90,28 @@ pub struct Pruned {
     pub problems: Vec<String>,
     /// Whether the store says that it keeps what is removed, as earlier versions.
     pub versions_kept: bool,
-    /// Sets that the store lets nobody remove yet.
+    /// Sets, and chains of recorded changes, that the store lets nobody remove yet.
     pub retained: Vec<Retained>,
+    /// The segments of recorded changes that are gone.
+    #[serde(skip)]
+    pub segments: Segments,
+}
+
+/// Segments of recorded changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Segments {
+    /// How many.
+    pub count: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Segments {
+    /// Adds those that a plan removes.
+    pub(super) fn add(&mut self, plan: &ChangesPlan) {
+        self.count += plan.remove;
+        self.bytes = self.bytes.saturating_add(plan.freed);
+    }
 }
 
 /// A set that no rule wants any more and that its store retains.
@@ -146,29 +168,49 @@ impl PrunePlan {
         })
     }
 
-    /// The same with the recorded changes of the store: they stay with the backups that they follow.
-    fn with_changes(
+    /// The same with the recorded changes of one node: they stay with the backups that they follow.
+    /// `origin` is the UUID or the cluster id that the node's folder bears, if it has one.
+    pub(super) fn with_changes(
         mut self,
-        store: &LocalStore,
+        recordings: &Recordings<'_>,
         sets: &[BackupSet],
         request: &PruneRequest,
+        records: &Records,
         now: Timestamp,
-    ) -> Result<Self> {
-        let (chains, _) = ranges::chains(store)?;
+    ) -> Self {
+        let listed: Vec<&BackupSet> = sets.iter().collect();
+        let doubts = doubt::doubts(&listed, &request.trust, records);
+        let doubted: BTreeSet<&str> = listed
+            .iter()
+            .zip(doubts)
+            .filter_map(|(set, doubt)| doubt.map(|_| set.name.as_str()))
+            .collect();
         let since = match &request.selection {
             Selection::Rules(rules) => rules.moments,
             Selection::Cluster(_) => None,
         };
         let since = since.and_then(|age| now.checked_sub(SignedDuration::try_from(age).ok()?).ok());
         if let Some(since) = since {
-            self.keep_bases(&ranges::needed(&chains, sets, since));
+            let believed = sets
+                .iter()
+                .filter(|set| !doubted.contains(set.name.as_str()));
+            self.keep_bases(&ranges::needed(recordings.chains, believed, since));
         }
-        let stays = |name: &str| {
-            let mut removals = self.removals();
-            removals.all(|decided| decided.decision.name != name)
+        let gone: BTreeSet<String> = self.names().into_iter().collect();
+        let (gone, sets): (Vec<&BackupSet>, Vec<&BackupSet>) =
+            sets.iter().partition(|set| gone.contains(&set.name));
+        let cleared = match &request.selection {
+            Selection::Rules(_) => BTreeSet::new(),
+            Selection::Cluster(id) => recordings.of_cluster(id, &gone, &sets),
         };
-        self.changes = ranges::plan(&chains, sets, &stays, since);
-        Ok(self)
+        let staying = Staying {
+            sets,
+            doubted,
+            since,
+            cleared,
+        };
+        self.changes = ranges::plan(recordings.chains, &staying, recordings.size);
+        self
     }
 
     /// Keeps what recorded changes begin at after a gap; the size of all is a limit still.
@@ -190,9 +232,14 @@ impl PrunePlan {
         }
     }
 
+    /// How many segments go.
+    pub fn segments(&self) -> usize {
+        self.changes.iter().map(|chain| chain.remove).sum()
+    }
+
     /// Whether there is anything to remove.
     pub fn removes(&self) -> bool {
-        self.removals().next().is_some() || self.changes.iter().any(|chain| chain.remove > 0)
+        self.removals().next().is_some() || self.segments() > 0
     }
 
     /// The sets that go.
@@ -207,6 +254,33 @@ impl PrunePlan {
         self.removals()
             .map(|decided| decided.decision.name.clone())
             .collect()
+    }
+}
+
+/// The recorded changes of one node.
+pub(super) struct Recordings<'a> {
+    /// The chains, the oldest first.
+    pub(super) chains: &'a [Chain],
+    /// The bytes of a segment.
+    pub(super) size: &'a dyn Fn(&Chain, &Name) -> u64,
+    /// The UUID or the cluster id that their folder bears, if it has one.
+    pub(super) origin: Option<&'a str>,
+}
+
+impl Recordings<'_> {
+    /// The etcd clusters of which everything goes with the cluster of this UUID or etcd cluster id:
+    /// those of which no backup stays.
+    fn of_cluster(&self, id: &str, gone: &[&BackupSet], stay: &[&BackupSet]) -> BTreeSet<String> {
+        let etcd_id = |set: &&BackupSet| Some(set.manifest.as_ref()?.cluster.etcd_id.clone());
+        let mut cleared: BTreeSet<String> = gone.iter().filter_map(etcd_id).collect();
+        cleared.insert(id.to_owned());
+        if self.origin == Some(id) {
+            cleared.extend(self.chains.iter().map(|chain| chain.cluster_id.clone()));
+        }
+        for stays in stay.iter().filter_map(etcd_id) {
+            cleared.remove(&stays);
+        }
+        cleared
     }
 }
 
@@ -263,8 +337,24 @@ fn is_of_cluster(set: &BackupSet, id: &str) -> bool {
 pub fn plan(context: &Context, store: &LocalStore, request: &PruneRequest) -> Result<PrunePlan> {
     let records = local::read(store.dir(), &request.trust)?.0;
     let sets = catalog::list(store)?;
-    let plan = PrunePlan::new(&sets, request, &records, context.now)?;
-    plan.with_changes(store, &sets, request, context.now)
+    planned(context, store, request, &sets, &records)
+}
+
+fn planned(
+    context: &Context,
+    store: &LocalStore,
+    request: &PruneRequest,
+    sets: &[BackupSet],
+    records: &Records,
+) -> Result<PrunePlan> {
+    let plan = PrunePlan::new(sets, request, records, context.now)?;
+    let (chains, _) = ranges::chains(store)?;
+    let recordings = Recordings {
+        chains: &chains,
+        size: &ranges::size_of,
+        origin: None,
+    };
+    Ok(plan.with_changes(&recordings, sets, request, records, context.now))
 }
 
 /// Removes from a local store what the rules no longer want; if `agreed` is given, only what
@@ -296,8 +386,7 @@ pub(super) fn locked(
 ) -> Result<Pruned> {
     let sets = catalog::list(store)?;
     let (records, files) = local::read(store.dir(), &request.trust)?;
-    let plan = PrunePlan::new(&sets, request, &records, context.now)?;
-    let plan = plan.with_changes(store, &sets, request, context.now)?;
+    let plan = planned(context, store, request, &sets, &records)?;
     context.cancel.check()?;
     let names: Vec<String> = plan
         .names()
@@ -323,15 +412,17 @@ pub(super) fn locked(
         .fold(0u64, |sum, decided| sum.saturating_add(decided.size));
     let mut problems: Vec<String> = finished.err().iter().map(ToString::to_string).collect();
     // Changes go after the backups whose going makes them useless: a crash in between keeps too much.
+    let mut segments = Segments::default();
     if problems.is_empty() && removed.len() == plan.names().len() {
-        let carried = plan.changes.iter().map(ChangesPlan::carry_out);
-        problems.extend(
-            carried
-                .filter_map(Result::err)
-                .map(|failure| failure.to_string()),
-        );
+        for chain in &plan.changes {
+            match chain.carry_out() {
+                Ok(()) => segments.add(chain),
+                Err(failure) => problems.push(failure.to_string()),
+            }
+        }
     }
     Ok(Pruned {
+        segments,
         plan,
         removed,
         freed,

@@ -1,6 +1,7 @@
 //! Restores to a moment: real etcd is asked what it has at random revisions, and a restore of a later
 //! backup to that revision has just that.
 
+mod away;
 mod before;
 mod bench;
 mod log;

@@ -15,7 +15,7 @@ use testbench::golden;
 use testbench::loopback::Loopback;
 use testbench::process::wait_for;
 
-fn compact(cluster: &Cluster) -> i64 {
+pub(crate) fn compact(cluster: &Cluster) -> i64 {
     let revision = cluster.revision(0) - 2;
     cluster.etcdctl_ok(&["compact", &revision.to_string(), "--physical"]);
     revision

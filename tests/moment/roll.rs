@@ -4,10 +4,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::bench::{Random, cluster, hash_kv, kvs, restore, save, serve, text, work};
+use crate::bench::{Random, cluster, hash_kv, kvs, requests, restore, save, serve, text, work};
+use crate::shelf::Shelf;
 use testbench::bins::{require_all, require_turn};
 use testbench::bulk::block_on;
 use testbench::cluster::{Cluster, ClusterSpec};
+use testbench::golden;
 use testbench::loopback::Loopback;
 
 fn refused(error: &Value, name: &str) -> String {
@@ -65,6 +67,68 @@ fn one_member_up_to_its_last_write() {
         assert_eq!(hash_kv(&restored, now), hash, "{}", bins.version);
         restored.etcdctl_ok(&["put", "after", "1"]);
         assert_eq!(restored.revision(0), now + 1);
+    }
+}
+
+/// The database is broken and its WAL is not: what says so gives the command that loses nothing, as it is
+/// to be typed.
+#[test]
+fn a_damaged_database_with_a_whole_wal_is_told_how_to_be_rolled_forward() {
+    for bins in require_turn() {
+        let mut random = Random(44);
+        let mut cluster = cluster(bins, 1);
+        let shelf = Shelf::new(&cluster);
+        requests(&cluster, &mut random, 20);
+        shelf.backup();
+        requests(&cluster, &mut random, 20);
+        let now = cluster.revision(0);
+        cluster.stop(0);
+        let from = text(cluster.data_dir(0));
+        std::fs::write(Path::new(&from).join("member/snap/db"), b"broken").unwrap();
+        let (store, to) = (text(&shelf.store()), text(&shelf.dir.path().join("d")));
+        let verify = ["verify", "--data-dir", &from, "--store", &store];
+        let json = golden::run(&[&verify[..], &["-o", "json"]].concat(), &[]);
+        let json = json.expect(3).json();
+        assert_eq!(json["rollForward"]["backup"], "backup-1", "{json}");
+        let said = golden::run(&verify, &[]).expect(3).stdout;
+        let command = format!("etcd-dr restore backup-1 --store {store} --roll-forward {from}");
+        assert!(said.contains(&command), "{said}");
+        let restore = [
+            "restore",
+            "--from-data-dir",
+            &from,
+            "--data-dir",
+            &to,
+            "--store",
+            &store,
+        ];
+        let refused = golden::run(&[&restore[..], &["-o", "json"]].concat(), &[]);
+        let error = &refused.expect(5).json()["error"];
+        assert_eq!(error["refusal"], "damaged-survivor", "{error}");
+        let hint = error["hint"].as_str().unwrap();
+        let command = hint
+            .lines()
+            .next()
+            .and_then(|line| line.split_once("etcd-dr "))
+            .unwrap()
+            .1;
+        let words: Vec<&str> = command
+            .split(' ')
+            .chain(["--bump-revision", "0", "-o", "json"])
+            .collect();
+        let made = golden::run(&words, &[]).expect(0).json();
+        assert_eq!(made["rollForward"]["toRevision"], now, "{made}");
+        // Without a whole WAL there is no such hint.
+        let segment = std::fs::read_dir(Path::new(&from).join("member/wal")).unwrap();
+        let segment = segment
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|e| e == "wal"))
+            .unwrap();
+        let mut bytes = std::fs::read(&segment).unwrap();
+        bytes[2000] ^= 1;
+        std::fs::write(&segment, &bytes).unwrap();
+        let json = golden::run(&[&verify[..], &["-o", "json"]].concat(), &[]);
+        assert_eq!(json.expect(3).json()["rollForward"], Value::Null);
     }
 }
 

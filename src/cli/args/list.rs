@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use super::remote::RemoteArgs;
+use super::remote::{IdentityArgs, RemoteArgs};
 use super::sign::SignersArgs;
 use super::values::parse_duration;
 
@@ -13,7 +13,7 @@ const LIST_EXAMPLES: &str = "\
 Examples:
   etcd-dr list
   etcd-dr list --stale-after 2h || alert
-  etcd-dr list --ranges
+  etcd-dr list --ranges s3://bucket/etcd
   etcd-dr list -o json /mnt/backups
   etcd-dr list --fleet s3://bucket/etcd --expect clusters.txt
   etcd-dr list --fleet s3://one s3://two -o html > fleet.html";
@@ -68,6 +68,10 @@ pub struct ListArgs {
     /// Whose signatures count.
     #[command(flatten)]
     pub signers: SignersArgs,
+
+    /// What the copies' recorded changes are read with.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
 
     /// How stores are reached.
     #[command(flatten)]

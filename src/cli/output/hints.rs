@@ -187,7 +187,7 @@ fn of(typed: &Line, command: &str, failure: &Failure) -> Option<String> {
         .or_else(|| remains(typed, failure))
         .or_else(|| refused(typed, failure))
         .or_else(|| denied(typed, failure))
-        .or_else(|| without_any_disk(failure))
+        .or_else(|| without_any_disk(typed, failure))
         .or_else(|| not_found(typed, failure))
         .or_else(|| chosen(typed, command, failure))
         .or_else(|| by_kind(typed, failure))
@@ -204,7 +204,7 @@ fn remains(typed: &Line, failure: &Failure) -> Option<String> {
 }
 
 /// What a damaged disk is still good for.
-fn without_any_disk(failure: &Failure) -> Option<String> {
+fn without_any_disk(typed: &Line, failure: &Failure) -> Option<String> {
     if failure.refusal() != Some("damaged-survivor") || failure.kind() != Kind::Refused {
         return None;
     }
@@ -212,9 +212,38 @@ fn without_any_disk(failure: &Failure) -> Option<String> {
         Fact::Path(path) => Some(path.display()),
         _ => None,
     })?;
-    Some(format!(
+    let last = format!(
         "if there is no other disk and no backup: etcd-dr restore {database} --scope etcd --allow no-integrity-hash"
-    ))
+    );
+    let wal = failure.facts().iter().find_map(|fact| match fact {
+        Fact::SoundWal(path) => Some(path.display().to_string()),
+        _ => None,
+    });
+    Some(match wal {
+        Some(wal) => format!(
+            "its WAL is whole: with a backup nothing is lost: {}\n{last}",
+            rolled_forward(typed, &wal)
+        ),
+        None => last,
+    })
+}
+
+/// The restore that applies a WAL to the newest backup.
+fn rolled_forward(typed: &Line, wal: &str) -> Line {
+    let mut line = typed.other("restore latest").with_store(typed, true);
+    if let Some(data_dir) = typed.value("--data-dir") {
+        line = line.with("--data-dir", &data_dir);
+    }
+    line.with("--roll-forward", wal)
+}
+
+/// The same, as a command line: for a damaged database whose WAL is whole.
+pub(crate) fn to_roll_forward(command: &str, backup: &str, wal: &str) -> String {
+    let typed = Line::typed(command);
+    let line = typed
+        .other(&format!("restore {backup}"))
+        .with_store(&typed, true);
+    line.with("--roll-forward", wal).to_string()
 }
 
 /// What was not given, or was moved away.

@@ -87,13 +87,12 @@ pub(crate) fn summary(done: &Pruned) -> String {
         HumanBytes(done.freed),
         done.plan.decisions.len().saturating_sub(done.removed.len())
     );
-    let segments: usize = done.plan.changes.iter().map(|chain| chain.remove).sum();
-    if segments > 0 && done.problems.is_empty() {
-        let freed = done.plan.changes.iter().map(|chain| chain.freed).sum();
+    if done.segments.count > 0 {
         let _ = writeln!(
             text,
-            "{segments} segments of recorded changes removed ({})",
-            HumanBytes(freed)
+            "{} segments of recorded changes removed ({})",
+            done.segments.count,
+            HumanBytes(done.segments.bytes)
         );
     }
     if done.versions_kept {

@@ -1,5 +1,6 @@
 //! `restore`: restores a data directory or a node, or shows the status of a restore.
 
+mod away;
 mod data_dir;
 mod follow;
 mod from_member;

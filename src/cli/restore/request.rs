@@ -9,11 +9,12 @@ use super::super::brought::{Reached, bring};
 use super::super::recorded::chains;
 use super::super::session::{Session, scratch};
 use super::super::{allow, remote, sign};
+use super::away;
 use crate::change::datadir;
 use crate::change::dir_options::DirOptions;
 use crate::change::transaction::served;
 use crate::error::{Fact, Failure, Kind, Result};
-use crate::etcd::history::{Moment, Target};
+use crate::etcd::history::{Moment, Target, UNREACHABLE};
 use crate::etcd::restore::{Bump, Evidence, SLACK};
 use crate::keep::catalog::{self, BackupSet};
 use crate::keep::ranges::{Continuation, Recorded, continuation};
@@ -32,6 +33,8 @@ pub(super) struct Named {
     pub(super) recorded: Option<Recorded>,
     /// Where changes were brought to, if not to the node's own store.
     changes: Option<LocalStore>,
+    /// The backups beside it in another store: a later one proves recorded changes.
+    beside: Vec<BackupSet>,
     _brought: Option<Scratch>,
     _unpacked: Option<Scratch>,
 }
@@ -51,6 +54,7 @@ impl Named {
             to: None,
             recorded: None,
             changes: None,
+            beside: Vec::new(),
             _brought: brought,
             _unpacked: unpacked,
         })
@@ -60,10 +64,10 @@ impl Named {
 /// Finds the set that is named. One in another store is brought here: to this node's own store,
 /// where `keep` is wanted, or to a folder that goes with this run.
 pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
-    let Some(target) = to(args, session.context.now) else {
-        return named(session, args, keep);
-    };
     let word = set(args)?;
+    let Some(target) = to(args, session.context.now) else {
+        return named(session, args, word, keep);
+    };
     if word == LATEST {
         let store = session.store_to_read(args.store.as_deref())?;
         let trust = sign::trust(session, &args.signers, &args.allow)?;
@@ -77,17 +81,40 @@ pub(super) fn find(session: &Session, args: &RestoreArgs, keep: bool) -> Result<
             to: Some(reached.moment),
             recorded: reached.recorded,
             changes: None,
+            beside: Vec::new(),
             _brought: None,
             _unpacked: None,
         });
     }
-    let mut named = named(session, args, keep)?;
+    let trust = sign::trust(session, &args.signers, &args.allow)?;
+    let several = away::candidates(session, args, word, &target, &trust)?;
+    let words = several.unwrap_or_else(|| vec![word.to_owned()]);
+    let mut refused = None;
+    for word in words {
+        let named = named(session, args, &word, keep)?;
+        match reaching(session, args, named, &target) {
+            Err(failure) if failure.refusal() == Some(UNREACHABLE) => {
+                refused.get_or_insert(failure);
+            }
+            came => return came,
+        }
+    }
+    Err(refused.unwrap_or_else(|| Failure::new(Kind::Unexpected, "no backup was tried")))
+}
+
+/// A set with the moment that is asked for.
+fn reaching(
+    session: &Session,
+    args: &RestoreArgs,
+    mut named: Named,
+    target: &Target,
+) -> Result<Named> {
     let store = match &named.changes {
         Some(store) => store.clone(),
         None => session.store_to_read(args.store.as_deref())?,
     };
-    let continued = continued(session, args, &store, &named.set)?;
-    let reached = reach::moment(&named.set, &target, continued.as_ref())?;
+    let continued = continued(session, args, &store, &named)?;
+    let reached = reach::moment(&named.set, target, continued.as_ref())?;
     named.to = Some(reached.moment);
     named.recorded = reached.recorded;
     Ok(named)
@@ -98,15 +125,16 @@ fn continued(
     session: &Session,
     args: &RestoreArgs,
     store: &LocalStore,
-    set: &BackupSet,
+    named: &Named,
 ) -> Result<Option<Continuation>> {
     let chains = chains(session, store)?;
     if chains.is_empty() {
         return Ok(None);
     }
     let mut sets = catalog::list(store)?;
+    sets.extend(named.beside.iter().cloned());
     sign::trust(session, &args.signers, &args.allow)?.mark(&mut sets);
-    Ok(continuation(&chains, &sets, set))
+    Ok(continuation(&chains, &sets, &named.set))
 }
 
 /// The newest good backup.
@@ -120,8 +148,7 @@ fn to(args: &RestoreArgs, now: Timestamp) -> Option<Target> {
     revision.or_else(time).or_else(before)
 }
 
-fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
-    let word = set(args)?;
+fn named(session: &Session, args: &RestoreArgs, word: &str, keep: bool) -> Result<Named> {
     let trust = &sign::trust(session, &args.signers, &args.allow)?;
     if !Address::is_url(word) {
         let store = session.store_to_read(args.store.as_deref())?;
@@ -137,16 +164,17 @@ fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
         if args.store.is_none() && session.config.store.is_none() {
             backup::make_default_store(&NodeLayout::new(&session.root))?;
         }
-        let id = session.block_on(async {
+        let (id, beside) = session.block_on(async {
             let (from, set) = remote::resolve(session, &address, &settings, trust).await?;
             let from = from.as_ref();
             let keys = identities.clone();
             let id = sets::import(context, from, &set.name, &store, keys, trust).await?;
-            bring_changes(session, args, from, &set, &store, identities).await?;
-            Ok(id)
+            let beside = bring_changes(session, args, from, &set, &store, identities).await?;
+            Ok((id, beside))
         })?;
         let set = catalog::resolve(&store, &id.to_string())?;
-        return Named::new(session, args, set, None);
+        let named = Named::new(session, args, set, None)?;
+        return Ok(Named { beside, ..named });
     }
     let part = match args.data_dir {
         Some(_) => sets::Part::Data,
@@ -161,20 +189,23 @@ fn named(session: &Session, args: &RestoreArgs, keep: bool) -> Result<Named> {
     };
     let brought = bring(session, &address, &reached, part, "fetch")?;
     let into = LocalStore::at(brought.here.path());
-    if to(args, session.context.now).is_some() {
-        session.block_on(async {
+    let beside = match to(args, session.context.now) {
+        Some(_) => session.block_on(async {
             let (from, set) = remote::resolve(session, &address, &settings, trust).await?;
             bring_changes(session, args, from.as_ref(), &set, &into, identities).await
-        })?;
-    }
+        })?,
+        None => Vec::new(),
+    };
     let named = Named::new(session, args, brought.set, Some(brought.here))?;
     Ok(Named {
         changes: Some(into),
+        beside,
         ..named
     })
 }
 
-/// Brings the changes that were recorded after a backup in another store, if a moment is asked for.
+/// Brings the changes that were recorded after a backup in another store, if a moment is asked for; the
+/// backups there that may prove them.
 async fn bring_changes(
     session: &Session,
     args: &RestoreArgs,
@@ -182,7 +213,7 @@ async fn bring_changes(
     set: &BackupSet,
     into: &LocalStore,
     identities: Arc<Identities>,
-) -> Result<()> {
+) -> Result<Vec<BackupSet>> {
     let manifest = set.manifest.as_ref();
     let after = manifest.and_then(|manifest| manifest.database.kv_revision);
     let (Some(_), Some(after), Some((node, _))) = (
@@ -190,10 +221,13 @@ async fn bring_changes(
         after,
         set.name.rsplit_once('/'),
     ) else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let brought = sets::bring_changes(&session.context, from, node, after, into, identities);
-    brought.await.map(drop)
+    match brought.await? {
+        0 => Ok(Vec::new()),
+        _ => sets::list(from, node).await,
+    }
 }
 
 /// The set that is named.

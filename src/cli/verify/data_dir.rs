@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::output::layers::{describe, head, layers};
-use super::super::output::{json, words};
+use super::super::output::{hints, json, words};
 use super::super::session::{Session, Shown};
 use crate::error::{Result, exit};
-use crate::inspect::data_dir::{self as inspected, Distance, Report, Role};
+use crate::inspect::data_dir::{self as inspected, Distance, Report, Role, RollForward};
 use crate::keep::catalog;
 use crate::store::LocalStore;
 use crate::sys::quote::printable;
@@ -100,6 +100,12 @@ fn standing(text: &mut String, report: &Report, session: &Session) {
     }
     if let Some(distance) = &report.newest_backup {
         let _ = writeln!(text, "  {}", printable(sentence(distance)));
+    }
+    if let Some(RollForward { backup, from }) = &report.roll_forward {
+        let from = from.display().to_string();
+        let command = hints::to_roll_forward("verify", backup, &from);
+        let line = format!("the WAL is whole; to restore up to the last write: {command}");
+        let _ = writeln!(text, "  {}", printable(line));
     }
 }
 

@@ -1,8 +1,7 @@
 //! What a monitor sees: of a store's sets, of the runs, and of the schedule.
 //!
-//! The names `etcd_backup_*` are those that OpenShift's enhancement proposal for etcd backups
-//! gives to the same things, one series a set, labelled `etcd_backup`; its `uid` is of Kubernetes'
-//! objects and has no counterpart. All else is `etcd_dr_*`. Times are seconds since 1970.
+//! The names `etcd_backup_*` are those of OpenShift's enhancement proposal for etcd backups, a series a set, with
+//! the label `etcd_backup`; its `uid` has no counterpart. All else is `etcd_dr_*`. Times are seconds since 1970.
 
 mod exposition;
 pub mod fleet;
@@ -89,8 +88,7 @@ struct Plan {
 /// Everything that is exported.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Held by who changes several and by who writes all of them out: a reader sees the store as it
-    /// was at one moment, never half of its sets.
+    /// Held by who changes several or writes all of them out: a reader sees one moment, never half of a store.
     whole: Mutex<()>,
     registry: Registry,
     info: Family<Info, Number>,
@@ -338,6 +336,12 @@ impl Metrics {
     pub fn recording(&self, standing: &Standing) {
         let _whole = self.lock();
         self.recording.stands(standing);
+    }
+
+    /// Up to when everything that was sealed is in another store.
+    pub fn copied(&self, url: &str, until: Timestamp) {
+        let _whole = self.lock();
+        self.recording.copied(url, until);
     }
 
     /// Whether recorded changes were proven by the newest backup.

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 use crate::keep::record::Standing;
 
-/// A metric without labels that does not exist before its value is known.
+/// A metric that does not exist before its value is known.
 type Number = Family<Vec<(String, String)>, Gauge<f64, AtomicU64>>;
 
 /// The metrics of the recorder.
@@ -20,6 +20,7 @@ pub(super) struct Recording {
     until: Number,
     gaps: Number,
     proven: Number,
+    copied: Number,
 }
 
 impl Recording {
@@ -50,6 +51,11 @@ impl Recording {
                 "Whether the recorded changes lead from the last backup but one to the last one",
                 &self.proven,
             ),
+            (
+                "etcd_dr_recording_copied_timestamp_seconds",
+                "Everything sealed up to this time is in that store; 0: not yet",
+                &self.copied,
+            ),
         ];
         for (name, help, metric) in metrics {
             registry.register(name, help, metric.clone());
@@ -62,6 +68,11 @@ impl Recording {
         set(&self.revision, standing.revision.unwrap_or(0) as f64);
         set(&self.until, until);
         set(&self.gaps, standing.gaps as f64);
+    }
+
+    pub(super) fn copied(&self, url: &str, until: Timestamp) {
+        let labels = vec![("store".to_owned(), url.to_owned())];
+        self.copied.get_or_create(&labels).set(seconds(until));
     }
 
     pub(super) fn proven(&self, good: bool) {

@@ -19,8 +19,8 @@ pub struct Chain {
     pub segments: Vec<Name>,
     /// How it began, where its first segment is still there.
     pub begun: Option<Begun>,
-    /// When the first change of its first segment arrived.
-    pub first_received: Timestamp,
+    /// Whether that is not known because its segments are encrypted to others.
+    pub encrypted: bool,
     /// When the last change of its last segment did.
     pub last_received: Timestamp,
 }
@@ -52,19 +52,18 @@ impl Chain {
         self.segments.last().map_or(0, |name| name.last)
     }
 
-    /// One with these segments, of the cluster `c`, which arrived from the first of two times to the
-    /// second, in seconds since 1970.
+    /// One with these segments, of the cluster `c`, the last of which arrived at a time, in seconds
+    /// since 1970.
     #[cfg(test)]
-    pub(super) fn of_segments(dir: &str, names: &[(i64, i64)], received: (i64, i64)) -> Self {
-        let at = |second| Timestamp::from_second(second).unwrap_or_default();
+    pub(super) fn of_segments(dir: &str, names: &[(i64, i64)], received: i64) -> Self {
         let name = |&(first, last): &(i64, i64)| Name { first, last };
         Self {
             dir: PathBuf::from(dir),
             cluster_id: "c".to_owned(),
             segments: names.iter().map(name).collect(),
             begun: None,
-            first_received: at(received.0),
-            last_received: at(received.1),
+            encrypted: false,
+            last_received: Timestamp::from_second(received).unwrap_or_default(),
         }
     }
 }
@@ -97,7 +96,7 @@ pub fn chains(store: &LocalStore) -> Result<(Vec<Chain>, Vec<String>)> {
                 cluster_id: first.cluster_id,
                 segments,
                 begun: first.begun,
-                first_received: first.first_received,
+                encrypted: false,
                 last_received: last.last_received,
             }),
             (Err(failure), _) | (_, Err(failure)) if failure.kind() == Kind::BadBackup => {

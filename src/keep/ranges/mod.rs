@@ -8,6 +8,6 @@ mod reachable;
 
 pub use chain::{Chain, chains};
 pub use continuation::{Continuation, Recorded, continuation};
-pub use proof::{HashKvFound, Proven, prove, prove_newest};
-pub use pruning::{ChangesPlan, needed, plan};
+pub use proof::{HashKvFound, Proven, prove, prove_newest, unproven};
+pub use pruning::{ChangesPlan, Staying, needed, plan, size_of};
 pub use reachable::{Gap, GapCause, Range, Reachable, reachable};

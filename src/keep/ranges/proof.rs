@@ -86,18 +86,11 @@ pub fn prove(
     continued: &Continuation,
     scratch: &Path,
 ) -> Result<Proven> {
-    let mut proven = Proven {
-        base: set.name.clone(),
-        from: continued.from,
-        to: continued.until,
-        hashkv: HashKvFound::NotChecked,
-        backup: None,
-        why: None,
-    };
+    let mut proven = unproven(set, continued);
     let Some(proof) = continued.proofs.first() else {
-        proven.why = Some("no later good backup has them".to_owned());
         return Ok(proven);
     };
+    proven.why = None;
     proven.to = proof.revision;
     proven.backup = Some(proof.backup.clone());
     context.tell(Event::Note(format!(
@@ -127,6 +120,18 @@ pub fn prove(
         }
     }
     Ok(proven)
+}
+
+/// A continuation that no later backup proves.
+pub fn unproven(set: &BackupSet, continued: &Continuation) -> Proven {
+    Proven {
+        base: set.name.clone(),
+        from: continued.from,
+        to: continued.until,
+        hashkv: HashKvFound::NotChecked,
+        backup: None,
+        why: Some("no later good backup has them".to_owned()),
+    }
 }
 
 /// A copy of a backup's database.

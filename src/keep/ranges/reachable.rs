@@ -23,6 +23,8 @@ pub enum GapCause {
     DamagedSegment,
     /// A segment of a chain is not there any more.
     MissingSegment,
+    /// The changes after it are encrypted, and so is the cause.
+    Encrypted,
     /// Nothing was recorded, and the next backup's own history does not go back so far.
     NotRecorded,
 }
@@ -36,6 +38,7 @@ impl GapCause {
             Self::EventsLost => "etcd's watch left out events",
             Self::DamagedSegment => "a segment was damaged",
             Self::MissingSegment => "a segment is missing",
+            Self::Encrypted => "why is encrypted: give --identity",
             Self::NotRecorded => "it was not recorded",
         }
     }
@@ -88,6 +91,9 @@ pub struct Gap {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reachable {
+    /// The folder of the node, `<cluster>/<node>`, in a store that has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The cluster, hex.
     pub cluster_id: String,
     /// The ranges, ascending.
@@ -112,6 +118,7 @@ pub fn reachable(chains: &[Chain], sets: &[BackupSet]) -> Vec<Reachable> {
             _ => None,
         });
         Reachable {
+            node: None,
             gaps: gaps.collect(),
             cluster_id: cluster,
             ranges,
@@ -167,18 +174,19 @@ fn merged(ranges: Vec<Range>) -> Vec<Range> {
 fn gap(chains: &[Chain], cluster: &str, after: i64, until: i64) -> Gap {
     let of_cluster = || chains.iter().filter(|chain| chain.cluster_id == cluster);
     let broken = of_cluster().any(|chain| chain.first() <= after && chain.last() > after);
+    let near = |chain: &&Chain| (after..=until).contains(&chain.first().saturating_sub(1));
     let began = of_cluster().find_map(|chain| {
         let begun = chain.begun?;
-        let within = (after..=until).contains(&chain.first().saturating_sub(1));
         // It may begin after the next backup's own history does.
         let follows = begun
             .after
             .is_some_and(|last| (after..until).contains(&last));
-        (within || follows).then_some(begun)
+        (near(&chain) || follows).then_some(begun)
     });
     let cause = match began {
         _ if broken => GapCause::MissingSegment,
         Some(begun) => GapCause::of(begun.cause),
+        None if of_cluster().any(|chain| chain.encrypted) => GapCause::Encrypted,
         None => GapCause::NotRecorded,
     };
     Gap {
@@ -205,7 +213,7 @@ mod tests {
                 cause: begun,
                 after: None,
             }),
-            ..Chain::of_segments(&first.to_string(), names, (1, first + 1000))
+            ..Chain::of_segments(&first.to_string(), names, first + 1000)
         }
     }
 
@@ -263,6 +271,12 @@ mod tests {
             after: Some(20),
         });
         assert_eq!(cause(&[later]), GapCause::Compacted);
+        let closed = Chain {
+            begun: None,
+            encrypted: true,
+            ..chain("c", Cause::First, &[(30, 50)])
+        };
+        assert_eq!(cause(&[closed]), GapCause::Encrypted);
         let holed = chain("c", Cause::First, &[(5, 20), (31, 50)]);
         assert_eq!(cause(&[holed]), GapCause::MissingSegment);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::context::Context;
@@ -23,6 +24,9 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// Segments that wait for being copied; with more, the store is looked through again.
 const QUEUE: usize = 1024;
 
+/// Told up to when everything that was sealed is in a store; must not block.
+pub type OnCopied = Arc<dyn Fn(&Address, Timestamp) + Send + Sync>;
+
 /// Where segments are copied to.
 #[derive(Clone)]
 pub struct Away {
@@ -32,6 +36,16 @@ pub struct Away {
     pub settings: Settings,
     /// How segments are stored.
     pub form: Form,
+    /// Told how far the copies are.
+    pub on_copied: Option<OnCopied>,
+}
+
+impl Away {
+    fn tell(&self, copying: &Copying, until: Timestamp) {
+        if let Some(told) = &self.on_copied {
+            told(&copying.address, until);
+        }
+    }
 }
 
 /// What was sealed, on its way to who copies it.
@@ -99,13 +113,30 @@ pub(super) async fn copy_along(context: Context, store: LocalStore, away: Away, 
             // Otherwise it ends with the queue: what is sealed after the request to stop is copied,
             // too.
             () = context.cancel.cancelled(), if behind => None,
-            () = tokio::time::sleep(PAUSE) => continue,
+            () = tokio::time::sleep(PAUSE) => {
+                queue.tell(&stores, &away);
+                continue;
+            }
         };
         let Some(segment) = segment else { return };
         for copying in &mut stores {
             if let Err(failure) = copying.put(&segment, &away).await {
                 copying.warn(&context, &failure);
             }
+        }
+        queue.tell(&stores, &away);
+    }
+}
+
+impl Queue {
+    /// Tells that the stores have everything that was sealed by now, if nothing waits.
+    fn tell(&self, stores: &[Copying], away: &Away) {
+        let now = Timestamp::now();
+        if !self.segments.is_empty() || self.missed.load(Ordering::Relaxed) {
+            return;
+        }
+        for copying in stores.iter().filter(|copying| !copying.behind) {
+            away.tell(copying, now);
         }
     }
 }
@@ -152,9 +183,17 @@ impl Copying {
                 segments: listed.into_keys().collect(),
             });
         }
+        // What precedes the oldest one there was pruned there: segments are put in their order.
+        let oldest = self
+            .there
+            .as_ref()
+            .and_then(|there| there.segments.first().cloned());
         for chain in ranges::chains(store)?.0 {
             for segment in &chain.segments {
-                self.put(&chain.dir.join(segment.to_string()), away).await?;
+                let path = chain.dir.join(segment.to_string());
+                if place(&path) >= oldest {
+                    self.put(&path, away).await?;
+                }
             }
         }
         self.behind = false;

@@ -20,6 +20,6 @@ mod run;
 mod tape;
 mod watching;
 
-pub use away::Away;
+pub use away::{Away, OnCopied};
 pub use request::{Gap, OnStanding, RecordRequest, Recorded, Standing};
 pub use run::{keep_recording, run};

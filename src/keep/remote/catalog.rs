@@ -13,6 +13,7 @@ pub(super) use super::folder::{Folder, document, read, signature, unless_bad};
 use super::index::{Claim, Index, MAX_BYTES};
 use super::kept::{self, Catalogs, Documents, Found};
 use super::place::{self, INDEX, Place, is_claim};
+use super::recordings::{self, Recordings};
 use crate::backup::manifest::{self, QualityState};
 use crate::backup::names::{BackupId, FileKind};
 use crate::backup::{Manifest, foreign, names, newest, signature};
@@ -81,6 +82,22 @@ pub(super) struct Listing {
     pub(super) sets: Vec<BackupSet>,
     /// The names of the records of what was pruned.
     pub(super) records: Vec<String>,
+    /// The recorded changes, by the folder of their node.
+    pub(super) recordings: BTreeMap<Place, Recordings>,
+}
+
+/// Every set below a folder of a store, and the recorded changes, by the folder of their node.
+///
+/// # Errors
+/// As [`list`].
+pub async fn list_recorded(
+    store: &dyn Store,
+    below: &str,
+) -> Result<(Vec<BackupSet>, BTreeMap<String, Recordings>)> {
+    let listing = listing(store, below).await?;
+    let recordings = listing.recordings.into_iter();
+    let recordings = recordings.map(|(place, found)| (place.to_string(), found));
+    Ok((listing.sets, recordings.collect()))
 }
 
 /// The same with what is beside the sets.
@@ -96,6 +113,7 @@ pub(super) async fn listing(store: &dyn Store, below: &str) -> Result<Listing> {
         last.is_some_and(|(place, last)| record::is_record(last) && place.split('/').count() == 2)
     };
     let records: Vec<String> = names.filter(is_record).collect();
+    let recordings = recordings::among(&found, Timestamp::now());
     let others = foreign_of(store, &found);
     let catalogs = Catalogs::read(store, &found, AT_A_TIME).await?;
     let (facts, folders) = (kept::facts(&found), folders(found));
@@ -118,7 +136,11 @@ pub(super) async fn listing(store: &dyn Store, below: &str) -> Result<Listing> {
     catalogs.renew(store, documents, &folders, &facts).await;
     sets.sort_by_cached_key(|set| Place::split(&set.name));
     sets.extend(others);
-    Ok(Listing { sets, records })
+    Ok(Listing {
+        sets,
+        records,
+        recordings,
+    })
 }
 
 /// The one set that a name means: `<cluster>/<node>/backup-N`, or `latest` in the last place: the newest

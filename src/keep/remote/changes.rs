@@ -9,6 +9,7 @@
 //! hash says whether it came whole.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,9 +28,11 @@ use crate::store::objects::Store;
 use crate::sys::fs::{self, OutFile};
 
 /// The folder below a node's.
-const FOLDER: &str = "changes";
+pub(super) const FOLDER: &str = "changes";
 /// Pieces between a codec and the network.
 const PIECES: usize = 4;
+/// Segments that are brought at a time.
+const AT_A_TIME: usize = 8;
 /// What a codec may add to a segment.
 const SLACK: u64 = 1 << 20;
 
@@ -53,7 +56,7 @@ pub async fn list_changes(store: &dyn Store, node: &str) -> Result<BTreeMap<Plac
 }
 
 /// The chain and the name that an object's name begins with.
-fn parse(object: &str) -> Option<Place> {
+pub(super) fn parse(object: &str) -> Option<Place> {
     let (chain, rest) = object.split_once('.')?;
     let end = rest.find(FILE_SUFFIX)?.checked_add(FILE_SUFFIX.len())?;
     let name = Name::parse(rest.get(..end)?)?;
@@ -122,17 +125,27 @@ pub async fn bring_changes(
     into: &LocalStore,
     identities: Arc<Identities>,
 ) -> Result<usize> {
-    let mut brought = 0;
+    let mut wanted = Vec::new();
     for ((chain, name), object) in list_changes(store, node).await? {
         let dir = into.changes().join(&chain);
         let path = dir.join(name.to_string());
         if name.last <= after || path.symlink_metadata().is_ok() {
             continue;
         }
-        context.cancel.check()?;
         fs::mkdir_all(&dir)?;
-        bring(store, &object, &path, Arc::clone(&identities)).await?;
-        brought += 1;
+        wanted.push((object, path));
+    }
+    let brought = wanted.len();
+    let arriving = futures_util::stream::iter(wanted).map(|(object, path)| {
+        let identities = Arc::clone(&identities);
+        async move {
+            context.cancel.check()?;
+            bring(store, &object, &path, identities).await
+        }
+    });
+    let mut arriving = arriving.buffered(AT_A_TIME);
+    while let Some(arrived) = arriving.next().await {
+        arrived?;
     }
     context.tell(Event::Note(format!(
         "brought {brought} segments of recorded changes"
@@ -147,19 +160,47 @@ async fn bring(
     path: &Path,
     identities: Arc<Identities>,
 ) -> Result<()> {
+    let beside = path.with_extension("arriving");
+    fs::unlink(&beside)?;
+    let doing = || format!("writing {}", beside.display());
+    let file = OutFile::create(&beside).doing(Kind::Store, doing)?;
+    let mut file = receive(store, object, file, identities).await?;
+    file.sync().doing(Kind::Store, doing)?;
+    // Checked before it gets its name: whoever lists the directory takes it for whole.
+    Segment::open(&beside).map_err(|failure| failure.doing(format!("fetching {object}")))?;
+    fs::rename(&beside, path)?;
+    fs::sync_dir(fs::parent(path))
+}
+
+/// Reads one segment, which is checked.
+///
+/// # Errors
+/// As [`bring_changes`].
+pub(super) async fn read(
+    store: &dyn Store,
+    object: &str,
+    identities: Arc<Identities>,
+) -> Result<Segment> {
+    let bytes = receive(store, object, Vec::new(), identities).await?;
+    Segment::parse(bytes).map_err(|failure| failure.doing(format!("fetching {object}")))
+}
+
+/// Receives an object and undoes its form.
+async fn receive<W: Write + Send + 'static>(
+    store: &dyn Store,
+    object: &str,
+    mut into: W,
+    identities: Arc<Identities>,
+) -> Result<W> {
     let entry = entry(object);
     if form::needs_identity([&entry], &identities) {
         let what = format!("{object} is encrypted");
         return Err(Failure::new(Kind::Usage, what).with(Fact::Missing("identity")));
     }
-    let beside = path.with_extension("arriving");
-    fs::unlink(&beside)?;
-    let doing = || format!("writing {}", beside.display());
-    let mut file = OutFile::create(&beside).doing(Kind::Store, doing)?;
     let (to, from) = mpsc::channel(PIECES);
     let decoding = tokio::task::spawn_blocking(move || {
-        form::decode(&entry, &identities, from, &mut file, MAX_BYTES)?;
-        file.sync().doing(Kind::Store, || "syncing a segment")
+        form::decode(&entry, &identities, from, &mut into, MAX_BYTES)?;
+        Ok(into)
     });
     let Some(mut body) = store.read(object, MAX_BYTES + SLACK).await? else {
         let what = format!("{object} is not there any more");
@@ -184,11 +225,7 @@ async fn bring(
     let decoded = decoding
         .await
         .doing(Kind::Unexpected, || "running a thread")?;
-    arrived.and(decoded)?;
-    // Checked before it gets its name: whoever lists the directory takes it for whole.
-    Segment::open(&beside).map_err(|failure| failure.doing(format!("fetching {object}")))?;
-    fs::rename(&beside, path)?;
-    fs::sync_dir(fs::parent(path))
+    arrived.and(decoded)
 }
 
 /// What an object's name says of its form.

@@ -19,7 +19,6 @@ use super::index::{Index, ObjectEntry};
 use crate::backup::names::{self, FileKind};
 use crate::backup::signature::SigningKey;
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::sys::fs::OutFile;
 
 /// Bytes of a piece between codec and network.
 const PIECE: usize = 1 << 20;
@@ -418,7 +417,7 @@ pub(super) fn decode(
     entry: &ObjectEntry,
     identities: &Identities,
     from: mpsc::Receiver<Bytes>,
-    file: &mut OutFile,
+    file: &mut impl Write,
     most: u64,
 ) -> Result<Plain> {
     let arriving = Arriving {

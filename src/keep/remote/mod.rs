@@ -7,6 +7,7 @@
 //!   snapshot_….db.done    what was learnt when that object arrived; gone once the set is there
 //!   remote.json           the objects, their sizes and hashes as stored
 //!   backup.json           the Manifest, as it is; last: with it the set is there
+//! <cluster>/<node>/changes/…                       recorded changes
 //! <cluster>/<node>/catalog-00000000.json.zst       a cache of the small objects of all its sets
 //! ```
 //!
@@ -25,6 +26,7 @@ mod index;
 mod kept;
 mod place;
 mod prune;
+mod recordings;
 mod records;
 mod upload;
 
@@ -52,12 +54,13 @@ pub mod fuzzing {
     }
 }
 
-pub use catalog::{Seen, foreign_of, list, look, resolve};
+pub use catalog::{Seen, foreign_of, list, list_recorded, look, resolve};
 pub use changes::{Place as ChangePlace, bring_changes, list_changes, put_change};
 pub use fetch::{Part, fetch, import, record};
 pub use form::{Form, Identities};
 pub use index::{Claim, Index, ObjectEntry};
 pub use place::{INDEX, Place};
 pub use prune::{plan_prune, prune, prune_beside};
+pub use recordings::Recordings;
 pub use records::chains;
 pub use upload::{Copied, copy_backup};

@@ -88,6 +88,16 @@ impl Place {
         (earlier != Self::of(manifest)).then_some(earlier)
     }
 
+    /// The folder of a node, by its name.
+    pub(super) fn parse(folder: &str) -> Option<Self> {
+        (folder.split('/').count() == 2).then(|| Self(folder.to_owned()))
+    }
+
+    /// The part that names the cluster.
+    pub(super) fn cluster(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
     /// The place and the number in a set's whole name.
     pub(super) fn split(name: &str) -> Option<(Self, BackupId)> {
         let (place, last) = name.rsplit_once('/')?;

@@ -1,4 +1,4 @@
-//! `prune` of a store away from the node: each node's sets by themselves.
+//! `prune` of a store away from the node: each node's sets by themselves, and the changes recorded there.
 //!
 //! The Manifest goes first, and the set is not a backup any more; the claim goes last, so that what
 //! was interrupted is recognised, and the next run continues it.
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::catalog;
 use super::place::{Place, is_claim};
+use super::recordings::Recordings;
 use super::records;
 use crate::backup::Manifest;
 use crate::backup::names::MANIFEST;
@@ -16,7 +17,7 @@ use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::keep::catalog::BackupSet;
 use crate::keep::chain::record::Records;
-use crate::keep::prune::{PrunePlan, PruneRequest, Pruned, Retained};
+use crate::keep::prune::{self, PrunePlan, PruneRequest, Pruned, Retained};
 use crate::store::objects::Store;
 
 /// What is looked at.
@@ -67,6 +68,8 @@ pub async fn plan_prune(
 struct There {
     /// The sets, by the place that they are judged with.
     places: BTreeMap<Option<Place>, Vec<BackupSet>>,
+    /// The recorded changes, by the folder of their node.
+    recordings: BTreeMap<Place, Recordings>,
     /// What was pruned before, as far as its records count.
     records: Records,
     /// The records' names.
@@ -77,6 +80,7 @@ impl There {
     async fn look(store: &dyn Store, request: &PruneRequest, scope: &Scope<'_>) -> Result<Self> {
         let mut there = Self {
             places: BTreeMap::new(),
+            recordings: BTreeMap::new(),
             records: Records::default(),
             names: Vec::new(),
         };
@@ -86,18 +90,94 @@ impl There {
                 there.places.entry(place_of(&set)).or_default().push(set);
             }
             there.names.extend(listing.records);
+            there.recordings.extend(listing.recordings);
         }
         there.records = records::read(store, &there.names, &request.trust).await?;
         Ok(there)
     }
 
+    /// The plan of each node, by the folder that its sets are judged with.
+    fn plans(
+        &self,
+        context: &Context,
+        request: &PruneRequest,
+    ) -> Result<Vec<(Option<&Place>, PrunePlan)>> {
+        let (now, records) = (context.now, &self.records);
+        // Changes may be left alone of a node.
+        let alone = self.recordings.keys().map(|place| Some(place.clone()));
+        let alone: Vec<Option<Place>> = alone
+            .filter(|place| !self.places.contains_key(place))
+            .collect();
+        let none = Vec::new();
+        let sets = self
+            .places
+            .iter()
+            .map(|(place, sets)| (place.as_ref(), sets));
+        let mut plans = Vec::new();
+        for (place, sets) in sets.chain(alone.iter().map(|place| (place.as_ref(), &none))) {
+            let mut plan = PrunePlan::new(sets, request, records, now)?;
+            if let Some((place, recordings)) =
+                place.and_then(|place| self.recordings.get_key_value(place))
+            {
+                let of_node = prune::Recordings {
+                    chains: &recordings.chains,
+                    size: &|chain, name| recordings.size(chain, name),
+                    origin: Some(place.cluster()),
+                };
+                plan = plan.with_changes(&of_node, sets, request, records, now);
+            }
+            let place = place.and_then(|place| self.recordings.get_key_value(place));
+            plans.push((place.map(|(place, _)| place), plan));
+        }
+        Ok(plans)
+    }
+
+    /// The plans of all nodes as one.
     fn plan(&self, context: &Context, request: &PruneRequest) -> Result<PrunePlan> {
         let mut whole = PrunePlan::new(&[], request, &self.records, context.now)?;
-        for sets in self.places.values() {
-            let plan = PrunePlan::new(sets, request, &self.records, context.now)?;
+        for (_, plan) in self.plans(context, request)? {
             whole.decisions.extend(plan.decisions);
+            whole.changes.extend(plan.changes);
         }
         Ok(whole)
+    }
+
+    /// Removes the recorded changes of the nodes of which every set is gone that was to go: a set that
+    /// stays may need them.
+    async fn remove_changes(
+        &self,
+        context: &Context,
+        store: &dyn Store,
+        request: &PruneRequest,
+        done: &mut Pruned,
+    ) -> Result<()> {
+        for (place, plan) in self.plans(context, request)? {
+            let mut names = plan.names().into_iter();
+            let recordings = place.and_then(|place| self.recordings.get(place));
+            let Some(recordings) =
+                recordings.filter(|_| names.all(|name| done.removed.contains(&name)))
+            else {
+                continue;
+            };
+            for chain in plan.changes.iter().filter(|chain| chain.remove > 0) {
+                if let Some(first) = recordings.first(chain) {
+                    done.versions_kept |= store.keeps_versions(first).await?;
+                }
+                match recordings.carry_out(store, chain).await {
+                    Ok(()) => done.segments.add(chain),
+                    Err((object, failure)) => {
+                        match retained(store, &object, &failure, context.now).await {
+                            Some(until) => {
+                                let name = chain.chain.display().to_string();
+                                done.retained.push(Retained { name, until });
+                            }
+                            None => done.problems.push(failure.to_string()),
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Records what is about to be removed, in each folder that it is in.
@@ -186,7 +266,7 @@ async fn prune_in(
     for (name, size) in names {
         match remove(store, &name).await {
             Ok(kept) => done.versions_kept |= kept,
-            Err(failure) => match retained(store, &name, &failure, context.now).await {
+            Err(failure) => match retained(store, &manifest(&name), &failure, context.now).await {
                 // Another may be older, and free to go.
                 Some(until) => {
                     done.retained.push(Retained { name, until });
@@ -201,14 +281,25 @@ async fn prune_in(
         done.removed.push(name);
         done.freed = done.freed.saturating_add(size);
     }
+    // Changes go after the backups whose going makes them useless: a crash in between keeps too much.
+    if done.problems.is_empty() {
+        there
+            .remove_changes(context, store, request, &mut done)
+            .await?;
+    }
     Ok(done)
 }
 
-/// Until when a store keeps a set that it would not remove, if it tells: in its refusal (Google Cloud
+/// The object that makes a set one.
+fn manifest(set: &str) -> String {
+    format!("{set}/{MANIFEST}")
+}
+
+/// Until when a store keeps an object that it would not remove, if it tells: in its refusal (Google Cloud
 /// Storage), or when it is asked.
 async fn retained(
     store: &dyn Store,
-    name: &str,
+    object: &str,
     refusal: &Failure,
     now: Timestamp,
 ) -> Option<Timestamp> {
@@ -216,10 +307,7 @@ async fn retained(
     let until = match told {
         Some(until) => Some(until),
         // What cannot be asked is told by the refusal.
-        None => store
-            .retained_until(&format!("{name}/{MANIFEST}"))
-            .await
-            .ok()?,
+        None => store.retained_until(object).await.ok()?,
     };
     until.filter(|until| *until > now)
 }
@@ -244,7 +332,7 @@ async fn remove(store: &dyn Store, name: &str) -> Result<bool> {
         None => false,
     };
     // First: whatever comes in between, what has no Manifest is not taken for a backup.
-    store.remove(&format!("{name}/{MANIFEST}")).await?;
+    store.remove(&manifest(name)).await?;
     let (claims, others): (Vec<&String>, Vec<&String>) =
         folder.keys().partition(|object| is_claim(object));
     for object in others.into_iter().chain(claims) {
