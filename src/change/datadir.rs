@@ -185,30 +185,36 @@ pub struct AppliedChanges {
     pub segments: u64,
     /// Changes applied.
     pub changes: u64,
-    /// `equal` if HashKV was that of a later backup, or `notChecked`.
+    /// `equal` if HashKV was that of a later backup, or etcd's own, or `notChecked`.
     pub hashkv: &'static str,
     /// The backup that it was held against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
+    /// Without one, the revision at which it was etcd's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_revision: Option<i64>,
     /// Why it was not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<&'static str>,
+    /// What changed besides keys meanwhile, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl AppliedChanges {
     fn of(recorded: &Recorded, extended: &Extended) -> Self {
         let backup = recorded.proof.as_ref().map(|proof| proof.backup.clone());
+        let proven = backup.is_some() || extended.etcd_revision.is_some();
         Self {
             dir: recorded.dir.clone(),
             from_revision: extended.from_revision,
             to_revision: extended.revision,
             segments: extended.segments,
             changes: extended.records,
-            hashkv: match backup {
-                Some(_) => "equal",
-                None => "notChecked",
-            },
-            why: backup.is_none().then_some(UNPROVEN),
+            hashkv: if proven { "equal" } else { "notChecked" },
+            etcd_revision: extended.etcd_revision,
+            why: (!proven).then_some(UNPROVEN),
+            notes: recorded.notes.clone(),
             backup,
         }
     }

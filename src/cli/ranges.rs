@@ -175,7 +175,10 @@ fn found_text(place: &str, found: &RangesFound) -> String {
         let why = proof.why.as_deref().unwrap_or_default();
         let backup = proof.backup.as_deref().unwrap_or_default();
         let line = match proof.hashkv {
-            HashKvFound::Equal => format!("{of}: hashkv: equal to that of {backup}"),
+            HashKvFound::Equal => match proof.etcd_revision {
+                Some(at) => format!("{of}: hashkv: equal to etcd's own at revision {at}"),
+                None => format!("{of}: hashkv: equal to that of {backup}"),
+            },
             HashKvFound::Different => format!("{of}: hashkv: DIFFERENT: {why}"),
             HashKvFound::NotChecked => format!("{of}: hashkv: notChecked ({why})"),
         };

@@ -77,6 +77,7 @@ pub(super) fn request(
         away: None,
         seal_every: seal.seal_every,
         seal_bytes: seal.seal_size,
+        prove_every: seal.prove_every,
         on_standing: None,
     })
 }

@@ -6,6 +6,7 @@ use super::catalog::{self, BackupSet};
 use super::ranges::{Chain, Continuation, Recorded, continuation};
 use crate::error::{Failure, Kind, Result};
 use crate::etcd::history::{History, Moment, Reach, Target, UNREACHABLE};
+use crate::etcd::segment::changed_beside;
 
 /// Backups whose reach a refusal lists.
 const LISTED: usize = 5;
@@ -54,9 +55,13 @@ fn look(set: &BackupSet, target: &Target, continued: Option<&Continuation>) -> R
     };
     let history = open(set, Some(continued))?;
     let moment = Moment::find(&history, target)?;
-    let recorded = history
+    let mut recorded = history
         .is_recorded(moment.revision)
         .then(|| continued.up_to(moment.revision));
+    if let (Some(recorded), Some(snapshot)) = (&mut recorded, &set.files.snapshot) {
+        let (dir, from) = (&continued.dir, continued.from);
+        recorded.notes = changed_beside(snapshot, dir, from, moment.revision)?;
+    }
     Ok(Reached { moment, recorded })
 }
 

@@ -56,7 +56,7 @@ fn a_store_of_a_node_that_is_gone_is_listed_proven_and_pruned() {
         };
         requests(&cluster, &mut random, 10);
         let first = backup();
-        let recorder = shelf.record_with(None, &["--copy-to", &url]);
+        let recorder = shelf.record_with(None, &["--copy-to", &url, "--prove-every", "0s"]);
         requests(&cluster, &mut random, 15);
         let middle = cluster.revision(0);
         let past = Past::of(&cluster, middle);

@@ -4,6 +4,8 @@
 mod away;
 mod before;
 mod bench;
+mod campaign;
+mod checkpoint;
 mod log;
 mod record;
 mod refusals;

@@ -35,16 +35,13 @@ impl Shelf {
     }
 
     pub(crate) fn args(&self, command: &[&str]) -> Vec<String> {
+        self.args_at(&self.url, command)
+    }
+
+    fn args_at(&self, url: &str, command: &[&str]) -> Vec<String> {
         let root = text(&self.dir.path().join("root"));
         let mut args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
-        let at = [
-            "--root",
-            &root,
-            "--profile",
-            "bare",
-            "--endpoints",
-            &self.url,
-        ];
+        let at = ["--root", &root, "--profile", "bare", "--endpoints", url];
         args.extend(at.map(str::to_owned));
         args
     }
@@ -54,12 +51,22 @@ impl Shelf {
     }
 
     pub(crate) fn record(&self, seam: Option<&str>) -> Recorder {
-        self.record_with(seam, &[])
+        self.record_at(&self.url, seam)
+    }
+
+    /// The same where etcd is reached at another URL.
+    pub(crate) fn record_at(&self, url: &str, seam: Option<&str>) -> Recorder {
+        self.recorder(url, seam, &["--prove-every", "0s"])
     }
 
     pub(crate) fn record_with(&self, seam: Option<&str>, more: &[&str]) -> Recorder {
+        self.recorder(&self.url, seam, more)
+    }
+
+    fn recorder(&self, url: &str, seam: Option<&str>, more: &[&str]) -> Recorder {
         let mut command = golden::etcd_dr();
-        let args = self.args(&["record", &text(&self.store()), "--seal-every", "150ms"]);
+        let record = ["record", &text(&self.store()), "--seal-every", "150ms"];
+        let args = self.args_at(url, &record);
         command.args(args).args(more).args(["-o", "json"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(seam) = seam {

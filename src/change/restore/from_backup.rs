@@ -156,6 +156,8 @@ impl BackupPlanner<'_> {
         {
             notes.push(format!("this node's own etcd manifest is kept: {why}"));
         }
+        let recorded = self.request.recorded.iter();
+        notes.extend(recorded.flat_map(|recorded| recorded.notes.clone()));
         notes.push(WAY_BACK.to_owned());
         let wal = self.forward_wal(&data_dir)?;
         match &wal {

@@ -55,4 +55,9 @@ pub struct SealArgs {
     /// Seal earlier once there are so many bytes of it (64MiB at most)
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "8MiB")]
     pub seal_size: u64,
+
+    /// How often etcd is asked for its HashKV, which proves the changes, and
+    /// for its members and authentication; 0s: never
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10m", verbatim_doc_comment)]
+    pub prove_every: Duration,
 }

@@ -144,8 +144,8 @@ impl Node<'_> {
             let Some(continued) = continuation(&chains, own, set) else {
                 continue;
             };
-            // Without a later backup there is nothing to prove, and nothing to fetch.
-            if continued.proofs.is_empty() {
+            // Where nothing proves it, nothing is fetched.
+            if !continued.is_provable()? {
                 proofs.push(ranges::unproven(set, &continued));
                 continue;
             }

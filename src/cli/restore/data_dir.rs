@@ -133,7 +133,7 @@ fn text(outcome: &Outcome) -> String {
 }
 
 /// What was applied of recorded changes, as names and values.
-fn recorded(applied: &AppliedChanges) -> [(&'static str, String); 2] {
+fn recorded(applied: &AppliedChanges) -> Vec<(&'static str, String)> {
     let what = format!(
         "changes of revisions {} to {} applied, from {} segments in {}",
         applied.from_revision + 1,
@@ -141,11 +141,16 @@ fn recorded(applied: &AppliedChanges) -> [(&'static str, String); 2] {
         applied.segments,
         applied.dir.display()
     );
-    let proof = match &applied.backup {
-        Some(backup) => format!("hashkv: equal to that of {backup}"),
-        None => format!("hashkv: notChecked ({})", applied.why.unwrap_or_default()),
+    let proof = match (&applied.backup, applied.etcd_revision) {
+        (Some(backup), _) => format!("hashkv: equal to that of {backup}"),
+        (None, Some(at)) => format!("hashkv: equal to etcd's own at revision {at}"),
+        (None, None) => format!("hashkv: notChecked ({})", applied.why.unwrap_or_default()),
     };
+    let notes = applied.notes.iter().map(|note| ("", note.clone()));
     [("recorded", what), ("", proof)]
+        .into_iter()
+        .chain(notes)
+        .collect()
 }
 
 /// What was applied of a WAL, as names and values.

@@ -19,7 +19,9 @@ use super::messages;
 use super::options::{ConnectOptions, Credentials};
 use super::tls::TlsConfig;
 use super::transport::{self, Dialler, NotedCause};
-use super::types::{Alarm, Consistency, HashKvAnswer, KeyValue, MemberList, Range, Status};
+use super::types::{
+    Alarm, AuthStatus, Consistency, HashKvAnswer, KeyValue, MemberList, Range, Status,
+};
 use crate::error::{Fact, Failure, Kind, Result};
 
 /// The largest reply to a call that is not a stream.
@@ -197,6 +199,21 @@ impl Connection {
             .ask_by_path("for the alarms raised", path, &messages::AlarmRequest {})
             .await?;
         Ok(reply.alarms.into_iter().map(Alarm::from).collect())
+    }
+
+    /// The state of authentication. etcd 3.5 and newer answer, after a round of raft.
+    ///
+    /// # Errors
+    /// [`Kind::Unreachable`]
+    pub async fn auth_status(&self) -> Result<AuthStatus> {
+        let path = "/etcdserverpb.Auth/AuthStatus";
+        let reply: messages::AuthStatusResponse = self
+            .ask_by_path("for the state of authentication", path, &messages::Empty {})
+            .await?;
+        Ok(AuthStatus {
+            enabled: reply.enabled,
+            revision: reply.auth_revision,
+        })
     }
 
     /// The member's hash over its key-value store up to a revision (0: its newest). The member

@@ -51,6 +51,14 @@ pub(super) struct MemberListResponse {
 pub(super) struct AlarmRequest {}
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct AuthStatusResponse {
+    #[prost(bool, tag = "2")]
+    pub(super) enabled: bool,
+    #[prost(uint64, tag = "3")]
+    pub(super) auth_revision: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct AlarmMember {
     #[prost(uint64, tag = "1")]
     pub(super) member_id: u64,

@@ -36,8 +36,8 @@ pub use self::probe::probe_members;
 pub use self::refusal::{NotChanged, Refusal};
 pub use self::tls::{Pem, TlsConfig};
 pub use self::types::{
-    Alarm, AlarmKind, Consistency, HashKv, HashKvAnswer, Header, KeyValue, MemberList, Probe,
-    Range, Status,
+    Alarm, AlarmKind, AuthStatus, Consistency, HashKv, HashKvAnswer, Header, KeyValue, MemberList,
+    Probe, Range, Status,
 };
 
 pub use self::watch::{Event, Watch, Watched};

@@ -117,6 +117,15 @@ pub struct MemberList {
     pub members: Vec<Member>,
 }
 
+/// The state of authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthStatus {
+    /// Whether it is on.
+    pub enabled: bool,
+    /// Raised with each change of a user or a role.
+    pub revision: u64,
+}
+
 /// How an answer about members or keys is come by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consistency {

@@ -15,6 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{MISMATCH, between, sound};
+use super::checkpoint::newest_hash;
 use super::parse::Segment;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::apply::encode_lease;
@@ -69,6 +70,9 @@ pub struct Extended {
     pub segments: u64,
     /// How many records were added.
     pub records: u64,
+    /// The revision at which the result had etcd's own HashKV, if that was asked for and no backup
+    /// proves it.
+    pub etcd_revision: Option<i64>,
 }
 
 /// Entries of the bucket `lease`.
@@ -87,9 +91,21 @@ pub fn extend(
 ) -> Result<Extended> {
     let doing = || format!("applying the changes in {}", extension.dir.display());
     let extended = apply(out, revision, extension, watch);
-    let extended = extended.and_then(|extended| {
+    let extended = extended.and_then(|mut extended| {
         if let Some(proof) = extension.proof {
-            prove(out, proof)?;
+            let by = format!("{} has", proof.backup);
+            prove(
+                out,
+                (proof.revision, proof.hash, proof.compact_revision),
+                &by,
+            )?;
+        } else if let Some((at, known)) = newest_hash(extension.dir, revision, extension.until)? {
+            prove(
+                out,
+                (at, known.hash, known.compact_revision),
+                "etcd itself had",
+            )?;
+            extended.etcd_revision = Some(at);
         }
         Ok(extended)
     });
@@ -146,6 +162,7 @@ fn apply(
         revision: extension.until.max(revision),
         segments: paths.len() as u64,
         records,
+        etcd_revision: None,
     })
 }
 
@@ -221,30 +238,31 @@ impl Part {
     }
 }
 
-/// Holds HashKV of the result against that of a later backup.
-fn prove(out: &OutFile, proof: &Proof) -> Result<()> {
+/// Holds HashKV of the result at a revision, made with a compaction, against a known one.
+fn prove(out: &OutFile, (at, known, compacted): (i64, u32, i64), by: &str) -> Result<()> {
     let options = Options {
         trailer: false,
         hash_kv: At {
-            revision: Some(proof.revision),
+            revision: Some(at),
             // The hash depends on the compaction, and this database may have another one.
-            compacted_at: Some(proof.compact_revision),
+            compacted_at: Some(compacted),
         },
         ..Options::default()
     };
     let report = inspect(&source(out)?, &options, &|_| {})?;
-    let found = report.hash_kv.map(|hash| hash.hash);
-    if report.is_good() && found == Some(proof.hash) {
+    let found = report.hash_kv;
+    // Servers before 3.4.34 differ where no key is alive.
+    let equal = found.is_some_and(|found| [found.hash, found.hash_before_3_4_34].contains(&known));
+    if report.is_good() && equal {
         return Ok(());
     }
     let why = match found {
         _ if !report.is_good() => "is damaged".to_owned(),
-        Some(found) => format!("has HashKV {found}"),
+        Some(found) => format!("has HashKV {}", found.hash),
         None => "has no HashKV".to_owned(),
     };
     let what = format!(
-        "the database {why} at revision {}, and {} has HashKV {}: the recorded changes are not of the backup's history, or incomplete",
-        proof.revision, proof.backup, proof.hash
+        "the database {why} at revision {at}, and {by} HashKV {known}: the recorded changes are not of the backup's history, or incomplete"
     );
     Err(Failure::refused_for_good(MISMATCH, what))
 }

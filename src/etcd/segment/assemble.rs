@@ -376,6 +376,7 @@ mod tests {
                 cause: Cause::First,
                 after: None,
             }),
+            checkpoint: None,
         }
     }
 

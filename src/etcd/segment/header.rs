@@ -94,6 +94,45 @@ pub struct Header {
     /// How its chain began; only in the first of a chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Begun>,
+    /// What etcd said of an earlier revision of its chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What etcd said at a revision of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoint {
+    /// The last revision that was sealed when etcd was asked.
+    pub revision: i64,
+    /// Its HashKV at that revision; none if it had compacted it already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_kv: Option<CheckpointHash>,
+    /// The ids of its members, hex, ascending.
+    pub members: Vec<String>,
+    /// Its authentication; none if it does not tell, as etcd 3.4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<CheckpointAuth>,
+}
+
+/// A HashKV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointHash {
+    /// The hash.
+    pub hash: u32,
+    /// The compaction that it was made with; −1 or 0 for none.
+    pub compact_revision: i64,
+}
+
+/// The state of authentication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointAuth {
+    /// Whether it is on.
+    pub enabled: bool,
+    /// Raised with each change of a user or a role.
+    pub revision: u64,
 }
 
 /// The name of a segment: its first and its last revision.

@@ -15,11 +15,13 @@
 //! | the file: header, records, leases, hash | [`Segment`], [`Header`] |
 //! | from events of a watch to records | [`Assembler`] |
 //! | from records to pages of a database | [`Extended`] |
+//! | etcd's own HashKV, members and users | [`Checkpoint`] |
 
 mod apply;
 mod assemble;
 mod body;
 mod chain;
+mod checkpoint;
 mod header;
 mod parse;
 
@@ -27,5 +29,8 @@ pub use apply::{Extended, Extension, Proof, extend};
 pub use assemble::{Again, Assembler, Broken};
 pub use body::Body;
 pub use chain::{DAMAGED, MISMATCH, MISSING, between, names, sound};
-pub use header::{Begun, Cause, FILE_SUFFIX, Header, MAX_BYTES, Name};
+pub use checkpoint::{changed_beside, checkpoints, newest_hash};
+pub use header::{
+    Begun, Cause, Checkpoint, CheckpointAuth, CheckpointHash, FILE_SUFFIX, Header, MAX_BYTES, Name,
+};
 pub use parse::{Record, Segment};

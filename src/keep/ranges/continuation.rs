@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::chain::Chain;
-use crate::etcd::segment::Proof;
+use crate::error::Result;
+use crate::etcd::segment::{Proof, newest_hash};
 use crate::keep::catalog::BackupSet;
 
 /// The changes recorded after a backup, without a hole.
@@ -39,6 +40,9 @@ pub struct Recorded {
     /// What the result is held against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
+    /// What changed besides keys, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Continuation {
@@ -51,7 +55,16 @@ impl Continuation {
             until_revision: proof.map_or(revision, |proof| proof.revision),
             cluster_id: self.cluster_id.clone(),
             proof: proof.cloned(),
+            notes: Vec::new(),
         }
+    }
+
+    /// Whether anything proves it: a later backup, or etcd's own HashKV.
+    ///
+    /// # Errors
+    /// Those of reading its segments.
+    pub fn is_provable(&self) -> Result<bool> {
+        Ok(!self.proofs.is_empty() || newest_hash(&self.dir, self.from, self.until)?.is_some())
     }
 
     /// The same, only as far as the next backup.

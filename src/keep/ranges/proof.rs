@@ -26,7 +26,7 @@ use crate::sys::space::space;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HashKvFound {
-    /// A backup and the changes after it have the HashKV of the next backup.
+    /// A backup and the changes after it have the HashKV of the next backup, or etcd's own.
     Equal,
     /// They have not.
     Different,
@@ -49,6 +49,9 @@ pub struct Proven {
     /// The backup it was held against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
+    /// Without such a backup, the revision at which etcd's own HashKV was equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_revision: Option<i64>,
     /// Why it is not equal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -87,28 +90,33 @@ pub fn prove(
     scratch: &Path,
 ) -> Result<Proven> {
     let mut proven = unproven(set, continued);
-    let Some(proof) = continued.proofs.first() else {
+    if !continued.is_provable()? {
         return Ok(proven);
-    };
+    }
     proven.why = None;
-    proven.to = proof.revision;
-    proven.backup = Some(proof.backup.clone());
-    context.tell(Event::Note(format!(
-        "proving the changes from {} to {}",
-        set.name, proof.backup
-    )));
+    let proof = continued.proofs.first();
+    if let Some(proof) = proof {
+        proven.to = proof.revision;
+        proven.backup = Some(proof.backup.clone());
+    }
+    let (name, to) = (&set.name, proven.to);
+    let note = format!("proving the changes from {name} to revision {to}");
+    context.tell(Event::Note(note));
     let here = Scratch::make(scratch, "ranges")?;
     let extension = Extension {
         dir: &continued.dir,
-        until: proof.revision,
-        leases_at: proof.revision,
+        until: proven.to,
+        leases_at: proven.to,
         cluster: ClusterId::from_hex(&continued.cluster_id),
-        proof: Some(proof),
+        proof,
     };
     let came = copied(set, &here.path().join("db"))
         .and_then(|mut out| extend(&mut out, continued.from, &extension, &Quiet(context)));
     match came {
-        Ok(_) => proven.hashkv = HashKvFound::Equal,
+        Ok(extended) => {
+            proven.hashkv = HashKvFound::Equal;
+            proven.etcd_revision = extended.etcd_revision;
+        }
         Err(failure) if matches!(failure.kind(), Kind::Interrupted | Kind::Store) => {
             return Err(failure);
         }
@@ -130,6 +138,7 @@ pub fn unproven(set: &BackupSet, continued: &Continuation) -> Proven {
         to: continued.until,
         hashkv: HashKvFound::NotChecked,
         backup: None,
+        etcd_revision: None,
         why: Some("no later good backup has them".to_owned()),
     }
 }

@@ -14,6 +14,7 @@
 //! next, or leaves out events each time that it is asked.
 
 mod away;
+mod checking;
 mod leases;
 mod request;
 mod run;

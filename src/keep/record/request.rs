@@ -28,6 +28,8 @@ pub struct RecordRequest {
     pub seal_every: Duration,
     /// Or once there are so many bytes of it.
     pub seal_bytes: u64,
+    /// How often etcd is asked for its own HashKV, members and authentication; zero: never.
+    pub prove_every: Duration,
     /// Where segments are copied to as they are sealed.
     pub away: Option<Away>,
     /// Told whenever something is sealed, or the standing changes; must not block.

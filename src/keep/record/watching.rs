@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::away::Sealed;
+use super::checking::Checking;
 use super::leases;
 use super::request::{Gap, RecordRequest, Recorded, Standing};
 use super::tape::Tape;
@@ -47,6 +48,7 @@ pub(super) struct Watching<'a> {
     without_base: bool,
     /// Told of each segment that is there.
     sealed: Sealed,
+    checking: Checking,
 }
 
 /// A connection and what is written about it into segments.
@@ -76,6 +78,7 @@ impl<'a> Watching<'a> {
             holes: 0,
             without_base: false,
             sealed,
+            checking: Checking::new(request.prove_every),
         })
     }
 
@@ -296,6 +299,7 @@ impl<'a> Watching<'a> {
             return;
         };
         self.tape.end(cause);
+        self.checking.forget();
         let what = format!(
             "what comes after revision {last} cannot be recorded: {why}; recording begins again, and the next backup makes it reachable"
         );
@@ -319,6 +323,14 @@ impl<'a> Watching<'a> {
                 Err(failure) => self.context.tell(Event::Note(failure.to_string())),
             }
         }
+        link.about.checkpoint = match self.checking.answer().await {
+            Some(Ok(checkpoint)) => Some(checkpoint),
+            Some(Err(failure)) => {
+                self.context.tell(Event::Note(failure.to_string()));
+                None
+            }
+            None => None,
+        };
         let mut about = link.about.clone();
         self.tape.link(&mut about);
         let Some((header, file, hash)) = assembler.seal(&about, &self.leases)? else {
@@ -346,6 +358,9 @@ impl<'a> Watching<'a> {
         }
         self.note(&header, file.len() as u64);
         self.sealed.tell(path);
+        if fresh {
+            self.checking.ask(&link.connection, header.last_revision);
+        }
         Ok(())
     }
 
@@ -393,5 +408,6 @@ fn about(status: &Status) -> Header {
         last_received: Timestamp::UNIX_EPOCH,
         previous: None,
         begun: None,
+        checkpoint: None,
     }
 }
