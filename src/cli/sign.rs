@@ -7,12 +7,12 @@ use jiff::tz::TimeZone;
 
 use super::args::{SignersArgs, TrustArgs};
 use super::given::file;
-use super::output::{confirm, terminal};
+use super::output::confirm;
 use super::session::Session;
 use super::{allow, environment};
 use crate::backup::signature::SigningKey;
 use crate::backup::signers::AllowedSigners;
-use crate::error::{Doing, Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::keep::trust::{self, Trust};
 
 /// Where an agent listens, as OpenSSH has it.
@@ -49,8 +49,7 @@ fn passphrase(session: &Session, key: &Path, named: Option<&Path>) -> Result<Opt
     let given = match named {
         Some(path) => file(path)?.trim_end_matches(['\r', '\n']).to_owned(),
         None if confirm::is_terminal() => {
-            terminal::ask_secret(&format!("Passphrase of {}: ", key.display()))
-                .doing(Kind::Usage, || "asking for the passphrase")?
+            confirm::secret(&format!("Passphrase of {}", key.display()))?
         }
         None => return Ok(None),
     };

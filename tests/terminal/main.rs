@@ -1,7 +1,8 @@
 //! Manners in a real terminal: wide and narrow windows, colours and none, a locale without UTF-8,
 //! a bar that moves and leaves nothing behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use testbench::bins::{require, skip};
 use testbench::bulk::Bulk;
@@ -224,4 +225,88 @@ fn the_progress_bar_moves_fits_and_disappears() {
         assert!(!after.contains("[="), "the bar is left behind:\n{after}");
         is_clean(&after, true);
     }
+}
+
+#[test]
+fn a_passphrase_is_asked_for_once_and_never_shown_and_ctrl_c_gives_the_echo_back() {
+    if !there_is_tmux() {
+        return;
+    }
+    let store = Store::new();
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("key");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "open sesame", "-C", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.expect("running ssh-keygen").success());
+    let share = dir.path().join("share");
+    std::fs::create_dir(&share).expect("a folder");
+    let (etcd_dr, key) = (binary().display(), key.display());
+    // `stty` shows what the next program of this terminal would find.
+    let line = format!(
+        "trap : INT; {etcd_dr} --progress never copy backup-1 file://{} --store {store} \
+         --sign-key {key} --recipients-file {key}.pub; \
+         echo \"[exit $?]\"; stty -a | grep -o '.echo\\b'; echo '[end]'; sleep 100",
+        share.display()
+    );
+    let asked = || {
+        let terminal = Terminal::start(WIDE, &[UTF8], &["sh", "-c", &line]);
+        terminal.wait("the question", |screen| screen.contains("Passphrase of "));
+        terminal
+    };
+    let ended = |terminal: &Terminal, status: i32| {
+        let screen = terminal.wait("the end", |screen| screen.contains("[end]"));
+        assert!(screen.contains(&format!("[exit {status}]")), "{screen}");
+        assert!(screen.contains("\n echo\n"), "the echo is off:\n{screen}");
+        assert!(!screen.contains("sesame"), "{screen}");
+        assert_eq!(screen.matches("Passphrase of ").count(), 1, "{screen}");
+        is_clean(&screen, true);
+        screen
+    };
+    let copies = || std::fs::read_dir(&share).expect("a folder").count();
+
+    let terminal = asked();
+    terminal.keys(&["C-c"]);
+    let screen = ended(&terminal, 130);
+    assert!(
+        screen.contains("interrupted: nothing was changed"),
+        "{screen}"
+    );
+    let terminal = asked();
+    terminal.keys(&["wrong sesame", "Enter"]);
+    let screen = ended(&terminal, 2);
+    assert!(
+        screen.contains("the passphrase does not fit the key"),
+        "{screen}"
+    );
+    assert_eq!(copies(), 0);
+
+    let terminal = asked();
+    terminal.keys(&["open sesame", "Enter"]);
+    ended(&terminal, 0);
+    // The list of the encrypted objects is signed, and the stock program says so.
+    let signature = files_below(&share)
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|ending| ending == "sig"))
+        .expect("a signature");
+    let index = std::fs::File::open(signature.with_file_name("remote.json")).expect("the list");
+    let checked = Command::new("ssh-keygen")
+        .args(["-Y", "check-novalidate", "-n", "etcd-dr", "-s"])
+        .arg(&signature)
+        .stdin(index)
+        .output()
+        .expect("running ssh-keygen");
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+/// Every file below a folder.
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("a folder").flatten();
+    let each = entries.map(|entry| entry.path());
+    each.flat_map(|path| match path.is_dir() {
+        true => files_below(&path),
+        false => vec![path],
+    })
+    .collect()
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, IsTerminal};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::terminal;
@@ -29,21 +30,61 @@ pub(crate) fn confirm_if_possible(what: &str, question: &str, yes: bool) -> Resu
     if yes || !is_terminal() {
         return Ok(());
     }
-    let (heard, hears) = channel();
-    listen(heard.clone());
-    // Only what is listened for can end the question.
-    if let Ok(Heard::Failed(failure)) = hears.recv() {
-        return Err(failure);
-    }
-    terminal::ask(what, question);
-    read(heard);
-    match answer(&hears)?.trim().to_ascii_lowercase().as_str() {
+    let answer = asked(|| terminal::ask(what, question))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::new(
             Kind::Interrupted,
             "not confirmed: nothing was changed",
         )),
     }
+}
+
+/// Asks for what must not be seen while it is typed; without the end of the line.
+///
+/// # Errors
+/// [`Kind::Interrupted`] if a signal comes instead; [`Kind::Unexpected`] if the terminal cannot be set or read.
+pub(crate) fn secret(question: &str) -> Result<String> {
+    let hidden = Hidden::start().doing(Kind::Unexpected, || "turning off the terminal's echo")?;
+    let line = asked(|| terminal::ask_secret(question))?;
+    drop(hidden);
+    // The end of the line was not shown either.
+    terminal::tell_line("");
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A terminal that does not show what is typed; with the value's end it is as before, after a signal, too.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn start() -> std::io::Result<Self> {
+        let before = tcgetattr(std::io::stdin())?;
+        let mut without = before.clone();
+        without.local_modes.remove(LocalModes::ECHO);
+        // What was typed before the question is no answer to it.
+        tcsetattr(std::io::stdin(), OptionalActions::Flush, &without)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // A terminal that has gone needs no echo.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
+    }
+}
+
+/// Asks, and waits for a line or a signal.
+fn asked(ask: impl FnOnce()) -> Result<String> {
+    let (heard, hears) = channel();
+    listen(heard.clone());
+    // Only what is listened for can end the question.
+    if let Ok(Heard::Failed(failure)) = hears.recv() {
+        return Err(failure);
+    }
+    ask();
+    read(heard);
+    answer(&hears)
 }
 
 /// Whether there is a terminal to ask on.

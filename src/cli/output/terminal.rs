@@ -53,10 +53,12 @@ pub(crate) fn plan(text: &str) {
     tell_as("plan", text);
 }
 
-/// Asks for what must not be seen while it is typed.
-pub(crate) fn ask_secret(question: &str) -> std::io::Result<String> {
-    write(question);
-    console::Term::stderr().read_secure_line()
+/// Asks for what is not shown while it is typed.
+pub(crate) fn ask_secret(question: &str) {
+    if tells_events() {
+        return tell_as("question", question);
+    }
+    write(&format!("{question}: "));
 }
 
 /// Asks, after what is about to be done.
