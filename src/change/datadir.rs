@@ -45,6 +45,8 @@ pub struct Request {
     pub target: Option<TargetVersion>,
     /// Whether the database is rewritten, without its free pages.
     pub compact: bool,
+    /// Whether etcd's authentication is turned off in the database.
+    pub authentication_off: bool,
     /// The revision to restore to; none: the snapshot's own.
     pub to: Option<Moment>,
     /// The WAL of a member of the same history, which is applied to the snapshot.
@@ -82,6 +84,7 @@ impl Request {
             skip_hash_check: false,
             target: None,
             compact: false,
+            authentication_off: false,
             to: None,
             roll_forward: None,
             recorded: None,
@@ -377,6 +380,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         target: request.target,
         allow_unknown_version: options.allows("unknown-version"),
         compact: request.compact,
+        authentication_off: request.authentication_off,
         tag: options.tag(),
     };
     let watcher = Watcher { context };

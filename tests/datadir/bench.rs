@@ -61,6 +61,7 @@ pub(crate) fn request(snapshot: &Path, data_dir: &Path) -> Request {
         target: None,
         recorded: None,
         compact: false,
+        authentication_off: false,
         to: None,
         roll_forward: None,
     }

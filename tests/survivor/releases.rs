@@ -188,6 +188,7 @@ fn snapshots_of_newer_releases_are_what_their_tools_say() {
             skip_hash_check: false,
             target: None,
             compact: false,
+            authentication_off: false,
             to: None,
             roll_forward: None,
             recorded: None,

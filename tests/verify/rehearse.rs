@@ -10,6 +10,7 @@ use testbench::bins::EtcdBins;
 use testbench::campaign;
 use testbench::golden::{Run, etcd_dr, run};
 use testbench::process::{kill_pid, terminate, wait_for};
+use testbench::s3::{BUCKET, S3, variables};
 
 use crate::Bench;
 
@@ -68,13 +69,16 @@ impl Stage {
 
     #[track_caller]
     fn assert_clean(&self) {
-        let left: Vec<_> = std::fs::read_dir(&self.scratch)
-            .unwrap()
-            .flatten()
-            .collect();
-        assert!(left.is_empty(), "{left:?}");
-        assert_eq!(running_below(&self.scratch), [0; 0]);
+        assert_clean(&self.scratch);
     }
+}
+
+/// Nothing is left in a scratch folder, and nothing runs there.
+#[track_caller]
+fn assert_clean(scratch: &Path) {
+    let left: Vec<_> = std::fs::read_dir(scratch).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(running_below(scratch), [0; 0]);
 }
 
 /// The processes that run in a folder.
@@ -142,6 +146,110 @@ fn every_release_serves_its_own_backup_and_an_older_line_is_refused() {
             assert!(refused.stderr.contains("--etcd FILE"), "{refused}");
             stage.assert_clean();
         }
+        with_authentication(&stage, bins);
+    }
+}
+
+/// A snapshot of the same etcd with authentication on: everything is asked of a copy in which it is off.
+fn with_authentication(stage: &Stage, bins: &EtcdBins) {
+    for command in [
+        &["user", "add", "root:right"][..],
+        &["user", "add", "reader:right"],
+        &["role", "add", "reading"],
+        &["role", "grant-permission", "reading", "read", "/registry/"],
+        &["user", "grant-role", "root", "root"],
+        &["user", "grant-role", "reader", "reading"],
+        &["auth", "enable"],
+    ] {
+        stage.bench.cluster.etcdctl_ok(command);
+    }
+    let file = stage.bench.scratch.path().join("with-users.db");
+    let (file, user) = (file.to_str().unwrap(), "--user=root:right");
+    let save = [user, "snapshot", "save", file];
+    stage.bench.cluster.etcdctl_ok(&save);
+    let mut words = stage.words(&["-o", "json", "--etcd", bins.etcd.to_str().unwrap()]);
+    file.clone_into(&mut words[1]);
+    let served = run(&words, &[]).expect(0);
+    let wanted = STEPS.map(|step| (step.to_owned(), "ok".to_owned()));
+    assert_eq!(steps(&served), wanted, "{}: {served}", bins.version);
+    let how = detail(&served, "start");
+    assert!(how.contains("authentication, which is on"), "{how}");
+    stage.assert_clean();
+}
+
+/// An age identity, in a file: its recipient and the file.
+fn identity(file: &Path) -> (String, String) {
+    let identity = age::x25519::Identity::generate();
+    let secret = identity.to_string();
+    std::fs::write(file, age::secrecy::ExposeSecret::expose_secret(&secret)).unwrap();
+    let recipient = identity.to_public().to_string();
+    (recipient, file.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn an_encrypted_copy_is_rehearsed_by_whoever_can_decrypt_it_and_recorded_where_it_is() {
+    let Some(bins) = testbench::bins::require("3.5") else {
+        return;
+    };
+    let Some(server) = S3::start() else { return };
+    // The backup among the fixtures has archives, which are what is encrypted apart.
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for name in ["store", "share", "scratch"] {
+        std::fs::create_dir(dir.join(name)).unwrap();
+    }
+    let (store, scratch) = (dir.join("store"), dir.join("scratch"));
+    let fixture = testbench::project().join("fixtures/store/backup-1");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([&fixture, &store])
+        .status();
+    assert!(copied.unwrap().success());
+    let share = format!("file://{}", dir.join("share").display());
+    let bucket = format!("s3://{BUCKET}/etcd");
+    let (reader, reads) = identity(&dir.join("reader"));
+    let (keeper, keeps) = identity(&dir.join("keeper"));
+    let etcd = bins.etcd.to_str().unwrap();
+    let env = variables(server.address);
+    let run = |words: &[&str]| run(words, &env);
+    let to_both = ["--recipient", &reader];
+    let apart = ["--recipient", &reader, "--secrets-recipient", &keeper];
+    for (url, form, needed) in [
+        (&share, &to_both[..], &[&reads][..]),
+        (&bucket, &apart, &[&reads, &keeps]),
+    ] {
+        let copy = [
+            "copy",
+            "latest",
+            url,
+            "--compress",
+            "--store",
+            store.to_str().unwrap(),
+        ];
+        run(&[&copy[..], form].concat()).expect(0);
+        let listed = || run(&["list", url, "-o", "json"]).expect(0).json()["sets"][0].clone();
+        let place = format!("{url}/{}", listed()["name"].as_str().unwrap());
+        let own = ["verify", &place, "--rehearse", "--etcd", etcd, "--scratch"];
+        let own = [&own[..], &[scratch.to_str().unwrap(), "-o", "json"]].concat();
+        let with = |identities: &[&String]| {
+            let keys = identities.iter().flat_map(|key| ["--identity", key]);
+            run(&own.iter().copied().chain(keys).collect::<Vec<_>>())
+        };
+        // One identity short, nothing is served and nothing recorded.
+        let refused = with(&needed[..needed.len() - 1]).expect(2);
+        assert!(refused.stderr.contains("--identity FILE"), "{refused}");
+        assert_eq!(listed()["rehearsed"], Value::Null);
+        assert_clean(&scratch);
+
+        let served = with(needed).expect(0);
+        assert_eq!(served.json()["sets"][0]["rehearsal"]["recorded"], true);
+        let wanted = STEPS.map(|step| (step.to_owned(), "ok".to_owned()));
+        assert_eq!(steps(&served), wanted);
+        assert_eq!(listed()["rehearsed"]["good"], true);
+        assert_clean(&scratch);
+        // Of the secrets' own recipient it is said, too.
+        let apart = needed.len() > 1;
+        assert_eq!(refused.stderr.contains("recipients of secrets"), apart);
     }
 }
 

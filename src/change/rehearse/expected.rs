@@ -20,7 +20,7 @@ pub(super) struct Expected {
     pub(super) revision: i64,
     pub(super) keys: u64,
     pub(super) hash: HashKv,
-    /// Whether etcd asks for a user and a password.
+    /// Whether etcd's authentication is on in the backup: it is turned off in what is served.
     pub(super) auth: bool,
 }
 

@@ -64,6 +64,7 @@ fn request(session: &Session, args: &RestoreArgs, named: &Named) -> Result<Reque
         skip_hash_check: args.skip_hash_check,
         target,
         compact: args.compact,
+        authentication_off: false,
         to: named.to.clone(),
         recorded: named.recorded.clone(),
         roll_forward: args.roll_forward.as_deref().map(|dir| RollForward {

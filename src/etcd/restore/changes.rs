@@ -12,6 +12,7 @@
 //! | `lease` | with the leases that keys had at that revision and that were gone later |
 //! | `meta/storageVersion`, `cluster/clusterVersion` | as they were, or dropped for an older release |
 //! | `cluster/downgrade` | gone: an interrupted downgrade would continue in the new cluster |
+//! | `auth/authEnabled` | 0 in a rehearsal, which knows no user's password |
 //!
 //! All ten buckets are there afterwards. Everything else stays: keys, leases, users, roles, alarms.
 //! (etcd, `etcdutl/snapshot/v3_snapshot.go`, which leaves `confState` and `downgrade` as they are.)
@@ -85,6 +86,15 @@ pub(super) fn changes(
         changes.insert(b"key".to_vec(), keys);
     }
     changes
+}
+
+/// The change of the bucket `auth` after which etcd asks for no user (etcd, `server/auth/store.go`).
+pub(super) fn authentication_off() -> (Vec<u8>, Change) {
+    let edit = Edit {
+        put: BTreeMap::from([(b"authEnabled".to_vec(), vec![0])]),
+        ..Edit::default()
+    };
+    (b"auth".to_vec(), Change::Edit(edit))
 }
 
 fn keys(raised: Option<i64>, at: Option<&AtRevision>) -> Option<Change> {

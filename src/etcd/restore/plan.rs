@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::at_revision;
-use super::changes::changes;
+use super::changes::{authentication_off, changes};
 use super::spec::{AtRevision, Spec};
 use super::target::judge;
 use crate::error::{Failure, Kind, Result};
@@ -54,13 +54,17 @@ impl Plan {
             spec.allow_unknown_version,
         )?;
         let present = facts.buckets.iter().map(|b| b.name.clone()).collect();
-        let changes = changes(
+        let mut changes = changes(
             spec.cluster,
             decision.revision,
             at.as_ref(),
             versions.drop,
             &present,
         );
+        if spec.authentication_off && facts.auth.enabled {
+            let (bucket, change) = authentication_off();
+            changes.insert(bucket, change);
+        }
         let mut notes = versions.notes;
         notes.extend(at.iter().flat_map(|at| at_revision::notes(at, facts)));
         notes.extend(under_way(facts));

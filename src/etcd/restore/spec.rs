@@ -46,6 +46,8 @@ pub struct Spec<'a> {
     pub allow_unknown_version: bool,
     /// Whether the database is rewritten, without its free pages.
     pub compact: bool,
+    /// Whether etcd's authentication is turned off in the database; its users and roles stay.
+    pub authentication_off: bool,
     /// A random number, for hidden names.
     pub tag: u64,
 }

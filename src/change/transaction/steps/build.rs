@@ -218,6 +218,7 @@ fn request(facts: &NodeFacts, building: &Building, data_dir: PathBuf) -> Result<
         skip_hash_check: false,
         target: None,
         compact: false,
+        authentication_off: false,
         to: building.to.clone(),
         roll_forward: building.roll_forward.clone(),
         recorded: building.recorded.clone(),
