@@ -2,13 +2,16 @@
 //!
 //! | program | name | source |
 //! | --- | --- | --- |
-//! | Gardener's etcd-backup-restore | `Full-<first>-<last>-<unix time>[.gz or .zlib or .lzw]` | `pkg/snapstore/snapshot.go` |
+//! | Gardener's etcd-backup-restore | `Full-<first>-<last>-<unix time>[.gz or .zlib or .Z][.final]` | `pkg/snapstore/snapshot.go`, `pkg/compressor/types.go` |
 //! | k3s, RKE2 | `etcd-snapshot-<node>-<unix time>[.zip]`, `on-demand-<node>-<unix time>[.zip]` | k3s-io/docs, `docs/cli/etcd-snapshot.md` |
 //! | podman-etcd | `snapshot-<digits>.db`, a copy of `member/snap/db` without etcd's trailer | ClusterLabs/resource-agents, `heartbeat/podman-etcd` |
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+
+/// What Gardener's last snapshot of a cluster that is deleted or moved ends with.
+const FINAL: &str = ".final";
 
 /// How a snapshot is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +24,9 @@ pub enum Packing {
     Zlib,
     /// The only file of a zip archive (PKWARE's APPNOTE).
     Zip,
-    /// In a form that is not read here; its name's ending.
-    Other(&'static str),
+    /// LZW as Go's `compress/lzw` writes it, low bits first, eight bits a literal. It has no header: what
+    /// compress(1) writes under the same ending is another form.
+    Lzw,
 }
 
 /// What a name tells.
@@ -41,24 +45,26 @@ pub fn recognise(name: &str) -> Option<Foreign> {
 
 /// The packing that a name's ending says.
 pub fn packing(name: &str) -> Packing {
+    let name = name.strip_suffix(FINAL).unwrap_or(name);
     match name.rsplit_once('.').map(|(_, ending)| ending) {
         Some("gz") => Packing::Gzip,
         Some("zlib") => Packing::Zlib,
         Some("zip") => Packing::Zip,
-        Some("lzw") => Packing::Other("lzw"),
+        Some("Z" | "lzw") => Packing::Lzw,
         _ => Packing::Plain,
     }
 }
 
 fn gardener(name: &str) -> Option<Foreign> {
-    let mut parts = name.strip_prefix("Full-")?.split('-');
+    let named = name.strip_suffix(FINAL).unwrap_or(name);
+    let mut parts = named.strip_prefix("Full-")?.split('-');
     let (first, last, time) = (parts.next()?, parts.next()?, parts.next()?);
     let revisions = [first, last].iter().all(|part| part.parse::<i64>().is_ok());
     if parts.next().is_some() || !revisions {
         return None;
     }
     let (time, ending) = time.split_once('.').unwrap_or((time, ""));
-    matches!(ending, "" | "gz" | "zlib" | "lzw").then_some(())?;
+    matches!(ending, "" | "gz" | "zlib" | "Z" | "lzw").then_some(())?;
     Some(Foreign {
         created: Some(unix(time)?),
         packing: packing(name),
@@ -126,9 +132,19 @@ mod tests {
                 Packing::Zlib,
             ),
             (
-                "Full-00000000-00009002-1518427675.lzw",
+                "Full-00000000-00009002-1518427675.Z",
                 "2018-02-12T09:27:55Z",
-                Packing::Other("lzw"),
+                Packing::Lzw,
+            ),
+            (
+                "Full-00000000-00009002-1518427675.gz.final",
+                "2018-02-12T09:27:55Z",
+                Packing::Gzip,
+            ),
+            (
+                "Full-00000000-00009002-1518427675.final",
+                "2018-02-12T09:27:55Z",
+                Packing::Plain,
             ),
             (
                 "etcd-snapshot-cp-1.example.com-1744272483",
@@ -158,6 +174,7 @@ mod tests {
             "Incr-00000001-00000002-1518427675",
             "Full-00000000-1518427675",
             "Full-0-1-1518427675.tar",
+            "Full-0-1-1518427675.final.gz",
             "etcd-snapshot-node",
             "etcd-snapshot-node-17442724",
             "snapshot_2026-11-21_061530.db",

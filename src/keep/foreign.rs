@@ -1,12 +1,14 @@
 //! Snapshots of other programs: unpacked to be read, fetched from stores away from the node.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt;
 use rawzip::{CompressionMethod, RECOMMENDED_BUFFER_SIZE, ZipArchive};
+use weezl::decode::Decoder;
+use weezl::{BitOrder, LzwStatus};
 
 use super::catalog::{BackupSet, SetState};
 use crate::backup::foreign::{self, Packing};
@@ -47,10 +49,6 @@ pub fn unpacked(
     if packing == Packing::Plain {
         return Ok((set, None));
     }
-    if let Packing::Other(form) = packing {
-        let what = format!("{name}: etcd-dr does not unpack {form}; unpack it first");
-        return Err(Failure::new(Kind::Usage, what));
-    }
     let file =
         File::open(&path).doing(Kind::NotChecked, || format!("opening {}", path.display()))?;
     let here = Scratch::make(scratch, "unpack")?;
@@ -58,6 +56,7 @@ pub fn unpacked(
     let poured = match packing {
         Packing::Gzip => pour(context, &mut MultiGzDecoder::new(BufReader::new(file)), &to),
         Packing::Zlib => pour(context, &mut ZlibDecoder::new(BufReader::new(file)), &to),
+        Packing::Lzw => pour(context, &mut Lzw::new(BufReader::new(file)), &to),
         _ => unzip(context, file, &to),
     };
     poured.map_err(|failure| failure.doing(format!("unpacking {}", path.display())))?;
@@ -97,6 +96,41 @@ fn unzip(context: &Context, file: File, to: &Path) -> Result<()> {
         _ => Err(bad(
             "the file in the archive is neither stored nor deflated",
         )),
+    }
+}
+
+/// Reads what Go's `compress/lzw` wrote; what follows its end code is not looked at, as Go does not.
+struct Lzw<R> {
+    from: R,
+    decoder: Decoder,
+    ended: bool,
+}
+
+impl<R: BufRead> Lzw<R> {
+    fn new(from: R) -> Self {
+        Self {
+            from,
+            decoder: Decoder::new(BitOrder::Lsb, 8),
+            ended: false,
+        }
+    }
+}
+
+impl<R: BufRead> Read for Lzw<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while !self.ended && !into.is_empty() {
+            let step = self.decoder.decode_bytes(self.from.fill_buf()?, into);
+            self.from.consume(step.consumed_in);
+            let status = step.status.map_err(io::Error::other)?;
+            self.ended = matches!(status, LzwStatus::Done);
+            if step.consumed_out > 0 {
+                return Ok(step.consumed_out);
+            }
+            if step.consumed_in == 0 && !self.ended {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -142,4 +176,38 @@ pub async fn fetch(context: &Context, store: &dyn Store, name: &str, into: &Path
     };
     let done = context.cancel.guard(work).await;
     done.map_err(|failure: Failure| failure.doing(format!("fetching {}/{name}", store.url())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by Go's `compress/lzw` (1.19): its table fills twice.
+    const NUMBERS: &[u8] = include_bytes!("../../fixtures/foreign/numbers.Z");
+
+    fn unpack(packed: &[u8], buffer: usize) -> io::Result<Vec<u8>> {
+        let mut unpacked = Vec::new();
+        Lzw::new(BufReader::with_capacity(buffer, packed)).read_to_end(&mut unpacked)?;
+        Ok(unpacked)
+    }
+
+    #[test]
+    fn what_go_packed_is_read_in_pieces_of_any_size_and_not_without_its_end() {
+        let line = |number: u32| format!("{number}\n");
+        let numbers: String = (0..10_000).map(line).collect();
+        for buffer in [1, 7, 8192] {
+            assert_eq!(unpack(NUMBERS, buffer).unwrap(), numbers.as_bytes());
+        }
+        // What follows is not the snapshot's.
+        assert_eq!(
+            unpack(&[NUMBERS, b"more"].concat(), 8192).unwrap(),
+            numbers.as_bytes()
+        );
+        for length in [0, 1, 5000, NUMBERS.len() - 1] {
+            let cut = unpack(&NUMBERS[..length], 8192).unwrap_err();
+            assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof, "{length}");
+        }
+        // A code that the table does not have yet.
+        assert!(unpack(&[0, 1, 0xff, 0xff], 8192).is_err());
+    }
 }
