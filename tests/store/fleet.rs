@@ -219,6 +219,21 @@ fn a_fleet_costs_one_listing_a_cluster_and_one_read_a_node_and_needs_no_right_to
         "{seen:?}"
     );
 
+    // A proof needs no right to write either: the next run will not know of it.
+    let before = files_below(&server.bucket());
+    let scratch = tempfile::tempdir().expect("a folder");
+    let scratch = scratch.path().to_str().expect("UTF-8");
+    let prove = ["verify", "--fleet", &url, "--sample", "1", "-o", "json"];
+    let proven = run(&[&prove[..], &["--scratch", scratch]].concat(), &env);
+    let document = proven.expect(0).json();
+    assert_eq!(document["proven"][0]["good"], true, "{document:#}");
+    assert_eq!(document["left"], 2, "{document:#}");
+    let refused = |kind: &&&str| ["put", "delete"].contains(*kind);
+    let seen = wire.seen();
+    assert!(seen.iter().any(|kind| refused(&kind)), "{seen:?}");
+    let after = files_below(&server.bucket());
+    assert_eq!((before.len(), list(&env)), (after.len(), truth));
+
     // A cluster that cannot be listed: what is missing may be there.
     let wire = Wire::start(server.address, |request| {
         match request.target.contains("c2") {
@@ -237,6 +252,90 @@ fn a_fleet_costs_one_listing_a_cluster_and_one_read_a_node_and_needs_no_right_to
         "{found}"
     );
     assert!(found.stderr.contains("etcd/c2: "), "{found}");
+}
+
+#[test]
+fn a_gap_between_recorded_changes_is_named_and_the_exit_status_is_not_its() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = format!("file://{}", dir.path().display());
+    let none = Env::new();
+    let bench = node("c1", "m0", &[3, 2]);
+    let mut etcd = String::new();
+    // The first backup at revision 10; the history of the second one, at 40, begins at 35.
+    for (number, compacted, revision) in [(1, 5, 10), (2, 35, 40)] {
+        let path = bench.store().join(format!("backup-{number}/backup.json"));
+        let text = std::fs::read_to_string(&path).expect("a Manifest");
+        let mut manifest: Value = serde_json::from_str(&text).expect("JSON");
+        manifest["database"]["kvRevision"] = revision.into();
+        manifest["database"]["compactRevision"] = compacted.into();
+        manifest["cluster"]["etcdId"]
+            .as_str()
+            .expect("an id")
+            .clone_into(&mut etcd);
+        write(&path, &manifest.to_string());
+    }
+    share(&bench, &url, &none);
+    share(&node("c2", "m0", &[1]), &url, &none);
+    let changes = dir.path().join("c1/m0/changes");
+    std::fs::create_dir(&changes).expect("a folder");
+    // Only their names are read.
+    let segment = |first: i64, last: i64, ending: &str| {
+        let name = format!("20261130T120000Z-{etcd}.{first:019}-{last:019}.changes{ending}");
+        write(&changes.join(name), "sealed");
+    };
+    segment(11, 20, ".zst");
+    segment(31, 60, ".zst.1f0c2a3b.age");
+    let textfile = dir.path().join("fleet.prom");
+    let command = [
+        "list",
+        "--fleet",
+        &url,
+        "--textfile",
+        textfile.to_str().expect("UTF-8"),
+    ];
+    let fleet = |more: &[&str]| run(&[&command[..], more].concat(), &none).expect(0);
+    let found = fleet(&["-o", "json"]);
+    let document = found.json();
+    let recorded = &document["fleet"][0]["recorded"];
+    assert_eq!(
+        (&recorded["from"], &recorded["to"], &recorded["gaps"]),
+        (
+            &11.into(),
+            &60.into(),
+            &serde_json::json!([{"from": 21, "to": 34}])
+        ),
+        "{document:#}"
+    );
+    assert_eq!(document["fleet"][1]["recorded"], Value::Null);
+    let named = "gap: c1/m0: revisions 21 to 34 cannot be restored\n";
+    assert!(found.stderr.contains(named), "{found}");
+    let metrics = std::fs::read_to_string(&textfile).expect("metrics");
+    let gaps = |count: &str| {
+        format!("etcd_dr_fleet_gaps{{cluster=\"c1\",node=\"m0\",name=\"\"}} {count}\n")
+    };
+    assert!(metrics.contains(&gaps("1.0")), "{metrics}");
+    assert!(
+        !metrics.contains("etcd_dr_fleet_gaps{cluster=\"c2\""),
+        "{metrics}"
+    );
+    let table = fleet(&[]).stdout;
+    assert!(
+        table.contains("RECORDED") && table.contains(", 1 gap"),
+        "{table}"
+    );
+    let page = fleet(&["-o", "html"]).stdout;
+    let marked = "<b class=\"removed\" title=\"gap: c1/m0: revisions 21 to 34";
+    assert!(page.contains(marked), "{page}");
+
+    segment(21, 30, ".zst");
+    let whole = fleet(&["-o", "json"]);
+    assert!(!whole.stderr.contains("gap: "), "{whole}");
+    assert_eq!(
+        whole.json()["fleet"][0]["recorded"]["gaps"],
+        serde_json::json!([])
+    );
+    let metrics = std::fs::read_to_string(&textfile).expect("metrics");
+    assert!(metrics.contains(&gaps("0.0")), "{metrics}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod page;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -15,11 +16,12 @@ use super::list::holds_copies;
 use super::output::json;
 use super::output::table::{Table, nothing, terminal_width};
 use super::output::words::{ago, span};
+use super::recorded::chains;
 use super::session::{Session, Shown};
 use super::{remote, sign};
 use crate::error::{Doing, Kind, Result, exit};
 use crate::keep::catalog;
-use crate::keep::fleet::{self, Expected, Fleet, Line, Rules, State};
+use crate::keep::fleet::{self, Expected, Fleet, Line, Recorded, Rules, State};
 use crate::keep::metrics::{self, fleet::FleetMetrics};
 use crate::keep::trust::Trust;
 use crate::store::{Address, LocalStore, Settings, objects};
@@ -121,6 +123,7 @@ fn shown(
     let unread = !remarks.is_empty();
     let failing = lines.iter().filter(|line| is_failing(line));
     remarks.extend(failing.map(|line| remark(line, stale_after)));
+    remarks.extend(lines.iter().filter_map(gap));
     let other = |line: &&Line| expected.is_some() && !line.expected && line.state != State::Ok;
     let others = lines.iter().filter(other).count();
     if others > 0 {
@@ -212,7 +215,7 @@ async fn look_at(
     let address = match place {
         Place::Copies(address) => address,
         Place::Local(store, name) => {
-            let seen = local(store, name, trust, &mut fleet, now);
+            let seen = local(session, (store, name), trust, &mut fleet);
             return Ok((fleet, seen));
         }
     };
@@ -236,11 +239,18 @@ async fn look_at(
 }
 
 /// A directory's own backups.
-fn local(store: &LocalStore, name: &str, trust: &Trust, fleet: &mut Fleet, now: Timestamp) -> Seen {
-    let problems = match catalog::list(store) {
-        Ok(mut sets) => {
+fn local(
+    session: &Session,
+    (store, name): (&LocalStore, &str),
+    trust: &Trust,
+    fleet: &mut Fleet,
+) -> Seen {
+    let read = catalog::list(store).and_then(|sets| Ok((sets, chains(session, store)?)));
+    let problems = match read {
+        Ok((mut sets, chains)) => {
             trust.mark(&mut sets);
-            fleet.add(name, sets, now);
+            let recorded = BTreeMap::from([(String::new(), chains)]);
+            fleet.add(name, sets, &recorded, session.context.now);
             Vec::new()
         }
         Err(failure) => vec![failure.to_string()],
@@ -277,6 +287,32 @@ fn remark(line: &Line, limit: SignedDuration) -> String {
     })
 }
 
+/// What cannot be restored between recorded changes.
+fn gap(line: &Line) -> Option<String> {
+    let gaps = &line.recorded.as_ref()?.gaps;
+    let first = gaps.first()?;
+    let more = match gaps.len() {
+        1 => String::new(),
+        all => format!(", and {} more gaps", all - 1),
+    };
+    Some(printable(format!(
+        "gap: {}: revisions {} to {} cannot be restored{more}",
+        called(line),
+        first.from,
+        first.to
+    )))
+}
+
+/// What was recorded, in short: how long ago the last of it came, and whether anything is missing.
+fn recorded(recorded: &Recorded, now: Timestamp) -> String {
+    let ago = ago(recorded.until, now);
+    match recorded.gaps.len() {
+        0 => ago,
+        1 => format!("{ago}, 1 gap"),
+        gaps => format!("{ago}, {gaps} gaps"),
+    }
+}
+
 /// The columns that a narrow terminal does without, the least needed first.
 const LESS_NEEDED: [&str; 8] = [
     "ETCD",
@@ -292,6 +328,7 @@ const LESS_NEEDED: [&str; 8] = [
 fn table(lines: &[Line], now: Timestamp) -> String {
     let signed = lines.iter().filter_map(|line| line.newest.as_ref());
     let signed = signed.filter(|newest| newest.signer.is_some()).count() > 0;
+    let any_recorded = lines.iter().any(|line| line.recorded.is_some());
     let mut head = vec![
         "CLUSTER",
         "NODE",
@@ -306,6 +343,7 @@ fn table(lines: &[Line], now: Timestamp) -> String {
         "OCP",
         "EXPIRES",
     ];
+    head.extend(any_recorded.then_some("RECORDED"));
     head.extend(signed.then_some("SIGNER"));
     let mut table = Table::new(&head).giving_up(&LESS_NEEDED);
     for line in lines {
@@ -329,16 +367,19 @@ fn table(lines: &[Line], now: Timestamp) -> String {
             ),
             text(newest.and_then(|newest| newest.etcd_version.clone())),
             text(newest.and_then(|newest| newest.ocp_version.clone())),
-            text(
-                newest
-                    .and_then(|newest| newest.certificate_expiry)
-                    .map(|at| at.strftime("%Y-%m-%d").to_string()),
-            ),
+            text(newest.and_then(expires)),
         ];
+        row.extend(any_recorded.then(|| text(line.recorded.as_ref().map(|it| recorded(it, now)))));
         row.extend(signed.then(|| text(newest.and_then(|newest| newest.signer.clone()))));
         table.row(row);
     }
     table.render(terminal_width())
+}
+
+/// The day on which the first certificate of a backup expires.
+fn expires(newest: &fleet::Newest) -> Option<String> {
+    let at = newest.certificate_expiry?;
+    Some(at.strftime("%Y-%m-%d").to_string())
 }
 
 /// A change as `+3 %`.

@@ -19,19 +19,21 @@ const WIDE: &str = "width:94vw;margin-left:calc(50% - 47vw)";
 /// Ages of so many limits fill the bar.
 const FULL: f64 = 2.0;
 
-const COLUMNS: [(&str, bool); 13] = [
+const COLUMNS: [(&str, bool); 15] = [
     ("Cluster", false),
     ("Node", false),
     ("State", false),
     ("Age", false),
     ("Verified", false),
     ("Rehearsed", false),
+    ("Recorded", false),
     ("Size", true),
     ("Change", true),
     ("Sizes", false),
     ("Good", true),
     ("etcd", false),
     ("OpenShift", false),
+    ("Expires", false),
     ("Signer", false),
 ];
 
@@ -127,6 +129,7 @@ fn row(body: &mut String, line: &Line, limit: SignedDuration, now: Timestamp) {
         age(line, limit),
         proof(&line.verified),
         proof(&line.rehearsed),
+        recorded(line, now),
         newest
             .map(|newest| HumanBytes(newest.size).to_string())
             .unwrap_or_default(),
@@ -139,6 +142,7 @@ fn row(body: &mut String, line: &Line, limit: SignedDuration, now: Timestamp) {
         line.backups.good.to_string(),
         text(newest.and_then(|newest| newest.etcd_version.as_ref())),
         text(newest.and_then(|newest| newest.ocp_version.as_ref())),
+        newest.and_then(super::expires).unwrap_or_default(),
         text(signer),
     ];
     body.push_str("<tr>");
@@ -147,6 +151,21 @@ fn row(body: &mut String, line: &Line, limit: SignedDuration, now: Timestamp) {
         let _ = write!(body, "<td{class}>{cell}</td>");
     }
     body.push_str("</tr>\n");
+}
+
+/// How long ago the last recorded change came; marked if some cannot be restored.
+fn recorded(line: &Line, now: Timestamp) -> String {
+    let Some(recorded) = &line.recorded else {
+        return String::new();
+    };
+    let text = super::recorded(recorded, now);
+    match super::gap(line) {
+        Some(gap) => format!(
+            "<b class=\"removed\" title=\"{}\">{text}</b>",
+            escaped(&gap)
+        ),
+        None => text,
+    }
 }
 
 /// The age in words, and as a bar of which the limit is the middle.

@@ -7,9 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::expect::Expected;
+use super::recorded::Recorded;
 use crate::backup::Manifest;
 use crate::etcd::history::Span;
 use crate::keep::catalog::{self, BackupSet, SetState};
+use crate::keep::ranges::Chain;
 
 /// Backups of a node that a history shows, the newest ones.
 const HISTORY: usize = 60;
@@ -135,6 +137,8 @@ pub struct Line {
     pub rehearsed: Option<Proof>,
     /// How many backups it has, copies in several stores each.
     pub backups: Counts,
+    /// What was recorded between its backups; absent if nothing was.
+    pub recorded: Option<Recorded>,
     /// Its good backups, the oldest first.
     pub history: Vec<Point>,
 }
@@ -147,6 +151,7 @@ struct Node {
     verified: Option<Proof>,
     rehearsed: Option<Proof>,
     counts: Counts,
+    recorded: Option<Recorded>,
     points: BTreeSet<Point>,
 }
 
@@ -168,14 +173,33 @@ pub struct Rules<'a> {
 }
 
 impl Fleet {
-    /// Takes in backups of a store, which the allowed signers have judged.
-    pub fn add(&mut self, store: &str, sets: Vec<BackupSet>, now: Timestamp) {
+    /// Takes in backups of a store, which the allowed signers have judged, and the chains of recorded changes by
+    /// the folder that both are in; `""` is the store itself.
+    pub fn add(
+        &mut self,
+        store: &str,
+        sets: Vec<BackupSet>,
+        recorded: &BTreeMap<String, Vec<Chain>>,
+        now: Timestamp,
+    ) {
         let mut nodes: BTreeMap<(String, String), Vec<BackupSet>> = BTreeMap::new();
         for set in sets {
             nodes.entry(node_of(&set)).or_default().push(set);
         }
         for (key, sets) in nodes {
-            self.nodes.entry(key).or_default().add(store, &sets, now);
+            let folders = sets
+                .iter()
+                .map(|set| set.name.rsplit_once('/').map_or("", |(folder, _)| folder));
+            let folders: BTreeSet<&str> = folders.collect();
+            let chains = folders
+                .iter()
+                .filter_map(|folder| recorded.get(*folder))
+                .flatten();
+            let chains: Vec<Chain> = chains.cloned().collect();
+            let recorded = Recorded::of(&chains, &sets);
+            let node = self.nodes.entry(key).or_default();
+            node.add(store, &sets, now);
+            node.record(recorded);
         }
     }
 
@@ -229,6 +253,7 @@ fn expect(lines: &mut Vec<Line>, one: &Expected) {
             verified: None,
             rehearsed: None,
             backups: Counts::default(),
+            recorded: None,
             history: Vec::new(),
         }),
     }
@@ -281,7 +306,16 @@ impl Node {
                 later(known, proof.time, &proof.name);
             }
         }
+        self.record(after.recorded);
         self.settle(after.newest);
+    }
+
+    /// Keeps what one store has: a restore applies what is in one.
+    fn record(&mut self, other: Option<Recorded>) {
+        self.recorded = match self.recorded.take() {
+            Some(known) => Some(known.better(other)),
+            None => other,
+        };
     }
 
     /// Keeps the newer backup, and the last points.
@@ -369,6 +403,7 @@ impl Node {
             verified: self.verified,
             rehearsed: self.rehearsed,
             backups: self.counts,
+            recorded: self.recorded,
             history: self.points.into_iter().collect(),
         }
     }
@@ -473,12 +508,14 @@ mod tests {
         fleet.add(
             "one",
             vec![set("c1", "m0", 1, 50), doubted, dirty, future],
+            &BTreeMap::new(),
             now(),
         );
         assert_eq!(fleet.nodes.len(), 1);
         fleet.add(
             "two",
             vec![set("c1", "m0", 2, 20), set("c1", "m0", 1, 50)],
+            &BTreeMap::new(),
             now(),
         );
         let found = lines(fleet, None);
@@ -511,7 +548,7 @@ mod tests {
         sets[1].verified = verified("2026-11-30T08:00:00Z", &["restore"]);
         sets[2].verified = verified("2027-11-30T08:00:00Z", &[]);
         let mut fleet = Fleet::default();
-        fleet.add("one", sets, now());
+        fleet.add("one", sets, &BTreeMap::new(), now());
         let found = lines(fleet, None);
         assert_eq!(found[0].verified.as_ref().unwrap().name, "c/m/backup-1");
         assert_eq!(found[0].backups.bad, 1);
@@ -538,7 +575,7 @@ mod tests {
                 SetState::Incomplete,
             ),
         ];
-        fleet.add("one", sets, now());
+        fleet.add("one", sets, &BTreeMap::new(), now());
         let expected =
             super::super::expect::parse("c1 prod\nc1/m1\nc3\nc4/m0\ngardener/v2").unwrap();
         let found = lines(fleet, Some(&expected));

@@ -1,5 +1,7 @@
 //! Reads a store's clusters side by side.
 
+use std::collections::BTreeMap;
+
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
@@ -33,16 +35,20 @@ pub async fn look(
 ) -> Result<Vec<Gap>> {
     let top = store.level("").await?;
     let url = store.url();
-    fleet.add(&url, remote::foreign_of(store, &top.objects), now);
+    let others = remote::foreign_of(store, &top.objects);
+    fleet.add(&url, others, &BTreeMap::new(), now);
     let clusters = futures_util::stream::iter(top.folders)
-        .map(|cluster| async move { (remote::list(store, &cluster).await, cluster) });
+        .map(|cluster| async move { (remote::list_recorded(store, &cluster).await, cluster) });
     let mut clusters = clusters.buffer_unordered(AT_A_TIME);
     let mut gaps = Vec::new();
     while let Some((listed, cluster)) = clusters.next().await {
         match listed {
-            Ok(mut sets) => {
+            Ok((mut sets, recordings)) => {
                 trust.mark(&mut sets);
-                fleet.add(&url, sets, now);
+                let recorded = recordings.into_iter();
+                let recorded = recorded.map(|(place, found)| (place, found.chains));
+                let recorded = recorded.collect();
+                fleet.add(&url, sets, &recorded, now);
             }
             Err(failure) => gaps.push(Gap {
                 place: format!("{url}/{cluster}"),

@@ -4,7 +4,9 @@
 mod expect;
 mod lines;
 mod look;
+mod recorded;
 
 pub use expect::{Expected, parse as parse_expected};
 pub use lines::{Counts, Fleet, Line, Newest, Point, Proof, Rules, State};
 pub use look::{Gap, look};
+pub use recorded::{Missing, Recorded};

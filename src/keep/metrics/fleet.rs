@@ -96,20 +96,45 @@ impl FleetMetrics {
             "When a backup of it was last rehearsed; 0: never",
             |line| Some(proof(&line.rehearsed)),
         );
+        self.contents(&ours);
+    }
+
+    /// What the stores have of them.
+    fn contents(&mut self, ours: &[&Line]) {
         self.family(
-            &ours,
+            ours,
             "etcd_dr_fleet_size_bytes",
             "Bytes of its newest good backup",
             |line| line.newest.as_ref().map(|newest| newest.size as f64),
         );
-        self.family(&ours, "etcd_dr_fleet_backups", "Its good backups", |line| {
+        self.family(ours, "etcd_dr_fleet_backups", "Its good backups", |line| {
             Some(line.backups.good as f64)
         });
         self.family(
-            &ours,
+            ours,
             "etcd_dr_fleet_bad_backups",
             "Its backups that their last verification found bad",
             |line| Some(line.backups.bad as f64),
+        );
+        self.family(
+            ours,
+            "etcd_dr_fleet_recorded_timestamp_seconds",
+            "When the last of its recorded changes came; absent: nothing is recorded",
+            |line| {
+                line.recorded
+                    .as_ref()
+                    .map(|recorded| seconds(recorded.until))
+            },
+        );
+        self.family(
+            ours,
+            "etcd_dr_fleet_gaps",
+            "Gaps between its recorded changes, whose revisions cannot be restored",
+            |line| {
+                line.recorded
+                    .as_ref()
+                    .map(|recorded| recorded.gaps.len() as f64)
+            },
         );
     }
 
