@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 
-LIMIT = 60
+LIMIT = 240
 VIEWS = [(scheme, width) for scheme in ("light", "dark") for width in (400, 1400)]
 LOOK = """(() => {
   document.querySelectorAll('details').forEach(each => each.open = true);
@@ -146,7 +146,8 @@ def look(page, folder, only=None, height=900):
     """All that the page does and looks like."""
     address = page.resolve().as_uri()
     requests, problems, views = [], [], []
-    with tempfile.TemporaryDirectory() as profile, Browser(profile) as browser:
+    # Its processes may still write there for a moment after it was killed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, Browser(profile) as browser:
         for scheme, width in VIEWS:
             name = f"{scheme}-{width}"
             if only and name != only:

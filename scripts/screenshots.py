@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Renders docs/images: what etcd-dr shows in a real terminal (.svg), and its page in a real browser (.png).
+"""Renders docs/images: what etcd-dr shows in a real terminal (.svg), and its pages in a real browser (.png).
 
 Commands are typed into tmux, the screen is read back with its colours, and rich (PyPI, in a folder of
 Python's own below .cache) draws it. The store is a real one: three backups of an etcd that runs for
 it on a loopback address; the node that a restore is planned for is the demo's. Nothing is drawn by hand.
 
-usage: screenshots.py [page]   needs root, tmux, chromium, etcd (scripts/fetch-etcd.sh) and what `make demo` builds; with the
-                               word "page" only the page is drawn
+usage: screenshots.py [page|fleet]   needs root, tmux, chromium, etcd (scripts/fetch-etcd.sh) and what `make demo` builds; with the
+                               word "page" only the page of diff is drawn, with "fleet" only that of list --fleet
 
   ETCD_DR        the binary              (default target/debug/etcd-dr)
   DEMO_CLUSTER   the cluster starter     (default target/debug/examples/demo_cluster)
@@ -165,10 +165,45 @@ def shoot_page(work, bins):
     print(IMAGES / "diff.png", seen["views"][0]["title"])
 
 
+# The clusters of the picture, by their number in scripts/fleet-store.py.
+FLEET = {0: "prod-eu-1", 1: "prod-eu-2", 2: "prod-us-1", 3: "prod-us-2", 4: "stage-eu", 5: "stage-us", 6: "edge-0441", 7: "edge-0442",
+         8: "lab"}
+
+
+def shoot_fleet(work):
+    """The page of `list --fleet`: most are well, one is stale, one has a gap, one has shrunk, one is absent."""
+    make = [PROJECT / "scripts/fleet-store.py", work, "--buckets", "1", "--backups", "40"]
+    subprocess.run([*make, "--clusters", "8"], check=True)
+    subprocess.run([*make, "--clusters", "1", "--first", "8", "--age", "60"], check=True)
+    store = work / "bucket-000"
+    cluster = "00000000-0000-4000-8000-{:012}".format
+    for number in (0, 1):
+        # The names of recorded changes are all that is read of them; the cluster is the fixture's.
+        changes = store / cluster(number) / "master-0/changes"
+        changes.mkdir()
+        for first, last in [(11, 20), (31, 40)] if number else [(11, 40)]:
+            (changes / f"20261130T120000Z-d9c0f1bf9ca3d83d.{first:019}-{last:019}.changes").write_text("sealed")
+    expected = "".join(f"{cluster(number)} {name}\n" for number, name in FLEET.items())
+    (work / "expect").write_text(f"{expected}{cluster(9)} edge-0443\n")
+    page = work / "fleet.html"
+    with open(page, "w") as out:
+        done = subprocess.run([ETCD_DR, "list", "--fleet", f"file://{store}", "--expect", work / "expect", "-o", "html"], stdout=out)
+    if done.returncode != 11:
+        sys.exit(f"screenshots: list ended with {done.returncode}")
+    browser.look(page, work, only="light-1400", height=660)
+    (work / "light-1400.png").replace(IMAGES / "fleet.png")
+    print(IMAGES / "fleet.png")
+
+
 def main():
-    if sys.argv[1:] != ["page"]:
+    if sys.argv[1:] not in (["page"], ["fleet"]):
         in_own_python()
     IMAGES.mkdir(parents=True, exist_ok=True)
+    if sys.argv[1:] != ["page"]:
+        with tempfile.TemporaryDirectory() as work:
+            shoot_fleet(pathlib.Path(work))
+    if sys.argv[1:] == ["fleet"]:
+        return
     bins = CACHE / "etcd/sid/bin"
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)

@@ -68,16 +68,26 @@ pub(super) fn page<'a>(
         body,
         "<div class=\"wide\" style=\"{WIDE}\"><table style=\"white-space:nowrap\">\n<tr>"
     );
-    for (head, number) in COLUMNS {
-        let class = if number { " class=\"n\"" } else { "" };
-        let _ = write!(body, "<th{class}>{head}</th>");
-    }
-    body.push_str("</tr>\n");
     // What needs attention comes first.
     let mut sorted: Vec<&Line> = lines.iter().collect();
     sorted.sort_by_key(|line| (!line.expected, line.state));
-    for line in sorted {
-        row(&mut body, line, limit, now);
+    let rows = sorted.into_iter().map(|line| row(line, limit, now));
+    let rows: Vec<Row> = rows.collect();
+    // What no line has takes no room.
+    let used = |at: &usize| rows.iter().any(|row| !row[*at].is_empty());
+    let columns: Vec<usize> = (0..COLUMNS.len()).filter(used).collect();
+    let class = |number: bool| if number { " class=\"n\"" } else { "" };
+    for &at in &columns {
+        let (head, number) = COLUMNS[at];
+        let _ = write!(body, "<th{}>{head}</th>", class(number));
+    }
+    body.push_str("</tr>\n");
+    for row in &rows {
+        body.push_str("<tr>");
+        for &at in &columns {
+            let _ = write!(body, "<td{}>{}</td>", class(COLUMNS[at].1), row[at]);
+        }
+        body.push_str("</tr>\n");
     }
     body.push_str("</table></div>\n");
     page::page("Backups of etcd", &body)
@@ -93,7 +103,10 @@ fn colour(state: State) -> &'static str {
     }
 }
 
-fn row(body: &mut String, line: &Line, limit: SignedDuration, now: Timestamp) {
+/// The cells of a line, in the order of [`COLUMNS`].
+type Row = [String; COLUMNS.len()];
+
+fn row(line: &Line, limit: SignedDuration, now: Timestamp) -> Row {
     let newest = line.newest.as_ref();
     let cluster = match &line.label {
         Some(label) => format!(
@@ -122,7 +135,7 @@ fn row(body: &mut String, line: &Line, limit: SignedDuration, now: Timestamp) {
     );
     let shrunk = line.size_change.is_some_and(|change| change < LESS_THAN);
     let change = line.size_change.map(percent).unwrap_or_default();
-    let cells = [
+    [
         cluster,
         text(line.node.as_ref()),
         state,
@@ -144,13 +157,7 @@ fn row(body: &mut String, line: &Line, limit: SignedDuration, now: Timestamp) {
         text(newest.and_then(|newest| newest.ocp_version.as_ref())),
         newest.and_then(super::expires).unwrap_or_default(),
         text(signer),
-    ];
-    body.push_str("<tr>");
-    for (cell, (_, number)) in cells.iter().zip(COLUMNS) {
-        let class = if number { " class=\"n\"" } else { "" };
-        let _ = write!(body, "<td{class}>{cell}</td>");
-    }
-    body.push_str("</tr>\n");
+    ]
 }
 
 /// How long ago the last recorded change came; marked if some cannot be restored.
