@@ -137,4 +137,18 @@ fn the_comparison_names_tests_that_exist() {
         assert!(files.into_iter().any(has), "there is no test {word}");
     }
     assert!(seen > 25, "only {seen} tests");
+    // Each cell of ours names a test, each of another has a source or nothing to say.
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| | "));
+    let mut wrong = Vec::new();
+    for row in rows.filter(|row| !row.starts_with("| ---")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let (ours, others) = cells[1..].split_first().expect("cells");
+        let sourced = |cell: &&str| *cell == "-" || cell.contains("https://");
+        if !ours.contains("::") || !others.iter().all(sourced) {
+            wrong.push(row);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -121,7 +121,7 @@ fn backups_of_other_nodes_and_clusters_are_refused() {
 }
 
 #[test]
-fn snapshots_without_a_hash_and_alarms_are_refused() {
+fn damaged_snapshots_and_alarms_are_refused() {
     let Some(bins) = etcd("3.5") else { return };
     let node = Node::single(&bins, &NodeOptions::default());
     node.expect(0, &["backup"]);
@@ -136,6 +136,16 @@ fn snapshots_without_a_hash_and_alarms_are_refused() {
     let named = pair.dir.display().to_string();
     node.expect(0, &["restore", &named, "--dry-run"]);
     let bytes = std::fs::read(&pair.snapshot).expect("a snapshot");
+    let before = node.tree();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    std::fs::write(&pair.snapshot, &flipped).expect("a snapshot");
+    node.expect(3, &["restore", &named, "--yes"]);
+    assert_same(
+        &without_data(before),
+        &without_data(node.tree()),
+        "after a snapshot with one bit flipped",
+    );
     std::fs::write(&pair.snapshot, &bytes[..bytes.len() - 32]).expect("a snapshot");
     refused(&node, &named, "no-integrity-hash", &[]);
 
