@@ -8,6 +8,7 @@ usage: api.py ready
        api.py timeline            prints "watching", then, once the API is ready after a manifest
                                   has gone, when what happened: JSON, in seconds since that
 """
+import functools
 import http.client
 import json
 import os
@@ -20,14 +21,21 @@ TOKEN = {"Authorization": "Bearer test"}
 MANIFESTS = "/etc/kubernetes/manifests"
 REAL = "/var/log/kube-apiserver/real/"
 LIMIT = 300
+# Seconds between two looks of the timeline: what it asks must not slow down what it times.
+LOOK = 0.05
 COLLECTION = "/api/v1/namespaces/default/configmaps"
 
 
-def connect(timeout=5):
+@functools.cache
+def anybody():
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return http.client.HTTPSConnection("127.0.0.1", 6443, timeout=timeout, context=context)
+    return context
+
+
+def connect(timeout=5):
+    return http.client.HTTPSConnection("127.0.0.1", 6443, timeout=timeout, context=anybody())
 
 
 def ask(method, path, body=None):
@@ -111,11 +119,16 @@ def programs():
     return found
 
 
-def etcd_serves():
+@functools.cache
+def etcds_client():
     context = ssl.create_default_context(cafile=REAL + "ca.crt")
     context.check_hostname = False
     context.load_cert_chain(REAL + "client.crt", REAL + "client.key")
-    connection = http.client.HTTPSConnection("127.0.0.1", 2379, timeout=1, context=context)
+    return context
+
+
+def etcd_serves():
+    connection = http.client.HTTPSConnection("127.0.0.1", 2379, timeout=1, context=etcds_client())
     connection.request("GET", "/health")
     return json.loads(connection.getresponse().read()).get("health") == "true"
 
@@ -140,29 +153,31 @@ def timeline():
             sys.exit("no manifest has gone")
         time.sleep(0.01)
     moved = time.monotonic()
-    marks = []
+    marks, running = [], set()
     # What comes after what, and how to see it.
     steps = {
         "etcd": [
-            ("etcd has stopped", lambda: "etcd" not in programs()),
+            ("etcd has stopped", lambda: "etcd" not in running),
             ("etcd's manifest is back", lambda: os.path.exists(f"{MANIFESTS}/etcd-pod.yaml")),
-            ("etcd has started", lambda: "etcd" in programs()),
+            ("etcd has started", lambda: "etcd" in running),
             ("etcd serves", etcd_serves),
             ("the API is ready", api_ready),
         ],
         "API server": [
-            ("the API server has stopped", lambda: "kube-apiserver" not in programs()),
+            ("the API server has stopped", lambda: "kube-apiserver" not in running),
             ("the API server's manifest is back", lambda: os.path.exists(f"{MANIFESTS}/kube-apiserver-pod.yaml")),
-            ("the API server has started", lambda: "kube-apiserver" in programs()),
+            ("the API server has started", lambda: "kube-apiserver" in running),
         ],
     }
     while steps["etcd"]:
         if time.monotonic() > moved + LIMIT:
             sys.exit(f"no more than this has happened: {marks}")
+        if any("started" in name or "stopped" in name for wanted in steps.values() for name, _ in wanted):
+            running = programs()
         for wanted in steps.values():
             while wanted and holds(wanted[0][1]):
                 marks.append([wanted.pop(0)[0], round(time.monotonic() - moved, 2)])
-        time.sleep(0.02)
+        time.sleep(LOOK)
     print(json.dumps(marks))
 
 
