@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::info::{NodeFacts, PodInfo};
+use super::stopping::Relisted;
 use crate::cluster::connect::{self, PemFiles};
 use crate::context::{self, Context};
 use crate::error::{Doing, Failure, Kind, Result};
@@ -38,6 +39,8 @@ pub struct StepContext {
     pub(crate) context: Context,
     /// The containers that ran when manifests were last moved away.
     pub(crate) ran: Mutex<BTreeSet<String>>,
+    /// When the kubelet knows of everything that was removed from the runtime.
+    pub(crate) relisted: Relisted,
 }
 
 /// What a wait looks for.
@@ -80,6 +83,7 @@ impl StepContext {
             facts,
             context: context.clone(),
             ran: Mutex::default(),
+            relisted: Relisted::default(),
         }
     }
 
@@ -187,18 +191,17 @@ impl StepContext {
             .any(|sandbox| sandbox.ready))
     }
 
-    /// Whether the kubelet has started a container of one of these pods.
-    pub(crate) async fn has_started(&self, pods: &[&PodInfo]) -> Result<bool> {
-        let runtime = self.runtime().await?;
+    /// How many containers the kubelet has made in the standing sandbox of this pod.
+    pub(crate) async fn containers_made(&self, runtime: &Runtime, pod: &PodInfo) -> Result<usize> {
         let sandboxes = runtime.sandboxes().await?;
         let containers = runtime.containers().await?;
         let names = self.static_pods();
-        let stands = |sandbox: &Sandbox| {
-            let mut pods = pods.iter();
-            sandbox.ready && pods.any(|pod| names.is_sandbox(pod, sandbox))
-        };
-        let mut standing = sandboxes.iter().filter(|sandbox| stands(sandbox));
-        Ok(standing.any(|sandbox| containers.iter().any(|c| c.sandbox_id == sandbox.id)))
+        let stands = |sandbox: &&Sandbox| sandbox.ready && names.is_sandbox(pod, sandbox);
+        let standing: Vec<&Sandbox> = sandboxes.iter().filter(stands).collect();
+        let made = containers
+            .iter()
+            .filter(|container| standing.iter().any(|s| s.id == container.sandbox_id));
+        Ok(made.count())
     }
 
     /// The failure of a wait for pods that the kubelet has not begun to start.

@@ -13,7 +13,9 @@ use crate::etcd::client::{Connection, Status};
 use crate::etcd::datadir::Layout;
 use crate::journal::Known;
 use crate::node::component::Component;
+use crate::node::pod::{MAX_BYTES, PodManifest};
 use crate::node::runtime::{Container, ContainerState, Sandbox};
+use crate::sys::small;
 
 /// The size up to which etcd opens a database within a few seconds, even from a cold disk (bytes).
 const OPENED_SOON: u64 = 1 << 30;
@@ -97,10 +99,11 @@ pub(crate) async fn serving(node: &StepContext) -> Result<(Connection, Status)> 
         .ok_or_else(|| Failure::new(Kind::Unexpected, "etcd answered, but is gone"))
 }
 
-/// Waits until the pods that use etcd may start: as soon as the kubelet has started a container of
-/// etcd's pod, and so does not back off. They take as long as etcd to start, and then wait for it.
-/// But an API server gives up after 20 s, so with a database that etcd may take that long to open,
-/// they wait until etcd serves.
+/// Waits until the pods that use etcd may start: once the kubelet works on etcd's pod, and so does
+/// not back off, and etcd itself is about to start. They take about as long to start, and then wait
+/// for it. Much earlier would be late: an API server that finds no etcd tries again after 1 s, 1.6 s,
+/// 2.6 s and so on (google.golang.org/grpc, `backoff/backoff.go`). And it gives up after 20 s, so
+/// with a database that etcd may take that long to open, they wait until etcd serves.
 pub(crate) async fn others_may_start(node: &StepContext) -> Result<()> {
     let data_dir = node.host(&node.facts.etcd.data_dir);
     let database = Layout::new(&data_dir, None).db();
@@ -108,24 +111,41 @@ pub(crate) async fn others_may_start(node: &StepContext) -> Result<()> {
     if size.is_ok_and(|size| size > OPENED_SOON) {
         return serving(node).await.map(drop);
     }
-    let etcd: Vec<&PodInfo> = node
-        .facts
-        .pods
-        .iter()
-        .filter(|pod| pod.component == Component::Etcd.name())
-        .collect();
-    if etcd.is_empty() {
+    let mut pods = node.facts.pods.iter();
+    let Some(etcd) = pods.find(|pod| pod.component == Component::Etcd.name()) else {
         return Ok(());
-    }
+    };
+    let wanted = first_containers(before_etcd(node, etcd));
+    let runtime = node.runtime().await?;
+    let begun = Cell::new(false);
     let waited = node
         .wait("etcd's pod to start", || async {
-            Ok(match node.has_started(&etcd).await? {
-                true => Look::There,
-                false => Look::NotYet("it has no container".to_owned()),
+            let made = node.containers_made(&runtime, etcd).await?;
+            begun.set(made > 0);
+            Ok(match made {
+                made if made >= wanted => Look::There,
+                0 => Look::NotYet("it has no container".to_owned()),
+                made => Look::Begun(format!("it has {made} of its first {wanted} containers")),
             })
         })
         .await;
-    waited.map_err(|failure| StepContext::if_nobody_acts(false, failure))
+    waited.map_err(|failure| StepContext::if_nobody_acts(begun.get(), failure))
+}
+
+/// How many containers etcd's pod must have for the others to start, if it has so many init
+/// containers: all but the last, since pods of the API server have one themselves.
+fn first_containers(init_containers: usize) -> usize {
+    init_containers.saturating_sub(1).max(1)
+}
+
+/// How many init containers etcd's pod runs first, one after the other. The kubelet starts each when
+/// it has listed that the one before has ended, once a second.
+fn before_etcd(node: &StepContext, etcd: &PodInfo) -> usize {
+    let manifest = etcd.manifest.as_ref().map(|place| node.host(place));
+    let read = manifest.and_then(|place| small::read(&place, MAX_BYTES).ok()?);
+    // What cannot be read here is reported by the kubelet, which does not start the pod.
+    let pod = read.and_then(|bytes| PodManifest::parse(&bytes).ok());
+    pod.map_or(0, |pod| pod.init_containers.len())
 }
 
 /// Whether etcd answers a request that goes through raft, and a linearizable read.
@@ -310,6 +330,14 @@ mod tests {
             image: String::new(),
             created: 0,
             labels: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_others_start_one_init_container_before_etcd() {
+        // kubeadm's etcd has no init container, OpenShift's has three.
+        for (init_containers, wanted) in [(0, 1), (1, 1), (2, 1), (3, 2), (4, 3)] {
+            assert_eq!(first_containers(init_containers), wanted);
         }
     }
 

@@ -305,7 +305,7 @@ fn is_of(pod: &PodInfo, component: Component) -> bool {
     pod.component == component.name()
 }
 
-/// Puts manifests back: etcd's first; then, once its pod has begun to start, the API server's,
+/// Puts manifests back: etcd's first; then, once etcd is about to start, the API server's,
 /// which takes the longest, and the others. Reports what does not serve in time; the manifests are
 /// all in place in any case.
 pub(crate) async fn pods(
@@ -323,6 +323,7 @@ pub(crate) async fn pods(
     others.sort_by_key(|exchange| !is(exchange, Component::KubeApiserver));
     let all: Vec<&PodInfo> = node.facts.pods.iter().collect();
     node.forget_exited(&all).await;
+    node.relisted().await?;
     let mut missing = Vec::new();
     for exchange in &etcd {
         exchange.revert(node)?;

@@ -13,7 +13,7 @@
 //! | `own-data-dir` | gives the data directory to the user that etcd runs as | giving it back |
 //! | `switch-data` | moves the new data into place | moving it out again |
 //! | `put-back` | moves what was there away, and what comes into place | the same backwards |
-//! | `start-pods` | as `put-back`, for manifests; those of the others once etcd's pod has begun to start | moving them out; etcd's, which is undone last, waits for all as `await-stopped` |
+//! | `start-pods` | as `put-back`, for manifests; those of the others once etcd itself is about to start | moving them out; etcd's, which is undone last, waits for all as `await-stopped` |
 //! | `prove-etcd` | waits until etcd serves what was restored, and accepts writes | - |
 //! | `prove-pods` | waits until every pod runs the revision that was put back | - |
 //!
@@ -256,6 +256,7 @@ impl Step for NodeStep {
             } => moves::move_contents(&node.host(built), &node.host(data_dir), &[])?,
             Self::PutBack { exchange, .. } => exchange.apply(node)?,
             Self::StartPods { moves } => {
+                node.relisted().await?;
                 // These pods use etcd, whose own manifest was put in place by the step before.
                 if !exchange::moves_etcd(node, moves) {
                     proof::others_may_start(node).await?;

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -22,11 +22,26 @@ use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox};
 /// How long pods must be gone before they count as stopped: the kubelet may be about to start a
 /// container of a pod whose manifest was just moved.
 const QUIET: Duration = Duration::from_millis(500);
-/// The same if something of them was removed: the kubelet lists the runtime's containers once a
-/// second (kubernetes, `pkg/kubelet/kubelet.go`, `plegRelistPeriod`). Until then it believes that
-/// they still exist: it would wait as after a crash or, up to 1.21, fail on the pod that is gone
-/// and try again after ten seconds.
+/// How long the kubelet takes to know what was removed from the runtime: it lists the runtime's
+/// containers once a second (kubernetes, `pkg/kubelet/kubelet.go`, `plegRelistPeriod`).
 const RELIST: Duration = Duration::from_millis(1300);
+
+/// The moment at which the kubelet knows of everything that was removed from the runtime so far.
+///
+/// A manifest must not come back earlier: the kubelet would take what is removed for there, and
+/// wait as after a crash or, up to 1.21, fail on the pod that is gone and try again after ten
+/// seconds.
+#[derive(Clone, Default)]
+pub(crate) struct Relisted(Arc<Mutex<Option<Instant>>>);
+
+impl Relisted {
+    /// Something was removed just now.
+    fn removed(&self) {
+        if let Ok(mut at) = self.0.lock() {
+            *at = Some(Instant::now() + RELIST);
+        }
+    }
+}
 
 impl StepContext {
     /// Records what runs before manifests are moved away: if a container ends after that, the
@@ -46,7 +61,8 @@ impl StepContext {
 
     /// Waits until no container of these pods is left and, if etcd's is among them, no process
     /// holds the database. Then has the runtime forget their containers: the kubelet would count
-    /// them as crashes and start the pods late.
+    /// them as crashes and start the pods late. Before a manifest comes back, wait for
+    /// [`relisted`](Self::relisted), too.
     ///
     /// # Errors
     /// [`Kind::Unreachable`] after the bound, with what is left; those of asking the runtime.
@@ -79,10 +95,10 @@ impl StepContext {
             // All at once: each takes the runtime a while.
             let removals = left.iter().map(|left| left.remove(&runtime));
             let removed: Result<()> = join_all(removals).await.into_iter().collect();
-            removed?;
             if !left.is_empty() {
-                tokio::time::sleep(RELIST).await;
+                self.relisted.removed();
             }
+            removed?;
             Ok::<(), Failure>(())
         };
         if let Err(failure) = forget.await {
@@ -90,6 +106,22 @@ impl StepContext {
                 "the kubelet may start the pods late, as after crashes: {failure}"
             )));
         }
+    }
+
+    /// Waits until the kubelet knows of everything that was removed, so that manifests may come
+    /// back. What else is to be done until then is done before.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`].
+    pub(crate) async fn relisted(&self) -> Result<()> {
+        let at = self.relisted.0.lock().ok().and_then(|at| *at);
+        let wait = async {
+            if let Some(at) = at {
+                tokio::time::sleep_until(at).await;
+            }
+            Ok(())
+        };
+        self.context.cancel.guard(wait).await
     }
 }
 
@@ -185,12 +217,7 @@ impl<'a> Stopping<'a> {
         }
         let since = self.quiet.get().unwrap_or_else(Instant::now);
         self.quiet.set(Some(since));
-        let wanted = if self.forget.is_empty() {
-            QUIET
-        } else {
-            RELIST
-        };
-        Ok(match since.elapsed() >= wanted {
+        Ok(match since.elapsed() >= QUIET {
             true => Look::There,
             false => Look::NotYet("looking again".to_owned()),
         })
@@ -222,7 +249,7 @@ impl<'a> Stopping<'a> {
         for left in Left::of(&self.names, &ended, &containers, &sandboxes) {
             // The kubelet and the runtime may still be busy with these.
             if matches!(left, Left::Sandbox(_)) {
-                self.forget.ask(&self.runtime, left);
+                self.forget.ask(self.node, &self.runtime, left);
             }
         }
         there.extend(held);
@@ -341,18 +368,20 @@ impl Shorten {
 struct Forget(RefCell<BTreeMap<Left, JoinHandle<Result<()>>>>);
 
 impl Forget {
-    fn ask(&self, runtime: &Runtime, left: Left) {
+    fn ask(&self, node: &StepContext, runtime: &Runtime, left: Left) {
         let mut asked = self.0.borrow_mut();
         if asked.contains_key(&left) {
             return;
         }
         let (runtime, wanted) = (runtime.clone(), left.clone());
-        let call = async move { wanted.remove(&runtime).await };
+        let relisted = node.relisted.clone();
+        let call = async move {
+            let removed = wanted.remove(&runtime).await;
+            // Without an answer it may be removed all the same.
+            relisted.removed();
+            removed
+        };
         asked.insert(left, tokio::spawn(call));
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
     }
 
     /// Whether an answer is still due. A refused container is still listed, and

@@ -126,7 +126,10 @@ impl JoinStep {
             Self::WriteManifest { from, to, flags } => {
                 write_manifest(node, known, from, to, *flags)?
             }
-            Self::StartEtcd { manifest, .. } => manifest.apply(node)?,
+            Self::StartEtcd { manifest, .. } => {
+                node.relisted().await?;
+                manifest.apply(node)?;
+            }
             Self::AwaitVote => await_vote(node, known).await?,
             Self::ProveMember => {
                 return joined::prove(node, &survey(node).await?, member_id(known)?)
@@ -141,6 +144,7 @@ impl JoinStep {
         match self {
             Self::StopEtcd { manifest } => {
                 if let Some(manifest) = manifest {
+                    node.relisted().await?;
                     manifest.revert(node)?;
                 }
             }
