@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::info::{NodeFacts, PodInfo};
-use super::stopping::Relisted;
+use super::relisted::Relisted;
 use crate::cluster::connect::{self, PemFiles};
 use crate::context::{self, Context};
 use crate::error::{Doing, Failure, Kind, Result};

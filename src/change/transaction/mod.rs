@@ -14,6 +14,7 @@ pub(crate) mod moves;
 pub(crate) mod planner;
 pub(crate) mod pods;
 pub(crate) mod proof;
+pub(crate) mod relisted;
 pub mod rollback;
 pub mod runner;
 pub mod served;

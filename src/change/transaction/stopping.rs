@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -22,26 +22,6 @@ use crate::node::runtime::{Container, ContainerState, Runtime, Sandbox};
 /// How long pods must be gone before they count as stopped: the kubelet may be about to start a
 /// container of a pod whose manifest was just moved.
 const QUIET: Duration = Duration::from_millis(500);
-/// How long the kubelet takes to know what was removed from the runtime: it lists the runtime's
-/// containers once a second (kubernetes, `pkg/kubelet/kubelet.go`, `plegRelistPeriod`).
-const RELIST: Duration = Duration::from_millis(1300);
-
-/// The moment at which the kubelet knows of everything that was removed from the runtime so far.
-///
-/// A manifest must not come back earlier: the kubelet would take what is removed for there, and
-/// wait as after a crash or, up to 1.21, fail on the pod that is gone and try again after ten
-/// seconds.
-#[derive(Clone, Default)]
-pub(crate) struct Relisted(Arc<Mutex<Option<Instant>>>);
-
-impl Relisted {
-    /// Something was removed just now.
-    fn removed(&self) {
-        if let Ok(mut at) = self.0.lock() {
-            *at = Some(Instant::now() + RELIST);
-        }
-    }
-}
 
 impl StepContext {
     /// Records what runs before manifests are moved away: if a container ends after that, the
@@ -114,7 +94,7 @@ impl StepContext {
     /// # Errors
     /// [`Kind::Interrupted`].
     pub(crate) async fn relisted(&self) -> Result<()> {
-        let at = self.relisted.0.lock().ok().and_then(|at| *at);
+        let at = self.relisted.at();
         let wait = async {
             if let Some(at) = at {
                 tokio::time::sleep_until(at).await;
