@@ -14,6 +14,7 @@ rclone (where it is installed), in turn, on one machine.
                latency   how long etcd's own writes take during a backup
                stores    copies to a bucket and back, and `list` of 1,000 backups (scripts/bench-stores.py)
                look      diff and get on 2 GiB (scripts/bench-look.py)
+               moments   a WAL's tail applied, beside etcd's own replay of it; what a recorder costs (scripts/bench-moments.py)
                all of them, if none is named
     --sizes    MiB of the databases of the first four and of latency: revisions of 1,900 bytes, each of another key, on
                pages in a scattered order; 8192 too where there are 25 GiB of disk. From 4096 on two rounds
@@ -59,8 +60,9 @@ MIB = 1 << 20
 PAGES = ["performance.md", "performance-tables.md"]
 # Seconds on two quiet cores: of one round for each GiB, and besides (databases, etcd's starts).
 SIZED = {"backup": (42, 12), "verify": (10, 0), "restore": (17, 8), "copy": (17, 2), "latency": (15, 6)}
-FIXED = {"objects": 150, "stores": 150, "look": 80}
-PARTS = ["backup", "verify", "restore", "copy", "keys", "objects", "latency", "stores", "look"]
+FIXED = {"objects": 150, "stores": 150, "look": 80, "moments": 270}
+PARTS = ["backup", "verify", "restore", "copy", "keys", "objects", "latency", "stores", "look",
+         "moments"]
 
 
 def rounds_of(size, rounds):
@@ -359,7 +361,7 @@ def perform(asked):
 
 def others(asked):
     """The parts with a script of their own."""
-    for part in ("look", "stores"):
+    for part in ("look", "moments", "stores"):
         if part not in asked.parts:
             continue
         more = ["--write"] if asked.write else []
