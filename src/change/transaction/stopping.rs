@@ -357,7 +357,7 @@ impl Forget {
         let relisted = node.relisted.clone();
         let call = async move {
             let removed = wanted.remove(&runtime).await;
-            // Without an answer it may be removed all the same.
+            // A removal without an answer may have been carried out.
             relisted.removed();
             removed
         };
