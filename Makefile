@@ -1,6 +1,6 @@
 # make demo    a real three-member etcd behind a scratch node: backup, verify, disaster, restore, rollback
-# make test    everything except the long runs: on two cores 17 minutes once built, half an hour from nothing
-# make test-node   restore on a real kubelet and container runtime: root, about 5 minutes
+# make test    everything except the long runs: on two cores 27 minutes once built, 40 from nothing
+# make test-node   restore on a real kubelet and container runtime: root, about 8 minutes
 # make test-browser   the pages of diff and list in a real browser: chromium, half a minute
 # make test-stores   the suite of stores on Ceph's gateway too, with versions and locks: root, 600 MB, a few minutes
 # make fuzz    every fuzz target under libFuzzer for an hour
