@@ -11,7 +11,6 @@ Databases are in the page cache. etcd-dr is target/release/etcd-dr or ETCD_DR; M
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
@@ -19,7 +18,7 @@ import shutil
 import statistics
 
 from bench_measure import ROOT, one, warm
-from bench_tables import table, write
+from bench_tables import publish
 
 ETCD_DR = os.environ.get("ETCD_DR", ROOT / "target/release/etcd-dr")
 MAKE_STORE = os.environ.get("MAKE_STORE", ROOT / "target/release/examples/make_store")
@@ -68,12 +67,7 @@ def main():
             rows.append([what, str(asked.size), f"{wall:.2f}", f"{cpu:.2f}", f"{peak:.0f}"])
     finally:
         shutil.rmtree(scratch)
-    shown = table(["operation", "MiB", "s", "CPU s", "peak MiB"], rows)
-    made = {"look": f"{shown}\n\nMeasured {datetime.date.today()}, medians of {asked.rounds} rounds, load {load:.1f} before it."}
-    if asked.write:
-        write([ROOT / "docs/performance.md"], made)
-    else:
-        print(made["look"])
+    publish("performance.md", "look", ["operation", "MiB", "s", "CPU s", "peak MiB"], rows, asked, load)
 
 
 main()

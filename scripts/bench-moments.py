@@ -18,7 +18,6 @@ target/release/etcd-dr or ETCD_DR.
 
 import argparse
 import base64
-import datetime
 import http.client
 import json
 import os
@@ -32,7 +31,7 @@ import time
 
 from bench_measure import ROOT, one, tool, warm
 from bench_server import Server
-from bench_tables import table, write
+from bench_tables import publish
 
 ETCD_DR = os.environ.get("ETCD_DR", ROOT / "target/release/etcd-dr")
 TAIL_VALUE, LOAD_VALUE = 1900, 5000
@@ -195,12 +194,7 @@ def main():
         rows = replay(scratch, asked) + recording(scratch, asked)
     finally:
         shutil.rmtree(scratch)
-    shown = table(["operation", "figure", "ratio", "peak MiB"], rows)
-    made = {"moments": f"{shown}\n\nMeasured {datetime.date.today()}, medians of {asked.rounds} rounds, load {busy:.1f} before it."}
-    if asked.write:
-        write([ROOT / "docs/performance-tables.md"], made)
-    else:
-        print(made["moments"])
+    publish("performance-tables.md", "moments", ["operation", "figure", "ratio", "peak MiB"], rows, asked, busy)
 
 
 main()

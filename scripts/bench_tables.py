@@ -1,7 +1,10 @@
 """The tables of docs/performance.md and docs/performance-tables.md, made from what scripts/bench.py measured."""
 
+import datetime
 import re
 import statistics
+
+from bench_measure import ROOT
 
 BEGIN, END = "<!-- figures: {} -->", "<!-- end of figures -->"
 
@@ -254,3 +257,13 @@ def write(files, tables):
             raise SystemExit(f"no page has {begin} … {END}")
     for file, text in texts.items():
         file.write_text(text)
+
+
+def publish(page, name, head, rows, asked, load):
+    """Writes one table with its date into a page if `asked.write`, and prints it otherwise."""
+    measured = f"Measured {datetime.date.today()}, medians of {asked.rounds} rounds, load {load:.1f} before it."
+    made = f"{table(head, rows)}\n\n{measured}"
+    if asked.write:
+        write([ROOT / "docs" / page], {name: made})
+    else:
+        print(made)

@@ -298,6 +298,18 @@ mod tests {
         assert_eq!((kv.key, unknown), (&b"k"[..], Some(UnknownField(7))));
     }
 
+    /// Create and mod revision, version, lease.
+    fn numbered<'a>(key: &'a [u8], value: &'a [u8], numbers: (i64, i64, i64, i64)) -> KeyValue<'a> {
+        KeyValue {
+            key,
+            create_revision: numbers.0,
+            mod_revision: numbers.1,
+            version: numbers.2,
+            value,
+            lease: numbers.3,
+        }
+    }
+
     proptest! {
         #[test]
         fn values_read_back(
@@ -305,14 +317,7 @@ mod tests {
             value in proptest::collection::vec(any::<u8>(), 0..200),
             numbers in (0..i64::MAX, 0..i64::MAX, 0..i64::MAX, any::<i64>()),
         ) {
-            let kv = KeyValue {
-                key: &key,
-                create_revision: numbers.0,
-                mod_revision: numbers.1,
-                version: numbers.2,
-                value: &value,
-                lease: numbers.3,
-            };
+            let kv = numbered(&key, &value, numbers);
             let bytes = kv.encode();
             prop_assert_eq!(KeyValue::decode(&bytes).unwrap(), (kv, None));
         }
@@ -325,14 +330,7 @@ mod tests {
             damage in proptest::option::of((any::<proptest::sample::Index>(), any::<u8>())),
             cut in proptest::option::of(any::<proptest::sample::Index>()),
         ) {
-            let kv = KeyValue {
-                key: &key,
-                create_revision: numbers.0,
-                mod_revision: numbers.1,
-                version: numbers.2,
-                value: &value,
-                lease: numbers.3,
-            };
+            let kv = numbered(&key, &value, numbers);
             let mut bytes = kv.encode();
             if let (Some((at, byte)), false) = (damage, bytes.is_empty()) {
                 let at = at.index(bytes.len());
@@ -341,8 +339,11 @@ mod tests {
             if let Some(at) = cut {
                 bytes.truncate(at.index(bytes.len() + 1));
             }
-            if let Some(kv) = KeyValue::decode_usual(&bytes) {
-                prop_assert_eq!(KeyValue::decode_fields(&bytes), Ok((kv, None)));
+            let whole = bytes == kv.encode();
+            let usual = whole && kv.create_revision > 0 && kv.version > 0 && kv.lease >= 0;
+            match KeyValue::decode_usual(&bytes) {
+                Some(kv) => prop_assert_eq!(KeyValue::decode_fields(&bytes), Ok((kv, None))),
+                None => prop_assert!(!usual || key.is_empty() || value.is_empty()),
             }
         }
 
