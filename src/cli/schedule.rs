@@ -32,6 +32,8 @@ use crate::sys::{bound, scratch};
 
 /// A backup is given no less time than this.
 const SHORTEST: Duration = Duration::from_secs(600);
+/// The longest that work beside a backup may move nothing at a period's end.
+const LONGEST_FAIR: Duration = Duration::from_secs(60);
 
 /// Takes backups until it is asked to stop.
 pub(super) fn run(session: &Session, args: &ScheduleArgs) -> Result<Shown> {
@@ -182,6 +184,14 @@ fn longest(period: Period) -> Duration {
     length.saturating_mul(2).max(SHORTEST)
 }
 
+/// How long copies and verification have to move anything before they count as hanging: a quarter of
+/// the period, and at most a minute. A run may begin a moment before its period ends.
+fn fair(period: Period) -> Duration {
+    let length = period.end.duration_since(period.start);
+    let length = Duration::try_from(length).unwrap_or_default();
+    (length / 4).min(LONGEST_FAIR)
+}
+
 struct Hands<'a> {
     session: &'a Session,
     args: &'a ScheduleArgs,
@@ -285,7 +295,7 @@ impl Hands<'_> {
         let what = "waiting for copies, verification and rehearsals";
         self.served.pulse.does(what, left);
         let stop = context.cancel.clone();
-        match self.beside.wait(&stop, left).await {
+        match self.beside.wait(&stop, left, fair(run.period)).await {
             Waited::GoesOn => (SideReport::default(), true),
             Waited::Ended(Ok(mut came), cut) => {
                 self.served.metrics.copies(&came.places);

@@ -9,8 +9,8 @@ use etcd_dr::error::{Failure, Kind};
 use etcd_dr::etcd::client::{ConnectOptions, Connection, Endpoint, Pem, TlsConfig};
 
 use testbench::bins::{require, skip};
+use testbench::loopback::free_port;
 use testbench::process::{bound_command, expect_success, spawn_bound, wait_for};
-use testbench::s3::free_port;
 
 /// Extensions of a server's certificate.
 const SERVER: &str = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::bench::{Bench, path};
-use crate::metrics::free_port;
+use testbench::loopback::free_port;
 
 /// How many periods, by default.
 const PERIODS: usize = 20;
@@ -91,10 +91,18 @@ fn files_threads_and_memory_do_not_grow() {
     let mut scheduled = bench.schedule_with("@every 1s", &more, &env);
     let mut samples = Vec::new();
     for period in 1..=periods {
-        let line = scheduled.next();
-        assert_eq!(
-            (&line["result"], &line["status"]),
-            (&"taken".into(), &0.into()),
+        let (line, _) = scheduled.until(|line| line["result"] == "taken");
+        // Where the machine is busy, a copy may not fit into what is left of a second.
+        let errors: Vec<_> = line["copies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|copy| copy["error"].as_str())
+            .collect();
+        let late = |error: &&str| error.contains("nothing more was sent");
+        let status = if errors.is_empty() { 0 } else { 10 };
+        assert!(
+            line["status"] == status && errors.iter().all(late),
             "{line}"
         );
         if period >= WARM {

@@ -1,13 +1,14 @@
 //! What systemd and Prometheus receive.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::bench::{Bench, LIMIT, path};
 use testbench::bins::{promtool, skip};
+use testbench::loopback::free_port;
 use testbench::process::wait_for;
 
 /// An HTTP answer: its status and its body.
@@ -23,13 +24,6 @@ pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String), std::io::Er
     let status = text.get(9..12).and_then(|code| code.parse().ok());
     let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
     status.zip(body).ok_or_else(|| std::io::Error::other(text))
-}
-
-/// An address where nothing listens.
-pub fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
 }
 
 /// The value of a series.

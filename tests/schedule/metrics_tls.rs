@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::bench::{Bench, LIMIT, path};
-use crate::metrics::{free_port, get};
+use crate::metrics::get;
 use testbench::certs::{Ca, PairFiles, strangers_client};
+use testbench::loopback::free_port;
 use testbench::process::{expect_success, wait_for, write_private};
 
 /// Prints a status and the body's first line, or that the connection failed.

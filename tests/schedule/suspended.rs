@@ -1,7 +1,8 @@
 //! A file of the operator's suspends the schedule, and what was missed is caught up once.
 
 use crate::bench::{Bench, LIMIT, path};
-use crate::metrics::{free_port, get, value};
+use crate::metrics::{get, value};
+use testbench::loopback::free_port;
 use testbench::process::wait_for;
 
 #[test]

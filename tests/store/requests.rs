@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::bench::{Bench, assert_none, assert_same_set, files_below, listed, place, run};
 use crate::wire::{Act, Wire, s3_error};
-use testbench::s3::{BUCKET, S3, SECRET_KEY, free_port, variables};
+use testbench::loopback::free_port;
+use testbench::s3::{BUCKET, S3, SECRET_KEY, variables};
 
 type Env = Vec<(&'static str, String)>;
 

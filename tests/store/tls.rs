@@ -12,7 +12,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::bench::{Bench, listed};
 use crate::wire::{Act, Wire, s3_error};
-use testbench::s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY, free_port, variables};
+use testbench::loopback::free_port;
+use testbench::s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY, variables};
 
 /// Speaks TLS before a server that does not; returns where, and its CA's certificate.
 async fn tls_before(server: SocketAddr) -> (SocketAddr, String) {

@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::bins::skip;
+use crate::loopback::free_port;
 use crate::process::{bound_command, expect_success, spawn_bound, wait_for};
-use crate::s3::{BUCKET, cache, free_port};
+use crate::s3::{BUCKET, cache};
 
 /// Azurite's own account, and the key that it documents.
 const ACCOUNT: &str = "devstoreaccount1";

@@ -1,6 +1,6 @@
 //! Separate loopback networks, so that every cluster can use etcd's standard ports at once.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A `127.A.B.0/24` that no other cluster on this machine uses.
@@ -72,4 +72,29 @@ impl Loopback {
         let host = u8::try_from(member + 1).expect("few members");
         IpAddr::V4(Ipv4Addr::new(self.first, self.a, self.b, host))
     }
+}
+
+/// An address of this machine on which nothing listens, and which no other test is given as long as
+/// this process lives.
+///
+/// Port 0 would not do: the kernel gives such a port to the next connection that anybody opens, before
+/// the server that it is meant for listens. These lie below the range from which it takes them
+/// (32768 and up, ip(7)), and the same port of 127.0.0.2 is held as long as this process lives.
+pub fn free_port() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    let start = std::process::id().wrapping_mul(97);
+    for _ in 0..PORTS {
+        let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = u16::try_from(FIRST + number).expect("below 65536");
+        let Ok(held) = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)) else {
+            continue;
+        };
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            std::mem::forget(held);
+            return SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        }
+    }
+    panic!("no free port");
 }

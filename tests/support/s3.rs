@@ -1,11 +1,12 @@
 //! A real S3 server on loopback: s3s-fs, which checks signatures, checksums and conditions.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::bins::skip;
+use crate::loopback::free_port;
 use crate::process::{bound_command, spawn_bound, wait_for};
 
 /// The access key that servers are started with.
@@ -97,12 +98,6 @@ pub fn variables(address: SocketAddr) -> Vec<(&'static str, String)> {
         ("AWS_REGION", "us-east-1".to_owned()),
         ("ETCD_DR_STORE_PATIENCE", "2s".to_owned()),
     ]
-}
-
-/// A port on which nothing listens now.
-pub fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("its address")
 }
 
 /// Where `scripts/fetch-servers.sh` lays what it fetches.

@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::bins::skip;
+use crate::loopback::free_port;
 use crate::process::{bound_command, expect_success, spawn_bound, wait_for};
-use crate::s3::{cache, free_port};
+use crate::s3::cache;
 
 /// A running sshd, the directory it is to keep things in, and what a client needs.
 pub struct Sshd {

@@ -3,11 +3,12 @@
 //! What is owed on the node does not wait for what is remote or optional. Copies and verification
 //! have until the period's end; then the next backup is due. What has sent nothing by then is
 //! cancelled, and the next run tries it again. A copy that is merely slow is left to itself: one that
-//! takes longer than a period would otherwise never end.
+//! takes longer than a period would otherwise never end. So is one that began shortly before the
+//! period's end: that it has sent nothing yet says nothing about its store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
@@ -132,6 +133,8 @@ struct Running<T> {
     moved: Arc<AtomicU64>,
     /// How much had moved when it was last looked at.
     seen: u64,
+    /// When that was, or when it began.
+    since: Instant,
 }
 
 /// The result of waiting.
@@ -189,13 +192,14 @@ impl<T: Send + 'static> Beside<T> {
             cancel,
             moved,
             seen: 0,
+            since: Instant::now(),
         });
         true
     }
 
-    /// Waits for it, so long; what has moved nothing by then is cancelled. Once `stop` is asked for
-    /// it is cancelled, and waited for to its end.
-    pub async fn wait(&mut self, stop: &Cancel, time: Duration) -> Waited<T> {
+    /// Waits for it, so long. What has moved nothing by then is cancelled, if it has had `fair` to move
+    /// anything. Once `stop` is asked for it is cancelled, and waited for to its end.
+    pub async fn wait(&mut self, stop: &Cancel, time: Duration, fair: Duration) -> Waited<T> {
         let Some(running) = &mut self.running else {
             return Waited::Idle;
         };
@@ -215,6 +219,10 @@ impl<T: Send + 'static> Beside<T> {
         let moved = running.moved.load(Ordering::Relaxed);
         if moved != running.seen {
             running.seen = moved;
+            running.since = Instant::now();
+            return Waited::GoesOn;
+        }
+        if running.since.elapsed() < fair {
             return Waited::GoesOn;
         }
         running.cancel.cancel();
@@ -244,12 +252,16 @@ mod tests {
     }
 
     const MOMENT: Duration = Duration::from_millis(20);
+    const HOUR: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
     async fn work_that_moves_nothing_is_cancelled_and_work_that_moves_continues() {
         let mut beside = Beside::default();
         let stop = Cancel::default();
-        assert!(matches!(beside.wait(&stop, MOMENT).await, Waited::Idle));
+        assert!(matches!(
+            beside.wait(&stop, MOMENT, MOMENT).await,
+            Waited::Idle
+        ));
         let hangs = |context: Context| async move {
             context
                 .cancel
@@ -258,7 +270,12 @@ mod tests {
         };
         assert!(beside.start(&context(), hangs));
         assert!(!beside.start(&context(), hangs), "one thing at a time");
-        let waited = beside.wait(&stop, MOMENT).await;
+        let waited = beside.wait(&stop, MOMENT, HOUR).await;
+        assert!(
+            matches!(waited, Waited::GoesOn),
+            "it has just begun: {waited:?}"
+        );
+        let waited = beside.wait(&stop, MOMENT, MOMENT).await;
         assert!(matches!(waited, Waited::Ended(Err(_), true)), "{waited:?}");
 
         let slow = |context: Context| async move {
@@ -272,15 +289,15 @@ mod tests {
             Ok(7)
         };
         assert!(beside.start(&context(), slow));
-        let waited = beside.wait(&stop, MOMENT * 10).await;
+        let waited = beside.wait(&stop, MOMENT * 10, MOMENT).await;
         assert!(matches!(waited, Waited::GoesOn), "{waited:?}");
-        let waited = beside.wait(&stop, Duration::from_secs(60)).await;
+        let waited = beside.wait(&stop, HOUR, HOUR).await;
         assert!(matches!(waited, Waited::Ended(Ok(7), false)), "{waited:?}");
 
         // Asked to stop, it is cancelled at once.
         assert!(beside.start(&context(), hangs));
         stop.cancel();
-        let waited = beside.wait(&stop, Duration::from_secs(60)).await;
+        let waited = beside.wait(&stop, HOUR, HOUR).await;
         assert!(matches!(waited, Waited::Ended(Err(_), false)), "{waited:?}");
     }
 
