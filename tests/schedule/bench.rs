@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -24,6 +24,24 @@ pub struct Bench {
     pub cluster: Cluster,
     pub node: usize,
     pub store: PathBuf,
+}
+
+/// The `N` of `@every Ns`.
+fn seconds(cron: &str) -> Option<u64> {
+    cron.strip_prefix("@every ")?
+        .strip_suffix('s')?
+        .parse()
+        .ok()
+}
+
+/// Such periods are counted from 1970.
+fn wait_for_the_first_half(period: Duration) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let into = now.expect("a clock").as_nanos() % period.as_nanos();
+    let left = period - Duration::from_nanos(u64::try_from(into).expect("less than a period"));
+    if left < period / 2 {
+        std::thread::sleep(left);
+    }
 }
 
 impl Bench {
@@ -69,8 +87,12 @@ impl Bench {
         self.schedule_with(cron, more, &[])
     }
 
-    /// The same with variables.
+    /// The same with variables. Where it is `@every Ns`, for some seconds, it is started in the first half
+    /// of such a period: the run that it begins with then has time for all that follows a backup.
     pub fn schedule_with(&self, cron: &str, more: &[&str], env: &[(&str, String)]) -> Scheduled {
+        if let Some(period) = seconds(cron).filter(|seconds| *seconds > 1) {
+            wait_for_the_first_half(Duration::from_secs(period));
+        }
         let mut args = vec!["schedule", cron, self.store.to_str().expect("UTF-8")];
         if !more.contains(&"--jitter") {
             args.extend(["--jitter", "0s"]);
