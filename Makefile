@@ -17,7 +17,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FEATURES := --features faults
 
-.PHONY: all demo test test-node test-browser test-stores lint unit suites fuzz fuzz-smoke soak bench bench-parsers docs deps etcd servers node build release reproducible deny screenshots clean
+.PHONY: all demo test test-node test-browser test-stores lint unit suites fetched fuzz fuzz-smoke soak bench bench-parsers docs deps etcd node build release reproducible deny screenshots clean
 
 all: build
 
@@ -43,14 +43,24 @@ release: deps
 reproducible:
 	scripts/check-reproducible.sh target/dist
 
-deny:
-	@scripts/deny.sh
+deny: deps
+	@nice scripts/deny.sh
 
 demo: deps etcd
 	$(CARGO) build --locked --bin etcd-dr --example demo_cluster
 	@ETCD_DR=$${ETCD_DR:-target/debug/etcd-dr} scripts/demo.sh
 
-test: deps etcd lint deny unit suites fuzz-smoke
+# What is downloaded comes while the compiler works.
+test: deps
+	$(MAKE) -j2 fetched lint deny
+	$(MAKE) unit suites fuzz-smoke
+
+# What the suites need and Cargo does not bring: real servers and validators.
+fetched: deps
+	-@scripts/deps.sh --tests
+	@scripts/fetch-etcd.sh
+	@scripts/fetch-schemas.sh
+	@nice scripts/fetch-servers.sh
 
 lint: deps
 	$(CARGO) fmt --all --check
@@ -60,14 +70,8 @@ unit: deps
 	$(CARGO) test --locked $(FEATURES) --lib --bins
 	$(CARGO) test --locked $(FEATURES) --doc
 
-# An S3 server and an sshd, for the suite "store".
-servers: deps
-	@scripts/fetch-servers.sh
-
 # Tests wait for servers, disks and kubelets most of the time: run four at once on two cores.
-suites: deps etcd servers
-	-@scripts/deps.sh --tests
-	@scripts/fetch-schemas.sh
+suites: fetched
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test --locked $(FEATURES) --test '*' --no-fail-fast
 
 # One node after another: each is a kubelet, a container runtime and 17 containers.
