@@ -71,6 +71,9 @@ fn a_store_of_a_node_that_is_gone_is_listed_proven_and_pruned() {
         let then = Past::of(&cluster, last);
         shelf.wait(last);
         recorder.stop();
+        // One object for each file.
+        let files: usize = shelf.chains().iter().map(|(_, names)| names.len()).sum();
+        assert_eq!(segments(&share).len(), files);
         std::fs::remove_dir_all(shelf.store()).unwrap();
 
         let listed = told(&["list", &url, "--ranges"]);

@@ -10,6 +10,7 @@ use super::away::Sealed;
 use super::checking::Checking;
 use super::leases;
 use super::request::{Gap, RecordRequest, Recorded, Standing};
+use super::sealing::Pace;
 use super::tape::Tape;
 use crate::cluster::connect;
 use crate::context::Context;
@@ -188,9 +189,9 @@ impl<'a> Watching<'a> {
     ) -> Result<Ended> {
         let mut ticks = ticks();
         let mut heard = Instant::now();
-        let mut pending: Option<Instant> = None;
+        let mut pace = Pace::new(self.request.sealing);
         loop {
-            let due = pending.map(|since| since + self.request.seal_every);
+            let due = pace.due(assembler);
             let sealing = async {
                 match due {
                     Some(at) => sleep_until(at).await,
@@ -207,7 +208,7 @@ impl<'a> Watching<'a> {
                 }
                 () = sealing => {
                     self.seal(link, assembler, true).await?;
-                    pending = None;
+                    pace.note(assembler, Instant::now());
                 }
                 _ = ticks.tick() => {
                     if heard.elapsed() > SILENCE {
@@ -225,10 +226,10 @@ impl<'a> Watching<'a> {
                         self.end(cause, &why);
                         return Ok(Ended::Again);
                     }
-                    if assembler.len() as u64 >= self.request.seal_bytes {
+                    if pace.is_full(assembler) {
                         self.seal(link, assembler, true).await?;
                     }
-                    pending = (!assembler.is_empty()).then(|| pending.unwrap_or(heard));
+                    pace.note(assembler, heard);
                 }
             }
         }
