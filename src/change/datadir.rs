@@ -370,7 +370,7 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
         cluster: &cluster,
         me: me.id,
         roll_forward: request.roll_forward.as_ref().map(RollForward::below),
-        recorded: extension(request)?,
+        recorded: extension(request),
         to_revision: request.to.as_ref().map(|moment| moment.revision),
         skip_hash_check: request.skip_hash_check || options.allows("no-integrity-hash"),
         bump: options.bump(),
@@ -398,21 +398,15 @@ pub fn run(context: &Context, request: &Request) -> Result<Outcome> {
 }
 
 /// The recorded changes that are applied.
-fn extension(request: &Request) -> Result<Option<Extension<'_>>> {
-    let (Some(recorded), Some(to)) = (&request.recorded, &request.to) else {
-        return Ok(None);
-    };
-    if request.compact {
-        let what = "--compact cannot apply recorded changes: restore without it, and defragment afterwards";
-        return Err(Failure::new(Kind::Usage, what));
-    }
-    Ok(Some(Extension {
+fn extension(request: &Request) -> Option<Extension<'_>> {
+    let (recorded, to) = (request.recorded.as_ref()?, request.to.as_ref()?);
+    Some(Extension {
         dir: &recorded.dir,
         until: recorded.until_revision,
         leases_at: to.revision,
         cluster: ClusterId::from_hex(&recorded.cluster_id),
         proof: recorded.proof.as_ref(),
-    }))
+    })
 }
 
 fn token(request: &Request, several: bool) -> Result<String> {

@@ -55,7 +55,9 @@ pub fn restore(spec: &Spec<'_>, watch: &dyn Watch, removed: &mut Vec<PathBuf>) -
     let database = Database::open(spec)?;
     let target = TargetDir::prepare(spec.data_dir, spec.wal_dir, spec.tag, removed)?;
     // After `prepare`, which removes what an interrupted run left: that may take the room.
-    check_room(spec.data_dir, spec.wal_dir, database.size(), SEGMENT_SIZE)?;
+    let copies = 1 + u64::from(spec.grows_and_shrinks());
+    let room = database.size().saturating_mul(copies);
+    check_room(spec.data_dir, spec.wal_dir, room, SEGMENT_SIZE)?;
     let layout = target.layout();
     change::mkdir_all(&layout.snap)?;
     let made = database.make(spec, &layout.db(), watch)?;

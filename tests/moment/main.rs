@@ -11,6 +11,7 @@ mod record;
 mod refusals;
 mod releases;
 mod revisions;
+mod rewritten;
 mod roll;
 mod shelf;
 mod times;

@@ -24,7 +24,7 @@ use crate::etcd::snapshot::{
     LayerState, Options, Packed, Report, Shape, Trailer, inspect, is_raw_copy,
 };
 use crate::finding::Layer;
-use crate::sys::fs::OutFile;
+use crate::sys::fs::{self, OutFile};
 use crate::sys::stream_out::StreamOut;
 
 /// Bytes read at a time behind the database.
@@ -114,8 +114,10 @@ impl Database {
             return Err(self.no_database(watch));
         };
         let out = OutFile::create(to).doing(Kind::Store, writing)?;
-        let (plan, grown, mut out) = if spec.compact {
-            let (plan, out) = self.rewrite(spec, out, watch)?;
+        let (plan, grown, mut out) = if spec.grows_and_shrinks() {
+            self.grow_and_rewrite(spec, out, length, watch)?
+        } else if spec.compact {
+            let (plan, out) = self.check_and_rewrite(spec, out, watch)?;
             (plan, Grown::No, out)
         } else {
             self.copy_and_amend(spec, out, length, watch)?
@@ -169,13 +171,14 @@ impl Database {
         }
     }
 
-    fn copy_and_amend(
+    /// Copies the database, checks the copy, and continues it with what is asked for.
+    fn copy_and_grow(
         &self,
         spec: &Spec<'_>,
         mut out: OutFile,
         length: u64,
         watch: &dyn Watch,
-    ) -> Result<(Plan, Grown, OutFile)> {
+    ) -> Result<(Grown, Report, OutFile)> {
         let path = out.path().to_owned();
         let writing = || format!("writing {}", path.display());
         // A reflink costs nothing, but passes no bytes through the hasher, so the copy is inspected
@@ -200,6 +203,25 @@ impl Database {
             None => self.inspect(&source, watch)?,
         };
         let (grown, report) = grow(spec, &mut out, report, &self.options(false), watch)?;
+        Ok((grown, report, out))
+    }
+
+    fn copy_and_amend(
+        &self,
+        spec: &Spec<'_>,
+        out: OutFile,
+        length: u64,
+        watch: &dyn Watch,
+    ) -> Result<(Plan, Grown, OutFile)> {
+        let path = out.path().to_owned();
+        let writing = || format!("writing {}", path.display());
+        let (grown, report, mut out) = self.copy_and_grow(spec, out, length, watch)?;
+        // From here on the copy is read: another process may write to the snapshot in the meantime.
+        let copy = out.file().try_clone().doing(Kind::Store, writing)?;
+        let source = Source {
+            copy: Some((&copy, length)),
+            ..Source::of(&self.source, watch)
+        };
         // A database that was continued is longer than the copy was.
         let whole = out.file().try_clone().and_then(FileSource::new);
         let whole = whole.doing(Kind::Store, writing)?;
@@ -337,53 +359,36 @@ impl Database {
         Ok(report)
     }
 
-    fn rewrite(&self, spec: &Spec<'_>, out: OutFile, watch: &dyn Watch) -> Result<(Plan, OutFile)> {
-        let path = out.path().to_owned();
-        let writing = || format!("writing {}", path.display());
+    /// Continues a copy next to the result, and writes the result from that.
+    fn grow_and_rewrite(
+        &self,
+        spec: &Spec<'_>,
+        out: OutFile,
+        length: u64,
+        watch: &dyn Watch,
+    ) -> Result<(Plan, Grown, OutFile)> {
+        let between = out.path().with_extension("continued");
+        let writing = || format!("writing {}", between.display());
+        let copy = OutFile::create(&between).doing(Kind::Store, writing)?;
+        let (grown, report, copy) = self.copy_and_grow(spec, copy, length, watch)?;
+        let whole = copy.file().try_clone().and_then(FileSource::new);
+        let whole = whole.doing(Kind::Store, writing)?;
+        let source = Source::of(&whole, watch);
+        let (plan, out) = rewritten(spec, report, (&source, whole.size()), out, watch)?;
+        // If anything failed before, it goes with the folder that the directory is built in.
+        fs::unlink(&between)?;
+        Ok((plan, grown, out))
+    }
+
+    fn check_and_rewrite(
+        &self,
+        spec: &Spec<'_>,
+        out: OutFile,
+        watch: &dyn Watch,
+    ) -> Result<(Plan, OutFile)> {
         let source = Source::of(&self.source, watch);
         let report = self.inspect(&source, watch)?;
-        let leases = || small_bucket(&source, self.data, &chosen(&source, self.data)?, b"lease");
-        let mut plan = Plan::make(spec, report, leases)?;
-        let meta = chosen(&source, self.data)?;
-        watch.begin(Phase::Rewrite, self.data);
-        let done = AtomicU64::new(0);
-        let progress = |more| {
-            let done = done.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-            watch.progress(Phase::Rewrite, done);
-        };
-        let stream = StreamOut::new(out).doing(Kind::Store, writing)?;
-        // What the result must hold is what was inspected, and not taken from what is being written. A cut
-        // leaves a part of that, which is read once more.
-        let is_cut = |change: &Change| matches!(change, Change::Cut { .. });
-        let cut = plan.changes.values().any(is_cut);
-        let (written, left) = std::thread::scope(|scope| {
-            let left = || digests_left(&source, self.data, &meta, &plan.changes);
-            let left = cut.then(|| scope.spawn(left));
-            let written = rewrite(
-                &source,
-                self.data,
-                &meta,
-                &plan.changes,
-                meta.page_size,
-                stream,
-                &progress,
-            );
-            (written, left.map(|left| left.join()))
-        });
-        stop_if(watch)?;
-        let (meta, stream) = written?;
-        let left = left
-            .transpose()
-            .map_err(|_| Failure::new(Kind::Unexpected, "the reading thread ended early"))?
-            .transpose()?;
-        plan.origin = Some(left.unwrap_or_else(|| plan.report.contents.clone()));
-        let mut out = stream.finish().doing(Kind::Store, writing)?;
-        watch.done(Phase::Rewrite, self.data);
-        for (page, bytes) in (0..).zip(&meta_pages(&meta)) {
-            out.write_at(page * u64::from(meta.page_size), bytes)
-                .doing(Kind::Store, writing)?;
-        }
-        Ok((plan, out))
+        rewritten(spec, report, (&source, self.data), out, watch)
     }
 
     /// Checks everything that will be read of the snapshot.
@@ -398,4 +403,58 @@ impl Database {
         watch.done(Phase::Check, source.size());
         report
     }
+}
+
+/// Writes a database that was checked without its free pages, and with what is changed in it.
+fn rewritten(
+    spec: &Spec<'_>,
+    report: Report,
+    (source, length): (&Source<'_>, u64),
+    out: OutFile,
+    watch: &dyn Watch,
+) -> Result<(Plan, OutFile)> {
+    let path = out.path().to_owned();
+    let writing = || format!("writing {}", path.display());
+    let leases = || small_bucket(source, length, &chosen(source, length)?, b"lease");
+    let mut plan = Plan::make(spec, report, leases)?;
+    let meta = chosen(source, length)?;
+    watch.begin(Phase::Rewrite, length);
+    let done = AtomicU64::new(0);
+    let progress = |more| {
+        let done = done.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        watch.progress(Phase::Rewrite, done);
+    };
+    let stream = StreamOut::new(out).doing(Kind::Store, writing)?;
+    // What the result must hold is what was inspected, and not taken from what is being written. A cut
+    // leaves a part of that, which is read once more.
+    let is_cut = |change: &Change| matches!(change, Change::Cut { .. });
+    let cut = plan.changes.values().any(is_cut);
+    let (written, left) = std::thread::scope(|scope| {
+        let left = || digests_left(source, length, &meta, &plan.changes);
+        let left = cut.then(|| scope.spawn(left));
+        let written = rewrite(
+            source,
+            length,
+            &meta,
+            &plan.changes,
+            meta.page_size,
+            stream,
+            &progress,
+        );
+        (written, left.map(|left| left.join()))
+    });
+    stop_if(watch)?;
+    let (meta, stream) = written?;
+    let left = left
+        .transpose()
+        .map_err(|_| Failure::new(Kind::Unexpected, "the reading thread ended early"))?
+        .transpose()?;
+    plan.origin = Some(left.unwrap_or_else(|| plan.report.contents.clone()));
+    let mut out = stream.finish().doing(Kind::Store, writing)?;
+    watch.done(Phase::Rewrite, length);
+    for (page, bytes) in (0..).zip(&meta_pages(&meta)) {
+        out.write_at(page * u64::from(meta.page_size), bytes)
+            .doing(Kind::Store, writing)?;
+    }
+    Ok((plan, out))
 }

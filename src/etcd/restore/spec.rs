@@ -52,6 +52,13 @@ pub struct Spec<'a> {
     pub tag: u64,
 }
 
+impl Spec<'_> {
+    /// Whether the database is continued first and then rewritten, so that both need room for a while.
+    pub(super) fn grows_and_shrinks(&self) -> bool {
+        self.compact && (self.recorded.is_some() || self.roll_forward.is_some())
+    }
+}
+
 /// The result.
 #[derive(Debug, Clone)]
 pub struct Restored {
