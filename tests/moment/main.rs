@@ -6,6 +6,7 @@ mod before;
 mod bench;
 mod campaign;
 mod checkpoint;
+mod encrypted;
 mod log;
 mod record;
 mod refusals;

@@ -11,6 +11,7 @@ mod moment;
 mod node;
 #[cfg(feature = "faults")]
 mod power_loss;
+mod recorded;
 mod refusals;
 mod round_trip;
 mod runtime_faults;
