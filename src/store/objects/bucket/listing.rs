@@ -4,6 +4,10 @@
 //! pages, one after the other. So once there is a second page, the folders that are still to come are asked for, a
 //! thousand of them in one page. They cut the rest into spans of about a page, and four spans are asked for at a time.
 //!
+//! At the same time the second page is asked for, with up to ten thousand keys. Most services return a thousand
+//! nevertheless, and it is the first page of the first span. Some return them all, in the time of few pages: a service
+//! that keeps objects as files looks at all of them for each page.
+//!
 //! This needs a service that lists in the order of the keys and can begin behind one, which not every service does.
 //! Each page of a span is held to that, and at the first that fails everything is listed page by page.
 
@@ -20,6 +24,9 @@ use crate::error::{Failure, Kind, Result};
 /// Pages of a listing that are asked for: each has a thousand keys, unless a service makes little
 /// ones.
 const MAX_PAGES: usize = 10_000;
+/// Keys that are asked for in one page once a thousand are not all. Services that return fewer at a time do so whatever
+/// is asked for (Amazon S3, `ListObjectsV2`, `max-keys`); a few refuse the number.
+const MANY: usize = 10_000;
 
 /// What is listed.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +39,7 @@ struct Asked<'a> {
 }
 
 /// A part of the keys, or all of them.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 struct Span {
     /// The page that it begins with, where the page before named it.
     token: Option<String>,
@@ -40,6 +47,10 @@ struct Span {
     after: Option<String>,
     /// The last key that can be in it.
     until: Option<String>,
+    /// Its first page, if that is here already.
+    begun: Option<PaginatedListResult>,
+    /// How many keys a page of it has at most, if the service goes by that.
+    most: Option<usize>,
 }
 
 impl Bucket {
@@ -74,7 +85,7 @@ impl Bucket {
         let first = self.page(asked, PaginatedListOptions::default()).await?;
         let token = first.page_token.clone().filter(|next| !next.is_empty());
         let spans = match &token {
-            Some(token) => self.spans(asked, &first, token).await,
+            Some(token) => self.rest(asked, &first, token).await,
             None => Vec::new(),
         };
         let mut found = Level::default();
@@ -115,7 +126,7 @@ impl Bucket {
     }
 
     /// The pages of a span; nothing if it has bounds and the service does not keep to them.
-    async fn span(&self, asked: &Asked<'_>, span: Span) -> Result<Option<Level>> {
+    async fn span(&self, asked: &Asked<'_>, mut span: Span) -> Result<Option<Level>> {
         let bounded = span.after.is_some();
         let mut found = Level::default();
         let mut last = span.after.clone();
@@ -125,9 +136,13 @@ impl Bucket {
             let options = PaginatedListOptions {
                 offset: span.after.clone().filter(|_| token.is_none()),
                 page_token: token.take(),
+                max_keys: span.most,
                 ..PaginatedListOptions::default()
             };
-            let mut page = self.page(asked, options).await?;
+            let mut page = match span.begun.take() {
+                Some(page) => page,
+                None => self.page(asked, options).await?,
+            };
             let mut ended = false;
             if bounded {
                 for object in &page.result.objects {
@@ -156,6 +171,36 @@ impl Bucket {
         }
     }
 
+    /// What follows the first page, in spans; none if nothing but its token is known of it.
+    async fn rest(&self, asked: &Asked<'_>, first: &PaginatedListResult, token: &str) -> Vec<Span> {
+        if asked.delimiter.is_some() || !matches!(self.scheme, Scheme::S3 | Scheme::Gcs) {
+            return Vec::new();
+        }
+        let more = PaginatedListOptions {
+            page_token: Some(token.to_owned()),
+            max_keys: Some(MANY),
+            ..PaginatedListOptions::default()
+        };
+        let second = self.page(asked, more);
+        let (second, mut spans) = futures_util::join!(second, self.spans(asked, first, token));
+        // A service that refuses the number is asked again without it, and then reports what fails.
+        let Ok(second) = second else { return spans };
+        let ended = second.page_token.as_deref().is_none_or(str::is_empty);
+        let goes_by_it = second.result.objects.len() > 2 * first.result.objects.len();
+        match spans.first_mut().filter(|_| !ended && !goes_by_it) {
+            Some(span) => span.begun = Some(second),
+            None => {
+                spans = vec![Span {
+                    token: Some(token.to_owned()),
+                    begun: Some(second),
+                    most: goes_by_it.then_some(MANY),
+                    ..Span::default()
+                }];
+            }
+        }
+        spans
+    }
+
     /// The spans of what follows the first page; none where it is not worth it, or not possible.
     async fn spans(
         &self,
@@ -163,9 +208,6 @@ impl Bucket {
         first: &PaginatedListResult,
         token: &str,
     ) -> Vec<Span> {
-        if asked.delimiter.is_some() || !matches!(self.scheme, Scheme::S3 | Scheme::Gcs) {
-            return Vec::new();
-        }
         let keys = first.result.objects.iter();
         let keys: Vec<&str> = keys.map(|object| object.location.as_ref()).collect();
         let known = keys.last().zip(folders_of(&keys));
@@ -213,16 +255,15 @@ fn between<'c>(last: &str, token: &str, cuts: impl Iterator<Item = &'c str>) -> 
     let mut spans = vec![Span {
         token: Some(token.to_owned()),
         after: Some(last.to_owned()),
-        until: None,
+        ..Span::default()
     }];
     for cut in cuts {
         if let Some(before) = spans.last_mut() {
             before.until = Some(cut.to_owned());
         }
         spans.push(Span {
-            token: None,
             after: Some(cut.to_owned()),
-            until: None,
+            ..Span::default()
         });
     }
     if spans.len() < 2 {
@@ -262,18 +303,29 @@ mod tests {
         ignores_offset: bool,
         lists_backwards: bool,
         refuses_folders: bool,
+        refuses_numbers: bool,
+        /// Keys of a page of which more are asked for; else [`A_PAGE`].
+        largest: Option<usize>,
         requests: AtomicUsize,
         /// Where requests that no page named began.
         offsets: Mutex<Vec<String>>,
     }
 
     impl Service {
-        fn page(&self, names: Vec<String>, from: &str, folders: bool) -> PaginatedListResult {
+        fn page(
+            &self,
+            names: Vec<String>,
+            from: &str,
+            folders: bool,
+            asked: Option<usize>,
+        ) -> PaginatedListResult {
+            let largest = self.largest.filter(|_| asked.is_some());
+            let a_page = largest.unwrap_or(A_PAGE);
             let rest: Vec<String> = names
                 .into_iter()
                 .filter(|key| key.as_str() > from)
                 .collect();
-            let mut shown: Vec<String> = rest.iter().take(A_PAGE).cloned().collect();
+            let mut shown: Vec<String> = rest.iter().take(a_page).cloned().collect();
             let last = shown.last().cloned();
             if self.lists_backwards {
                 shown.reverse();
@@ -288,7 +340,7 @@ mod tests {
             let folder = |key: &String| Path::parse(key).unwrap();
             let of = |wanted: bool| if wanted { shown.as_slice() } else { &[] };
             PaginatedListResult {
-                page_token: last.filter(|_| rest.len() > A_PAGE),
+                page_token: last.filter(|_| rest.len() > a_page),
                 result: ListResult {
                     objects: of(!folders).iter().map(object).collect(),
                     common_prefixes: of(folders).iter().map(folder).collect(),
@@ -306,9 +358,11 @@ mod tests {
             options: PaginatedListOptions,
         ) -> object_store::Result<PaginatedListResult> {
             self.requests.fetch_add(1, Ordering::Relaxed);
-            if self.refuses_folders && options.delimiter.is_some() {
+            let refused = (self.refuses_folders && options.delimiter.is_some())
+                || (self.refuses_numbers && options.max_keys.is_some());
+            if refused {
                 return Err(object_store::Error::NotImplemented {
-                    operation: "folders".into(),
+                    operation: "this".into(),
                     implementer: "a test".into(),
                 });
             }
@@ -328,7 +382,8 @@ mod tests {
             }
             let offset = options.offset.filter(|_| !self.ignores_offset);
             let from = options.page_token.or(offset).unwrap_or_default();
-            Ok(self.page(names, &from, options.delimiter.is_some()))
+            let folders = options.delimiter.is_some();
+            Ok(self.page(names, &from, folders, options.max_keys))
         }
     }
 
@@ -392,6 +447,31 @@ mod tests {
         let pages = keys.len().div_ceil(A_PAGE);
         let requests = service.requests.load(Ordering::Relaxed);
         assert!(requests < pages + pages / 2, "{requests} for {pages} pages");
+    }
+
+    #[tokio::test]
+    async fn a_service_with_larger_pages_is_asked_for_fewer() {
+        let keys = keys();
+        for (largest, most) in [(10_000, 3), (1_000, 5), (A_PAGE + 1, 34)] {
+            let service = Service {
+                keys: keys.clone(),
+                largest: Some(largest),
+                ..Service::default()
+            };
+            let (found, service) = listed(service).await;
+            assert_eq!(found, keys);
+            let requests = service.requests.load(Ordering::Relaxed);
+            assert!(requests <= most, "{requests} for pages of {largest}");
+        }
+        // Or lists all of it as it did unasked.
+        let service = Service {
+            keys: keys.clone(),
+            refuses_numbers: true,
+            ..Service::default()
+        };
+        let (found, service) = listed(service).await;
+        assert_eq!(found, keys);
+        assert_eq!(service.offsets.lock().unwrap().len(), 9);
     }
 
     #[tokio::test]
