@@ -9,26 +9,24 @@
 //! acknowledged as soon as a majority has it in the WAL, and the commit index is written down later
 //! ([`survivor`](super::survivor) tells more). An end that was torn by a crash is left out.
 //!
-//! Memory does not grow with the WAL: it is applied in parts of [`PART`] bytes, each of which becomes
-//! pages at the database's end before the next is read. The WAL is only read, and no file is locked: a
+//! Memory does not grow with the WAL: what its entries depend on is in a table, of which a part is in memory
+//! ([`apply`](super::apply)), and the revisions that they make become pages at the database's end part by
+//! part. The WAL is read twice after it was judged, and the database once: first it is found which keys the
+//! entries name, then they are applied. The WAL is only read, and no file is locked: a
 //! lock on a segment would keep etcd from purging it, and from starting again.
 
 use std::path::{Path, PathBuf};
 
-use super::apply::{Base, apply};
-use super::bbolt::write::amend;
+use super::apply::{Base, Spill, Written, apply};
 use super::bbolt::{FileSource, ReadAt};
-use super::build::{Watch, chosen, stop_if, write_amendment};
+use super::build::{Behind, Watch, chosen, stop_if};
 use super::datadir::DbFacts;
 use super::ids::{ClusterId, MemberId};
 use super::snapshot::DatabaseFacts;
 use super::wal::{EndKind, Log, Scan, Wal};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
 use crate::finding::Severity;
-use crate::sys::fs::OutFile;
-
-/// Bytes of entries that are applied at once.
-const PART: u64 = 24 << 20;
+use crate::sys::fs::{OutFile, parent};
 
 /// What was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,25 +147,6 @@ impl Joined {
         (self.applied, self.log.last)
     }
 
-    /// The last index of each part.
-    fn parts(&self, watch: &dyn Watch) -> Result<Vec<u64>> {
-        let (mut parts, mut bytes) = (Vec::new(), 0u64);
-        self.wal.entries(&self.log, self.applied, |logged| {
-            stop_if(watch)?;
-            // 64: roughly what an entry takes in memory besides its data.
-            bytes = bytes.saturating_add(logged.entry.data.len() as u64 + 64);
-            if bytes >= PART {
-                parts.push(logged.entry.index);
-                bytes = 0;
-            }
-            Ok(())
-        })?;
-        if parts.last() != Some(&self.log.last) && self.log.last > self.applied {
-            parts.push(self.log.last);
-        }
-        Ok(parts)
-    }
-
     /// Applies the entries after the snapshot to a copy of its database.
     ///
     /// # Errors
@@ -179,46 +158,38 @@ impl Joined {
         watch: &dyn Watch,
     ) -> Result<Rolled> {
         let path = out.path().to_owned();
-        let writing = || format!("writing {}", path.display());
-        let mut facts = base.clone();
-        let mut entries = 0u64;
-        for until in self.parts(watch)? {
-            stop_if(watch)?;
-            let file = out.file().try_clone().and_then(FileSource::new);
-            let file = file.doing(Kind::Store, writing)?;
-            let meta = chosen(&file, file.size())?;
-            let members = DbFacts::of(&facts);
-            let applied = apply(
-                &Base {
-                    database: &file,
-                    meta: &meta,
-                    facts: &facts,
-                    members: &members.members,
-                    removed: &members.removed,
-                    conf_state: None,
-                    settled: true,
-                },
-                &self.wal,
-                &self.log.up_to(until),
-            )?;
-            let amendment = amend(&file, file.size(), &meta, &applied.changes)?;
-            write_amendment(out, &amendment).doing(Kind::Store, writing)?;
-            entries = entries.saturating_add(applied.entries);
-            facts.revision = applied.revision;
-            facts.compact_revision = facts.compact_revision.max(applied.compacted);
-            facts.consistent_index = Some(applied.index);
-            facts.term = facts.term.map(|_| applied.term);
-            facts.members = applied.members.iter().map(stored).collect();
-        }
+        let file = out.file().try_clone().and_then(FileSource::new);
+        let file = file.doing(Kind::Store, || format!("reading {}", path.display()))?;
+        let meta = chosen(&file, file.size())?;
+        let members = DbFacts::of(base);
+        let mut behind = Behind::new(out);
+        let applied = apply(
+            &Base {
+                database: &file,
+                meta: &meta,
+                facts: base,
+                members: &members.members,
+                removed: &members.removed,
+                conf_state: None,
+                // Next to the database there is room for what is longer than it, and no other user.
+                scratch: Some(Spill::to(parent(&path))),
+                stop: &|| stop_if(watch),
+                settled: true,
+            },
+            &self.wal,
+            &self.log,
+            &mut behind,
+        )?;
+        behind.finish(applied.changes)?;
         let last = self.log.last;
         Ok(Rolled {
             wal: self.wal.dir().to_owned(),
-            entries,
+            entries: applied.entries,
             last: (last, self.log.term_of(last).unwrap_or_default()),
             uncommitted: last.saturating_sub(self.commit.max(self.applied)),
             torn: self.torn,
             from_revision: base.revision,
-            revision: facts.revision,
+            revision: applied.revision,
         })
     }
 }
@@ -231,15 +202,9 @@ pub fn is_sound(wal: &Path) -> bool {
     scan.is_some_and(|scan| scan.metadata.is_some() && sound(&scan).is_ok())
 }
 
-/// A member as a database has it.
-fn stored(member: &super::membership::Member) -> super::snapshot::Member {
-    super::snapshot::Member {
-        id: member.id.0,
-        peer_urls: member.peer_urls.clone(),
-        is_learner: member.is_learner,
-        name: member.name.clone(),
-        client_urls: member.client_urls.clone(),
-        unknown: std::collections::BTreeMap::new(),
+impl Written for Behind<'_> {
+    fn take(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        self.push(key, value)
     }
 }
 

@@ -65,8 +65,21 @@ async fn request(client: &Client, random: &mut Random, leases: &mut Vec<i64>) {
         4 | 5 => {
             kv.delete(key(random), None).await.expect("deleting a key");
         }
+        9 => {
+            let options = PutOptions::new();
+            let (value, options) = match random.below(2) {
+                0 => (Vec::new(), options.with_ignore_value()),
+                _ => (value(random), options.with_ignore_lease()),
+            };
+            // Refused if there is no such key.
+            let _ = kv.put(key(random), value, Some(options)).await;
+        }
         6..=8 => {
-            let holds = Compare::version(key(random), CompareOp::Greater, random.below(3) as i64);
+            let holds = match random.below(4) {
+                0 => Compare::value(key(random), CompareOp::Less, value(random)),
+                1 => Compare::version("/registry/pods/a/", CompareOp::Less, 4).with_prefix(),
+                _ => Compare::version(key(random), CompareOp::Greater, random.below(3) as i64),
+            };
             let several = |random: &mut Random| -> Vec<TxnOp> {
                 let first = random.below(30);
                 (0..random.below(5))

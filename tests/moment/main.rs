@@ -14,5 +14,6 @@ mod releases;
 mod revisions;
 mod rewritten;
 mod roll;
+mod roll_bound;
 mod shelf;
 mod times;

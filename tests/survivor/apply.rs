@@ -7,8 +7,8 @@ use etcd_client::{
     AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, Compare, CompareOp,
     DeleteOptions, GetOptions, LeaseGrantOptions, MemberAddOptions, PutOptions, Txn, TxnOp,
 };
-use etcd_dr::etcd::apply::{Applied, Base, apply};
-use etcd_dr::etcd::bbolt::write::{amend, digests, small_bucket};
+use etcd_dr::etcd::apply::{Applied, Base, Collected, Spill, apply};
+use etcd_dr::etcd::bbolt::write::{Change, amend, digests, small_bucket};
 use etcd_dr::etcd::bbolt::{Meta, Metas, Origin};
 use etcd_dr::etcd::hashkv::At;
 use etcd_dr::etcd::snapshot::{DatabaseFacts, Options, hash_kv, inspect};
@@ -304,11 +304,27 @@ fn cut(log: &Log, end: u64) -> Log {
     log
 }
 
-/// Applies the log to one copy, up to another one's index.
+/// Applies the log to one copy, up to another one's index: in memory, and in so little that all goes through files.
 fn applied(from: &Copy, to: &Copy, wal: &Wal, log: &Log) -> Copy {
-    let base = base(from);
-    let applied = apply(&base, wal, &cut(log, to.index())).unwrap();
-    made_of(from, to, &applied)
+    let log = cut(log, to.index());
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, room) = (folder.path(), 500);
+    let [little, all] = [Some(Spill { dir, room }), None].map(|scratch| {
+        let base = Base {
+            scratch,
+            ..base(from)
+        };
+        let mut written = Collected::default();
+        let mut applied = apply(&base, wal, &log, &mut written).unwrap();
+        if !written.entries.is_empty() {
+            let written = Change::Extend(written.entries);
+            applied.changes.insert(b"key".to_vec(), written);
+        }
+        applied
+    });
+    assert_eq!(little, all);
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0);
+    made_of(from, to, &all)
 }
 
 fn base(from: &Copy) -> Base<'_> {
@@ -319,6 +335,8 @@ fn base(from: &Copy) -> Base<'_> {
         members: &[],
         removed: &[],
         conf_state: None,
+        scratch: None,
+        stop: &|| Ok(()),
         settled: false,
     }
 }
@@ -484,7 +502,8 @@ fn what_depends_on_the_patch_release_is_not_guessed() {
             cluster.stop(0);
             let wal = Wal::list(&cluster.data_dir(0).join("member/wal")).unwrap();
             let log = wal.replay(&wal.scan().unwrap(), SnapshotId::default());
-            let failure = apply(&base(&from), &wal, &cut(&log.unwrap(), to.index()));
+            let log = cut(&log.unwrap(), to.index());
+            let failure = apply(&base(&from), &wal, &log, &mut Collected::default());
             let failure = failure.unwrap_err();
             assert_eq!(failure.refusal(), Some("unknown-entry"), "{failure}");
         }

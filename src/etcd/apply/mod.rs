@@ -2,9 +2,9 @@
 //!
 //! A server applies each entry after the database's consistent index, in order, once (etcd,
 //! `server/etcdserver/server.go` and `apply.go`). Here the same is worked out as a set of
-//! [`Changes`]: the bucket `key` only grows at its end, all other buckets are small. Memory holds
-//! what the tail touches: the newest version of each key that it names or that is in a range it
-//! names, and what it writes.
+//! [`Changes`]: the bucket `key` only grows at its end, all other buckets are small. What the tail
+//! depends on, the newest version of each key that it names or that is in a range it names, is in a
+//! table whose memory is bounded ([`touched`]); what it writes goes to a [`Written`] one by one.
 //!
 //! | entry | effect on the database |
 //! | --- | --- |
@@ -31,13 +31,19 @@ mod alarms;
 mod base;
 mod cluster;
 mod entries;
+mod filter;
 mod interest;
+mod kept;
 mod leases;
 mod live;
+mod slots;
 mod store;
+mod touched;
+mod written;
 
-pub use self::base::Base;
+pub use self::base::{Base, Spill};
 pub(in crate::etcd) use self::leases::encode_lease;
+pub use self::written::{Collected, Written};
 
 use self::alarms::Alarms;
 use self::base::unknown;
@@ -45,6 +51,7 @@ use self::cluster::Cluster;
 use self::interest::Interest;
 use self::leases::Leases;
 use self::store::Store;
+use self::touched::Touched;
 use crate::error::Result;
 use crate::etcd::bbolt::write::{Change, Changes, Edit};
 use crate::etcd::membership::Member;
@@ -57,7 +64,7 @@ use crate::etcd::wal::{Log, Wal};
 /// What a tail comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// What changes in the database.
+    /// What changes in the database, apart from the revisions that were written.
     pub changes: Changes,
     /// The key-value revision afterwards.
     pub revision: i64,
@@ -73,11 +80,19 @@ pub struct Applied {
     pub members: Vec<Member>,
 }
 
+/// Entries read between two looks whether to stop.
+const STEP: u64 = 256;
+
 /// Works out what the entries after the database's consistent index change.
 ///
 /// # Errors
-/// The refusal `unknown-entry`, not to be allowed, which names the entry.
-pub fn apply(base: &Base<'_>, wal: &Wal, log: &Log) -> Result<Applied> {
+/// The refusal `unknown-entry`, not to be allowed, which names the entry; and those of `written`.
+pub fn apply<'a>(
+    base: &Base<'a>,
+    wal: &Wal,
+    log: &Log,
+    written: &'a mut dyn Written,
+) -> Result<Applied> {
     let applied = base.facts.consistent_index.unwrap_or_default();
     if base.facts.auth.enabled {
         return Err(unknown(
@@ -85,8 +100,9 @@ pub fn apply(base: &Base<'_>, wal: &Wal, log: &Log) -> Result<Applied> {
             "for a store with authentication, where users' permissions decide",
         ));
     }
-    let mut interest = Interest::default();
+    let mut interest = Interest::new(base.scratch);
     wal.entries(log, applied, |logged| {
+        stop(base, logged.entry.index)?;
         if logged.entry.kind == EntryKind::Normal
             && let Request::V3(request) = decode(&logged.entry)?
         {
@@ -95,7 +111,8 @@ pub fn apply(base: &Base<'_>, wal: &Wal, log: &Log) -> Result<Applied> {
         Ok(())
     })?;
     let leases = Leases::read(base)?;
-    let store = Store::read(base, interest, &leases)?;
+    let touched = Touched::read(base, interest, &leases)?;
+    let store = Store::new(base.facts, touched, written);
     let mut tail = Replay {
         store,
         leases,
@@ -110,9 +127,17 @@ pub fn apply(base: &Base<'_>, wal: &Wal, log: &Log) -> Result<Applied> {
         false => log.start.index,
     };
     wal.entries(log, from, |logged| {
+        stop(base, logged.entry.index)?;
         tail.entry(&logged.entry, logged.entry.index > applied)
     })?;
     tail.finish(base)
+}
+
+fn stop(base: &Base<'_>, index: u64) -> Result<()> {
+    match index.is_multiple_of(STEP) {
+        true => (base.stop)(),
+        false => Ok(()),
+    }
 }
 
 fn decode<'a>(entry: &Entry<'a>) -> Result<Request<'a>> {
@@ -121,8 +146,8 @@ fn decode<'a>(entry: &Entry<'a>) -> Result<Request<'a>> {
 }
 
 /// The state while a tail is applied.
-struct Replay {
-    store: Store,
+struct Replay<'a> {
+    store: Store<'a>,
     leases: Leases,
     alarms: Alarms,
     cluster: Cluster,
@@ -130,7 +155,7 @@ struct Replay {
     last: Option<(u64, u64)>,
 }
 
-impl Replay {
+impl Replay<'_> {
     fn entry(&mut self, entry: &Entry<'_>, now: bool) -> Result<()> {
         let index = entry.index;
         if now {
@@ -176,12 +201,10 @@ impl Replay {
             RequestKind::Compaction => self.store.compact(index, request),
             RequestKind::LeaseGrant if full => Ok(()),
             RequestKind::LeaseGrant => self.leases.grant(request.body).map_err(damaged),
-            RequestKind::LeaseRevoke => {
-                if let Some(lease) = self.leases.revoke(request.body).map_err(damaged)? {
-                    self.store.revoke(lease);
-                }
-                Ok(())
-            }
+            RequestKind::LeaseRevoke => match self.leases.revoke(request.body).map_err(damaged)? {
+                Some(lease) => self.store.revoke(lease),
+                None => Ok(()),
+            },
             RequestKind::LeaseCheckpoint => {
                 let version = self.cluster.version();
                 self.leases.checkpoint(index, version)
@@ -220,10 +243,6 @@ impl Replay {
         let members = self.cluster.members();
         for (bucket, edit) in self.cluster.edits() {
             changes.insert(bucket.as_bytes().to_vec(), Change::Edit(edit));
-        }
-        let written = self.store.written();
-        if !written.is_empty() {
-            changes.insert(b"key".to_vec(), Change::Extend(written));
         }
         Ok(Applied {
             changes,

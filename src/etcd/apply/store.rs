@@ -1,45 +1,46 @@
 //! The key-value store: puts, deletions and transactions as etcd's `mvcc` makes revisions of them
 //! (etcd, `server/mvcc/kvstore_txn.go`, `server/etcdserver/apply.go`).
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
-use super::base::{Base, MAX_WRITTEN, unknown};
-use super::interest::{self, Interest};
+use super::base::unknown;
 use super::leases::Leases;
-use super::live::Live;
-use crate::error::{Fact, Failure, Kind, Result};
+use super::live::{Live, Place};
+use super::touched::Touched;
+use super::written::Written;
+use crate::error::{Failure, Result};
 use crate::etcd::mvcc::{KeyValue, KvRevision, RevisionKey};
 use crate::etcd::proto::kv::{Compare, Op, Outcome, Put, Span, Target, Txn, delete_range};
 use crate::etcd::proto::request::RaftRequest;
 use crate::etcd::proto::{Fields, WireError};
+use crate::etcd::snapshot::DatabaseFacts;
 
 /// The store as far as a tail touches it.
-pub(super) struct Store {
-    live: BTreeMap<Vec<u8>, Live>,
+pub(super) struct Store<'a> {
+    touched: Touched<'a>,
+    written: &'a mut dyn Written,
     revision: i64,
     compact: i64,
     scheduled: Option<i64>,
-    written: Vec<(Vec<u8>, Vec<u8>)>,
-    bytes: usize,
     /// How many revisions the transaction under way has made.
     changes: i64,
     /// The entry under way.
     index: u64,
 }
 
-impl Store {
-    pub(super) fn read(base: &Base<'_>, interest: Interest, leases: &Leases) -> Result<Self> {
-        Ok(Self {
-            live: interest::read(base, interest, leases)?,
-            revision: base.facts.revision,
-            compact: base.facts.compact_revision.unwrap_or(-1),
+impl<'a> Store<'a> {
+    pub(super) fn new(
+        facts: &DatabaseFacts,
+        touched: Touched<'a>,
+        written: &'a mut dyn Written,
+    ) -> Self {
+        Self {
+            touched,
+            written,
+            revision: facts.revision,
+            compact: facts.compact_revision.unwrap_or(-1),
             scheduled: None,
-            written: Vec::new(),
-            bytes: 0,
             changes: 0,
             index: 0,
-        })
+        }
     }
 
     pub(super) fn revision(&self) -> i64 {
@@ -50,24 +51,12 @@ impl Store {
         self.scheduled
     }
 
-    pub(super) fn written(self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.written
-    }
-
     /// Ends a transaction: it has made one main revision, or none.
-    fn end(&mut self) -> Result<()> {
+    fn end(&mut self) {
         if self.changes > 0 {
             self.revision = self.revision.saturating_add(1);
         }
         self.changes = 0;
-        if self.bytes > MAX_WRITTEN {
-            let what = format!("the tail of the WAL writes more than {MAX_WRITTEN} bytes");
-            return Err(Failure::new(Kind::Refused, what).with(Fact::Refusal {
-                name: "long-tail",
-                allowable: false,
-            }));
-        }
-        Ok(())
     }
 
     fn damaged(&self) -> impl Fn(WireError) -> Failure + use<> {
@@ -87,36 +76,37 @@ impl Store {
     pub(super) fn put(&mut self, index: u64, body: &[u8], leases: &Leases) -> Result<()> {
         self.index = index;
         let put = Put::decode(Fields::new(body)).map_err(self.damaged())?;
-        let absent = !self.live.contains_key(put.key);
+        let before = self.touched.get(put.key)?;
         // Every member refuses these alike: the client gets an error, and nothing changes.
         if put.lease != 0 && !leases.has(put.lease) {
             return Ok(());
         }
-        if absent && (put.ignore_value || put.ignore_lease) {
+        if before.is_none() && (put.ignore_value || put.ignore_lease) {
             return Ok(());
         }
-        self.write(&put, leases)?;
-        self.end()
+        self.write(&put, before, leases)?;
+        self.end();
+        Ok(())
     }
 
     pub(super) fn delete(&mut self, index: u64, body: &[u8]) -> Result<()> {
         self.index = index;
         let span = delete_range(Fields::new(body)).map_err(self.damaged())?;
-        self.erase(&span);
-        self.end()
+        self.erase(&span)?;
+        self.end();
+        Ok(())
     }
 
     /// Deletes the keys of a lease that was revoked, in order.
-    pub(super) fn revoke(&mut self, lease: i64) {
-        let attached = self.live.iter().filter(|(_, live)| live.attached == lease);
-        let keys: Vec<Vec<u8>> = attached.map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            self.tombstone(key);
+    pub(super) fn revoke(&mut self, lease: i64) -> Result<()> {
+        let mut key = Vec::new();
+        for ordinal in self.touched.attached(lease) {
+            if let Some(live) = self.touched.entry(ordinal, &mut key)? {
+                self.tombstone(ordinal, &key, &live)?;
+            }
         }
-        if self.changes > 0 {
-            self.revision = self.revision.saturating_add(1);
-        }
-        self.changes = 0;
+        self.end();
+        Ok(())
     }
 
     pub(super) fn compact(&mut self, index: u64, request: &RaftRequest<'_>) -> Result<()> {
@@ -156,13 +146,17 @@ impl Store {
         // All comparisons are made first: no operation changes which others run.
         let mut path = Vec::new();
         self.path(&txn, &mut path)?;
-        let refused = !taken(&txn, &path).all(|(op, _)| self.accepts_put(op, leases));
+        let mut refused = false;
+        for (op, _) in taken(&txn, &path) {
+            refused = refused || !self.accepts_put(op, leases)?;
+        }
         let unanswered = |nested: bool| {
             taken(&txn, &path).any(|(op, within)| within == nested && !self.answers_range(op))
         };
         if refused || unanswered(true) {
             // The client receives an error, and nothing changes.
-            return self.end();
+            self.end();
+            return Ok(());
         }
         if !unanswered(false) {
             self.carry_out(&txn, &path, leases)?;
@@ -174,12 +168,13 @@ impl Store {
                 "a transaction with a range at a compacted or future revision, which members up to 3.6 apply differently",
             ));
         }
-        self.end()
+        self.end();
+        Ok(())
     }
 
     // ---- transactions --------------------------------------------------------------------------
 
-    fn path(&self, txn: &Txn<'_>, path: &mut Vec<bool>) -> Result<()> {
+    fn path(&mut self, txn: &Txn<'_>, path: &mut Vec<bool>) -> Result<()> {
         let mut holds = true;
         for compare in &txn.compares {
             holds = holds && self.compare(compare)?;
@@ -193,22 +188,24 @@ impl Store {
         Ok(())
     }
 
-    fn compare(&self, compare: &Compare<'_>) -> Result<bool> {
-        let found: Vec<&Live> = self.range(&compare.span).map(|(_, live)| live).collect();
-        // A key that is absent compares like one whose numbers are all 0, and has no value
-        // (`applyCompare`, apply.go).
-        if found.is_empty() {
-            return match compare.target {
-                Target::Value(_) => Ok(false),
-                _ => self.holds(compare, &Live::default()),
+    fn compare(&mut self, compare: &Compare<'_>) -> Result<bool> {
+        let mut found = false;
+        for ordinal in self.touched.span(&compare.span)? {
+            let Some(live) = self.touched.state(ordinal)? else {
+                continue;
             };
-        }
-        for live in found {
-            if !self.holds(compare, live)? {
+            found = true;
+            if !self.holds(compare, &live)? {
                 return Ok(false);
             }
         }
-        Ok(true)
+        // A key that is absent compares like one whose numbers are all 0, and has no value
+        // (`applyCompare`, apply.go).
+        match compare.target {
+            _ if found => Ok(true),
+            Target::Value(_) => Ok(false),
+            _ => self.holds(compare, &Live::default()),
+        }
     }
 
     fn holds(&self, compare: &Compare<'_>, live: &Live) -> Result<bool> {
@@ -218,9 +215,9 @@ impl Store {
             Target::Mod(number) => live.modified.cmp(&number),
             Target::Lease(number) => live.lease.cmp(&number),
             Target::Value(value) => {
-                let known = live.value.as_deref();
+                let known = self.touched.value(live)?;
                 let known = known.ok_or_else(|| self.panics("a value was not read"))?;
-                known.cmp(value)
+                known.as_slice().cmp(value)
             }
             // etcd leaves its result at zero.
             Target::Other => std::cmp::Ordering::Equal,
@@ -234,11 +231,11 @@ impl Store {
         })
     }
 
-    fn accepts_put(&self, op: &Op<'_>, leases: &Leases) -> bool {
-        let Op::Put(put) = op else { return true };
-        let absent = !self.live.contains_key(put.key);
-        let keeps_nothing = absent && (put.ignore_value || put.ignore_lease);
-        !keeps_nothing && (put.lease == 0 || leases.has(put.lease))
+    fn accepts_put(&mut self, op: &Op<'_>, leases: &Leases) -> Result<bool> {
+        let Op::Put(put) = op else { return Ok(true) };
+        let keeps = put.ignore_value || put.ignore_lease;
+        let keeps_nothing = keeps && self.touched.get(put.key)?.is_none();
+        Ok(!keeps_nothing && (put.lease == 0 || leases.has(put.lease)))
     }
 
     fn answers_range(&self, op: &Op<'_>) -> bool {
@@ -253,13 +250,13 @@ impl Store {
         for (op, _) in taken(txn, path) {
             match op {
                 Op::Put(put) => {
-                    let absent = !self.live.contains_key(put.key);
-                    if absent && (put.ignore_value || put.ignore_lease) {
+                    let before = self.touched.get(put.key)?;
+                    if before.is_none() && (put.ignore_value || put.ignore_lease) {
                         return Err(self.panics("it deletes a key and keeps its value"));
                     }
-                    self.write(put, leases)?;
+                    self.write(put, before, leases)?;
                 }
-                Op::Delete(span) => self.erase(span),
+                Op::Delete(span) => self.erase(span)?,
                 Op::Range { .. } | Op::Empty | Op::Txn(_) => {}
             }
         }
@@ -267,23 +264,6 @@ impl Store {
     }
 
     // ---- revisions -----------------------------------------------------------------------------
-
-    fn range<'s>(
-        &'s self,
-        span: &Span<'s>,
-    ) -> Box<dyn Iterator<Item = (&'s Vec<u8>, &'s Live)> + 's> {
-        match span.end {
-            None => Box::new(self.live.get_key_value(span.key).into_iter()),
-            Some(end) if !end.is_empty() && end <= span.key => Box::new(std::iter::empty()),
-            Some(end) => {
-                let end = match end {
-                    [] => Bound::Unbounded,
-                    end => Bound::Excluded(end),
-                };
-                Box::new(self.live.range::<[u8], _>((Bound::Included(span.key), end)))
-            }
-        }
-    }
 
     fn next(&mut self, tombstone: bool) -> (i64, Vec<u8>) {
         let main = self.revision.saturating_add(1);
@@ -296,21 +276,18 @@ impl Store {
         (main, key.encode())
     }
 
-    fn push(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        let bytes = key.len().saturating_add(value.len());
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.written.push((key, value));
-    }
-
-    fn write(&mut self, put: &Put<'_>, leases: &Leases) -> Result<()> {
-        let before = self.live.get(put.key).cloned().unwrap_or_default();
-        let value = match (put.ignore_value, before.value) {
-            (false, _) => put.value.to_vec(),
-            (true, Some(value)) => value,
-            (true, None) => return Err(self.panics("a value was not read")),
+    fn write(&mut self, put: &Put<'_>, before: Option<Live>, leases: &Leases) -> Result<()> {
+        let kept = match before.filter(|_| put.ignore_value) {
+            Some(live) => {
+                let value = self.touched.value(&live)?;
+                Some(value.ok_or_else(|| self.panics("a value was not read"))?)
+            }
+            None => None,
         };
+        let value = kept.as_deref().unwrap_or(put.value);
+        let was = before.unwrap_or_default();
         let lease = if put.ignore_lease {
-            before.lease
+            was.lease
         } else {
             put.lease
         };
@@ -318,49 +295,43 @@ impl Store {
             return Err(self.panics("it keeps a lease that is gone"));
         }
         let (main, key) = self.next(false);
-        let create = if before.version == 0 {
-            main
-        } else {
-            before.create
+        let live = Live {
+            create: if was.version == 0 { main } else { was.create },
+            modified: main,
+            version: was.version.saturating_add(1),
+            lease,
+            value: Place::Unknown,
         };
-        let version = before.version.saturating_add(1);
         let kv = KeyValue {
             key: put.key,
-            create_revision: create,
+            create_revision: live.create,
             mod_revision: main,
-            version,
-            value: &value,
+            version: live.version,
+            value,
             lease,
         };
-        self.push(key, kv.encode());
-        let live = Live {
-            create,
-            modified: main,
-            version,
-            lease,
-            attached: lease,
-            value: Some(value),
-        };
-        self.live.insert(put.key.to_vec(), live);
+        self.written.take(key, kv.encode())?;
+        self.touched.put(put.key, before.as_ref(), live, value)
+    }
+
+    fn erase(&mut self, span: &Span<'_>) -> Result<()> {
+        let mut key = Vec::new();
+        for ordinal in self.touched.span(span)? {
+            if let Some(live) = self.touched.entry(ordinal, &mut key)? {
+                self.tombstone(ordinal, &key, &live)?;
+            }
+        }
         Ok(())
     }
 
-    fn erase(&mut self, span: &Span<'_>) {
-        let keys: Vec<Vec<u8>> = self.range(span).map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            self.tombstone(key);
-        }
-    }
-
-    fn tombstone(&mut self, key: Vec<u8>) {
+    fn tombstone(&mut self, ordinal: u32, key: &[u8], live: &Live) -> Result<()> {
         let (_, revision) = self.next(true);
         let kv = KeyValue {
-            key: &key,
+            key,
             ..KeyValue::default()
         };
-        let value = kv.encode();
-        self.push(revision, value);
-        self.live.remove(&key);
+        self.written.take(revision, kv.encode())?;
+        self.touched.remove(ordinal, live)
     }
 }
 
@@ -425,26 +396,4 @@ fn taken<'t, 'a>(txn: &'t Txn<'a>, path: &'t [bool]) -> Taken<'t, 'a> {
 /// Whether any operation that is taken writes.
 fn writes(txn: &Txn<'_>, path: &[bool]) -> bool {
     taken(txn, path).any(|(op, _)| matches!(op, Op::Put(_) | Op::Delete(_)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tail_that_writes_more_than_may_be_held_is_refused() {
-        let mut store = Store {
-            live: BTreeMap::new(),
-            revision: 1,
-            compact: -1,
-            scheduled: None,
-            written: Vec::new(),
-            bytes: MAX_WRITTEN,
-            changes: 0,
-            index: 0,
-        };
-        assert!(store.end().is_ok());
-        store.bytes += 1;
-        assert_eq!(store.end().unwrap_err().refusal(), Some("long-tail"));
-    }
 }

@@ -6,6 +6,7 @@
 
 mod agree;
 mod amended;
+mod behind;
 mod bump;
 mod room;
 mod target_dir;
@@ -17,6 +18,7 @@ pub use watch::{Phase, Watch};
 
 pub(super) use agree::{agree, disagreement};
 pub(super) use amended::{chosen, write_amendment};
+pub(super) use behind::Behind;
 pub(super) use room::check_room;
 pub(super) use target_dir::TargetDir;
 pub(super) use watch::stop_if;

@@ -9,6 +9,7 @@
 
 mod database;
 mod sorted;
+mod sorter;
 mod value;
 mod versions;
 
@@ -17,7 +18,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 pub use database::{Database, Head, Version};
-pub use sorted::{Ask, ROOM, Sorted, sorted};
+pub use sorted::{Ask, ROOM, sorted};
+pub use sorter::{Row, Sorted, Sorter};
 pub use value::{ValueAt, read_value};
 pub use versions::{At, versions};
 
@@ -44,7 +46,7 @@ pub struct Key<'a> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Row {
+struct Placed {
     name: usize,
     name_len: u32,
     value: ValueAt,
@@ -57,7 +59,7 @@ struct Row {
 pub struct Keyspace<'a> {
     source: &'a dyn ReadAt,
     names: Vec<u8>,
-    rows: Vec<Row>,
+    rows: Vec<Placed>,
     /// The revision that it shows.
     pub revision: i64,
 }
@@ -139,7 +141,7 @@ impl<'a> Keyspace<'a> {
     }
 
     fn push(&mut self, version: &Version<'_>) {
-        self.rows.push(Row {
+        self.rows.push(Placed {
             name: self.names.len(),
             name_len: u32::try_from(version.key.len()).unwrap_or(u32::MAX),
             value: version.value_at,
@@ -206,7 +208,7 @@ impl<'a> Collector<'a> {
     }
 }
 
-fn name<'n>(names: &'n [u8], row: &Row) -> &'n [u8] {
+fn name<'n>(names: &'n [u8], row: &Placed) -> &'n [u8] {
     names
         .get(row.name..row.name + row.name_len as usize)
         .unwrap_or_default()

@@ -19,16 +19,13 @@ use super::checkpoint::newest_hash;
 use super::parse::Segment;
 use crate::error::{Doing, Failure, Kind, Result};
 use crate::etcd::apply::encode_lease;
-use crate::etcd::bbolt::write::{Change, Changes, Edit, amend, small_bucket};
+use crate::etcd::bbolt::write::{Change, Edit, small_bucket};
 use crate::etcd::bbolt::{FileSource, ReadAt};
-use crate::etcd::build::{Watch, chosen, stop_if, write_amendment};
+use crate::etcd::build::{Behind, Watch, chosen, stop_if};
 use crate::etcd::hashkv::At;
 use crate::etcd::ids::ClusterId;
 use crate::etcd::snapshot::{Options, inspect};
 use crate::sys::fs::OutFile;
-
-/// Bytes of records that are written at once.
-const PART: usize = 24 << 20;
 
 /// The HashKV of a later backup, which the extended database must have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,8 +116,8 @@ fn apply(
     watch: &dyn Watch,
 ) -> Result<Extended> {
     let paths = between(extension.dir, revision, extension.until)?;
-    let mut part = Part::default();
     let mut now: Leases = leases(out)?;
+    let mut behind = Behind::new(out);
     let (mut wanted, mut before) = (None, None);
     let mut records = 0;
     for path in &paths {
@@ -133,7 +130,7 @@ fn apply(
             // The first segment may begin before the backup's revision, and the last one end after
             // the wanted one.
             if main > revision && main <= extension.until {
-                part.add(out, record.key_bytes, record.value)?;
+                behind.push(record.key_bytes.to_vec(), record.value.to_vec())?;
                 records += 1;
             }
         }
@@ -147,16 +144,16 @@ fn apply(
         }
         before = Some(segment.sha256());
     }
-    part.write(out)?;
     // No segment has a revision that is not after the backup's: then the backup's table stays.
-    if let Some(leases) = wanted {
+    let table = wanted.map(|leases| {
         let edit = Edit {
             clear: true,
             put: leases,
             ..Edit::default()
         };
-        change(out, "lease", Change::Edit(edit))?;
-    }
+        (b"lease".to_vec(), Change::Edit(edit))
+    });
+    behind.finish(table.into_iter().collect())?;
     Ok(Extended {
         from_revision: revision,
         revision: extension.until.max(revision),
@@ -201,41 +198,6 @@ fn leases(out: &OutFile) -> Result<Leases> {
     let meta = chosen(&file, file.size())?;
     let entries = small_bucket(&file, file.size(), &meta, b"lease")?;
     Ok(entries.into_iter().collect())
-}
-
-fn change(out: &mut OutFile, bucket: &str, change: Change) -> Result<()> {
-    let file = source(out)?;
-    let meta = chosen(&file, file.size())?;
-    let changes = Changes::from([(bucket.as_bytes().to_vec(), change)]);
-    let amendment = amend(&file, file.size(), &meta, &changes)?;
-    let path = out.path().to_owned();
-    write_amendment(out, &amendment).doing(Kind::Store, || format!("writing {}", path.display()))
-}
-
-/// Records that are not yet written.
-#[derive(Default)]
-struct Part {
-    entries: Vec<(Vec<u8>, Vec<u8>)>,
-    bytes: usize,
-}
-
-impl Part {
-    fn add(&mut self, out: &mut OutFile, key: &[u8], value: &[u8]) -> Result<()> {
-        self.bytes += key.len() + value.len();
-        self.entries.push((key.to_vec(), value.to_vec()));
-        match self.bytes >= PART {
-            true => self.write(out),
-            false => Ok(()),
-        }
-    }
-
-    fn write(&mut self, out: &mut OutFile) -> Result<()> {
-        self.bytes = 0;
-        match std::mem::take(&mut self.entries) {
-            entries if entries.is_empty() => Ok(()),
-            entries => change(out, "key", Change::Extend(entries)),
-        }
-    }
 }
 
 /// Holds HashKV of the result at a revision, made with a compaction, against a known one.

@@ -131,7 +131,7 @@ pub fn examine(spec: &Spec<'_>, watch: &dyn Watch) -> Result<()> {
     let looked = source.look(&db, spec.raise.is_some())?;
     Plan::make(spec, &looked, &db)?;
     match &spec.raise {
-        Some(_) => source.try_tail(&looked, &facts),
+        Some(_) => source.try_tail(&looked, &facts, watch),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::spec::{refuse, writing};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::apply::{Base, apply};
+use crate::etcd::apply::{Base, Collected, apply};
 use crate::etcd::bbolt::write::small_bucket;
 use crate::etcd::bbolt::{FileSource, Meta, Metas, Origin, ReadAt};
 use crate::etcd::build::{Phase, Watch, stop_if};
@@ -63,6 +63,7 @@ impl Looked {
         meta: &'a Meta,
         facts: &'a DatabaseFacts,
         grounds: &'a Grounds,
+        stop: &'a dyn Fn() -> Result<()>,
     ) -> Base<'a> {
         let snap = self.report.snaps.iter().find_map(|file| {
             let snap = file.snap.as_ref()?;
@@ -90,6 +91,8 @@ impl Looked {
                 true => grounds.raft.as_ref(),
                 false => snap.map(|snap| &snap.conf_state),
             },
+            scratch: None,
+            stop,
             settled,
         }
     }
@@ -213,14 +216,21 @@ impl Source {
     }
 
     /// What the WAL comes to on the database, for a refusal before anything is written.
-    pub(super) fn try_tail(&self, looked: &Looked, facts: &DatabaseFacts) -> Result<()> {
+    pub(super) fn try_tail(
+        &self,
+        looked: &Looked,
+        facts: &DatabaseFacts,
+        watch: &dyn Watch,
+    ) -> Result<()> {
         let metas = Metas::of_file(&self.file, self.file.size()).doing(Kind::NotChecked, || {
             format!("reading {}", self.path.display())
         })?;
         let Some(metas) = metas else { return Ok(()) };
         let grounds = looked.grounds(facts);
-        let base = looked.base(&self.file, &metas.chosen, facts, &grounds);
-        apply(&base, &self.wal, &looked.log).map(drop)
+        let stop = || stop_if(watch);
+        let base = looked.base(&self.file, &metas.chosen, facts, &grounds, &stop);
+        let mut written = Collected::default();
+        apply(&base, &self.wal, &looked.log, &mut written).map(drop)
     }
 
     fn copy(&self, out: OutFile, length: u64, watch: &dyn Watch) -> Result<OutFile> {

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::source::{Copied, Looked};
 use super::spec::{Raise, writing};
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::apply::{Applied, apply};
+use crate::etcd::apply::Applied;
+use crate::etcd::apply::{Collected, apply};
 use crate::etcd::bbolt::write::{Change, Edit, amend};
 use crate::etcd::bbolt::{FileSource, ReadAt};
 use crate::etcd::build::{
@@ -45,8 +46,11 @@ pub(super) fn raise(
     let wal = Wal::list(&layout.wal)?;
     let log = wal.replay(&wal.scan()?, looked.log.start)?;
     let grounds = looked.grounds(&copied.facts);
-    let base = looked.base(&source, &meta, &copied.facts, &grounds);
-    let mut applied = apply(&base, &wal, &log)?;
+    let stop = || stop_if(watch);
+    let base = looked.base(&source, &meta, &copied.facts, &grounds, &stop);
+    let mut written = Collected::default();
+    let mut applied = apply(&base, &wal, &log, &mut written)?;
+    let mut written = written.entries;
     stop_if(watch)?;
     let decision = decide(&Question {
         bump: raise.bump,
@@ -56,7 +60,11 @@ pub(super) fn raise(
         allow_low: raise.allow_low,
     })?;
     if let Some(revision) = decision.revision {
-        mark(&mut applied, revision);
+        mark(&mut applied, &mut written, revision);
+    }
+    if !written.is_empty() {
+        let written = Change::Extend(written);
+        applied.changes.insert(b"key".to_vec(), written);
     }
     let amendment = amend(&source, source.size(), &meta, &applied.changes)?;
     drop(source);
@@ -75,17 +83,14 @@ pub(super) fn raise(
 
 /// Adds what `snapshot restore --bump-revision` leaves: an empty entry at the new revision, and
 /// the compaction of all below it, which the server finishes when it starts.
-fn mark(applied: &mut Applied, revision: i64) {
+fn mark(applied: &mut Applied, written: &mut Vec<(Vec<u8>, Vec<u8>)>, revision: i64) {
     let key = revision_key(revision);
     let meta = applied.changes.entry(b"meta".to_vec());
     if let Change::Edit(edit) = meta.or_insert_with(|| Change::Edit(Edit::default())) {
         edit.put
             .insert(b"scheduledCompactRev".to_vec(), key.clone());
     }
-    let keys = applied.changes.entry(b"key".to_vec());
-    if let Change::Extend(entries) = keys.or_insert_with(|| Change::Extend(Vec::new())) {
-        entries.push((key, Vec::new()));
-    }
+    written.push((key, Vec::new()));
 }
 
 /// Checks the database as a snapshot is checked: every page, every revision after the one before.

@@ -89,15 +89,6 @@ impl Log {
             .map(|run| run.term)
     }
 
-    /// The same log without the entries after an index.
-    pub fn up_to(&self, index: u64) -> Self {
-        let mut log = self.clone();
-        if index < log.last {
-            log.truncate_from(index.saturating_add(1));
-        }
-        log
-    }
-
     /// Removes the entries from an index on.
     fn truncate_from(&mut self, index: u64) {
         while let Some(run) = self.runs.last_mut() {
