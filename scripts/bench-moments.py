@@ -3,11 +3,14 @@
 table "moments" of docs/performance-tables.md.
 
     scripts/bench-moments.py [--entries 80000] [--rate 500] [--seconds 20] [--rounds 3] [--write]
+    scripts/bench-moments.py --million fill|change|measure [--mib 2048] [--changes 1000000] [--rounds 3] [--write]
 
     --entries  writes in the tail, 1,900 bytes each; fewer than the 100,000 after which etcd snapshots its raft state
                and needs the database to be as new
     --rate     writes a second, 5,000 bytes each, beside the recorder
     --seconds  how long one run with or without the recorder lasts
+    --million  the table "million" instead: many small changes onto a large database, in three steps that may be run at
+               different times: `fill` makes the database, `change` the WAL's tail, both kept in --scratch; `measure`
     --write    writes the table
 
 Replay: a member's database is put back to where it was before the tail, and etcd is started: until it is healthy. Roll-forward: the
@@ -29,6 +32,7 @@ import subprocess
 import threading
 import time
 
+import bench_million
 from bench_measure import ROOT, one, tool, warm
 from bench_server import Server
 from bench_tables import publish
@@ -183,10 +187,16 @@ def main():
     parser.add_argument("--rate", type=int, default=500)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--million", choices=["fill", "change", "measure"])
+    parser.add_argument("--mib", type=int, default=2048)
+    parser.add_argument("--changes", type=int, default=1_000_000)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--scratch", type=pathlib.Path, default=ROOT / "target/bench/moments")
     asked = parser.parse_args()
     scratch = asked.scratch.resolve()
+    if asked.million:
+        bench_million.run(scratch, asked, ETCD_DR)
+        return
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     busy = os.getloadavg()[0]

@@ -35,8 +35,9 @@ def certificates(folder):
 class Server:
     """etcd on a data directory, from its being healthy until the end of the `with`."""
 
-    def __init__(self, data, tls=None):
+    def __init__(self, data, tls=None, flags=(), patience=300):
         self.tls = tls
+        self.patience = patience
         self.ports = {"plain": free_port(), "tls": free_port()}
         peer = free_port()
         clients = f"http://127.0.0.1:{self.ports['plain']}"
@@ -48,12 +49,12 @@ class Server:
         self.command = [
             tool("etcd"), "--data-dir", data, "--quota-backend-bytes", str(24 << 30), "--log-level", "error",
             "--listen-client-urls", clients, "--advertise-client-urls", clients,
-            "--listen-peer-urls", f"http://127.0.0.1:{peer}", *more]
+            "--listen-peer-urls", f"http://127.0.0.1:{peer}", *more, *flags]
 
     def __enter__(self):
         start = time.monotonic()
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while time.monotonic() < start + 300 and self.process.poll() is None:
+        while time.monotonic() < start + self.patience and self.process.poll() is None:
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self.ports["plain"], timeout=2)
                 connection.request("GET", "/health")
@@ -64,12 +65,12 @@ class Server:
                 pass
             time.sleep(0.02)
         self.__exit__()
-        sys.exit("etcd did not become healthy within five minutes")
+        sys.exit(f"etcd did not become healthy within {self.patience} s")
 
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=120)
 
     def access(self, mode):
         """Flags that etcdctl and etcd-dr have in common."""
