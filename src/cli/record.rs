@@ -15,7 +15,7 @@ use super::session::{Session, Shown};
 use super::{backup, copies, remote, target};
 use crate::error::{Failure, Kind, Result};
 use crate::keep::metrics::serve::Served;
-use crate::keep::record::{self, Away, RecordRequest, Recorded, Sealing, Standing};
+use crate::keep::record::{self, Away, RecordRequest, Recorded, Standing};
 use crate::keep::schedule::{GRACE, on_a_thread};
 use crate::store::{Address, LocalStore};
 
@@ -67,7 +67,7 @@ pub(super) fn request(
             "--seal-size must be 1 byte to 64MiB: a segment is held in memory until it is sealed",
         );
     }
-    if seal.seal_every.is_some_and(|every| every < SHORTEST) {
+    if seal.seal_every < SHORTEST {
         return usage("--seal-every must be at least 100ms: each segment is a file");
     }
     Ok(RecordRequest {
@@ -75,7 +75,8 @@ pub(super) fn request(
         store,
         default_store: false,
         away: None,
-        sealing: Sealing::new(seal.seal_every, seal.seal_size),
+        seal_every: seal.seal_every,
+        seal_bytes: seal.seal_size,
         prove_every: seal.prove_every,
         on_standing: None,
     })

@@ -49,9 +49,8 @@ pub struct RecordArgs {
 #[derive(Debug, Clone, Args)]
 pub struct SealArgs {
     /// Seal what was written after this time: the most that a crash loses
-    /// [default: 2s; 10s for fewer than 500 changes and less than 1MiB]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, verbatim_doc_comment)]
-    pub seal_every: Option<Duration>,
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2s")]
+    pub seal_every: Duration,
 
     /// Seal earlier once there are so many bytes of it (64MiB at most)
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "8MiB")]

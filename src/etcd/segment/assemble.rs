@@ -170,11 +170,6 @@ impl Assembler {
         self.records == 0
     }
 
-    /// Changes to be sealed.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
     /// Bytes to be sealed.
     pub fn len(&self) -> usize {
         self.body.len()

@@ -18,11 +18,9 @@ mod checking;
 mod leases;
 mod request;
 mod run;
-mod sealing;
 mod tape;
 mod watching;
 
 pub use away::{Away, OnCopied};
 pub use request::{Gap, OnStanding, RecordRequest, Recorded, Standing};
 pub use run::{keep_recording, run};
-pub use sealing::Sealing;

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::away::Away;
-use super::sealing::Sealing;
 use crate::cluster::connect::Target;
 use crate::etcd::segment::Cause;
 use crate::store::LocalStore;
@@ -25,8 +24,10 @@ pub struct RecordRequest {
     pub store: LocalStore,
     /// Whether that is the node's own store, which is a link that may have to be made.
     pub default_store: bool,
-    /// When what has arrived is sealed.
-    pub sealing: Sealing,
+    /// What has arrived is sealed after this time.
+    pub seal_every: Duration,
+    /// Or once there are so many bytes of it.
+    pub seal_bytes: u64,
     /// How often etcd is asked for its own HashKV, members and authentication; zero: never.
     pub prove_every: Duration,
     /// Where segments are copied to as they are sealed.
@@ -39,7 +40,8 @@ impl std::fmt::Debug for RecordRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RecordRequest")
             .field("store", &self.store)
-            .field("sealing", &self.sealing)
+            .field("seal_every", &self.seal_every)
+            .field("seal_bytes", &self.seal_bytes)
             .finish_non_exhaustive()
     }
 }

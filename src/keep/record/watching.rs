@@ -10,7 +10,6 @@ use super::away::Sealed;
 use super::checking::Checking;
 use super::leases;
 use super::request::{Gap, RecordRequest, Recorded, Standing};
-use super::sealing::Pace;
 use super::tape::Tape;
 use crate::cluster::connect;
 use crate::context::Context;
@@ -189,9 +188,9 @@ impl<'a> Watching<'a> {
     ) -> Result<Ended> {
         let mut ticks = ticks();
         let mut heard = Instant::now();
-        let mut pace = Pace::new(self.request.sealing);
+        let mut pending: Option<Instant> = None;
         loop {
-            let due = pace.due(assembler);
+            let due = pending.map(|since| since + self.request.seal_every);
             let sealing = async {
                 match due {
                     Some(at) => sleep_until(at).await,
@@ -208,7 +207,7 @@ impl<'a> Watching<'a> {
                 }
                 () = sealing => {
                     self.seal(link, assembler, true).await?;
-                    pace.note(assembler, Instant::now());
+                    pending = None;
                 }
                 _ = ticks.tick() => {
                     if heard.elapsed() > SILENCE {
@@ -226,10 +225,10 @@ impl<'a> Watching<'a> {
                         self.end(cause, &why);
                         return Ok(Ended::Again);
                     }
-                    if pace.is_full(assembler) {
+                    if assembler.len() as u64 >= self.request.seal_bytes {
                         self.seal(link, assembler, true).await?;
                     }
-                    pace.note(assembler, heard);
+                    pending = (!assembler.is_empty()).then(|| pending.unwrap_or(heard));
                 }
             }
         }
