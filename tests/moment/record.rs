@@ -177,6 +177,47 @@ fn three_members_of_which_the_watched_one_is_restarted() {
     }
 }
 
+/// Begun behind a compaction: what follows the newest backup is a gap with that cause.
+#[test]
+fn a_recorder_that_begins_behind_a_compaction_says_so() {
+    for bins in require_turn() {
+        let mut random = Random(4);
+        let cluster = cluster(bins, 1);
+        let shelf = Shelf::new(&cluster);
+        shelf.backup();
+        let before = cluster.revision(0);
+        requests(&cluster, &mut random, 20);
+        compact(&cluster);
+        let recorder = shelf.record(None);
+        let sealed = || {
+            requests(&cluster, &mut random, 1);
+            shelf.chains().pop().map(drop).ok_or("no chain")
+        };
+        wait_for("a chain", LIMIT, sealed).unwrap();
+        let told = recorder.stop();
+        let gap = serde_json::json!({
+            "after": before,
+            "until": shelf.chains()[0].1[0].first,
+            "cause": "compacted",
+        });
+        assert_eq!(told["gaps"], serde_json::json!([gap]));
+        let warned = told["stderr"].as_str().unwrap();
+        assert!(
+            warned.contains(&format!("what comes after revision {before} cannot be")),
+            "{warned}"
+        );
+        shelf.backup();
+        let store = text(&shelf.store());
+        let listed = golden::run(&["list", &store, "--ranges", "-o", "json"], &[]);
+        let listed = listed.expect(0).json();
+        let listed = &listed["clusters"][0]["gaps"][0];
+        assert_eq!(
+            (&listed["after"], &listed["cause"]),
+            (&before.into(), &"compacted".into())
+        );
+    }
+}
+
 /// Overtaken by a compaction: the gap is named, and the revisions in it are refused.
 #[test]
 fn a_recorder_that_was_away_for_too_long_begins_again() {

@@ -56,7 +56,7 @@ impl Cause {
 pub struct Begun {
     /// Why.
     pub cause: Cause,
-    /// The last revision that was recorded before.
+    /// The last revision that was recorded before, or that of the backup after which nothing could be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<i64>,
 }

@@ -116,13 +116,15 @@ impl Tape {
         self.begun
     }
 
-    /// Ends the chain: the next segment begins another one.
-    pub(super) fn end(&mut self, cause: Cause) {
-        if let Some(chain) = self.chain.take() {
-            // Another cluster's revisions say nothing here.
-            let after = (cause != Cause::OtherCluster).then(|| chain.again.revision());
-            self.begun = Begun { cause, after };
+    /// Ends the chain with a revision: the next segment begins another one. If none has begun since an
+    /// earlier end, that one counts.
+    pub(super) fn end(&mut self, cause: Cause, last: i64) {
+        if self.chain.take().is_none() && self.begun.after.is_some() {
+            return;
         }
+        // Another cluster's revisions say nothing here.
+        let after = (cause != Cause::OtherCluster).then_some(last);
+        self.begun = Begun { cause, after };
     }
 
     /// Writes into a header what precedes its segment.

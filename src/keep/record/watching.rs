@@ -137,20 +137,15 @@ impl<'a> Watching<'a> {
         let now = connection.get_prefix(b"etcd-dr", 1, Consistency::Linearizable);
         let now = now.await?.header.revision;
         let cluster = status.header.cluster_id.to_string();
-        if self.tape.cluster().is_some_and(|known| known != cluster) {
-            let what =
-                format!("cluster {cluster} answers: the node was restored, or is another one");
-            self.end(Cause::OtherCluster, &what);
-        }
-        if self
-            .tape
-            .resume()
-            .is_some_and(|again| again.revision() > now)
-        {
-            self.end(
-                Cause::OtherHistory,
-                "its revision is below the last one that was recorded",
-            );
+        if let Some(last) = self.tape.revision() {
+            if self.tape.cluster() != Some(cluster.as_str()) {
+                let what =
+                    format!("cluster {cluster} answers: the node was restored, or is another one");
+                self.end(Cause::OtherCluster, &what, last);
+            } else if last > now {
+                let what = "its revision is below the last one that was recorded";
+                self.end(Cause::OtherHistory, what, last);
+            }
         }
         let assembler = match self.tape.resume() {
             Some(again) => Assembler::resume(again),
@@ -222,7 +217,7 @@ impl<'a> Watching<'a> {
                     if let Some((cause, why)) = self.told(told?, assembler, now_at)? {
                         // What arrived before belongs to the chain that ends.
                         self.seal(link, assembler, true).await?;
-                        self.end(cause, &why);
+                        self.end(cause, &why, assembler.last());
                         return Ok(Ended::Again);
                     }
                     if assembler.len() as u64 >= self.request.seal_bytes {
@@ -293,12 +288,10 @@ impl<'a> Watching<'a> {
         Err(Failure::new(Kind::Unreachable, what))
     }
 
-    /// Ends the chain, and says so.
-    fn end(&mut self, cause: Cause, why: &str) {
-        let Some(last) = self.tape.revision() else {
-            return;
-        };
-        self.tape.end(cause);
+    /// Ends the chain, and says so. One that has no segment yet ends, too: what follows the backup that it
+    /// was to continue cannot be recorded.
+    fn end(&mut self, cause: Cause, why: &str, last: i64) {
+        self.tape.end(cause, last);
         self.checking.forget();
         let what = format!(
             "what comes after revision {last} cannot be recorded: {why}; recording begins again, and the next backup makes it reachable"
