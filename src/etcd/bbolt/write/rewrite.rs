@@ -17,8 +17,8 @@ use crate::finding::Findings;
 /// pages of zeros, to be overwritten by [`meta_pages`](super::meta_pages) of what comes back, then
 /// the buckets by name, then the root. `progress` gets the bytes read.
 ///
-/// Leaves are filled to nine tenths, as etcd's own defragmentation does. A bucket in a bucket,
-/// which etcd never makes, is an error.
+/// Leaves are filled to nine tenths, as etcd's own defragmentation does, and hold two entries at least.
+/// A bucket in a bucket, which etcd never makes, is an error.
 pub fn rewrite<W: Write>(
     source: &dyn ReadAt,
     data: u64,

@@ -6,6 +6,10 @@ use super::pages::{Draft, MAX_ELEMENTS, Pages};
 use crate::etcd::bbolt::Large;
 use crate::etcd::bbolt::layout::BUCKET_HEADER;
 
+/// A leaf is not closed with fewer: two large entries together leave less of their last page empty than
+/// each alone (bbolt, `node.go`, `splitIndex`: `minKeysPerPage`).
+const MIN_ENTRIES: usize = 2;
+
 /// Where a finished bucket is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Bucket {
@@ -34,7 +38,7 @@ impl Bucket {
 pub(super) struct Tree {
     leaf: Draft,
     levels: Vec<Draft>,
-    /// A leaf is closed before it passes so many bytes.
+    /// A leaf of enough entries is closed before it passes so many bytes.
     fill: usize,
 }
 
@@ -58,7 +62,7 @@ impl Tree {
     ) -> io::Result<()> {
         let more = crate::etcd::bbolt::layout::ELEMENT + key.len() + value.len();
         let full = self.leaf.size() + more > self.fill || self.leaf.len() >= MAX_ELEMENTS;
-        if self.leaf.len() > 0 && full {
+        if self.leaf.len() >= MIN_ENTRIES && full {
             // Entries come in order: those before this one must be on a page in front of its own.
             self.close_leaf(pages)?;
         }
