@@ -1,6 +1,5 @@
 //! Recorded changes in another store that only an identity opens, with a gap between them.
 
-use age::secrecy::ExposeSecret;
 use serde_json::Value;
 
 use crate::bench::{Random, cluster, requests, text};
@@ -24,14 +23,9 @@ fn a_gap_between_encrypted_segments_has_its_cause() {
         let mut random = Random(41);
         let cluster = cluster(bins, 1);
         let shelf = Shelf::new(&cluster);
-        let at = |name: &str| shelf.dir.path().join(name);
-        std::fs::create_dir(at("share")).unwrap();
-        let url = format!("file://{}", at("share").display());
-        let identity = age::x25519::Identity::generate();
-        let recipient = identity.to_public().to_string();
-        let key = at("key");
-        testbench::process::write_private(&key, identity.to_string().expose_secret().as_bytes());
-        let copies = ["--copy-to", &url, "--recipient", &recipient];
+        let share = shelf.share();
+        let url = share.url.as_str();
+        let copies = ["--copy-to", url, "--recipient", &share.recipient];
         let store = text(&shelf.store());
         let backup = shelf.args(&[&["backup", &store][..], &copies].concat());
         requests(&cluster, &mut random, 5);
@@ -59,11 +53,14 @@ fn a_gap_between_encrypted_segments_has_its_cause() {
         recorder.stop();
         std::fs::remove_dir_all(shelf.store()).unwrap();
 
-        let key = text(&key);
-        let list = ["list", &url, "--ranges"];
+        let list = ["list", url, "--ranges"];
         for (with, cause, sentence) in [
             (&[][..], "encrypted", "why is encrypted: give --identity"),
-            (&["--identity", &key], "compacted", "etcd had compacted it"),
+            (
+                &["--identity", &share.identity],
+                "compacted",
+                "etcd had compacted it",
+            ),
         ] {
             let list = [&list[..], with].concat();
             let listed = told(0, &list);
@@ -78,11 +75,11 @@ fn a_gap_between_encrypted_segments_has_its_cause() {
             assert!(shown.contains(sentence), "{shown}");
         }
         let scratch = text(shelf.dir.path());
-        let verify = ["verify", "--ranges", &url, "--scratch", &scratch];
+        let verify = ["verify", "--ranges", url, "--scratch", &scratch];
         let refused = told(2, &verify);
         let error = refused["error"].to_string();
         assert!(error.contains("is encrypted"), "{refused}");
-        let verified = told(0, &[&verify[..], &["--identity", &key]].concat());
+        let verified = told(0, &[&verify[..], &["--identity", &share.identity]].concat());
         assert_eq!(verified["good"], true, "{verified}");
         assert_eq!(verified["recordedChains"].as_array().unwrap().len(), 2);
         for chain in verified["recordedChains"].as_array().unwrap() {

@@ -429,19 +429,14 @@ fn changes_that_are_not_sound_are_refused() {
 /// The node is gone with its store; what was copied away, encrypted, leads to its last write.
 #[test]
 fn from_another_store_to_the_last_write() {
-    use age::secrecy::ExposeSecret;
     for bins in require_turn() {
         let mut random = Random(8);
         let cluster = cluster(bins, 1);
         let shelf = Shelf::new(&cluster);
         let at = |name: &str| shelf.dir.path().join(name);
-        std::fs::create_dir(at("share")).unwrap();
-        let url = format!("file://{}", at("share").display());
-        let identity = age::x25519::Identity::generate();
-        let recipient = identity.to_public().to_string();
-        let key = at("key");
-        testbench::process::write_private(&key, identity.to_string().expose_secret().as_bytes());
-        let copies = ["--copy-to", &url, "--compress", "--recipient", &recipient];
+        let share = shelf.share();
+        let (url, recipient) = (share.url.as_str(), share.recipient.as_str());
+        let copies = ["--copy-to", url, "--compress", "--recipient", recipient];
         requests(&cluster, &mut random, 10);
         let store = text(&shelf.store());
         let backup = [&["backup", &store][..], &copies].concat();
@@ -461,7 +456,7 @@ fn from_another_store_to_the_last_write() {
                 .map(|entry| entry.unwrap().path());
             entries.filter(|path| path.is_dir()).min().unwrap()
         };
-        let node = folder(&folder(&at("share")));
+        let node = folder(&folder(&share.dir));
         for entry in std::fs::read_dir(node.join("changes")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             assert!(
@@ -490,8 +485,7 @@ fn from_another_store_to_the_last_write() {
             &peer,
         ]);
         shelf.restore(&set, &at("x"), &args).expect(2);
-        let key = text(&key);
-        args.extend(["--identity", &key]);
+        args.extend(["--identity", &share.identity]);
         let made = shelf.restore(&set, &data_dir, &args).expect(0).json();
         assert_eq!(made["recorded"]["toRevision"], revision);
         let restored = serve(bins, network, &[("default".to_owned(), data_dir)]);

@@ -4,15 +4,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use age::secrecy::ExposeSecret;
 use etcd_dr::etcd::segment::{Name, Segment, names};
 use serde_json::Value;
 
 use crate::bench::text;
 use testbench::cluster::Cluster;
 use testbench::golden::{self, Run};
-use testbench::process::{terminate, wait_for};
+use testbench::process::{terminate, wait_for, write_private};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Another store, for copies that only an identity opens.
+pub(crate) struct Share {
+    pub(crate) dir: PathBuf,
+    pub(crate) url: String,
+    pub(crate) recipient: String,
+    /// The file of the identity.
+    pub(crate) identity: String,
+}
 
 /// A store, and an empty node beside it.
 pub(crate) struct Shelf {
@@ -32,6 +42,19 @@ impl Shelf {
 
     pub(crate) fn store(&self) -> PathBuf {
         self.dir.path().join("store")
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        let (dir, file) = (self.dir.path().join("share"), self.dir.path().join("key"));
+        std::fs::create_dir(&dir).unwrap();
+        let identity = age::x25519::Identity::generate();
+        write_private(&file, identity.to_string().expose_secret().as_bytes());
+        Share {
+            url: format!("file://{}", dir.display()),
+            recipient: identity.to_public().to_string(),
+            identity: text(&file),
+            dir,
+        }
     }
 
     pub(crate) fn args(&self, command: &[&str]) -> Vec<String> {
