@@ -56,9 +56,8 @@ test: deps
 	$(MAKE) unit suites fuzz-smoke
 
 # What the suites need and Cargo does not bring: real servers and validators.
-fetched: deps
+fetched: deps etcd
 	-@scripts/deps.sh --tests
-	@scripts/fetch-etcd.sh
 	@scripts/fetch-schemas.sh
 	@nice scripts/fetch-servers.sh
 

@@ -179,16 +179,14 @@ async fn watchdog(limit: Duration, notifier: Arc<Notifier>, served: Arc<Served>)
 
 /// How long a backup may take: two periods. If these are short it may miss some.
 fn longest(period: Period) -> Duration {
-    let length = period.end.duration_since(period.start);
-    let length = Duration::try_from(length).unwrap_or_default();
+    let length = Duration::try_from(period.length()).unwrap_or_default();
     length.saturating_mul(2).max(SHORTEST)
 }
 
 /// How long copies and verification have to move anything before they count as hanging: a quarter of
 /// the period, and at most a minute. A run may begin a moment before its period ends.
 fn fair(period: Period) -> Duration {
-    let length = period.end.duration_since(period.start);
-    let length = Duration::try_from(length).unwrap_or_default();
+    let length = Duration::try_from(period.length()).unwrap_or_default();
     (length / 4).min(LONGEST_FAIR)
 }
 

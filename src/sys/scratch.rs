@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::fs::OutFile;
 use super::{fs, random};
 use crate::error::{Doing, Kind, Result};
 
@@ -42,6 +43,15 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Makes a file in it.
+    ///
+    /// # Errors
+    /// [`Kind::Store`].
+    pub fn file(&self, name: &str) -> Result<OutFile> {
+        let path = self.path.join(name);
+        OutFile::create(&path).doing(Kind::Store, || format!("writing {}", path.display()))
+    }
+
     /// Makes a folder in `base`, mode 0700, after removing those that killed runs have left there.
     ///
     /// # Errors

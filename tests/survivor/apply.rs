@@ -8,7 +8,7 @@ use etcd_client::{
     DeleteOptions, GetOptions, LeaseGrantOptions, MemberAddOptions, PutOptions, Txn, TxnOp,
 };
 use etcd_dr::etcd::apply::{Applied, Base, Collected, Spill, apply};
-use etcd_dr::etcd::bbolt::write::{Change, amend, digests, small_bucket};
+use etcd_dr::etcd::bbolt::write::{amend, digests, small_bucket};
 use etcd_dr::etcd::bbolt::{Meta, Metas, Origin};
 use etcd_dr::etcd::hashkv::At;
 use etcd_dr::etcd::snapshot::{DatabaseFacts, Options, hash_kv, inspect};
@@ -316,10 +316,7 @@ fn applied(from: &Copy, to: &Copy, wal: &Wal, log: &Log) -> Copy {
         };
         let mut written = Collected::default();
         let mut applied = apply(&base, wal, &log, &mut written).unwrap();
-        if !written.entries.is_empty() {
-            let written = Change::Extend(written.entries);
-            applied.changes.insert(b"key".to_vec(), written);
-        }
+        written.add_to(&mut applied.changes);
         applied
     });
     assert_eq!(little, all);

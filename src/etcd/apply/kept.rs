@@ -49,12 +49,7 @@ impl<'a> Kept<'a> {
             Some(file) => file,
             none => {
                 let folder = Scratch::make(scratch, "values")?;
-                let path = folder.path().join("values");
-                let out = OutFile::create(&path);
-                none.insert((
-                    out.doing(Kind::Store, || format!("writing {}", path.display()))?,
-                    folder,
-                ))
+                none.insert((folder.file("values")?, folder))
             }
         };
         let written = out.write_all(&self.held);

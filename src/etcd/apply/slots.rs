@@ -69,10 +69,16 @@ impl Held {
     }
 
     fn key(&self, at: usize) -> &[u8] {
-        let start = self.starts.get(at).map_or(usize::MAX, |at| *at as usize);
-        let end = self.starts.get(at + 1);
-        let end = end.map_or(self.bytes.len(), |end| *end as usize);
-        let key = self.bytes.get(start.saturating_add(HEAD)..end);
+        self.starts.get(at).map_or(&[], |start| self.key_at(*start))
+    }
+
+    /// The key of the record that begins there.
+    fn key_at(&self, start: u32) -> &[u8] {
+        let record = self.bytes.get(start as usize..).unwrap_or_default();
+        let len = record
+            .first_chunk()
+            .map_or(0, |len| u32::from_le_bytes(*len));
+        let key = record.get(HEAD..HEAD + len as usize);
         key.unwrap_or_default()
     }
 
@@ -83,15 +89,8 @@ impl Held {
 
     /// The place of the first key that is not below this one.
     fn place(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.starts.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            match self.key(middle) < key {
-                true => low = middle + 1,
-                false => high = middle,
-            }
-        }
-        low
+        self.starts
+            .partition_point(|start| self.key_at(*start) < key)
     }
 }
 
@@ -283,10 +282,7 @@ impl<'a> Slots<'a> {
             (Some(file), _) => file,
             (none, Some(Spill { dir, .. })) => {
                 let folder = Scratch::make(dir, "keys")?;
-                let path = folder.path().join("keys");
-                let out = OutFile::create(&path);
-                let out = out.doing(Kind::Store, || format!("writing {}", path.display()))?;
-                none.insert((out, folder))
+                none.insert((folder.file("keys")?, folder))
             }
             (None, None) => return Ok(()),
         };

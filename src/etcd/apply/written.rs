@@ -2,6 +2,7 @@
 
 use super::base::MAX_WRITTEN;
 use crate::error::{Fact, Failure, Kind, Result};
+use crate::etcd::bbolt::write::{Change, Changes};
 
 /// Takes the entries of the bucket `key` that a tail makes, ascending.
 pub trait Written {
@@ -18,6 +19,15 @@ pub struct Collected {
     /// The entries.
     pub entries: Vec<(Vec<u8>, Vec<u8>)>,
     bytes: usize,
+}
+
+impl Collected {
+    /// Adds the entries to what else changes.
+    pub fn add_to(self, changes: &mut Changes) {
+        if !self.entries.is_empty() {
+            changes.insert(b"key".to_vec(), Change::Extend(self.entries));
+        }
+    }
 }
 
 impl Written for Collected {

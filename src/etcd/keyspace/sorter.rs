@@ -151,6 +151,9 @@ impl Held {
     }
 }
 
+/// The name of the file of runs.
+const RUNS: &str = "keys";
+
 /// The file of runs.
 struct Runs {
     folder: Scratch,
@@ -162,8 +165,7 @@ struct Runs {
 impl Runs {
     fn make(base: &Path) -> Result<Self> {
         let folder = Scratch::make(base, "sort")?;
-        let path = Self::path(&folder);
-        let file = OutFile::create(&path).doing(Kind::Store, || writing(&path))?;
+        let file = folder.file(RUNS)?;
         Ok(Self {
             folder,
             out: BufWriter::with_capacity(256 << 10, file),
@@ -172,7 +174,7 @@ impl Runs {
     }
 
     fn path(folder: &Scratch) -> PathBuf {
-        folder.path().join("keys")
+        folder.path().join(RUNS)
     }
 
     fn write(&mut self, held: &mut Held) -> Result<()> {

@@ -5,8 +5,7 @@ use std::path::Path;
 use super::source::{Copied, Looked};
 use super::spec::{Raise, writing};
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::apply::Applied;
-use crate::etcd::apply::{Collected, apply};
+use crate::etcd::apply::{Applied, Collected, apply};
 use crate::etcd::bbolt::write::{Change, Edit, amend};
 use crate::etcd::bbolt::{FileSource, ReadAt};
 use crate::etcd::build::{
@@ -50,7 +49,6 @@ pub(super) fn raise(
     let base = looked.base(&source, &meta, &copied.facts, &grounds, &stop);
     let mut written = Collected::default();
     let mut applied = apply(&base, &wal, &log, &mut written)?;
-    let mut written = written.entries;
     stop_if(watch)?;
     let decision = decide(&Question {
         bump: raise.bump,
@@ -60,12 +58,9 @@ pub(super) fn raise(
         allow_low: raise.allow_low,
     })?;
     if let Some(revision) = decision.revision {
-        mark(&mut applied, &mut written, revision);
+        mark(&mut applied, &mut written.entries, revision);
     }
-    if !written.is_empty() {
-        let written = Change::Extend(written);
-        applied.changes.insert(b"key".to_vec(), written);
-    }
+    written.add_to(&mut applied.changes);
     let amendment = amend(&source, source.size(), &meta, &applied.changes)?;
     drop(source);
     let mut out = writing(&path, OutFile::go_on(&path, amendment.offset))?;

@@ -35,6 +35,13 @@ pub struct Period {
     pub end: Timestamp,
 }
 
+impl Period {
+    /// From one to the next.
+    pub fn length(self) -> SignedDuration {
+        self.end.duration_since(self.start)
+    }
+}
+
 /// When periods begin.
 #[derive(Debug, Clone)]
 pub struct Schedule(Form);
@@ -279,7 +286,7 @@ mod tests {
                     );
                     let next = schedule.period(period.end).unwrap();
                     assert_eq!(next.start, period.end, "{text} {now}");
-                    let length = period.end.duration_since(period.start);
+                    let length = period.length();
                     assert!(
                         length <= SignedDuration::from_hours(49),
                         "{text} {period:?}"

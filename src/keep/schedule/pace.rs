@@ -57,7 +57,7 @@ impl Failed {
     fn once_more(before: Option<Self>, now: Timestamp, period: Period) -> Self {
         let before = before.filter(|failed| failed.start == period.start);
         let times = before.map_or(0, |failed| failed.times);
-        let length = period.end.duration_since(period.start);
+        let length = period.length();
         let doubled =
             FIRST_PAUSE.saturating_mul(1_i32.checked_shl(times).unwrap_or(i32::MAX).max(1));
         let pause = doubled
@@ -195,8 +195,7 @@ impl Pace {
 
     /// The time in which the nodes' runs begin.
     fn window(&self, period: Period) -> SignedDuration {
-        let length = period.end.duration_since(period.start);
-        self.longest_delay.min(length / DELAYS_IN_A_PERIOD)
+        self.longest_delay.min(period.length() / DELAYS_IN_A_PERIOD)
     }
 }
 
