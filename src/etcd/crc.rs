@@ -132,16 +132,6 @@ impl CrcSpan {
         }
     }
 
-    /// CRC and shift, to be kept elsewhere.
-    pub(crate) fn parts(self) -> (u32, u32) {
-        (self.crc, self.shift)
-    }
-
-    /// What [`CrcSpan::parts`] gave.
-    pub(crate) fn from_parts(crc: u32, shift: u32) -> Self {
-        Self { crc, shift }
-    }
-
     /// The run made of these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self::new(crc32c::crc32c(bytes), bytes.len() as u64)

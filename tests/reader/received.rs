@@ -1,12 +1,12 @@
-//! A snapshot that is looked at while it is received: the report is the one of a whole inspection,
-//! whatever is wrong with the file, and a sound file is not read again.
+//! A snapshot that is looked at while it is received or hashed: the report is the one of a walk over its
+//! trees, whatever is wrong with the file, and a sound file is not read again.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use etcd_dr::etcd::bbolt::ReadAt;
 use etcd_dr::etcd::snapshot::{
-    KeyFilter, Options, Report, StreamCheck, Sums, inspect, inspect_received,
+    KeyFilter, Options, Report, Room, StreamCheck, Sums, inspect, inspect_received,
 };
 use sha2::{Digest, Sha256};
 
@@ -45,7 +45,7 @@ fn options() -> Options {
 /// that.
 fn received(file: &[u8], piece: usize, scratch: bool) -> (Report, u64) {
     let scratch = scratch.then(|| tempfile::tempfile().unwrap());
-    let mut stream = StreamCheck::new(options(), scratch, 1 << 30);
+    let mut stream = StreamCheck::new(options(), Room::scratch(scratch, 1 << 30));
     for piece in file.chunks(piece) {
         stream.take(piece);
     }
@@ -60,6 +60,18 @@ fn received(file: &[u8], piece: usize, scratch: bool) -> (Report, u64) {
     };
     let report = inspect_received(&source, stream, &sums, &|_| {}).unwrap();
     (report, source.read.load(Ordering::Relaxed))
+}
+
+/// The report of a walk that remembers nothing, which that of a usual inspection must equal.
+fn whole(file: &[u8]) -> Report {
+    let walk = Options {
+        remember: 0,
+        ..options()
+    };
+    let walked = inspect(&file, &walk, &|_| {}).unwrap();
+    let usual = inspect(&file, &options(), &|_| {}).unwrap();
+    assert_eq!(json(&usual), json(&walked));
+    walked
 }
 
 fn json(report: &Report) -> serde_json::Value {
@@ -103,7 +115,7 @@ fn shape(seed: u64) -> Shape {
 fn a_sound_snapshot_has_the_same_report_and_is_not_read_again() {
     for seed in 0..12 {
         let file = seal(write(&store(seed).buckets(), &shape(seed)).bytes);
-        let whole = inspect(&file, &options(), &|_| {}).unwrap();
+        let whole = whole(&file);
         assert!(whole.is_good(), "{:#?}", whole.findings);
         assert_eq!(
             whole.collected.get(b"/registry/wanted/one"),
@@ -126,6 +138,38 @@ fn a_sound_snapshot_has_the_same_report_and_is_not_read_again() {
 }
 
 #[test]
+fn a_file_is_read_once_and_without_memory_for_all_of_it_in_part_again() {
+    let mut store = Store::new();
+    for n in 0..90_000 {
+        let key = format!("/registry/{}/{n}", n % 7).into_bytes();
+        store.txn(vec![Op::Put(key, vec![n as u8; n % 60], 0)]);
+    }
+    let file = seal(write(&store.buckets(), &shape(2)).bytes);
+    let whole = whole(&file);
+    let size = file.len() as u64;
+    let mut before = 0;
+    for (remember, least, most) in [
+        (24 << 20, size, size + size / 50),
+        (1, size + size / 50, 2 * size),
+    ] {
+        let options = Options {
+            remember,
+            ..options()
+        };
+        let source = Counted {
+            file: &file,
+            read: AtomicU64::new(0),
+        };
+        let report = inspect(&source, &options, &|_| {}).unwrap();
+        assert_eq!(json(&report), json(&whole), "{remember}");
+        let read = source.read.into_inner();
+        assert!((least..=most).contains(&read), "{read} of {size}");
+        assert!(read > before);
+        before = read;
+    }
+}
+
+#[test]
 fn a_broken_snapshot_has_the_same_findings() {
     let mut found = 0;
     for seed in 0..150 {
@@ -144,7 +188,7 @@ fn a_broken_snapshot_has_the_same_findings() {
             database[at] ^= 1 << random.below(8);
         }
         let file = seal(database);
-        let whole = inspect(&file, &options(), &|_| {}).unwrap();
+        let whole = whole(&file);
         found += u32::from(!whole.findings.is_empty());
         let (report, _) = received(&file, 64 << 10, true);
         assert_eq!(json(&report), json(&whole), "seed {seed}");
@@ -166,7 +210,7 @@ fn pages_that_move_are_found() {
         swapped.copy_within(other * page..(other + 1) * page, one * page);
         swapped[other * page..(other + 1) * page].copy_from_slice(&moved);
         let file = seal(swapped);
-        let whole = inspect(&file, &options(), &|_| {}).unwrap();
+        let whole = whole(&file);
         let (report, _) = received(&file, 64 << 10, false);
         assert_eq!(json(&report), json(&whole), "pages {one} and {other}");
     }
@@ -210,7 +254,7 @@ fn pages_that_no_tree_reaches_count_for_nothing() {
             database.free.len()
         );
         let file = seal(with_stale_pages(database, shape.page_size as usize));
-        let whole = inspect(&file, &options(), &|_| {}).unwrap();
+        let whole = whole(&file);
         assert!(whole.is_good(), "{:#?}", whole.findings);
         let (report, read) = received(&file, 64 << 10, true);
         assert_eq!(json(&report), json(&whole), "seed {seed}");

@@ -1,4 +1,8 @@
 //! The inspection: threads, passes and the report.
+//!
+//! Each page is read once: while one thread hashes the file, another decodes the pages as they come and
+//! remembers what it can ([`StreamCheck`]). Then the trees are walked, and what was not remembered is
+//! read again.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,15 +10,16 @@ use std::sync::{Mutex, PoisonError};
 
 use super::options::{Options, Progress};
 use super::packed::Packed;
+use super::pieces::{Pieces, Reader, Wanted};
 use super::pipeline::{is_unusual, unusual};
-use super::read_ordering::OrderedReads;
+use super::read_ordering::{Leader, OrderedReads};
 use super::report::{Report, assemble};
-use super::skeleton::Skeleton;
+use super::skeleton::{Room, Skeleton};
 use super::stream::{Remembered, StreamCheck};
-use super::trailer::{Digests, Shape, Trailer, digest};
-use super::walk::{Seen, Walk};
+use super::trailer::{Digests, Hashing, Shape, Trailer};
+use super::walk::{Seen, Walk, Walked};
 use crate::error::{Doing, Failure, Kind, Result};
-use crate::etcd::bbolt::{Metas, Origin, ReadAt};
+use crate::etcd::bbolt::{Meta, Metas, Origin, ReadAt};
 use crate::etcd::hashkv::{At, HashKv, NoHash};
 use crate::finding::{Findings, Layer, Place};
 
@@ -46,32 +51,30 @@ pub fn inspect(
     };
     let metas = Metas::read(source, data, origin, &mut findings)
         .doing(Kind::NotChecked, || "reading the database")?;
-    let database = metas.and_then(|m| m.chosen.database_size());
+    let chosen = metas.map(|metas| metas.chosen);
+    let database = chosen.and_then(|meta| meta.database_size());
     let meter = Meter::new(size, progress);
     let ordered = OrderedReads::new(source);
-    // Made before the threads start: the walk must not wait for a hash that never begins.
-    let leader = options.trailer.then(|| ordered.leader());
-    let hashed = |bytes| {
-        ordered.advance(bytes);
-        meter.hashed(bytes);
-    };
-    let walked = |bytes| meter.walked(bytes);
-    let followed: &dyn ReadAt = if options.trailer { &ordered } else { source };
-    let walk = |findings: &mut Findings| {
-        metas
-            .map(|metas| Walk::new(followed, data, metas.chosen, options, &walked).run(findings))
-            .transpose()
+    let pieces = Pieces::new(source, data);
+    // Both before any thread starts: nobody may wait for a reader that never begins.
+    let hash = options.trailer.then(|| Hash {
+        pieces: pieces.reader(),
+        leader: ordered.leader(),
+        hashing: Hashing::new(size, database),
+    });
+    let looks = options.trailer && options.remember > 0;
+    let look = chosen.filter(|_| looks).map(|_| pieces.reader());
+    let followed: &dyn ReadAt = if hash.is_some() { &ordered } else { source };
+    let inspection = Inspection {
+        source: followed,
+        data,
+        options,
+        meter: &meter,
     };
     let (digests, walk) = std::thread::scope(|scope| {
-        let hashing = leader.map(|leader| {
-            let hash = || digest(source, database, &hashed);
-            scope.spawn(move || {
-                let _leader = leader;
-                hash()
-            })
-        });
-        let walk = walk(&mut findings);
-        (hashing.map(|h| h.join()).transpose(), walk)
+        let hashing = hash.map(|hash| scope.spawn(|| hash.run(source, &ordered, &meter)));
+        let walk = chosen.map(|meta| inspection.look_and_walk(meta, look, &mut findings));
+        (hashing.map(|h| h.join()).transpose(), walk.transpose())
     });
     let digests = digests
         .map_err(|_| Failure::new(Kind::Unexpected, "the hashing thread ended early"))?
@@ -145,20 +148,15 @@ fn received(
     }
     let meter = Meter::new(size, progress);
     meter.hashed(size);
-    let walked = |bytes| meter.walked(bytes);
-    let branches = Branches {
+    let inspection = Inspection {
         source,
-        skeleton: &remembered.skeleton,
-        page_size: remembered.page_size,
+        data,
+        options,
+        meter: &meter,
     };
-    let seen = Seen {
-        decoder: remembered.decoder,
-        skeleton: &remembered.skeleton,
-    };
-    let walk = Walk::new(&branches, data, chosen, options, &walked).remembering(seen);
-    let walked = match walk.run(&mut findings) {
-        Err(error) if is_unusual(&error) => return Ok(None),
-        walked => walked.doing(Kind::NotChecked, reading)?,
+    let walked = inspection.walk_remembered(chosen, remembered, &mut findings);
+    let Some(walked) = walked.doing(Kind::NotChecked, reading)? else {
+        return Ok(None);
     };
     let digests = Digests {
         trailer: Trailer::Ok {
@@ -174,6 +172,104 @@ fn received(
         options,
         findings,
     )))
+}
+
+/// What the thread that hashes has.
+struct Hash<'a> {
+    pieces: Reader<'a>,
+    leader: Leader<'a>,
+    hashing: Hashing,
+}
+
+impl Hash<'_> {
+    fn run(
+        self,
+        source: &dyn ReadAt,
+        ordered: &OrderedReads<'_>,
+        meter: &Meter<'_>,
+    ) -> io::Result<Digests> {
+        let Self {
+            pieces,
+            leader: _leader,
+            mut hashing,
+        } = self;
+        pieces.each(|piece| {
+            hashing.take(piece);
+            ordered.advance(piece.len() as u64);
+            meter.hashed(piece.len() as u64);
+            Wanted::More
+        })?;
+        hashing.end(source)
+    }
+}
+
+/// What all ways to walk the trees share.
+struct Inspection<'a> {
+    source: &'a dyn ReadAt,
+    data: u64,
+    options: &'a Options,
+    meter: &'a Meter<'a>,
+}
+
+impl Inspection<'_> {
+    /// Decodes the pages in the order of the file, as far as there is room to remember them, and then
+    /// walks the trees.
+    fn look_and_walk(
+        &self,
+        meta: Meta,
+        pieces: Option<Reader<'_>>,
+        findings: &mut Findings,
+    ) -> io::Result<Walked> {
+        if let Some(pieces) = pieces {
+            let mut check =
+                StreamCheck::new(self.options.clone(), Room::memory(self.options.remember));
+            pieces.each(|piece| {
+                check.take(piece);
+                self.meter.looked(piece.len() as u64);
+                if check.wants_more() {
+                    Wanted::More
+                } else {
+                    Wanted::NoMore
+                }
+            })?;
+            let (_, remembered) = check.end();
+            let fits = |seen: &Remembered| seen.page_size == u64::from(meta.page_size);
+            if let Some(remembered) = remembered.filter(fits) {
+                let mut found = Findings::keeping(self.options.findings);
+                if let Some(walked) = self.walk_remembered(meta, remembered, &mut found)? {
+                    findings.merge(found);
+                    return Ok(walked);
+                }
+            }
+        }
+        let walked = |bytes| self.meter.walked(bytes);
+        Walk::new(self.source, self.data, meta, self.options, &walked).run(findings)
+    }
+
+    /// Walks the trees, and takes from what is remembered all that is in it. Nothing comes back if
+    /// anything is not as usual in the bucket `key`.
+    fn walk_remembered(
+        &self,
+        meta: Meta,
+        remembered: Remembered,
+        findings: &mut Findings,
+    ) -> io::Result<Option<Walked>> {
+        let branches = Branches {
+            source: self.source,
+            skeleton: &remembered.skeleton,
+            page_size: remembered.page_size,
+        };
+        let seen = Seen {
+            decoder: remembered.decoder,
+            skeleton: &remembered.skeleton,
+        };
+        let walked = |bytes| self.meter.walked(bytes);
+        let walk = Walk::new(&branches, self.data, meta, self.options, &walked).remembering(seen);
+        match walk.run(findings) {
+            Err(error) if is_unusual(&error) => Ok(None),
+            walked => walked.map(Some),
+        }
+    }
 }
 
 /// The snapshot, but for branch pages that are remembered.
@@ -233,6 +329,7 @@ pub fn hash_kv(source: &dyn ReadAt, at: At) -> Result<std::result::Result<HashKv
 /// Adds up what both threads have done and tells it in steps.
 struct Meter<'a> {
     hashed: AtomicU64,
+    looked: AtomicU64,
     walked: AtomicU64,
     told: AtomicU64,
     size: u64,
@@ -243,6 +340,7 @@ impl<'a> Meter<'a> {
     fn new(size: u64, progress: &'a (dyn Fn(Progress) + Sync)) -> Self {
         Self {
             hashed: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
             walked: AtomicU64::new(0),
             told: AtomicU64::new(0),
             size,
@@ -260,9 +358,16 @@ impl<'a> Meter<'a> {
         self.tell();
     }
 
+    fn looked(&self, bytes: u64) {
+        self.looked.fetch_add(bytes, Ordering::Relaxed);
+        self.tell();
+    }
+
     fn tell(&self) {
         let hashed = self.hashed.load(Ordering::Relaxed);
-        let walked = self.walked.load(Ordering::Relaxed);
+        // Pages that were decoded are half done: the walk is still to come.
+        let looked = self.looked.load(Ordering::Relaxed) / 2;
+        let walked = self.walked.load(Ordering::Relaxed).max(looked);
         let step = (hashed + walked) / PROGRESS_STEP;
         if step > self.told.fetch_max(step, Ordering::Relaxed) {
             (self.progress)(Progress {

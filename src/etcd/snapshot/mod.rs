@@ -1,9 +1,9 @@
 //! Reading an etcd snapshot, or a copy of a member's database, without an etcd binary.
 //!
-//! [`inspect`] reads the file twice at once: one thread hashes it from end to end, two others walk
-//! the trees, decode every entry and follow the keys. It says which layer is broken and where, what
-//! `etcdutl snapshot status` would print, what `HashKV` a server would answer, and what the
-//! database says about its cluster.
+//! [`inspect`] reads the file from its beginning to its end: one thread hashes it, another decodes every
+//! entry. Then one walks the trees, and another follows the keys. It says which layer is broken and
+//! where, what `etcdutl snapshot status` would print, what `HashKV` a server would answer, and what
+//! the database says about its cluster.
 //!
 //! Layers: `trailer` (the SHA-256 at the end), `meta` and `pages` (bbolt), `keys` (etcd). Pages
 //! have no checksums of their own: without the trailer a changed byte of a value goes unnoticed,
@@ -21,8 +21,10 @@ mod facts;
 mod inspect;
 mod key_filter;
 mod keys;
+mod known_leaf;
 mod options;
 mod packed;
+mod pieces;
 mod pipeline;
 mod prefixes;
 mod read_ordering;
@@ -48,5 +50,6 @@ pub use options::{Options, Progress};
 pub use packed::Packed;
 pub use prefixes::{PrefixUsage, Usage};
 pub use report::{LayerState, Report};
+pub use skeleton::Room;
 pub use stream::StreamCheck;
 pub use trailer::{Shape, TRAILER, Trailer};

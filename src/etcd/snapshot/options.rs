@@ -7,6 +7,9 @@ use super::key_filter::KeyFilter;
 use crate::etcd::hashkv::At;
 use crate::finding::DEFAULT_KEPT;
 
+/// Of the 64 MiB that an inspection may use, what the program and the table of keys leave.
+const REMEMBER: usize = 24 << 20;
+
 /// What an inspection is to do.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -24,6 +27,9 @@ pub struct Options {
     pub prefixes: usize,
     /// Findings of each severity to list for each layer.
     pub findings: usize,
+    /// Bytes of memory for what is remembered of pages while the file is hashed; the walk reads the others
+    /// again. With none it begins at once.
+    pub remember: usize,
     /// Keys the hash that tells users' keys apart: unpredictable for whoever made the file.
     pub seed: u64,
 }
@@ -37,6 +43,7 @@ impl Default for Options {
             wanted: KeyFilter::default(),
             prefixes: 20,
             findings: DEFAULT_KEPT,
+            remember: REMEMBER,
             seed: RandomState::new().hash_one(0u8),
         }
     }

@@ -1,15 +1,15 @@
 //! What is remembered of the pages of a snapshot that is being received, until all of them are there.
 //!
 //! Of a leaf of the bucket `key` that is what [`Batch`] holds, of a branch page its used bytes. An
-//! item is found by its page's number. It is held in memory up to [`IN_MEMORY`], then in a file that
-//! has no name. Each item is:
+//! item is found by its page's number. It is held in memory while there is [`Room`], then in a file
+//! that has no name. Each item is:
 //!
 //! | offset | type | field |
 //! | --- | --- | --- |
 //! | 0 | u32 | length of what follows the CRC |
 //! | 4 | u32 | CRC-32C of it |
 //! | 8 | u8 | kind: 1 branch, 2 leaf |
-//! | 9 | | a branch: u32 overflow, then the bytes; a leaf: varints, see [`encode_leaf`] |
+//! | 9 | | a branch: u32 overflow, then the bytes; a leaf: see [`super::known_leaf`] |
 //!
 //! Nothing here is trusted to be complete: a page without an item is read from the snapshot.
 
@@ -17,16 +17,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::batch::{Batch, KeyEntry, LeafHead};
-use super::record::Act;
-use super::table::Fingerprint;
-use crate::etcd::bbolt::ShortKey;
-use crate::etcd::crc::CrcSpan;
-use crate::etcd::mvcc::{KvRevision, RevisionKey};
-use crate::etcd::proto::{put_varint, varint};
+use super::batch::Batch;
+use super::known_leaf::{self, KnownLeaf};
 
-/// Bytes of items that are held in memory.
-const IN_MEMORY: usize = 16 << 20;
+/// Bytes of items that are held in memory where there is a file, too.
+const BESIDE_FILE: usize = 16 << 20;
 /// Bytes that are written to the file at once; no item is cut by their bounds.
 const CHUNK: usize = 1 << 20;
 /// Addresses in the index are in units of so many bytes, so that 32 bits reach 32 GiB.
@@ -40,11 +35,34 @@ const HEAD: usize = 8;
 const BRANCH: u8 = 1;
 const LEAF: u8 = 2;
 
-/// A leaf's item, decoded into a [`Batch`].
-pub(super) struct KnownLeaf {
-    pub(super) overflow: u32,
-    pub(super) first: ShortKey,
-    pub(super) last: ShortKey,
+/// Where items can be held.
+#[derive(Debug)]
+pub struct Room {
+    /// Bytes of memory.
+    memory: usize,
+    file: Option<File>,
+    /// Bytes that the file may have.
+    most: u64,
+}
+
+impl Room {
+    /// So many bytes of memory.
+    pub fn memory(bytes: usize) -> Self {
+        Self {
+            memory: bytes,
+            file: None,
+            most: 0,
+        }
+    }
+
+    /// 16 MiB of memory, and then up to `most` bytes of a file, if there is one.
+    pub fn scratch(file: Option<File>, most: u64) -> Self {
+        Self {
+            memory: BESIDE_FILE,
+            file,
+            most,
+        }
+    }
 }
 
 /// The items.
@@ -55,24 +73,24 @@ pub(super) struct Skeleton {
     /// The chunk that is being filled, and how many are in the file.
     open: Vec<u8>,
     stored: usize,
-    file: Option<File>,
-    /// Bytes that the file may have.
-    most: u64,
+    room: Room,
+    /// Whether an item had no room.
+    full: bool,
     item: Vec<u8>,
     around: Vec<u8>,
     around_at: u64,
 }
 
 impl Skeleton {
-    /// An empty one, which may use `most` bytes of a file.
-    pub(super) fn new(file: Option<File>, most: u64) -> Self {
+    /// An empty one.
+    pub(super) fn new(room: Room) -> Self {
         Self {
             index: Vec::new(),
             chunks: Vec::new(),
             open: Vec::new(),
             stored: 0,
-            file,
-            most,
+            room,
+            full: false,
             item: Vec::new(),
             around: Vec::new(),
             around_at: 0,
@@ -93,8 +111,13 @@ impl Skeleton {
             return;
         };
         self.begin(LEAF);
-        encode_leaf(&mut self.item, overflow, leaf, &batch.entries);
+        known_leaf::encode(&mut self.item, overflow, leaf, &batch.entries);
         self.put(page);
+    }
+
+    /// Whether an item had no room: then others after it may have none either.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
     }
 
     fn begin(&mut self, kind: u8) {
@@ -113,7 +136,11 @@ impl Skeleton {
                 *target = byte;
             }
         }
-        if self.item.len() > CHUNK || (self.open.len() + self.item.len() > CHUNK && !self.seal()) {
+        if self.item.len() > CHUNK {
+            return;
+        }
+        if self.open.len() + self.item.len() > CHUNK && !self.seal() {
+            self.full = true;
             return;
         }
         let address = (self.chunks.len() + self.stored) * CHUNK + self.open.len();
@@ -135,19 +162,19 @@ impl Skeleton {
     /// Puts the open chunk where it stays; false if there is no room.
     fn seal(&mut self) -> bool {
         self.open.resize(CHUNK, 0);
-        if self.chunks.len() < IN_MEMORY / CHUNK {
+        if self.chunks.len() < self.room.memory / CHUNK {
             let next = Vec::with_capacity(CHUNK);
             self.chunks.push(std::mem::replace(&mut self.open, next));
             return true;
         }
         let at = (self.stored * CHUNK) as u64;
-        let written = match &self.file {
-            Some(file) if at + CHUNK as u64 <= self.most => file.write_all_at(&self.open, at),
+        let written = match &self.room.file {
+            Some(file) if at + CHUNK as u64 <= self.room.most => file.write_all_at(&self.open, at),
             _ => return false,
         };
         if written.is_err() {
             // A full disk, perhaps: what is in the file so far still counts.
-            self.file = None;
+            self.room.most = 0;
             return false;
         }
         self.stored += 1;
@@ -189,7 +216,7 @@ impl Skeleton {
 
     /// Reads the item at an offset of the file.
     fn read(&mut self, offset: u64) -> io::Result<()> {
-        let file = self.file.as_ref().ok_or_else(broken)?;
+        let file = self.room.file.as_ref().ok_or_else(broken)?;
         let near = |around: &[u8], at: u64| {
             let from = usize::try_from(offset.checked_sub(at)?).ok()?;
             let bytes = around.get(from..)?;
@@ -220,7 +247,7 @@ impl Skeleton {
         match self.find(page)? {
             Some(LEAF) => {
                 let content = self.item.get(HEAD + 1..).unwrap_or_default();
-                decode_leaf(content, page, batch)
+                known_leaf::decode(content, page, batch)
                     .map(Some)
                     .ok_or_else(broken)
             }
@@ -261,136 +288,14 @@ fn broken() -> io::Error {
     )
 }
 
-/// Overflow, count of entries, bytes of keys and values, CRC and shift of them all; then for each
-/// entry, newest first: how far its main revision is below the one before, sub revision, 1 for a
-/// tombstone, fingerprint, prefix, length of key and value, bytes stored, how far it was created
-/// before, version, lease.
-fn encode_leaf(out: &mut Vec<u8>, overflow: u32, leaf: &LeafHead, entries: &[KeyEntry]) {
-    let (crc, shift) = leaf.all.parts();
-    put_varint(out, u64::from(overflow));
-    put_varint(out, entries.len() as u64);
-    put_varint(out, leaf.bytes);
-    out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(&shift.to_le_bytes());
-    // Numbers may be hostile. Wrapping there and back gives each of them again, whatever it is.
-    let mut before = i64::MAX;
-    for entry in entries {
-        let main = entry.revision.main;
-        let (tombstone, create, version, lease) = match entry.act {
-            Act::Put {
-                create,
-                version,
-                lease,
-            } => (0, create, version, lease),
-            // A bump is never remembered, see `stream`.
-            Act::Delete | Act::Bump => (1, main, 0, 0),
-        };
-        put_varint(out, before.wrapping_sub(main).cast_unsigned());
-        before = main;
-        put_varint(out, entry.revision.sub.cast_unsigned());
-        put_varint(out, tombstone);
-        out.extend_from_slice(&entry.fingerprint.bits().to_le_bytes());
-        put_varint(out, u64::from(entry.prefix));
-        put_varint(out, u64::from(entry.key_len));
-        put_varint(out, entry.value_len);
-        put_varint(out, entry.stored);
-        put_varint(out, main.wrapping_sub(create).cast_unsigned());
-        put_varint(out, version.cast_unsigned());
-        put_varint(out, lease.cast_unsigned());
-    }
-}
-
-/// Reads what [`encode_leaf`] wrote.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn number(&mut self) -> Option<u64> {
-        let (value, len) = varint::read(self.0).ok()?;
-        self.0 = self.0.get(len..)?;
-        Some(value)
-    }
-
-    fn small(&mut self) -> Option<u32> {
-        self.number().and_then(|number| u32::try_from(number).ok())
-    }
-
-    fn signed(&mut self) -> Option<i64> {
-        self.number().map(u64::cast_signed)
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (fixed, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*fixed)
-    }
-
-    fn entry(&mut self, before: i64) -> Option<KeyEntry> {
-        let main = before.wrapping_sub(self.signed()?);
-        let sub = self.signed()?;
-        let tombstone = self.number()? == 1;
-        let fingerprint = Fingerprint::from_bits(u64::from_le_bytes(self.fixed()?));
-        let (prefix, key_len) = (self.small()?, self.small()?);
-        let (value_len, stored) = (self.number()?, self.number()?);
-        let create = main.wrapping_sub(self.signed()?);
-        let (version, lease) = (self.signed()?, self.signed()?);
-        Some(KeyEntry {
-            revision: KvRevision { main, sub },
-            act: if tombstone {
-                Act::Delete
-            } else {
-                Act::Put {
-                    create,
-                    version,
-                    lease,
-                }
-            },
-            fingerprint,
-            prefix,
-            key_len,
-            value_len,
-            stored,
-        })
-    }
-}
-
-fn decode_leaf(content: &[u8], page: u64, batch: &mut Batch) -> Option<KnownLeaf> {
-    let mut input = Input(content);
-    let overflow = input.small()?;
-    let count = usize::try_from(input.number()?).ok()?;
-    let bytes = input.number()?;
-    let crc = u32::from_le_bytes(input.fixed()?);
-    let shift = u32::from_le_bytes(input.fixed()?);
-    let begin = batch.entries.len();
-    let mut before = i64::MAX;
-    for _ in 0..count {
-        let entry = input.entry(before)?;
-        before = entry.revision.main;
-        batch.entries.push(entry);
-    }
-    batch.leaves.push(LeafHead {
-        page,
-        is_page: true,
-        entries: count,
-        bytes,
-        all: CrcSpan::from_parts(crc, shift),
-    });
-    let stored = |entry: &KeyEntry| {
-        let key = RevisionKey {
-            revision: entry.revision,
-            tombstone: entry.act == Act::Delete,
-        };
-        ShortKey::of(&key.encode())
-    };
-    Some(KnownLeaf {
-        overflow,
-        first: stored(batch.entries.last().filter(|_| count > 0)?)?,
-        last: stored(batch.entries.get(begin)?)?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::batch::{KeyEntry, LeafHead};
+    use super::super::record::Act;
+    use super::super::table::Fingerprint;
     use super::*;
+    use crate::etcd::crc::CrcSpan;
+    use crate::etcd::mvcc::KvRevision;
 
     fn batch(page: u64, entries: u64) -> Batch {
         let entry = |n: u64| KeyEntry {
@@ -417,7 +322,7 @@ mod tests {
                 page,
                 is_page: true,
                 entries: entries as usize,
-                bytes: 77,
+                bytes: 8,
                 all: CrcSpan::of(&page.to_le_bytes()),
             }],
             entries: (0..entries).map(entry).collect(),
@@ -428,7 +333,7 @@ mod tests {
     #[test]
     fn items_come_back_from_memory_and_from_the_file() {
         let file = tempfile::tempfile().unwrap();
-        let mut skeleton = Skeleton::new(Some(file), 64 << 20);
+        let mut skeleton = Skeleton::new(Room::scratch(Some(file), 64 << 20));
         let pages = 2..14_000;
         for page in pages.clone() {
             match page % 10 {
@@ -468,7 +373,7 @@ mod tests {
 
     #[test]
     fn without_a_file_or_room_the_rest_is_not_remembered_and_a_changed_item_is_an_error() {
-        let mut skeleton = Skeleton::new(None, 0);
+        let mut skeleton = Skeleton::new(Room::memory(16 << 20));
         for page in 2..14_000 {
             skeleton.put_leaf(page, 0, &batch(page, 150));
         }

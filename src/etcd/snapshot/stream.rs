@@ -8,13 +8,12 @@
 //! in the bucket `key`, the whole file is inspected as `verify` does it: so a finding is the same, and
 //! has the same words, as `verify`'s.
 
-use std::fs::File;
 use std::sync::Mutex;
 
 use super::batch::{Batch, Decoder};
 use super::options::Options;
 use super::prefixes::OTHERS;
-use super::skeleton::Skeleton;
+use super::skeleton::{Room, Skeleton};
 use crate::etcd::bbolt::layout::{BRANCH, LEAF, MAGIC, PageHeader, is_page_size, u32_at};
 use crate::etcd::bbolt::{Item, single_leaf, used_branch};
 use crate::etcd::mvcc::REVISION_KEY;
@@ -51,14 +50,13 @@ struct Run {
 }
 
 impl StreamCheck {
-    /// A check for an inspection with these options. What does not fit into 16 MiB of memory goes to
-    /// `scratch`, up to `most` bytes; without one, the pages that it would be of are read again.
-    pub fn new(options: Options, scratch: Option<File>, most: u64) -> Self {
+    /// A check for an inspection with these options. Pages for which there is no room are read again.
+    pub fn new(options: Options, room: Room) -> Self {
         Self {
             // No compaction is known yet: an entry that only one could explain is left to the walk.
             decoder: Decoder::new(options.seed, None, options.wanted.clone()),
             options,
-            skeleton: Skeleton::new(scratch, most),
+            skeleton: Skeleton::new(room),
             page_size: 0,
             at: 0,
             run: None,
@@ -76,8 +74,11 @@ impl StreamCheck {
         }
         let begin = self.at;
         self.at += piece.len() as u64;
+        if !self.wants_more() {
+            return;
+        }
         let size = self.page_size;
-        if size == 0 || !begin.is_multiple_of(size as u64) {
+        if !begin.is_multiple_of(size as u64) {
             self.page_size = 0;
             return;
         }
@@ -85,6 +86,16 @@ impl StreamCheck {
         for (page, bytes) in (first..).zip(piece.chunks_exact(size)) {
             self.page(page, bytes);
         }
+    }
+
+    /// Whether anything of further bytes would be remembered.
+    pub(super) fn wants_more(&self) -> bool {
+        let of_use = self.at == 0 || self.is_of_use();
+        of_use && !self.skeleton.is_full()
+    }
+
+    fn is_of_use(&self) -> bool {
+        self.page_size != 0 && !self.too_many_prefixes
     }
 
     fn page(&mut self, page: u64, bytes: &[u8]) {
@@ -149,8 +160,7 @@ impl StreamCheck {
 
     /// Ends it: what the walk needs, unless it is of no use.
     pub(super) fn end(self) -> (Options, Option<Remembered>) {
-        let useful = self.page_size != 0 && !self.too_many_prefixes;
-        let remembered = useful.then(|| Remembered {
+        let remembered = self.is_of_use().then(|| Remembered {
             decoder: self.decoder,
             skeleton: Mutex::new(self.skeleton),
             page_size: self.page_size as u64,

@@ -13,8 +13,6 @@ use crate::etcd::bbolt::ReadAt;
 
 /// Bytes of the trailer.
 pub const TRAILER: u64 = 32;
-/// Bytes hashed at a time; stays in a second-level cache.
-const PIECE: usize = 256 << 10;
 
 /// What the file's length says about a trailer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,54 +82,65 @@ pub(super) struct Digests {
     pub(super) stray: Option<u64>,
 }
 
-/// Reads the file from its beginning to its end, once.
-pub(super) fn digest(
-    source: &dyn ReadAt,
+/// Hashes a file, piece by piece from its beginning.
+pub(super) struct Hashing {
+    size: u64,
+    /// Where the database ends, if that is known.
     database: Option<u64>,
-    progress: &(dyn Fn(u64) + Sync),
-) -> io::Result<Digests> {
-    let size = source.size();
-    let shape = Shape::of(size);
-    let data = shape.data(size);
-    let mut hasher = Sha256::new();
-    let mut stray = None;
-    let mut buf = vec![0; PIECE];
-    let mut at = 0;
-    while at < data {
-        let len = (data - at).min(PIECE as u64);
-        let piece = buf.get_mut(..len as usize).unwrap_or_default();
-        source.read_exact_at(piece, at)?;
-        hasher.update(&*piece);
-        if stray.is_none()
-            && let Some(end) = database
+    hasher: Sha256,
+    /// Bytes taken.
+    at: u64,
+    stray: Option<u64>,
+}
+
+impl Hashing {
+    /// Of a file of this size, whose database ends where `database` says.
+    pub(super) fn new(size: u64, database: Option<u64>) -> Self {
+        Self {
+            size,
+            database,
+            hasher: Sha256::new(),
+            at: 0,
+            stray: None,
+        }
+    }
+
+    /// Takes the next bytes of what precedes the trailer.
+    pub(super) fn take(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        let (at, len) = (self.at, piece.len() as u64);
+        if self.stray.is_none()
+            && let Some(end) = self.database
             && at + len > end
         {
             let skip = end.saturating_sub(at);
             let after = piece.get(skip as usize..).unwrap_or_default();
-            stray = after
-                .iter()
-                .position(|b| *b != 0)
-                .map(|i| at + skip + i as u64);
+            let stray = after.iter().position(|b| *b != 0);
+            self.stray = stray.map(|i| at + skip + i as u64);
         }
-        at += len;
-        progress(len);
+        self.at += len;
     }
-    let body: [u8; 32] = hasher.clone().finalize().into();
-    let trailer = match shape {
-        Shape::Sealed => {
-            let mut stored = [0; TRAILER as usize];
-            source.read_exact_at(&mut stored, data)?;
-            hasher.update(stored);
-            judge(&stored, &body)
-        }
-        Shape::Unsealed => Trailer::Unsealed,
-        Shape::Odd => Trailer::Odd { size },
-    };
-    Ok(Digests {
-        trailer,
-        file: hasher.finalize().into(),
-        stray,
-    })
+
+    /// Reads the trailer, if the file has one.
+    pub(super) fn end(mut self, source: &dyn ReadAt) -> io::Result<Digests> {
+        let shape = Shape::of(self.size);
+        let body: [u8; 32] = self.hasher.clone().finalize().into();
+        let trailer = match shape {
+            Shape::Sealed => {
+                let mut stored = [0; TRAILER as usize];
+                source.read_exact_at(&mut stored, shape.data(self.size))?;
+                self.hasher.update(stored);
+                judge(&stored, &body)
+            }
+            Shape::Unsealed => Trailer::Unsealed,
+            Shape::Odd => Trailer::Odd { size: self.size },
+        };
+        Ok(Digests {
+            trailer,
+            file: self.hasher.finalize().into(),
+            stray: self.stray,
+        })
+    }
 }
 
 fn judge(stored: &[u8; 32], computed: &[u8; 32]) -> Trailer {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use super::batch::Decoder;
 use super::buckets::{self, Content, Gathered, SmallBucket};
@@ -201,7 +201,11 @@ impl<'a> Walk<'a> {
         };
         let pass = self.key_pass(seed, gathered);
         let mark = self.walker.mark();
-        self.walker.set_read_ahead(skeleton.is_none());
+        let all_known = skeleton.is_some_and(|skeleton| {
+            let skeleton = skeleton.lock().unwrap_or_else(PoisonError::into_inner);
+            !skeleton.is_full()
+        });
+        self.walker.set_read_ahead(!all_known);
         let done = pipeline::run(&mut self.walker, &from, decoder, pass)?;
         self.walker.set_read_ahead(true);
         match (&done, skeleton) {

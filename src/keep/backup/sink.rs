@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::context::Cancel;
 use crate::etcd::download::{SnapshotSink, write_behind};
-use crate::etcd::snapshot::{Options, StreamCheck};
+use crate::etcd::snapshot::{Options, Room, StreamCheck};
 use crate::keep::{database, encryption};
 use crate::sys::fs::OutFile;
 use crate::sys::read_back::ReadBack;
@@ -50,7 +50,7 @@ impl Sink {
             wanted: encryption::wanted(database::cluster_keys()),
             ..Options::default()
         };
-        let check = StreamCheck::new(options, scratch(&dir), db_size / SCRATCH);
+        let check = StreamCheck::new(options, Room::scratch(scratch(&dir), db_size / SCRATCH));
         let look = Arc::new(Mutex::new(check));
         let shown = Arc::clone(&look);
         let copy = file.file().try_clone()?;
