@@ -39,6 +39,9 @@ use crate::finding::{Findings, Layer, Place};
 /// Keys whose entries do not fit that are looked at again; with more there is no doubt left.
 const MAX_SUSPECTS: usize = 4096;
 
+/// Entries whose keys' slots are fetched together, so few that they stay in the first-level cache.
+const SOON: usize = 64;
+
 /// What a key's next older entry must be. In the low 30 bits of its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Expected(u32);
@@ -373,7 +376,6 @@ impl<'a> KeyPass<'a> {
         source: &dyn ReadAt,
         page_size: u64,
     ) -> io::Result<bool> {
-        self.table.warm(batch.entries.iter().map(|e| e.fingerprint));
         let mut findings = Findings::keeping(0);
         let mut sound = true;
         let mut wanted = batch.wanted.iter().peekable();
@@ -384,6 +386,10 @@ impl<'a> KeyPass<'a> {
             self.counts.bytes += leaf.bytes;
             self.parts.clear();
             for (at, entry) in (next..).zip(entries.unwrap_or_default()) {
+                if at.is_multiple_of(SOON) {
+                    let soon = batch.entries.iter().skip(at).take(SOON);
+                    self.table.warm(soon.map(|entry| entry.fingerprint));
+                }
                 self.check_gap(entry.revision, leaf.place(), &mut findings);
                 let (part, new) = self.follow(entry.revision, entry.act, entry.fingerprint);
                 let wanted = wanted.next_if(|wanted| wanted.entry == at);

@@ -64,6 +64,10 @@ pub(super) struct Names {
     names: Vec<Box<[u8]>>,
     index: HashMap<Box<[u8]>, u32>,
     recent: [u32; RECENT],
+    /// By number: whether every key below a prefix has it.
+    hold_below: Vec<bool>,
+    /// The one that was met last.
+    last: u32,
 }
 
 /// Slots of the cache.
@@ -75,6 +79,8 @@ impl Default for Names {
             names: Vec::new(),
             index: HashMap::new(),
             recent: [OTHERS; RECENT],
+            hold_below: Vec::new(),
+            last: OTHERS,
         }
     }
 }
@@ -82,6 +88,19 @@ impl Default for Names {
 impl Names {
     /// The number of a key's prefix; [`OTHERS`] once there are too many.
     pub(super) fn number(&mut self, key: &[u8]) -> u32 {
+        // Neighbours in a leaf often have the same prefix.
+        let last = self.last as usize;
+        if self.hold_below.get(last) == Some(&true)
+            && let Some(name) = self.names.get(last)
+            && key.strip_prefix(&**name).and_then(<[u8]>::first) == Some(&b'/')
+        {
+            return self.last;
+        }
+        self.last = self.find(key);
+        self.last
+    }
+
+    fn find(&mut self, key: &[u8]) -> u32 {
         let prefix = prefix_of(key);
         // The ends of prefixes differ more than their beginnings.
         let tail = prefix.last_chunk().copied().map_or(0, u32::from_le_bytes);
@@ -96,7 +115,6 @@ impl Names {
         }
         let number = self.look_up(prefix);
         if let Some(recent) = self.recent.get_mut(slot).filter(|_| number != OTHERS) {
-            // Neighbours in a leaf often have the same prefix: most are found here.
             *recent = number;
         }
         number
@@ -111,6 +129,7 @@ impl Names {
         }
         let number = self.names.len() as u32;
         self.names.push(prefix.into());
+        self.hold_below.push(holds_below(prefix));
         self.index.insert(prefix.into(), number);
         number
     }
@@ -187,9 +206,31 @@ fn prefix_of(key: &[u8]) -> &[u8] {
     key.get(..end).unwrap_or(key)
 }
 
+/// Whether each key that is below a prefix, with a slash behind it, has this prefix.
+fn holds_below(prefix: &[u8]) -> bool {
+    // One more component decides nothing but whether that of a group is still to come. A long one is cut.
+    let below = [prefix, b"/x/"].concat();
+    below.len() <= LONGEST && prefix_of(&below) == prefix
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn the_last_prefix_is_taken_only_where_the_key_has_it(
+            keys in proptest::collection::vec("(/|)[a.]{0,2}(/[ab.]{0,2}){0,4}", 1..30),
+        ) {
+            let mut names = Names::default();
+            for key in keys {
+                let number = names.number(key.as_bytes());
+                prop_assert_eq!(&*names.names[number as usize], prefix_of(key.as_bytes()), "{}", key);
+            }
+        }
+    }
 
     #[test]
     fn prefixes_of_keys() {
