@@ -70,7 +70,17 @@ pub(super) struct Batch {
     pub(super) wanted: Vec<Wanted>,
 }
 
+/// Entries whose keys' slots are fetched together, so few that they stay in the first-level cache.
+const SOON: usize = 64;
+
 impl Batch {
+    /// The keys of the entries that follow soon, each of them once.
+    pub(super) fn soon_after(&self, at: usize) -> impl Iterator<Item = Fingerprint> {
+        let soon = if at.is_multiple_of(SOON) { SOON } else { 0 };
+        let entries = self.entries.iter().skip(at).take(soon);
+        entries.map(|entry| entry.fingerprint)
+    }
+
     pub(super) fn clear(&mut self) {
         self.leaves.clear();
         self.entries.clear();

@@ -39,9 +39,6 @@ use crate::finding::{Findings, Layer, Place};
 /// Keys whose entries do not fit that are looked at again; with more there is no doubt left.
 const MAX_SUSPECTS: usize = 4096;
 
-/// Entries whose keys' slots are fetched together, so few that they stay in the first-level cache.
-const SOON: usize = 64;
-
 /// What a key's next older entry must be. In the low 30 bits of its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Expected(u32);
@@ -386,10 +383,7 @@ impl<'a> KeyPass<'a> {
             self.counts.bytes += leaf.bytes;
             self.parts.clear();
             for (at, entry) in (next..).zip(entries.unwrap_or_default()) {
-                if at.is_multiple_of(SOON) {
-                    let soon = batch.entries.iter().skip(at).take(SOON);
-                    self.table.warm(soon.map(|entry| entry.fingerprint));
-                }
+                self.table.warm(batch.soon_after(at));
                 self.check_gap(entry.revision, leaf.place(), &mut findings);
                 let (part, new) = self.follow(entry.revision, entry.act, entry.fingerprint);
                 let wanted = wanted.next_if(|wanted| wanted.entry == at);
