@@ -196,6 +196,8 @@ fn stop_container(
         "the runtime is told to stop {} of {} within {} s",
         container.name, container.manifest_name, asked.timeout
     ));
+    // The kubelet's thread locks them in the other order.
+    drop(records);
     let grace = Duration::from_secs(u64::try_from(asked.timeout).unwrap_or_default());
     lock(&shared.stops).push((asked.container_id.clone(), Instant::now() + grace));
     Ok(cri::StopContainerResponse {})
