@@ -4,8 +4,8 @@ use super::elements::Child;
 use super::visit::Order;
 use crate::finding::{Findings, Layer, Place};
 
-/// Bytes of neighbouring leaves that are read together; stays within a second-level cache, and from
-/// 128 KiB on a read takes three times as long on an AMD EPYC.
+/// Bytes of neighbouring leaves that are read together; stays within a second-level cache, beside what
+/// another thread reads.
 const READ_AHEAD: u64 = 64 << 10;
 
 /// A branch page on the way to the leaf that is looked at.
