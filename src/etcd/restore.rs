@@ -20,6 +20,7 @@ mod database;
 mod grown;
 mod live;
 mod plan;
+mod rewritten;
 mod settle;
 mod source;
 mod spec;

@@ -72,7 +72,7 @@ impl OutFile {
     }
 
     /// Lets the next write begin there.
-    pub(super) fn go_on_at(&mut self, offset: u64) -> io::Result<()> {
+    pub fn go_on_at(&mut self, offset: u64) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(offset))?;
         self.offset = offset;
         Ok(())

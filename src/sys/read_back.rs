@@ -19,6 +19,9 @@ use rustix::fs::{Advice, OFlags, fadvise};
 /// What addresses, offsets and lengths are multiples of, for any disk.
 const ALIGNMENT: usize = 4096;
 
+/// Is shown each piece of the file, in order.
+pub type Look = Box<dyn FnMut(&[u8]) + Send>;
+
 /// A piece of a file that has been written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece {
@@ -36,8 +39,8 @@ pub struct ReadBack {
 }
 
 impl ReadBack {
-    /// Opens the file once more.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    /// Opens the file once more. `look` is shown what the disk returns.
+    pub(super) fn of(path: &Path, look: Option<Look>) -> io::Result<Self> {
         let direct = i32::try_from(OFlags::DIRECT.bits()).ok();
         let direct = direct.and_then(|flag| {
             let mut options = OpenOptions::new();
@@ -47,7 +50,7 @@ impl ReadBack {
         let (written, pieces) = channel();
         let worker = std::thread::Builder::new()
             .name("read-back".to_owned())
-            .spawn(move || Reader::new(direct, plain).run(&pieces))?;
+            .spawn(move || Reader::new(direct, plain, look).run(&pieces))?;
         Ok(Self {
             written: Some(written),
             worker: Some(worker),
@@ -87,15 +90,17 @@ struct Reader {
     plain: File,
     buffer: Vec<u8>,
     compared: u64,
+    look: Option<Look>,
 }
 
 impl Reader {
-    fn new(direct: Option<File>, plain: File) -> Self {
+    fn new(direct: Option<File>, plain: File, look: Option<Look>) -> Self {
         Self {
             direct,
             plain,
             buffer: Vec::new(),
             compared: 0,
+            look,
         }
     }
 
@@ -115,6 +120,9 @@ impl Reader {
             self.plain.read_exact_at(&mut self.buffer, piece.offset)?;
             compare(&self.buffer, piece)?;
             self.compared += piece.len as u64;
+            if let Some(look) = &mut self.look {
+                look(&self.buffer);
+            }
         }
         Ok(self.compared)
     }
@@ -149,6 +157,9 @@ impl Reader {
         let found = space.get(..piece.len.min(have)).unwrap_or_default();
         compare(found, piece)?;
         self.compared += piece.len as u64;
+        if let Some(look) = &mut self.look {
+            look(found);
+        }
         Ok(true)
     }
 }
@@ -185,7 +196,7 @@ mod tests {
         let pieces = [(0, 8192), (8192, 8192), (16_384, 3616)];
         let compare = |content: &[u8], pieces: &[(usize, usize)]| {
             std::fs::write(&path, content).unwrap();
-            let back = ReadBack::of(&path).unwrap();
+            let back = ReadBack::of(&path, None).unwrap();
             for (offset, len) in pieces {
                 back.written(piece(&bytes, *offset, *len));
             }
@@ -212,7 +223,7 @@ mod tests {
         let path = dir.path().join("f");
         std::fs::write(&path, b"0123456789").unwrap();
         let (send, pieces) = channel();
-        let reader = Reader::new(None, File::open(&path).unwrap());
+        let reader = Reader::new(None, File::open(&path).unwrap(), None);
         send.send(piece(b"0123456789", 0, 10)).unwrap();
         drop(send);
         assert_eq!(reader.run(&pieces).unwrap(), 10);

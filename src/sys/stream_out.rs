@@ -15,12 +15,17 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::failpoints::{self, Lie, Op};
 use super::fs::OutFile;
-use super::read_back::{Piece, ReadBack};
+use super::read_back::{Look, Piece, ReadBack};
 
 /// Bytes written at once.
 const CHUNK: usize = 2 << 20;
 /// Pieces under way: one is made, one is written, one waits.
 const CHUNKS: usize = 3;
+/// Bytes that are made at once: on an AMD EPYC, reads of 2 MiB from the page cache took three times as
+/// long as reads of this size.
+const FILL: usize = 64 << 10;
+/// Bytes after which the disk begins to flush what it has, while the next ones are written.
+const FLUSH: u64 = 32 << 20;
 /// What addresses, offsets and lengths are multiples of, for any disk.
 const ALIGNMENT: usize = 4096;
 
@@ -76,23 +81,36 @@ pub struct StreamOut {
 /// What the thread gives back.
 type Written = (OutFile, Option<ReadBack>);
 
-/// Is shown each piece before it is written.
-pub type Look = Box<dyn FnMut(&[u8]) + Send>;
-
 impl StreamOut {
-    /// Takes over a file. Nothing else may write to it until [`StreamOut::finish`].
+    /// Takes over a file. Nothing else may write to it until [`StreamOut::finish`]. Every 32 MiB the disk
+    /// is asked to flush, so that the last flush is short.
     pub fn new(file: OutFile) -> io::Result<Self> {
-        Self::start(file, None, None)
+        let flushes = Flushes::of(&file)?;
+        Self::start(file, None, None, Some(flushes))
     }
 
-    /// The same, and what is [written](Write) is read back from the disk and compared. `look` is shown
-    /// each piece, in order: whole pieces of 2 MiB, but for the last.
+    /// The same, and what is [written](Write) is read back from the disk and compared. `judge` is shown
+    /// what the disk returned, in order.
+    pub fn judged(file: OutFile, judge: Look) -> io::Result<Self> {
+        let back = ReadBack::of(file.path(), Some(judge))?;
+        let flushes = Flushes::of(&file)?;
+        Self::start(file, Some(back), None, Some(flushes))
+    }
+
+    /// What is [written](Write) is read back from the disk and compared. `look` is shown each piece before
+    /// it is written, in order: whole pieces of 2 MiB, but for the last. The disk flushes once, at the end:
+    /// an etcd may wait for the same disk.
     pub fn proven(file: OutFile, look: Option<Look>) -> io::Result<Self> {
-        let back = ReadBack::of(file.path())?;
-        Self::start(file, Some(back), look)
+        let back = ReadBack::of(file.path(), None)?;
+        Self::start(file, Some(back), look, None)
     }
 
-    fn start(file: OutFile, back_read: Option<ReadBack>, look: Option<Look>) -> io::Result<Self> {
+    fn start(
+        file: OutFile,
+        back_read: Option<ReadBack>,
+        look: Option<Look>,
+        flushes: Option<Flushes>,
+    ) -> io::Result<Self> {
         let proven = back_read.is_some();
         let (full, work) = sync_channel::<Chunk>(CHUNKS);
         let (back, empty) = sync_channel(CHUNKS);
@@ -102,7 +120,7 @@ impl StreamOut {
         }
         let worker = std::thread::Builder::new()
             .name("stream-out".to_owned())
-            .spawn(move || write_all(file, &work, &back, back_read))?;
+            .spawn(move || write_all(file, &work, &back, back_read, flushes))?;
         Ok(Self {
             chunk: Chunk::new(),
             full: Some(full),
@@ -113,16 +131,23 @@ impl StreamOut {
         })
     }
 
-    /// Lets `make` fill the buffer that will be written; it returns the number of bytes.
+    /// Lets `make` fill a part of the buffer that will be written, at most 64 KiB; it returns the number
+    /// of bytes.
     pub fn fill(&mut self, make: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         let space = self.chunk.space();
-        let most = space.len();
-        let made = make(space)?.min(most);
-        self.chunk.len += made;
-        if made == most {
-            self.pass_on()?;
-        }
+        let most = space.len().min(FILL);
+        let made = make(space.get_mut(..most).unwrap_or_default())?.min(most);
+        self.made(made)?;
         Ok(made)
+    }
+
+    /// So many bytes more are in the piece.
+    fn made(&mut self, bytes: usize) -> io::Result<()> {
+        self.chunk.len += bytes;
+        match self.chunk.space() {
+            [] => self.pass_on(),
+            _ => Ok(()),
+        }
     }
 
     fn pass_on(&mut self) -> io::Result<()> {
@@ -167,7 +192,7 @@ impl StreamOut {
         self.join().map(|(file, _)| file)
     }
 
-    /// The same of a [proven](StreamOut::proven) one; the comparison ends once the file is durable.
+    /// The same of one that is [proven](StreamOut::proven) or [judged](StreamOut::judged); the comparison ends once the file is durable.
     pub fn finish_proven(mut self) -> io::Result<(OutFile, ReadBack)> {
         self.pass_on()?;
         let (file, back) = self.join()?;
@@ -184,12 +209,11 @@ impl Write for StreamOut {
             let taken = data.get(..len).unwrap_or(data);
             self.chunk.crc = crc32c::crc32c_append(self.chunk.crc, taken);
         }
-        self.fill(|space| {
-            if let (Some(target), Some(source)) = (space.get_mut(..len), data.get(..len)) {
-                target.copy_from_slice(source);
-            }
-            Ok(len)
-        })
+        if let (Some(target), Some(source)) = (self.chunk.space().get_mut(..len), data.get(..len)) {
+            target.copy_from_slice(source);
+        }
+        self.made(len)?;
+        Ok(len)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -223,6 +247,7 @@ fn write_all(
     work: &Receiver<Chunk>,
     back: &SyncSender<Chunk>,
     read_back: Option<ReadBack>,
+    mut flushes: Option<Flushes>,
 ) -> io::Result<Written> {
     let aligned = file.offset.is_multiple_of(ALIGNMENT as u64);
     let mut direct = aligned && set_direct(&file, true);
@@ -260,6 +285,9 @@ fn write_all(
         }
         failpoints::done(Op::Write(&file.path, offset, data));
         file.offset += len as u64;
+        if let Some(flushes) = &mut flushes {
+            flushes.written_to(file.offset);
+        }
         if let Some(read_back) = &read_back {
             let crc = chunk.crc;
             read_back.written(Piece { offset, len, crc });
@@ -271,9 +299,54 @@ fn write_all(
     if direct {
         set_direct(&file, false);
     }
+    if let Some(flushes) = flushes {
+        flushes.end()?;
+    }
     let end = file.offset;
     file.go_on_at(end)?;
     Ok((file, read_back))
+}
+
+/// Lets the disk flush while more is written. What was written past the page cache lies in the disk's
+/// own cache, and flushing all of that at the end took as long as writing it.
+struct Flushes {
+    /// The end of what the disk was asked to flush.
+    asked: u64,
+    next: SyncSender<()>,
+    worker: JoinHandle<io::Result<()>>,
+}
+
+impl Flushes {
+    fn of(file: &OutFile) -> io::Result<Self> {
+        let asked = file.offset;
+        let file = file.file.try_clone()?;
+        // Without a buffer: who is flushing is not asked again.
+        let (next, work) = sync_channel(0);
+        let worker = std::thread::Builder::new()
+            .name("flush".to_owned())
+            .spawn(move || work.iter().try_for_each(|()| file.sync_data()))?;
+        Ok(Self {
+            asked,
+            next,
+            worker,
+        })
+    }
+
+    fn written_to(&mut self, end: u64) {
+        if end >= self.asked + FLUSH && self.next.try_send(()).is_ok() {
+            self.asked = end;
+        }
+    }
+
+    /// # Errors
+    /// That of a flush: the kernel tells it once, so the flush at the end would not fail again.
+    fn end(self) -> io::Result<()> {
+        drop(self.next);
+        match self.worker.join() {
+            Ok(flushed) => flushed,
+            Err(_) => Err(io::Error::other("the thread that flushes ended early")),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -75,8 +75,9 @@ fn amended(bytes: &[u8], meta: &Meta, changes: &Changes) -> Vec<u8> {
 fn rewritten(bytes: &[u8], meta: &Meta, changes: &Changes, page_size: u32) -> Vec<u8> {
     let before = bytes.to_vec();
     let data = before.len() as u64;
+    let metas = vec![0; 2 * page_size as usize];
     let (new, mut after) =
-        rewrite(&before, data, meta, changes, page_size, Vec::new(), &|_| {}).unwrap();
+        rewrite(&before, data, meta, changes, page_size, metas, &|_| {}).unwrap();
     for (page, meta_page) in meta_pages(&new).iter().enumerate() {
         after[page * page_size as usize..][..80].copy_from_slice(meta_page);
     }

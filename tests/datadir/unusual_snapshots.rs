@@ -205,8 +205,16 @@ fn other_machines_databases_are_restored() {
         let metas = Metas::read(&snapshot, data, Origin::File, &mut unheard).unwrap();
         let meta = metas.unwrap().chosen;
         let none = Default::default();
-        let (meta, mut large) =
-            rewrite(&snapshot, data, &meta, &none, 16_384, Vec::new(), &|_| {}).unwrap();
+        let (meta, mut large) = rewrite(
+            &snapshot,
+            data,
+            &meta,
+            &none,
+            16_384,
+            vec![0; 2 * 16_384],
+            &|_| {},
+        )
+        .unwrap();
         for (page, bytes) in meta_pages(&meta).iter().enumerate() {
             large[page * 16_384..][..80].copy_from_slice(bytes);
         }

@@ -11,7 +11,6 @@
 //! The page format: bbolt's `internal/common` (`page.go`, `meta.go`, `bucket.go`) and its
 //! `Tx.Check`; go.etcd.io/bbolt.
 
-mod direct;
 pub(crate) mod elements;
 mod frames;
 mod freelist;
@@ -28,7 +27,6 @@ pub mod write;
 
 use std::io;
 
-pub use direct::DirectSource;
 pub(crate) use elements::Item;
 pub use freelist::Usage;
 pub use meta::{Meta, Metas, Origin};

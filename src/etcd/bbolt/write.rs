@@ -6,7 +6,7 @@
 //! next to nothing beyond the copy, and keeps what free pages hold.
 //!
 //! [`rewrite`] writes all buckets in order into fresh pages, as a defragmentation does: nothing
-//! but live entries is left.
+//! but live entries is left. [`WrittenCheck`] judges those pages in the order of the file.
 //!
 //! Invariants of both: a page's id is its place, the tree's root and all children are below the
 //! high-water mark, elements ascend, the file ends at the high-water mark, and both metas are
@@ -22,8 +22,11 @@ mod input;
 mod pages;
 mod rewrite;
 mod tree;
+mod written;
 
 pub use amend::{Amendment, amend};
 pub use changes::{Change, Changes, Edit, meta_pages};
-pub use digest::{Digest, checked_digests, digests, digests_left, root_bucket, small_bucket};
-pub use rewrite::rewrite;
+pub use digest::{Digest, digests, digests_left, root_bucket, small_bucket};
+pub use input::Input;
+pub use rewrite::{Rewriting, rewrite};
+pub use written::WrittenCheck;

@@ -1,19 +1,18 @@
 //! The database of the new directory: copied or rewritten, checked, changed, read back.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
-
 use super::grown::{Grown, grow};
 use super::plan::{Plan, refuse};
+use super::rewritten::{Begun, Rewritten, Told, rewritten};
 use super::settle::settle;
 use super::source::Source;
 use super::spec::{AtRevision, Spec};
 use crate::error::{Doing, Fact, Failure, Kind, Result};
-use crate::etcd::bbolt::write::{Change, amend, digests_left, meta_pages, rewrite, small_bucket};
+use crate::etcd::bbolt::write::{Input, amend, small_bucket};
 use crate::etcd::bbolt::{FileSource, Metas, ReadAt};
 use crate::etcd::build::{Decision, Phase, Watch, chosen, stop_if, write_amendment};
 use crate::etcd::datadir::DbFacts;
@@ -21,14 +20,10 @@ use crate::etcd::hashkv::At;
 use crate::etcd::roll::Rolled;
 use crate::etcd::segment::Extended;
 use crate::etcd::snapshot::{
-    LayerState, Options, Packed, Report, Shape, Trailer, inspect, is_raw_copy,
+    Options, OrderedReads, Packed, Progress, Report, Shape, inspect, inspect_and_copy, is_raw_copy,
 };
-use crate::finding::Layer;
 use crate::sys::fs::{self, OutFile};
 use crate::sys::stream_out::StreamOut;
-
-/// Bytes read at a time behind the database.
-const REST: usize = 64 << 10;
 
 /// A snapshot that was looked at from outside.
 pub(super) struct Database {
@@ -114,17 +109,19 @@ impl Database {
             return Err(self.no_database(watch));
         };
         let out = OutFile::create(to).doing(Kind::Store, writing)?;
-        let (plan, grown, mut out) = if spec.grows_and_shrinks() {
-            self.grow_and_rewrite(spec, out, length, watch)?
+        let (plan, grown, mut out, rewritten) = if spec.grows_and_shrinks() {
+            let (plan, grown, out, new) = self.grow_and_rewrite(spec, out, length, watch)?;
+            (plan, grown, out, Some(new))
         } else if spec.compact {
-            let (plan, out) = self.check_and_rewrite(spec, out, watch)?;
-            (plan, Grown::No, out)
+            let (plan, out, new) = self.check_and_rewrite(spec, out, watch)?;
+            (plan, Grown::No, out, Some(new))
         } else {
-            self.copy_and_amend(spec, out, length, watch)?
+            let (plan, grown, out) = self.copy_and_amend(spec, out, length, watch)?;
+            (plan, grown, out, None)
         };
         stop_if(watch)?;
+        let facts = settle(&mut out, &plan, rewritten, watch)?;
         let size = out.len();
-        let facts = settle(&mut out, size, &plan, watch)?;
         let mut notes = plan.notes;
         if self.raw {
             notes.push(RAW_COPY.to_owned());
@@ -237,9 +234,9 @@ impl Database {
         Ok((plan, grown, out))
     }
 
-    /// Copies the database. One with a trailer is hashed on the way, so the trailer vouches for
-    /// exactly the bytes that were written; its trees are walked at the same time. One without a
-    /// trailer could change between the walk and the copy, so there is no report on it yet.
+    /// Copies the database. One with a trailer is hashed and checked on the way, so the trailer vouches
+    /// for exactly the bytes that were written. One without a trailer could change between the check and
+    /// the copy, so there is no report on it yet.
     fn copy(
         &self,
         mut out: OutFile,
@@ -250,113 +247,71 @@ impl Database {
         let writing = || format!("writing {}", path.display());
         out.preallocate(length).doing(Kind::Store, writing)?;
         watch.begin(Phase::Copy, self.data);
-        if self.shape != Shape::Sealed || self.skip_hash_check {
-            let source = Source::of(&self.source, watch);
-            let copied = self.pass(&source, out, length, &mut |_| {}, watch);
-            stop_if(watch)?;
-            let (out, _) = copied.doing(Kind::Store, writing)?;
-            watch.done(Phase::Copy, self.data);
-            return Ok((None, out));
-        }
+        let mut stream = StreamOut::new(out).doing(Kind::Store, writing)?;
+        let (report, copied) = match self.shape {
+            Shape::Sealed if !self.skip_hash_check => {
+                self.copy_and_check(&mut stream, length, watch)?
+            }
+            _ => (None, self.copy_alone(&mut stream, length, watch)),
+        };
+        stop_if(watch)?;
+        let copied = copied.and_then(|()| stream.finish());
+        let out = copied.doing(Kind::Store, writing)?;
+        watch.done(Phase::Copy, self.data);
+        Ok((report, out))
+    }
+
+    /// Writes what is inspected. The copy's failure comes by itself, as it is not one of reading.
+    fn copy_and_check(
+        &self,
+        stream: &mut StreamOut,
+        length: u64,
+        watch: &dyn Watch,
+    ) -> Result<(Option<Report>, io::Result<()>)> {
         let halt = AtomicBool::new(false);
         let source = Source {
             halt: Some(&halt),
             ..Source::of(&self.source, watch)
         };
-        let options = self.options(false);
-        let mut hasher = Sha256::new();
-        let (report, copied) = std::thread::scope(|scope| {
-            // The walk reads the snapshot, not the copy. That is safe for a sealed one only: had it
-            // changed between walk and copy, the copy's hash would differ from the trailer.
-            let walk = scope.spawn(|| inspect(&source, &options, &|_| {}));
-            let mut hash = |piece: &[u8]| hasher.update(piece);
-            let copied = self.pass(&source, out, length, &mut hash, watch);
-            // A full disk ends the copy early; the walk of a large database must not delay that
-            // report for minutes.
-            halt.store(copied.is_err(), Ordering::Relaxed);
-            (walk.join(), copied)
-        });
-        stop_if(watch)?;
-        let (out, zeros) = copied.doing(Kind::Store, writing)?;
-        let report = report
-            .map_err(|_| Failure::new(Kind::Unexpected, "the walking thread ended early"))??;
-        watch.done(Phase::Copy, self.data);
-        let report = self.sealed(report, hasher.finalize().into(), zeros)?;
-        Ok((Some(report), out))
+        let (mut left, mut copied) = (length, Ok(()));
+        let mut copy = |piece: &[u8]| {
+            // The trailer's hash covers what follows the database, too.
+            let len = left.min(piece.len() as u64);
+            left -= len;
+            copied = stream.write_all(piece.get(..len as usize).unwrap_or_default());
+            if copied.is_err() {
+                // A full disk ends the copy early; the walk of a large database must not delay that
+                // report for minutes.
+                halt.store(true, Ordering::Relaxed);
+                return Err(io::Error::other("the copy ended early"));
+            }
+            Ok(())
+        };
+        let progress = |progress: Progress| watch.progress(Phase::Copy, progress.hashed);
+        let report = inspect_and_copy(&source, &self.options(true), Some(&mut copy), &progress);
+        match copied {
+            Err(cause) => Ok((None, Err(cause))),
+            Ok(()) => {
+                stop_if(watch)?;
+                Ok((Some(report?), Ok(())))
+            }
+        }
     }
 
-    /// Sends all bytes before the trailer through `each`, and those up to `length` to the file.
-    /// Returns whether the bytes behind `length` are all zero.
-    fn pass(
-        &self,
-        source: &Source<'_>,
-        out: OutFile,
-        length: u64,
-        each: &mut dyn FnMut(&[u8]),
-        watch: &dyn Watch,
-    ) -> io::Result<(OutFile, bool)> {
-        let mut stream = StreamOut::new(out)?;
+    fn copy_alone(&self, stream: &mut StreamOut, length: u64, watch: &dyn Watch) -> io::Result<()> {
+        let source = Source::of(&self.source, watch);
         let mut done = 0;
         while done < length {
             let made = stream.fill(|space| {
                 let most = (length - done).min(space.len() as u64);
                 let piece = space.get_mut(..most as usize).unwrap_or_default();
                 source.read_exact_at(piece, done)?;
-                each(piece);
                 Ok(piece.len())
             })?;
             done += made as u64;
             watch.progress(Phase::Copy, done);
         }
-        // The trailer's hash covers what follows the database, too.
-        let mut rest = vec![0; REST];
-        let mut zeros = true;
-        while done < self.data {
-            let most = (self.data - done).min(REST as u64);
-            let piece = rest.get_mut(..most as usize).unwrap_or_default();
-            source.read_exact_at(piece, done)?;
-            each(piece);
-            zeros &= piece.iter().all(|byte| *byte == 0);
-            done += most;
-        }
-        Ok((stream.finish()?, zeros))
-    }
-
-    /// Adds the judgement of the trailer to a report.
-    fn sealed(&self, mut report: Report, found: [u8; 32], zeros: bool) -> Result<Report> {
-        let mut stored = [0; 32];
-        self.source
-            .read_exact_at(&mut stored, self.data)
-            .doing(Kind::NotChecked, || "reading the snapshot's trailer")?;
-        let (expected, found) = (hex::encode(stored), hex::encode(found));
-        if expected != found {
-            report.findings.error(Layer::Trailer, None, || {
-                (format!("SHA-256 {expected}"), found.clone())
-            });
-        }
-        if !zeros {
-            report.findings.error(Layer::Trailer, None, || {
-                (
-                    "nothing but zeros between the database and its trailer".into(),
-                    "other bytes".into(),
-                )
-            });
-        }
-        let state = match report.findings.errors_in(Layer::Trailer) {
-            0 => LayerState::Ok,
-            _ => LayerState::Failed,
-        };
-        for (layer, known) in &mut report.layers {
-            if *layer == Layer::Trailer {
-                known.clone_from(&state);
-            }
-        }
-        report.trailer = if expected == found {
-            Trailer::Ok { sha256: found }
-        } else {
-            Trailer::Mismatch { expected, found }
-        };
-        Ok(report)
+        Ok(())
     }
 
     /// Continues a copy next to the result, and writes the result from that.
@@ -366,7 +321,7 @@ impl Database {
         out: OutFile,
         length: u64,
         watch: &dyn Watch,
-    ) -> Result<(Plan, Grown, OutFile)> {
+    ) -> Result<(Plan, Grown, OutFile, Rewritten)> {
         let between = out.path().with_extension("continued");
         let writing = || format!("writing {}", between.display());
         let copy = OutFile::create(&between).doing(Kind::Store, writing)?;
@@ -374,28 +329,87 @@ impl Database {
         let whole = copy.file().try_clone().and_then(FileSource::new);
         let whole = whole.doing(Kind::Store, writing)?;
         let source = Source::of(&whole, watch);
-        let (plan, out) = rewritten(spec, report, (&source, whole.size()), out, watch)?;
+        let (plan, out, new) = rewritten(spec, report, (&source, whole.size()), out, watch)?;
         // If anything failed before, it goes with the folder that the directory is built in.
         fs::unlink(&between)?;
-        Ok((plan, grown, out))
+        Ok((plan, grown, out, new))
     }
 
+    /// Writes the database while it is checked, as far as that can be done. What is written is compared
+    /// with what was checked in the end.
     fn check_and_rewrite(
         &self,
         spec: &Spec<'_>,
         out: OutFile,
         watch: &dyn Watch,
-    ) -> Result<(Plan, OutFile)> {
-        let source = Source::of(&self.source, watch);
-        let report = self.inspect(&source, watch)?;
-        rewritten(spec, report, (&source, self.data), out, watch)
+    ) -> Result<(Plan, OutFile, Rewritten)> {
+        let halt = AtomicBool::new(false);
+        let source = Source {
+            halt: Some(&halt),
+            ..Source::of(&self.source, watch)
+        };
+        if self.to_revision.is_some() {
+            // Which keys stay is known only once all have been seen.
+            let report = self.inspect(&source, watch)?;
+            return rewritten(spec, report, (&source, self.data), out, watch);
+        }
+        let meta = chosen(&source, self.data)?;
+        let told = Told::new(watch);
+        let ordered = OrderedReads::new(&source);
+        let input = Input {
+            source: &ordered,
+            data: self.data,
+            meta: &meta,
+            progress: &|more| told.read(more),
+        };
+        let (report, begun) = std::thread::scope(|scope| {
+            let leader = ordered.leader();
+            let begun = scope.spawn(|| {
+                let begun = Begun::early(out, &input);
+                let full = |failure: &Failure| failure.kind() == Kind::Store;
+                if begun.as_ref().is_err_and(full) {
+                    halt.store(true, Ordering::Relaxed);
+                }
+                begun
+            });
+            let report = self.inspect_ahead(&source, watch, &ordered);
+            if !report.as_ref().is_ok_and(Report::is_good) {
+                halt.store(true, Ordering::Relaxed);
+            }
+            drop(leader);
+            (report, begun.join())
+        });
+        stop_if(watch)?;
+        let ended_early = |_| Failure::new(Kind::Unexpected, "the rewriting thread ended early");
+        let begun = match begun.map_err(ended_early)? {
+            Err(failure) if failure.kind() == Kind::Store => return Err(failure),
+            begun => begun,
+        };
+        // What is wrong with the snapshot is the inspection's to say.
+        let leases = || small_bucket(&source, self.data, &meta, b"lease");
+        let plan = Plan::make(spec, report?, leases)?;
+        let (out, rewritten) = begun?.finish(&plan, &input, &told)?;
+        Ok((plan, out, rewritten))
     }
 
     /// Checks everything that will be read of the snapshot.
     fn inspect(&self, source: &Source<'_>, watch: &dyn Watch) -> Result<Report> {
+        self.inspect_ahead(source, watch, &OrderedReads::new(source))
+    }
+
+    /// The same; another reader follows.
+    fn inspect_ahead(
+        &self,
+        source: &Source<'_>,
+        watch: &dyn Watch,
+        followed: &OrderedReads<'_>,
+    ) -> Result<Report> {
         watch.begin(Phase::Check, source.size());
         let options = self.options(!self.skip_hash_check);
-        let progress = |progress: crate::etcd::snapshot::Progress| {
+        let passed = AtomicU64::new(0);
+        let progress = |progress: Progress| {
+            let before = passed.fetch_max(progress.hashed, Ordering::Relaxed);
+            followed.advance(progress.hashed.saturating_sub(before));
             watch.progress(Phase::Check, progress.hashed.max(progress.walked));
         };
         let report = inspect(source, &options, &progress);
@@ -403,58 +417,4 @@ impl Database {
         watch.done(Phase::Check, source.size());
         report
     }
-}
-
-/// Writes a database that was checked without its free pages, and with what is changed in it.
-fn rewritten(
-    spec: &Spec<'_>,
-    report: Report,
-    (source, length): (&Source<'_>, u64),
-    out: OutFile,
-    watch: &dyn Watch,
-) -> Result<(Plan, OutFile)> {
-    let path = out.path().to_owned();
-    let writing = || format!("writing {}", path.display());
-    let leases = || small_bucket(source, length, &chosen(source, length)?, b"lease");
-    let mut plan = Plan::make(spec, report, leases)?;
-    let meta = chosen(source, length)?;
-    watch.begin(Phase::Rewrite, length);
-    let done = AtomicU64::new(0);
-    let progress = |more| {
-        let done = done.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        watch.progress(Phase::Rewrite, done);
-    };
-    let stream = StreamOut::new(out).doing(Kind::Store, writing)?;
-    // What the result must hold is what was inspected, and not taken from what is being written. A cut
-    // leaves a part of that, which is read once more.
-    let is_cut = |change: &Change| matches!(change, Change::Cut { .. });
-    let cut = plan.changes.values().any(is_cut);
-    let (written, left) = std::thread::scope(|scope| {
-        let left = || digests_left(source, length, &meta, &plan.changes);
-        let left = cut.then(|| scope.spawn(left));
-        let written = rewrite(
-            source,
-            length,
-            &meta,
-            &plan.changes,
-            meta.page_size,
-            stream,
-            &progress,
-        );
-        (written, left.map(|left| left.join()))
-    });
-    stop_if(watch)?;
-    let (meta, stream) = written?;
-    let left = left
-        .transpose()
-        .map_err(|_| Failure::new(Kind::Unexpected, "the reading thread ended early"))?
-        .transpose()?;
-    plan.origin = Some(left.unwrap_or_else(|| plan.report.contents.clone()));
-    let mut out = stream.finish().doing(Kind::Store, writing)?;
-    watch.done(Phase::Rewrite, length);
-    for (page, bytes) in (0..).zip(&meta_pages(&meta)) {
-        out.write_at(page * u64::from(meta.page_size), bytes)
-            .doing(Kind::Store, writing)?;
-    }
-    Ok((plan, out))
 }

@@ -1,13 +1,11 @@
 //! What is changed in a snapshot that was checked, and why.
 
-use std::collections::BTreeMap;
-
 use super::at_revision;
 use super::changes::{authentication_off, changes};
 use super::spec::{AtRevision, Spec};
 use super::target::judge;
 use crate::error::{Failure, Kind, Result};
-use crate::etcd::bbolt::write::{Changes, Digest};
+use crate::etcd::bbolt::write::Changes;
 use crate::etcd::build::{Decision, Question, decide_at};
 use crate::etcd::snapshot::{DatabaseFacts, Report};
 use crate::finding::Severity;
@@ -20,8 +18,6 @@ pub(super) struct Plan {
     pub(super) at: Option<AtRevision>,
     /// What is added to the database, or taken from it, bucket by bucket.
     pub(super) changes: Changes,
-    /// Of a database that is rewritten: what its buckets hold, without what the changes remove.
-    pub(super) origin: Option<BTreeMap<Vec<u8>, Digest>>,
 }
 
 impl Plan {
@@ -74,7 +70,6 @@ impl Plan {
             at,
             changes,
             report,
-            origin: None,
         })
     }
 }

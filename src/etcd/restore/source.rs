@@ -27,6 +27,14 @@ impl<'a> Source<'a> {
             halt: None,
         }
     }
+
+    fn go_on(&self) -> io::Result<()> {
+        let halted = self.halt.is_some_and(|halt| halt.load(Ordering::Relaxed));
+        if halted || self.watch.stopped() {
+            return Err(io::Error::other("interrupted"));
+        }
+        Ok(())
+    }
 }
 
 impl ReadAt for Source<'_> {
@@ -35,10 +43,7 @@ impl ReadAt for Source<'_> {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let halted = self.halt.is_some_and(|halt| halt.load(Ordering::Relaxed));
-        if halted || self.watch.stopped() {
-            return Err(io::Error::other("interrupted"));
-        }
+        self.go_on()?;
         let Some((copy, length)) = self.copy else {
             return self.whole.read_exact_at(buf, offset);
         };
@@ -46,5 +51,15 @@ impl ReadAt for Source<'_> {
         let (copied, rest) = buf.split_at_mut(here as usize);
         copy.read_exact_at(copied, offset)?;
         self.whole.read_exact_at(rest, offset + here)
+    }
+
+    fn read_in_memory(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        match self.copy {
+            None => {
+                self.go_on()?;
+                self.whole.read_in_memory(buf, offset)
+            }
+            Some(_) => self.read_exact_at(buf, offset).map(|()| true),
+        }
     }
 }

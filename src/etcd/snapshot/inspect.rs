@@ -33,6 +33,23 @@ pub fn inspect(
     options: &Options,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Report> {
+    inspect_and_copy(source, options, None, progress)
+}
+
+/// Gets the bytes before the trailer, in order.
+pub type Copying<'a> = &'a mut (dyn FnMut(&[u8]) -> io::Result<()> + Send + 'a);
+
+/// The same, and `copy` gets exactly the bytes that are hashed. Without [`Options::trailer`] nothing is
+/// hashed or copied.
+///
+/// # Errors
+/// As [`inspect`], and that of the copy.
+pub fn inspect_and_copy(
+    source: &dyn ReadAt,
+    options: &Options,
+    copy: Option<Copying<'_>>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Report> {
     let size = source.size();
     let shape = Shape::of(size);
     let mut findings = Findings::keeping(options.findings);
@@ -56,14 +73,18 @@ pub fn inspect(
     let meter = Meter::new(size, progress);
     let ordered = OrderedReads::new(source);
     let pieces = Pieces::new(source, data);
+    let copy = copy.filter(|_| options.trailer);
+    let looks = options.trailer && options.remember > 0 && chosen.is_some();
     // Both before any thread starts: nobody may wait for a reader that never begins.
     let hash = options.trailer.then(|| Hash {
         pieces: pieces.reader(),
         leader: ordered.leader(),
         hashing: Hashing::new(size, database),
     });
-    let looks = options.trailer && options.remember > 0;
-    let look = chosen.filter(|_| looks).map(|_| pieces.reader());
+    let second = (looks || copy.is_some()).then(|| Second {
+        pieces: pieces.reader(),
+        copy,
+    });
     let followed: &dyn ReadAt = if hash.is_some() { &ordered } else { source };
     let inspection = Inspection {
         source: followed,
@@ -73,8 +94,8 @@ pub fn inspect(
     };
     let (digests, walk) = std::thread::scope(|scope| {
         let hashing = hash.map(|hash| scope.spawn(|| hash.run(source, &ordered, &meter)));
-        let walk = chosen.map(|meta| inspection.look_and_walk(meta, look, &mut findings));
-        (hashing.map(|h| h.join()).transpose(), walk.transpose())
+        let walk = inspection.take_and_walk(chosen, second, &mut findings);
+        (hashing.map(|h| h.join()).transpose(), walk)
     });
     let digests = digests
         .map_err(|_| Failure::new(Kind::Unexpected, "the hashing thread ended early"))?
@@ -189,7 +210,7 @@ impl Hash<'_> {
         meter: &Meter<'_>,
     ) -> io::Result<Digests> {
         let Self {
-            pieces,
+            mut pieces,
             leader: _leader,
             mut hashing,
         } = self;
@@ -203,6 +224,30 @@ impl Hash<'_> {
     }
 }
 
+/// The reader beside the one that hashes: it copies what it reads, if that is asked for.
+struct Second<'p, 'c> {
+    pieces: Reader<'p>,
+    copy: Option<Copying<'c>>,
+}
+
+impl Second<'_, '_> {
+    /// Shows each piece that is left, until `take` has had enough, or a copy fails.
+    fn each(&mut self, mut take: impl FnMut(&[u8]) -> Wanted) -> io::Result<()> {
+        let Self { pieces, copy } = self;
+        let mut copied = Ok(());
+        pieces.each(|piece| {
+            if let Some(copy) = copy {
+                copied = copy(piece);
+            }
+            match copied {
+                Ok(()) => take(piece),
+                Err(_) => Wanted::NoMore,
+            }
+        })?;
+        copied
+    }
+}
+
 /// What all ways to walk the trees share.
 struct Inspection<'a> {
     source: &'a dyn ReadAt,
@@ -212,34 +257,59 @@ struct Inspection<'a> {
 }
 
 impl Inspection<'_> {
-    /// Decodes the pages in the order of the file, as far as there is room to remember them, and then
-    /// walks the trees.
-    fn look_and_walk(
+    /// Takes the pieces as far as there is room to remember what is in them, and then walks the trees. What
+    /// is left to be copied then is copied meanwhile.
+    fn take_and_walk(
+        &self,
+        chosen: Option<Meta>,
+        second: Option<Second<'_, '_>>,
+        findings: &mut Findings,
+    ) -> io::Result<Option<Walked>> {
+        let mut second = second;
+        let remembered = match (chosen, &mut second) {
+            (Some(meta), Some(second)) if self.options.remember > 0 => self.look(meta, second)?,
+            _ => None,
+        };
+        // Without a copy the reader leaves now, so that nobody waits for it.
+        let copies = second.filter(|second| second.copy.is_some());
+        std::thread::scope(|scope| {
+            let rest = copies.map(|mut second| scope.spawn(move || second.each(|_| Wanted::More)));
+            let walked = chosen.map(|meta| self.walk(meta, remembered, findings));
+            match rest.map(std::thread::ScopedJoinHandle::join) {
+                Some(Err(_)) => Err(io::Error::other("the copying thread ended early")),
+                Some(Ok(Err(error))) => Err(error),
+                Some(Ok(Ok(()))) | None => walked.transpose(),
+            }
+        })
+    }
+
+    /// Decodes the pages in the order of the file.
+    fn look(&self, meta: Meta, second: &mut Second<'_, '_>) -> io::Result<Option<Remembered>> {
+        let mut check = StreamCheck::new(self.options.clone(), Room::memory(self.options.remember));
+        second.each(|piece| {
+            check.take(piece);
+            self.meter.looked(piece.len() as u64);
+            if check.wants_more() {
+                Wanted::More
+            } else {
+                Wanted::NoMore
+            }
+        })?;
+        let (_, remembered) = check.end();
+        Ok(remembered.filter(|seen| seen.page_size == u64::from(meta.page_size)))
+    }
+
+    fn walk(
         &self,
         meta: Meta,
-        pieces: Option<Reader<'_>>,
+        remembered: Option<Remembered>,
         findings: &mut Findings,
     ) -> io::Result<Walked> {
-        if let Some(pieces) = pieces {
-            let mut check =
-                StreamCheck::new(self.options.clone(), Room::memory(self.options.remember));
-            pieces.each(|piece| {
-                check.take(piece);
-                self.meter.looked(piece.len() as u64);
-                if check.wants_more() {
-                    Wanted::More
-                } else {
-                    Wanted::NoMore
-                }
-            })?;
-            let (_, remembered) = check.end();
-            let fits = |seen: &Remembered| seen.page_size == u64::from(meta.page_size);
-            if let Some(remembered) = remembered.filter(fits) {
-                let mut found = Findings::keeping(self.options.findings);
-                if let Some(walked) = self.walk_remembered(meta, remembered, &mut found)? {
-                    findings.merge(found);
-                    return Ok(walked);
-                }
+        if let Some(remembered) = remembered {
+            let mut found = Findings::keeping(self.options.findings);
+            if let Some(walked) = self.walk_remembered(meta, remembered, &mut found)? {
+                findings.merge(found);
+                return Ok(walked);
             }
         }
         let walked = |bytes| self.meter.walked(bytes);

@@ -44,11 +44,14 @@ pub use facts::{
     Alarm, AliveAt, Auth, BucketFacts, ConfState, CountRule, DatabaseFacts, Downgrade, Member,
     Status,
 };
-pub use inspect::{Sums, hash_kv, inspect, inspect_received, is_raw_copy};
+pub use inspect::{
+    Copying, Sums, hash_kv, inspect, inspect_and_copy, inspect_received, is_raw_copy,
+};
 pub use key_filter::{Class, Classify, Collected, KeyFilter, LatestValue};
 pub use options::{Options, Progress};
 pub use packed::Packed;
 pub use prefixes::{PrefixUsage, Usage};
+pub(in crate::etcd) use read_ordering::OrderedReads;
 pub use report::{LayerState, Report};
 pub use skeleton::Room;
 pub use stream::StreamCheck;

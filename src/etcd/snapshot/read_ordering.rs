@@ -9,7 +9,7 @@ use crate::etcd::bbolt::ReadAt;
 /// What is in memory is read at once. What is not waits for the hash to have passed it: a disk
 /// that would have to seek for every page does one long read instead, and the walk finds its
 /// pages in the page cache.
-pub(super) struct OrderedReads<'a> {
+pub(in crate::etcd) struct OrderedReads<'a> {
     source: &'a dyn ReadAt,
     /// Bytes that the other reader has passed; all of them once it has ended.
     passed: Mutex<u64>,
@@ -17,7 +17,7 @@ pub(super) struct OrderedReads<'a> {
 }
 
 impl<'a> OrderedReads<'a> {
-    pub(super) fn new(source: &'a dyn ReadAt) -> Self {
+    pub(in crate::etcd) fn new(source: &'a dyn ReadAt) -> Self {
         Self {
             source,
             passed: Mutex::new(0),
@@ -26,14 +26,14 @@ impl<'a> OrderedReads<'a> {
     }
 
     /// The other reader has passed so many more bytes.
-    pub(super) fn advance(&self, bytes: u64) {
+    pub(in crate::etcd) fn advance(&self, bytes: u64) {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         *passed = passed.saturating_add(bytes);
         self.moved.notify_all();
     }
 
     /// Ends the wait for good when dropped, however the other reader ends.
-    pub(super) fn leader(&self) -> Leader<'_> {
+    pub(in crate::etcd) fn leader(&self) -> Leader<'_> {
         Leader(self)
     }
 
@@ -44,7 +44,7 @@ impl<'a> OrderedReads<'a> {
     }
 }
 
-pub(super) struct Leader<'a>(&'a OrderedReads<'a>);
+pub(in crate::etcd) struct Leader<'a>(&'a OrderedReads<'a>);
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {

@@ -41,6 +41,11 @@ impl Change {
         }
     }
 
+    /// Whether all entries that are there stay as they are.
+    pub(super) fn only_adds(&self) -> bool {
+        matches!(self, Self::Append { .. } | Self::Extend(_))
+    }
+
     /// Whether an entry that is there stays.
     pub(super) fn keeps(&self, key: &[u8]) -> bool {
         match self {

@@ -8,7 +8,7 @@ use super::input::Input;
 use crate::error::Result;
 use crate::etcd::bbolt::meta::Meta;
 use crate::etcd::bbolt::source::ReadAt;
-use crate::etcd::bbolt::{Large, Leaf, Metas, Nested, Order, Origin, Root, Visitor, Walker};
+use crate::etcd::bbolt::{Large, Leaf, Nested, Order, Root, Visitor, Walker};
 use crate::finding::Findings;
 
 /// The sum of a bucket's entries, wherever its pages are.
@@ -84,41 +84,38 @@ pub fn digests(source: &dyn ReadAt, data: u64, meta: &Meta) -> Result<BTreeMap<V
     digests_left(source, data, meta, &Changes::new())
 }
 
-/// The same of a database whose every page is judged on the way, as [`check`](crate::etcd::bbolt::check)
-/// judges them. Nothing comes back when no meta is valid.
+/// The top-level buckets of a database, with the pages of the root judged.
 ///
 /// # Errors
 /// Those of reading.
-pub fn checked_digests(
+pub(super) fn bucket_roots(
     source: &dyn ReadAt,
-    data: u64,
-    origin: Origin,
+    meta: &Meta,
     findings: &mut Findings,
-) -> io::Result<Option<BTreeMap<Vec<u8>, Digest>>> {
-    let Some(metas) = Metas::read(source, data, origin, findings)? else {
-        return Ok(None);
+) -> io::Result<Vec<(Vec<u8>, Root)>> {
+    let mut walker = Walker::new(source, source.size(), meta, &|_| {});
+    let (root, mut roots) = (Root::Page(meta.root), Roots::default());
+    walker.walk(root, Order::Ascending, Nested::Leave, &mut roots, findings)?;
+    Ok(roots.0)
+}
+
+/// What a bucket holds, judged as it is read: for one that is small.
+///
+/// # Errors
+/// Those of reading.
+pub(super) fn read_digest(
+    source: &dyn ReadAt,
+    meta: &Meta,
+    root: Root,
+    findings: &mut Findings,
+) -> io::Result<Digest> {
+    let mut walker = Walker::new(source, source.size(), meta, &|_| {});
+    let mut kept = Kept {
+        digest: Digest::default(),
+        change: None,
     };
-    let meta = metas.chosen;
-    let mut walker = Walker::new(source, data, &meta, &|_| {});
-    let (order, mut roots) = (Order::Ascending, Roots::default());
-    walker.walk(
-        Root::Page(meta.root),
-        order,
-        Nested::Leave,
-        &mut roots,
-        findings,
-    )?;
-    let mut digests = BTreeMap::new();
-    for (name, root) in roots.0 {
-        let mut kept = Kept {
-            digest: Digest::default(),
-            change: None,
-        };
-        walker.walk(root, order, Nested::Check, &mut kept, findings)?;
-        digests.insert(name, kept.digest);
-    }
-    walker.finish(&meta, findings)?;
-    Ok(Some(digests))
+    walker.walk(root, Order::Ascending, Nested::Check, &mut kept, findings)?;
+    Ok(kept.digest)
 }
 
 /// The top-level buckets. What else is there is not etcd's, and no digest names it.

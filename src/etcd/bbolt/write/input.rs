@@ -71,11 +71,16 @@ fn too_much() -> io::Error {
 }
 
 /// A database to be read.
-pub(super) struct Input<'a> {
-    pub(super) source: &'a dyn ReadAt,
-    pub(super) data: u64,
-    pub(super) meta: &'a Meta,
-    pub(super) progress: &'a (dyn Fn(u64) + Sync),
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// Where its bytes are.
+    pub source: &'a dyn ReadAt,
+    /// How many bytes are the database.
+    pub data: u64,
+    /// Its meta.
+    pub meta: &'a Meta,
+    /// Gets the bytes read since it was last called.
+    pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
 impl<'a> Input<'a> {
