@@ -417,6 +417,7 @@ def main():
     else:
         result = perform(asked)
         kept = ROOT / "target/bench/result.json"
+        kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(result, indent=1) + "\n")
     if asked.add:
         result = bench_tables.added(json.loads(known.read_text()), result)

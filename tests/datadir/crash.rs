@@ -9,7 +9,8 @@ use std::process::Output;
 use etcd_dr::etcd::datadir::Layout;
 
 use crate::bench::{judge, made_up, scratch};
-use testbench::database::writer::Shape;
+use testbench::database::model::{Op, Store};
+use testbench::database::writer::{Shape, seal, write};
 use testbench::golden::etcd_dr;
 use testbench::replay::{self, Disk, Replay, Tree};
 
@@ -255,4 +256,32 @@ fn a_power_cut_at_every_call_leaves_all_or_nothing() {
         }
         println!("{}: {} calls, {states} states", setup.name, calls.len());
     }
+}
+
+/// What is written in order is judged as it comes back from the disk, and nothing else stands between
+/// such a disk and a directory that is reported as made.
+#[test]
+fn a_disk_that_changes_loses_or_moves_what_is_rewritten_makes_no_directory() {
+    let mut store = Store::new();
+    for n in 0..4000 {
+        let key = format!("/registry/pods/{n}").into_bytes();
+        store.txn(vec![Op::Put(key, vec![n as u8; 1900], 0)]);
+    }
+    let snapshot = seal(write(&store.buckets(), &Shape::default()).bytes);
+    assert!(snapshot.len() > 7 << 20, "{} bytes", snapshot.len());
+    let run = Run::new(SETUPS[1], &snapshot);
+    for lie in ["flip:1", "flip:2", "drop:1", "drop:3", "swap:1", "swap:2"] {
+        let failed = run.go(Some(lie.to_owned()));
+        let told = text(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(1), "{lie}: {told}");
+        assert!(
+            told.contains("the disk returns other bytes than were written"),
+            "{lie}: {told}"
+        );
+        assert!(!run.complete() && run.hidden().is_empty(), "{lie}");
+    }
+    // A lie that never comes: so it is the lies that fail, not the seam.
+    let made = run.go(Some("flip:1000".to_owned()));
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert!(run.complete());
 }

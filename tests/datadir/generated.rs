@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use etcd_dr::etcd::bbolt::write::{
-    Change, Changes, Digest, Edit, amend, digests, meta_pages, rewrite, small_bucket,
+    Change, Changes, Digest, Edit, Input, Rewriting, WrittenCheck, amend, digests, meta_pages,
+    rewrite, small_bucket,
 };
 use etcd_dr::etcd::bbolt::{self, Meta, Metas, Origin, ReadAt};
 use etcd_dr::etcd::snapshot::{Options, inspect};
@@ -81,7 +82,36 @@ fn rewritten(bytes: &[u8], meta: &Meta, changes: &Changes, page_size: u32) -> Ve
     for (page, meta_page) in meta_pages(&new).iter().enumerate() {
         after[page * page_size as usize..][..80].copy_from_slice(meta_page);
     }
+    // The bucket `key` first, before its changes are known.
+    let metas = vec![0; 2 * page_size as usize];
+    let mut early = Rewriting::new(page_size, metas);
+    let input = Input {
+        source: &before,
+        data,
+        meta,
+        progress: &|_| {},
+    };
+    early.begin_with(&input, b"key").unwrap();
+    let (early_meta, mut in_parts) = early.finish(&input, changes).unwrap();
+    assert_eq!(early_meta.high_water, new.high_water);
+    for (page, meta_page) in meta_pages(&early_meta).iter().enumerate() {
+        in_parts[page * page_size as usize..][..80].copy_from_slice(meta_page);
+    }
+    assert_eq!(sound(&in_parts), sound(&after));
+    judged(&in_parts, &early_meta);
+    judged(&after, &new);
     after
+}
+
+/// Judged page by page, it holds what a walk over it finds.
+fn judged(after: &Vec<u8>, meta: &Meta) {
+    let page_size = meta.page_size;
+    let mut check = WrittenCheck::new(page_size);
+    check.take(&after[2 * page_size as usize..]);
+    let mut findings = Findings::default();
+    let found = check.end(after, meta, &mut findings).unwrap();
+    let expected = digests(after, after.len() as u64, meta).unwrap();
+    assert_eq!(found, Some(expected), "{findings:?}");
 }
 
 /// Every page is in order, and the buckets' digests.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use etcd_dr::etcd::bbolt::ReadAt;
 use etcd_dr::etcd::snapshot::{
-    KeyFilter, Options, Report, Room, StreamCheck, Sums, inspect, inspect_received,
+    KeyFilter, Options, Report, Room, StreamCheck, Sums, inspect, inspect_and_copy,
+    inspect_received,
 };
 use sha2::{Digest, Sha256};
 
@@ -62,7 +63,8 @@ fn received(file: &[u8], piece: usize, scratch: bool) -> (Report, u64) {
     (report, source.read.load(Ordering::Relaxed))
 }
 
-/// The report of a walk that remembers nothing, which that of a usual inspection must equal.
+/// The report of a walk that remembers nothing, which that of a usual inspection must equal, and that of
+/// one that copies what it hashes.
 fn whole(file: &[u8]) -> Report {
     let walk = Options {
         remember: 0,
@@ -71,7 +73,47 @@ fn whole(file: &[u8]) -> Report {
     let walked = inspect(&file, &walk, &|_| {}).unwrap();
     let usual = inspect(&file, &options(), &|_| {}).unwrap();
     assert_eq!(json(&usual), json(&walked));
+    // With room for all, for some, and for nothing.
+    for remember in [Options::default().remember, 2 << 20, 0] {
+        let options = Options {
+            remember,
+            ..options()
+        };
+        let mut copied = Vec::new();
+        let mut copy = |piece: &[u8]| {
+            copied.extend_from_slice(piece);
+            Ok(())
+        };
+        let copying = inspect_and_copy(&file, &options, Some(&mut copy), &|_| {}).unwrap();
+        assert_eq!(json(&copying), json(&walked), "{remember}");
+        let end = if file.len() % 512 == 32 { 32 } else { 0 };
+        assert!(copied == file[..file.len() - end], "{remember}");
+    }
     walked
+}
+
+/// A copy that fails ends the inspection with its failure, wherever it is by then.
+#[test]
+fn a_copy_that_fails_is_the_failure() {
+    let file = seal(write(&store(5).buckets(), &shape(5)).bytes);
+    assert!(file.len() > 300_000, "{} bytes", file.len());
+    for (remember, room) in [(24 << 20, 0), (24 << 20, 200_000), (0, 0), (0, 200_000)] {
+        let options = Options {
+            remember,
+            ..options()
+        };
+        let mut left = room;
+        let mut copy = |piece: &[u8]| {
+            left -= piece.len() as i64;
+            match left {
+                0.. => Ok(()),
+                _ => Err(io::Error::other("no room")),
+            }
+        };
+        let failure = inspect_and_copy(&file.as_slice(), &options, Some(&mut copy), &|_| {});
+        let failure = failure.unwrap_err().to_string();
+        assert!(failure.contains("no room"), "{failure}");
+    }
 }
 
 fn json(report: &Report) -> serde_json::Value {

@@ -81,7 +81,7 @@ impl Tree {
         self.add_child(pages, 0, element.key, page)
     }
 
-    fn close_leaf<W: Write>(&mut self, pages: &mut Pages<W>) -> io::Result<()> {
+    pub(super) fn close_leaf<W: Write>(&mut self, pages: &mut Pages<W>) -> io::Result<()> {
         if self.leaf.len() == 0 {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl Tree {
         self.add_child(pages, 0, &key, page)
     }
 
-    fn add_child<W: Write>(
+    pub(super) fn add_child<W: Write>(
         &mut self,
         pages: &mut Pages<W>,
         level: usize,

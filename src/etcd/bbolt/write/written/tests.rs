@@ -31,6 +31,7 @@ fn database(values: usize) -> (Vec<u8>, Meta) {
     let meta = Meta {
         page_size: PAGE as u32,
         root,
+        flags: 0,
         sequence: 0,
         freelist: NO_FREELIST,
         high_water,
@@ -70,15 +71,32 @@ fn a_changed_byte_of_a_page_is_found() {
     let expected = digests(&bytes, bytes.len() as u64, &meta).unwrap();
     let pages = bytes.len() / PAGE;
     for page in (2..pages).step_by(37).chain(pages - 3..pages) {
+        let used = used(&bytes[page * PAGE..][..PAGE]);
         // The header, an element, a key or a value.
-        for offset in [0, 8, 10, 12, 20, 24, 28, 200, 1700] {
+        for offset in [0, 8, 10, 12, 20, 24, 28, used / 2, used - 1] {
             let mut changed = bytes.clone();
             changed[page * PAGE + offset] ^= 4;
-            let outcome = std::panic::catch_unwind(|| checked(&changed, &meta, PAGE));
-            let is_found = outcome.unwrap().is_ok_and(|found| found == expected);
-            let unused = (page, offset) == (pages - 1, 1700);
-            assert!(!is_found || unused, "page {page}, offset {offset}");
+            // The root ends with a bucket's sequence, which etcd does not use.
+            if page == pages - 1 && offset == used - 1 {
+                continue;
+            }
+            let found = checked(&changed, &meta, PAGE);
+            assert_ne!(
+                found.as_ref(),
+                Ok(&expected),
+                "page {page}, offset {offset}"
+            );
         }
+    }
+}
+
+/// Bytes of a page up to the end of its last key or value.
+fn used(page: &[u8]) -> usize {
+    let word = |at: usize| u32_at(page, at).unwrap() as usize;
+    let last = PAGE_HEADER + ELEMENT * (usize::from(page[10]) + 256 * usize::from(page[11]) - 1);
+    match page[8] {
+        1 => last + word(last) + word(last + 4),
+        _ => last + word(last + 4) + word(last + 8) + word(last + 12),
     }
 }
 
