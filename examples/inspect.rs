@@ -1,5 +1,5 @@
 //! Inspects a snapshot and prints the report as JSON, with the time and the peak memory it took:
-//! `inspect FILE [--no-trailer]`.
+//! `inspect FILE [--no-trailer] [--remember BYTES]`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -9,11 +9,15 @@ use etcd_dr::etcd::snapshot::{Options, inspect};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let path = args.first().ok_or("usage: inspect FILE [--no-trailer]")?;
-    let options = Options {
+    let usage = "usage: inspect FILE [--no-trailer] [--remember BYTES]";
+    let path = args.first().ok_or(usage)?;
+    let mut options = Options {
         trailer: !args.iter().any(|a| a == "--no-trailer"),
         ..Options::default()
     };
+    if let Some(at) = args.iter().position(|a| a == "--remember") {
+        options.remember = args.get(at + 1).ok_or(usage)?.parse()?;
+    }
     let began = Instant::now();
     let source = FileSource::open(Path::new(path))?;
     let report = inspect(&source, &options, &|_| {})?;

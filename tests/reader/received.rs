@@ -180,34 +180,37 @@ fn a_sound_snapshot_has_the_same_report_and_is_not_read_again() {
 }
 
 #[test]
-fn a_file_is_read_once_and_without_memory_for_all_of_it_in_part_again() {
-    let mut store = Store::new();
-    for n in 0..90_000 {
-        let key = format!("/registry/{}/{n}", n % 7).into_bytes();
-        store.txn(vec![Op::Put(key, vec![n as u8; n % 60], 0)]);
-    }
-    let file = seal(write(&store.buckets(), &shape(2)).bytes);
-    let whole = whole(&file);
-    let size = file.len() as u64;
-    let mut before = 0;
-    for (remember, least, most) in [
-        (24 << 20, size, size + size / 50),
-        (1, size + size / 50, 2 * size),
-    ] {
-        let options = Options {
-            remember,
-            ..options()
-        };
-        let source = Counted {
-            file: &file,
-            read: AtomicU64::new(0),
-        };
-        let report = inspect(&source, &options, &|_| {}).unwrap();
-        assert_eq!(json(&report), json(&whole), "{remember}");
-        let read = source.read.into_inner();
-        assert!((least..=most).contains(&read), "{read} of {size}");
-        assert!(read > before);
-        before = read;
+fn a_file_is_read_once_unless_its_entries_are_small() {
+    // Entries that are worth to be remembered, and such that are not.
+    let large = (11_000, 900, [(24 << 20, 100..=102), (0, 140..=201)]);
+    let small = (90_000, 30, [(24 << 20, 120..=190), (0, 140..=201)]);
+    for (entries, value, cases) in [large, small] {
+        let mut store = Store::new();
+        for n in 0..entries {
+            let key = format!("/registry/{}/{n}", n % 7).into_bytes();
+            store.txn(vec![Op::Put(key, vec![n as u8; value + n % 60], 0)]);
+        }
+        let file = seal(write(&store.buckets(), &shape(2)).bytes);
+        let size = file.len() as u64;
+        assert!(size > 9 << 20, "{size} bytes");
+        let whole = whole(&file);
+        for (remember, percent) in cases {
+            let options = Options {
+                remember,
+                ..options()
+            };
+            let source = Counted {
+                file: &file,
+                read: AtomicU64::new(0),
+            };
+            let report = inspect(&source, &options, &|_| {}).unwrap();
+            assert_eq!(json(&report), json(&whole), "{remember}");
+            let read = source.read.into_inner() * 100 / size;
+            assert!(
+                percent.contains(&read),
+                "{read} %, not {percent:?}: {value}, {remember}"
+            );
+        }
     }
 }
 

@@ -289,7 +289,7 @@ impl Inspection<'_> {
         second.each(|piece| {
             check.take(piece);
             self.meter.looked(piece.len() as u64);
-            if check.wants_more() {
+            if check.wants_more() && !check.is_dense() {
                 Wanted::More
             } else {
                 Wanted::NoMore

@@ -115,6 +115,11 @@ impl Skeleton {
         self.put(page);
     }
 
+    /// Bytes of all items.
+    pub(super) fn held(&self) -> u64 {
+        ((self.chunks.len() + self.stored) * CHUNK + self.open.len()) as u64
+    }
+
     /// Whether an item had no room: then others after it may have none either.
     pub(super) fn is_full(&self) -> bool {
         self.full

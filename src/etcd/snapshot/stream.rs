@@ -19,6 +19,11 @@ use crate::etcd::bbolt::{Item, single_leaf, used_branch};
 use crate::etcd::mvcc::REVISION_KEY;
 use crate::finding::Findings;
 
+/// Bytes after which it can be told whether to remember is worth it.
+const SAMPLE: u64 = 4 << 20;
+/// What is remembered takes less than this part of the file, or it is not worth it: with entries of less
+/// than about 600 bytes, to remember one takes as long as to decode it again beside the hash.
+const WORTH: u64 = 40;
 /// A page with its overflow that is longer is left to the walk.
 const MAX_RUN: usize = 4 << 20;
 /// Where the magic and the page size are in the file's first page.
@@ -92,6 +97,11 @@ impl StreamCheck {
     pub(super) fn wants_more(&self) -> bool {
         let of_use = self.at == 0 || self.is_of_use();
         of_use && !self.skeleton.is_full()
+    }
+
+    /// Whether the entries are so small that a walk beside the hash is faster.
+    pub(super) fn is_dense(&self) -> bool {
+        self.at >= SAMPLE && self.skeleton.held() > self.at / WORTH
     }
 
     fn is_of_use(&self) -> bool {
