@@ -307,8 +307,8 @@ fn write_all(
     Ok((file, read_back))
 }
 
-/// Lets the disk flush while more is written. What was written past the page cache lies in the disk's
-/// own cache, and flushing all of that at the end took as long as writing it.
+/// Lets the disk flush while more is written. What was written past the page cache may still be in the
+/// disk's cache, and flushing all of that at the end took as long as writing it.
 struct Flushes {
     /// The end of what the disk was asked to flush.
     asked: u64,

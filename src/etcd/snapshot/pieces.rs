@@ -33,7 +33,7 @@ struct State {
     at: Vec<Option<u64>>,
     /// Readers that wait for a piece that another one reads.
     waiting: usize,
-    /// Those that are too far ahead, and the piece that all must be at before one of them goes on.
+    /// Those that are too far ahead, and the piece that all must be at before one of them continues.
     resting: usize,
     rest_until: u64,
 }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_had_enough_can_go_on() {
+    fn who_has_had_enough_can_continue() {
         let source = Counted::new(u64::MAX);
         let pieces = Pieces::new(&source, source.size());
         let (one, mut other) = (pieces.reader(), pieces.reader());
