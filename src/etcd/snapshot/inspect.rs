@@ -262,10 +262,9 @@ impl Inspection<'_> {
     fn take_and_walk(
         &self,
         chosen: Option<Meta>,
-        second: Option<Second<'_, '_>>,
+        mut second: Option<Second<'_, '_>>,
         findings: &mut Findings,
     ) -> io::Result<Option<Walked>> {
-        let mut second = second;
         let remembered = match (chosen, &mut second) {
             (Some(meta), Some(second)) if self.options.remember > 0 => self.look(meta, second)?,
             _ => None,

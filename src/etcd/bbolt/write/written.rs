@@ -387,9 +387,8 @@ fn joined(
     let first = children.first().ok_or_else(no_child)?;
     let begins = |level: &Vec<Subtree>| level.iter().position(|tree| tree.page == first.page);
     let mut levels = waiting.iter_mut().enumerate();
-    let (height, level, from) = levels
+    let (height, from, level) = levels
         .find_map(|(height, level)| Some((height, begins(level)?, level)))
-        .map(|(height, from, level)| (height, level, from))
         .ok_or_else(no_child)?;
     let to = (from + children.len()).min(level.len());
     let mut whole: Option<Subtree> = None;
