@@ -27,6 +27,8 @@ struct Sum {
     entries: u64,
     bytes: u64,
     crc: CrcSpan,
+    /// Whether an entry is a bucket, as only the root's are.
+    buckets: bool,
 }
 
 impl Sum {
@@ -38,6 +40,7 @@ impl Sum {
                 entries,
                 bytes,
                 crc,
+                buckets: false,
             };
         }
         let mut digest = Digest::default();
@@ -48,6 +51,7 @@ impl Sum {
             entries,
             bytes: digest.bytes,
             crc: CrcSpan::new(digest.crc, digest.bytes),
+            buckets: leaf.entries().any(|entry| entry.bucket),
         }
     }
 
@@ -56,6 +60,7 @@ impl Sum {
             entries: self.entries + next.entries,
             bytes: self.bytes + next.bytes,
             crc: self.crc.then(next.crc),
+            buckets: self.buckets || next.buckets,
         }
     }
 
@@ -201,6 +206,7 @@ impl WrittenCheck {
                             entries: 1,
                             bytes: key.len() as u64 + u64::from(value),
                             crc: CrcSpan::EMPTY,
+                            buckets: u32_at(&run, PAGE_HEADER) != Some(0),
                         },
                     },
                     crc: crc32c::crc32c(key),
@@ -344,13 +350,21 @@ impl WrittenCheck {
                     ("the root of a tree".into(), "another page".into())
                 });
             }
-            sum.map(Sum::digest)
+            sum
         };
         wanted(meta.root, findings);
         let mut digests = BTreeMap::new();
         for (name, root) in bucket_roots(source, meta, findings)? {
             let digest = match root {
-                Root::Page(page) => wanted(page, findings),
+                Root::Page(page) => {
+                    let sum = wanted(page, findings);
+                    if sum.is_some_and(|sum| sum.buckets) {
+                        findings.error(Layer::Pages, Place::Page { page, offset: 0 }, || {
+                            ("entries that are not buckets".into(), "a bucket".into())
+                        });
+                    }
+                    sum.map(Sum::digest)
+                }
                 Root::Inline { .. } => Some(read_digest(source, meta, root, findings)?),
             };
             digests.extend(digest.map(|digest| (name, digest)));

@@ -90,6 +90,20 @@ fn a_changed_byte_of_a_page_is_found() {
     }
 }
 
+#[test]
+fn an_entry_that_became_a_bucket_is_found() {
+    let (bytes, meta) = database(60);
+    let is_long_leaf = |page: &usize| {
+        let page = &bytes[page * PAGE..][..PAGE];
+        page[8] == 2 && u32_at(page, PAGE_HEADER + 12).is_some_and(|value| value >= 16)
+    };
+    let page = (2..).find(is_long_leaf).unwrap();
+    let mut changed = bytes.clone();
+    changed[page * PAGE + PAGE_HEADER] ^= 1;
+    let error = checked(&changed, &meta, PAGE).unwrap_err();
+    assert!(error.contains("a bucket"), "{error}");
+}
+
 /// Bytes of a page up to the end of its last key or value.
 fn used(page: &[u8]) -> usize {
     let word = |at: usize| u32_at(page, at).unwrap() as usize;
