@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::grown::{Grown, grow};
 use super::plan::{Plan, refuse};
@@ -372,7 +372,7 @@ impl Database {
                 }
                 begun
             });
-            let report = self.inspect_ahead(&source, watch, &ordered);
+            let report = self.inspect_ahead(&source, watch, &|hashed| ordered.advance_to(hashed));
             if !report.as_ref().is_ok_and(Report::is_good) {
                 halt.store(true, Ordering::Relaxed);
             }
@@ -394,22 +394,20 @@ impl Database {
 
     /// Checks everything that will be read of the snapshot.
     fn inspect(&self, source: &Source<'_>, watch: &dyn Watch) -> Result<Report> {
-        self.inspect_ahead(source, watch, &OrderedReads::new(source))
+        self.inspect_ahead(source, watch, &|_| {})
     }
 
-    /// The same; another reader follows.
+    /// The same; `hashed` gets how far the hash has come, for a reader that follows it.
     fn inspect_ahead(
         &self,
         source: &Source<'_>,
         watch: &dyn Watch,
-        followed: &OrderedReads<'_>,
+        hashed: &(dyn Fn(u64) + Sync),
     ) -> Result<Report> {
         watch.begin(Phase::Check, source.size());
         let options = self.options(!self.skip_hash_check);
-        let passed = AtomicU64::new(0);
         let progress = |progress: Progress| {
-            let before = passed.fetch_max(progress.hashed, Ordering::Relaxed);
-            followed.advance(progress.hashed.saturating_sub(before));
+            hashed(progress.hashed);
             watch.progress(Phase::Check, progress.hashed.max(progress.walked));
         };
         let report = inspect(source, &options, &progress);

@@ -32,6 +32,13 @@ impl<'a> OrderedReads<'a> {
         self.moved.notify_all();
     }
 
+    /// The other reader has passed all bytes up to this one.
+    pub(in crate::etcd) fn advance_to(&self, end: u64) {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        *passed = end.max(*passed);
+        self.moved.notify_all();
+    }
+
     /// Ends the wait for good when dropped, however the other reader ends.
     pub(in crate::etcd) fn leader(&self) -> Leader<'_> {
         Leader(self)
